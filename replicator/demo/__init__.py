@@ -1,0 +1,1 @@
+"""A small honest registry in memory, and images to fill it."""

@@ -1,0 +1,1 @@
+"""observe -> plan -> transfer -> verify -> record. Knows ports only."""

@@ -1,0 +1,116 @@
+"""What a run came to. The structures are the report's own (design.md, "Report"), so that nothing is told twice."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Outcome = Literal["ok", "partial", "failed", "interrupted"]
+ActionName = Literal["copy", "keep", "delete", "hold"]
+
+
+class TagTotals(msgspec.Struct):
+    """Tags by what became of them."""
+
+    copied: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    held: int = 0
+    failed: int = 0
+
+
+class BlobTotals(msgspec.Struct):
+    """Blob transfers by outcome."""
+
+    copied: int = 0
+    mounted: int = 0
+    present: int = 0
+    failed: int = 0
+
+
+class ByteTotals(msgspec.Struct):
+    """Blob and manifest payload really moved, and payload that did not have to."""
+
+    read: int = 0
+    written: int = 0
+    saved: int = 0
+
+
+class Totals(msgspec.Struct):
+    """Sums of a run, or of one destination of it (there `read` counts what was read for this destination alone)."""
+
+    tags: TagTotals = msgspec.field(default_factory=TagTotals)
+    blobs: BlobTotals = msgspec.field(default_factory=BlobTotals)
+    bytes: ByteTotals = msgspec.field(default_factory=ByteTotals)
+    requests: int = 0
+    retries: int = 0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One failure, with all that is needed to act on it."""
+
+    site: str
+    repository: str | None
+    operation: str
+    cause: str
+    reason: str = "error"
+
+
+class ActionResult(msgspec.Struct):
+    """One action as it ended; `plan` gives the same with outcome "planned".
+
+    `bytes` is what was written (in a plan: what would be sent). `tag` is None for a digest pinned without a tag.
+    """
+
+    action: ActionName
+    repository: str
+    target: str
+    tag: str | None
+    digest: str
+    outcome: Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
+    reason: str | None = None
+    bytes: int = 0
+    seconds: float = 0.0
+    blobs: BlobTotals | None = None
+    """Only in a plan: how many blobs would be copied, mounted, are present."""
+
+
+class FilterCount(msgspec.Struct, frozen=True):
+    """How many tags of one source repository a filter took away ("include", "semver", "latest" ...)."""
+
+    repository: str
+    filter: str
+    removed: int
+    left: int
+
+
+class DestinationResult(msgspec.Struct):
+    """One rule at one destination. `actions` leaves out unchanged tags."""
+
+    destination: str
+    outcome: Outcome = "ok"
+    totals: Totals = msgspec.field(default_factory=Totals)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    failures: list[Failure] = msgspec.field(default_factory=list)
+    actions: list[ActionResult] = msgspec.field(default_factory=list)
+
+
+class RuleResult(msgspec.Struct):
+    """One rule. `filters` is filled by `plan` only."""
+
+    rule: str
+    source: str
+    destinations: list[DestinationResult]
+    filters: list[FilterCount] | None = None
+
+
+class RunResult(msgspec.Struct, kw_only=True):
+    """The report."""
+
+    version: int = 1
+    started_at: str
+    seconds: float
+    outcome: Outcome
+    totals: Totals
+    rules: list[RuleResult]

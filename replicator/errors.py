@@ -1,0 +1,200 @@
+"""Every error that crosses a boundary inside replicator, and what to do about each.
+
+What to do is data on the error (`Advice`), set where the protocol is known (an adapter) and read by
+`flow.retry` and the engine alone. Messages name site, repository and operation, so that one line of a
+report is enough to act on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class Advice(enum.Enum):
+    """What the place that knows the protocol says about trying again."""
+
+    RETRY = "retry"
+    """The same request may well succeed in a moment."""
+    LATER = "later"
+    """Not in this run; a later one may."""
+    GIVE_UP = "give_up"
+    """Only a change at the site or in the config helps."""
+    STOP_SITE = "stop_site"
+    """Every further request to this site will fail alike in this run."""
+
+
+class ReplicatorError(Exception):
+    """Root of all errors that replicator raises on purpose."""
+
+
+class ConfigError(ReplicatorError):
+    """The config cannot be used. Carries all problems at once, each with file, key path and what would be right."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class StateError(ReplicatorError):
+    """The state cannot be used: corrupt, newer than this program, or not to be opened."""
+
+
+class StateInUse(StateError):
+    """Another process holds the state or one of the rules. `pid` is None where the kernel does not tell."""
+
+    def __init__(self, message: str, *, pid: int | None = None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class Untrusted(ReplicatorError):
+    """Content that policy refuses."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class SiteError(ReplicatorError):
+    """Something at one site went wrong.
+
+    Args:
+        site: name of the site as configured.
+        operation: what was tried, a short verb phrase ("read blob", "list tags").
+        cause: what happened, one line, free of secrets.
+        repository: repository at that site, None for operations on the whole site.
+        advice: overrides the class's own advice.
+    """
+
+    reason: ClassVar[str] = "error"
+    default_advice: ClassVar[Advice] = Advice.LATER
+
+    def __init__(
+        self, site: str, operation: str, cause: str, *, repository: str | None = None, advice: Advice | None = None
+    ) -> None:
+        where = f"{site}: {repository}" if repository else site
+        super().__init__(f"{where}: {operation}: {cause}")
+        self.site = site
+        self.operation = operation
+        self.cause = cause
+        self.repository = repository
+        self.advice = advice or self.default_advice
+
+
+class NotFound(SiteError):
+    """The thing is not there (or not shown to us)."""
+
+    reason = "not_found"
+    default_advice = Advice.LATER
+
+
+class Denied(SiteError):
+    """Credentials are good but do not allow this."""
+
+    reason = "denied"
+    default_advice = Advice.GIVE_UP
+
+
+class AuthFailed(SiteError):
+    """Credentials are missing, wrong or refused."""
+
+    reason = "auth"
+    default_advice = Advice.STOP_SITE
+
+
+class Throttled(SiteError):
+    """The site asks us to slow down. `retry_after` in seconds, None where it did not say."""
+
+    reason = "throttled"
+    default_advice = Advice.RETRY
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.retry_after = retry_after
+
+
+class Unavailable(SiteError):
+    """No answer, a broken connection, or a server's own failure. `retry_after` as in `Throttled`."""
+
+    reason = "unavailable"
+    default_advice = Advice.RETRY
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.retry_after = retry_after
+
+
+class Rejected(SiteError):
+    """The site understood and refuses. `codes` are the registry's own error codes; `status` the HTTP status."""
+
+    reason = "rejected"
+    default_advice = Advice.GIVE_UP
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        codes: Sequence[str] = (),
+        status: int | None = None,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.codes = tuple(codes)
+        self.status = status
+
+
+class Corrupt(SiteError):
+    """Content is not what its digest, size or type says."""
+
+    reason = "corrupt"
+    default_advice = Advice.LATER
+
+
+class Unsupported(SiteError):
+    """The site cannot do this at all."""
+
+    reason = "unsupported"
+    default_advice = Advice.GIVE_UP
+
+
+class MissingReference(SiteError):
+    """A manifest was refused because something it names is not there. `digests` are the missing ones, where told."""
+
+    reason = "missing_reference"
+    default_advice = Advice.LATER
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        digests: Sequence[str] = (),
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.digests = tuple(digests)

@@ -1,0 +1,212 @@
+"""What happens, as frozen data. Metrics, logs and progress subscribe; the state does not depend on them.
+
+`Events.emit` is synchronous and never raises. Sites are told apart by name; sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+_log = logging.getLogger(__name__)
+
+
+class RequestDone(msgspec.Struct, frozen=True):
+    """One request to a site ended. `code` is the HTTP status, or a word ("timeout", "reset") where none came."""
+
+    site: str
+    operation: str
+    code: str
+    seconds: float
+
+
+class RetryPlanned(msgspec.Struct, frozen=True):
+    """Something is going to be tried again after `wait` seconds."""
+
+    site: str
+    operation: str
+    reason: str
+    wait: float
+
+
+class BytesRead(msgspec.Struct, frozen=True):
+    """Payload came in from a source."""
+
+    source: str
+    count: int
+
+
+class BytesWritten(msgspec.Struct, frozen=True):
+    """Payload went out to a destination."""
+
+    source: str
+    destination: str
+    count: int
+
+
+class BytesSaved(msgspec.Struct, frozen=True):
+    """Payload that did not have to move."""
+
+    destination: str
+    reason: Literal["present", "mounted", "shared_read"]
+    count: int
+
+
+class Reread(msgspec.Struct, frozen=True):
+    """A blob had to be read from a source once more."""
+
+    source: str
+    digest: str
+    why: str
+
+
+class BlobDone(msgspec.Struct, frozen=True):
+    """One blob's transfer to one destination ended."""
+
+    source: str
+    destination: str
+    repository: str
+    digest: str
+    outcome: Literal["copied", "mounted", "present", "failed"]
+    size: int
+
+
+class TagPlanned(msgspec.Struct, frozen=True):
+    """A tag is going to be copied."""
+
+    rule: str
+    destination: str
+
+
+class ImagePrepared(msgspec.Struct, frozen=True):
+    """The bytes that an image will move at most are known; for progress."""
+
+    rule: str
+    destination: str
+    count: int
+
+
+class TagDone(msgspec.Struct, frozen=True):
+    """A tag's action ended."""
+
+    rule: str
+    destination: str
+    repository: str
+    tag: str
+    action: Literal["copy", "keep", "delete", "hold"]
+    outcome: str
+    delay: float | None = None
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A complete look at a rule's source ended at this time (epoch seconds)."""
+
+    rule: str
+    at: float
+
+
+class RunStarted(msgspec.Struct, frozen=True):
+    """A rule's run began."""
+
+    rule: str
+    source: str
+    destinations: tuple[str, ...]
+
+
+class RunEnded(msgspec.Struct, frozen=True):
+    """A rule's run ended at one destination. Tag counts are of this run's catalog."""
+
+    rule: str
+    destination: str
+    outcome: Literal["ok", "partial", "failed", "interrupted"]
+    seconds: float
+    in_step: int
+    pending: int
+    held: int
+    failed: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Something failed for good in this run."""
+
+    rule: str
+    destination: str
+    site: str
+    repository: str | None
+    operation: str
+    reason: str
+    cause: str
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """Something a person should know that is no failure."""
+
+    site: str | None
+    text: str
+
+
+class LimitChanged(msgspec.Struct, frozen=True):
+    """A gate's width changed."""
+
+    site: str
+    kind: str
+    limit: int
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """A slot of a gate was taken (+1) or given back (-1)."""
+
+    site: str
+    kind: str
+    change: int
+
+
+class QuotaSeen(msgspec.Struct, frozen=True):
+    """A site told how many pulls it still grants."""
+
+    site: str
+    remaining: int
+
+
+Event = (
+    RequestDone
+    | RetryPlanned
+    | BytesRead
+    | BytesWritten
+    | BytesSaved
+    | Reread
+    | BlobDone
+    | TagPlanned
+    | ImagePrepared
+    | TagDone
+    | Observed
+    | RunStarted
+    | RunEnded
+    | Failed
+    | Warned
+    | LimitChanged
+    | InFlight
+    | QuotaSeen
+)
+
+
+class Events:
+    """The one place events go through."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Calls `subscriber` with each event from now on, in order, on the emitting task."""
+        self._subscribers.append(subscriber)
+
+    def emit(self, event: Event) -> None:
+        """Tells everybody. A subscriber that raises is logged and does not disturb the others."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:  # a broken display must not break replication
+                _log.exception("an event subscriber failed")

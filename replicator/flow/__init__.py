@@ -1,0 +1,1 @@
+"""How work flows: gates, pace, retry, single flight. Knows time and tasks, not registries."""

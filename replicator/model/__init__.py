@@ -1,0 +1,1 @@
+"""Pure data of the field: digest, descriptor, manifest, names. No I/O."""

@@ -1,0 +1,95 @@
+"""A rule as the engine runs it: built by `config`, free of its syntax."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from replicator.model.digest import Digest
+from replicator.policy.pattern import Glob
+from replicator.policy.semver import SemverRange
+
+Sort = Literal["semver", "alpha", "created"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySelection:
+    """Which repositories: any of `include`, none of `exclude`. `*` stays in one path component, `**` crosses."""
+
+    include: tuple[Glob, ...]
+    exclude: tuple[Glob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TagPattern:
+    """One pattern for tags: a glob, or (`re:` in the config) a regular expression that must match the whole tag."""
+
+    text: str
+    regex: re.Pattern[str]
+    exact: str | None
+    """The tag itself where the pattern has no wildcard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A digest that is wanted as it is: under `tag`, or (None) by digest alone."""
+
+    digest: Digest
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagSelection:
+    """One table of `tags`: its keys are and-ed, exclude wins. Empty `include` with no pins means all tags.
+
+    `newer_than` is an age in seconds. `min_tags` fewer selected in a repository is a failure. `immutable`:
+    tags that, once present at a destination, are never asked for again.
+    """
+
+    include: tuple[TagPattern, ...] = ()
+    exclude: tuple[TagPattern, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    semver: SemverRange | None = None
+    sort: Sort = "semver"
+    latest: int | None = None
+    newer_than: float | None = None
+    min_tags: int = 0
+    immutable: tuple[TagPattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A regular expression and what replaces each whole match, `\\1` and `\\g<name>` being groups."""
+
+    regex: re.Pattern[str]
+    replace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Source name to target name: strip, then replacements in order, then prefix and suffix."""
+
+    strip: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    replacements: tuple[Replacement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is replicated. Names of sites are as in the config; `recheck` in seconds; `interval` in seconds.
+
+    `mirrors` may supply the source's content by digest, in this order, before the source itself.
+    """
+
+    name: str
+    source: str
+    destinations: tuple[str, ...]
+    repositories: RepositorySelection
+    tags: tuple[TagSelection, ...] = (TagSelection(),)
+    mirrors: tuple[str, ...] = ()
+    rename_repository: Rename = field(default_factory=Rename)
+    rename_tag: Rename = field(default_factory=Rename)
+    recheck: float = 24 * 3600.0
+    interval: float | None = None

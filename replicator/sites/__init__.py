@@ -1,0 +1,1 @@
+"""Adapters: one folder a kind of site. Each implements `replicator.ports`."""

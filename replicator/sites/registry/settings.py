@@ -1,0 +1,72 @@
+"""What a registry site is told, free of the config's syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+ReadSecret = Callable[[], str]
+"""Reads a secret where it lies (file, credential, environment); called again after an authentication failure.
+Raises ConfigError naming the place, never the secret."""
+
+DEFAULT_CONCURRENCY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """User name and password, or (`identity_token`) an OAuth2 refresh token, or a ready bearer token."""
+
+    username: str = ""
+    password: ReadSecret | None = None
+    identity_token: ReadSecret | None = None
+    bearer_token: ReadSecret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Own CA (beside the system's), client certificate and key, and whether the server is verified."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Limits of one site. `concurrency` bounds small requests, blob reads and blob writes each."""
+
+    concurrency: int = DEFAULT_CONCURRENCY
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What to do when a registry that counts pulls (Docker Hub) has `reserve` of them left: wait, or stop the site."""
+
+    reserve: int = 0
+    below: Literal["wait", "stop"] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """One registry.
+
+    `url` is scheme, host and optional port and path prefix ("https://registry.example.com"), no trailing slash.
+    `login` None means: look where docker and podman keep credentials (unless `docker_config` is False), else
+    anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
+    `capabilities` overrides single fields of the capability record by name.
+    """
+
+    name: str
+    url: str
+    login: Login | None = None
+    docker_config: bool = True
+    tls: TLS = field(default_factory=TLS)
+    proxy: str | None = None
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    quota: Quota = field(default_factory=Quota)
+    capabilities: Mapping[str, bool | int | str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Durable memory: what was last replicated where. An accelerator, never the truth."""
