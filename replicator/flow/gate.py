@@ -1,0 +1,135 @@
+"""How many at once: a limit that learns from the other side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+from replicator.ports import Clock
+
+EPOCH_SECONDS: Final = 0.1
+"""Congestion told again within this time is the same congestion: one burst of 429 halves once."""
+
+_Waiter = asyncio.Future[None]
+
+
+class Gate:
+    """At most `width` holders at a time, first come first served.
+
+    The width starts at `start`, grows by one for each window (of `width`) of successes up to `limit`, and is
+    halved by congestion, never below 1 (additive increase, multiplicative decrease). Narrowing takes no slot
+    from a holder: the count comes down as slots are given back. A slot is handed over, never thrown into the
+    air, so no newcomer passes by a waiter; one handed to a waiter that is being cancelled goes to the next.
+    """
+
+    def __init__(
+        self, limit: int, *, start: int = 16, clock: Clock, on_change: Callable[[int], None] | None = None
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"a gate of width {limit} would never open")
+        self._limit = limit
+        self._width = max(1, min(start, limit))
+        self._clock = clock
+        self._on_change = on_change
+        self._in_use = 0
+        self._successes = 0
+        self._congested_at = float("-inf")
+        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()  # not empty only while no slot is free
+
+    def __repr__(self) -> str:
+        return f"<Gate: {self._in_use} of {self._width} in use, {self.waiting} waiting>"
+
+    @property
+    def width(self) -> int:
+        """How many may hold a slot now."""
+        return self._width
+
+    @property
+    def in_use(self) -> int:
+        """How many hold a slot; above `width` for a while after a congestion."""
+        return self._in_use
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return sum(not waiter.done() for waiter in self._waiters)
+
+    def try_acquire(self) -> bool:
+        """Takes a slot if one is free and nobody waits for it."""
+        if self._in_use < self._width and not self._waiters:
+            self._in_use += 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Takes a slot, waiting for it in line. Cancelled, it holds none."""
+        if self.try_acquire():
+            return
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._waiters.pop(waiter, None)
+            else:
+                self.release()  # handed over in the very moment of the cancellation
+            raise
+
+    def release(self) -> None:
+        """Gives a slot back."""
+        if self._in_use < 1:
+            raise RuntimeError("a slot was given back that nobody held")
+        self._in_use -= 1
+        self._wake(self._admit())
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def succeeded(self) -> None:
+        """Tells that a request went well."""
+        if self._width >= self._limit:
+            return
+        self._successes += 1
+        if self._successes >= self._width:
+            self._set_width(self._width + 1)
+
+    def congested(self) -> None:
+        """Tells that the other side had too much (429, 503). Counts once per `EPOCH_SECONDS`."""
+        now = self._clock.monotonic()
+        if now - self._congested_at < EPOCH_SECONDS:
+            return
+        self._congested_at = now
+        self._set_width(max(1, self._width // 2))
+
+    def _set_width(self, width: int) -> None:
+        self._successes = 0
+        if width == self._width:
+            return
+        self._width = width
+        self._wake(self._admit())
+        if self._on_change is not None:
+            self._on_change(width)
+
+    def _admit(self) -> list[_Waiter]:
+        """Gives the free slots to the first in line, on the books only; wakes nobody."""
+        admitted: list[_Waiter] = []
+        while self._in_use < self._width and self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():  # a cancelled one may still stand in line until its task runs
+                self._in_use += 1
+                admitted.append(waiter)
+        return admitted
+
+    @staticmethod
+    def _wake(admitted: list[_Waiter]) -> None:
+        for waiter in admitted:
+            waiter.set_result(None)

@@ -1,0 +1,133 @@
+"""The limits of one site: requests at once, requests a second, bytes a second, and "come back later"."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Final, Literal, get_args
+
+from replicator.events import Events, InFlight, LimitChanged
+from replicator.flow.gate import Gate
+from replicator.flow.pace import Pace
+from replicator.ports import Clock
+
+Kind = Literal["requests", "reads", "writes"]
+"""Small requests, blobs read, blobs written."""
+
+MAX_HOLD_SECONDS: Final = 300.0
+"""No Retry-After holds a whole site longer than this."""
+
+_HOLD_RESOLUTION_SECONDS: Final = 0.001
+
+
+class SiteLimits:
+    """What one site is spared.
+
+    Each kind of operation has a gate of its own. Small requests, so that they go before blobs. Reads and
+    writes of blobs, because a transfer holds a write slot of one site while it waits for a read slot of
+    another: with one gate for both, copies from A to B and from B to A could wait for each other for ever.
+    Keep to that order (write, then read, a small request last) and nothing can wait in a circle.
+
+    Args:
+        site: the site's name.
+        concurrency: the widest that each gate gets.
+        requests_per_second: of all kinds together; None is unlimited.
+        bytes_per_second: read and written together; None is unlimited.
+        events: gets `InFlight` and `LimitChanged`.
+        clock: the time.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword for each thing a user may limit
+        self,
+        site: str,
+        *,
+        concurrency: int = 32,
+        requests_per_second: float | None = None,
+        bytes_per_second: float | None = None,
+        events: Events,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._requests = None if requests_per_second is None else Pace(requests_per_second, clock=clock)
+        self._bytes = None if bytes_per_second is None else Pace(bytes_per_second, clock=clock)
+        self._held_until: float | None = None
+        self._slots: dict[Kind, _Slot] = {
+            kind: _Slot(self, site, kind, concurrency=concurrency, events=events) for kind in get_args(Kind)
+        }
+
+    def slot(self, kind: Kind) -> AbstractAsyncContextManager[None]:
+        """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end."""
+        return self._slots[kind]
+
+    async def pace_bytes(self, count: int) -> None:
+        """Returns when `count` bytes may move; at once where bytes are not limited."""
+        if self._bytes is not None:
+            await self._bytes.take(count)
+
+    def succeeded(self, kind: Kind) -> None:
+        """Tells that a request went well: the kind's gate widens in time."""
+        self._slots[kind].gate.succeeded()
+
+    def congested(self, kind: Kind, retry_after: float | None = None) -> None:
+        """Tells that the site had too much: the kind's gate is halved, once per congestion.
+
+        With `retry_after` (seconds, `MAX_HOLD_SECONDS` at most) no request of any kind starts before that.
+        """
+        self._slots[kind].gate.congested()
+        if retry_after is not None and retry_after > 0:
+            until = self._clock.monotonic() + min(retry_after, MAX_HOLD_SECONDS)
+            self._held_until = until if self._held_until is None else max(self._held_until, until)
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether anything beside the gates may delay a request now."""
+        return self._requests is not None or self._held_until is not None
+
+    async def wait_turn(self) -> None:
+        """Waits for the request pace, then until no hold is left (it may be prolonged meanwhile)."""
+        if self._requests is not None:
+            await self._requests.take(1)
+        while self._held_until is not None:
+            wait = self._held_until - self._clock.monotonic()
+            if wait < _HOLD_RESOLUTION_SECONDS:
+                self._held_until = None
+            else:
+                await self._clock.sleep(wait)
+
+
+class _Slot:
+    """The entrance for one kind; reusable and shared, as it keeps nothing of a single entry."""
+
+    __slots__ = ("_back", "_events", "_limits", "_taken", "gate")
+
+    def __init__(
+        self, limits: SiteLimits, site: str, kind: Kind, *, concurrency: int, events: Events
+    ) -> None:
+        self._limits = limits
+        self._events = events
+        # Events are frozen and these two never differ: made once, not twice a request.
+        self._taken = InFlight(site, kind, +1)
+        self._back = InFlight(site, kind, -1)
+
+        def tell(width: int) -> None:
+            events.emit(LimitChanged(site, kind, width))
+
+        self.gate = Gate(concurrency, clock=limits._clock, on_change=tell)  # noqa: SLF001 - one unit, in one module
+        tell(self.gate.width)
+
+    async def __aenter__(self) -> None:
+        if not self.gate.try_acquire():
+            await self.gate.acquire()
+        if self._limits.is_limiting:
+            try:
+                await self._limits.wait_turn()
+            except BaseException:
+                self.gate.release()
+                raise
+        self._events.emit(self._taken)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.gate.release()
+        self._events.emit(self._back)
