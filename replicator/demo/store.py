@@ -161,13 +161,18 @@ class Store:
         return upload
 
     def finish_upload(self, upload: Upload, digest: Digest) -> None:
-        """Makes the blob visible and ends the session; where the digest is wrong the session ends with nothing."""
-        del self.uploads[upload.id]
+        """Makes the blob visible and ends the session.
+
+        Raises:
+            StoreError: BLOB_UPLOAD_UNKNOWN, or DIGEST_INVALID, and then the session ended with nothing.
+        """
+        self.upload(upload.repository, upload.id)
+        self.cancel_upload(upload)
         self.add_blob(upload.repository, digest, upload.finish(digest))
 
     def cancel_upload(self, upload: Upload) -> None:
-        """Ends the session with nothing."""
-        del self.uploads[upload.id]
+        """Ends the session, if it has not ended yet, with nothing."""
+        self.uploads.pop(upload.id, None)
 
     def add_blob(self, repository: str, digest: Digest, blob: Blob) -> None:
         """Puts a blob whose digest is known to be right into a repository."""

@@ -1,0 +1,156 @@
+"""How the demo's registry reads requests and words answers. OCI distribution-spec 1.1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from replicator.demo.store import Blob, StoreError, Upload
+from replicator.model.digest import Digest, algorithm, digest_of, is_digest, parse_digest
+from replicator.model.manifest import Manifest, parse_manifest
+from replicator.model.names import is_repository, is_tag
+
+MAX_PAGE: Final = 1_000
+
+_STATUS: Final[Mapping[str, int]] = {
+    "BLOB_UNKNOWN": 404,
+    "BLOB_UPLOAD_UNKNOWN": 404,
+    "MANIFEST_UNKNOWN": 404,
+    "NAME_UNKNOWN": 404,
+    "RANGE_INVALID": 416,
+    "SIZE_INVALID": 413,
+}
+"""Status of an error code; 400 where not listed."""
+
+_CHUNK: Final = re.compile(r"([0-9]+)-([0-9]+)")
+
+
+# --- requests ---
+
+
+def repository_of(request: web.Request) -> str:
+    """The repository in the path. Raises `StoreError` (NAME_INVALID)."""
+    name = request.match_info["name"]
+    if not is_repository(name):
+        raise StoreError("NAME_INVALID", "invalid repository name", {"name": name})
+    return name
+
+
+def reference_of(request: web.Request) -> str:
+    """The tag or digest in the path. Raises `StoreError` (DIGEST_INVALID, MANIFEST_INVALID)."""
+    reference = request.match_info["reference"]
+    if ":" in reference:
+        return digest_in(reference)
+    if not is_tag(reference):
+        raise StoreError("MANIFEST_INVALID", "invalid tag", {"tag": reference})
+    return reference
+
+
+def digest_in(text: str) -> Digest:
+    """The text as a digest. Raises `StoreError` (DIGEST_INVALID)."""
+    try:
+        return parse_digest(text)
+    except ValueError as error:
+        raise StoreError("DIGEST_INVALID", str(error), {"digest": text}) from error
+
+
+def manifest_from(body: bytes, media_type: str, reference: str) -> Manifest:
+    """The body of a PUT. Raises `StoreError` (DIGEST_INVALID, MANIFEST_INVALID)."""
+    named = Digest(reference) if is_digest(reference) else None
+    digest = digest_of(body, algorithm(named) if named else "sha256")
+    if named is not None and named != digest:
+        raise StoreError(
+            "DIGEST_INVALID", "provided digest did not match uploaded content", {"digest": named}
+        )
+    try:
+        return parse_manifest(body, media_type, digest)
+    except ValueError as error:
+        raise StoreError("MANIFEST_INVALID", str(error)) from error
+
+
+def range_of(request: web.Request, size: int) -> tuple[int, int]:
+    """First byte and the one after the last that are asked for. Raises `StoreError` (RANGE_INVALID)."""
+    try:
+        wanted = request.http_range
+    except ValueError as error:
+        raise StoreError("RANGE_INVALID", str(error)) from error
+    start, stop, _ = wanted.indices(size)
+    if "Range" in request.headers and start >= stop:
+        raise StoreError("RANGE_INVALID", f"nothing of {size} bytes is in that range")
+    return start, stop
+
+
+def continues(request: web.Request, upload: Upload) -> bool:
+    """Whether the body goes on where the session is. Raises `StoreError` (BLOB_UPLOAD_INVALID)."""
+    header = request.headers.get("Content-Range")
+    if header is None:
+        return True
+    match = _CHUNK.fullmatch(header)
+    if match is None or int(match[2]) - int(match[1]) + 1 != request.content_length:
+        raise StoreError("BLOB_UPLOAD_INVALID", f"Content-Range {header!r} does not describe this chunk")
+    return int(match[1]) == upload.size
+
+
+def page_of(request: web.Request, names: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+    """The names of one page, and the headers that lead to the next. Raises `StoreError` (PAGINATION_NUMBER_INVALID)."""
+    text = request.query.get("n", str(MAX_PAGE))
+    if not text.isdecimal():
+        raise StoreError("PAGINATION_NUMBER_INVALID", "n is a number, 0 or more", {"n": text})
+    count, last = min(int(text), MAX_PAGE), request.query.get("last", "")
+    rest = [name for name in names if name > last]
+    page = rest[:count]
+    if not page or len(page) == len(rest):
+        return page, {}
+    query = urlencode({"n": count, "last": page[-1]})
+    return page, {"Link": f'<{request.path}?{query}>; rel="next"'}
+
+
+# --- answers ---
+
+
+async def sent(blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:
+    """A blob's bytes as the body of a response."""
+    for chunk in blob.read(start, stop):
+        yield chunk
+
+
+def progress(upload: Upload, status: int) -> web.Response:
+    """Where a session is and how far; an empty one says 0-0, as the distribution-spec has it."""
+    headers = {
+        "Location": f"/v2/{upload.repository}/blobs/uploads/{upload.id}",
+        "Docker-Upload-UUID": upload.id,
+        "Range": f"0-{max(upload.size - 1, 0)}",
+    }
+    return web.Response(status=status, headers=headers)
+
+
+def stored(repository: str, digest: Digest) -> web.Response:
+    """A blob is there."""
+    headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
+    return web.Response(status=201, headers=headers)
+
+
+def refusal(code: str, message: str, detail: object = None, status: int | None = None) -> web.Response:
+    """An error in the distribution-spec's form."""
+    entries = [{"code": code, "message": message, "detail": detail}]
+    if code == "MANIFEST_BLOB_UNKNOWN" and isinstance(detail, list | tuple):
+        entries = [{"code": code, "message": message, "detail": {"digest": digest}} for digest in detail]
+    return web.json_response({"errors": entries}, status=status or _STATUS.get(code, 400))
+
+
+@web.middleware
+async def spoken(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever refuses a request into an answer, so that outer middlewares see answers only."""
+    try:
+        response = await handler(request)
+    except StoreError as error:
+        response = refusal(error.code, error.message, error.detail)
+    except web.HTTPException as error:
+        response = refusal("UNSUPPORTED", error.reason, status=error.status)
+    response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+    return response
