@@ -7,8 +7,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from replicator.model.digest import Digest
-from replicator.policy.pattern import Glob
+from replicator.policy.pattern import Glob, TagPattern
 from replicator.policy.semver import SemverRange
+
+__all__ = [
+    "Pin",
+    "Rename",
+    "Replacement",
+    "RepositorySelection",
+    "Rule",
+    "Sort",
+    "TagPattern",
+    "TagSelection",
+]
 
 Sort = Literal["semver", "alpha", "created"]
 
@@ -19,16 +30,6 @@ class RepositorySelection:
 
     include: tuple[Glob, ...]
     exclude: tuple[Glob, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TagPattern:
-    """One pattern for tags: a glob, or (`re:` in the config) a regular expression that must match the whole tag."""
-
-    text: str
-    regex: re.Pattern[str]
-    exact: str | None
-    """The tag itself where the pattern has no wildcard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class TagSelection:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A regular expression and what replaces each whole match, `\\1` and `\\g<name>` being groups."""
+    r"""A regular expression and what replaces each whole match, `\1` and `\g<name>` being groups."""
 
     regex: re.Pattern[str]
     replace: str
