@@ -1,0 +1,82 @@
+"""Who may run at once: `flock` on files beside the state.
+
+The kernel frees a lock when its process ends, however it ends, so a lock file that lies about means nothing
+and none is ever removed (removing one would let two processes lock two files of one name). Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from replicator.errors import StateError, StateInUse
+from replicator.state.paths import make_folder, rule_lock, state_lock
+
+
+@contextmanager
+def hold_rules(state: Path, rules: Sequence[str]) -> Iterator[None]:
+    """Holds the rules for one `sync`, and the state against an agent, while the context lasts.
+
+    The state's lock is shared (other rules may be run by others; an agent takes it exclusively), each rule's
+    is exclusive. All or none are held.
+
+    Raises:
+        StateInUse: an agent has the state, or another process runs one of the rules; names its pid.
+        StateError: a lock file cannot be made or locked.
+    """
+    make_folder(state)
+    with ExitStack() as held:
+        file = _open(held, state_lock(state))
+        _lock(
+            file,
+            state_lock(state),
+            fcntl.LOCK_SH,
+            f"state {state} is in use",
+            "the agent there takes --remote",
+        )
+        for rule in sorted(set(rules)):
+            path = rule_lock(state, rule)
+            file = _open(held, path)
+            _lock(file, path, fcntl.LOCK_EX, f"rule {rule!r} is being run", "wait until it ends")
+            _write_pid(file)
+        yield
+
+
+def _open(held: ExitStack, path: Path) -> int:
+    """Opens the lock file until `held` is left, which gives the lock back as well."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"lock file {path}: {error.strerror or error}") from error
+    held.callback(os.close, file)
+    return file
+
+
+def _lock(file: int, path: Path, kind: int, what: str, advice: str) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        pid = _read_pid(file)
+        holder = "another process" if pid is None else f"process {pid}"
+        raise StateInUse(f"{what} by {holder}: {advice}", pid=pid) from error
+    except OSError as error:  # a network file system without locks
+        raise StateError(f"lock file {path}: {error.strerror or error}") from error
+
+
+def _write_pid(file: int) -> None:
+    """Says who holds the lock. Failing to is no reason not to run: the pid is only for a message."""
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except OSError:  # a full disk
+        return
+
+
+def _read_pid(file: int) -> int | None:
+    try:
+        return int(os.pread(file, 32, 0))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,35 @@
+"""Where the state and its lock files are. Standard library only: locks are taken before SQLAlchemy is imported."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from replicator.errors import StateError
+
+_LONGEST_RULE: Final = 120
+"""File names end at 255 bytes; the state's own name and the suffixes need the rest."""
+
+
+def make_folder(state: Path) -> None:
+    """Makes the folder the state lies in, for its owner alone. Raises `StateError`."""
+    try:
+        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"state {state}: its folder cannot be made: {error.strerror or error}") from error
+
+
+def state_lock(state: Path) -> Path:
+    """The lock file of the whole state."""
+    return state.with_name(f"{state.name}.lock")
+
+
+def rule_lock(state: Path, rule: str) -> Path:
+    """The lock file of one rule; two rules never share one."""
+    safe = quote(rule, safe="", errors="backslashreplace")
+    if len(safe) > _LONGEST_RULE:
+        # `=` never comes out of quote(), so no short rule is named like a shortened one.
+        safe = f"{safe[:40]}={hashlib.sha256(safe.encode()).hexdigest()}"
+    return state.with_name(f"{state.name}.rule.{safe}.lock")
