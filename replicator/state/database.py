@@ -1,0 +1,210 @@
+"""One SQLite file, one connection, one error family.
+
+There is a single connection, in driver-level autocommit; transactions are opened and ended here. Whoever uses
+it does so one at a time and to the end (`store` sees to that): a cancelled statement would cost SQLAlchemy the
+connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import aiosqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from replicator.errors import StateError
+from replicator.state.migrations import is_current, migrate
+from replicator.state.paths import make_folder
+
+_MEMORY: Final = ":memory:"
+_MOVE_AWAY: Final = (
+    "it may be moved away: the state is only an accelerator, and the next run starts a new one"
+)
+
+
+class Database:
+    """An open database. Made by `open_database` and `open_for_reading`."""
+
+    def __init__(self, path: Path, uri: str, busy_seconds: float) -> None:
+        self.path = path
+        self._uri = uri
+        self._busy_seconds = busy_seconds
+        self._thread: threading.Thread | None = None
+        self._engine = create_async_engine(
+            "sqlite+aiosqlite://",
+            async_creator=self._connect,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+        )
+        self._connection: AsyncConnection | None = None
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection; for reading as it is, for writing inside `transaction`."""
+        if self._connection is None:
+            raise StateError(f"state {self.path}: is closed")
+        return self._connection
+
+    async def connect(self) -> None:
+        """Opens the file. On failure nothing is left open."""
+        with mapped(self.path, "open"):
+            self._connection = await self._engine.connect()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A write transaction: durable when the context is left, undone if it is left by an exception."""
+        connection = self.connection
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            await connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            # SQLite has ended the transaction itself after some errors (disk full, I/O); the driver knows.
+            await connection.rollback()
+            raise
+
+    async def close(self) -> None:
+        """Closes the file and ends the driver's thread."""
+        connection, self._connection = self._connection, None
+        with mapped(self.path, "close"):
+            try:
+                if connection is not None:
+                    await connection.close()
+            finally:
+                await self._engine.dispose()
+                self._join()
+
+    async def _connect(self) -> aiosqlite.Connection:
+        def connect() -> sqlite3.Connection:
+            self._thread = threading.current_thread()
+            return sqlite3.connect(
+                self._uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+            )
+
+        try:
+            return await aiosqlite.Connection(connect, iter_chunk_size=64)
+        except sqlite3.Error:
+            self._join()
+            raise
+
+    def _join(self) -> None:
+        """The driver tells its thread to end but does not wait for it, and it must not outlive the loop."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+async def open_database(path: Path, busy_seconds: float) -> Database:
+    """Opens the file for reading and writing, made where it is missing, its schema brought up to date.
+
+    Raises:
+        StateError: see `store.open_state`. The file is then as it was.
+    """
+    make_folder(path)
+    database = Database(path, f"file:{quote(str(path))}?mode=rwc", busy_seconds)
+    await database.connect()
+    try:
+        with mapped(path, "open"):
+            if not await is_current(database.connection):
+                async with database.transaction() as connection:
+                    await migrate(connection)
+            # WAL: `plan` and `status` read while `sync` writes. NORMAL: a commit survives the death of the
+            # process, and a power cut may cost the last seconds but no consistency, which is all a hint needs.
+            await database.connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            await database.connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+async def open_for_reading(path: Path, busy_seconds: float) -> Database:
+    """Opens the file so that nothing can be written; an empty database in memory where there is no file.
+
+    A file with an older schema is copied into memory and migrated there.
+
+    Raises:
+        StateError: see `store.open_state`.
+    """
+    uri = _uri_for_reading(path)
+    if uri is None:
+        return await _open_in_memory(path)
+    database = Database(path, uri, busy_seconds)
+    await database.connect()
+    try:
+        with mapped(path, "open"):
+            await database.connection.exec_driver_sql("PRAGMA query_only = ON")
+            if await is_current(database.connection):
+                return database
+            copy = await _open_in_memory(path, database)
+    except BaseException:
+        await database.close()
+        raise
+    await database.close()
+    return copy
+
+
+def _uri_for_reading(path: Path) -> str | None:
+    with mapped(path, "open"):
+        if not path.exists():
+            return None
+        # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
+        # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.
+        mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
+    return f"file:{quote(str(path))}?mode={mode}"
+
+
+async def _open_in_memory(path: Path, origin: Database | None = None) -> Database:
+    database = Database(path, _MEMORY, 0.0)
+    await database.connect()
+    try:
+        with mapped(path, "open"):
+            if origin is not None:
+                await (await _driver(origin)).backup(await _driver(database))
+            async with database.transaction() as connection:
+                await migrate(connection)
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+async def _driver(database: Database) -> aiosqlite.Connection:
+    driver = (await database.connection.get_raw_connection()).driver_connection
+    if not isinstance(driver, aiosqlite.Connection):
+        raise TypeError(f"{driver!r} is not aiosqlite's")
+    return driver
+
+
+@contextmanager
+def mapped(path: Path, operation: str) -> Iterator[None]:
+    """Whatever goes wrong with the file inside is a `StateError` that says what to do about it."""
+    try:
+        yield
+    except StateError as error:
+        if str(error).startswith("state "):
+            raise
+        raise StateError(f"state {path}: {error}") from error
+    except DBAPIError as error:
+        raise StateError(f"state {path}: {operation}: {_cause(error.orig)}") from error
+    except (sqlite3.Error, OSError) as error:
+        raise StateError(f"state {path}: {operation}: {_cause(error)}") from error
+    except (SQLAlchemyError, ValueError) as error:  # a value that is not what we ever write
+        raise StateError(f"state {path}: {operation}: unusable content ({error}); {_MOVE_AWAY}") from error
+
+
+def _cause(error: BaseException | None) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return f"the file is no usable database ({error}); {_MOVE_AWAY}"
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "another process is writing to it and did not end in time"
+    return str(error)

@@ -1,0 +1,295 @@
+"""The state in a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, overload
+
+from sqlalchemy import Executable
+
+from replicator.errors import StateError
+from replicator.model.digest import Digest
+from replicator.ports import Belief, Clock, Entry, Pending, RunRow, Standing
+from replicator.state import statements
+from replicator.state.batch import Batch
+from replicator.state.database import Database, mapped, open_database, open_for_reading
+from replicator.state.writing import Names, close_run, pieces, write_batch
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+BUSY_SECONDS: Final = 5.0
+"""How long another process's write transaction is waited for."""
+FLUSH_SECONDS: Final = 1.0
+FLUSH_SIZE: Final = 500
+"""What was recorded is written in the background after so long, or once it is so much."""
+MAX_SIZE: Final = 200_000
+"""No more is held in memory while the file cannot be written; the rest is left out, and `flush` says so."""
+
+
+async def open_state(
+    path: Path, *, clock: Clock, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
+) -> SqliteState:
+    """Opens the state; a file that is not there starts empty, an older one is migrated.
+
+    Args:
+        path: the file; its folder is made where missing.
+        clock: tells and spends time.
+        read_only: nothing is written: a missing file reads as empty and is not made, an older one is migrated in
+            memory. What would record raises `StateError`.
+        busy_seconds: how long another process's write is waited for.
+
+    Raises:
+        StateError: the file is no database or another program's, damaged, of a newer replicator, busy for too
+            long, or not to be opened or made. The file is then left as it is.
+    """
+    opening = open_for_reading if read_only else open_database
+    return SqliteState(await opening(path, busy_seconds), clock, read_only=read_only)
+
+
+class SqliteState:
+    """`ports.State`. Reads see all that was recorded before, durable or not.
+
+    What is recorded gathers in a batch that is written as one transaction. Everything that touches the database
+    runs one after the other, each in a task of its own, so that a caller who is cancelled leaves nothing half
+    done: the work goes on without him. A batch that could not be written goes back under what came later.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, read_only: bool) -> None:
+        self._database = database
+        self._clock = clock
+        self._read_only = read_only
+        self._closed = False
+        self._batch = Batch()
+        self._left_out = 0
+        self._names = Names()
+        self._last_seen_at = 0.0
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._enough = asyncio.Event()
+        self._background: asyncio.Task[None] | None = None
+
+    # --- reading ---
+
+    async def beliefs(self, destination: str, repository: str) -> Mapping[str, Belief]:
+        """See `ports.State`."""
+
+        async def read() -> Mapping[str, Belief]:
+            rows = await self._select(statements.BELIEFS, destination=destination, repository=repository)
+            found = {row[0]: Belief(*row) for row in rows}
+            return self._batch.over_beliefs(found, destination, repository)
+
+        return await self._in_turn("read beliefs", read)
+
+    async def pending(self, rule: str, destination: str, repository: str) -> Mapping[str, Pending]:
+        """See `ports.State`."""
+
+        async def read() -> Mapping[str, Pending]:
+            rows = await self._select(
+                statements.PENDING, rule=rule, destination=destination, repository=repository
+            )
+            found = {row[0]: Pending(repository, *row) for row in rows}
+            return self._batch.over_pending(found, (rule, destination, repository))
+
+        return await self._in_turn("read pending tags", read)
+
+    async def knows_repository(self, site: str, repository: str) -> bool:
+        """See `ports.State`."""
+
+        async def read() -> bool:
+            if (site, repository) in self._batch.repositories:
+                return True
+            return bool(await self._select(statements.KNOWS_REPOSITORY, site=site, repository=repository))
+
+        return await self._in_turn("read repositories", read)
+
+    async def whereabouts(self, site: str, digests: Iterable[Digest]) -> Mapping[Digest, Sequence[str]]:
+        """See `ports.State`."""
+        wanted = list(dict.fromkeys(digests))
+
+        async def read() -> Mapping[Digest, Sequence[str]]:
+            found: dict[Digest, dict[str, float]] = {}
+            for part in pieces(wanted):
+                for digest, name, at in await self._select(statements.WHEREABOUTS, site=site, digests=part):
+                    found.setdefault(digest, {})[name] = at
+            return self._batch.over_whereabouts(found, site, wanted)
+
+        return await self._in_turn("read whereabouts", read)
+
+    async def created(self, digests: Iterable[Digest]) -> Mapping[Digest, float]:
+        """See `ports.State`."""
+        wanted = list(dict.fromkeys(digests))
+
+        async def read() -> Mapping[Digest, float]:
+            found: dict[Digest, float] = {}
+            for part in pieces(wanted):
+                found.update(tuple(row) for row in await self._select(statements.CREATED, digests=part))
+            recorded = self._batch.created
+            return found | {digest: recorded[digest] for digest in wanted if digest in recorded}
+
+        return await self._in_turn("read creation times", read)
+
+    async def standings(self, rules: Sequence[str] | None = None) -> Sequence[Standing]:
+        """See `ports.State`; by rule, then destination. Flushes first."""
+        await self.flush()
+
+        async def read() -> Sequence[Standing]:
+            found = [Standing(*row) for row in await self._select(statements.STANDINGS)]
+            return [standing for standing in found if rules is None or standing.rule in rules]
+
+        return await self._in_turn("read standings", read)
+
+    async def runs(self, rule: str, destination: str) -> Sequence[RunRow]:
+        """The last runs of a rule at a destination that are remembered, latest first."""
+
+        async def read() -> Sequence[RunRow]:
+            rows = await self._select(statements.RUNS, rule=rule, destination=destination)
+            return [RunRow(rule, destination, *row) for row in rows]
+
+        return await self._in_turn("read runs", read)
+
+    # --- recording ---
+
+    def begin(self, rule: str, destination: str) -> None:
+        """See `ports.State`. Raises `StateError` where the state is read-only or closed."""
+        self._writable()
+        self._batch.begin(rule, destination, self._clock.now())
+        self._write_soon()
+
+    def record(self, entry: Entry) -> None:
+        """See `ports.State`. Raises `StateError` where the state is read-only or closed, and only there."""
+        self._writable()
+        if self._batch.size >= MAX_SIZE:
+            self._left_out += 1
+            return
+        self._batch.add(entry, self._moment())
+        self._write_soon()
+
+    async def forget(self, site: str, repository: str, digests: Iterable[Digest]) -> None:
+        """See `ports.State`; durable like what is recorded."""
+        self._writable()
+        for digest in digests:
+            self._batch.see(site, repository, digest, None)
+        self._write_soon()
+
+    async def flush(self) -> None:
+        """See `ports.State`. Raises `StateError` if, and only if, something recorded before is not durable."""
+        if not self._read_only:
+            await self._in_turn("write", self._write)
+        self._complain()
+
+    async def close_run(self, row: RunRow) -> Standing:
+        """See `ports.State`. The row and all that was recorded before it are one transaction."""
+        self._writable()
+        standing = await self._in_turn("close a run", lambda: self._commit(row))
+        self._complain()
+        return standing
+
+    async def aclose(self) -> None:
+        """Flushes and closes; closes also where flushing fails. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._background is not None:
+            self._background.cancel()
+        try:
+            await self.flush()
+        finally:
+            await self._in_turn("close", self._database.close)
+
+    # --- inside ---
+
+    def _writable(self) -> None:
+        if self._read_only or self._closed:
+            why = "is open for reading only" if self._read_only else "is closed"
+            raise StateError(f"state {self._database.path}: {why}")
+
+    def _moment(self) -> float:
+        """Now, and later than the moment before: whereabouts are kept in order by it."""
+        self._last_seen_at = max(self._clock.now(), self._last_seen_at + 1e-6)
+        return self._last_seen_at
+
+    def _complain(self) -> None:
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            raise StateError(
+                f"state {self._database.path}: could not be written for long; {count} entries were left out"
+            )
+
+    async def _in_turn(self, operation: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Does the work when all that was asked before is done, and to the end whatever becomes of the caller."""
+
+        async def run() -> _T:
+            async with self._turn:
+                with mapped(self._database.path, operation):
+                    return await work()
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _select(self, statement: Executable, **parameters: object) -> Sequence[Any]:
+        return (await self._database.connection.execute(statement, parameters)).all()
+
+    async def _write(self) -> None:
+        if self._batch.size:
+            await self._commit(None)
+
+    @overload
+    async def _commit(self, row: RunRow) -> Standing: ...
+    @overload
+    async def _commit(self, row: None) -> None: ...
+    async def _commit(self, row: RunRow | None) -> Standing | None:
+        """Writes the batch, and closes the run where a row is given, in one transaction."""
+        batch, self._batch = self._batch, Batch()
+        self._enough.clear()
+        try:
+            async with self._database.transaction() as connection:
+                await write_batch(connection, batch, self._names)
+                standing = await close_run(connection, row, self._names) if row else None
+        except BaseException:
+            self._names.undo()
+            batch.absorb(self._batch)
+            self._batch = batch
+            raise
+        self._names.commit()
+        return standing
+
+    def _write_soon(self) -> None:
+        if self._batch.size >= FLUSH_SIZE:
+            self._enough.set()
+        if self._background is None or self._background.done():
+            self._background = asyncio.get_running_loop().create_task(self._write_in_background())
+
+    async def _write_in_background(self) -> None:
+        """Writes until nothing is left, whenever there is enough or some time has passed."""
+        failed = False
+        while self._batch.size:
+            await self._enough_or_later(only_later=failed)
+            try:
+                await self._in_turn("write", self._write)
+            except StateError as error:
+                # Nothing is lost: the batch is back, and whoever flushes hears of it if it lasts.
+                if not failed:
+                    _log.warning("%s; trying again", error)
+                failed = True
+            else:
+                failed = False
+
+    async def _enough_or_later(self, *, only_later: bool) -> None:
+        loop = asyncio.get_running_loop()
+        waits = {loop.create_task(self._clock.sleep(FLUSH_SECONDS))}
+        if not only_later:
+            waits.add(loop.create_task(self._wait_for_enough()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _wait_for_enough(self) -> None:
+        await self._enough.wait()
