@@ -1,0 +1,175 @@
+"""Gates: nobody passes who may not, nobody waits who need not, whatever is cancelled when."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from replicator.flow.gate import EPOCH_SECONDS, Gate
+from tests.fakes.clock import FakeClock
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class GateMachine(RuleBasedStateMachine):
+    """Visitors come, leave and are cancelled in any order and within one turn of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.clock = FakeClock()
+        self.gate = Gate(6, start=3, clock=self.clock)
+        self.visitors: dict[int, asyncio.Task[None]] = {}
+        self.leave: dict[int, asyncio.Event] = {}
+        self.inside: list[int] = []
+        self.entered: list[int] = []
+        self.in_use_before = 0
+
+    async def visit(self, number: int) -> None:
+        async with self.gate:
+            self.inside.append(number)
+            self.entered.append(number)
+            try:
+                await self.leave[number].wait()
+            finally:
+                self.inside.remove(number)
+
+    @rule()
+    def somebody_comes(self) -> None:
+        number = len(self.visitors)
+        self.leave[number] = asyncio.Event()
+        self.visitors[number] = self.loop.create_task(self.visit(number))
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def somebody_leaves(self, data: st.DataObject) -> None:
+        self.leave[data.draw(st.sampled_from(self.inside))].set()
+
+    @precondition(lambda self: self.visitors)
+    @rule(data=st.data())
+    def somebody_is_cancelled(self, data: st.DataObject) -> None:
+        self.visitors[data.draw(st.sampled_from(sorted(self.visitors)))].cancel()
+
+    @rule(count=st.integers(1, 8))
+    def successes(self, count: int) -> None:
+        for _ in range(count):
+            self.gate.succeeded()
+
+    @rule()
+    def congestion(self) -> None:
+        self.clock.advance(EPOCH_SECONDS)
+        self.gate.congested()
+
+    @rule()
+    def one_turn(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(0))
+
+    @rule()
+    def settles(self) -> None:
+        self.loop.run_until_complete(_settle())
+        left = [number for number, task in self.visitors.items() if not task.done()]
+        assert self.gate.in_use == len(self.inside)
+        assert self.gate.waiting == len(left) - len(self.inside)
+        assert self.gate.waiting == 0 or self.gate.in_use >= self.gate.width, "a slot was lost"
+
+    @invariant()
+    def within_limits(self) -> None:
+        assert 1 <= self.gate.width <= 6
+        assert self.gate.in_use <= max(self.gate.width, self.in_use_before), "more were let in than may be"
+        self.in_use_before = self.gate.in_use
+        assert self.entered == sorted(self.entered), "somebody jumped the queue"
+
+    def teardown(self) -> None:
+        for task in self.visitors.values():
+            task.cancel()
+        self.loop.run_until_complete(_settle())
+        try:
+            assert self.gate.in_use == 0
+            assert self.gate.waiting == 0
+        finally:
+            self.loop.close()
+
+
+TestGate = GateMachine.TestCase
+TestGate.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize(("limit", "start", "width"), [(32, 16, 16), (4, 16, 4), (8, 0, 1), (1, 1, 1)])
+def test_gate_starts_at_the_smaller_of_start_and_limit(limit: int, start: int, width: int) -> None:
+    assert Gate(limit, start=start, clock=FakeClock()).width == width
+
+
+def test_gate_that_could_never_open_is_refused() -> None:
+    with pytest.raises(ValueError, match="never open"):
+        Gate(0, clock=FakeClock())
+
+
+def test_width_grows_by_one_for_a_window_of_successes_and_stops_at_the_limit() -> None:
+    seen: list[int] = []
+    gate = Gate(6, start=4, clock=FakeClock(), on_change=seen.append)
+    for _ in range(4):
+        gate.succeeded()
+    assert gate.width == 5
+    for _ in range(4):
+        gate.succeeded()
+    assert gate.width == 5
+    for _ in range(100):
+        gate.succeeded()
+    assert seen == [5, 6]
+
+
+def test_a_burst_of_congestion_halves_once_and_never_closes_the_gate() -> None:
+    seen: list[int] = []
+    clock = FakeClock()
+    gate = Gate(32, start=16, clock=clock, on_change=seen.append)
+    for _ in range(20):
+        gate.congested()
+    assert seen == [8]
+    for _ in range(10):
+        clock.advance(EPOCH_SECONDS)
+        gate.congested()
+    assert seen == [8, 4, 2, 1]
+
+
+async def test_narrowing_takes_effect_as_slots_come_back() -> None:
+    gate = Gate(4, clock=FakeClock())
+    for _ in range(4):
+        await gate.acquire()
+    gate.congested()
+    assert (gate.in_use, gate.width) == (4, 2)
+    waiting = asyncio.create_task(gate.acquire())
+    await _settle()
+    gate.release()
+    gate.release()
+    await _settle()
+    assert not waiting.done()
+    gate.release()
+    await waiting
+    assert gate.in_use == 2
+    assert repr(gate) == "<Gate: 2 of 2 in use, 0 waiting>"
+
+
+async def test_a_slot_handed_to_a_waiter_that_is_cancelled_in_that_moment_goes_to_the_next() -> None:
+    gate = Gate(1, clock=FakeClock())
+    await gate.acquire()
+    first = asyncio.create_task(gate.acquire())
+    second = asyncio.create_task(gate.acquire())
+    await _settle()
+    gate.release()
+    first.cancel()  # the slot is already on its way
+    await _settle()
+    assert first.cancelled()
+    assert second.done()
+    assert gate.in_use == 1
+
+
+def test_a_slot_that_nobody_held_cannot_be_given_back() -> None:
+    with pytest.raises(RuntimeError, match="nobody held"):
+        Gate(1, clock=FakeClock()).release()

@@ -1,0 +1,157 @@
+"""The limits of one site."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from replicator.events import Event, Events, InFlight, LimitChanged
+from replicator.flow.limits import MAX_HOLD_SECONDS, Kind, SiteLimits
+from tests.fakes.clock import FakeClock
+
+
+class World:
+    """One site's limits, with everything they told."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 32,
+        requests_per_second: float | None = None,
+        bytes_per_second: float | None = None,
+    ) -> None:
+        self.clock = FakeClock()
+        self.told: list[Event] = []
+        events = Events()
+        events.subscribe(self.told.append)
+        self.limits = SiteLimits(
+            "hub",
+            concurrency=concurrency,
+            requests_per_second=requests_per_second,
+            bytes_per_second=bytes_per_second,
+            events=events,
+            clock=self.clock,
+        )
+
+    async def request(self, kind: Kind = "requests") -> float:
+        """Makes one and tells when it started."""
+        async with self.limits.slot(kind):
+            return self.clock.monotonic()
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_unlimited_request_never_gives_way() -> None:
+    """Called for each of 100,000 HEADs: entering and leaving must not even turn the loop."""
+    world = World()
+    coroutine = world.request()
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+
+
+async def test_every_gate_tells_its_width_from_the_start_and_what_is_in_flight() -> None:
+    world = World(concurrency=20)
+    assert world.told == [LimitChanged("hub", kind, 16) for kind in ("requests", "reads", "writes")]
+    world.told.clear()
+    await world.request("reads")
+    assert world.told == [InFlight("hub", "reads", +1), InFlight("hub", "reads", -1)]
+
+
+async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_it() -> None:
+    world = World()
+    world.told.clear()
+    world.limits.congested("writes")
+    for _ in range(8):
+        world.limits.succeeded("writes")
+    assert world.told == [LimitChanged("hub", "writes", 8), LimitChanged("hub", "writes", 9)]
+
+
+async def test_copies_both_ways_between_two_sites_cannot_wait_for_each_other() -> None:
+    """With one gate for reads and writes each copy would hold the only slot that the other needs."""
+    one, other = World(concurrency=1), World(concurrency=1)
+    both_writing = asyncio.Barrier(2)
+
+    async def copy(source: World, destination: World) -> None:
+        async with destination.limits.slot("writes"):
+            await both_writing.wait()
+            async with source.limits.slot("reads"):
+                pass
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(copy(one, other))
+        group.create_task(copy(other, one))
+
+
+async def test_no_request_of_any_kind_starts_before_a_hold_ends() -> None:
+    world = World()
+    world.limits.congested("requests", retry_after=30)
+    async with asyncio.TaskGroup() as group:
+        started = [group.create_task(world.request(kind)) for kind in ("requests", "reads", "writes")]
+    assert [task.result() for task in started] == [pytest.approx(30)] * 3
+    before = len(world.clock.slept)
+    await world.request()
+    assert len(world.clock.slept) == before
+
+
+async def test_hold_can_be_prolonged_while_it_is_waited_for_but_not_shortened() -> None:
+    world = World()
+    world.limits.congested("requests", retry_after=10)
+    request = asyncio.create_task(world.request())
+    await _settle()
+    world.limits.congested("requests", retry_after=25)
+    world.limits.congested("requests", retry_after=1)
+    assert await request == pytest.approx(25)
+
+
+async def test_hold_is_bounded_whatever_the_site_says() -> None:
+    world = World()
+    world.limits.congested("requests", retry_after=1e9)
+    assert await world.request() == pytest.approx(MAX_HOLD_SECONDS)
+
+
+@pytest.mark.parametrize("retry_after", [0, -5, None])
+async def test_retry_after_of_nothing_holds_nobody(retry_after: float | None) -> None:
+    world = World()
+    world.limits.congested("requests", retry_after=retry_after)
+    assert await world.request() == 0
+
+
+async def test_requests_of_all_kinds_share_one_pace() -> None:
+    world = World(requests_per_second=2)
+    kinds: list[Kind] = ["requests", "reads", "writes", "requests"]
+    assert [await world.request(kind) for kind in kinds] == pytest.approx([0, 0, 0.5, 1])
+
+
+async def test_cancelled_while_held_gives_its_slot_back() -> None:
+    world = World(concurrency=1)
+    world.limits.congested("requests", retry_after=60)
+    world.told.clear()
+    first = asyncio.create_task(world.request())
+    await _settle()
+    first.cancel()
+    await _settle()
+    assert first.cancelled()
+    assert world.told == []  # it was never in flight
+    assert await world.request() == pytest.approx(60)
+
+
+async def test_bytes_are_paced_only_where_they_are_limited() -> None:
+    free, slow = World(), World(bytes_per_second=1000)
+    for _ in range(5):
+        await free.limits.pace_bytes(1_000_000)
+        await slow.limits.pace_bytes(1000)
+    assert free.clock.monotonic() == 0
+    assert slow.clock.monotonic() == pytest.approx(4)
+
+
+async def test_slot_is_given_back_when_the_request_fails() -> None:
+    world = World(concurrency=1)
+    with pytest.raises(OSError, match="reset"):
+        async with world.limits.slot("reads"):
+            raise OSError("reset")
+    async with asyncio.timeout(5):
+        await world.request("reads")
