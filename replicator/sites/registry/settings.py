@@ -66,7 +66,7 @@ class RegistrySettings:
     login: Login | None = None
     docker_config: bool = True
     tls: TLS = field(default_factory=TLS)
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold credentials
     limits: LimitSettings = field(default_factory=LimitSettings)
     quota: Quota = field(default_factory=Quota)
     capabilities: Mapping[str, bool | int | str] = field(default_factory=dict)
