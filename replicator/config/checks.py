@@ -1,0 +1,145 @@
+"""What no single key can know: names of sites, and keys that contradict each other.
+
+These look at the tables as written, not as parsed, so that they are reported beside all other mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from replicator.config.document import Document, Place, Section, suggest
+from replicator.errors import ConfigError
+from replicator.sites.registry.capabilities import Knowledge
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def check(document: Document, problems: list[str]) -> None:
+    """Adds every unknown name and every contradiction to `problems`."""
+    if document.agent is not None:
+        _check_names(document, document.agent, "serves", problems)
+    for site in document.sites.values():
+        problems.extend(site.problem(place, text) for place, text in _login(site.table))
+        problems.extend(site.problem(place, text) for place, text in _tls(site.table))
+        problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
+    for rule in document.rules:
+        for key in ("source", "mirrors", "destinations"):
+            _check_names(document, rule, key, problems)
+        _check_roles(rule, problems)
+
+
+def warnings(document: Document) -> list[str]:
+    """What works but should not be left so."""
+    return [
+        site.problem((key,), text) for site in document.sites.values() for key, text in _site_warnings(site)
+    ]
+
+
+def _names(table: Mapping[str, Any], key: str) -> list[tuple[Place, str]]:
+    value = table.get(key)
+    if isinstance(value, str):
+        return [((key,), value)]
+    if isinstance(value, list):
+        return [((key, index), item) for index, item in enumerate(value) if isinstance(item, str)]
+    return []
+
+
+def _check_names(document: Document, section: Section, key: str, problems: list[str]) -> None:
+    seen: set[str] = set()
+    for place, name in _names(section.table, key):
+        if place in section.unset:
+            continue
+        if name not in document.sites:
+            unread = "" if document.complete else " (it may stand in the file that could not be read)"
+            problems.append(
+                section.problem(place, f"there is no site {name!r}{unread}; {suggest(name, document.sites)}")
+            )
+        elif name in seen:
+            problems.append(section.problem(place, f"the site {name!r} is named twice; name it once"))
+        seen.add(name)
+
+
+def _check_roles(rule: Section, problems: list[str]) -> None:
+    source = rule.table.get("source")
+    for place, name in _names(rule.table, "destinations"):
+        if name == source:
+            problems.append(
+                rule.problem(
+                    place, f"the site {name!r} is the source of this rule; a rule copies to other sites"
+                )
+            )
+    for place, name in _names(rule.table, "mirrors"):
+        if name == source:
+            problems.append(
+                rule.problem(place, f"the site {name!r} is the source itself; name only other sites")
+            )
+    patterns = _names(rule.table, "repositories")
+    if patterns and all(text.startswith("!") for _, text in patterns):
+        problems.append(
+            rule.problem(
+                ("repositories",), 'only takes away; name what to take it from, as in ["**", "!scratch/**"]'
+            )
+        )
+
+
+def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    secrets = [key for key in ("password", "identity_token", "bearer_token") if key in table]
+    found: list[tuple[Place, str]] = [
+        ((key,), f"contradicts {secrets[0]}; keep one of the two") for key in secrets[1:]
+    ]
+    if "username" in table and secrets == ["bearer_token"]:
+        found.append((("username",), "contradicts bearer_token, which needs no user; keep one of the two"))
+    if "username" in table and not secrets:
+        found.append((("username",), "has no password; write password beside it"))
+    if secrets == ["password"] and "username" not in table:
+        found.append((("password",), "has no username; write username beside it"))
+    return found
+
+
+def _tls(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    tls, url = table.get("tls"), table.get("url")
+    if not isinstance(tls, dict):
+        return []
+    found: list[tuple[Place, str]] = []
+    if ("cert" in tls) != ("key" in tls):
+        has, lacks = ("cert", "key") if "cert" in tls else ("key", "cert")
+        found.append((("tls", has), f"has no {lacks}; write both"))
+    if isinstance(url, str) and url.startswith("http://"):
+        found.append((("tls",), "contradicts a url of http://; write https:// or leave tls out"))
+    return found
+
+
+def _capabilities(site: Section) -> tuple[str, ...]:
+    overrides = site.table.get("capabilities")
+    if isinstance(overrides, dict):
+        try:
+            Knowledge(str(site.place[-1]), "", overrides)
+        except ConfigError as error:
+            return error.problems
+    return ()
+
+
+def _site_warnings(site: Section) -> list[tuple[str, str]]:
+    secrets = [key for key in ("password", "identity_token", "bearer_token") if key in site.table]
+    found = [
+        (key, 'stands in the config as it is; better in a file of its own: { file = "PATH" }')
+        for key in secrets
+        if isinstance(site.table[key], str) and (key,) not in site.expanded
+    ]
+    url, tls = site.table.get("url"), site.table.get("tls")
+    if secrets and isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:
+        found.append(("url", "sends credentials unencrypted; better https://"))
+    if isinstance(tls, dict) and tls.get("verify") is False:
+        found.append(
+            ("tls", "verify = false accepts any server as this site; better ca with its certificate")
+        )
+    return found
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,248 @@
+"""Config files: where they lie, what is in them, and one document made of all of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from replicator.config.syntax import parse_name
+from replicator.errors import ConfigError
+
+Place = tuple[str | int, ...]
+"""Keys and list indexes from the top of a file, or of a section."""
+
+DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+SECTIONS: Final = ("agent", "site", "rule")
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
+_AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the document: `[agent]`, a `[site.NAME]` or a `[[rule]]`, variables expanded.
+
+    `unset` are places in it whose variables are missing: that is the one problem to report there.
+    `expanded` are places that had variables.
+    """
+
+    file: Path
+    place: Place
+    table: Mapping[str, Any] = field(repr=False)
+    unset: frozenset[Place]
+    expanded: frozenset[Place]
+
+    def problem(self, place: Place, text: str) -> str:
+        """One line about a place in this section."""
+        return f"{self.file}: {dotted(self.place + place)}: {text}"
+
+
+@dataclass(slots=True)
+class Document:
+    """Everything the config files say. `complete` is False where a file could not be read."""
+
+    files: list[Path] = field(default_factory=list)
+    agent: Section | None = None
+    sites: dict[str, Section] = field(default_factory=dict)
+    rules: list[Section] = field(default_factory=list)
+    complete: bool = True
+
+
+def dotted(place: Place) -> str:
+    """A place as TOML writes keys: `rule.platform.tags[1].semver`."""
+    text = ""
+    for step in place:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            key = step if _BARE.fullmatch(step) else '"' + step.replace('"', '\\"') + '"'
+            text += f".{key}" if text else key
+    return text
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The right word for a wrong one: the nearest known, else all of them."""
+    words = sorted(known)
+    near = difflib.get_close_matches(word, words, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known here: {', '.join(words)}" if words else "none is known here"
+
+
+def find(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The config file: the one given, else `$REPLICATOR_CONFIG`, else the first of `DEFAULT_PATHS` that exists.
+
+    Raises:
+        ConfigError: there is none. A path that was given is returned as it is.
+    """
+    if path is not None:
+        return path
+    if variable := environ.get("REPLICATOR_CONFIG"):
+        return Path(variable)
+    for candidate in DEFAULT_PATHS:
+        if candidate.exists():
+            return candidate
+    looked = ", ".join(["$REPLICATOR_CONFIG (not set)", *(str(candidate) for candidate in DEFAULT_PATHS)])
+    raise ConfigError([f"no config found: looked at {looked}; name one with --config FILE"])
+
+
+def read_document(main: Path, environ: Mapping[str, str], problems: list[str]) -> Document:
+    """The config file and `conf.d/*.toml` beside it, in the order of their names. Adds to `problems`, raises nothing."""
+    document = Document()
+    folder = main.parent / "conf.d"
+    for file in [main, *sorted(folder.glob("*.toml"))]:
+        document.files.append(file)
+        try:
+            tables = _read(file)
+        except ValueError as error:
+            problems.append(str(error))
+            document.complete = False
+        else:
+            _Merge(document, file, environ, problems).add(tables)
+    return document
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is not UTF-8 text, as TOML must be") from error
+    except tomllib.TOMLDecodeError as error:
+        found = _AT.fullmatch(str(error))
+        where, what = (f"{file}:{found[2]}:{found[3]}", found[1]) if found else (str(file), str(error))
+        raise ValueError(f"{where}: is not TOML: {what}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: is not TOML that can be read: nested too deeply") from error
+
+
+class _Merge:
+    """Adds the tables of one file to the document."""
+
+    def __init__(
+        self, document: Document, file: Path, environ: Mapping[str, str], problems: list[str]
+    ) -> None:
+        self._document = document
+        self._file = file
+        self._environ = environ
+        self._problems = problems
+
+    def add(self, tables: Mapping[str, Any]) -> None:
+        for key, value in tables.items():
+            if key == "agent":
+                self._agent(value)
+            elif key == "site":
+                self._sites(value)
+            elif key == "rule":
+                self._rules(value)
+            else:
+                self._problem((key,), f"unknown key; {suggest(key, SECTIONS)}")
+
+    def _problem(self, place: Place, text: str) -> None:
+        self._problems.append(f"{self._file}: {dotted(place)}: {text}")
+
+    def _agent(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            self._problem(("agent",), "must be a table; write [agent]")
+        elif self._document.agent is not None:
+            self._problem(("agent",), f"stands in {self._document.agent.file} already; write [agent] once")
+        else:
+            self._document.agent = self._section(("agent",), value)
+
+    def _sites(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            self._problem(("site",), "must be a table of tables; write [site.NAME]")
+            return
+        for name, table in value.items():
+            place = ("site", name)
+            other = self._document.sites.get(name)
+            if not isinstance(table, dict):
+                self._problem(place, "must be a table; write [site.NAME] above the keys of a site")
+            elif other is not None:
+                self._problem(
+                    place, f"a site of this name stands in {other.file} already; give it another name"
+                )
+            else:
+                try:
+                    parse_name(name)
+                except ValueError as error:
+                    self._problem(place, str(error))
+                self._document.sites[name] = self._section(place, table)
+
+    def _rules(self, value: Any) -> None:
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self._problem(("rule",), "must be a list of tables; write [[rule]] above each rule")
+            return
+        for index, table in enumerate(value):
+            name = table.get("name")
+            place: Place = ("rule", name) if isinstance(name, str) and name else ("rule", index)
+            other = next((rule for rule in self._document.rules if rule.table.get("name") == name), None)
+            section = self._section(place, table)
+            if other is not None and isinstance(name, str):
+                self._problem(
+                    (*place, "name"),
+                    f"a rule of this name stands in {other.file} already; give it another name",
+                )
+            self._document.rules.append(section)
+
+    def _section(self, place: Place, table: Mapping[str, Any]) -> Section:
+        expansion = _Expansion(self._environ)
+        expanded = expansion.expand(table, ())
+        for at, text in expansion.problems:
+            self._problem(place + at, text)
+        return Section(
+            self._file,
+            place,
+            expanded,
+            frozenset(at for at, _ in expansion.problems),
+            frozenset(expansion.places),
+        )
+
+
+class _Expansion:
+    """Puts environment variables into the string values of one section."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[tuple[Place, str]] = []
+        self.places: list[Place] = []
+
+    def expand(self, value: Any, place: Place) -> Any:
+        if isinstance(value, dict):
+            return {key: self.expand(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.expand(item, (*place, index)) for index, item in enumerate(value)]
+        if isinstance(value, str) and "${" in value:
+            return _VARIABLE.sub(lambda match: self._replace(match, place), value)
+        return value
+
+    def _replace(self, match: re.Match[str], place: Place) -> str:
+        name = match[1]
+        if match[0] == "$${":
+            return "${"
+        if name is None:
+            self.problems.append((place, "holds ${ without NAME}; write ${NAME}, or $${ for a literal ${"))
+        elif name not in self._environ:
+            self.problems.append(
+                (
+                    place,
+                    f"the environment variable {name} is not set; set it, or write $${{ for a literal ${{",
+                )
+            )
+        else:
+            self.places.append(place)
+            return self._environ[name]
+        return match[0]

@@ -1,0 +1,76 @@
+"""One table validated, and what is wrong with it in our words."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from replicator.config.document import Place, Section, suggest
+from replicator.config.model import Table, table_in
+from replicator.config.syntax import Context
+
+_T = TypeVar("_T", bound=Table)
+
+_WORDS = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a table",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a table",
+    "string_too_short": "is empty; give it a value or leave it out",
+    "string_type": "must be a string",
+    "too_short": "is empty; name at least one",
+    "value_error": "{error}",
+}
+
+
+def validate(section: Section, model: type[_T], context: Context, problems: list[str]) -> _T | None:
+    """The section as its model, or None with everything that is wrong with it added to `problems`."""
+    try:
+        return model.model_validate(section.table, context=context)
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            place = _place(section.table, details["loc"])
+            if place not in section.unset:
+                problems.append(section.problem(place, _text(model, details)))
+        return None
+
+
+def _place(raw: Any, loc: Place) -> Place:
+    """Where the error is in what was written: a table that stands for a list of one has no index."""
+    place: list[str | int] = []
+    for step in loc:
+        if isinstance(step, int) and not isinstance(raw, list):
+            continue
+        place.append(step)
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            break
+    return tuple(place)
+
+
+def _text(model: type[Table], details: ErrorDetails) -> str:
+    loc, kind = details["loc"], details["type"]
+    table = _table_at(model, loc[:-1])
+    if kind == "extra_forbidden":
+        return f"unknown key; {suggest(str(loc[-1]), table.model_fields)}"
+    if kind == "missing":
+        return f"is missing: {table.model_fields[str(loc[-1])].description}"
+    words = _WORDS.get(kind)
+    return words.format_map(details.get("ctx", {})) if words else details["msg"]
+
+
+def _table_at(model: type[Table], loc: Place) -> type[Table]:
+    for step in loc:
+        if isinstance(step, str) and step in model.model_fields:
+            model = table_in(model.model_fields[step].annotation) or model
+    return model

@@ -1,0 +1,48 @@
+"""The config's JSON Schema, for editors and other checkers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from replicator.config.model import AgentTable, RuleTable, SiteTable, Table
+from replicator.config.syntax import NAME
+
+
+class _Config(Table):
+    """Config of replicator."""
+
+    agent: AgentTable | None = None
+    site: dict[Annotated[str, NAME], SiteTable] = Field(default_factory=dict)
+    rule: list[RuleTable] = Field(default_factory=list)
+
+
+class _Generate(GenerateJsonSchema):
+    """TOML has no null: a key without a value is left out. And Python's names are no titles."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
+        described = super().default_schema(schema)
+        if described.get("default", ...) is None:
+            del described["default"]
+        return described
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002  # pydantic's signature
+        return False
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of one config file.
+
+    It knows the shape of every value, not what spans tables: names of sites, contradictions, files that must exist.
+    """
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        **_Config.model_json_schema(schema_generator=_Generate),
+        "title": "replicator",
+    }

@@ -1,0 +1,105 @@
+"""Secrets: where they lie, and how they are read without ever being shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from replicator.errors import ConfigError
+
+MAX_SECRET_BYTES: Final = 64 * 1024
+
+FORMS: Final = '{ credential = "NAME" }, { file = "PATH" } or { env = "NAME" }'
+
+Kind = Literal["literal", "credential", "file", "env"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A secret by its place. Calling it reads the place anew; a `ReadSecret` as the sites want it.
+
+    A literal is the one kind that holds the secret itself; `repr` masks it.
+    """
+
+    kind: Kind
+    place: str
+    """Variable, path or credential's name; the secret itself of a literal."""
+    environ: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Secret({'***' if self.kind == 'literal' else f'{self.kind}={self.place!r}'})"
+
+    def __call__(self) -> str:
+        """The secret, as it is now.
+
+        Raises:
+            ConfigError: it cannot be read, or is empty; names the place, never the content.
+        """
+        try:
+            return self._read()
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
+
+    def _read(self) -> str:
+        if self.kind == "literal":
+            return self.place
+        if self.kind == "env":
+            value = self.environ.get(self.place)
+            if not value:
+                raise ValueError(
+                    f"the environment variable {self.place} is {'empty' if value == '' else 'not set'}"
+                )
+            return value
+        if self.kind == "file":
+            return _read_file(Path(self.place))
+        folder = self.environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise ValueError(
+                f"credential {self.place!r} cannot be read: $CREDENTIALS_DIRECTORY is not set;"
+                " systemd sets it with LoadCredential="
+            )
+        return _read_file(Path(folder, self.place))
+
+
+def parse_secret(value: Any, folder: Path, environ: Mapping[str, str]) -> Secret:
+    """The secret that a config value means, read once to see that it is there. A relative file lies in `folder`.
+
+    Raises:
+        ValueError: of another form, or cannot be read; never holds the value.
+    """
+    if isinstance(value, str):
+        if not value:
+            raise ValueError(f"is empty; write {FORMS}")
+        return Secret("literal", value, environ)
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError(f"must be one of {FORMS}, or a string")
+    ((kind, place),) = value.items()
+    if kind not in {"credential", "file", "env"} or not isinstance(place, str) or not place:
+        raise ValueError(f"must be one of {FORMS}, or a string")
+    if kind == "credential" and ("/" in place or place in {".", ".."}):
+        raise ValueError(f"{place!r} is no credential's name: it is a file's name in $CREDENTIALS_DIRECTORY")
+    secret = Secret(kind, str(folder / place) if kind == "file" else place, environ)
+    try:
+        secret()
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return secret
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"secret file {path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_SECRET_BYTES:
+        raise ValueError(f"secret file {path} is larger than {MAX_SECRET_BYTES} bytes")
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"secret file {path} is not UTF-8") from None
+    if not text:
+        raise ValueError(f"secret file {path} is empty")
+    return text

@@ -1,0 +1,97 @@
+"""The config as it takes effect: defaults filled in, files merged, secrets masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from replicator.config.document import Document
+from replicator.config.model import AgentTable, RuleTable, SiteTable, Table, table_in
+from replicator.config.syntax import PROXY, Syntax
+
+if TYPE_CHECKING:
+    from tomlkit.items import Item
+
+    from replicator.config.build import AgentSettings, Loaded
+
+MASK: Final = "***"
+_USERINFO: Final = re.compile(r"://[^/]*@")
+
+
+def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
+    """The whole config as plain TOML types, in the config's own syntax; every secret that it held is masked."""
+    own = _effective(AgentTable, document.agent.table if document.agent else {})
+    return {
+        "agent": {
+            **own,
+            "name": agent.name,
+            "state": f"sqlite:///{agent.state_path}",
+            "cache": {**own["cache"], "path": str(agent.cache_path)},
+        },
+        "site": {name: _effective(SiteTable, section.table) for name, section in document.sites.items()},
+        "rule": [_effective(RuleTable, section.table) for section in document.rules],
+    }
+
+
+def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, info in model.model_fields.items():
+        inner = table_in(info.annotation)
+        value = table.get(key, {} if inner is info.annotation else info.default)
+        syntax = next((mark for mark in info.metadata if isinstance(mark, Syntax)), None)
+        if syntax is not None and syntax.secret and isinstance(value, str):
+            value = MASK
+        elif syntax is PROXY and isinstance(value, str):
+            value = _USERINFO.sub(f"://{MASK}@", value)
+        elif inner is not None and isinstance(value, dict):
+            value = _effective(inner, value)
+        elif inner is not None and isinstance(value, list):
+            value = [_effective(inner, item) for item in value]
+        if isinstance(value, str | bool | int | float | dict | list):
+            shown[key] = value
+    return shown
+
+
+def show(loaded: Loaded) -> str:
+    """The effective config as TOML. It loads again, but for literal secrets, which are masked."""
+    import tomlkit  # noqa: PLC0415  # 30 ms that only `config show` has to pay
+
+    document = tomlkit.document()
+    document.add("agent", _table(loaded.effective["agent"]))
+    sites = tomlkit.table(is_super_table=True)
+    for name, site in loaded.effective["site"].items():
+        sites.add(name, _table(site))
+    if loaded.effective["site"]:
+        document.add("site", sites)
+    rules = tomlkit.aot()
+    for rule in loaded.effective["rule"]:
+        rules.append(_table(rule))
+    if loaded.effective["rule"]:
+        document.add("rule", rules)
+    return tomlkit.dumps(document)
+
+
+def _table(values: Mapping[str, Any]) -> Item:
+    import tomlkit  # noqa: PLC0415  # see show
+
+    table = tomlkit.table()
+    for key, value in values.items():
+        table.add(key, _value(value))
+    return table
+
+
+def _value(value: Any) -> Item:
+    import tomlkit  # noqa: PLC0415  # see show
+
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        for key, item in value.items():
+            inline.add(key, _value(item))
+        return inline
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for item in value:
+            array.append(_value(item))
+        return array
+    return tomlkit.item(value.replace("${", "$${") if isinstance(value, str) else value)

@@ -1,0 +1,263 @@
+"""Values of the config that are more than a TOML type: how each is written and what it becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+from replicator.config.secrets import parse_secret
+from replicator.config.units import parse_duration, parse_size
+from replicator.model.digest import parse_digest
+from replicator.model.names import parse_tag
+from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
+from replicator.policy.rule import Pin
+from replicator.policy.semver import SemverRange
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+LATER_SCHEMES: Final = frozenset({"s3", "file", "oci"})
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the meaning of a value depends on beside itself: relative paths start at `folder`."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """How one kind of value is written; an `Annotated` mark that pydantic and the reference both read.
+
+    `parse` gets the raw value and raises ValueError that says what is wrong and what would be right.
+    """
+
+    word: str
+    parse: Callable[[Any, Context], Any]
+    schema: Mapping[str, Any]
+    secret: bool = False
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        described = dict(self.schema)
+        if "pattern" in described:
+            described["pattern"] += r"|\$\{"  # a variable may stand for any part of the value
+        return described
+
+    def _validate(self, value: Any, info: ValidationInfo) -> Any:
+        return self.parse(value, info.context)  # type: ignore[arg-type]  # every validation here passes a Context
+
+
+@dataclass(frozen=True, slots=True)
+class OneOrMany:
+    """Marks a list that may be written as its only item."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: [value] if isinstance(value, dict) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPattern:
+    """One entry of `repositories`; `!` before it negates."""
+
+    glob: Glob
+    negated: bool
+
+
+def parse_name(text: str) -> str:
+    """A name of a rule, site or agent; raises ValueError that says what is wrong."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{text[:80]!r} is no name: a letter or digit, then at most 63 of letters, digits, '.', '_' and '-'"
+        )
+    return text
+
+
+def parse_url(text: str) -> str:
+    """A registry's URL without its trailing slash; raises ValueError that never repeats credentials."""
+    scheme, colon, rest = text.partition("://")
+    if not colon:
+        hint = "" if "@" in text or _CONTROL.search(text) else f"; write https://{text}"
+        raise ValueError(f"must start with https:// or http://{hint}")
+    if scheme in LATER_SCHEMES:
+        raise ValueError(
+            f"{scheme}://: object stores and directories are not supported yet by this version;"
+            " a registry starts with https:// or http://"
+        )
+    if scheme not in {"http", "https"}:
+        raise ValueError("must start with https:// or http://")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("holds credentials; write them as username and password beside url")
+    parts = _split_url(text)
+    if parts.query or parts.fragment or "?" in text or "#" in text:
+        raise ValueError("has a query or fragment; write scheme, host and optional port and path only")
+    return text.rstrip("/")
+
+
+def parse_proxy(text: str) -> str:
+    """A proxy's URL, or "" for none; raises ValueError that never repeats credentials."""
+    if not text:
+        return text
+    if not text.startswith(("http://", "https://")):
+        raise ValueError('must start with http:// or https://, or be "" for no proxy')
+    _split_url(text)
+    return text
+
+
+def _split_url(text: str) -> Any:
+    if _CONTROL.search(text):
+        raise ValueError("holds a space or control character")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is no URL: host or port is malformed") from None  # its text may repeat credentials
+    if not host:
+        raise ValueError("names no host; write https://HOST[:PORT]")
+    return parts
+
+
+def parse_state(text: str) -> Path:
+    """The file of a `sqlite:///ABSOLUTE` URL; raises ValueError that says what would be right."""
+    scheme, colon, rest = text.partition("://")
+    example = 'write "sqlite:////var/lib/replicator/state.db"'
+    if not colon or scheme != "sqlite":
+        raise ValueError(
+            f"must be a URL of the scheme sqlite, which is all that this version supports; {example}"
+        )
+    path = Path(rest[1:])
+    if not rest.startswith("/") or not path.is_absolute() or not path.name:
+        raise ValueError(f"must name a file by its absolute path, four slashes in all; {example}")
+    return path
+
+
+def parse_path(text: str) -> Path:
+    """An absolute path; raises ValueError otherwise."""
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError(f"{text!r} is relative; write an absolute path")
+    return path
+
+
+def parse_file(value: Any, context: Context) -> Path:
+    """A file that can be read, relative to the config's folder; raises ValueError otherwise."""
+    path = context.folder / _string(value)
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    return path
+
+
+def parse_repository_pattern(text: str) -> RepositoryPattern:
+    """A glob or exact name, `!` before it for "not"; raises ValueError that says what is wrong."""
+    negated = text.startswith("!")
+    return RepositoryPattern(Glob.parse(text[1:] if negated else text), negated)
+
+
+def parse_include(text: str) -> TagPattern | Pin:
+    """A tag pattern, or a digest pin: `TAG@sha256:...` or `sha256:...`; raises ValueError that says what is wrong."""
+    if text.startswith("re:"):
+        return parse_tag_pattern(text)
+    tag, at, digest = text.rpartition("@")
+    if at:
+        return Pin(parse_digest(digest), parse_tag(tag))
+    if _DIGEST_START.match(text):
+        return Pin(parse_digest(text))
+    return parse_tag_pattern(text)
+
+
+def parse_plain_pattern(text: str) -> TagPattern:
+    """A tag pattern where a digest makes no sense; raises ValueError that says what is wrong."""
+    if not text.startswith("re:") and ("@" in text or _DIGEST_START.match(text)):
+        raise ValueError(f"{text[:150]!r} is a digest; only include takes digests, write a tag or a pattern")
+    return parse_tag_pattern(text)
+
+
+def parse_regex(text: str) -> re.Pattern[str]:
+    """A regular expression; raises ValueError that says what is wrong and where."""
+    if not text:
+        raise ValueError("is empty; write a regular expression")
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004  # pydantic collects ValueError only
+    return value
+
+
+def _text(parse: Callable[[str], Any]) -> Callable[[Any, Context], Any]:
+    return lambda value, _: parse(_string(value))
+
+
+NAME: Final = Syntax("name", _text(parse_name), {"type": "string", "pattern": f"^{_NAME.pattern}$"})
+CAPABILITY: Final = Syntax("value", lambda value, _: value, {"type": ["boolean", "integer", "string"]})
+URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^https?://"})
+PROXY: Final = Syntax("URL", _text(parse_proxy), {"type": "string", "pattern": "^(https?://.+)?$"})
+STATE: Final = Syntax("URL", _text(parse_state), {"type": "string", "pattern": "^sqlite:////."})
+PATH: Final = Syntax("absolute path", _text(parse_path), {"type": "string", "pattern": "^/"})
+FILE: Final = Syntax("path", parse_file, {"type": "string"})
+DURATION: Final = Syntax(
+    "duration",
+    _text(parse_duration),
+    {
+        "type": "string",
+        "pattern": r"^(?=.)(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?$",
+        "examples": ["90s", "1h30m", "1d"],
+    },
+)
+SIZE: Final = Syntax(
+    "size",
+    _text(parse_size),
+    {"type": "string", "pattern": r"^\d+(\.\d+)? ?([KkMmGgTt][Ii]?)?[Bb]$", "examples": ["50MB", "512MiB"]},
+)
+SECRET: Final = Syntax(
+    "secret",
+    lambda value, context: parse_secret(value, context.folder, context.environ),
+    {
+        "anyOf": [{"type": "string", "minLength": 1}]
+        + [
+            {
+                "type": "object",
+                "properties": {kind: {"type": "string", "minLength": 1}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+            for kind in ("credential", "file", "env")
+        ]
+    },
+    secret=True,
+)
+REPOSITORIES: Final = Syntax("pattern", _text(parse_repository_pattern), {"type": "string", "minLength": 1})
+INCLUDE: Final = Syntax("pattern or digest", _text(parse_include), {"type": "string", "minLength": 1})
+PATTERN: Final = Syntax("pattern", _text(parse_plain_pattern), {"type": "string", "minLength": 1})
+SEMVER: Final = Syntax("version range", _text(SemverRange.parse), {"type": "string", "minLength": 1})
+REGEX: Final = Syntax(
+    "regular expression", _text(parse_regex), {"type": "string", "minLength": 1, "format": "regex"}
+)

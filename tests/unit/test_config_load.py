@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from replicator.config.build import Loaded
+from replicator.config.load import load
+from replicator.errors import ConfigError
+from replicator.model.digest import Digest
+from replicator.policy.rule import Pin, Rename, TagSelection
+from replicator.sites.registry.settings import Login, RegistrySettings
+
+HOME = {"HOME": "/home/me"}
+SITES = '[site.hub]\nurl = "https://hub.example.com"\n[site.fra]\nurl = "https://fra.example.com"\n'
+RULE = '[[rule]]\nname = "platform"\nsource = "hub"\ndestinations = ["fra"]\nrepositories = ["platform/**"]\n'
+
+
+def config(folder: Path, text: str, name: str = "replicator.toml") -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text)
+    return path
+
+
+def loaded(folder: Path, text: str, **environ: str) -> Loaded:
+    return load(config(folder, text), {**HOME, **environ})
+
+
+def problems(folder: Path, text: str, **environ: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, text, **environ)
+    return caught.value.problems
+
+
+def test_the_smallest_config_has_all_defaults(tmp_path: Path) -> None:
+    found = loaded(tmp_path, SITES + RULE)
+    assert found.sites["hub"] == RegistrySettings("hub", "https://hub.example.com")
+    (rule,) = found.rules
+    assert (rule.name, rule.source, rule.destinations, rule.mirrors) == ("platform", "hub", ("fra",), ())
+    assert rule.tags == (TagSelection(),)
+    assert (rule.rename_repository, rule.rename_tag) == (Rename(), Rename())
+    assert (rule.recheck, rule.interval) == (86400.0, None)
+    assert found.agent.name == os.uname().nodename
+    assert found.agent.serves == ("hub", "fra")
+    assert found.agent.cache_max_bytes == 20_000_000_000
+    assert found.warnings == ()
+    assert found.files == (tmp_path / "replicator.toml",)
+
+
+def test_every_key_of_a_rule_arrives(tmp_path: Path) -> None:
+    digest = Digest("sha256:" + "a" * 64)
+    text = f"""
+        [site.near]
+        url = "https://near.example.com/prefix/"
+        [[rule]]
+        name = "all"
+        source = "hub"
+        mirrors = ["near"]
+        destinations = ["fra"]
+        repositories = ["a/**", "b", "!a/secret"]
+        interval = "5m"
+        recheck = "1h30m"
+        [rule.tags]
+        include = ["v*", "re:x+", "v1@{digest}", "{digest}"]
+        exclude = ["*-rc"]
+        semver = ">=1.2"
+        sort = "created"
+        latest = 3
+        newer_than = "1d"
+        min_tags = 2
+        immutable = ["v1.*"]
+        [rule.rename]
+        strip = "a/"
+        prefix = "m/"
+        suffix = "-x"
+        regex = [{{ match = '^q(\\d)', replace = 'r\\1' }}]
+        [rule.rename.tags]
+        prefix = "t-"
+    """
+    found = loaded(tmp_path, SITES + text)
+    assert found.sites["near"].url == "https://near.example.com/prefix"
+    (rule,) = found.rules
+    assert [glob.text for glob in rule.repositories.include] == ["a/**", "b"]
+    assert [glob.text for glob in rule.repositories.exclude] == ["a/secret"]
+    assert (rule.mirrors, rule.interval, rule.recheck) == (("near",), 300.0, 5400.0)
+    (tags,) = rule.tags
+    assert [pattern.text for pattern in tags.include] == ["v*", "re:x+"]
+    assert tags.pins == (Pin(digest, "v1"), Pin(digest))
+    assert [pattern.text for pattern in tags.exclude] == ["*-rc"]
+    assert [pattern.text for pattern in tags.immutable] == ["v1.*"]
+    assert tags.semver is not None
+    assert (tags.semver.text, tags.sort, tags.latest, tags.newer_than, tags.min_tags) == (
+        ">=1.2",
+        "created",
+        3,
+        86400,
+        2,
+    )
+    rename = rule.rename_repository
+    assert (rename.strip, rename.prefix, rename.suffix) == ("a/", "m/", "-x")
+    assert [(item.regex.pattern, item.replace) for item in rename.replacements] == [(r"^q(\d)", r"r\1")]
+    assert rule.rename_tag == Rename(prefix="t-")
+
+
+def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("x")
+    text = """
+        [site.hub]
+        url = "https://hub.example.com:5000"
+        username = "mirror"
+        password = { env = "SECRET" }
+        docker_config = false
+        tls = { ca = "ca.pem", cert = "ca.pem", key = "ca.pem", verify = false }
+        proxy = ""
+        limits = { concurrency = 4, requests_per_second = 0.5, bytes_per_second = "1MiB" }
+        quota = { reserve = 7, below = "stop" }
+        capabilities = { mount = false, upload = "patch" }
+    """
+    site = loaded(tmp_path, text, SECRET="hush").sites["hub"]
+    assert site.login is not None
+    assert site.login.password is not None
+    assert (site.login.username, site.login.password()) == ("mirror", "hush")
+    assert (site.url, site.docker_config, site.proxy) == ("https://hub.example.com:5000", False, "")
+    assert dataclasses.astuple(site.tls) == (*[tmp_path / "ca.pem"] * 3, False)
+    assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
+    assert dataclasses.astuple(site.quota) == (7, "stop")
+    assert site.capabilities == {"mount": False, "upload": "patch"}
+
+
+@pytest.mark.parametrize("key", ["identity_token", "bearer_token"])
+def test_a_token_is_a_login_without_a_user(tmp_path: Path, key: str) -> None:
+    text = f'[site.hub]\nurl = "https://hub.example.com"\n{key} = {{ env = "T" }}'
+    login = loaded(tmp_path, text, T="token").sites["hub"].login
+    assert isinstance(login, Login)
+    read = getattr(login, key)
+    assert read() == "token"
+    assert (login.username, login.password) == ("", None)
+
+
+def test_tags_may_be_a_list_of_tables(tmp_path: Path) -> None:
+    found = loaded(tmp_path, SITES + RULE + 'tags = [{ include = ["a"] }, { latest = 1 }]')
+    assert [len(tags.include) for tags in found.rules[0].tags] == [1, 0]
+    assert found.rules[0].tags[1].latest == 1
+
+
+def test_files_of_conf_d_are_merged_in_the_order_of_their_names(tmp_path: Path) -> None:
+    config(tmp_path, '[site.ber]\nurl = "https://ber.example.com"', "conf.d/20.toml")
+    config(tmp_path, RULE.replace('"fra"', '"ber"').replace("platform", "second"), "conf.d/10.toml")
+    config(tmp_path, "not TOML at all", "conf.d/ignored.txt")
+    found = loaded(tmp_path, SITES + RULE)
+    assert [rule.name for rule in found.rules] == ["platform", "second"]
+    assert list(found.sites) == ["hub", "fra", "ber"]
+    assert [file.name for file in found.files] == ["replicator.toml", "10.toml", "20.toml"]
+
+
+def test_a_name_taken_in_another_file_is_an_error_naming_both(tmp_path: Path) -> None:
+    config(tmp_path, "[agent]\n" + SITES + RULE, "conf.d/10.toml")
+    main, other = tmp_path / "replicator.toml", tmp_path / "conf.d/10.toml"
+    found = problems(tmp_path, "[agent]\n" + SITES + RULE)
+    assert [text.split(":")[0] for text in found] == [str(other)] * 4
+    assert all(str(main) in text for text in found)
+    assert [text.split(": ")[1] for text in found] == ["agent", "site.hub", "site.fra", "rule.platform.name"]
+
+
+def test_variables_expand_in_string_values_alone(tmp_path: Path) -> None:
+    text = SITES.replace("hub.example", "${HOST}.example") + RULE + 'rename = { prefix = "$${HOST}$" }'
+    found = loaded(tmp_path, text, HOST="h1")
+    assert found.sites["hub"].url == "https://h1.example.com"
+    assert found.rules[0].rename_repository.prefix == "${HOST}$"
+
+
+def test_the_config_is_looked_for_where_the_design_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = config(tmp_path, '[agent]\nname = "given"', "given.toml")
+    named = config(tmp_path, '[agent]\nname = "named"', "named.toml")
+    environ = {**HOME, "REPLICATOR_CONFIG": str(named)}
+    with pytest.raises(ConfigError, match=r"no config found: looked at \$REPLICATOR_CONFIG"):
+        load(None, HOME)
+    config(tmp_path, '[agent]\nname = "here"')
+    assert load(None, HOME).agent.name == "here"
+    assert load(None, environ).agent.name == "named"
+    assert load(given, environ).agent.name == "given"
+
+
+def test_a_config_that_is_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file"):
+        load(None, {**HOME, "REPLICATOR_CONFIG": str(tmp_path / "absent.toml")})
+
+
+@pytest.mark.parametrize(
+    ("environ", "state", "cache"),
+    [
+        ({"STATE_DIRECTORY": "/s:/t", "CACHE_DIRECTORY": "/c:/d", **HOME}, "/s/state.db", "/c"),
+        (
+            {"XDG_STATE_HOME": "/xs", "XDG_CACHE_HOME": "/xc", **HOME},
+            "/xs/replicator/state.db",
+            "/xc/replicator",
+        ),
+        (
+            {"XDG_STATE_HOME": "relative", **HOME},
+            "/home/me/.local/state/replicator/state.db",
+            "/home/me/.cache/replicator",
+        ),
+    ],
+    ids=["systemd", "xdg", "home"],
+)
+def test_state_and_cache_default_to_systemd_then_xdg(
+    tmp_path: Path, environ: dict[str, str], state: str, cache: str
+) -> None:
+    agent = load(config(tmp_path, SITES), environ).agent
+    assert (agent.state_path, agent.cache_path) == (Path(state), Path(cache))
+
+
+def test_without_any_home_the_state_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no default without \$STATE_DIRECTORY.*set agent\.state"):
+        load(config(tmp_path, SITES), {})
+    text = '[agent]\nname = "x"\nserves = ["fra"]\nstate = "sqlite:////a/b.db"\ncache = { path = "/c", max_bytes = "1B" }\n'
+    agent = load(config(tmp_path, text + SITES), {}).agent
+    assert dataclasses.astuple(agent) == ("x", ("fra",), Path("/a/b.db"), Path("/c"), 1)
+
+
+def test_what_should_not_be_left_so_is_a_warning(tmp_path: Path) -> None:
+    text = """
+        [site.hub]
+        url = "https://hub.example.com"
+        username = "u"
+        password = "literal secret"
+        tls = { verify = false }
+        [site.plain]
+        url = "http://plain.example.com"
+        bearer_token = { env = "T" }
+        [site.local]
+        url = "http://127.0.0.1:5000"
+        username = "u"
+        password = "${T}"
+    """
+    found = loaded(tmp_path, text, T="t").warnings
+    assert [text.split(": ")[1] for text in found] == ["site.hub.password", "site.hub.tls", "site.plain.url"]
+    assert "literal secret" not in "".join(found)

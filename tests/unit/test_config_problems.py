@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import tomlkit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replicator.config.document import suggest
+from replicator.config.load import load
+from replicator.config.model import AgentTable, RuleTable, SiteTable
+from replicator.errors import ConfigError
+
+HOME = {"HOME": "/home/me"}
+SITES = '[site.hub]\nurl = "https://hub.example.com"\n[site.fra]\nurl = "https://fra.example.com"\n'
+RULE = '[[rule]]\nname = "platform"\nsource = "hub"\ndestinations = ["fra"]\nrepositories = ["platform/**"]\n'
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, HOME)
+    return list(caught.value.problems)
+
+
+EVERYTHING_WRONG = r"""
+[agent]
+state = "sqlite:///state.db"
+listen = "127.0.0.1:9650"
+
+[site.hub]
+url = "https://hub.example.com"
+username = "mirror"
+password = { file = "absent.password" }
+limits = { bytes_per_second = "50 megs" }
+
+[site.fra]
+url = "https://${FRA_HOST}"
+
+[[rule]]
+name = "platform"
+source = "hup"
+destinations = ["fra", "fra"]
+repositories = ["platform/**", ""]
+intervall = "5m"
+recheck = "1 day"
+tags = { include = ["re:v(", ""], semver = ">=one", latest = "10" }
+
+[[rule]]
+name = "platform"
+source = "fra"
+mirrors = ["fra"]
+destinations = ["fra"]
+repositories = ["!scratch/**"]
+"""
+
+
+def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right(tmp_path: Path) -> None:
+    main, broken = tmp_path / "replicator.toml", tmp_path / "conf.d" / "broken.toml"
+    main.write_text(EVERYTHING_WRONG)
+    broken.parent.mkdir()
+    broken.write_text('[site.x]\nurl = "https://x.example.com\n')
+    expected = {
+        "agent.state": "absolute path, four slashes in all",
+        "agent.listen": "unknown key; known here: cache, name, serves, state",
+        "site.hub.password": "absent.password cannot be read: No such file or directory",
+        "site.hub.limits.bytes_per_second": "'50 megs' is no size: write a number with a unit",
+        "site.fra.url": "the environment variable FRA_HOST is not set",
+        "rule.platform.source": "there is no site 'hup' (it may stand in the file that could not be read); did you mean 'hub'?",
+        "rule.platform.destinations[1]": "the site 'fra' is named twice",
+        "rule.platform.repositories[1]": "an empty pattern",
+        "rule.platform.intervall": "unknown key; did you mean 'interval'?",
+        "rule.platform.recheck": "'1 day' is no duration",
+        "rule.platform.tags.include[0]": "'re:v(' is no regular expression: missing ), unterminated subpattern",
+        "rule.platform.tags.include[1]": "an empty pattern",
+        "rule.platform.tags.semver": "'one' is no version",
+        "rule.platform.tags.latest": "must be a whole number",
+        "rule.platform.name": f"a rule of this name stands in {main} already",
+        "rule.platform.mirrors[0]": "the site 'fra' is the source itself",
+        "rule.platform.destinations[0]": "the site 'fra' is the source of this rule",
+        "rule.platform.repositories": "only takes away",
+    }
+    found = problems(main)
+    syntax = [text for text in found if text.startswith(f"{broken}:")]
+    assert [re.sub(r"TOML: .*", "TOML", text) for text in syntax] == [f"{broken}:2:29: is not TOML"]
+    rest = dict(text.removeprefix(f"{main}: ").split(": ", 1) for text in found if text not in syntax)
+    assert rest.keys() == expected.keys()
+    assert {key: part for key, part in expected.items() if part not in rest[key]} == {}
+    assert len(found) == len(expected) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[rules]", "rules: unknown key; did you mean 'rule'?"),
+        ("agent = 5", "agent: must be a table; write [agent]"),
+        ("site = []", "site: must be a table of tables; write [site.NAME]"),
+        ("[site]\nurl = 'https://x'", "site.url: must be a table; write [site.NAME]"),
+        ("[rule]\nname = 'x'", "rule: must be a list of tables; write [[rule]]"),
+        ("[site.'a b']\nurl = 'https://x'", "site.\"a b\": 'a b' is no name"),
+        ("[site.'../x']\nurl = 'https://x'", "site.\"../x\": '../x' is no name"),
+        ("[site.x]", "site.x.url: is missing: `https://` or `http://`, host"),
+        ("[site.x]\nurl = 5", "site.x.url: must be a string"),
+        (
+            "[site.x]\nurl = 'x.example.com'",
+            "site.x.url: must start with https:// or http://; write https://x.example.com",
+        ),
+        ("[site.x]\nurl = 'ftp://x'", "site.x.url: must start with https:// or http://"),
+        (
+            "[site.x]\nurl = 's3://bucket'",
+            "site.x.url: s3://: object stores and directories are not supported yet by this",
+        ),
+        (
+            "[site.x]\nurl = 'file:///srv'",
+            "site.x.url: file://: object stores and directories are not supported yet",
+        ),
+        (
+            "[site.x]\nurl = 'https://u:p@x'",
+            "site.x.url: holds credentials; write them as username and password beside url",
+        ),
+        ("[site.x]\nurl = 'https://x?y=1'", "site.x.url: has a query or fragment"),
+        ("[site.x]\nurl = 'https://x:99999'", "site.x.url: is no URL: host or port is malformed"),
+        ("[site.x]\nurl = 'https:///v2'", "site.x.url: names no host"),
+        ("[site.x]\nurl = 'https://x y'", "site.x.url: holds a space or control character"),
+        ("[site.x]\nurl = 'https://x'\nurl2 = 1", "site.x.url2: unknown key; did you mean 'url'?"),
+        ("[site.x]\nurl = 'https://x${'", "site.x.url: holds ${ without NAME"),
+        (
+            "[site.x]\nurl = 'https://x'\nproxy = 'socks5://x'",
+            "site.x.proxy: must start with http:// or https://",
+        ),
+        ("[site.x]\nurl = 'https://x'\nusername = 'u'", "site.x.username: has no password"),
+        ("[site.x]\nurl = 'https://x'\npassword = 'p'", "site.x.password: has no username"),
+        (
+            "[site.x]\nurl = 'https://x'\nusername = 'u'\npassword = 'p'\nbearer_token = 't'",
+            "site.x.bearer_token: contradicts password",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\nusername = 'u'\nbearer_token = 't'",
+            "site.x.username: contradicts bearer_token",
+        ),
+        ("[site.x]\nurl = 'https://x'\ntls = { ca = 'absent.pem' }", "site.x.tls.ca: "),
+        ("[site.x]\nurl = 'http://x'\ntls = { verify = false }", "site.x.tls: contradicts a url of http://"),
+        ("[site.x]\nurl = 'https://x'\ntls = { cert = '/dev/null' }", "site.x.tls.cert: has no key"),
+        ("[site.x]\nurl = 'https://x'\ntls = true", "site.x.tls: must be a table"),
+        (
+            "[site.x]\nurl = 'https://x'\nlimits = { concurrency = 0 }",
+            "site.x.limits.concurrency: must be at least 1",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\nlimits = { concurrency = '8' }",
+            "site.x.limits.concurrency: must be a whole number",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\nlimits = { requests_per_second = nan }",
+            "site.x.limits.requests_per_second: must be a",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\nlimits = { rate = 1 }",
+            "site.x.limits.rate: unknown key; known here: bytes_per_sec",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\nquota = { below = 'halt' }",
+            "site.x.quota.below: must be 'wait' or 'stop'",
+        ),
+        ("[site.x]\nurl = 'https://x'\ndocker_config = 'no'", "site.x.docker_config: must be true or false"),
+        (
+            "[site.x]\nurl = 'https://x'\ncapabilities = { mounts = true }",
+            "site.x.capabilities.mounts: no such capability",
+        ),
+        (
+            "[site.x]\nurl = 'https://x'\ncapabilities = { mount = 1.5 }",
+            "site.x.capabilities.mount: 1.5 is not true or false",
+        ),
+        ("[agent]\nstate = 'postgresql://db/x'", "agent.state: must be a URL of the scheme sqlite"),
+        ("[agent]\nstate = '/var/lib/state.db'", "agent.state: must be a URL of the scheme sqlite"),
+        ("[agent]\nstate = 'sqlite:////'", "agent.state: must name a file"),
+        ("[agent]\nserves = []", "agent.serves: is empty; name at least one"),
+        ("[agent]\nserves = ['fra']", "agent.serves[0]: there is no site 'fra'; none is known here"),
+        ("[agent]\nname = ''", "agent.name: '' is no name"),
+        (
+            "[agent]\ncache = { path = 'cache' }",
+            "agent.cache.path: 'cache' is relative; write an absolute path",
+        ),
+        ("[[rule]]\n" + SITES, "rule[0].name: is missing"),
+        (SITES + RULE + "tags = 'v*'", "rule.platform.tags: must be a list"),
+        (SITES + RULE + "tags = ['v*']", "rule.platform.tags[0]: must be a table"),
+        (SITES + RULE + "tags = [{}, { latest = 0 }]", "rule.platform.tags[1].latest: must be at least 1"),
+        (SITES + RULE + "tags = { include = [] }", "rule.platform.tags.include: is empty"),
+        (
+            SITES + RULE + "tags = { sort = 'age' }",
+            "rule.platform.tags.sort: must be 'semver', 'alpha' or 'created'",
+        ),
+        (
+            SITES + RULE + "tags = { lates = 1 }",
+            "rule.platform.tags.lates: unknown key; did you mean 'latest'?",
+        ),
+        (SITES + RULE + "tags = { include = ['sha256:abc'] }", "rule.platform.tags.include[0]: "),
+        (
+            SITES + RULE + "tags = { include = ['v1@sha256:abc'] }",
+            "rule.platform.tags.include[0]: 'sha256:abc' is no digest",
+        ),
+        (
+            SITES + RULE + f"tags = {{ exclude = ['sha256:{'a' * 64}'] }}",
+            "rule.platform.tags.exclude[0]: 'sha256:aaaa",
+        ),
+        (
+            SITES + RULE + "rename = { tags = { regex = [{ match = '(' }] } }",
+            "rule.platform.rename.tags.regex[0].match: '(' is",
+        ),
+        (
+            SITES + RULE + r"rename = { regex = [{ match = 'a(b)', replace = '\2' }] }",
+            r"rule.platform.rename.regex[0].replace: '\\2' does not fit 'a(b)': invalid group reference",
+        ),
+        (
+            SITES + RULE + r"rename = { regex = [{ match = '(?x)a # c', replace = '\g<n>' }] }",
+            "rule.platform.rename.regex[0].replace: ",
+        ),
+        (
+            SITES + RULE + "cron = '* * * * *'",
+            "rule.platform.cron: unknown key; known here: destinations, interval",
+        ),
+        (SITES + RULE + "interval = '0s'", "rule.platform.interval: '0s' is no usable duration"),
+        (
+            SITES + RULE.replace("'platform'", "'a/b'").replace('"platform"', '"a/b"'),
+            "rule.\"a/b\".name: 'a/b' is no name",
+        ),
+    ],
+)
+def test_a_mistake_is_named_by_its_key_and_put_right(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "replicator.toml"
+    path.write_text(text)
+    assert any(found.startswith(f"{path}: {problem}") for found in problems(path)), problems(path)
+
+
+@pytest.mark.parametrize("key", ["platforms", "trust", "delete", "timezone", "hooks"])
+def test_keys_of_later_versions_are_unknown(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "replicator.toml"
+    path.write_text(SITES + RULE + f"{key} = true")
+    (problem,) = problems(path)
+    assert f"rule.platform.{key}: unknown key" in problem
+
+
+def test_two_sources_for_one_target_are_a_problem_where_it_is_certain(tmp_path: Path) -> None:
+    path = tmp_path / "replicator.toml"
+    exact = RULE.replace("platform/**", "a/x") + 'rename = { strip = "a/" }\n'
+    other = (
+        RULE.replace("platform/**", "b/x").replace('"platform"', '"other"') + 'rename = { strip = "b/" }\n'
+    )
+    path.write_text(SITES + exact + other)
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}: rules 'platform' and 'other' both write fra: ")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff", "is not UTF-8 text"),
+        (b"a = ", "is not TOML: Invalid value"),
+        (b"a = " + b"[" * 5000, "is not TOML"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_a_problem(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "replicator.toml"
+    path.write_bytes(data)
+    (problem,) = problems(path)
+    assert problem.startswith(str(path))
+    assert message in problem
+
+
+def test_the_nearest_word_is_suggested_else_all() -> None:
+    assert suggest("destination", ["destinations", "source"]) == "did you mean 'destinations'?"
+    assert suggest("zzz", ["b", "a"]) == "known here: a, b"
+
+
+_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
+_values = st.recursive(
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | _texts,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_tables = st.dictionaries(
+    st.sampled_from(sorted({*AgentTable.model_fields, *SiteTable.model_fields, *RuleTable.model_fields})),
+    _values,
+    max_size=6,
+)
+
+
+@settings(deadline=None)  # the first example builds the models
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "agent": _tables | _values,
+            "site": st.dictionaries(st.text("ab", min_size=1), _tables | _values, max_size=2) | _values,
+            "rule": st.lists(_tables, max_size=2) | _values,
+        },
+    )
+)
+def test_whatever_toml_says_the_answer_is_a_config_or_its_problems(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, object]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "replicator.toml"
+    path.write_text(tomlkit.dumps(document))
+    try:
+        found = list(load(path, HOME).files)
+    except ConfigError as error:
+        found = [Path(text.partition(":")[0]) for text in error.problems]
+    assert set(found) == {path}
