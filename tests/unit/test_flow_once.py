@@ -141,14 +141,30 @@ async def test_work_that_cancels_itself_does_not_look_done() -> None:
     assert caught.group_contains(Ended)
 
 
-async def test_closing_when_cancelled_itself_lets_the_cancellation_through() -> None:
-    once, work = Once[str, int](), Work()
-    waiter = asyncio.create_task(once.run("blob", work))
+async def test_cancelled_waiter_of_closed_work_is_cancelled_and_not_failed() -> None:
+    once = Once[str, bool]()
+    waiter = asyncio.create_task(once.run("blob", asyncio.Event().wait))
     await _settle()
-    waiter.cancel()
-    await once.aclose()
+
+    async def cancel_waiter() -> None:
+        waiter.cancel()
+
+    async with (
+        asyncio.TaskGroup() as group
+    ):  # both in one turn, so that the work is over before the waiter sees it
+        group.create_task(once.aclose())
+        group.create_task(cancel_waiter())
     await _settle()
     assert waiter.cancelled()
+
+
+async def test_newcomer_in_the_turn_in_which_the_work_ends_starts_anew() -> None:
+    once, work = Once[str, int](), Work()
+    first = asyncio.create_task(once.run("blob", work))
+    await _settle()
+    work.finish.set()
+    newcomer = asyncio.create_task(once.run("blob", work))
+    assert (await first, await newcomer) == (1, 2)
 
 
 @settings(max_examples=150, deadline=None)
