@@ -1,0 +1,324 @@
+"""From what happened on the wire to the `SiteError` that says so, and what to do about it.
+
+Nobody above this package sees aiohttp, ssl or OSError, nor an HTTP status that was not expected.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import html
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import aiohttp
+
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    Denied,
+    MissingReference,
+    NotFound,
+    Rejected,
+    SiteError,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+
+MAX_ERROR_BYTES: Final = 64 * 1024
+"""More of an error's body is not read."""
+_SHOWN_CHARACTERS: Final = 200
+_MISSING_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_THROTTLE_CODES: Final = frozenset(
+    {"TOOMANYREQUESTS", "TOO_MANY_REQUEST", "THROTTLINGEXCEPTION", "RESOURCE_EXHAUSTED"}
+)
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
+_TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_MARKUP: Final = re.compile(r"<(?:style|script)[^>]*>[^<]*|<[^>]*>", re.IGNORECASE)
+
+
+class Errand(Protocol):
+    """What an error is about. `http.Call` is one."""
+
+    @property
+    def operation(self) -> str:
+        """A short verb phrase."""
+        ...
+
+    @property
+    def repository(self) -> str | None:
+        """None for the whole site."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An errand of our own: a ping, a token request."""
+
+    operation: str
+    repository: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply that was not the hoped-for one, as far as its error depends on it."""
+
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+# --- no reply -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no (whole) reply. `word` stands where its status would: "timeout", "reset", "tls" ..."""
+
+    word: str
+    cause: str
+    advice: Advice = Advice.RETRY
+
+    def error(self, site: str, errand: Errand) -> Unavailable:
+        """As a `SiteError`."""
+        return Unavailable(
+            site, errand.operation, self.cause, repository=errand.repository, advice=self.advice
+        )
+
+
+def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0911 - a table
+    """What an exception of aiohttp, ssl or the system means.
+
+    The exception's own text is used only where it cannot hold a URL: a redirect's signed query is a secret.
+    """
+    if (tls := _tls_failure(error, host)) is not None:
+        return tls
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return Failure("dns", f"cannot resolve {error.host}: {_reason(error.os_error)}")
+        case aiohttp.ClientProxyConnectionError():
+            return Failure(
+                "connect", f"cannot reach the proxy {error.host}:{error.port}: {_reason(error.os_error)}"
+            )
+        case aiohttp.ClientHttpProxyError():
+            advice = (
+                Advice.STOP_SITE if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED else Advice.RETRY
+            )
+            return Failure(
+                "proxy", f"the proxy refused to connect to {host} ({_status(error.status)})", advice
+            )
+        case aiohttp.ConnectionTimeoutError():
+            return Failure("timeout", f"no connection to {host} in time")
+        case aiohttp.ClientConnectorError():
+            return Failure("connect", f"cannot connect to {host}: {_reason(error.os_error)}")
+        case TimeoutError():
+            return Failure("timeout", f"no answer from {host} in time")
+        case aiohttp.ClientPayloadError():
+            return Failure("truncated", f"the answer of {host} broke off")
+        case aiohttp.ServerDisconnectedError():
+            return Failure("reset", f"{host} closed the connection without an answer")
+        case aiohttp.ClientResponseError():
+            return Failure("malformed", f"{host} does not answer in HTTP", Advice.LATER)
+        case aiohttp.InvalidURL() | ValueError():
+            return Failure("malformed", f"not a usable URL or header for {host}", Advice.GIVE_UP)
+        case OSError():
+            return Failure("reset", f"connection to {host} broke: {_reason(error)}")
+    return Failure("error", f"connection to {host} broke ({type(error).__name__})")
+
+
+def _tls_failure(error: Exception, host: str) -> Failure | None:
+    cause = _ssl_error(error)
+    if cause is None:
+        return None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Failure(
+            "tls",
+            f"certificate verification failed for {host}: {cause.verify_message or 'not trusted'};"
+            " if its authority is your own, set tls.ca to its certificate",
+            Advice.STOP_SITE,
+        )
+    reason = (cause.reason or "handshake failed").replace("_", " ").lower()
+    hint = ""
+    if "wrong version" in reason or "http request" in reason:
+        hint = "; does it speak plain HTTP (url = http://...)?"
+    elif "certificate required" in reason or "bad certificate" in reason or "handshake failure" in reason:
+        hint = "; it may want a client certificate (tls.cert, tls.key)"
+    # Without one of these hints the peer may just have gone away in the handshake.
+    return Failure("tls", f"TLS with {host}: {reason}{hint}", Advice.STOP_SITE if hint else Advice.RETRY)
+
+
+def _ssl_error(error: BaseException) -> ssl.SSLError | None:
+    for candidate in _chain(error):
+        if isinstance(candidate, ssl.SSLError):
+            return candidate
+        if isinstance(candidate, aiohttp.ClientConnectorCertificateError):
+            inner = candidate.certificate_error
+            return inner if isinstance(inner, ssl.SSLError) else ssl.SSLCertVerificationError(str(inner))
+        if isinstance(candidate, aiohttp.ClientConnectorError) and isinstance(
+            candidate.os_error, ssl.SSLError
+        ):
+            return candidate.os_error
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(5):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__
+
+
+def _reason(error: OSError) -> str:
+    if (
+        error.errno is not None
+        and error.errno in errno.errorcode
+        and error.strerror
+        and "Connect call failed" in error.strerror
+    ):
+        return errno.errorcode[error.errno].removeprefix("E").lower()  # asyncio's text repeats the address
+    return error.strerror or type(error).__name__
+
+
+# --- a reply ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an error's body says: the registry's codes, the digests it names, and its text as it may be shown."""
+
+    codes: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    text: str = ""
+
+
+def read_error(body: bytes) -> Told:
+    """Reads the body of an error: the registries' JSON, another service's JSON, HTML, plain text or nothing."""
+    text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        title = _TITLE.search(text)
+        plain = title[1] if title else _MARKUP.sub(" ", text)
+        return Told(text=_shown(html.unescape(plain)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
+    if not isinstance(document, dict):
+        return Told(text=_shown(text))
+    listed = document.get("errors")
+    errors = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    errors = errors or [document]
+    codes = [_code(entry) for entry in errors]
+    messages = [_message(entry) for entry in errors]
+    return Told(
+        codes=tuple(dict.fromkeys(code for code in codes if code)),
+        digests=tuple(dict.fromkeys(_DIGEST.findall(text))),
+        text=_shown("; ".join(dict.fromkeys(message for message in messages if message))),
+    )
+
+
+def _code(entry: dict[str, Any]) -> str:
+    code = entry.get("code") or entry.get("__type")  # "__type": ECR's JSON API
+    return code.rpartition("#")[2].upper()[:64] if isinstance(code, str) else ""
+
+
+def _message(entry: dict[str, Any]) -> str:
+    words = [entry.get(key) for key in ("message", "error_description", "error", "details", "detail")]
+    message = next((word for word in words if isinstance(word, str) and word.strip()), "")
+    detail = entry.get("detail")
+    if isinstance(detail, dict | list) and detail:
+        message = f"{message} ({json.dumps(detail)})"
+    return message
+
+
+def _shown(text: str) -> str:
+    """One line of printable text, so that a registry writes neither our log's lines nor our terminal's colours."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * _SHOWN_CHARACTERS]).split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is the rule
+    site: str, errand: Errand, answer: Answer, *, now: float, hint: str = ""
+) -> SiteError:
+    """The error of a reply that was not expected, by status and codes.
+
+    Args:
+        site: the site's name.
+        errand: what was tried.
+        answer: the reply.
+        now: seconds since the epoch, for a Retry-After that is a date.
+        hint: what a person could do, appended to the cause.
+    """
+    told = read_error(answer.body)
+    status, codes = answer.status, frozenset(told.codes)
+    cause = _status(status) + (f": {told.text}" if told.text else "") + (f" ({hint})" if hint else "")
+    if not told.text and told.codes:
+        cause += f": {', '.join(told.codes)}"
+    where, repository = (site, errand.operation, cause), errand.repository
+    if status == 429 or (status >= 400 and (codes & _THROTTLE_CODES or "rate exceeded" in told.text.lower())):
+        # Docker Hub's spent pull quota comes back in hours, not in this run.
+        advice = Advice.LATER if "pull rate limit" in told.text.lower() else None
+        wait = retry_after(answer.headers, now)
+        return Throttled(*where, repository=repository, advice=advice, retry_after=wait)
+    if _misses_reference(answer, codes, told.text):
+        return MissingReference(*where, repository=repository, digests=told.digests)
+    if "UNSUPPORTED" in codes or status in {405, 501}:
+        return Unsupported(*where, repository=repository)
+    if status == 404 and "BLOB_UPLOAD_UNKNOWN" not in codes:
+        return NotFound(*where, repository=repository)
+    if status == 401:
+        return AuthFailed(*where, repository=repository)
+    if status == 403:
+        return Denied(*where, repository=repository)
+    if status == 407:
+        return Unavailable(*where, repository=repository, advice=Advice.STOP_SITE)
+    if status == 408 or status >= 500:
+        return Unavailable(*where, repository=repository, retry_after=retry_after(answer.headers, now))
+    if status < 400:
+        where = (site, errand.operation, f"unexpected answer {cause}")
+    return Rejected(*where, repository=repository, codes=told.codes, status=status)
+
+
+def _misses_reference(answer: Answer, codes: frozenset[str], text: str) -> bool:
+    if answer.method != "PUT" or "/manifests/" not in answer.path or not 400 <= answer.status < 500:
+        return False
+    return bool(codes & _MISSING_CODES) or "blob unknown to registry" in text.lower()
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until the server wants to be asked again; None where it does not say, or not legibly.
+
+    `Retry-After` is seconds or a date (which is taken by the server's own `Date`, so that its clock does not
+    matter); `X-Retry-After` is Docker Hub's, seconds since the epoch.
+    """
+    if text := headers.get("Retry-After"):
+        if text.isascii() and text.isdigit():
+            return float(text[:9])
+        at = _date(text)
+        if at is not None:
+            return max(0.0, at - (_date(headers.get("Date", "")) or now))
+    text = headers.get("X-Retry-After", "")
+    if text.isascii() and text.isdigit():
+        value = float(text[:12])
+        return max(0.0, value - now) if value > 1e9 else value
+    return None
+
+
+def _date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
