@@ -1,0 +1,365 @@
+"""Who we are at one registry: its challenge, the credentials for a repository, and tokens by exact scope set.
+
+The challenge is learnt once, by a ping without credentials, and kept: Harbor asks for Basic as soon as a request
+carries any Authorization, so the challenge of a refusal must not replace the first one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, NamedTuple, Protocol
+
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from replicator.errors import Advice, AuthFailed, ConfigError, Denied, SiteError, Unsupported
+from replicator.flow.once import Once
+from replicator.ports import Clock
+from replicator.sites.registry.challenge import Challenge, best_challenge, parse_challenges
+from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, DockerLogins, Logins
+from replicator.sites.registry.errormap import Answer, Step, reply_failure
+from replicator.sites.registry.origin import shown
+from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.tokens import Token, TokenRequest, basic, fetch_token
+from replicator.sites.registry.wire import Wire
+
+_OPEN: Final = Challenge("none")
+_FOREVER: Final = float("inf")
+_FRESH_SECONDS: Final = 5.0
+"""A token younger than this that is refused at its first use is not refused for its age."""
+_MAX_GRANTS: Final = 1_000
+"""Above this many, expired ones are dropped: pairs of repositories (mounts) are many."""
+
+
+class Scope(NamedTuple):
+    """What a request wants to do; see `http.Call`."""
+
+    repository: str | None
+    actions: str
+    also_pull: str | None = None
+
+    def texts(self) -> list[str]:
+        """As token services know it, the widest first: some read only the first."""
+        if self.repository is None:
+            return ["registry:catalog:*"] if self.actions == "catalog" else []
+        texts = [f"repository:{self.repository}:{self.actions}"]
+        if self.also_pull is not None and self.also_pull != self.repository:
+            texts.append(f"repository:{self.also_pull}:pull")
+        return texts
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """What a request is sent with. Times are of the monotonic clock.
+
+    `headers` are complete (one object for all requests of the grant). `accepted` is set by whoever sees a
+    request with it pass; a refusal then means age.
+    """
+
+    scope: Scope
+    headers: Mapping[str, str] = field(repr=False)
+    challenge: Challenge | None = None
+    credentials: Credentials | None = None
+    obtained: float = 0.0
+    refresh_at: float = _FOREVER
+    refresh_before_body: float = _FOREVER
+    accepted: bool = False
+
+
+NO_GRANT: Final = Grant(Scope(None, ""), {})
+"""For hosts that are not the registry."""
+
+
+class Refusal(Protocol):
+    """A reply of 401 or 403."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """With the challenges."""
+        ...
+
+
+class Authenticator:
+    """Grants for one site. Safe to use from many tasks: each thing is asked for once at a time.
+
+    Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` where there is no way to a grant.
+    """
+
+    def __init__(
+        self, settings: RegistrySettings, wire: Wire, clock: Clock, *, logins: Logins | None = None
+    ) -> None:
+        self._wire = wire
+        self._clock = clock
+        if logins is None:
+            from_docker = settings.login is None and settings.docker_config
+            logins = DockerLogins(_authority(wire.base)) if from_docker else ConfiguredLogin(settings.login)
+        self._logins = logins
+        self._known: dict[str | None, Credentials | None] = {}
+        self._challenge: Challenge | None = None
+        self._grants: dict[Scope, Grant] = {}
+        self._wider: dict[Scope, list[str]] = {}
+        self._by_basic: set[Scope] = set()
+        self._pings: Once[None, Challenge] = Once()
+        self._fetches: Once[Scope, Grant] = Once()
+        self._reading = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        await self._fetches.aclose()
+        await self._pings.aclose()
+
+    def is_anonymous(self, repository: str | None) -> bool:
+        """Whether no credentials were found for the repository (also as long as nobody looked)."""
+        return self._known.get(repository) is None
+
+    @property
+    def is_basic(self) -> bool:
+        """Whether the registry takes user name and password itself, so that its refusal is about them."""
+        return self._challenge is not None and self._challenge.scheme == "basic"
+
+    def held(self, scope: Scope, *, before_body: bool = False) -> Grant | None:
+        """A grant that is at hand and will last: until `expiry - min(30 s, 20 %)`, for a body twice as long as that.
+
+        A token to push to a repository serves to pull from it too.
+        """
+        now = self._clock.monotonic()
+        for candidate in (scope, *_supersets(scope)):
+            grant = self._grants.get(candidate)
+            if grant is not None and now < (grant.refresh_before_body if before_body else grant.refresh_at):
+                return grant
+        return None
+
+    async def obtain(self, scope: Scope) -> Grant:
+        """A new grant, shared with whoever asks for the same scope meanwhile."""
+        return await self._fetches.run(scope, partial(self._make, scope))
+
+    async def renewed(self, grant: Grant, reply: Refusal) -> Grant | None:
+        """Another grant to try after a refusal, None where the refusal is final.
+
+        In turn: a newer token, the challenge that was not known, single scopes instead of merged ones, secrets
+        that changed meanwhile. Each leads on at most once, so a caller's loop ends; it should count all the same.
+        """
+        scope = grant.scope
+        current = self._grants.get(scope)
+        if current is not None and current is not grant:
+            return current
+        if reply.status == 403:
+            if scope.also_pull is None or grant.accepted:
+                return None
+            # cgr.dev refuses a token for other repositories with 403: without the mount's origin it passes.
+            single = scope._replace(also_pull=None)
+            self._grants[scope] = self.held(single) or await self.obtain(single)
+            return self._grants[scope]
+        self._drop(grant)
+        challenges = parse_challenges(reply.headers.getall("WWW-Authenticate", []))
+        is_old = grant.accepted or self._clock.monotonic() - grant.obtained > _FRESH_SECONDS
+        if (
+            grant.challenge is not self._challenge
+            or self._adopt(best_challenge(challenges))
+            or (is_old and grant.headers)
+            or self._widen(scope, challenges)
+            or self._falls_back_to_basic(scope, challenges)
+            or await self._secrets_changed(grant)
+        ):
+            return await self.obtain(scope)
+        return None
+
+    def _drop(self, grant: Grant) -> None:
+        for scope in [scope for scope, held in self._grants.items() if held is grant]:
+            del self._grants[scope]
+
+    # --- making grants --------------------------------------------------------------------------------------
+
+    async def _make(self, scope: Scope) -> Grant:
+        challenge = self._challenge or await self._pings.run(None, self._ping)
+        credentials = await self._credentials(scope.repository)
+        grant = Grant(scope, {}, challenge, credentials, self._clock.monotonic())
+        if credentials is not None and credentials.bearer_token:
+            grant.headers = {"Authorization": f"Bearer {credentials.bearer_token}"}
+        elif challenge.scheme == "basic" or scope in self._by_basic:
+            if credentials is not None:
+                grant.headers = {"Authorization": basic(credentials.username, credentials.password)}
+        elif challenge.scheme == "bearer":
+            grant = await self._by_token(challenge, scope, credentials)
+        self._keep(scope, grant)
+        return grant
+
+    def _keep(self, scope: Scope, grant: Grant) -> None:
+        if len(self._grants) >= _MAX_GRANTS:
+            now = self._clock.monotonic()
+            self._grants = {key: held for key, held in self._grants.items() if now < held.refresh_at}
+        self._grants[grant.scope] = self._grants[scope] = grant
+
+    async def _by_token(self, challenge: Challenge, scope: Scope, credentials: Credentials | None) -> Grant:
+        began = self._clock.monotonic()
+        try:
+            token, credentials = await self._fetch(challenge, scope, credentials)
+        except (AuthFailed, Denied):
+            if scope.also_pull is None:
+                raise
+            # No right to the mount's origin is no reason not to push: the mount is then refused.
+            scope = scope._replace(also_pull=None)
+            token, credentials = await self._fetch(challenge, scope, credentials)
+        if token.refresh_token and credentials is not None and credentials.identity_token:
+            credentials = replace(credentials, identity_token=token.refresh_token)
+            self._known[scope.repository] = credentials
+        return Grant(
+            scope,
+            {"Authorization": f"Bearer {token.value}"},
+            challenge,
+            credentials,
+            obtained=began,
+            refresh_at=began + token.lifetime - min(30.0, token.lifetime / 5),
+            refresh_before_body=began + token.lifetime - min(60.0, token.lifetime * 2 / 5),
+        )
+
+    async def _fetch(
+        self, challenge: Challenge, scope: Scope, credentials: Credentials | None
+    ) -> tuple[Token, Credentials | None]:
+        texts = [*scope.texts(), *self._wider.get(scope, ())]
+        request = TokenRequest(challenge, texts, credentials, Step("get token", scope.repository))
+        try:
+            return await fetch_token(self._wire, self._clock, request), credentials
+        except AuthFailed:
+            fresh = await self._read_again(scope.repository, credentials)
+            if fresh == credentials:
+                raise
+            return await fetch_token(self._wire, self._clock, replace(request, credentials=fresh)), fresh
+
+    # --- secrets --------------------------------------------------------------------------------------------
+
+    async def _credentials(self, repository: str | None) -> Credentials | None:
+        if repository not in self._known:
+            async with self._reading:
+                if repository not in self._known:
+                    self._known[repository] = await self._find(repository)
+        return self._known[repository]
+
+    async def _secrets_changed(self, grant: Grant) -> bool:
+        repository = grant.scope.repository
+        if await self._read_again(repository, grant.credentials) == grant.credentials:
+            return False
+        # What the old secrets got is as good as refused.
+        self._grants = {
+            key: held for key, held in self._grants.items() if held.credentials != grant.credentials
+        }
+        return True
+
+    async def _read_again(self, repository: str | None, refused: Credentials | None) -> Credentials | None:
+        """The credentials after a refusal: files and helpers may have been given new ones meanwhile."""
+        async with self._reading:
+            if self._known.get(repository) == refused:  # else somebody has read them again already
+                self._logins.forget()
+                fresh = await self._find(repository)
+                self._known = {repository: fresh} if fresh != refused else self._known
+            return self._known.get(repository)
+
+    async def _find(self, repository: str | None) -> Credentials | None:
+        try:
+            return await self._logins.find(repository)
+        except ConfigError as error:
+            cause = "; ".join(error.problems)
+            raise AuthFailed(self._wire.site, "read credentials", cause, repository=repository) from None
+
+    # --- challenges -----------------------------------------------------------------------------------------
+
+    def _adopt(self, offered: Challenge | None) -> bool:
+        """Takes a challenge that is news: where there was none, or Bearer where there was Basic; never the reverse."""
+        current = self._challenge
+        if offered is None or current is None:
+            return False
+        if current.scheme == "none" or (current.scheme == "basic" and offered.scheme == "bearer"):
+            self._challenge = offered
+            self._grants.clear()
+            return True
+        return False
+
+    def _widen(self, scope: Scope, challenges: Sequence[Challenge]) -> bool:
+        """Adds to a scope what the registry asks for under another name, as path-rewriting proxies do.
+
+        Only for pulling: Quay creates a repository when a token to push to it is asked for.
+        """
+        offered = best_challenge(challenges)
+        if offered is None or offered.scheme != "bearer" or scope in self._wider or scope.actions == "":
+            return False
+        allowed = set(scope.actions.split(","))
+        wanted = [
+            text
+            for text in offered.scopes
+            if text not in scope.texts() and set(text.rpartition(":")[2].split(",")) <= allowed
+        ]
+        self._wider[scope] = wanted
+        return bool(wanted)
+
+    def _falls_back_to_basic(self, scope: Scope, challenges: Sequence[Challenge]) -> bool:
+        """Harbor serves its catalog to Basic alone, whatever its ping asked for."""
+        offered = best_challenge(challenges)
+        if (
+            scope.actions != "catalog"
+            or scope in self._by_basic
+            or offered is None
+            or offered.scheme != "basic"
+        ):
+            return False
+        if self.is_anonymous(scope.repository):
+            return False
+        self._by_basic.add(scope)
+        return True
+
+    async def _ping(self) -> Challenge:
+        """Learns the challenge, and that this is a registry at all."""
+        step = Step("ping")
+        url = URL(str(self._wire.base).rstrip("/") + "/v2/", encoded=True)
+        response = await self._wire.send(step, "GET", url, {})
+        body = await self._wire.read_error(response)
+        answer = Answer("GET", url.raw_path, response.status, response.headers, body)
+        if answer.status == 401:
+            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+            # Without a challenge (seen at gcr.io) a later refusal may bring one.
+            self._challenge = best_challenge(challenges) or _OPEN
+        elif answer.status == 200 and _is_registry(answer):
+            self._challenge = _OPEN
+        else:
+            raise self._no_registry(step, url, answer)
+        return self._challenge
+
+    def _no_registry(self, step: Step, url: URL, answer: Answer) -> SiteError:
+        error = reply_failure(self._wire.site, step, answer, now=self._clock.now())
+        if answer.status in {408, 429} or answer.status >= 500:
+            return error
+        cause = f"not a registry: {shown(url)} answered {error.cause}"
+        if answer.status == 200:
+            cause = f"not a registry: {shown(url)} answered with a web page"
+        elif 300 <= answer.status < 400:
+            target = answer.headers.get("Location", "").partition("?")[0][:200]
+            cause = f"not a registry: {shown(url)} redirects to {target!r}; if that is it, set url to it"
+        elif answer.status == 403:
+            return Denied(self._wire.site, step.operation, error.cause, advice=Advice.STOP_SITE)
+        return Unsupported(self._wire.site, step.operation, cause, advice=Advice.STOP_SITE)
+
+
+def _supersets(scope: Scope) -> tuple[Scope, ...]:
+    if scope.actions != "pull" or scope.repository is None or scope.also_pull is not None:
+        return ()
+    return (Scope(scope.repository, "pull,push"),)
+
+
+def _is_registry(answer: Answer) -> bool:
+    """Captive portals and web servers answer 200 with a page; registries with JSON or nothing, and a header."""
+    if "Docker-Distribution-Api-Version" in answer.headers:
+        return True
+    return "html" not in answer.headers.get("Content-Type", "") and not answer.body.lstrip().startswith(b"<")
+
+
+def _authority(base: URL) -> str:
+    """The host as docker's files name it."""
+    host = f"[{base.raw_host}]" if ":" in (base.raw_host or "") else base.raw_host or ""
+    return host if base.explicit_port is None else f"{host}:{base.explicit_port}"
