@@ -1,0 +1,101 @@
+"""The body of an upload, on its way from a source to aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from replicator.flow.limits import SiteLimits
+
+
+class WrongLength(Exception):
+    """A source gave more or fewer bytes than it announced."""
+
+
+class UploadBody:
+    """Hands a source's chunks to aiohttp, once, and watches what aiohttp would not.
+
+    Left alone, aiohttp waits for ever when a body is shorter than its Content-Length, and quietly cuts one that
+    is longer (the server then answers 201). Here the last chunk is given only when the source has ended with
+    exactly the length announced, so that no wrong body is ever complete. What went wrong is in `problem`:
+    aiohttp would report it as a broken connection of the upload.
+
+    `sent` counts the bytes given to aiohttp; `ended` tells that this was all.
+    """
+
+    def __init__(
+        self, source: AsyncIterator[bytes], length: int | None, *, limits: SiteLimits, stall_seconds: float
+    ) -> None:
+        self.problem: Exception | None = None
+        self.sent = 0
+        self.ended = False
+        self._source = source
+        self._length = length
+        self._limits = limits
+        self._stall_seconds = stall_seconds
+        self._deadline: asyncio.Timeout | None = None
+        self._iterated = False
+        self._closed = False
+        self._turn = asyncio.Lock()
+
+    def watch(self, deadline: asyncio.Timeout | None) -> None:
+        """From now on `deadline` is moved along: `stall_seconds` after each chunk, off while the source is asked."""
+        self._deadline = deadline
+
+    def __aiter__(self) -> UploadBody:
+        if self._iterated:
+            # aiohttp sends PUT again on a connection found dead; by then some of the body is gone.
+            raise RuntimeError("the body of an upload can be sent only once")
+        self._iterated = True
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._turn:
+            self._due(None)
+            try:
+                chunk = None if self._closed or self.ended else await self._checked()
+            except Exception as error:
+                self.problem = error
+                raise
+            if chunk is None:
+                raise StopAsyncIteration
+            await self._limits.pace_bytes(len(chunk))
+            self.sent += len(chunk)
+            self._due(self._stall_seconds)
+            return chunk
+
+    async def aclose(self) -> None:
+        """Closes the source, after the chunk that it is being asked for. Nothing is read from it any more."""
+        self._closed = True
+        async with self._turn:
+            if isinstance(self._source, AsyncGenerator):
+                await self._source.aclose()
+
+    async def _checked(self) -> bytes | None:
+        """The next chunk; None when the source has rightly ended."""
+        chunk = await self._next()
+        if self._length is None or chunk is None:
+            if self._length is not None and self.sent != self._length:
+                raise WrongLength(f"the source ended after {self.sent} of the {self._length} bytes announced")
+            self.ended = chunk is None
+            return chunk
+        total = self.sent + len(chunk)
+        if total == self._length:
+            excess = await self._next()
+            self.ended = excess is None
+            total += len(excess or b"")
+        if total > self._length:
+            raise WrongLength(f"the source gives more than the {self._length} bytes announced")
+        return chunk
+
+    async def _next(self) -> bytes | None:
+        """The source's next chunk that is not empty (an empty one would end a chunked body), None at its end."""
+        chunk = await anext(self._source, None)
+        while chunk == b"":
+            chunk = await anext(self._source, None)
+        return chunk
+
+    def _due(self, seconds: float | None) -> None:
+        if self._deadline is not None and not self._deadline.expired():
+            now = asyncio.get_running_loop().time()
+            self._deadline.reschedule(None if seconds is None else now + seconds)

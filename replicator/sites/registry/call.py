@@ -1,0 +1,53 @@
+"""One request to a registry and its reply, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from multidict import CIMultiDictProxy
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.
+
+    Args:
+        operation: short verb phrase for errors and metrics ("read manifest").
+        method: of HTTP.
+        url: "/v2/..." below the site's url (whose path prefix is kept), or an absolute URL, sent byte for byte.
+        repository: None for the whole site.
+        actions: wanted on the repository: "pull", "pull,push" or "pull,push,delete"; for the whole site
+            "" or "catalog".
+        also_pull: a second repository that the same token must let read: a mount's origin.
+        headers: beside those of the session. Redirects take only Accept and Range along to another origin.
+        body: a small one, such as a manifest.
+        expected: statuses that are returned; any other is raised.
+        max_bytes: a longer reply is `Corrupt`.
+        idempotent: whether it may be tried again; None: as its method is.
+        follow: whether redirects of GET and HEAD are followed.
+    """
+
+    operation: str
+    method: str
+    url: str
+    repository: str | None = None
+    actions: str = "pull"
+    also_pull: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: bytes | None = None
+    expected: frozenset[int] = frozenset({200})
+    max_bytes: int = 1 << 20
+    idempotent: bool | None = None
+    follow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply, read to its end. `url` is of the request that was answered: a relative Location is relative to it."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    url: str

@@ -1,0 +1,393 @@
+"""Requests to one registry: authenticated, limited, bounded in size and time, and every failure a `SiteError`.
+
+What a registry means by its answers is `client.py`'s; here a reply is a status, headers and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    Corrupt,
+    Rejected,
+    SiteError,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+from replicator.events import Events, RetryPlanned
+from replicator.flow.limits import Kind, SiteLimits
+from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
+from replicator.ports import Clock
+from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
+from replicator.sites.registry.body import UploadBody, WrongLength
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.errormap import Answer, network_failure, reply_failure, retry_after
+from replicator.sites.registry.origin import origin_of, refusal, resolve, shown, upgraded
+from replicator.sites.registry.quota import PullQuota
+from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.wire import Timeouts, Wire
+
+__all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
+
+T = TypeVar("T")
+
+MAX_REDIRECTS: Final = 5
+MAX_CHUNK_BYTES: Final = 1 << 20
+_MAX_GRANTS: Final = 4
+"""Grants tried for one request: old, new, of changed secrets, of a single scope."""
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
+"""What a redirect takes along to another origin."""
+DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class StreamReply:
+    """A reply whose body is still to be read, within its context."""
+
+    def __init__(self, site: str, call: Call, response: aiohttp.ClientResponse, limits: SiteLimits) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.url = str(response.url)
+        self._site = site
+        self._call = call
+        self._response = response
+        self._limits = limits
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, at most 1 MiB at a time, at the site's pace.
+
+        Raises:
+            Unavailable: it broke off, or nothing came for `Timeouts.read`.
+        """
+        try:
+            async for data in self._response.content.iter_any():
+                for start in range(0, len(data), MAX_CHUNK_BYTES):
+                    chunk = data if len(data) <= MAX_CHUNK_BYTES else data[start : start + MAX_CHUNK_BYTES]
+                    await self._limits.pace_bytes(len(chunk))
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            failure = network_failure(error, self._response.url.raw_host or "")
+            raise failure.error(self._site, self._call) from None
+
+
+class Transport:
+    """The HTTP side of one registry.
+
+    Args:
+        settings: the site.
+        limits: its gates and paces; every request passes one.
+        events: gets `RequestDone`, `RetryPlanned`, `QuotaSeen` and `Warned`.
+        clock: the time.
+        timeouts: see there.
+        budget: how often and how long idempotent requests are tried.
+
+    Raises:
+        ConfigError: TLS files or proxy cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it works with, each by its name
+        self,
+        settings: RegistrySettings,
+        *,
+        limits: SiteLimits,
+        events: Events,
+        clock: Clock,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        budget: Budget = DEFAULT_BUDGET,
+    ) -> None:
+        self._site = settings.name
+        self._limits = limits
+        self._events = events
+        self._clock = clock
+        self._timeouts = timeouts
+        self._budget = budget
+        self._wire = Wire(settings, timeouts, events, clock)
+        self._auth = Authenticator(settings, self._wire, clock)
+        self._prefix = settings.url.rstrip("/")
+        self._quota = PullQuota(settings.name, settings.quota, events, clock)
+
+    async def request(self, call: Call) -> Reply:
+        """Sends a call and reads the whole reply; tried again where that is safe.
+
+        Raises:
+            SiteError: no reply, or one of a status not in `call.expected`.
+        """
+        return await self._retried(call, functools.partial(self._request, call))
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[StreamReply]:
+        """Sends a call and hands over its reply unread; opening is tried again, reading is not.
+
+        A "reads" slot is held until the context ends, which drops what is unread.
+
+        Raises:
+            SiteError: as `request`.
+        """
+        response, slot = await self._retried(call, functools.partial(self._open, call, "reads"))
+        try:
+            yield StreamReply(self._site, call, response, self._limits)
+        finally:
+            response.close()  # which after the last byte gives the connection back
+            await slot.__aexit__(None, None, None)
+
+    async def upload(
+        self,
+        call: Call,
+        body: Callable[[], AsyncIterator[bytes]],
+        length: int | None,
+        failure: Callable[[], SiteError | None],
+    ) -> Reply:
+        """Sends a call with a body from a source, once.
+
+        The source is closed when this returns or raises. A 401 is raised as `AuthFailed`, advising RETRY where a
+        new token is at hand: the body is gone, so the caller begins again.
+
+        Args:
+            call: the request; its own `body` is not used.
+            body: makes the iterator of chunks; called when the slot is held.
+            length: sent as Content-Length; None sends the body chunked.
+            failure: the error that broke the source, None while there is none.
+
+        Raises:
+            SiteError: the source's own, if it broke; `Corrupt` if it gave another number of bytes than `length`;
+                else as `request`. `Unavailable` where nothing was taken for `Timeouts.progress`.
+        """
+        url, grant = await self._prepare(call, before_body=True)
+        headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        async with self._limits.slot("writes"):
+            feed = UploadBody(body(), length, limits=self._limits, stall_seconds=self._timeouts.progress)
+            try:
+                reply = await self._feed(call, url, headers, feed)
+            except Unavailable:
+                self._raise_source_failure(call, feed, failure)
+                raise
+            finally:
+                await feed.aclose()
+        self._raise_source_failure(call, feed, failure)
+        if reply.status in call.expected:
+            grant.accepted = True
+            return reply
+        error = self.error(call, reply)
+        if (
+            reply.status == 401
+            and grant is not NO_GRANT
+            and await self._auth.renewed(grant, reply) is not None
+        ):
+            raise AuthFailed(
+                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.RETRY
+            )
+        raise error
+
+    def error(self, call: Call, reply: Reply | StreamReply) -> SiteError:
+        """The error that a reply amounts to, by its status and codes; for statuses that the caller had expected."""
+        url = URL(reply.url, encoded=True)
+        body = reply.body if isinstance(reply, Reply) else b""
+        answer = Answer(call.method, url.raw_path, reply.status, reply.headers, body)
+        if origin_of(url) != self._wire.origin:
+            return self._foreign_error(call, answer, url)
+        hint = ""
+        if reply.status in {401, 403} and self._auth.is_anonymous(call.repository):
+            hint = (
+                "not visible without credentials, or not there"
+                if call.repository
+                else "credentials are needed"
+            )
+        elif reply.status == 401 and call.repository:
+            hint = "not visible with these credentials, or not there"
+        error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=hint)
+        if isinstance(error, AuthFailed) and call.repository and not self._auth.is_basic:
+            # The token service had no objection: it is this repository (I.20: Docker Hub, GHCR and Quay answer
+            # 401 for what is not there), and the next one may be fine.
+            return AuthFailed(
+                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.GIVE_UP
+            )
+        return error
+
+    def is_own_origin(self, url: str) -> bool:
+        """Whether the absolute URL is of the registry's own scheme, host and port."""
+        return origin_of(URL(url, encoded=True)) == self._wire.origin
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._auth.aclose()
+        await self._wire.aclose()
+
+    # --- one attempt ----------------------------------------------------------------------------------------
+
+    async def _retried(self, call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
+        def tell(error: SiteError, wait: float) -> None:
+            self._events.emit(RetryPlanned(self._site, call.operation, error.reason, wait))
+
+        if call.method in _IDEMPOTENT if call.idempotent is None else call.idempotent:
+            return await retrying(attempt, self._budget, tell)
+        # Ping and token are safe to ask for again, whatever the request itself is.
+        await retrying(functools.partial(self._prepare, call), self._budget, tell)
+        return await attempt()
+
+    async def _request(self, call: Call) -> Reply:
+        if self._quota.is_limiting and call.method == "GET" and "/manifests/" in call.url:
+            await self._quota.take(call, lambda: self._request(replace(call, method="HEAD")))
+        response, slot = await self._open(call, "requests")
+        try:
+            body = await self._wire.read(call, response, call.max_bytes)
+        finally:
+            await slot.__aexit__(None, None, None)
+        return Reply(response.status, response.headers, body, str(response.url))
+
+    async def _prepare(self, call: Call, *, before_body: bool = False) -> tuple[URL, Grant]:
+        """Where a call goes, and as whom."""
+        if call.url.startswith("/"):
+            url = URL(self._prefix + call.url, encoded=True)
+        else:
+            url = self._checked(call, URL(call.url, encoded=True))
+            if origin_of(url) != self._wire.origin:
+                return url, NO_GRANT
+        scope = Scope(call.repository, call.actions, call.also_pull)
+        return url, self._auth.held(scope, before_body=before_body) or await self._auth.obtain(scope)
+
+    async def _open(
+        self, call: Call, kind: Kind
+    ) -> tuple[aiohttp.ClientResponse, AbstractAsyncContextManager[None]]:
+        """An expected response, unread, and the slot that is held for it."""
+        url, grant = await self._prepare(call)
+        tried = 0
+        while True:
+            slot = self._limits.slot(kind)
+            await slot.__aenter__()
+            is_handed_over = False
+            try:
+                response = await self._send(call, kind, url, grant)
+                if response.status in call.expected:
+                    grant.accepted = is_handed_over = True
+                    return response, slot
+                body = await self._wire.read_error(response)
+            finally:
+                if not is_handed_over:
+                    await slot.__aexit__(None, None, None)
+            reply = Reply(response.status, response.headers, body, str(response.url))
+            renewed = await self._renewed(grant, reply)
+            tried += 1
+            if renewed is None or tried >= _MAX_GRANTS:
+                raise self.error(call, reply)
+            grant = renewed
+
+    async def _renewed(self, grant: Grant, reply: Reply) -> Grant | None:
+        if grant is NO_GRANT or not self.is_own_origin(reply.url):
+            return None
+        if reply.status in {401, 403}:
+            return await self._auth.renewed(grant, reply)
+        grant.accepted = True
+        return None
+
+    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> aiohttp.ClientResponse:
+        headers = {**call.headers, **grant.headers} if call.headers else grant.headers
+        response = await self._wire.send(call, call.method, url, headers, data=call.body)
+        if response.status in _REDIRECTS and call.follow and call.method in {"GET", "HEAD"}:
+            response = await self._follow(call, response, headers)
+        self._learn(kind, response)
+        return response
+
+    async def _follow(
+        self, call: Call, response: aiohttp.ClientResponse, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        seen = {str(response.url)}
+        while response.status in _REDIRECTS:
+            location = response.headers.get("Location", "")
+            base = response.url
+            response.release() if call.method == "HEAD" else await self._wire.read_error(response)
+            try:
+                url = self._checked(call, resolve(base, location))
+            except ValueError:
+                raise self._rejected(call, "redirected to what is no URL") from None
+            if str(url) in seen:
+                raise self._rejected(call, f"redirects lead in a circle at {shown(url)}")
+            if len(seen) > MAX_REDIRECTS:
+                raise self._rejected(call, f"more than {MAX_REDIRECTS} redirects")
+            seen.add(str(url))
+            if origin_of(url) != self._wire.origin:
+                headers = _for_foreigners(headers)  # and so they stay: who sends us back gets no credentials
+            response = await self._wire.send(call, call.method, url, headers)
+        return response
+
+    def _checked(self, call: Call, target: URL) -> URL:
+        """The target of a Location, over https where it is the registry itself; refused where it is unsafe."""
+        target = upgraded(self._wire.base, target)
+        if (reason := refusal(self._wire.base, target)) is not None:
+            raise self._rejected(call, f"sent to {shown(target)}, which is refused: {reason}")
+        return target
+
+    def _rejected(self, call: Call, cause: str) -> Rejected:
+        return Rejected(self._site, call.operation, cause, repository=call.repository)
+
+    def _foreign_error(self, call: Call, answer: Answer, url: URL) -> SiteError:
+        """An answer of the storage behind a redirect: never about the registry's credentials."""
+        error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=f"from {shown(url)}")
+        if isinstance(error, Throttled | Unavailable):
+            return error
+        if call.method == "HEAD" and answer.status != 404:
+            # GitLab's dependency proxy redirects HEAD to a URL that is signed for GET (moby#50065).
+            return Unsupported(self._site, call.operation, error.cause, repository=call.repository)
+        if answer.status in {400, 401, 403}:
+            # A signed URL that has expired; asked again, the registry signs a new one.
+            return Unavailable(self._site, call.operation, error.cause, repository=call.repository)
+        return error
+
+    # --- uploads --------------------------------------------------------------------------------------------
+
+    async def _feed(self, call: Call, url: URL, headers: Mapping[str, str], feed: UploadBody) -> Reply:
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout(None) as deadline:
+                feed.watch(deadline)
+                try:
+                    response = await self._wire.send(call, call.method, url, headers, data=feed)
+                    self._learn("writes", response)
+                    body = await self._wire.read_error(response)
+                finally:
+                    feed.watch(None)
+        except TimeoutError:
+            cause = f"no progress for {self._timeouts.progress:g} s after {feed.sent} bytes"
+            raise Unavailable(self._site, call.operation, cause, repository=call.repository) from None
+        finally:
+            if response is not None:
+                response.close()  # an early answer: ends the sending too
+        return Reply(response.status, response.headers, body, str(response.url))
+
+    def _raise_source_failure(
+        self, call: Call, feed: UploadBody, failure: Callable[[], SiteError | None]
+    ) -> None:
+        if feed.problem is None:
+            return
+        if (error := failure()) is not None:
+            raise error
+        if isinstance(feed.problem, WrongLength):
+            raise Corrupt(self._site, call.operation, str(feed.problem), repository=call.repository)
+        raise feed.problem
+
+    # --- what replies teach ---------------------------------------------------------------------------------
+
+    def _learn(self, kind: Kind, response: aiohttp.ClientResponse) -> None:
+        status = response.status
+        if status < 400 or status == 404:
+            self._limits.succeeded(kind)
+        elif status in {429, 503}:
+            self._limits.congested(kind, retry_after(response.headers, self._clock.now()))
+        self._quota.learn(response.headers)
+
+
+def _for_foreigners(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() in _FOREIGN_HEADERS}

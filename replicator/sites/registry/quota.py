@@ -1,0 +1,112 @@
+"""Docker Hub's pull quota: what it told last, and whether a manifest may be read now.
+
+It counts each GET of a manifest; HEAD is free and tells the same (docs.docker.com, "Docker Hub pull usage and limits").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from replicator.errors import Advice, Throttled
+from replicator.events import Events, QuotaSeen, RetryPlanned
+from replicator.ports import Clock
+from replicator.sites.registry.errormap import Errand
+from replicator.sites.registry.settings import Quota
+
+MIN_WAIT_SECONDS: Final = 10.0
+MAX_WAIT_SECONDS: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`remaining` pulls of `limit` in `seconds`; None where a number was not told."""
+
+    remaining: int
+    limit: int | None = None
+    seconds: int | None = None
+
+
+def read_window(headers: Mapping[str, str]) -> Window | None:
+    """What `ratelimit-remaining: 76;w=21600` and `ratelimit-limit` say; None where nobody counts."""
+    text = headers.get("ratelimit-remaining")
+    if text is None:
+        return None
+    remaining, seconds = _numbers(text)
+    if remaining is None:
+        return None
+    limit, other = _numbers(headers.get("ratelimit-limit", ""))
+    return Window(remaining, limit, seconds or other)
+
+
+def _numbers(text: str) -> tuple[int | None, int | None]:
+    count, _, parameters = text.partition(";")
+    window = parameters.strip().removeprefix("w=")
+    return _number(count.strip()), _number(window)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def wait_seconds(window: Window) -> float:
+    """How long one more pull takes to come back: the window gives its pulls evenly, as far as anybody knows."""
+    if not window.limit or not window.seconds:
+        return 60.0
+    return min(max(window.seconds / window.limit, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS)
+
+
+class PullQuota:
+    """Keeps a reserve of the pulls that a registry grants; does nothing where none is set or nobody counts."""
+
+    def __init__(self, site: str, settings: Quota, events: Events, clock: Clock) -> None:
+        self._site = site
+        self._settings = settings
+        self._events = events
+        self._clock = clock
+        self._window: Window | None = None
+        self._told_at = 0.0
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether `take` has to be asked at all."""
+        return self._settings.reserve > 0
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Takes what a reply tells, if it does."""
+        if "ratelimit-remaining" in headers and (window := read_window(headers)) is not None:
+            self._window = window
+            self._told_at = self._clock.monotonic()
+            self._events.emit(QuotaSeen(self._site, window.remaining))
+
+    async def take(self, errand: Errand, ask: Callable[[], Awaitable[object]]) -> None:
+        """Returns when one more manifest may be read, and counts it: what is in flight has not been told yet.
+
+        Args:
+            errand: what is held up.
+            ask: a request that costs nothing and whose reply `learn` will see.
+
+        Raises:
+            Throttled: there is no more than the reserve, and the site is then to be left alone.
+        """
+        async with self._turn:
+            while (window := self._window) is not None and window.remaining <= self._settings.reserve:
+                wait = self._told_at + wait_seconds(window) - self._clock.monotonic()
+                if wait > 0:
+                    await self._hold(errand, window, wait)
+                self._window = None  # an answer that does not tell means that nobody counts
+                await ask()
+            if window is not None:
+                self._window = replace(window, remaining=window.remaining - 1)
+
+    async def _hold(self, errand: Errand, window: Window, wait: float) -> None:
+        if self._settings.below == "stop":
+            cause = f"{window.remaining} pulls left, not above the reserve of {self._settings.reserve}"
+            raise Throttled(
+                self._site, errand.operation, cause, repository=errand.repository, advice=Advice.STOP_SITE
+            )
+        self._events.emit(RetryPlanned(self._site, errand.operation, "quota", wait))
+        await self._clock.sleep(wait)
