@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from multidict import CIMultiDictProxy
 
@@ -35,7 +34,7 @@ class Call:
     repository: str | None = None
     actions: str = "pull"
     also_pull: str | None = None
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     expected: frozenset[int] = frozenset({200})
     max_bytes: int = 1 << 20
