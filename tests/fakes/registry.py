@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -96,6 +96,14 @@ class _Session:
 _SESSION = web.RequestKey("session", _Session)
 
 
+class Auth(Protocol):
+    """Who may do what (`tests.fakes.auth`); `guard` is a middleware."""
+
+    def guard(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        """Lets a request through, or answers it."""
+        ...
+
+
 def fake_of(request: web.Request) -> FakeRegistry:
     """The fake that a quirk's request came to."""
     return request[_SESSION].fake
@@ -117,7 +125,7 @@ class FakeRegistry(DemoRegistry):
         self,
         *quirks: Middleware,
         store: WatchedStore | None = None,
-        auth: Middleware | None = None,
+        auth: Auth | None = None,
         tls: SSLContext | None = None,
     ) -> None:
         super().__init__(store if store is not None else WatchedStore())
@@ -131,7 +139,7 @@ class FakeRegistry(DemoRegistry):
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        inner = [self._auth, *self._quirks] if self._auth is not None else [*self._quirks]
+        inner = [self._auth.guard, *self._quirks] if self._auth is not None else [*self._quirks]
         await self._stack.enter_async_context(
             self.listening("127.0.0.1", 0, [self._exchange, *inner], self._tls)
         )
