@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.policy.rule import Pin, RepositorySelection, TagSelection
-from replicator.policy.semver import SemverRange, parse_version
+from replicator.policy.semver import Version, parse_version
 
 
 class _Matches(Protocol):
@@ -154,6 +154,8 @@ class _Sieve:
     filters: list[tuple[str, int, int]] = field(default_factory=list)
     non_versions: frozenset[str] = frozenset()
     undated: frozenset[str] = frozenset()
+    versions: dict[str, Version] = field(default_factory=dict)
+    """Of what is left, once `_only_versions` ran."""
 
     def by_name(self) -> None:
         """What needs nothing but the names: include, exclude, semver."""
@@ -166,8 +168,8 @@ class _Sieve:
             self._keep("exclude", lambda tag: not _any(selection.exclude, tag))
         if selection.semver is not None:
             self._only_versions()
-            versions = selection.semver
-            self._keep("semver", lambda tag: _in_range(versions, tag))
+            wanted = selection.semver
+            self._keep("semver", lambda tag: self.versions[tag] in wanted)
 
     def by_age(self, created: Mapping[str, float], now: float) -> None:
         """`newer_than`."""
@@ -182,18 +184,29 @@ class _Sieve:
         selection = self.selection
         if selection.latest is None:
             return
-        if selection.sort == "semver":
+        if selection.sort == "semver" and selection.semver is None:
             self._only_versions()
         if not _must_choose(selection, self.left):
             self._keep("latest", lambda _: True)
             return
         if selection.sort == "created":
             self._only_dated(created)
-        newest = frozenset(_ordered(selection, self.left, created)[-selection.latest :])
+        newest = frozenset(sorted(self.left, key=self._order(created))[-selection.latest :])
         self._keep("latest", newest.__contains__)
 
+    def _order(self, created: Mapping[str, float]) -> Callable[[str], tuple[object, ...]]:
+        """What tags are sorted by, oldest first; all are versions or dated where that is what counts."""
+        match self.selection.sort:
+            case "alpha":
+                return lambda tag: (tag,)
+            case "created":
+                return lambda tag: (created[tag], tag)
+            case "semver":
+                return lambda tag: (*self.versions[tag].precedence, tag)
+
     def _only_versions(self) -> None:
-        versions = frozenset(tag for tag in self.left if parse_version(tag) is not None)
+        self.versions = {tag: version for tag in self.left if (version := parse_version(tag)) is not None}
+        versions = frozenset(self.versions)
         self.non_versions |= self.left - versions
         self._note("not a version", versions)
 
@@ -212,18 +225,6 @@ class _Sieve:
         if len(left) != len(self.left):
             self.filters.append((name, len(self.left) - len(left), len(left)))
             self.left = left
-
-
-def _ordered(selection: TagSelection, tags: Iterable[str], created: Mapping[str, float]) -> list[str]:
-    """Oldest first; for `created` and `semver` all of the tags are dated, or versions."""
-    match selection.sort:
-        case "alpha":
-            return sorted(tags)
-        case "created":
-            return sorted(tags, key=lambda tag: (created[tag], tag))
-        case "semver":
-            versions = [(version, tag) for tag in tags if (version := parse_version(tag)) is not None]
-            return [tag for _, tag in sorted(versions)]
 
 
 def _must_choose(selection: TagSelection, tags: frozenset[str]) -> bool:
@@ -246,11 +247,6 @@ def _passes(selection: TagSelection, tag: str) -> bool:
 
 def _pinned(selections: Iterable[TagSelection]) -> set[str]:
     return {pin.tag for selection in selections for pin in selection.pins if pin.tag is not None}
-
-
-def _in_range(versions: SemverRange, tag: str) -> bool:
-    version = parse_version(tag)
-    return version is not None and version in versions
 
 
 def _any(patterns: Sequence[_Matches], name: str) -> bool:

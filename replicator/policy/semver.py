@@ -49,6 +49,11 @@ class Version:
         core = (int(match[1]), int(match[2] or 0), int(match[3] or 0))
         return _version(core, _identifiers(match[4]), tag)
 
+    @property
+    def precedence(self) -> tuple[_Core, bool, tuple[_Identifier, ...]]:
+        """What versions are ordered by, as a key for sorting many of them."""
+        return self.core, self.is_release, self.prerelease
+
     def __str__(self) -> str:
         return self.text
 

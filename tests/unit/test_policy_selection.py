@@ -156,6 +156,10 @@ def test_age_that_is_not_known_is_told_and_not_guessed() -> None:
     )
     selected = _select(["v1", "v2", "v3"], TagSelection(latest=1, sort="created"), created=created)
     assert (selected.tags, selected.undated) == (("v1",), ("v2", "v3"))
+    tables = TagSelection(newer_than=60), TagSelection(_patterns("v2"))
+    assert _select(["v1", "v2", "v3"], *tables, created=created).undated == (
+        "v3",
+    )  # v2 is wanted all the same
 
 
 def test_too_few_tags_are_told_and_pins_count() -> None:
