@@ -1,0 +1,66 @@
+"""What all repositories of one registry share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from yarl import URL
+
+from replicator.events import Events, Warned
+from replicator.ports import Clock
+from replicator.sites.registry.capabilities import Knowledge
+from replicator.sites.registry.http import Transport
+
+FAREWELL_SECONDS: Final = 3.0
+"""How long a farewell (see `Farewells`) may take."""
+
+
+class Farewells:
+    """Requests that must still go out after whoever asked for the work was cancelled."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, farewell: Coroutine[Any, Any, object]) -> None:
+        """Waits for the farewell, `FAREWELL_SECONDS` at most; cancelling the wait does not end the farewell."""
+        task = asyncio.create_task(_bounded(farewell))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Waits until all have ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _bounded(farewell: Coroutine[Any, Any, object]) -> None:
+    try:
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await farewell
+    except TimeoutError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One registry as its repositories see it: how to ask, what it can do, whom to tell.
+
+    `has_login`: credentials were configured (others may still be found where docker keeps them).
+    """
+
+    site: str
+    url: URL
+    transport: Transport
+    knowledge: Knowledge
+    events: Events
+    clock: Clock
+    has_login: bool = False
+    farewells: Farewells = field(default_factory=Farewells)
+
+    def warn(self, text: str) -> None:
+        """Tells a person something that is no failure."""
+        self.events.emit(Warned(self.site, text))
