@@ -1,0 +1,303 @@
+"""Tag and catalog listings, in every form of paging that registries have.
+
+An iteration that ends was complete; whatever might make it silently short is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from replicator.errors import AuthFailed, Corrupt, Denied, NotFound, Rejected, SiteError, Unsupported
+from replicator.model.names import is_repository, is_tag
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.location import resolve_location
+
+MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
+MAX_NAMES: Final = 5_000_000
+_MAX_EMPTY_PAGES: Final = 20
+_SHOWN: Final = 5
+
+_LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^\s;,"]*))?)*)')
+_REL: Final = re.compile(r'(?i);\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]*))')
+
+
+class _TagPage(msgspec.Struct):
+    """`tags` is null where distribution 2 has no more tags, and odd entries must not spoil the others."""
+
+    tags: list[Any] | msgspec.UnsetType | None = msgspec.UNSET
+    name: Any = None
+
+
+class _CatalogPage(msgspec.Struct):
+    repositories: list[Any] | msgspec.UnsetType | None = msgspec.UNSET
+    name: Any = None
+
+
+def next_link(headers: Iterable[str]) -> str | None:
+    """The target of the link with rel `next`, among several links in one header or several headers (RFC 8288)."""
+    for header in headers:
+        for match in _LINK.finditer(header):
+            rel = _REL.search(match[2])
+            if rel is not None and "next" in (rel[1] or rel[2] or "").lower().split():
+                return match[1]
+    return None
+
+
+def next_page(registry: Registry, operation: str, repository: str | None, reply: Reply) -> str | None:
+    """The absolute URL of the page after this one, None where it was the last.
+
+    Raises `Corrupt` for one on another host: a listing has no business there, nor have our credentials.
+    """
+    link = next_link(reply.headers.getall("Link", ()))
+    if link is None:
+        return None
+    try:
+        url = resolve_location(link, asked=reply.url, registry=registry.url)
+    except ValueError as error:
+        raise Corrupt(
+            registry.site, operation, f"the next page is not followed: {error}", repository=repository
+        ) from error
+    if not registry.transport.is_own_origin(url):
+        raise Corrupt(
+            registry.site,
+            operation,
+            "the next page is not followed: it is on another host",
+            repository=repository,
+        )
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is listed, and how: the two listings differ in nothing else.
+
+    `n` is the page size to ask for (0: none); `refused_n` is told when the registry does not want it.
+    """
+
+    operation: str
+    path: str
+    repository: str | None
+    actions: str
+    page: type[_TagPage | _CatalogPage]
+    is_name: Callable[[str], bool]
+    n: int
+    refused_n: Callable[[], None]
+
+
+async def tag_pages(registry: Registry, repository: str) -> AsyncIterator[Sequence[str]]:
+    """The tags of a repository, a page at a time, each once.
+
+    Names outside the grammar are left out with a warning. Raises `NotFound` where there is no such repository,
+    `Corrupt` where the listing repeats, breaks off, or leads to another host.
+    """
+    listing = Listing(
+        operation="list tags",
+        path=f"/v2/{repository}/tags/list",
+        repository=repository,
+        actions="pull",
+        page=_TagPage,
+        is_name=is_tag,
+        n=registry.knowledge.record.tags_per_page,
+        refused_n=lambda: registry.knowledge.learn(tags_per_page=0),
+    )
+    async for names in _pages(registry, listing):
+        yield names
+
+
+async def catalog_pages(registry: Registry) -> AsyncIterator[Sequence[str]]:
+    """The repositories of a registry, a page at a time, each once.
+
+    Raises `Unsupported`, once and for all, where the registry has no catalog or does not show it to us.
+    """
+    listing = Listing(
+        operation="list repositories",
+        path="/v2/_catalog",
+        repository=None,
+        actions="catalog",
+        page=_CatalogPage,
+        is_name=is_repository,
+        n=registry.knowledge.record.repositories_per_page,
+        refused_n=lambda: registry.knowledge.learn(repositories_per_page=0),
+    )
+    cause = "the registry has no catalog; name the repositories in the rule, without wildcards"
+    if not registry.knowledge.record.catalog:
+        raise Unsupported(registry.site, listing.operation, cause)
+    begun = False
+    try:
+        async for names in _pages(registry, listing):
+            begun = True
+            yield names
+    except (NotFound, Denied, AuthFailed, Unsupported, Rejected) as error:
+        # An error of another step (a token refused, no registry at all) says more than a missing catalog.
+        if begun or error.operation != listing.operation:
+            raise
+        registry.knowledge.learn(catalog=False)
+        raise Unsupported(registry.site, listing.operation, f"{cause} ({error.cause})") from error
+
+
+async def _pages(registry: Registry, listing: Listing) -> AsyncIterator[Sequence[str]]:
+    told: set[str] = set()
+    odd = _Odd()
+    for restarts_left in (1, 0):
+        walk = _Walk(registry, listing, odd)
+        try:
+            async for names in walk.pages():
+                fresh = [name for name in names if name not in told] if told else names
+                if fresh:
+                    yield fresh
+        except NotFound:
+            # zot: the tag that the next page was to begin after is gone (I-22). Once more from the start.
+            if walk.pages_seen == 0 or not restarts_left:
+                raise
+            told = walk.seen
+            continue
+        break
+    odd.warn(registry, listing)
+
+
+class _Odd:
+    """Names outside the grammar: counted, a few kept to show."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._examples: list[str] = []
+
+    def add(self, name: object) -> None:
+        self._count += 1
+        if len(self._examples) < _SHOWN:
+            self._examples.append(repr(name)[:150])
+
+    def warn(self, registry: Registry, listing: Listing) -> None:
+        if self._count:
+            of = f" of {listing.repository}" if listing.repository else ""
+            examples = ", ".join(self._examples)
+            registry.warn(
+                f"{listing.operation}{of}: {self._count} left out that are no legal names: {examples}"
+            )
+
+
+class _Walk:
+    """One way through a listing's pages, from the first to the last."""
+
+    def __init__(self, registry: Registry, listing: Listing, odd: _Odd) -> None:
+        self._registry = registry
+        self._listing = listing
+        self._odd = odd
+        self.seen: set[str] = set()
+        self._asked: set[str] = set()
+        self.pages_seen = 0
+
+    async def pages(self) -> AsyncIterator[Sequence[str]]:
+        """The names of each page, each once in this walk."""
+        reply = await self._first()
+        registry, listing = self._registry, self._listing
+        registry.knowledge.see(reply.headers)
+        empty = 0
+        while True:
+            listed = self._names(reply)
+            names = list(self._fresh(listed))
+            self.pages_seen += 1
+            url = next_page(registry, listing.operation, listing.repository, reply)
+            if url is None:
+                yield names
+                if listing.n and len(listed) == listing.n:
+                    async for rest in self._without_links(listed):
+                        yield rest
+                return
+            if not names:
+                empty += 1
+                if listed or empty > _MAX_EMPTY_PAGES:
+                    raise self._error(Corrupt, "the listing repeats: a page had nothing new")
+            yield names
+            reply = await self._ask(url)
+
+    async def _first(self) -> Reply:
+        listing = self._listing
+        if not listing.n:
+            return await self._ask(listing.path)
+        try:
+            return await self._ask(f"{listing.path}?n={listing.n}")
+        except Rejected as error:
+            if error.status != 400:
+                raise
+        reply = await self._ask(listing.path)
+        listing.refused_n()
+        return reply
+
+    async def _without_links(self, listed: list[Any]) -> AsyncIterator[Sequence[str]]:
+        """More, from a registry that filled the page exactly and gave no link (old ones know only `last`)."""
+        listing = self._listing
+        while len(listed) == listing.n:
+            last = listed[-1]
+            if not isinstance(last, str) or not listing.is_name(last):
+                break
+            listed = self._names(await self._ask(f"{listing.path}?n={listing.n}&last={last}"))
+            names = list(self._fresh(listed))
+            if not names:
+                break
+            yield names
+        if len(listed) >= listing.n:
+            await self._must_be_whole()
+
+    async def _must_be_whole(self) -> None:
+        """Tells a listing of just `n` names, which `last` only repeats, from one that was cut off there.
+
+        A page of one name less is whole again where `n` is ignored, and has a link where links are given; else
+        the registry heeds `n`, ignores `last`, gives no links, and nothing leads further.
+        """
+        listing = self._listing
+        reply = await self._ask(f"{listing.path}?n={listing.n - 1}")
+        cut = len(self._names(reply)) < listing.n
+        if cut and listing.n > 1 and next_link(reply.headers.getall("Link", ())) is None:
+            raise self._error(Corrupt, f"the listing breaks off after {listing.n} and cannot be continued")
+
+    async def _ask(self, url: str) -> Reply:
+        if url in self._asked:
+            raise self._error(Corrupt, "the listing repeats: its pages lead in a circle")
+        self._asked.add(url)
+        listing = self._listing
+        # No Accept: Artifactory answers 406 to one that names manifests (I-14).
+        call = Call(
+            listing.operation,
+            "GET",
+            url,
+            repository=listing.repository,
+            actions=listing.actions,
+            max_bytes=MAX_PAGE_BYTES,
+        )
+        return await self._registry.transport.request(call)
+
+    def _names(self, reply: Reply) -> list[Any]:
+        try:
+            page = msgspec.json.decode(reply.body, type=self._listing.page)
+        except msgspec.MsgspecError as error:
+            raise self._error(Corrupt, f"the answer is no listing: {error}") from error
+        names = page.tags if isinstance(page, _TagPage) else page.repositories
+        if names is msgspec.UNSET:
+            # Go's omitempty leaves an empty list out but keeps the name; without both it is something else.
+            if page.name is None:
+                raise self._error(Corrupt, "the answer is no listing: it has neither names nor a name")
+            return []
+        return names or []
+
+    def _fresh(self, names: list[Any]) -> Iterator[str]:
+        """The legal names that this walk had not met, noting them."""
+        seen, is_name = self.seen, self._listing.is_name
+        for name in names:
+            if not isinstance(name, str) or not is_name(name):
+                self._odd.add(name)
+            elif name not in seen:
+                seen.add(name)
+                yield name
+        if len(seen) > MAX_NAMES:
+            raise self._error(Corrupt, f"the listing has more than {MAX_NAMES} names")
+
+    def _error(self, kind: type[SiteError], cause: str) -> SiteError:
+        listing = self._listing
+        return kind(self._registry.site, listing.operation, cause, repository=listing.repository)
