@@ -1,0 +1,237 @@
+"""Reading blobs: from any offset, never more than was announced."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from types import TracebackType
+from typing import Final
+
+from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Unavailable
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest, algorithm, digest_of
+from replicator.ports import BlobSource
+from replicator.sites.registry.call import Call
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.http import StreamReply
+
+CHUNK_BYTES: Final = 1024 * 1024
+_OPERATION: Final = "read blob"
+_EXISTENCE: Final = frozenset({200, 403, 404})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bool:
+    """Whether the repository has the blob, by HEAD.
+
+    404 is no. 403 is "not known", thus no: the upload then tells (go-containerregistry). 307 and 308 are yes
+    without following: distribution and its kin look before they sign a URL, and portals that redirect
+    whatever is asked use 302. Redirects by other statuses are followed.
+    """
+    call = Call(
+        "check blob",
+        "HEAD",
+        f"/v2/{repository}/blobs/{digest}",
+        repository=repository,
+        expected=_EXISTENCE | _REDIRECTS,
+        follow=False,
+    )
+    try:
+        reply = await registry.transport.request(call)
+    except AuthFailed as error:
+        # The token service had no objection, so it is this repository: Quay and Harbor say so of missing ones.
+        if error.advice is not Advice.GIVE_UP:
+            raise
+        return False
+    if reply.status in {301, 302, 303}:
+        reply = await registry.transport.request(replace(call, expected=_EXISTENCE, follow=True))
+    return reply.status in {200, 307, 308}
+
+
+def open_blob(registry: Registry, repository: str, descriptor: Descriptor) -> BlobSource:
+    """The blob as a source. Content that the descriptor itself carries (`data`, I-33) is not asked for."""
+    inline = _inline(descriptor)
+    if inline is not None:
+        return _InlineBlob(descriptor, inline)
+    return RegistryBlob(registry, repository, descriptor)
+
+
+class RegistryBlob:
+    """A blob in a registry's repository. Each opening asks the registry anew, so that no signed URL gets stale."""
+
+    def __init__(self, registry: Registry, repository: str, descriptor: Descriptor) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._descriptor = descriptor
+        self._failure: SiteError | None = None
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What is read."""
+        return self._descriptor
+
+    @property
+    def failure(self) -> SiteError | None:
+        """The error that broke the latest reading."""
+        return self._failure
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on; see `ports.BlobSource`.
+
+        Raises `Corrupt` for more or fewer bytes than the descriptor says, `Unavailable` where the connection
+        broke or may have broken.
+        """
+        return _Reading(self, offset)
+
+    def call(self, offset: int) -> Call:
+        """The request for the bytes from `offset` on."""
+        return Call(
+            _OPERATION,
+            "GET",
+            f"/v2/{self._repository}/blobs/{self._descriptor.digest}",
+            repository=self._repository,
+            headers={"Range": f"bytes={offset}-"} if offset else {},
+            expected=frozenset({200, 206}) if offset else frozenset({200}),
+        )
+
+    def stream(self, offset: int) -> AbstractAsyncContextManager[StreamReply]:
+        """Sends that request."""
+        return self._registry.transport.stream(self.call(offset))
+
+    def failed(self, error: SiteError) -> SiteError:
+        """Keeps the error as the reading's failure."""
+        self._failure = error
+        return error
+
+    def begin(self) -> None:
+        """Forgets an earlier reading's failure."""
+        self._failure = None
+
+    def corrupt(self, cause: str) -> SiteError:
+        """Keeps and returns what is wrong with the content."""
+        return self.failed(Corrupt(self._registry.site, _OPERATION, cause, repository=self._repository))
+
+    def broken(self, cause: str) -> SiteError:
+        """Keeps and returns what may be only the connection's fault."""
+        return self.failed(Unavailable(self._registry.site, _OPERATION, cause, repository=self._repository))
+
+
+class _Reading:
+    """One opening of a `RegistryBlob`.
+
+    A class and no generator function, so that an error of whoever reads, thrown inside the context, is not
+    taken for the blob's own.
+    """
+
+    def __init__(self, blob: RegistryBlob, offset: int) -> None:
+        self._blob = blob
+        self._offset = offset
+        self._stream: AbstractAsyncContextManager[StreamReply] | None = None
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        blob, offset = self._blob, self._offset
+        blob.begin()
+        size = blob.descriptor.size
+        if size is not None and offset >= size:
+            return _pieces(b"")
+        stream = blob.stream(offset)
+        try:
+            reply = await stream.__aenter__()
+        except SiteError as error:
+            blob.failed(error)
+            raise
+        try:
+            skip = self._skip(reply)
+        except BaseException as error:
+            await stream.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self._stream = stream
+        return self._chunks(reply, skip)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            await self._stream.__aexit__(kind, error, trace)
+
+    def _skip(self, reply: StreamReply) -> int:
+        """How many bytes to throw away: all before the offset where the range was ignored."""
+        blob, offset = self._blob, self._offset
+        if reply.status != 206:
+            return offset
+        match = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != offset:
+            raise blob.corrupt(f"asked for the bytes from {offset} on, got another range")
+        if match[3] != "*" and blob.descriptor.size not in (None, int(match[3])):
+            raise blob.corrupt(f"it has {match[3]} bytes, not {blob.descriptor.size} as its descriptor says")
+        return 0
+
+    async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[bytes]:
+        blob, size = self._blob, self._blob.descriptor.size
+        position = self._offset - skip
+        try:
+            async for chunk in reply.chunks():
+                position += len(chunk)
+                if size is not None and position > size:
+                    raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says")
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                elif skip:
+                    yield chunk[skip:]
+                    skip = 0
+                else:
+                    yield chunk
+        except SiteError as error:
+            blob.failed(error)
+            raise
+        if size is not None and position < size:
+            cause = f"it ended after {position} of {size} bytes"
+            if "Content-Length" in reply.headers:
+                raise blob.corrupt(cause)
+            raise blob.broken(cause)  # only the connection's end told where the body ends (I-19)
+
+
+class _InlineBlob:
+    """A blob whose content its descriptor carries."""
+
+    def __init__(self, descriptor: Descriptor, data: bytes) -> None:
+        self.descriptor = descriptor
+        self.failure: SiteError | None = None
+        self._data = data
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on."""
+        return _InlineReading(self._data[offset:])
+
+
+class _InlineReading:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        return _pieces(self._data)
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
+
+
+def _inline(descriptor: Descriptor) -> bytes | None:
+    """The content in the descriptor, if it is the content that the descriptor names."""
+    if descriptor.data is None:
+        return None
+    try:
+        data = base64.b64decode(descriptor.data, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    is_named = digest_of(data, algorithm(descriptor.digest)) == descriptor.digest
+    return data if is_named and descriptor.size in (None, len(data)) else None
