@@ -1,0 +1,117 @@
+"""Upload sessions: opened by POST, known by their newest Location, ended by PUT or DELETE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.errors import Corrupt, SiteError
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.capabilities import StatusRange
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.location import resolve_location
+
+_OPERATION: Final = "start upload"
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._=-]+")
+_RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+
+
+@dataclass(slots=True)
+class Session:
+    """An upload session: its newest Location, the bytes the registry has, and what is known of its state.
+
+    `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least so many bytes. `doubtful`: a
+    request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with.
+    """
+
+    url: str
+    offset: int = 0
+    least_chunk: int = 0
+    doubtful: bool = False
+    resumed: bool = False
+
+
+def start_call(repository: str) -> Call:
+    """The request that opens a session (202), or finds that none is needed (201)."""
+    return Call(
+        _OPERATION,
+        "POST",
+        f"/v2/{repository}/blobs/uploads/",
+        repository=repository,
+        actions="pull,push",
+        expected=frozenset({201, 202}),
+    )
+
+
+def opened(registry: Registry, repository: str, reply: Reply) -> Session:
+    """The session that a 202 speaks of. Raises `Corrupt` where it does not say where the session is."""
+    url = newest_location(registry, repository, reply)
+    if url is None:
+        cause = "it opened an upload without saying where"
+        raise Corrupt(registry.site, _OPERATION, cause, repository=repository)
+    least = reply.headers.get("OCI-Chunk-Min-Length", "")
+    return Session(url, least_chunk=int(least[:12]) if least.isascii() and least.isdigit() else 0)
+
+
+def newest_location(registry: Registry, repository: str, reply: Reply) -> str | None:
+    """Where an upload goes on; Artifactory may send its id alone (I-5). None where nothing says.
+
+    Raises `Corrupt` for a Location that is not followed.
+    """
+    location = reply.headers.get("Location")
+    if location:
+        try:
+            return resolve_location(location, asked=reply.url, registry=registry.url)
+        except ValueError as error:
+            cause = f"the Location it gave is not followed: {error}"
+            raise Corrupt(registry.site, "upload blob", cause, repository=repository) from error
+    upload_id = reply.headers.get("Docker-Upload-UUID", "")
+    if _UPLOAD_ID.fullmatch(upload_id):
+        return f"/v2/{repository}/blobs/uploads/{upload_id}"
+    return None
+
+
+def reported_offset(headers: Mapping[str, str], meaning: StatusRange) -> int | None:
+    """The bytes that a session's status says are there; None where it does not say for certain.
+
+    `0-0` is none as well as one byte, and is not certain (A.3).
+    """
+    match = _RANGE.fullmatch(headers.get("Range", "").strip())
+    if match is None or match[1] == "0":
+        return None
+    return int(match[1]) + (1 if meaning == "inclusive" else 0)
+
+
+async def cancel(registry: Registry, repository: str, session: Session) -> bool:
+    """Cancels a session; whether that was allowed. Never raises a `SiteError`.
+
+    distribution wants a right for this that token servers rarely grant (A.5).
+    """
+    call = Call(
+        "cancel upload",
+        "DELETE",
+        session.url,
+        repository=repository,
+        actions="pull,push,delete",
+        expected=frozenset({200, 202, 204}),
+        idempotent=False,
+    )
+    try:
+        await registry.transport.request(call)
+    except SiteError:
+        return False
+    return True
+
+
+async def probe_upload(registry: Registry, repository: str) -> bool:
+    """Starts an upload and cancels it again; whether the cancelling was allowed.
+
+    Raises a `SiteError` where the upload cannot be started.
+    """
+    reply = await registry.transport.request(start_call(repository))
+    registry.knowledge.see(reply.headers)
+    if reply.status == 201:
+        return True
+    return await cancel(registry, repository, opened(registry, repository, reply))
