@@ -1,0 +1,164 @@
+"""What `replicator check` finds at a registry: each step on its own, so that one run shows all that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from email.utils import parsedate_to_datetime
+from typing import Final, cast
+
+from replicator.errors import NotFound, SiteError, Unsupported
+from replicator.model.descriptor import Descriptor
+from replicator.ports import SiteCheck
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.listing import catalog_pages
+from replicator.sites.registry.repository import RegistryRepository
+from replicator.sites.registry.sessions import probe_upload
+
+_MAX_REPOSITORIES: Final = 5
+_SKEW_SECONDS: Final = 60.0
+"""More than this and tokens, which are dated, may be refused."""
+_UNTRIED: Final = "unknown until the first push"
+
+
+async def check_registry(
+    registry: Registry, *, repositories: Sequence[str] = (), push: str | None = None
+) -> SiteCheck:
+    """Pings, lists, and (only where `push` names a repository) starts and cancels an upload.
+
+    Args:
+        registry: what is checked.
+        repositories: some that must be readable; the first five are tried.
+        push: an existing repository to push to. None leaves writing untried: asking alone may create things.
+    """
+    check = _Check(registry)
+    await check.ping()
+    if check.problems:
+        return check.result()
+    for name in repositories[:_MAX_REPOSITORIES]:
+        await check.pull(name)
+    await check.catalog()
+    await check.referrers(repositories[0] if repositories else None)
+    check.presets()
+    if push is None:
+        check.found("push", _UNTRIED)
+    else:
+        await check.push(push)
+    return check.result()
+
+
+class _Check:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._findings: list[tuple[str, str]] = []
+        self.problems: list[str] = []
+
+    def found(self, what: str, answer: str) -> None:
+        """Notes an answer."""
+        self._findings.append((what, answer))
+
+    def result(self) -> SiteCheck:
+        """All that was found."""
+        return SiteCheck(self._registry.site, tuple(self._findings), tuple(self.problems))
+
+    def _failed(self, what: str, error: SiteError) -> None:
+        self.found(what, f"no: {error.cause}")
+        self.problems.append(str(error))
+
+    async def ping(self) -> None:
+        """Reachable, a registry, and the credentials are taken."""
+        try:
+            reply = await self._registry.transport.request(Call("ping", "GET", "/v2/", actions=""))
+        except SiteError as error:
+            self._failed(
+                "reachable" if error.reason in {"unavailable", "unsupported"} else "credentials", error
+            )
+            return
+        self._registry.knowledge.see(reply.headers)
+        self.found("reachable", "yes")
+        self.found("credentials", "good" if self._registry.has_login else "none set; docker's own, if any")
+        self.found("clock", self._skew(reply))
+
+    def _skew(self, reply: Reply) -> str:
+        try:
+            there = parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return "unknown: the registry does not tell the time"
+        skew = self._registry.clock.now() - there
+        if abs(skew) <= _SKEW_SECONDS:
+            return "in step"
+        text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the registry's"
+        self.problems.append(f"{self._registry.site}: check clock: ours is {text}; tokens may be refused")
+        return text
+
+    async def pull(self, name: str) -> None:
+        """May list the repository's tags."""
+        what = f"pull {name}"
+        try:
+            count = await _first_page(RegistryRepository(self._registry, name).tags())
+        except SiteError as error:
+            self._failed(what, error)
+            return
+        self.found(what, "yes" if count else "yes, no tags yet")
+
+    async def catalog(self) -> None:
+        """Whether repositories can be listed; that they cannot is no problem in itself."""
+        try:
+            await _first_page(catalog_pages(self._registry))
+        except Unsupported as error:
+            self.found("catalog", f"no: {error.cause}")
+        except SiteError as error:
+            self._failed("catalog", error)
+        else:
+            self.found("catalog", "yes")
+
+    async def referrers(self, name: str | None) -> None:
+        """Whether referrers can be listed, asked for a manifest that is there (Quay wants that)."""
+        if name is None:
+            self.found("referrers", "unknown: no repository to ask about")
+            return
+        repository = RegistryRepository(self._registry, name)
+        try:
+            await repository.referrers((await _some_manifest(repository)).digest)
+        except Unsupported:
+            self.found("referrers", "no")
+        except SiteError as error:
+            self.found("referrers", f"unknown: {error.cause}")
+        else:
+            self.found("referrers", "yes")
+
+    def presets(self) -> None:
+        """What is known without trying."""
+        knowledge = self._registry.knowledge
+        record = knowledge.record
+        certainty = "" if knowledge.is_recognised else ", as far as known"
+        self.found("mount", f"{'yes' if record.mount else 'no'}{certainty}")
+        chunks = f"yes, of {record.chunk_bytes // 1024} KiB" if record.chunk_bytes else "no"
+        self.found("chunks", f"{chunks}{certainty}")
+
+    async def push(self, name: str) -> None:
+        """Starts an upload and cancels it. That the cancelling is refused is no failure."""
+        try:
+            cancelled = await probe_upload(self._registry, name)
+        except SiteError as error:
+            self._failed(f"push {name}", error)
+            return
+        self.found(
+            f"push {name}", "yes" if cancelled else "yes (the upload that was started could not be cancelled)"
+        )
+
+
+async def _first_page(pages: AsyncIterator[Sequence[str]]) -> int:
+    async with aclosing(cast("AsyncGenerator[Sequence[str], None]", pages)) as names:
+        async for page in names:
+            return len(page)
+    return 0
+
+
+async def _some_manifest(repository: RegistryRepository) -> Descriptor:
+    async with aclosing(cast("AsyncGenerator[Sequence[str], None]", repository.tags())) as pages:
+        async for page in pages:
+            for tag in page[:1]:
+                return await repository.resolve(tag)
+    raise NotFound(repository.site, "list referrers", "no tag to ask about", repository=repository.name)

@@ -1,0 +1,232 @@
+"""One repository of a registry, as `ports.Repository`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from replicator.errors import Corrupt, MissingReference, NotFound, Rejected, SiteError, Unsupported
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest, algorithm, digest_of, is_digest
+from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
+from replicator.model.mediatypes import MANIFEST_ACCEPT, OCI_INDEX, SCHEMA1
+from replicator.ports import BlobOutcome, BlobSource
+from replicator.sites.registry.blobs import blob_exists, open_blob
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.listing import MAX_NAMES, next_page, tag_pages
+from replicator.sites.registry.uploads import Upload
+
+_ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
+_ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
+_HEAD_ANSWERS: Final = frozenset({200, 400, 403, 405, 501})
+_STORED: Final = frozenset({200, 201, 202, 204})
+_IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
+
+
+class RegistryRepository:
+    """A repository by name; asks nothing until something is asked of it."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self._registry = registry
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<RegistryRepository {self.site}: {self._name}>"
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self._registry.site
+
+    @property
+    def name(self) -> str:
+        """The repository's name there."""
+        return self._name
+
+    def tags(self) -> AsyncIterator[Sequence[str]]:
+        """The tags, a page at a time; see `listing.tag_pages`."""
+        return tag_pages(self._registry, self._name)
+
+    async def resolve(self, reference: str) -> Descriptor:
+        """What a tag or digest names now, by HEAD.
+
+        By GET and hashing where the HEAD carries no digest we can compute (old Artifactory, I-12), is not
+        allowed, or was redirected to storage that signed for a GET (GitLab's proxy, I-15).
+        """
+        try:
+            reply = await self._registry.transport.request(
+                self._call("resolve", "HEAD", reference, _HEAD_ANSWERS)
+            )
+        except Unsupported:  # what the transport makes of storage that refuses a redirected HEAD
+            return (await self.read_manifest(reference)).descriptor
+        told = reply.headers.get("Docker-Content-Digest", "")
+        if reply.status != 200 or not is_digest(told):
+            return (await self.read_manifest(reference)).descriptor
+        if is_digest(reference) and told != reference:
+            if algorithm(Digest(told)) != algorithm(Digest(reference)):
+                return (await self.read_manifest(reference)).descriptor
+            raise self._error(Corrupt, "resolve", f"asked for {reference}, got {told}")
+        media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip()
+        length = reply.headers.get("Content-Length", "")
+        # A proxy that answers HEAD with a length of 0 means its own answer, not the manifest.
+        size = int(length) if length.isascii() and length.isdigit() and length != "0" else None
+        return Descriptor(media_type, Digest(told), size)
+
+    async def read_manifest(self, reference: str) -> Manifest:
+        """The manifest, its bytes verified against the digest asked for, else the one announced."""
+        operation = "read manifest"
+        call = self._call(operation, "GET", reference, frozenset({200}), max_bytes=MAX_MANIFEST_BYTES)
+        reply = await self._registry.transport.request(call)
+        media_type = reply.headers.get("Content-Type", "")
+        told = reply.headers.get("Docker-Content-Digest", "")
+        expected = reference if is_digest(reference) else told if is_digest(told) else None
+        digest = digest_of(reply.body, algorithm(Digest(expected)) if expected else "sha256")
+        if expected is not None and digest != expected:
+            if media_type.partition(";")[0].strip() in SCHEMA1:
+                # Its digest leaves the signatures out (I-25), and current registries refuse it anyway.
+                raise self._error(Unsupported, operation, "a manifest of schema 1, which is not replicated")
+            raise self._error(Corrupt, operation, f"asked for {expected}, got bytes of {digest}")
+        try:
+            return parse_manifest(reply.body, media_type, digest)
+        except ValueError as error:
+            raise self._error(Corrupt, operation, f"{reference}: {error}") from error
+
+    async def has_blob(self, digest: Digest) -> bool:
+        """Whether this very repository has the blob; see `blobs.blob_exists`."""
+        return await blob_exists(self._registry, self._name, digest)
+
+    def blob(self, descriptor: Descriptor) -> BlobSource:
+        """The blob, for reading. Not verified: whoever reads hashes."""
+        return open_blob(self._registry, self._name, descriptor)
+
+    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        """The manifests whose subject is `digest`, each once.
+
+        Raises `Unsupported` for whatever a registry without this API answers: an error, HTML, another JSON.
+        """
+        operation = "list referrers"
+        asked: set[str] = set()
+        found: dict[Digest, Descriptor] = {}
+        url: str | None = f"/v2/{self._name}/referrers/{digest}"
+        while url is not None:
+            if url in asked or len(found) > MAX_NAMES:
+                raise self._error(Corrupt, operation, "the listing repeats")
+            asked.add(url)
+            call = Call(
+                operation,
+                "GET",
+                url,
+                repository=self._name,
+                headers=_ACCEPT_INDEX,
+                max_bytes=MAX_MANIFEST_BYTES,
+            )
+            try:
+                reply = await self._registry.transport.request(call)
+            except Rejected as error:
+                if "MANIFEST_INVALID" in error.codes:
+                    return ()  # Quay: the subject itself is not there, so nothing refers to it
+                raise self._error(Unsupported, operation, error.cause) from error
+            except (NotFound, Corrupt) as error:
+                raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
+            before = len(found)
+            found.update((child.digest, child) for child in self._referrers_in(reply))
+            url = next_page(self._registry, operation, self._name, reply)
+            if url is not None and len(found) == before:
+                raise self._error(Corrupt, operation, "the listing repeats: a page had nothing new")
+        return tuple(found.values())
+
+    def _referrers_in(self, reply: Reply) -> tuple[Descriptor, ...]:
+        try:
+            index = parse_manifest(reply.body, reply.headers.get("Content-Type", ""))
+        except ValueError as error:
+            raise self._error(Unsupported, "list referrers", f"no referrers API: {error}") from error
+        if index.kind is not Kind.INDEX:
+            raise self._error(Unsupported, "list referrers", "no referrers API: the answer is no index")
+        return index.children
+
+    async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:
+        """Puts a blob into this repository; see `uploads.Upload`."""
+        return await Upload(self._registry, self._name, source).run(origin)
+
+    async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
+        """Puts the manifest's exact bytes, with the media type it was served with."""
+        call = Call(
+            "write manifest",
+            "PUT",
+            f"/v2/{self._name}/manifests/{tag or manifest.digest}",
+            repository=self._name,
+            actions="pull,push",
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.body,
+            expected=_STORED,
+        )
+        try:
+            reply = await self._registry.transport.request(call)
+        except MissingReference:
+            self._registry.knowledge.learn(refuses_dangling=True)
+            raise
+        except Rejected as error:
+            if tag is not None and _says_immutable(error):
+                raise self._immutable(error, tag) from error
+            raise
+        told = reply.headers.get("Docker-Content-Digest", "")
+        return Digest(told) if is_digest(told) else None
+
+    async def delete_tag(self, tag: str) -> None:
+        """Removes one tag, by its name and never by its digest, which would take other tags with it (I-39)."""
+        operation = "delete tag"
+        if not self._registry.knowledge.record.delete_tag:
+            cause = (
+                "the registry cannot delete a single tag (if it can, set its capability delete_tag = true)"
+            )
+            raise self._error(Unsupported, operation, cause)
+        call = Call(
+            operation,
+            "DELETE",
+            f"/v2/{self._name}/manifests/{tag}",
+            repository=self._name,
+            actions="pull,push,delete",
+            expected=frozenset({200, 202, 204}),
+        )
+        try:
+            await self._registry.transport.request(call)
+        except Rejected as error:
+            if error.status == 400:  # distribution 2 and Harbor take digests only
+                raise self._error(Unsupported, operation, error.cause) from error
+            raise
+
+    def _call(
+        self,
+        operation: str,
+        method: str,
+        reference: str,
+        expected: frozenset[int],
+        *,
+        max_bytes: int = 1 << 20,
+    ) -> Call:
+        return Call(
+            operation,
+            method,
+            f"/v2/{self._name}/manifests/{reference}",
+            repository=self._name,
+            headers=_ACCEPT,
+            expected=expected,
+            max_bytes=max_bytes,
+        )
+
+    def _immutable(self, error: Rejected, tag: str) -> Rejected:
+        cause = f"the tag {tag} is immutable there: {error.cause}"
+        return Rejected(
+            self.site, error.operation, cause, repository=self._name, codes=error.codes, status=error.status
+        )
+
+    def _error(self, kind: type[SiteError], operation: str, cause: str) -> SiteError:
+        return kind(self.site, operation, cause, repository=self._name)
+
+
+def _says_immutable(error: Rejected) -> bool:
+    """ECR: 400 TAG_INVALID and the word; Quay: 409 TAG_IMMUTABLE; Harbor: 412 PRECONDITION (I-36 to I-38)."""
+    if _IMMUTABLE_CODES.intersection(error.codes) or (error.status == 412 and "PRECONDITION" in error.codes):
+        return True
+    return error.status in {400, 409, 412} and "immutable" in error.cause.lower()

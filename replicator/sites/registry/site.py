@@ -1,0 +1,76 @@
+"""A registry as a site."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from yarl import URL
+
+from replicator.events import Events
+from replicator.flow.limits import SiteLimits
+from replicator.ports import Capabilities, Clock, SiteCheck
+from replicator.sites.registry.capabilities import Knowledge
+from replicator.sites.registry.check import check_registry
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.http import Transport
+from replicator.sites.registry.listing import catalog_pages
+from replicator.sites.registry.repository import RegistryRepository
+from replicator.sites.registry.settings import RegistrySettings
+
+
+class RegistrySite:
+    """A registry over HTTP, as `ports.Site`. Connects when first asked for something.
+
+    Raises:
+        ConfigError: the settings cannot be used; asks nobody for that.
+    """
+
+    def __init__(self, settings: RegistrySettings, *, events: Events, clock: Clock) -> None:
+        knowledge = Knowledge(settings.name, settings.url, settings.capabilities)
+        limits = SiteLimits(
+            settings.name,
+            concurrency=settings.limits.concurrency,
+            requests_per_second=settings.limits.requests_per_second,
+            bytes_per_second=settings.limits.bytes_per_second,
+            events=events,
+            clock=clock,
+        )
+        self._registry = Registry(
+            site=settings.name,
+            url=URL(settings.url, encoded=True),
+            transport=Transport(settings, limits=limits, events=events, clock=clock),
+            knowledge=knowledge,
+            events=events,
+            clock=clock,
+            has_login=settings.login is not None,
+        )
+
+    def __repr__(self) -> str:
+        return f"<RegistrySite {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name in the config."""
+        return self._registry.site
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As preset for the host, seen in answers so far, and configured."""
+        return self._registry.knowledge.capabilities
+
+    def repositories(self) -> AsyncIterator[Sequence[str]]:
+        """The repositories, a page at a time; see `listing.catalog_pages`."""
+        return catalog_pages(self._registry)
+
+    def repository(self, name: str) -> RegistryRepository:
+        """A repository by name; asks nothing yet."""
+        return RegistryRepository(self._registry, name)
+
+    async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
+        """Reaches the registry and says what works; see `check.check_registry`. Never raises a `SiteError`."""
+        return await check_registry(self._registry, repositories=repositories, push=push)
+
+    async def aclose(self) -> None:
+        """Waits (seconds at most) for uploads being cancelled, then closes all connections."""
+        await self._registry.farewells.aclose()
+        await self._registry.transport.aclose()
