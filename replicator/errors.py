@@ -72,7 +72,13 @@ class SiteError(ReplicatorError):
     default_advice: ClassVar[Advice] = Advice.LATER
 
     def __init__(
-        self, site: str, operation: str, cause: str, *, repository: str | None = None, advice: Advice | None = None
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
     ) -> None:
         where = f"{site}: {repository}" if repository else site
         super().__init__(f"{where}: {operation}: {cause}")

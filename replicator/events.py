@@ -56,11 +56,10 @@ class BytesSaved(msgspec.Struct, frozen=True):
 
 
 class Reread(msgspec.Struct, frozen=True):
-    """A blob had to be read from a source once more."""
+    """More of a blob was read from its source than it has: some of it moved again."""
 
     source: str
     digest: str
-    why: str
 
 
 class BlobDone(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ import msgspec
 
 Outcome = Literal["ok", "partial", "failed", "interrupted"]
 ActionName = Literal["copy", "keep", "delete", "hold"]
+ActionOutcome = Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
 
 
 class TagTotals(msgspec.Struct):
@@ -28,6 +29,10 @@ class BlobTotals(msgspec.Struct):
     present: int = 0
     failed: int = 0
 
+    def count(self, outcome: Literal["copied", "mounted", "present", "failed"]) -> None:
+        """Counts one more."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
 
 class ByteTotals(msgspec.Struct):
     """Blob and manifest payload really moved, and payload that did not have to."""
@@ -45,6 +50,12 @@ class Totals(msgspec.Struct):
     bytes: ByteTotals = msgspec.field(default_factory=ByteTotals)
     requests: int = 0
     retries: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Adds another's blobs and bytes to these."""
+        for mine, more in ((self.blobs, other.blobs), (self.bytes, other.bytes)):
+            for field in mine.__struct_fields__:
+                setattr(mine, field, getattr(mine, field) + getattr(more, field))
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -68,7 +79,7 @@ class ActionResult(msgspec.Struct):
     target: str
     tag: str | None
     digest: str
-    outcome: Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
+    outcome: ActionOutcome
     reason: str | None = None
     bytes: int = 0
     seconds: float = 0.0

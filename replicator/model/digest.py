@@ -28,7 +28,9 @@ def parse_digest(text: str) -> Digest:
     """
     match = _KNOWN.fullmatch(text)
     if match is None or len(match[2]) != _HEX_LENGTHS[match[1]]:
-        raise ValueError(f"{text[:150]!r} is no digest: expected sha256: and 64, or sha512: and 128 lower-case hex digits")
+        raise ValueError(
+            f"{text[:150]!r} is no digest: expected sha256: and 64, or sha512: and 128 lower-case hex digits"
+        )
     return Digest(text)
 
 

@@ -12,7 +12,9 @@ from typing import Final, TypeVar
 
 from replicator.model.digest import Digest, parse_digest
 
-_REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_REPOSITORY: Final = re.compile(
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+)
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -35,7 +37,9 @@ def parse_repository(text: str) -> str:
 def parse_tag(text: str) -> str:
     """The text as a tag; raises ValueError that says what is wrong."""
     if not _TAG.fullmatch(text):
-        raise ValueError(f"{text[:150]!r} is no tag: a letter, digit or _, then at most 127 of letters, digits, . _ -")
+        raise ValueError(
+            f"{text[:150]!r} is no tag: a letter, digit or _, then at most 127 of letters, digits, . _ -"
+        )
     return text
 
 

@@ -1,0 +1,54 @@
+"""What one destination is seen and believed to have of one repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replicator.errors import NotFound
+from replicator.ports import Belief, Pending, Repository, State
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A destination's repository.
+
+    `tags` is its complete listing, empty where there is no such repository, None where it was not listed because
+    each of a few tags is asked for instead. `fresh`: it did not exist, and nothing of ours is remembered there.
+    """
+
+    repository: Repository
+    tags: frozenset[str] | None
+    fresh: bool
+    beliefs: Mapping[str, Belief]
+    pending: Mapping[str, Pending]
+
+    def lists(self, tag: str) -> bool:
+        """Whether the tag may be there."""
+        return self.tags is None or tag in self.tags
+
+
+async def read_catalog(repository: Repository, state: State, rule: str, *, listing: bool) -> Catalog:
+    """Lists a destination's repository and recalls what is known of it.
+
+    Args:
+        repository: at the destination.
+        state: the memory.
+        rule: whose pending tags are wanted.
+        listing: False asks the destination nothing; each tag will be asked for.
+
+    Raises:
+        SiteError: the listing failed; a repository that is not there is no failure.
+    """
+    site, name = repository.site, repository.name
+    tags: frozenset[str] | None = None
+    fresh = False
+    if listing:
+        try:
+            tags = frozenset([tag async for page in repository.tags() for tag in page])
+        except NotFound:
+            tags = frozenset()
+            fresh = not await state.knows_repository(site, name)
+    return Catalog(
+        repository, tags, fresh, await state.beliefs(site, name), await state.pending(rule, site, name)
+    )

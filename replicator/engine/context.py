@@ -1,0 +1,38 @@
+"""What the parts of one run share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from replicator.engine.claims import Claims
+from replicator.events import Events
+from replicator.flow.breaker import Breaker
+from replicator.ports import Clock, Site, State
+
+
+@dataclass(slots=True)
+class Context:
+    """The world of one run, and how it was asked for.
+
+    `dry` only plans. `recheck` asks each destination tag by tag, whatever is believed. `unattended` leaves a
+    tag that failed alone until its time has come. `rules` are the names of all rules there are: a belief that
+    belongs to a rule no longer there protects nothing.
+    """
+
+    sites: Mapping[str, Site]
+    state: State
+    events: Events
+    clock: Clock
+    rules: frozenset[str]
+    dry: bool = False
+    recheck: bool = False
+    unattended: bool = False
+    claims: Claims = field(default_factory=Claims)
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def breaker(self, site: str) -> Breaker:
+        """The run's breaker of a site."""
+        return self.breakers.setdefault(site, Breaker(site))

@@ -1,0 +1,132 @@
+"""One image into one repository: blobs, then child manifests, then the root; the tag last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from replicator.engine.image import Image
+from replicator.engine.presence import Presence
+from replicator.engine.result import Totals
+from replicator.engine.transfer import Blob, Transfers
+from replicator.errors import Corrupt, MissingReference, SiteError
+from replicator.flow.once import Once
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
+from replicator.ports import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """An image wanted in a repository under a tag (None: by digest alone).
+
+    `blob` makes the wish for one of its blobs; `totals` counts the bytes of manifests that went out.
+    """
+
+    image: Image
+    repository: Repository
+    tag: str | None
+    blob: Callable[[Descriptor], Blob]
+    totals: Totals
+
+
+class Copying:
+    """The graph walk of one run at one destination site.
+
+    Args:
+        transfers: moves the blobs.
+        presence: knows which manifests lie whole in which repository.
+    """
+
+    def __init__(self, transfers: Transfers, presence: Presence) -> None:
+        self._transfers = transfers
+        self._presence = presence
+        self._once: Once[tuple[str, Digest], None] = Once()
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        await self._once.aclose()
+
+    async def copy(self, placement: Placement) -> None:
+        """Puts the image there and, last, its tag.
+
+        Where the destination says that something is missing which was believed to be there (its garbage
+        collection took it, a hint was wrong), the belief is dropped and all is looked at once more.
+
+        Raises:
+            SiteError: whoever failed; the tag then is what it was.
+        """
+        try:
+            await self._put(placement)
+        except MissingReference as error:
+            self._drop_beliefs(placement, error.digests)
+            await self._put(placement)
+
+    def _drop_beliefs(self, placement: Placement, named: Iterable[str]) -> None:
+        image, repository = placement.image, placement.repository.name
+        missing = set(named)
+        blobs = [digest for digest in image.blobs if digest in missing] or list(image.blobs)
+        self._transfers.forget(repository, blobs)
+        self._presence.forget(repository, image.manifests)
+
+    async def _put(self, placement: Placement) -> None:
+        root = placement.image.root
+        key = (placement.repository.name, root.digest)
+        if not self._presence.has(*key):
+            await self._once.run(key, lambda: self._put_below(placement, root))
+        await _write(placement, root, placement.tag)
+        self._presence.add(*key)
+
+    async def _put_below(self, placement: Placement, manifest: Manifest) -> None:
+        """Returns when all that the manifest names is there."""
+        await _all(
+            [
+                *(
+                    self._transfers.ensure(placement.repository, placement.blob(blob))
+                    for blob in manifest.blobs
+                ),
+                *(self._put_child(placement, child) for child in placement.image.children(manifest)),
+            ]
+        )
+
+    async def _put_child(self, placement: Placement, child: Manifest) -> None:
+        key = (placement.repository.name, child.digest)
+
+        async def put() -> None:
+            await self._put_below(placement, child)
+            await _write(placement, child, None)
+            self._presence.add(*key)
+
+        if not self._presence.has(*key):
+            await self._once.run(key, put)
+
+
+async def _write(placement: Placement, manifest: Manifest, tag: str | None) -> None:
+    """Puts the manifest and makes sure that it is what is found there."""
+    repository = placement.repository
+    stored = await repository.write_manifest(manifest, tag)
+    placement.totals.bytes.written += len(manifest.body)
+    if stored is None and tag is not None:
+        stored = (await repository.resolve(tag)).digest
+    if stored is not None and stored != manifest.digest:
+        what = f"{tag or manifest.digest} is {stored} after {manifest.digest} was put"
+        raise Corrupt(repository.site, "verify manifest", what, repository=repository.name)
+
+
+async def _all(work: Sequence[Awaitable[object]]) -> None:
+    """Waits for all of it, then raises the first failure: what is under way when one fails is of use to others."""
+    failures: list[SiteError] = []
+
+    async def attempt(one: Awaitable[object]) -> None:
+        try:
+            await one
+        except SiteError as error:
+            failures.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for one in work:
+            tasks.create_task(attempt(one))
+    if failures:
+        raise failures[0]

@@ -1,0 +1,83 @@
+"""When images were created, by their own config: one read an image, ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from replicator.engine.supply import Supply
+from replicator.errors import SiteError
+from replicator.model.digest import Digest
+from replicator.model.manifest import Kind
+from replicator.ports import Created, Repository, State
+
+MAX_CONFIG_BYTES: Final = 8 * 1024 * 1024
+READS_AT_ONCE: Final = 16
+
+
+class _Config(msgspec.Struct):
+    created: str | None = None
+
+
+async def creation_times(
+    state: State, supply: Supply, repository: Repository, digests: Iterable[Digest], mirrors: tuple[str, ...]
+) -> dict[Digest, float]:
+    """Creation times (epoch seconds) of images by root digest, an index's being that of its first image.
+
+    What the state knows is not read again. An image that cannot be read or does not say is left out.
+    """
+    wanted = set(digests)
+    times = dict(await state.created(wanted))
+    todo = iter(wanted - times.keys())
+
+    async def work() -> None:
+        for digest in todo:
+            try:
+                at = await _created(supply, repository, digest, mirrors)
+            except SiteError as error:
+                supply.warn(f"creation time unknown: {error}")
+                continue
+            if at is not None:
+                times[digest] = at
+                state.record(Created(digest, at))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(READS_AT_ONCE):
+            tasks.create_task(work())
+    return times
+
+
+async def _created(
+    supply: Supply, repository: Repository, digest: Digest, mirrors: tuple[str, ...]
+) -> float | None:
+    manifest = await supply.manifest(repository.name, digest, mirrors, _ignore)
+    if manifest.kind is Kind.INDEX and manifest.children:
+        manifest = await supply.manifest(repository.name, manifest.children[0].digest, mirrors, _ignore)
+    config = manifest.config
+    if config is None or (config.size or 0) > MAX_CONFIG_BYTES:
+        return None
+    body = bytearray()
+    async with supply.direct(repository.name, config, mirrors, _ignore).open() as chunks:
+        async for chunk in chunks:
+            body += chunk
+    return parse_created(bytes(body))
+
+
+def parse_created(config: bytes) -> float | None:
+    """The `created` of an image config in epoch seconds, None where it has none that can be read."""
+    try:
+        text = msgspec.json.decode(config, type=_Config).created
+        if not text:
+            return None
+        moment = datetime.fromisoformat(text)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _ignore(_: int) -> None:
+    """Reads for a decision are counted by events, not for one destination."""

@@ -1,0 +1,193 @@
+"""From a batch of wishes to actions at one destination: compare, ask where a comparison needs it, claim."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.engine.catalog import Catalog
+from replicator.engine.context import Context
+from replicator.engine.look import Batch
+from replicator.engine.plan import Action, Change, Wish, compare, compare_seen, recheck_at
+from replicator.engine.supply import Supply
+from replicator.errors import NotFound, Rejected, SiteError
+from replicator.model.digest import Digest
+from replicator.policy.rule import Rule
+from replicator.ports import Belief, Placed
+
+ASKS_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Who is told what becomes of a wish. None of them may wait.
+
+    `copy`: it is to be copied. `same`: it is in step. `postponed`: it failed before and is not due, with the
+    reason. `failed`: why nothing can be done.
+    """
+
+    copy: Callable[[Action], None]
+    same: Callable[[Wish], None]
+    postponed: Callable[[Action, str], None]
+    failed: Callable[[Action, SiteError], None]
+
+
+class Decisions:
+    """Decides, for one rule at one destination.
+
+    Args:
+        rule: the rule.
+        destination: the destination's name.
+        context: the run.
+        supply: resolves what the source was not asked for because it was believed to be settled.
+        since: dates changes that are first seen now (epoch seconds).
+        verdicts: where decisions go.
+    """
+
+    def __init__(
+        self, rule: Rule, destination: str, context: Context, supply: Supply, since: float, verdicts: Verdicts
+    ) -> None:
+        self._rule = rule
+        self._destination = destination
+        self._context = context
+        self._supply = supply
+        self._since = since
+        self._verdicts = verdicts
+        self._breaker = context.breaker(destination)
+
+    async def decide(self, batch: Batch, catalog: Catalog) -> None:
+        """Decides on every wish of the batch; a failure of one leaves the others alone."""
+        unknown: list[tuple[Wish, Digest]] = []
+        for wish in batch.wishes:
+            if wish.digest is None:
+                if catalog.lists(wish.target or ""):
+                    self._verdicts.same(wish)
+                else:
+                    await self._settle(batch, catalog, wish)
+            elif self._compare(batch, catalog, wish, wish.digest) is Change.UNKNOWN:
+                unknown.append((wish, wish.digest))
+        await self._ask(batch, catalog, unknown)
+
+    def _compare(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> Change:
+        key = wish.target or digest
+        belief = catalog.beliefs.get(key)
+        due = belief is not None and (
+            self._context.recheck or catalog.tags is None or self._context.clock.now() >= belief.recheck_at
+        )
+        # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
+        listed = catalog.lists(wish.target) if wish.target else True
+        change = compare(digest, listed=listed, belief=belief, due=due)
+        if change is Change.SAME:
+            self._same(batch, catalog, wish, digest, asked=False)
+        elif change is not Change.UNKNOWN:
+            self._changed(batch, catalog, wish, digest, change)
+        return change
+
+    async def _settle(self, batch: Batch, catalog: Catalog, wish: Wish) -> None:
+        """An immutable tag that was believed to be there and is not: what is it at the source?"""
+        try:
+            digest = (await self._supply.repository(batch.repository).resolve(wish.tag or "")).digest
+        except SiteError as error:
+            self._verdicts.failed(self._action(batch, catalog, wish, Digest(""), Change.ADDED), error)
+            return
+        self._changed(batch, catalog, wish, digest, Change.ADDED)
+
+    async def _ask(self, batch: Batch, catalog: Catalog, unknown: Sequence[tuple[Wish, Digest]]) -> None:
+        waiting = iter(unknown)
+
+        async def work() -> None:
+            for wish, digest in waiting:
+                await self._ask_one(batch, catalog, wish, digest)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(ASKS_AT_ONCE, len(unknown))):
+                tasks.create_task(work())
+
+    async def _ask_one(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> None:
+        seen: Digest | None = None
+        try:
+            self._breaker.check("resolve tag", catalog.repository.name)
+            seen = (await catalog.repository.resolve(wish.target or digest)).digest
+            self._breaker.succeeded()
+        except NotFound:
+            pass
+        except SiteError as error:
+            self._breaker.failed(error)
+            self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.UNKNOWN), error)
+            return
+        change = compare_seen(digest, seen, catalog.beliefs.get(wish.target or digest))
+        if change is Change.SAME:
+            self._same(batch, catalog, wish, digest, asked=True)
+        else:
+            self._changed(batch, catalog, wish, digest, change)
+
+    def _same(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, *, asked: bool) -> None:
+        key = wish.target or digest
+        self._claim(batch, catalog, wish, digest)
+        if asked or key in catalog.pending:
+            known = catalog.beliefs.get(key)
+            self.record(
+                catalog.repository.name, key, digest, known=known is not None and known.digest == digest
+            )
+        self._verdicts.same(wish)
+
+    def record(self, repository: str, key: str, digest: Digest, *, known: bool) -> None:
+        """Remembers that a target is in step, as seen now."""
+        if self._context.dry:
+            return
+        at = recheck_at(
+            self._context.clock.now(),
+            self._rule.recheck,
+            key=f"{self._destination}/{repository}:{key}",
+            known=known,
+        )
+        belief = Belief(key, digest, self._rule.name, at)
+        self._context.state.record(Placed(self._rule.name, self._destination, belief, repository))
+
+    def _changed(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> None:
+        action = self._action(batch, catalog, wish, digest, change)
+        other = self._claim(batch, catalog, wish, digest) or self._owner(catalog, wish, digest)
+        if other:
+            mine = self._claimant(batch)
+            cause = f"{mine} wants {digest} there, but {other} has another digest for it"
+            where = f"claim tag {wish.target}"
+            error = Rejected(self._destination, where, cause, repository=catalog.repository.name)
+            self._verdicts.failed(action, error)
+            return
+        pending = catalog.pending.get(wish.target or digest)
+        if self._context.unattended and pending and pending.not_before > self._context.clock.now():
+            self._verdicts.postponed(action, f"failed before ({pending.error}); not tried again yet")
+            return
+        self._verdicts.copy(action)
+
+    def _claimant(self, batch: Batch) -> str:
+        return f"rule {self._rule.name} (from {self._rule.source}: {batch.repository})"
+
+    def _claim(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
+        if wish.target is None:
+            return None
+        place = (self._destination, catalog.repository.name)
+        return self._context.claims.claim(
+            place, wish.target, f"{self._claimant(batch)} tag {wish.tag}", digest
+        )
+
+    def _owner(self, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
+        """Another rule, still there, that put something else under the tag."""
+        belief = catalog.beliefs.get(wish.target or digest)
+        if belief is None or belief.rule == self._rule.name or belief.digest == digest:
+            return None
+        return f"rule {belief.rule}" if belief.rule in self._context.rules else None
+
+    def _action(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> Action:
+        pending = catalog.pending.get(wish.target or digest)
+        return Action(
+            repository=batch.repository,
+            target=catalog.repository.name,
+            wish=wish,
+            digest=digest,
+            reason=change.value,
+            since=pending.since if pending else self._since,
+            attempts=pending.attempts if pending else 0,
+        )

@@ -1,0 +1,237 @@
+"""One rule at one destination, from the batches of a look to the row that closes the run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from replicator.engine.catalog import Catalog, read_catalog
+from replicator.engine.context import Context
+from replicator.engine.copy import Copying, Placement
+from replicator.engine.decide import Decisions, Verdicts
+from replicator.engine.dispatch import Dispatch
+from replicator.engine.image import Image, NotReplicated, read_image
+from replicator.engine.look import Batch
+from replicator.engine.plan import Action, Wish
+from replicator.engine.result import Totals
+from replicator.engine.supply import Supply
+from replicator.engine.tally import Tally
+from replicator.engine.transfer import Blob, Transfers
+from replicator.engine.window import Prepared
+from replicator.errors import ReplicatorError, SiteError, StateError
+from replicator.events import ImagePrepared, TagPlanned
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
+from replicator.policy.rule import Rule
+from replicator.policy.selection import exact_tags
+
+FEW_TAGS: Final = 3
+"""Up to so many exactly named tags the destination is asked for each, instead of for its whole listing."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class DestinationRun:
+    """Takes batches as the look finds them, decides, copies, records.
+
+    It has its own queue and pace: what is slow here delays no other destination.
+
+    Args:
+        rule: the rule.
+        destination: the site's name.
+        context: the run.
+        supply: the source's content.
+        since: dates changes first seen now (epoch seconds).
+        copying: writes images there, shared by all rules of the run.
+        transfers: moves blobs there, shared too.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        destination: str,
+        context: Context,
+        *,
+        supply: Supply,
+        since: float,
+        copying: Copying,
+        transfers: Transfers,
+    ) -> None:
+        self._rule = rule
+        self._site = context.sites[destination]
+        self._context = context
+        self._supply = supply
+        self._copying = copying
+        self._transfers = transfers
+        self._source_breaker = context.breaker(rule.source)
+        self._breaker = context.breaker(destination)
+        self.tally = Tally(rule, destination, context)
+        self._dispatch = Dispatch(self._prepare, self._plan if context.dry else self._copy, context.draining)
+        verdicts = Verdicts(self._queue, self._same, self.tally.postponed, self.tally.failed)
+        self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self._catalogs: dict[str, asyncio.Future[Catalog | None]] = {}
+        exact = exact_tags(rule.tags)
+        self._listing = exact is None or len(exact) + sum(len(table.pins) for table in rule.tags) > FEW_TAGS
+
+    def offer(self, batch: Batch | None) -> None:
+        """Takes a batch; None when the look has ended."""
+        self._batches.put_nowait(batch)
+
+    async def run(self) -> None:
+        """Returns when all that was offered is dealt with, or drained."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_batches())
+            await self._dispatch.run()
+
+    @property
+    def left(self) -> int:
+        """Actions that a drain left undone."""
+        return self._dispatch.left
+
+    async def _take_batches(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while (batch := await self._batches.get()) is not None:
+                tasks.create_task(self._decide(batch))
+        self._dispatch.close()
+
+    async def _decide(self, batch: Batch) -> None:
+        catalog = await self._catalog(batch.target)
+        if catalog is None or self._context.draining.is_set():
+            return
+        await self._decisions.decide(batch, catalog)
+        if batch.last and batch.present is not None:
+            self._keep(batch, catalog, batch.present)
+
+    async def _catalog(self, target: str) -> Catalog | None:
+        """The destination's catalog of a repository, read once; None where that failed, which is told once."""
+        known = self._catalogs.get(target)
+        if known is not None:
+            return await known
+        future = self._catalogs[target] = asyncio.get_running_loop().create_future()
+        catalog = None
+        try:
+            self._breaker.check("list tags", target)
+            repository = self._site.repository(target)
+            catalog = await read_catalog(
+                repository, self._context.state, self._rule.name, listing=self._listing
+            )
+            self._breaker.succeeded()
+        except SiteError as error:
+            self.tally.complete_look = False
+            self._breaker.failed(error)
+            self.tally.failure(error, target)
+        finally:
+            future.set_result(catalog)
+        return catalog
+
+    def _keep(self, batch: Batch, catalog: Catalog, present: frozenset[str]) -> None:
+        """Tells which tags this rule once put there and the source no longer has. Nothing is deleted."""
+        for tag, belief in catalog.beliefs.items():
+            if belief.rule == self._rule.name and tag not in present and catalog.lists(tag):
+                self.tally.kept(batch.repository, batch.target, tag, belief.digest)
+
+    def _same(self, _: Wish) -> None:
+        self.tally.unchanged()
+
+    def _queue(self, action: Action) -> None:
+        self.tally.pend(action)
+        self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
+        self._dispatch.add(action)
+
+    async def _prepare(self, action: Action) -> Image | None:
+        """The action's image. Also where it can be told early that the action cannot be done."""
+        totals = Totals()
+
+        async def read() -> Image:
+            self._source_breaker.check("read manifest", action.repository)
+            self._breaker.check("write manifest", action.target)
+            image = await self._read_image(action, totals)
+            self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
+            return image
+
+        return await self._guarded(action, totals, read)
+
+    async def _read_image(self, action: Action, totals: Totals) -> Image:
+        def count(size: int) -> None:
+            totals.bytes.read += size
+
+        def read(digest: Digest) -> Awaitable[Manifest]:
+            return self._supply.manifest(action.repository, digest, self._rule.mirrors, count)
+
+        image = await read_image(action.digest, read, self._rule.source, action.repository)
+        self.tally.result.totals.add(totals)
+        return image
+
+    async def _copy(self, prepared: Prepared) -> None:
+        action, totals = prepared.action, Totals()
+        began = self._context.clock.monotonic()
+
+        async def copy() -> None:
+            self._breaker.check("write manifest", action.target)
+            catalog = await self._catalog(action.target)
+            if catalog is None:
+                raise AssertionError(f"{action.target} was decided on without a catalog")
+            placement = Placement(
+                prepared.image,
+                catalog.repository,
+                action.wish.target,
+                self._wish(action, catalog, totals),
+                totals,
+            )
+            await self._copying.copy(placement)
+            self._breaker.succeeded()
+            key = action.wish.target or action.digest
+            self._decisions.record(action.target, key, action.digest, known=key in catalog.beliefs)
+            self.tally.copied(action, totals, self._context.clock.monotonic() - began)
+
+        await self._guarded(action, totals, copy)
+
+    async def _plan(self, prepared: Prepared) -> None:
+        """Only asks: what would move, what is there, what could be mounted."""
+        action, totals = prepared.action, Totals()
+
+        async def plan() -> None:
+            catalog = await self._catalog(action.target)
+            if catalog is None:
+                raise AssertionError(f"{action.target} was decided on without a catalog")
+            wish = self._wish(action, catalog, totals)
+            to_send = 0
+            for descriptor in prepared.image.blobs.values():
+                outcome = await self._transfers.locate(catalog.repository, wish(descriptor))
+                totals.blobs.count(outcome)
+                to_send += (descriptor.size or 0) if outcome == "copied" else 0
+            self.tally.planned(action, totals, to_send + prepared.image.manifest_bytes)
+
+        await self._guarded(action, totals, plan)
+
+    def _wish(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], Blob]:
+        def wish(descriptor: Descriptor) -> Blob:
+            return Blob(
+                descriptor, action.repository, self._rule.mirrors, self._supply, catalog.fresh, totals
+            )
+
+        return wish
+
+    async def _guarded(self, action: Action, totals: Totals, work: Callable[[], Awaitable[_T]]) -> _T | None:
+        """What `work` returns; its failure is the action's alone."""
+        try:
+            return await work()
+        except NotReplicated as error:
+            self.tally.held(action, error.cause)
+        except SiteError as error:
+            self._context.breaker(error.site).failed(error)
+            self.tally.failed(action, error, totals)
+        except StateError:
+            raise
+        except asyncio.CancelledError:
+            self.tally.interrupted(action, totals)
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one image must not end the others'
+            _log.exception("%s: %s: copy image: unexpected error", self._site.name, action.target)
+            self.tally.failed(action, ReplicatorError(f"unexpected {type(error).__name__}: {error}"), totals)
+        return None

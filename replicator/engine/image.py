@@ -1,0 +1,92 @@
+"""An image whole: its root manifest with every manifest below it, and the blobs they name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.errors import Corrupt, SiteError, Unsupported
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import Kind, Manifest
+
+MAX_DEPTH: Final = 4
+"""Indexes in indexes; nobody is known to nest deeper than two."""
+MAX_MANIFESTS: Final = 2_000
+
+
+class NotReplicated(SiteError):
+    """The image is of a kind that is left alone on purpose: it is held, not failed."""
+
+    reason = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`manifests` by digest, the root among them; `blobs` each once, over all manifests."""
+
+    root: Manifest
+    manifests: dict[Digest, Manifest]
+    blobs: dict[Digest, Descriptor]
+
+    @property
+    def blob_bytes(self) -> int:
+        """The size of all blobs; those of unknown size count nothing."""
+        return sum(blob.size or 0 for blob in self.blobs.values())
+
+    @property
+    def manifest_bytes(self) -> int:
+        """What the manifests take in memory."""
+        return sum(len(manifest.body) for manifest in self.manifests.values())
+
+    def children(self, manifest: Manifest) -> Iterator[Manifest]:
+        """The manifests right below one."""
+        return (self.manifests[child.digest] for child in manifest.children)
+
+
+async def read_image(
+    root: Digest, read: Callable[[Digest], Awaitable[Manifest]], site: str, repository: str
+) -> Image:
+    """Reads all manifests of an image, by digest.
+
+    Args:
+        root: the root's digest.
+        read: reads one manifest.
+        site: for errors.
+        repository: for errors.
+
+    Raises:
+        NotReplicated: a Docker schema 1 image.
+        Unsupported: a manifest of a media type whose content cannot be known.
+        Corrupt: nested too deep, or too many manifests, or a manifest that contains itself.
+        SiteError: as `read` raises it.
+    """
+    manifests: dict[Digest, Manifest] = {}
+
+    async def walk(digest: Digest, path: tuple[Digest, ...]) -> None:
+        if digest in path:
+            raise Corrupt(site, "read manifest", f"{digest} contains itself", repository=repository)
+        if len(path) > MAX_DEPTH or len(manifests) >= MAX_MANIFESTS:
+            limit = f"more than {MAX_DEPTH} levels or {MAX_MANIFESTS} manifests"
+            raise Corrupt(site, "read manifest", f"{root} has {limit}", repository=repository)
+        if digest in manifests:
+            return
+        manifest = await read(digest)
+        _check_kind(manifest, site, repository)
+        for child in manifest.children:
+            await walk(child.digest, (*path, digest))
+        manifests[digest] = manifest
+
+    await walk(root, ())
+    blobs = {blob.digest: blob for manifest in manifests.values() for blob in manifest.blobs}
+    return Image(manifests[root], manifests, blobs)
+
+
+def _check_kind(manifest: Manifest, site: str, repository: str) -> None:
+    if manifest.kind is Kind.SCHEMA1:
+        what = "Docker schema 1 images are not replicated: today's registries refuse them"
+        raise NotReplicated(site, "read manifest", what, repository=repository)
+    if manifest.kind is Kind.UNKNOWN:
+        what = f"{manifest.digest} is of the unknown media type {manifest.media_type}: its content cannot be known"
+        raise Unsupported(site, "read manifest", what, repository=repository)

@@ -1,0 +1,295 @@
+"""One look at a rule's source: repositories, tags, and what the selected ones name now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.engine.context import Context
+from replicator.engine.created import creation_times
+from replicator.engine.plan import Wish
+from replicator.engine.result import FilterCount
+from replicator.engine.supply import Supply
+from replicator.errors import NotFound, Rejected, SiteError
+from replicator.model.digest import Digest
+from replicator.policy.mapping import target_repository, target_tag
+from replicator.policy.rule import Rule
+from replicator.policy.selection import (
+    Selected,
+    certain_repositories,
+    exact_repositories,
+    exact_tags,
+    is_immutable,
+    needs_created,
+    select,
+    select_repository,
+)
+from replicator.ports import Repository
+
+REPOSITORIES_AT_ONCE: Final = 8
+RESOLVES_AT_ONCE: Final = 64
+"""Per repository; the site's own limits narrow it."""
+BATCH_TAGS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some of the tags wanted of one source repository.
+
+    The last batch of a repository also tells `present`: every tag that the listing had (None where there was no
+    complete listing), so that what is gone can be told from what was not asked for.
+    """
+
+    repository: str
+    target: str
+    wishes: Sequence[Wish]
+    last: bool = False
+    present: frozenset[str] | None = None
+
+
+class _Batcher:
+    """Collects wishes of one repository into batches."""
+
+    def __init__(self, repository: str, target: str, on_batch: Callable[[Batch], None]) -> None:
+        self._repository = repository
+        self.target = target
+        self._on_batch = on_batch
+        self._wishes: list[Wish] = []
+
+    def add(self, wish: Wish) -> None:
+        self._wishes.append(wish)
+        if len(self._wishes) >= BATCH_TAGS:
+            self._on_batch(Batch(self._repository, self.target, self._wishes))
+            self._wishes = []
+
+    def close(self, present: frozenset[str] | None) -> None:
+        self._on_batch(Batch(self._repository, self.target, self._wishes, last=True, present=present))
+
+
+class Look:
+    """Looks at a rule's source and tells what it finds, piece by piece.
+
+    Args:
+        rule: whose source.
+        context: the run.
+        supply: reads manifests and configs where creation times are asked for.
+        on_batch: told each batch; must not wait.
+        on_failure: told each failure (the rest goes on).
+        on_warning: told what a person should know.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        context: Context,
+        supply: Supply,
+        *,
+        on_batch: Callable[[Batch], None],
+        on_failure: Callable[[SiteError], None],
+        on_warning: Callable[[str], None],
+    ) -> None:
+        self._rule = rule
+        self._context = context
+        self._supply = supply
+        self._on_batch = on_batch
+        self._on_failure = on_failure
+        self._on_warning = on_warning
+        self._breaker = context.breaker(rule.source)
+        self._named = frozenset(certain_repositories(rule.repositories))
+        self._repositories = 0
+        self._selected = 0
+        self.complete = True
+        self.filters: list[FilterCount] = []
+
+    async def run(self) -> None:
+        """Looks at everything. `complete` tells afterwards whether nothing broke."""
+        turn = asyncio.Lock()
+        async with aclosing(self._names()) as names:
+
+            async def work() -> None:
+                while True:
+                    async with turn:
+                        name = await anext(names, None)
+                    if name is None:
+                        return
+                    await self._guarded(name)
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(REPOSITORIES_AT_ONCE):
+                    tasks.create_task(work())
+        if self.complete:
+            self._warn_of_nothing()
+
+    def _warn_of_nothing(self) -> None:
+        if not self._repositories:
+            self._on_warning(f"rule {self._rule.name}: no repository of {self._rule.source} matches")
+        elif not self._selected:
+            self._on_warning(f"rule {self._rule.name}: no tag matches in {self._repositories} repositories")
+
+    def _failed(self, error: SiteError) -> None:
+        self.complete = False
+        self._breaker.failed(error)
+        self._on_failure(error)
+
+    async def _names(self) -> AsyncGenerator[str, None]:
+        exact = exact_repositories(self._rule.repositories)
+        if exact is not None:
+            for name in exact:
+                yield name
+            return
+        seen = set(self._named)
+        for name in self._named:
+            yield name
+        try:
+            async for page in self._context.sites[self._rule.source].repositories():
+                for name in page:
+                    if name not in seen and select_repository(self._rule.repositories, name):
+                        seen.add(name)
+                        yield name
+        except SiteError as error:
+            self._failed(error)
+
+    async def _guarded(self, name: str) -> None:
+        try:
+            target = self._target(name)
+            self._breaker.check("list tags", name)
+            await self._look_at(name, target)
+            self._breaker.succeeded()
+        except SiteError as error:
+            self._failed(error)
+
+    def _target(self, name: str) -> str:
+        try:
+            return target_repository(self._rule, name)
+        except ValueError as error:
+            raise Rejected(self._rule.source, "rename repository", str(error), repository=name) from error
+
+    async def _look_at(self, name: str, target: str) -> None:
+        repository = self._supply.repository(name)
+        exact = exact_tags(self._rule.tags)
+        tags = exact if exact is not None else await self._list(repository)
+        known: dict[str, Digest] = {}
+        await self._resolve(repository, needs_created(self._rule.tags, tags), known.__setitem__)
+        created = await self._creation_times(repository, known) if known else None
+        selected = select(self._rule.tags, tags, created, self._context.clock.now())
+        self._tell_selection(name, selected)
+        batcher = _Batcher(name, target, self._on_batch)
+        await self._wish(repository, selected, known, batcher, strict=exact is not None)
+        batcher.close(frozenset(tags) if exact is None else None)
+
+    async def _list(self, repository: Repository) -> Sequence[str]:
+        try:
+            return [tag async for page in repository.tags() for tag in page]
+        except NotFound:
+            if repository.name in self._named:
+                raise
+            return ()  # distribution lists repositories whose last tag is gone, and then answers 404
+
+    def _tell_selection(self, name: str, selected: Selected) -> None:
+        self._repositories += 1
+        count = len(selected.tags) + len(selected.pins)
+        self._selected += count
+        self.filters += [FilterCount(name, what, removed, left) for what, removed, left in selected.filters]
+        rule = self._rule.name
+        if not count and name in self._named:
+            self._on_warning(f"rule {rule}: no tag of {name} matches")
+        if selected.left_out_non_versions:
+            self._on_warning(
+                f"rule {rule}: {name}: {selected.left_out_non_versions} tags that are no versions left out"
+            )
+        if selected.undated:
+            self._on_warning(f"rule {rule}: {name}: {len(selected.undated)} tags of unknown age left out")
+        for problem in selected.short:
+            self._failed(Rejected(self._rule.source, "select tags", problem, repository=name))
+
+    async def _creation_times(self, repository: Repository, known: dict[str, Digest]) -> dict[str, float]:
+        times = await creation_times(
+            self._context.state, self._supply, repository, set(known.values()), self._rule.mirrors
+        )
+        return {tag: times[digest] for tag, digest in known.items() if digest in times}
+
+    async def _wish(
+        self,
+        repository: Repository,
+        selected: Selected,
+        known: Mapping[str, Digest],
+        batcher: _Batcher,
+        *,
+        strict: bool,
+    ) -> None:
+        for pin in selected.pins:
+            named = self._target_tag(repository.name, pin.tag) if pin.tag else None
+            if named is not None or pin.tag is None:
+                batcher.add(Wish(pin.tag, named, pin.digest))
+        targets = {tag: named for tag in selected.tags if (named := self._target_tag(repository.name, tag))}
+        settled = await self._settled(batcher.target, targets)
+        ask = []
+        for tag, named in targets.items():
+            if tag in settled:
+                batcher.add(Wish(tag, named, None))
+            elif tag in known:
+                batcher.add(Wish(tag, named, known[tag]))
+            else:
+                ask.append(tag)
+
+        def resolved(tag: str, digest: Digest) -> None:
+            batcher.add(Wish(tag, targets[tag], digest))
+
+        await self._resolve(repository, ask, resolved, strict=strict)
+
+    def _target_tag(self, repository: str, tag: str) -> str | None:
+        try:
+            return target_tag(self._rule, tag)
+        except ValueError as error:
+            self._failed(Rejected(self._rule.source, "rename tag", str(error), repository=repository))
+            return None
+
+    async def _settled(self, target: str, targets: dict[str, str]) -> set[str]:
+        """Immutable tags that every destination is believed to have: the source is not asked for them again."""
+        immutable = {tag for tag in targets if is_immutable(self._rule.tags, tag)}
+        for destination in self._rule.destinations:
+            if not immutable:
+                break
+            beliefs = await self._context.state.beliefs(destination, target)
+            immutable = {tag for tag in immutable if targets[tag] in beliefs}
+        return immutable
+
+    async def _resolve(
+        self,
+        repository: Repository,
+        tags: Collection[str],
+        on_answer: Callable[[str, Digest], None],
+        *,
+        strict: bool = False,
+    ) -> None:
+        """Tells what the tags name now, as the answers come. `strict`: a tag that is not there is a failure."""
+        waiting = iter(tags)
+
+        async def ask() -> None:
+            for tag in waiting:
+                digest = await self._resolve_one(repository, tag, strict=strict)
+                if digest is not None:
+                    on_answer(tag, digest)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(RESOLVES_AT_ONCE, len(tags))):
+                tasks.create_task(ask())
+
+    async def _resolve_one(self, repository: Repository, tag: str, *, strict: bool) -> Digest | None:
+        try:
+            self._breaker.check("resolve tag", repository.name)
+            digest = (await repository.resolve(tag)).digest
+        except NotFound as error:
+            # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
+            if strict:
+                self._failed(error)
+            else:
+                self._on_warning(f"{repository.site}: {repository.name}: tag {tag} is listed but not there")
+            return None
+        except SiteError as error:
+            self._failed(error)
+            return None
+        return digest

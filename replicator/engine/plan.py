@@ -1,0 +1,89 @@
+"""From what is there to what is to be done. Pure: no await, no clock."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+from zlib import crc32
+
+from replicator.model.digest import Digest
+from replicator.ports import Belief
+
+
+class Change(enum.Enum):
+    """A fact about one tag at one destination, seen from the source."""
+
+    ADDED = "not there yet"
+    MOVED = "the source has moved it"
+    DIVERGED = "the destination has something else"
+    SAME = "the same on both sides"
+    UNKNOWN = "the destination must be asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One tag of a source repository as resolved: `tag` and `digest` at the source, `target` at the destination.
+
+    `tag` and `target` are None for a digest that is pinned without a tag. `digest` is None for an immutable tag
+    that every destination is believed to have, which is not asked for again.
+    """
+
+    tag: str | None
+    target: str | None
+    digest: Digest | None
+
+
+@dataclass(slots=True)
+class Action:
+    """Intent for one tag at one destination."""
+
+    repository: str
+    target: str
+    wish: Wish
+    digest: Digest
+    reason: str
+    since: float
+    attempts: int = 0
+    action: Literal["copy"] = "copy"
+
+
+def compare(digest: Digest, *, listed: bool, belief: Belief | None, due: bool) -> Change:
+    """What the change is, as far as a listing and a belief can tell.
+
+    Args:
+        digest: at the source.
+        listed: the destination's own listing has the tag.
+        belief: what we last put or saw there.
+        due: the belief is to be checked against the destination now.
+    """
+    if not listed:
+        return Change.ADDED
+    if belief is None or due:
+        return Change.UNKNOWN
+    return Change.SAME if belief.digest == digest else Change.MOVED
+
+
+def compare_seen(digest: Digest, seen: Digest | None, belief: Belief | None) -> Change:
+    """What the change is, the destination having been asked (`seen` None: it has no such tag)."""
+    if seen is None:
+        return Change.ADDED
+    if seen == digest:
+        return Change.SAME
+    return Change.MOVED if belief is not None and belief.digest == seen else Change.DIVERGED
+
+
+def recheck_at(now: float, recheck: float, *, key: str, known: bool) -> float:
+    """When a belief is to be checked against the destination, epoch seconds.
+
+    One that is new is dated somewhere within the first period, by its name, so that a cold copy of 50,000 tags
+    does not come due all at once; from then on it keeps its place.
+    """
+    if known:
+        return now + recheck
+    return now + recheck * ((crc32(key.encode()) & 0xFFFF) + 1) / 0x10000
+
+
+def retry_at(now: float, attempts: int) -> float:
+    """When a tag that failed `attempts` times may be tried again by an unattended run: 30 s, doubled to 1 h."""
+    return now + min(3600.0, 30.0 * 2.0 ** min(max(attempts - 1, 0), 12))

@@ -1,0 +1,313 @@
+"""The engine: rules in, what became of them out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from replicator.engine.context import Context
+from replicator.engine.copy import Copying
+from replicator.engine.destination import DestinationRun
+from replicator.engine.look import Batch, Look
+from replicator.engine.presence import Presence
+from replicator.engine.result import RuleResult
+from replicator.engine.spool import Spool
+from replicator.engine.supply import Supply
+from replicator.engine.tally import Tally
+from replicator.engine.transfer import Transfers
+from replicator.errors import ReplicatorError
+from replicator.events import Events, Observed, RunEnded, RunStarted, Warned
+from replicator.policy.rule import Rule
+from replicator.ports import Clock, Site, State
+
+DRAIN_SECONDS: Final = 25.0
+"""What is under way when a drain begins gets so long; systemd's stop timeout leaves room for the rest."""
+
+
+class Engine:
+    """Runs rules over sites.
+
+    Args:
+        sites: every site that the rules name.
+        state: the memory.
+        events: told everything.
+        clock: the time.
+        spool: for sources that feed several destinations; None streams.
+        rules: the names of all rules there are, also those not run: their targets are theirs.
+    """
+
+    def __init__(
+        self,
+        *,
+        sites: Mapping[str, Site],
+        state: State,
+        events: Events,
+        clock: Clock,
+        spool: Spool | None,
+        rules: Sequence[str] = (),
+    ) -> None:
+        self._sites = sites
+        self._state = state
+        self._events = events
+        self._clock = clock
+        self._spool = spool
+        self._rules = frozenset(rules)
+        self._draining = asyncio.Event()
+
+    async def sync(
+        self,
+        rules: Sequence[Rule],
+        *,
+        destinations: frozenset[str] | None = None,
+        recheck: bool = False,
+        unattended: bool = False,
+    ) -> list[RuleResult]:
+        """Brings destinations in step.
+
+        Args:
+            rules: which, side by side.
+            destinations: only these; None means all.
+            recheck: asks each destination tag by tag, whatever is believed.
+            unattended: leaves tags that failed before alone until their time has come.
+
+        Raises:
+            StateError: the memory cannot be kept; what was copied is copied.
+        """
+        return await self._run(rules, destinations, dry=False, recheck=recheck, unattended=unattended)
+
+    async def plan(
+        self, rules: Sequence[Rule], *, destinations: frozenset[str] | None = None
+    ) -> list[RuleResult]:
+        """What `sync` would do, asking only. Writes nothing, neither at a site nor to the state."""
+        return await self._run(rules, destinations, dry=True, recheck=False, unattended=False)
+
+    def drain(self) -> None:
+        """Begins nothing new. What is under way gets `DRAIN_SECONDS`; then `sync` returns, "interrupted"."""
+        self._draining.set()
+
+    async def _run(
+        self,
+        rules: Sequence[Rule],
+        destinations: frozenset[str] | None,
+        *,
+        dry: bool,
+        recheck: bool,
+        unattended: bool,
+    ) -> list[RuleResult]:
+        context = Context(
+            self._sites,
+            self._state,
+            self._events,
+            self._clock,
+            rules=self._rules | {rule.name for rule in rules},
+            dry=dry,
+            recheck=recheck,
+            unattended=unattended,
+            draining=self._draining,
+        )
+        chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
+        async with AsyncExitStack() as stack:
+            shared = _Shared(context, self._spool, chosen, stack)
+            runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for run in runs:
+                        tasks.create_task(run.run())
+            except BaseExceptionGroup as group:
+                raise _first(group) from group
+            return [await run.close() for run in runs]
+
+
+def _chosen(rule: Rule, destinations: frozenset[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in rule.destinations if destinations is None or name in destinations)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that is ours, else the first; a task group has nothing more to say than its tasks."""
+    matching = group.subgroup(ReplicatorError) or group
+    error: BaseException = matching
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Shared:
+    """What rules of one run share: the content of each source, and what is known of each destination."""
+
+    def __init__(
+        self,
+        context: Context,
+        spool: Spool | None,
+        chosen: Sequence[tuple[Rule, tuple[str, ...]]],
+        stack: AsyncExitStack,
+    ) -> None:
+        self._context = context
+        self._spool = spool
+        self._stack = stack
+        self._fed: defaultdict[str, set[str]] = defaultdict(set)
+        for rule, names in chosen:
+            self._fed[rule.source].update(names)
+        self._supplies: dict[str, Supply] = {}
+        self._writers: dict[tuple[str, str], tuple[Transfers, Copying]] = {}
+        self._presences: defaultdict[str, Presence] = defaultdict(lambda: Presence(context.clock))
+        self.warnings: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
+
+    def supply(self, source: str) -> Supply:
+        """The content of a source."""
+        if source not in self._supplies:
+            context = self._context
+
+            def warn(text: str) -> None:
+                context.events.emit(Warned(source, text))
+                for tell in self.warnings[source]:
+                    tell(text)
+
+            share = len(self._fed[source]) > 1 and not context.dry
+            supply = Supply(
+                context.sites, source, spool=self._spool, share=share, events=context.events, warn=warn
+            )
+            self._supplies[source] = supply
+            self._stack.push_async_callback(supply.aclose)
+        return self._supplies[source]
+
+    def writers(self, source: str, destination: str) -> tuple[Transfers, Copying]:
+        """What writes from a source to a destination."""
+        key = (source, destination)
+        if key not in self._writers:
+            context, presence = self._context, self._presences[destination]
+            transfers = Transfers(
+                context.sites[destination],
+                source=source,
+                presence=presence,
+                state=context.state,
+                events=context.events,
+            )
+            copying = Copying(transfers, presence)
+            self._stack.push_async_callback(transfers.aclose)
+            self._stack.push_async_callback(copying.aclose)
+            self._writers[key] = (transfers, copying)
+        return self._writers[key]
+
+
+class RuleRun:
+    """One execution of one rule."""
+
+    def __init__(self, rule: Rule, context: Context, supply: Supply) -> None:
+        self._rule = rule
+        self._context = context
+        self._began = context.clock.monotonic()
+        self._destinations: list[DestinationRun] = []
+        self._interrupted = False
+        self._look = Look(
+            rule,
+            context,
+            supply,
+            on_batch=self._offer,
+            on_failure=self._fail,
+            on_warning=self._warn,
+        )
+
+    @classmethod
+    async def begin(cls, rule: Rule, names: Sequence[str], context: Context, shared: _Shared) -> RuleRun:
+        """The run, ready to go."""
+        supply = shared.supply(rule.source)
+        run = cls(rule, context, supply)
+        if not context.dry:
+            for name in names:
+                context.state.begin(rule.name, name)
+        standings = {
+            standing.destination: standing for standing in await context.state.standings([rule.name])
+        }
+        now = context.clock.now()
+        for name in names:
+            standing = standings.get(name)
+            since = (standing.last_look or standing.first_seen) if standing else now
+            transfers, copying = shared.writers(rule.source, name)
+            destination = DestinationRun(
+                rule, name, context, supply=supply, since=since, copying=copying, transfers=transfers
+            )
+            run._destinations.append(destination)
+            shared.warnings[rule.source].append(destination.tally.warn)
+        return run
+
+    @property
+    def _tallies(self) -> list[Tally]:
+        return [destination.tally for destination in self._destinations]
+
+    async def run(self) -> None:
+        """Looks, and feeds the destinations while looking."""
+        names = tuple(tally.result.destination for tally in self._tallies)
+        self._context.events.emit(RunStarted(self._rule.name, self._rule.source, names))
+        async with asyncio.TaskGroup() as tasks:
+            look = tasks.create_task(self._look_and_tell())
+            work = [tasks.create_task(destination.run()) for destination in self._destinations]
+            drain = tasks.create_task(self._drain([look, *work], look))
+            await asyncio.wait([look, *work])
+            drain.cancel()
+
+    async def _look_and_tell(self) -> None:
+        began = self._context.clock.now()
+        try:
+            await self._look.run()
+            if self._look.complete:
+                self._context.events.emit(Observed(self._rule.name, began))
+        except asyncio.CancelledError:
+            self._interrupted = True
+            if not self._context.draining.is_set():
+                raise
+        finally:
+            self._offer(None)
+
+    async def _drain(self, work: Sequence[asyncio.Task[None]], look: asyncio.Task[None]) -> None:
+        """Waits for a drain; then ends the look at once and the rest when its time is over."""
+        await self._context.draining.wait()
+        self._interrupted = self._interrupted or any(not task.done() for task in work)
+        look.cancel()
+        await asyncio.wait(work, timeout=DRAIN_SECONDS)
+        for task in work:
+            task.cancel()
+
+    def _offer(self, batch: Batch | None) -> None:
+        for destination in self._destinations:
+            destination.offer(batch)
+
+    def _fail(self, error: ReplicatorError) -> None:
+        for tally in self._tallies:
+            tally.complete_look = False
+            tally.failure(error)
+
+    def _warn(self, text: str) -> None:
+        self._context.events.emit(Warned(self._rule.source, text))
+        for tally in self._tallies:
+            tally.warn(text)
+
+    async def close(self) -> RuleResult:
+        """Closes the run's rows, last of all, and gives the result."""
+        seconds = self._context.clock.monotonic() - self._began
+        for destination in self._destinations:
+            tally = destination.tally
+            row = tally.close(interrupted=self._interrupted and self._context.draining.is_set())
+            if not self._context.dry:
+                standing = await self._context.state.close_run(row)
+                tags = tally.result.totals.tags
+                self._context.events.emit(
+                    RunEnded(
+                        self._rule.name,
+                        row.destination,
+                        row.outcome,
+                        seconds,
+                        in_step=row.in_step,
+                        pending=standing.pending,
+                        held=tags.held,
+                        failed=tags.failed,
+                    )
+                )
+        return RuleResult(
+            self._rule.name,
+            self._rule.source,
+            [tally.result for tally in self._tallies],
+            filters=self._look.filters if self._context.dry else None,
+        )

@@ -1,0 +1,247 @@
+"""One blob to one destination: present, else mounted, else sent; each once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from replicator.engine.presence import Presence
+from replicator.engine.result import Totals
+from replicator.engine.spool import SpoolFull
+from replicator.engine.supply import Supply
+from replicator.errors import Advice, Corrupt, SiteError
+from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
+from replicator.flow.once import Once
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.ports import BlobSource, Repository, Seen, Site, State
+
+Outcome = Literal["copied", "mounted", "present"]
+
+SMALL_BLOB_BYTES: Final = 64 * 1024
+"""Up to here sending costs no more than asking, where a repository is new and most likely empty."""
+MOUNT_REFUSALS: Final = 3
+"""After so many refused mounts in a row this run no longer asks the destination for one."""
+READINGS: Final = 4
+"""So often a transfer begins anew because its source gave wrong bytes or the spool failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob wanted at a destination.
+
+    `source` is the repository it comes from, with the `mirrors` to ask before; `fresh` says that the target
+    repository did not exist when it was listed and nothing of ours is remembered there; `totals` counts what is
+    moved for it.
+    """
+
+    descriptor: Descriptor
+    source: str
+    mirrors: tuple[str, ...]
+    supply: Supply
+    fresh: bool
+    totals: Totals
+
+    def on_read(self, count: int) -> None:
+        """Counts bytes that came in."""
+        self.totals.bytes.read += count
+
+
+class _Leader:
+    """The first transfer of a blob to a destination; `error` is set where it failed."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.ended = asyncio.Event()
+        self.error: SiteError | None = None
+
+
+class Transfers:
+    """All transfers of one run to one destination site.
+
+    Whoever wants the same blob in the same repository shares one transfer, failures included. Whoever wants it
+    in another repository of the site waits for the first one, then mounts it, or has it from there.
+    """
+
+    def __init__(self, site: Site, *, source: str, presence: Presence, state: State, events: Events) -> None:
+        self._site = site
+        self._source = source
+        self._presence = presence
+        self._state = state
+        self._events = events
+        self._once: Once[tuple[str, Digest], Outcome] = Once()
+        self._leaders: dict[Digest, _Leader] = {}
+        self._remembered: dict[Digest, tuple[str, ...]] = {}
+        self._refusals = 0
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        await self._once.aclose()
+
+    async def ensure(self, repository: Repository, blob: Blob) -> Outcome:
+        """Returns when the repository has the blob.
+
+        Raises:
+            SiteError: of the source or the destination, whoever failed; nothing is visible then.
+        """
+        digest = blob.descriptor.digest
+        if self._presence.has(repository.name, digest):
+            return self._done(repository, blob, "present")
+        return await self._once.run((repository.name, digest), lambda: self._place(repository, blob))
+
+    async def locate(self, repository: Repository, blob: Blob) -> Outcome:
+        """What `ensure` would do, asking only; remembers the answer as if it had been done."""
+        digest = blob.descriptor.digest
+        if self._presence.has(repository.name, digest) or await repository.has_blob(digest):
+            outcome: Outcome = "present"
+        else:
+            other = self._elsewhere(repository.name, digest) or await self._recall(repository.name, digest)
+            outcome = "mounted" if other and self._may_mount else "copied"
+        self._presence.add(repository.name, digest)
+        return outcome
+
+    def forget(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Takes back what the destination showed to be wrong; the next `ensure` asks it."""
+        self._presence.forget(repository, digests)
+
+    @property
+    def _may_mount(self) -> bool:
+        return self._site.capabilities.mount and self._refusals < MOUNT_REFUSALS
+
+    async def _place(self, repository: Repository, blob: Blob) -> Outcome:
+        digest = blob.descriptor.digest
+        while True:
+            other = self._elsewhere(repository.name, digest)
+            # A mount answers for itself whether the blob is there, so asking before would be one request too many.
+            if not (other and self._may_mount) and await self._is_there(repository, blob):
+                return self._done(repository, blob, "present")
+            other = other or await self._recall(repository.name, digest)
+            leader = self._leaders.get(digest)
+            if other or leader is None:
+                return await self._lead(repository, blob, other)
+            await leader.ended.wait()
+            if leader.error and leader.source == blob.source and leader.error.site != self._site.name:
+                raise leader.error  # the source's own failure: asking it again would tell the same
+
+    async def _lead(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
+        """Transfers the blob while those who want it in other repositories wait."""
+        digest = blob.descriptor.digest
+        leader = _Leader(blob.source)
+        if self._leaders.setdefault(digest, leader) is not leader:
+            return await self._transfer(repository, blob, other)
+        try:
+            return await self._transfer(repository, blob, other)
+        except SiteError as error:
+            leader.error = error
+            raise
+        finally:
+            del self._leaders[digest]
+            leader.ended.set()
+
+    async def _transfer(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
+        origin = other if self._may_mount else None
+        shared = blob.supply.is_spooled(blob.descriptor.digest)
+        try:
+            outcome: Outcome = await self._write(repository, blob, other, origin)
+        except SiteError:
+            self._tell(repository, blob, "failed")
+            raise
+        if origin is not None:
+            self._refusals = 0 if outcome == "mounted" else self._refusals + 1
+        if shared and outcome == "copied":
+            self._save(blob, "shared_read")
+        return self._done(repository, blob, outcome)
+
+    async def _write(
+        self, repository: Repository, blob: Blob, other: str | None, origin: str | None
+    ) -> Outcome:
+        beside = self._site.repository(other) if other else None
+        source = blob.supply.blob(blob.source, blob.descriptor, blob.mirrors, blob.on_read, beside=beside)
+        for reading in range(READINGS):
+            delivery = _Delivery(source, lambda count: self._written(blob, count))
+            try:
+                return await repository.write_blob(delivery, origin=origin)
+            except SpoolFull as error:
+                blob.supply.warn_spool(error)
+                source = blob.supply.direct(blob.source, blob.descriptor, blob.mirrors, blob.on_read)
+            except Corrupt as error:
+                if error.advice is not Advice.RETRY or reading == READINGS - 1:
+                    raise
+        raise AssertionError("unreachable: every reading returns or raises")
+
+    def _written(self, blob: Blob, count: int) -> None:
+        blob.totals.bytes.written += count
+        self._events.emit(BytesWritten(self._source, self._site.name, count))
+
+    async def _is_there(self, repository: Repository, blob: Blob) -> bool:
+        size = blob.descriptor.size
+        if blob.fresh and size is not None and size <= SMALL_BLOB_BYTES:
+            return False
+        return await repository.has_blob(blob.descriptor.digest)
+
+    def _elsewhere(self, repository: str, digest: Digest) -> str | None:
+        """Another repository of the destination that was seen in this run to have the blob."""
+        return next(self._presence.elsewhere(repository, digest), None)
+
+    async def _recall(self, repository: str, digest: Digest) -> str | None:
+        """Another repository of the destination that is remembered to have had the blob."""
+        if digest not in self._remembered:
+            found = await self._state.whereabouts(self._site.name, [digest])
+            self._remembered[digest] = tuple(found.get(digest, ()))
+        return next((other for other in self._remembered[digest] if other != repository), None)
+
+    def _done(self, repository: Repository, blob: Blob, outcome: Outcome) -> Outcome:
+        digest = blob.descriptor.digest
+        if not self._presence.has(repository.name, digest):
+            self._presence.add(repository.name, digest)
+            self._state.record(Seen(self._site.name, repository.name, digest))
+        self._tell(repository, blob, outcome)
+        if outcome != "copied":
+            self._save(blob, outcome)
+        return outcome
+
+    def _save(self, blob: Blob, why: Literal["present", "mounted", "shared_read"]) -> None:
+        size = blob.descriptor.size or 0
+        blob.totals.bytes.saved += size
+        self._events.emit(BytesSaved(self._site.name, why, size))
+
+    def _tell(self, repository: Repository, blob: Blob, outcome: Outcome | Literal["failed"]) -> None:
+        blob.totals.blobs.count(outcome)
+        digest, size = blob.descriptor.digest, blob.descriptor.size or 0
+        self._events.emit(BlobDone(self._source, self._site.name, repository.name, digest, outcome, size))
+
+
+class _Delivery:
+    """A `BlobSource` that counts what is handed over."""
+
+    def __init__(self, source: BlobSource, on_written: Callable[[int], None]) -> None:
+        self._source = source
+        self._on_written = on_written
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self._source.descriptor
+
+    @property
+    def failure(self) -> SiteError | None:
+        return self._source.failure
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._open(offset)
+
+    @asynccontextmanager
+    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        async with self._source.open(offset) as chunks:
+            counted = self._count(chunks)
+            try:
+                yield counted
+            finally:
+                await counted.aclose()
+
+    async def _count(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+            self._on_written(len(chunk))

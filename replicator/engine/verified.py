@@ -1,0 +1,162 @@
+"""A blob from its source: resumed where it broke, verified before the end of it is given out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.errors import Advice, Corrupt, SiteError
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import algorithm, encoded, new_hash
+from replicator.ports import BlobSource, Repository
+
+STALLED_READINGS: Final = 5
+"""So often in a row a reading may break without one more byte; each of its requests is retried on its own."""
+CORRUPT_READINGS: Final = 2
+"""So often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One repository that is said to have the blob."""
+
+    site: str
+    repository: str
+    source: BlobSource
+
+    @classmethod
+    def at(cls, repository: Repository, descriptor: Descriptor) -> Place:
+        """The blob in that repository."""
+        return cls(repository.site, repository.name, repository.blob(descriptor))
+
+
+class VerifiedBlob:
+    """A `BlobSource` over the places that have a blob: mirrors first, the source last.
+
+    It gives out exactly the bytes of the digest or raises: the last chunk is held back until the hash matches,
+    so that a destination never has the whole of a wrong blob. A reading that breaks goes on at its offset, with
+    the hash state kept; a place that fails is left for the next one. `Corrupt` is raised with the advice to try
+    again while another reading or place may do better.
+
+    Args:
+        descriptor: what is wanted; its size, where known, bounds the reading.
+        places: where to read, in order; at least one.
+        on_read: told the site's name and the number of bytes as they come in.
+    """
+
+    def __init__(
+        self, descriptor: Descriptor, places: Sequence[Place], on_read: Callable[[str, int], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._places = list(places)
+        self._on_read = on_read
+        self._hash = new_hash(descriptor.digest)
+        self._hashed = 0
+        self._corrupt = 0
+        self._failure: SiteError | None = None
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What is read."""
+        return self._descriptor
+
+    @property
+    def failure(self) -> SiteError | None:
+        """The error that broke the latest reading."""
+        return self._failure
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on. Beyond what was read before, all is read again and the first part dropped."""
+        return self._open(offset)
+
+    @asynccontextmanager
+    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        self._failure = None
+        if offset == 0 or offset > self._hashed:
+            self._restart()
+        chunks = self._verified(offset)
+        try:
+            yield chunks
+        finally:
+            await chunks.aclose()
+
+    def _restart(self) -> None:
+        self._hash = new_hash(self._descriptor.digest)
+        self._hashed = 0
+
+    async def _verified(self, offset: int) -> AsyncGenerator[bytes, None]:
+        held = b""
+        position = min(offset, self._hashed)
+        try:
+            async for chunk in self._readings(position):
+                given = chunk[max(0, offset - position) :]
+                position += len(chunk)
+                if held:
+                    yield held
+                held = given
+            self._check(position)
+        except SiteError as error:
+            self._failure = error
+            raise
+        if held:
+            yield held
+
+    async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
+        """Chunks from `position` to the end, over as many readings and places as it takes."""
+        stalled = 0
+        while True:
+            before = position
+            place = self._places[0]
+            try:
+                async with place.source.open(position) as chunks:
+                    async for chunk in chunks:
+                        self._take(place, chunk, position)
+                        position += len(chunk)
+                        yield chunk
+            except Corrupt:
+                raise
+            except SiteError as error:
+                stalled = 0 if position > before else stalled + 1
+                if len(self._places) > 1:
+                    self._places.pop(0)
+                elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS:
+                    raise
+            else:
+                return
+
+    def _take(self, place: Place, chunk: bytes, position: int) -> None:
+        self._on_read(place.site, len(chunk))
+        size = self._descriptor.size
+        end = position + len(chunk)
+        if size is not None and end > size:
+            raise self._corrupted(f"more than the {size} bytes of its descriptor")
+        if end > self._hashed:
+            self._hash.update(memoryview(chunk)[self._hashed - position :])
+            self._hashed = end
+
+    def _check(self, position: int) -> None:
+        size = self._descriptor.size
+        if size is not None and position < size:
+            raise self._corrupted(f"{position} bytes where its descriptor says {size}")
+        found = self._hash.hexdigest()
+        if found != encoded(self._descriptor.digest):
+            raise self._corrupted(f"its bytes hash to {algorithm(self._descriptor.digest)}:{found}")
+
+    def _corrupted(self, what: str) -> Corrupt:
+        place = self._places[0]
+        self._corrupt += 1
+        again = self._corrupt < CORRUPT_READINGS
+        if not again and len(self._places) > 1:
+            self._places.pop(0)
+            self._corrupt = 0
+            again = True
+        self._restart()
+        return Corrupt(
+            place.site,
+            "read blob",
+            f"{self._descriptor.digest}: {what}",
+            repository=place.repository,
+            advice=Advice.RETRY if again else Advice.LATER,
+        )
