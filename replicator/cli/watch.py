@@ -1,0 +1,32 @@
+"""The events of one command, and who listens to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replicator.cli.console import Progress, has_display
+from replicator.cli.logs import configure, log_event
+from replicator.cli.options import Invocation
+from replicator.events import Events
+from replicator.flow.clock import SystemClock
+from replicator.report import Tally
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The events of one command, and who listens to them. `display`: progress is drawn on a terminal."""
+
+    display: bool
+    clock: SystemClock = field(default_factory=SystemClock)
+    events: Events = field(default_factory=Events)
+    tally: Tally = field(default_factory=Tally)
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def start(cls, invocation: Invocation) -> Watch:
+        """Sets the log up and lets log, sums and progress listen."""
+        watch = cls(display=has_display() and invocation.log_format == "text")
+        configure(invocation.log_format, invocation.verbose, display=watch.display)
+        for subscriber in (log_event, watch.tally, watch.progress):
+            watch.events.subscribe(subscriber)
+        return watch
