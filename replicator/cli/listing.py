@@ -1,0 +1,157 @@
+"""`replicator list`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import click
+
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.places import looks_like_host, open_sites, registry_at
+from replicator.cli.runner import run_async
+from replicator.cli.watch import Watch
+from replicator.config.load import load
+from replicator.errors import ConfigError, SiteError
+from replicator.model.descriptor import Descriptor
+from replicator.model.names import parse_repository
+from replicator.ports import Repository, Site
+from replicator.report import table
+from replicator.sites.registry.settings import RegistrySettings
+
+_AT_ONCE: Final = 64
+"""Tags being resolved; the site's own limits are usually narrower."""
+
+
+@click.command("list")
+@click.argument("site")
+@click.argument("repository", required=False)
+@click.option("--digests", is_flag=True, help="Show what each tag names.")
+@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@everywhere
+@click.pass_obj
+def command(
+    invocation: Invocation, site: str, repository: str | None, *, digests: bool, insecure: bool
+) -> int:
+    """Shows the repositories of a site, or the tags of one repository.
+
+    SITE is a name from the config, or a registry's host as for copy (HOST[:PORT]).
+    """
+    if repository is not None:
+        try:
+            parse_repository(repository)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="REPOSITORY") from None
+    return run_async(_list(invocation, site, repository, digests=digests, insecure=insecure))
+
+
+async def _list(
+    invocation: Invocation, name: str, repository: str | None, *, digests: bool, insecure: bool
+) -> int:
+    watch = Watch.start(invocation)
+    settings = await _settings(invocation, name, insecure=insecure)
+    async with open_sites([settings], watch) as sites:
+        site = sites[settings.name]
+        if repository is None:
+            return await _show_repositories(site, as_json=invocation.json)
+        if digests:
+            return await _show_digests(site.repository(repository), as_json=invocation.json)
+        return await _show_tags(site.repository(repository), as_json=invocation.json)
+
+
+async def _settings(invocation: Invocation, name: str, *, insecure: bool) -> RegistrySettings:
+    """The site of the config; else the registry at that host, for which no config need be there."""
+    try:
+        sites = load(invocation.config, os.environ).sites
+    except ConfigError:
+        if invocation.config is not None or not looks_like_host(name):
+            raise
+        sites = {}
+    if name in sites:
+        return sites[name]
+    if looks_like_host(name):
+        return await registry_at(name, insecure=insecure)
+    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}"])
+
+
+async def _show_repositories(site: Site, *, as_json: bool) -> int:
+    names = await _collect(site.repositories(), as_json=as_json)
+    if as_json:
+        print_json({"version": 1, "site": site.name, "repositories": names})
+    return 0
+
+
+async def _show_tags(repository: Repository, *, as_json: bool) -> int:
+    tags = await _collect(repository.tags(), as_json=as_json)
+    if as_json:
+        print_json(
+            {
+                "version": 1,
+                "site": repository.site,
+                "repository": repository.name,
+                "tags": [{"tag": tag} for tag in tags],
+            }
+        )
+    return 0
+
+
+async def _collect(pages: AsyncIterator[Sequence[str]], *, as_json: bool) -> list[str]:
+    """All names, sorted, for JSON; else they are printed page by page, and what came before an error stays."""
+    names: list[str] = []
+    async for page in pages:
+        if as_json:
+            names += page
+        elif page:
+            click.echo("\n".join(page))
+    return sorted(names)
+
+
+async def _show_digests(repository: Repository, *, as_json: bool) -> int:
+    """Tags with their digests. A tag that cannot be resolved is told on stderr, and makes the exit code 1."""
+    tags = [tag async for page in repository.tags() for tag in page]
+    slots = asyncio.Semaphore(_AT_ONCE)
+    found: dict[str, Descriptor] = {}
+    failures: dict[str, str] = {}
+
+    async def resolve(tag: str) -> None:
+        async with slots:
+            try:
+                found[tag] = await repository.resolve(tag)
+            except SiteError as error:
+                failures[tag] = str(error)
+
+    async with asyncio.TaskGroup() as group:
+        for tag in tags:
+            group.create_task(resolve(tag))
+    if as_json:
+        print_json(_digests_json(repository, found, failures))
+    else:
+        rows = [(tag, found[tag].digest, found[tag].media_type) for tag in sorted(found)]
+        for line in table(rows):
+            click.echo(line)
+    for tag in sorted(failures):
+        click.echo(f"error: {tag}: {failures[tag]}", err=True)
+    return 1 if failures else 0
+
+
+def _digests_json(
+    repository: Repository, found: dict[str, Descriptor], failures: dict[str, str]
+) -> dict[str, object]:
+    return {
+        "version": 1,
+        "site": repository.site,
+        "repository": repository.name,
+        "tags": [
+            {
+                "tag": tag,
+                "digest": found[tag].digest,
+                "size": found[tag].size,
+                "mediaType": found[tag].media_type,
+            }
+            for tag in sorted(found)
+        ],
+        "failures": [{"tag": tag, "cause": failures[tag]} for tag in sorted(failures)],
+    }

@@ -1,0 +1,56 @@
+"""The config, and the rules of it that one command is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from replicator.cli.options import Invocation
+from replicator.cli.watch import Watch
+from replicator.config.build import Loaded
+from replicator.config.load import load
+from replicator.errors import ConfigError
+from replicator.events import Warned
+from replicator.policy.rule import Rule
+
+
+def read_config(invocation: Invocation, watch: Watch) -> Loaded:
+    """The config, its warnings told. Raises ConfigError."""
+    loaded = load(invocation.config, os.environ)
+    for text in loaded.warnings:
+        watch.events.emit(Warned(None, text))
+    return loaded
+
+
+def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[str]) -> list[Rule]:
+    """The rules as they are to run here: those named (or all), each with the destinations that are served and named.
+
+    Raises:
+        ConfigError: a name that is not in the config, or nothing is left to run.
+    """
+    known = {rule.name for rule in loaded.rules}
+    problems = [
+        f"--rule {name}: no such rule; the config has {_listed(known)}" for name in names if name not in known
+    ]
+    problems += [
+        f"--destination {name}: no such site; the config has {_listed(loaded.sites)}"
+        for name in destinations
+        if name not in loaded.sites
+    ]
+    if problems:
+        raise ConfigError(problems)
+    wanted = set(loaded.agent.serves) & set(destinations or loaded.agent.serves)
+    rules = [
+        replace(rule, destinations=tuple(each for each in rule.destinations if each in wanted))
+        for rule in loaded.rules
+        if not names or rule.name in names
+    ]
+    rules = [rule for rule in rules if rule.destinations]
+    if not rules:
+        raise ConfigError([f"nothing to run: no chosen rule has a destination among {_listed(wanted)}"])
+    return rules
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,115 @@
+"""`replicator status`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+import click
+
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import iso, print_json
+from replicator.cli.runner import run_async
+from replicator.cli.watch import Watch
+from replicator.config.build import Loaded
+from replicator.config.load import load
+from replicator.policy.rule import Rule
+from replicator.ports import Standing
+from replicator.report import format_seconds, table
+from replicator.state.lag import lag
+from replicator.state.store import open_state
+
+_Standings = Mapping[tuple[str, str], Standing]
+
+
+@click.command("status")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation) -> int:
+    """Shows how each rule stands at each destination, from the state alone: no site is asked, nothing is written.
+
+    Lag is the age of the oldest change that a destination lacks, as far as the last run could see.
+    """
+    return run_async(_status(invocation))
+
+
+async def _status(invocation: Invocation) -> int:
+    watch = Watch.start(invocation)
+    loaded = load(invocation.config, os.environ)
+    state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=True)
+    try:
+        known = {(each.rule, each.destination): each for each in await state.standings()}
+    finally:
+        await state.aclose()
+    now = watch.clock.now()
+    if invocation.json:
+        print_json({"version": 1, "rules": [_rule_json(rule, known, now) for rule in loaded.rules]})
+    else:
+        click.echo("\n".join(_lines(loaded, known, now)))
+    return 0
+
+
+def _rule_json(rule: Rule, known: _Standings, now: float) -> dict[str, object]:
+    return {
+        "rule": rule.name,
+        "source": rule.source,
+        "destinations": [
+            _destination_json(destination, known.get((rule.name, destination)), rule.interval, now)
+            for destination in rule.destinations
+        ],
+    }
+
+
+def _destination_json(
+    destination: str, standing: Standing | None, interval: float | None, now: float
+) -> dict[str, object]:
+    """All null where the rule has never run with the destination."""
+    if standing is None:
+        return {
+            "destination": destination,
+            "last_success": None,
+            "last_look": None,
+            "lag_seconds": None,
+            "tags": None,
+            "last_error": None,
+        }
+    return {
+        "destination": destination,
+        "last_success": None if standing.last_success is None else iso(standing.last_success),
+        "last_look": None if standing.last_look is None else iso(standing.last_look),
+        "lag_seconds": round(lag(standing, interval, now), 1),
+        "tags": {
+            "in_step": standing.in_step,
+            "held": standing.held,
+            "pending": standing.pending,
+            "failed": standing.failed,
+        },
+        "last_error": standing.last_error or None,
+    }
+
+
+def _lines(loaded: Loaded, known: _Standings, now: float) -> Iterator[str]:
+    rows: list[tuple[str, ...]] = [
+        ("RULE", "DESTINATION", "LAST SUCCESS", "LAG", "IN STEP", "HELD", "PENDING", "FAILED")
+    ]
+    errors: list[str] = []
+    for rule in loaded.rules:
+        for destination in rule.destinations:
+            standing = known.get((rule.name, destination))
+            if standing is None:
+                rows.append((rule.name, destination, "never run", *("-",) * 5))
+                continue
+            success = standing.last_success
+            rows.append(
+                (
+                    rule.name,
+                    destination,
+                    "never" if success is None else f"{format_seconds(max(0.0, now - success))} ago",
+                    format_seconds(lag(standing, rule.interval, now)),
+                    *(str(n) for n in (standing.in_step, standing.held, standing.pending, standing.failed)),
+                )
+            )
+            if standing.last_error:
+                errors.append(f"last error: {rule.name} -> {destination}: {standing.last_error}")
+    yield from table(rows, right=frozenset(range(3, 8)))
+    yield from errors
