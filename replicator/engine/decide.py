@@ -124,8 +124,11 @@ class Decisions:
             self._changed(batch, catalog, wish, digest, change)
 
     def _same(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, *, asked: bool) -> None:
+        other = self._claim(batch, catalog, wish, digest)
+        if other:
+            self._contest(batch, self._action(batch, catalog, wish, digest, Change.SAME), other)
+            return
         key = wish.target or digest
-        self._claim(batch, catalog, wish, digest)
         if asked or key in catalog.pending:
             known = catalog.beliefs.get(key)
             self.record(
@@ -150,17 +153,18 @@ class Decisions:
         action = self._action(batch, catalog, wish, digest, change)
         other = self._claim(batch, catalog, wish, digest) or self._owner(catalog, wish, digest)
         if other:
-            mine = self._claimant(batch)
-            cause = f"{mine} wants {digest} there, but {other} has another digest for it"
-            where = f"claim tag {wish.target}"
-            error = Rejected(self._destination, where, cause, repository=catalog.repository.name)
-            self._verdicts.failed(action, error)
+            self._contest(batch, action, other)
             return
         pending = catalog.pending.get(wish.target or digest)
         if self._context.unattended and pending and pending.not_before > self._context.clock.now():
             self._verdicts.postponed(action, f"failed before ({pending.error}); not tried again yet")
             return
         self._verdicts.copy(action)
+
+    def _contest(self, batch: Batch, action: Action, other: str) -> None:
+        cause = f"{self._claimant(batch)} wants {action.digest} there, but {other} has another digest for it"
+        operation = f"claim tag {action.wish.target}"
+        self._verdicts.failed(action, Rejected(self._destination, operation, cause, repository=action.target))
 
     def _claimant(self, batch: Batch) -> str:
         return f"rule {self._rule.name} (from {self._rule.source}: {batch.repository})"
