@@ -1,0 +1,47 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.distribution import Server, distribution
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Debian's docker-registry, open to all. Shared: use repositories of your own."""
+    with distribution(tmp_path_factory.mktemp("docker-registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_docker_registry(tmp_path: Path) -> Iterator[Server]:
+    """The same, empty and for one test alone."""
+    folder = tmp_path / "docker-registry"
+    folder.mkdir()
+    with distribution(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def htpasswd_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Debian's docker-registry behind Basic authentication. Shared."""
+    with distribution(tmp_path_factory.mktemp("htpasswd"), "htpasswd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Debian's docker-registry behind a token server of ours. Shared."""
+    with distribution(tmp_path_factory.mktemp("token"), "token") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tls_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Debian's docker-registry over https, with a CA of its own. Shared."""
+    with distribution(tmp_path_factory.mktemp("tls"), "tls") as server:
+        yield server

@@ -1,0 +1,29 @@
+"""Registries that come through Go (`tools.versions`, `make interop`), as processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.fakes.distribution import Server, distribution
+from tests.fakes.process import free_port, require, running
+
+
+@contextmanager
+def distribution3(folder: Path) -> Iterator[Server]:
+    """CNCF distribution 3."""
+    with distribution(folder, program="registry") as server:
+        yield server
+
+
+@contextmanager
+def olareg(folder: Path) -> Iterator[Server]:
+    """olareg, which has the referrers API, on an OCI layout."""
+    storage, port = folder / "storage", free_port()
+    storage.mkdir()
+    switches = ["--api-delete", "--api-blob-delete", "--gc-frequency", "-1s"]
+    where = ["--addr", "127.0.0.1", "--port", str(port), "--dir", str(storage)]
+    with running([require("olareg"), "serve", *where, *switches], folder / "log") as process:
+        process.wait_until_listening(port)
+        yield Server(f"http://127.0.0.1:{port}", storage, process)
