@@ -126,11 +126,11 @@ def render_plan(result: RunResult) -> str:
             lines.append(f"{rule.rule}: {rule.source} -> {each.destination}")
             lines += [f"  {line}" for line in table([_planned(action) for action in each.actions])]
             lines.append(f"  {_plan_sum(each)}")
-        for count in rule.filters or ():
-            lines.append(
-                f"  filter: {count.repository}: {count.filter} took {count.removed} of"
-                f" {count.removed + count.left} tags"
-            )
+        lines += [
+            f"  filter: {each.repository}: {each.filter} took {each.removed} of {each.removed + each.left} tags"
+            for each in rule.filters or ()
+            if each.removed
+        ]
     lines += _remarks(result)
     lines.append(
         f"{'drift' if drift(result) else result.outcome}: looked in {format_seconds(result.seconds)}"
@@ -156,7 +156,7 @@ def format_bytes(count: float) -> str:
     """A size as people read it: `0 B`, `999 kB`, `1.2 GB` (powers of 1000)."""
     for unit in _UNITS:
         if count < 999.5 or unit == _UNITS[-1]:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
 

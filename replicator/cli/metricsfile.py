@@ -1,0 +1,34 @@
+"""`--metrics-file`: the metrics of a run that nobody scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from replicator.cli.watch import Watch
+from replicator.metrics import Metrics
+from replicator.policy.rule import Rule
+from replicator.ports import Standing, State
+from replicator.state.lag import lag
+
+
+class MetricsFile:
+    """Listens to the run's events from when it is made, and writes the file once at the end."""
+
+    def __init__(self, path: Path, rules: Sequence[Rule], watch: Watch) -> None:
+        self._path = path
+        self._rules = rules
+        self._clock = watch.clock
+        self._standings: list[tuple[Standing, float]] = []
+        self._metrics = Metrics(rules, lambda: self._standings)
+        watch.events.subscribe(self._metrics)
+
+    async def write(self, state: State) -> None:
+        """Writes the file, with the standings as the state has them now. Raises StateError, OSError."""
+        intervals = {rule.name: rule.interval for rule in self._rules}
+        now = self._clock.now()
+        self._standings = [
+            (standing, lag(standing, intervals[standing.rule], now))
+            for standing in await state.standings(list(intervals))
+        ]
+        self._metrics.write_file(self._path)

@@ -1,0 +1,54 @@
+"""`replicator plan`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from replicator.cli.console import shown
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.rules import read_config, select_rules
+from replicator.cli.runner import run_async
+from replicator.cli.watch import Watch
+from replicator.cli.wiring import wire
+from replicator.config.build import Loaded
+from replicator.engine.result import RunResult
+from replicator.policy.rule import Rule
+from replicator.report import combine, drift, failed, render_plan
+
+
+@click.command("plan")
+@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule; repeatable.")
+@click.option("--exit-code", is_flag=True, help="Exit 3 where sync would change something.")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation, rules: tuple[str, ...], *, exit_code: bool) -> int:
+    """Shows what sync would do, changing nothing: neither sites nor state are written."""
+    return run_async(_plan(invocation, rules, exit_code=exit_code))
+
+
+async def _plan(invocation: Invocation, names: Sequence[str], *, exit_code: bool) -> int:
+    watch = Watch.start(invocation)
+    loaded = read_config(invocation, watch)
+    result = await look(loaded, select_rules(loaded, names, ()), watch)
+    if invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_plan(result))
+    if failed(result):
+        return 1
+    return 3 if exit_code and drift(result) else 0
+
+
+async def look(loaded: Loaded, rules: Sequence[Rule], watch: Watch) -> RunResult:
+    """Plans the rules. Raises StateError."""
+    started_at, started = watch.clock.now(), time.monotonic()
+    async with (
+        wire(loaded, rules, watch, read_only=True) as wired,
+        shown(watch.progress, display=watch.display),
+    ):
+        results = await wired.engine.plan(rules)
+    return combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)

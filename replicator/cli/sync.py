@@ -1,0 +1,109 @@
+"""`replicator sync`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from replicator.cli.console import shown
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.rules import read_config, select_rules
+from replicator.cli.runner import Drain, draining, run_async
+from replicator.cli.watch import Watch
+from replicator.cli.wiring import wire
+from replicator.config.build import Loaded
+from replicator.engine.result import RunResult
+from replicator.policy.rule import Rule
+from replicator.report import combine, failed, render_run
+from replicator.state.locks import hold_rules
+
+
+@click.command("sync")
+@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule; repeatable.")
+@click.option(
+    "--destination", "destinations", metavar="SITE", multiple=True, help="Only to this site; repeatable."
+)
+@click.option(
+    "--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state believes."
+)
+@click.option(
+    "--metrics-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write Prometheus metrics here at the end, for node_exporter's textfile collector.",
+)
+@everywhere
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    rules: tuple[str, ...],
+    destinations: tuple[str, ...],
+    *,
+    recheck: bool,
+    metrics_file: Path | None,
+) -> int:
+    """Brings the destinations of all rules in step with their sources, then exits.
+
+    What fails does not stop the rest: it is in the report and in the exit code. Started again, it carries on.
+    SIGINT and SIGTERM end it softly: no new work, what is under way has 25 s; a second signal ends it at once.
+    """
+    if metrics_file is not None and not metrics_file.absolute().parent.is_dir():
+        raise click.BadParameter(
+            f"{metrics_file.absolute().parent} is no folder", param_hint="--metrics-file"
+        )
+    return run_async(_sync(invocation, rules, destinations, recheck=recheck, metrics_file=metrics_file))
+
+
+async def _sync(
+    invocation: Invocation,
+    names: Sequence[str],
+    destinations: Sequence[str],
+    *,
+    recheck: bool,
+    metrics_file: Path | None,
+) -> int:
+    watch = Watch.start(invocation)
+    loaded = read_config(invocation, watch)
+    rules = select_rules(loaded, names, destinations)
+    result, drain = await replicate(loaded, rules, watch, recheck=recheck, metrics_file=metrics_file)
+    if invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_run(result))
+    if drain.code is not None:
+        return drain.code
+    return 1 if failed(result) else 0
+
+
+async def replicate(
+    loaded: Loaded,
+    rules: Sequence[Rule],
+    watch: Watch,
+    *,
+    recheck: bool = False,
+    metrics_file: Path | None = None,
+) -> tuple[RunResult, Drain]:
+    """Runs the rules once, with progress shown and signals draining it.
+
+    Raises:
+        StateError: the state is in use or cannot be used.
+        OSError: the metrics file cannot be written.
+    """
+    started_at, started = watch.clock.now(), time.monotonic()
+    with hold_rules(loaded.agent.state_path, [rule.name for rule in rules]):
+        metrics = None
+        if metrics_file is not None:
+            from replicator.cli.metricsfile import MetricsFile  # noqa: PLC0415 - prometheus_client takes its time
+
+            metrics = MetricsFile(metrics_file, rules, watch)
+        async with wire(loaded, rules, watch, read_only=False) as wired:
+            with draining(wired.engine.drain) as drain:
+                async with shown(watch.progress, display=watch.display):
+                    results = await wired.engine.sync(rules, recheck=recheck)
+            result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+            if metrics is not None:
+                await metrics.write(wired.state)
+    return result, drain

@@ -1,0 +1,67 @@
+"""Puts together what runs rules: state, spool, sites, engine; and takes it apart in order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from replicator.cli.places import open_sites
+from replicator.cli.watch import Watch
+from replicator.config.build import Loaded
+from replicator.engine.run import Engine
+from replicator.engine.spool import Spool
+from replicator.errors import ReplicatorError
+from replicator.events import Warned
+from replicator.policy.rule import Rule
+from replicator.ports import State
+from replicator.state.store import open_state
+
+
+@dataclass(frozen=True)
+class Wired:
+    """What runs rules."""
+
+    engine: Engine
+    state: State
+
+
+@contextlib.asynccontextmanager
+async def wire(
+    loaded: Loaded, rules: Sequence[Rule], watch: Watch, *, read_only: bool
+) -> AsyncIterator[Wired]:
+    """An engine for the rules, with the sites they name. `read_only`: for looking only; no spool, state not written.
+
+    Raises StateError.
+    """
+    names = {site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)}
+    async with contextlib.AsyncExitStack() as stack:
+        state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
+        stack.push_async_callback(state.aclose)
+        spool = None if read_only else _open_spool(loaded, rules, watch, stack)
+        settings = [loaded.sites[name] for name in sorted(names)]
+        sites = await stack.enter_async_context(open_sites(settings, watch))
+        engine = Engine(
+            sites=sites,
+            state=state,
+            events=watch.events,
+            clock=watch.clock,
+            spool=spool,
+            rules=[rule.name for rule in loaded.rules],
+        )
+        yield Wired(engine, state)
+
+
+def _open_spool(
+    loaded: Loaded, rules: Sequence[Rule], watch: Watch, stack: contextlib.AsyncExitStack
+) -> Spool | None:
+    """The spool, where a rule feeds several destinations. Without one blobs stream through, which is said."""
+    if all(len(rule.destinations) < 2 for rule in rules):
+        return None
+    try:
+        spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
+    except ReplicatorError as error:
+        watch.events.emit(Warned(None, f"{error}; blobs are read once for each destination"))
+        return None
+    stack.push_async_callback(spool.aclose)
+    return spool
