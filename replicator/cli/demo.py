@@ -1,0 +1,71 @@
+"""`replicator demo`."""
+
+from __future__ import annotations
+
+import click
+
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.plan import look
+from replicator.cli.rules import read_config, select_rules
+from replicator.cli.runner import run_async
+from replicator.cli.sync import replicate
+from replicator.cli.watch import Watch
+from replicator.demo.run import Stage, stage
+from replicator.engine.result import RunResult
+from replicator.report import failed, render_plan, render_run
+
+_NEXT = """\
+What to try next:
+  replicator copy alpine registry.example.com/alpine   one image, no config
+  replicator config schema                             every key of the config
+  replicator -c replicator.toml check                  your own sites: credentials, rights, what they can do
+  replicator -c replicator.toml plan                   what would be done
+  replicator -c replicator.toml sync                   do it; started again, it moves only what changed"""
+
+
+@click.command("demo")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation) -> int:
+    """Replicates a few images between three small registries inside this process: plan, sync, and sync again.
+
+    Needs no server, network or account, and leaves nothing behind. With --json the result is both runs' reports.
+    """
+    return run_async(_demo(invocation))
+
+
+async def _demo(invocation: Invocation) -> int:
+    def say(text: str) -> None:
+        if not invocation.json:
+            click.echo(text)
+
+    async with stage() as playing:
+        say(_introduction(playing))
+        invocation.config = playing.config
+        say("$ replicator plan")
+        watch = Watch.start(invocation)
+        loaded = read_config(invocation, watch)
+        rules = select_rules(loaded, (), ())
+        say(render_plan(await look(loaded, rules, watch)))
+
+        runs: list[RunResult] = []
+        for remark in ("", "  (again: nothing has changed, nothing moves)"):
+            say(f"\n$ replicator sync{remark}")
+            result, drain = await replicate(loaded, rules, Watch.start(invocation))
+            say(render_run(result))
+            if drain.code is not None:
+                return drain.code
+            runs.append(result)
+    if invocation.json:
+        print_json({"version": 1, "runs": runs})
+    say(f"\n{_NEXT}")
+    return 1 if any(map(failed, runs)) else 0
+
+
+def _introduction(playing: Stage) -> str:
+    urls = "\n".join(f"  {name}  {url}" for name, url in playing.urls.items())
+    config = playing.config.read_text()
+    return (
+        f"Three registries in this process, images in the first of them:\n{urls}\n\nThe config:\n\n{config}"
+    )
