@@ -95,10 +95,13 @@ class Transfers:
     async def locate(self, repository: Repository, blob: Blob) -> Outcome:
         """What `ensure` would do, asking only; remembers the answer as if it had been done."""
         digest = blob.descriptor.digest
-        if self._presence.has(repository.name, digest) or await repository.has_blob(digest):
+        there = self._presence.has(repository.name, digest) or await repository.has_blob(digest)
+        recalled = None if there else await self._recall(repository.name, digest)
+        # Another image may have been asked about meanwhile, so what is known is looked at only now.
+        if there or self._presence.has(repository.name, digest):
             outcome: Outcome = "present"
         else:
-            other = self._elsewhere(repository.name, digest) or await self._recall(repository.name, digest)
+            other = self._elsewhere(repository.name, digest) or recalled
             outcome = "mounted" if other and self._may_mount else "copied"
         self._presence.add(repository.name, digest)
         return outcome
