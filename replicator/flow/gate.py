@@ -37,7 +37,8 @@ class Gate:
         self._in_use = 0
         self._successes = 0
         self._congested_at = float("-inf")
-        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()  # not empty only while no slot is free
+        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
+        # Every change ends with `_admit`, so somebody waits only while no slot is free.
 
     def __repr__(self) -> str:
         return f"<Gate: {self._in_use} of {self._width} in use, {self.waiting} waiting>"
@@ -58,8 +59,8 @@ class Gate:
         return sum(not waiter.done() for waiter in self._waiters)
 
     def try_acquire(self) -> bool:
-        """Takes a slot if one is free and nobody waits for it."""
-        if self._in_use < self._width and not self._waiters:
+        """Takes a slot if one is free; then nobody waits for it."""
+        if self._in_use < self._width:
             self._in_use += 1
             return True
         return False

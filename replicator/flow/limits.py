@@ -37,7 +37,7 @@ class SiteLimits:
         clock: the time.
     """
 
-    def __init__(  # noqa: PLR0913 - one keyword for each thing a user may limit
+    def __init__(
         self,
         site: str,
         *,

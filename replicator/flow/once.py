@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Ended(ReplicatorError):  # noqa: N818 - named as all of replicator.errors are: for what happened
+class Ended(ReplicatorError):
     """Work that somebody waited for was ended by somebody else: its owner closed, or it cancelled itself.
 
     Raised instead of `CancelledError`, which a `TaskGroup` would take for an orderly end of a waiter that nobody

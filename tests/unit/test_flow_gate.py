@@ -29,17 +29,24 @@ class GateMachine(RuleBasedStateMachine):
         self.visitors: dict[int, asyncio.Task[None]] = {}
         self.leave: dict[int, asyncio.Event] = {}
         self.inside: list[int] = []
-        self.entered: list[int] = []
+        self.entered: set[int] = set()
         self.in_use_before = 0
 
     async def visit(self, number: int) -> None:
         async with self.gate:
             self.inside.append(number)
-            self.entered.append(number)
+            self.entered.add(number)
+            self.nobody_was_passed(by=number)
             try:
                 await self.leave[number].wait()
             finally:
                 self.inside.remove(number)
+
+    def nobody_was_passed(self, *, by: int) -> None:
+        """Who came earlier and still waits has a slot already, and only has not had its turn of the loop."""
+        earlier = [n for n in range(by) if n not in self.entered and not self.visitors[n].cancelling()]
+        handed_over = self.gate.in_use - len(self.inside)
+        assert len(earlier) <= handed_over, "somebody jumped the queue"
 
     @rule()
     def somebody_comes(self) -> None:
@@ -77,6 +84,7 @@ class GateMachine(RuleBasedStateMachine):
         left = [number for number, task in self.visitors.items() if not task.done()]
         assert self.gate.in_use == len(self.inside)
         assert self.gate.waiting == len(left) - len(self.inside)
+        assert len(self.gate._waiters) == self.gate.waiting, "the cancelled are kept"
         assert self.gate.waiting == 0 or self.gate.in_use >= self.gate.width, "a slot was lost"
 
     @invariant()
@@ -84,13 +92,14 @@ class GateMachine(RuleBasedStateMachine):
         assert 1 <= self.gate.width <= 6
         assert self.gate.in_use <= max(self.gate.width, self.in_use_before), "more were let in than may be"
         self.in_use_before = self.gate.in_use
-        assert self.entered == sorted(self.entered), "somebody jumped the queue"
 
     def teardown(self) -> None:
         for task in self.visitors.values():
             task.cancel()
         self.loop.run_until_complete(_settle())
+        broken = [task.exception() for task in self.visitors.values() if not task.cancelled()]
         try:
+            assert [error for error in broken if error is not None] == []
             assert self.gate.in_use == 0
             assert self.gate.waiting == 0
         finally:
