@@ -1,0 +1,93 @@
+"""`make bench`: runs the scenarios and prints the table of ratios.
+
+`python -m bench.run [--only NAME]... [--program NAME]... [--repeat N] [--render FILE]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from bench import rows
+from bench.compare import Bench, Setting, compare
+from bench.corpus import FAR, MANY_SMALL, SMALL_SET
+from bench.manytags import many_tags
+from bench.peers import OURS, PROGRAMS
+from bench.startup import startup
+
+RESULTS = Path(__file__).parent / "results"
+
+SETTINGS = (
+    Setting("small-set", SMALL_SET, 1.0, repeat=5),
+    Setting("small-set-tls", SMALL_SET, 0.8, tls=True, repeat=5),
+    Setting("many-small", MANY_SMALL, 0.8, again=0.6),
+    Setting("far", FAR, 0.5, again=0.33, delay_seconds=0.025),
+    Setting("fan-out", SMALL_SET, 0.7, destinations=3),
+)
+
+Scenario = Callable[[Bench], Awaitable[list[rows.Row]]]
+SCENARIOS: dict[str, Scenario] = {
+    **{setting.name: partial(compare, setting=setting) for setting in SETTINGS},
+    "tags-100k": many_tags,
+    "startup": startup,
+}
+
+
+def tell(text: str) -> None:
+    """Progress, aside from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Runs what was asked for; 1 where one of the programs failed."""
+    versions = {program.name: program.version() for program in PROGRAMS}
+    chosen = arguments.program or [program.name for program in PROGRAMS]
+    taking_part = [program for program in PROGRAMS if program.name in chosen and versions[program.name]]
+    for name in (name for name in chosen if not versions[name]):
+        tell(f"{name} is not installed and takes no part")
+    about: dict[str, object] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "programs": {program.name: versions[program.name] for program in taking_part},
+    }
+    found: list[rows.Row] = []
+    with tempfile.TemporaryDirectory(prefix="replicator-bench-") as folder:
+        bench = Bench(Path(folder), taking_part, tell, arguments.repeat)
+        for name in arguments.only or SCENARIOS:
+            tell(f"== {name}")
+            found += await SCENARIOS[name](bench)
+            rows.save(found, arguments.out, about)
+    print(rows.render(found))
+    return 1 if any(row.failure for row in found if row.program == OURS) else 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="this scenario (repeatable)")
+    names = [program.name for program in PROGRAMS]
+    parser.add_argument("--program", action="append", choices=names, help="this program (repeatable)")
+    parser.add_argument("--repeat", type=int, help="how often, instead of each scenario's own number")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "latest.json", help="where the results go as JSON"
+    )
+    parser.add_argument(
+        "--render", type=Path, metavar="FILE", help="only print the table of an earlier run's JSON"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options = parse()
+    if options.render:
+        print(rows.render(rows.load(options.render)))
+    else:
+        sys.exit(asyncio.run(main(options)))
