@@ -179,6 +179,17 @@ async def test_a_slot_handed_to_a_waiter_that_is_cancelled_in_that_moment_goes_t
     assert gate.in_use == 1
 
 
+async def test_waiter_that_gives_up_is_not_kept() -> None:
+    gate = Gate(1, clock=FakeClock())
+    await gate.acquire()
+    waiting = asyncio.create_task(gate.acquire())
+    await _settle()
+    assert gate.waiting == 1
+    waiting.cancel()
+    await _settle()
+    assert len(gate._waiters) == gate.waiting == 0
+
+
 def test_a_slot_that_nobody_held_cannot_be_given_back() -> None:
     with pytest.raises(RuntimeError, match="nobody held"):
         Gate(1, clock=FakeClock()).release()
