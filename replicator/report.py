@@ -106,16 +106,23 @@ def render_run(result: RunResult) -> str:
                     format_bytes(moved.saved),
                 )
             )
-    totals = result.totals
     lines = table(rows, right=frozenset(range(3, 9)))
-    lines += _remarks(result)
-    lines.append(
-        f"{result.outcome}: {totals.tags.copied} tags copied, {totals.tags.unchanged} unchanged,"
-        f" {totals.tags.failed} failed; {format_bytes(totals.bytes.read)} read,"
-        f" {format_bytes(totals.bytes.written)} written; {totals.requests} requests,"
-        f" {totals.retries} retries; {format_seconds(result.seconds)}"
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_remarks(result), _sum(result)])
+
+
+def render_copy(result: RunResult) -> str:
+    """What became of one image, or of a repository's tags: a line for each that was not there already."""
+    rows = [
+        (
+            action.outcome,
+            f"{each.destination}/{action.target}{f':{action.tag}' if action.tag else ''}",
+            action.digest,
+        )
+        for rule in result.rules
+        for each in rule.destinations
+        for action in each.actions
+    ]
+    return "\n".join([*table(rows), *_remarks(result), _sum(result)])
 
 
 def render_plan(result: RunResult) -> str:
@@ -182,6 +189,16 @@ def _add(totals: Totals, more: Totals) -> None:
         sums, parts = getattr(totals, name), getattr(more, name)
         for field in parts.__struct_fields__:
             setattr(sums, field, getattr(sums, field) + getattr(parts, field))
+
+
+def _sum(result: RunResult) -> str:
+    totals = result.totals
+    return (
+        f"{result.outcome}: {totals.tags.copied} tags copied, {totals.tags.unchanged} unchanged,"
+        f" {totals.tags.failed} failed; {format_bytes(totals.bytes.read)} read,"
+        f" {format_bytes(totals.bytes.written)} written; {totals.requests} requests,"
+        f" {totals.retries} retries; {format_seconds(result.seconds)}"
+    )
 
 
 def _remarks(result: RunResult) -> list[str]:

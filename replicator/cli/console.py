@@ -51,8 +51,8 @@ class Progress:
                 self.bytes_read += count
             case BytesWritten(count=count):
                 self.bytes_written += count
-            case BytesSaved(count=count):
-                self.bytes_saved += count
+            case BytesSaved(count=count, reason="present" | "mounted"):
+                self.bytes_saved += count  # a shared read spares the source, it is written all the same
             case ImagePrepared(count=count):
                 self.bytes_prepared += count
             case TagPlanned():
