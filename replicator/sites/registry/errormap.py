@@ -126,7 +126,7 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
         case aiohttp.ServerDisconnectedError():
             return Failure("reset", f"{host} closed the connection without an answer")
         case aiohttp.ClientResponseError():
-            return Failure("malformed", f"{host} does not answer in HTTP", Advice.LATER)
+            return Failure("malformed", f"{host} does not answer in HTTP")
         case aiohttp.InvalidURL() | ValueError():
             return Failure("malformed", f"not a usable URL or header for {host}", Advice.GIVE_UP)
         case OSError():
@@ -157,15 +157,16 @@ def _tls_failure(error: Exception, host: str) -> Failure | None:
 
 def _ssl_error(error: BaseException) -> ssl.SSLError | None:
     for candidate in _chain(error):
-        if isinstance(candidate, ssl.SSLError):
-            return candidate
-        if isinstance(candidate, aiohttp.ClientConnectorCertificateError):
-            inner = candidate.certificate_error
-            return inner if isinstance(inner, ssl.SSLError) else ssl.SSLCertVerificationError(str(inner))
-        if isinstance(candidate, aiohttp.ClientConnectorError) and isinstance(
-            candidate.os_error, ssl.SSLError
-        ):
-            return candidate.os_error
+        # aiohttp's own classes first: some inherit from SSLError too, without being filled in as one.
+        match candidate:
+            case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as inner):
+                return inner
+            case aiohttp.ClientConnectorCertificateError():
+                return ssl.SSLCertVerificationError(str(candidate.certificate_error))
+            case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as inner):
+                return inner
+            case ssl.SSLError() if not isinstance(candidate, aiohttp.ClientError):
+                return candidate
     return None
 
 

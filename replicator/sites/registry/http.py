@@ -97,7 +97,7 @@ class Transport:
         ConfigError: TLS files or proxy cannot be used.
     """
 
-    def __init__(  # noqa: PLR0913 - what it works with, each by its name
+    def __init__(
         self,
         settings: RegistrySettings,
         *,
