@@ -42,11 +42,13 @@ __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 
-MAX_REDIRECTS: Final = 5
+MAX_REFUSALS: Final = frozenset({401, 403})
+_REDIRECTS: Final = 5
 MAX_CHUNK_BYTES: Final = 1 << 20
 _MAX_GRANTS: Final = 4
 """Grants tried for one request: old, new, of changed secrets, of a single scope."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_REFUSALS: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
 """What a redirect takes along to another origin."""
@@ -179,7 +181,7 @@ class Transport:
                 await feed.aclose()
         self._raise_source_failure(call, feed, failure)
         if reply.status in call.expected:
-            grant.accepted = True
+            grant.accepted |= reply.status not in _REFUSALS
             return reply
         error = self.error(call, reply)
         if (
@@ -272,7 +274,8 @@ class Transport:
             try:
                 response = await self._send(call, kind, url, grant)
                 if response.status in call.expected:
-                    grant.accepted = is_handed_over = True
+                    grant.accepted |= response.status not in _REFUSALS
+                    is_handed_over = True
                     return response, slot
                 body = await self._wire.read_error(response)
             finally:
@@ -288,7 +291,7 @@ class Transport:
     async def _renewed(self, grant: Grant, reply: Reply) -> Grant | None:
         if grant is NO_GRANT or not self.is_own_origin(reply.url):
             return None
-        if reply.status in {401, 403}:
+        if reply.status in _REFUSALS:
             return await self._auth.renewed(grant, reply)
         grant.accepted = True
         return None
