@@ -42,8 +42,7 @@ __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 
-MAX_REFUSALS: Final = frozenset({401, 403})
-_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 5
 MAX_CHUNK_BYTES: Final = 1 << 20
 _MAX_GRANTS: Final = 4
 """Grants tried for one request: old, new, of changed secrets, of a single scope."""
