@@ -35,7 +35,7 @@ ATTEMPTS: Final = Budget(attempts=3, seconds=86_400.0, wait_initial=0.5, wait_ma
 """How often a blob is begun or resumed before its failure is reported; the seconds do not bound a slow upload."""
 
 _OPERATION: Final = "upload blob"
-_MIN_CHUNK_BYTES: Final = 256 * 1024
+_MIN_CHUNK_BYTES: Final = 64 * 1024
 _OCTETS: Final[Mapping[str, str]] = {"Content-Type": "application/octet-stream"}
 _DONE: Final = frozenset({200, 201, 202, 204})
 # What a request with a body may be answered without that being the end: the strategy or the session is to blame.
