@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -192,6 +192,143 @@ class Site(Protocol):
         ...
 
 
+# --- optional powers of a repository, found by isinstance ---------------------------------------------------
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A tag with what it names, from a listing. `version` changes whenever the tag does, and means nothing else."""
+
+    tag: str
+    digest: Digest
+    version: str
+
+
+@runtime_checkable
+class ListsDigests(Protocol):
+    """A repository whose listing tells what the tags name."""
+
+    def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:
+        """As `tags`, with digests. A tag that still has the `version` it has in `known` is not read again.
+
+        A tag that cannot be read does not hide the others: all pages come, then its error is raised.
+        """
+        ...
+
+
+@runtime_checkable
+class CopiesFromSibling(Protocol):
+    """A repository that can have a blob from another site of the same store without it passing through us."""
+
+    async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
+        """Has the store copy the blob from `origin`. False where the two do not share a store; nothing was done then.
+
+        The size is compared; the digest is the origin's word (nothing passes through that could be hashed).
+        """
+        ...
+
+
+# --- object stores ------------------------------------------------------------------------------------------
+
+
+class ObjectInfo(msgspec.Struct, frozen=True):
+    """One object.
+
+    `key` is relative to the store's root, parts parted by "/"; `version` is an ETag, or what a directory has for
+    one (time, size, inode); `modified` in epoch seconds.
+    """
+
+    key: str
+    size: int
+    version: str
+    modified: float
+
+
+class ObjectPage(msgspec.Struct, frozen=True):
+    """A page of a listing: objects, and (with a delimiter) the prefixes below, without a trailing "/"."""
+
+    objects: Sequence[ObjectInfo] = ()
+    prefixes: Sequence[str] = ()
+
+
+class ObjectUpload(Protocol):
+    """An object being written: nothing is visible before `commit`."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Takes the next bytes."""
+        ...
+
+    async def commit(self) -> None:
+        """Makes the object visible, whole and durable."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """What both layouts stand on: a bucket (below a prefix) or a directory. Keys cannot leave the root.
+
+    Every failure is a `SiteError` of the site; operations name the key.
+    """
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        ...
+
+    async def stat(self, key: str) -> ObjectInfo | None:
+        """The object's facts, None where there is none (a folder is none)."""
+        ...
+
+    async def get(self, key: str, max_bytes: int) -> tuple[bytes, str]:
+        """A small object's bytes and version. Raises `NotFound`, `Corrupt` where it is larger."""
+        ...
+
+    def read(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An object's bytes from `offset` on, in chunks of at most 1 MiB. Raises `NotFound`."""
+        ...
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str | None:
+        """Writes a small object at once, atomically and durably; returns its version.
+
+        None: the condition did not hold and nothing was written. A store without conditional writes (told by its
+        `conditional` property) checks first, which is good for one writer.
+        """
+        ...
+
+    @property
+    def conditional(self) -> bool:
+        """Whether conditions of `put` hold against other writers."""
+        ...
+
+    def upload(self, key: str, size: int | None) -> AbstractAsyncContextManager[ObjectUpload]:
+        """Writes a large object; leaving the context without `commit` leaves nothing behind."""
+        ...
+
+    def list(self, prefix: str, *, delimiter: bool = False) -> AsyncIterator[ObjectPage]:
+        """Objects whose key begins with `prefix`; with `delimiter` only one level ("/") of it."""
+        ...
+
+    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
+        """Copies within the store (server-side; hard link or reflink on disk). False: not the same store."""
+        ...
+
+    async def link(self, origin_key: str, key: str) -> None:
+        """Gives the same content a second key at no cost where the store can (hard link), else copies inside it."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Removes an object; one that is not there is no failure."""
+        ...
+
+    async def sweep(self) -> None:
+        """Removes what a killed run of ours left behind (stale multiparts, temporary files)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Gives everything back."""
+        ...
+
+
 # --- what is remembered -------------------------------------------------------------------------------------
 
 
@@ -265,7 +402,15 @@ class Created(msgspec.Struct, frozen=True):
     at: float
 
 
-Entry = Placed | Missing | Unpending | Seen | Created
+class Noted(msgspec.Struct, frozen=True):
+    """To record: what a listing said of a tag, so that it need not be read again while its version stays."""
+
+    site: str
+    repository: str
+    listed: Listed
+
+
+Entry = Placed | Missing | Unpending | Seen | Created | Noted
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -329,6 +474,10 @@ class State(Protocol):
 
     async def created(self, digests: Iterable[Digest]) -> Mapping[Digest, float]:
         """Creation times known."""
+        ...
+
+    async def listed(self, site: str, repository: str) -> Mapping[str, Listed]:
+        """What listings said of a repository's tags, by tag."""
         ...
 
     def begin(self, rule: str, destination: str) -> None:
