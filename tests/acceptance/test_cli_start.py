@@ -1,0 +1,84 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replicator import __version__
+from tests.acceptance.program import ROOT, Program
+
+HEAVY = (
+    "aiohttp",
+    "asyncio",
+    "msgspec",
+    "prometheus_client",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "structlog",
+    "uvloop",
+)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
+def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom replicator.cli.__main__ import run\n"
+        f"assert run({arguments!r}) == 0\nprint(*sorted(sys.modules), sep='\\n', file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=ROOT)
+    imported = set(ended.stderr.split())
+    assert "click" in imported
+    assert imported.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["sync", "--version"], ["config", "show", "--version"]])
+async def test_version_is_told_wherever_it_is_asked(program: Program, arguments: list[str]) -> None:
+    ended = await program(*arguments)
+    assert (ended.code, ended.stdout, ended.stderr) == (0, f"replicator {__version__}\n", "")
+
+
+async def test_help_names_every_command(program: Program) -> None:
+    ended = await program("--help")
+    assert ended.code == 0
+    for name in ("sync", "plan", "copy", "check", "list", "status", "config", "demo"):
+        assert f"\n  {name} " in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["sync", "--nonsense"], ["copy", "one"], ["--log-format", "xml", "sync"], []]
+)
+async def test_usage_errors_exit_2_and_leave_stdout_empty(program: Program, arguments: list[str]) -> None:
+    ended = await program(*arguments)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Usage: replicator" in ended.stderr
+
+
+async def test_options_count_before_and_after_the_command(program: Program) -> None:
+    config = program.write_config({"hub": "http://127.0.0.1:1"}, "", "elsewhere.toml")
+    before = await program("--json", "--config", str(config), "status")
+    after = await program("status", "-c", str(config), "--json")
+    assert (before.code, before.json) == (0, {"version": 1, "rules": []})
+    assert after == before
+
+
+async def test_shell_completion_offers_commands_and_options(program: Program) -> None:
+    script = await program(environ={"_REPLICATOR_COMPLETE": "bash_source"})
+    assert (script.code, "_REPLICATOR_COMPLETE=bash_complete" in script.stdout) == (0, True)
+    commands = await program(
+        environ={"_REPLICATOR_COMPLETE": "bash_complete", "COMP_WORDS": "replicator s", "COMP_CWORD": "1"}
+    )
+    assert commands.stdout.split() == ["plain,sync", "plain,status"]
+    options = await program(
+        environ={
+            "_REPLICATOR_COMPLETE": "bash_complete",
+            "COMP_WORDS": "replicator plan --ex",
+            "COMP_CWORD": "2",
+        }
+    )
+    assert options.stdout.split() == ["plain,--exit-code"]

@@ -1,0 +1,103 @@
+import io
+import logging
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from replicator.cli.logs import configure, log, log_event
+from replicator.cli.options import LogFormat
+from replicator.events import Failed, RequestDone, RunStarted, TagDone, Warned
+
+FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("replicator")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    ours.setLevel(before[2])
+
+
+def told(stderr: io.StringIO) -> list[str]:
+    return stderr.getvalue().splitlines()
+
+
+def logging_to(
+    monkeypatch: pytest.MonkeyPatch,
+    log_format: LogFormat = "text",
+    verbose: int = 0,
+    *,
+    display: bool = False,
+) -> io.StringIO:
+    stderr = io.StringIO()
+    configure(log_format, verbose, display=display)
+    monkeypatch.setattr("sys.stderr", stderr)
+    return stderr
+
+
+def test_failure_is_one_line_with_all_that_is_needed_to_act_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch)
+    log_event(FAILED)
+    [line] = told(stderr)
+    assert line.split(" ", 1)[1] == (
+        "ERROR 400 MANIFEST_INVALID rule=platform destination=fra site=fra repository=mirror/app"
+        ' operation="put manifest" reason=rejected'
+    )
+
+
+def test_json_has_the_same_as_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch, "json")
+    log_event(FAILED)
+    record = msgspec.json.decode(stderr.getvalue())
+    assert record.pop("time").endswith("Z")
+    assert record == {
+        "level": "error",
+        "message": "400 MANIFEST_INVALID",
+        "rule": "platform",
+        "destination": "fra",
+        "site": "fra",
+        "repository": "mirror/app",
+        "operation": "put manifest",
+        "reason": "rejected",
+    }
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_line_stays_one_line_whatever_a_server_says(
+    monkeypatch: pytest.MonkeyPatch, log_format: LogFormat
+) -> None:
+    stderr = logging_to(monkeypatch, log_format)
+    log(logging.ERROR, "one\ntwo\r\nERROR forged", cause='three\nfour "five"')
+    assert len(told(stderr)) == 1
+
+
+@pytest.mark.parametrize(
+    ("verbose", "display", "levels"),
+    [
+        (0, True, ["WARNING"]),
+        (0, False, ["WARNING", "INFO"]),
+        (1, False, ["WARNING", "INFO", "DEBUG"]),
+        (1, True, ["WARNING", "INFO"]),
+        (2, False, ["WARNING", "INFO", "DEBUG", "TRACE"]),
+        (9, True, ["WARNING", "INFO", "DEBUG", "TRACE"]),
+    ],
+)
+def test_each_v_says_more_and_a_display_says_the_rest(
+    monkeypatch: pytest.MonkeyPatch, verbose: int, *, display: bool, levels: list[str]
+) -> None:
+    stderr = logging_to(monkeypatch, verbose=verbose, display=display)
+    log_event(Warned("hub", "verify = false"))
+    log_event(RunStarted("platform", "hub", ("fra",)))
+    log_event(TagDone("platform", "fra", "app", "v1", "copy", "copied"))
+    log_event(RequestDone("hub", "ping", "200", 0.1))
+    assert [line.split()[1] for line in told(stderr)] == levels
+
+
+def test_other_libraries_log_in_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch)
+    logging.getLogger("asyncio").info("not asked for")
+    logging.getLogger("asyncio").warning("slow %s", "callback")
+    assert [line.split(" ", 1)[1] for line in told(stderr)] == ["WARNING slow callback"]

@@ -1,0 +1,97 @@
+import ssl
+
+import pytest
+import trustme
+
+from replicator.cli.places import looks_like_host, registry_at
+from replicator.cli.platforms import child_for, parse_platform
+from replicator.demo.images import AMD64, ARM64, image, index
+from replicator.demo.registry import DemoRegistry
+from replicator.errors import NotFound
+from replicator.model.descriptor import Platform
+from replicator.model.names import DOCKER_HUB
+
+
+def server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def test_docker_hub_is_reached_at_its_own_host() -> None:
+    settings = await registry_at(DOCKER_HUB, insecure=False)
+    assert (settings.name, settings.url) == ("docker.io", "https://registry-1.docker.io")
+
+
+async def test_other_hosts_are_https_and_not_asked_first() -> None:
+    settings = await registry_at("registry.invalid:5000", insecure=False)
+    assert settings.url == "https://registry.invalid:5000"
+    assert settings.tls.verify
+
+
+async def test_loopback_may_speak_plain_http() -> None:
+    async with DemoRegistry.serve() as registry:
+        host = registry.url.removeprefix("http://")
+        assert (await registry_at(host, insecure=False)).url == registry.url
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_loopback_that_speaks_tls_is_verified_unless_insecure(*, insecure: bool) -> None:
+    async with DemoRegistry.serve(tls=server_context()) as registry:
+        host = registry.url.removeprefix("https://")
+        settings = await registry_at(host, insecure=insecure)
+    assert settings.url == registry.url
+    assert settings.tls.verify is not insecure
+
+
+@pytest.mark.parametrize(
+    ("text", "is_host"),
+    [("localhost", True), ("localhost:5000", True), ("ghcr.io", True), ("hub", False), ("[::1]:5000", True)],
+)
+def test_hosts_are_told_from_names_as_docker_does(text: str, *, is_host: bool) -> None:
+    assert looks_like_host(text) is is_host
+
+
+@pytest.mark.parametrize(
+    ("text", "platform"),
+    [
+        ("linux/amd64", Platform("amd64", "linux")),
+        ("linux/arm/v6", Platform("arm", "linux", "v6")),
+    ],
+)
+def test_platform_is_read_as_it_is_written(text: str, platform: Platform) -> None:
+    assert parse_platform(text) == platform
+
+
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "Linux/amd64", "linux /amd64"])
+def test_what_is_no_platform_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no platform"):
+        parse_platform(text)
+
+
+V6, V7 = Platform("arm", "linux", "v6"), Platform("arm", "linux", "v7")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "chosen"),
+    [
+        ([AMD64, ARM64], "linux/arm64", 1),
+        ([AMD64, ARM64], "linux/arm64/v8", 1),
+        ([V6, V7], "linux/arm", 1),
+        ([V6, V7], "linux/arm/v6", 0),
+        ([AMD64, V6], "linux/arm", 1),
+    ],
+)
+def test_child_is_chosen_by_platform(there: list[Platform], asked: str, chosen: int) -> None:
+    whole = index([image(str(each), platform=each) for each in there])
+    child = child_for(whole.manifest, parse_platform(asked), site="hub", repository="app")
+    assert child.digest == whole.children[chosen].digest
+
+
+@pytest.mark.parametrize("asked", ["linux/arm/v5", "windows/amd64"])
+def test_platform_that_is_missing_is_an_error_that_names_the_others(asked: str) -> None:
+    whole = index(
+        [image("amd64"), image("v6", platform=V6), image("proof", platform=Platform("unknown", "unknown"))]
+    )
+    with pytest.raises(NotFound, match=r"it has linux/amd64, linux/arm/v6$"):
+        child_for(whole.manifest, parse_platform(asked), site="hub", repository="app")
