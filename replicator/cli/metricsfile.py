@@ -23,12 +23,15 @@ class MetricsFile:
         self._metrics = Metrics(rules, lambda: self._standings)
         watch.events.subscribe(self._metrics)
 
-    async def write(self, state: State) -> None:
-        """Writes the file, with the standings as the state has them now. Raises StateError, OSError."""
+    async def look(self, state: State) -> None:
+        """Takes the standings as the state has them now. Raises StateError."""
         intervals = {rule.name: rule.interval for rule in self._rules}
         now = self._clock.now()
         self._standings = [
             (standing, lag(standing, intervals[standing.rule], now))
             for standing in await state.standings(list(intervals))
         ]
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all. Raises OSError."""
         self._metrics.write_file(self._path)

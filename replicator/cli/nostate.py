@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Entry, Pending, RunRow, Standing
+from replicator.ports import Belief, Entry, Listed, Pending, RunRow, Standing
 
 
 class NoState:
@@ -45,6 +45,10 @@ class NoState:
         """Nothing to forget."""
 
     async def created(self, digests: Iterable[Digest]) -> Mapping[Digest, float]:  # noqa: ARG002 - a port
+        """None."""
+        return {}
+
+    async def listed(self, site: str, repository: str) -> Mapping[str, Listed]:  # noqa: ARG002 - a port
         """None."""
         return {}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from replicator.cli.console import shown
+from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.rules import read_config, select_rules
@@ -20,6 +23,9 @@ from replicator.engine.result import RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, failed, render_run
 from replicator.state.locks import hold_rules
+
+if TYPE_CHECKING:
+    from replicator.cli.metricsfile import MetricsFile
 
 
 @click.command("sync")
@@ -68,14 +74,28 @@ async def _sync(
     watch = Watch.start(invocation)
     loaded = read_config(invocation, watch)
     rules = select_rules(loaded, names, destinations)
-    result, drain = await replicate(loaded, rules, watch, recheck=recheck, metrics_file=metrics_file)
+    metrics = None if metrics_file is None else _metrics(metrics_file, rules, watch)
+    result, drain = await replicate(loaded, rules, watch, recheck=recheck, metrics=metrics)
     if invocation.json:
         print_json(result)
     else:
         click.echo(render_run(result))
+    all_good = not failed(result)
+    if metrics is not None:
+        try:
+            metrics.write()
+        except OSError as error:  # the report stands; the file is what it was before
+            log(logging.ERROR, f"metrics file {metrics_file}: {error.strerror}")
+            all_good = False
     if drain.code is not None:
         return drain.code
-    return 1 if failed(result) else 0
+    return 0 if all_good else 1
+
+
+def _metrics(path: Path, rules: Sequence[Rule], watch: Watch) -> MetricsFile:
+    from replicator.cli.metricsfile import MetricsFile  # noqa: PLC0415 - prometheus_client takes its time
+
+    return MetricsFile(path, rules, watch)
 
 
 async def replicate(
@@ -84,26 +104,20 @@ async def replicate(
     watch: Watch,
     *,
     recheck: bool = False,
-    metrics_file: Path | None = None,
+    metrics: MetricsFile | None = None,
 ) -> tuple[RunResult, Drain]:
-    """Runs the rules once, with progress shown and signals draining it.
+    """Runs the rules once, with progress shown and signals draining it. `metrics` is shown the state, not written.
 
     Raises:
         StateError: the state is in use or cannot be used.
-        OSError: the metrics file cannot be written.
     """
     started_at, started = watch.clock.now(), time.monotonic()
     with hold_rules(loaded.agent.state_path, [rule.name for rule in rules]):
-        metrics = None
-        if metrics_file is not None:
-            from replicator.cli.metricsfile import MetricsFile  # noqa: PLC0415 - prometheus_client takes its time
-
-            metrics = MetricsFile(metrics_file, rules, watch)
         async with wire(loaded, rules, watch, read_only=False) as wired:
             with draining(wired.engine.drain) as drain:
                 async with shown(watch.progress, display=watch.display):
                     results = await wired.engine.sync(rules, recheck=recheck)
-            result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
             if metrics is not None:
-                await metrics.write(wired.state)
+                await metrics.look(wired.state)
+    result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
     return result, drain

@@ -118,6 +118,13 @@ async def test_metrics_file_holds_the_run(world: World) -> None:
     assert float(line.split()[1]) >= written
 
 
+async def test_metrics_file_that_cannot_be_written_leaves_the_report_and_exits_1(world: World) -> None:
+    ended = await world.program("sync", "--json", "--metrics-file", "/proc/replicator.prom")
+    assert ended.code == 1
+    assert ended.json["outcome"] == "ok"
+    assert "ERROR metrics file /proc/replicator.prom: " in ended.stderr
+
+
 async def test_status_shows_rules_that_never_ran_and_writes_nothing(world: World) -> None:
     never = await world.program("status")
     assert never.code == 0
