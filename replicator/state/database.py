@@ -59,10 +59,13 @@ class Database:
             self._connection = await self._engine.connect()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A write transaction: durable when the context is left, undone if it is left by an exception."""
+    async def transaction(self, *, writing: bool = True) -> AsyncIterator[AsyncConnection]:
+        """A transaction: durable when the context is left, undone if it is left by an exception.
+
+        One that only reads sees the file as of one moment.
+        """
         connection = self.connection
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        await connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
         try:
             yield connection
             await connection.exec_driver_sql("COMMIT")
@@ -113,17 +116,33 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
     await database.connect()
     try:
         with mapped(path, "open"):
-            if not await is_current(database.connection):
+            if not await _is_current(database):
                 async with database.transaction() as connection:
                     await migrate(connection)
-            # WAL: `plan` and `status` read while `sync` writes. NORMAL: a commit survives the death of the
-            # process, and a power cut may cost the last seconds but no consistency, which is all a hint needs.
-            await database.connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            await database.connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+            await _write_ahead(database.connection)
     except BaseException:
         await database.close()
         raise
     return database
+
+
+async def _is_current(database: Database) -> bool:
+    async with database.transaction(writing=False) as connection:
+        return await is_current(connection)
+
+
+async def _write_ahead(connection: AsyncConnection) -> None:
+    """Lets `plan` and `status` read while `sync` writes."""
+    try:
+        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    except DBAPIError as error:
+        # SQLite does not wait here when two processes make one new file at once. The mode is the file's own, so the
+        # other one's switch is ours too; and if it was not that, the old journal is right as well until the next open.
+        if not _is_busy(error.orig):
+            raise
+    # NORMAL: a commit survives the death of the process. A power cut may cost the last seconds but no consistency,
+    # and a hint needs no more.
+    await connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
 
 
 async def open_for_reading(path: Path, busy_seconds: float) -> Database:
@@ -142,7 +161,7 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
     try:
         with mapped(path, "open"):
             await database.connection.exec_driver_sql("PRAGMA query_only = ON")
-            if await is_current(database.connection):
+            if await _is_current(database):
                 return database
             copy = await _open_in_memory(path, database)
     except BaseException:
@@ -201,10 +220,14 @@ def mapped(path: Path, operation: str) -> Iterator[None]:
         raise StateError(f"state {path}: {operation}: unusable content ({error}); {_MOVE_AWAY}") from error
 
 
+def _is_busy(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
 def _cause(error: BaseException | None) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return f"the file is no usable database ({error}); {_MOVE_AWAY}"
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+    if _is_busy(error):
         return "another process is writing to it and did not end in time"
     return str(error)

@@ -58,6 +58,8 @@ STEPS: tuple[str, ...] = (
 async def is_current(connection: AsyncConnection) -> bool:
     """Whether the file has today's schema; False for an older one and an empty file. Changes nothing.
 
+    Called inside a transaction, or the answers may be of two moments.
+
     Raises:
         StateError: the file is another program's, or from a newer version of this one.
     """
