@@ -51,7 +51,7 @@ class BytesSaved(msgspec.Struct, frozen=True):
     """Payload that did not have to move."""
 
     destination: str
-    reason: Literal["present", "mounted", "shared_read"]
+    reason: Literal["present", "mounted", "shared_read", "server_side"]
     count: int
 
 

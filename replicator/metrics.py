@@ -44,7 +44,7 @@ Standings = Callable[[], Iterable[tuple[Standing, float]]]
 
 _OUTCOMES: Final = ("ok", "partial", "failed", "interrupted")
 _BLOB_OUTCOMES: Final = ("copied", "mounted", "present", "failed")
-_SAVED_REASONS: Final = ("present", "mounted", "shared_read")
+_SAVED_REASONS: Final = ("present", "mounted", "shared_read", "server_side")
 _RETRY_REASONS: Final = (errors.Throttled.reason, errors.Unavailable.reason)
 _ERROR_REASONS: Final = tuple(
     each.reason

@@ -447,6 +447,8 @@ class RunRow(msgspec.Struct, frozen=True):
     held: int
     failed: int
     error: str = ""
+    narrowed: bool = False
+    """Only what an event named was looked at: the counts are not those of the whole rule."""
 
 
 class State(Protocol):

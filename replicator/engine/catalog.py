@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replicator.engine.listing import list_tags
 from replicator.errors import NotFound
+from replicator.model.digest import Digest
 from replicator.ports import Belief, Pending, Repository, State
 
 
@@ -14,11 +16,13 @@ class Catalog:
     """A destination's repository.
 
     `tags` is its complete listing, empty where there is no such repository, None where it was not listed because
-    each of a few tags is asked for instead. `fresh`: it did not exist, and nothing of ours is remembered there.
+    each of a few tags is asked for instead. `digests` are what the listing told of them, None where it tells none.
+    `fresh`: it did not exist, and nothing of ours is remembered there.
     """
 
     repository: Repository
     tags: frozenset[str] | None
+    digests: Mapping[str, Digest] | None
     fresh: bool
     beliefs: Mapping[str, Belief]
     pending: Mapping[str, Pending]
@@ -28,7 +32,9 @@ class Catalog:
         return self.tags is None or tag in self.tags
 
 
-async def read_catalog(repository: Repository, state: State, rule: str, *, listing: bool) -> Catalog:
+async def read_catalog(
+    repository: Repository, state: State, rule: str, *, listing: bool, record: bool
+) -> Catalog:
     """Lists a destination's repository and recalls what is known of it.
 
     Args:
@@ -36,19 +42,24 @@ async def read_catalog(repository: Repository, state: State, rule: str, *, listi
         state: the memory.
         rule: whose pending tags are wanted.
         listing: False asks the destination nothing; each tag will be asked for.
+        record: False leaves the state alone.
 
     Raises:
-        SiteError: the listing failed; a repository that is not there is no failure.
+        SiteError: the listing failed or broke off; a repository that is not there is no failure.
     """
     site, name = repository.site, repository.name
     tags: frozenset[str] | None = None
+    digests: Mapping[str, Digest] | None = None
     fresh = False
     if listing:
         try:
-            tags = frozenset([tag async for page in repository.tags() for tag in page])
+            found = await list_tags(repository, state, record=record)
         except NotFound:
             tags = frozenset()
             fresh = not await state.knows_repository(site, name)
-    return Catalog(
-        repository, tags, fresh, await state.beliefs(site, name), await state.pending(rule, site, name)
-    )
+        else:
+            if found.error is not None:
+                raise found.error
+            tags, digests = frozenset(found.tags), found.digests or None
+    beliefs = await state.beliefs(site, name)
+    return Catalog(repository, tags, digests, fresh, beliefs, await state.pending(rule, site, name))

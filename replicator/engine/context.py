@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from replicator.engine.claims import Claims
+from replicator.engine.inhand import InHand
+from replicator.engine.scope import Scope
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
 from replicator.ports import Clock, Site, State
@@ -17,7 +19,8 @@ class Context:
     """The world of one run, and how it was asked for.
 
     `dry` only plans. `recheck` asks each destination tag by tag, whatever is believed. `unattended` leaves a
-    tag that failed alone until its time has come. `rules` are the names of all rules there are: a belief that
+    tag that failed alone until its time has come. `scope` narrows the run to what an event named. `in_hand` keeps
+    runs that are under way at the same time apart. `rules` are the names of all rules there are: a belief that
     belongs to a rule no longer there protects nothing.
     """
 
@@ -26,9 +29,11 @@ class Context:
     events: Events
     clock: Clock
     rules: frozenset[str]
+    in_hand: InHand
     dry: bool = False
     recheck: bool = False
     unattended: bool = False
+    scope: Scope | None = None
     claims: Claims = field(default_factory=Claims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)

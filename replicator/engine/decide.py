@@ -61,7 +61,9 @@ class Decisions:
         """Decides on every wish of the batch; a failure of one leaves the others alone."""
         unknown: list[tuple[Wish, Digest]] = []
         for wish in batch.wishes:
-            if wish.digest is None:
+            if self._is_superseded(batch, catalog, wish):
+                self._verdicts.same(wish)
+            elif wish.digest is None:
                 if catalog.lists(wish.target or ""):
                     self._verdicts.same(wish)
                 else:
@@ -69,6 +71,13 @@ class Decisions:
             elif self._compare(batch, catalog, wish, wish.digest) is Change.UNKNOWN:
                 unknown.append((wish, wish.digest))
         await self._ask(batch, catalog, unknown)
+
+    def _is_superseded(self, batch: Batch, catalog: Catalog, wish: Wish) -> bool:
+        """Whether another run, which asked the source later than this one, has brought the tag in step."""
+        key = wish.target or wish.digest or ""
+        return self._context.in_hand.is_settled_since(
+            self._destination, catalog.repository.name, key, batch.asked_at
+        )
 
     def _compare(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> Change:
         key = wish.target or digest
@@ -78,9 +87,14 @@ class Decisions:
         )
         # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
         listed = catalog.lists(wish.target) if wish.target else True
-        change = compare(digest, listed=listed, belief=belief, due=due)
+        told = catalog.digests.get(key) if catalog.digests is not None else None
+        if told is not None:
+            change = compare_seen(digest, told, belief)
+            due = due or belief is None
+        else:
+            change = compare(digest, listed=listed, belief=belief, due=due)
         if change is Change.SAME:
-            self._same(batch, catalog, wish, digest, asked=False)
+            self._same(batch, catalog, wish, digest, asked=due)
         elif change is not Change.UNKNOWN:
             self._changed(batch, catalog, wish, digest, change)
         return change
@@ -193,5 +207,6 @@ class Decisions:
             digest=digest,
             reason=change.value,
             since=pending.since if pending else self._since,
+            asked_at=batch.asked_at,
             attempts=pending.attempts if pending else 0,
         )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from replicator.engine.catalog import Catalog, read_catalog
+from replicator.engine.catalog import Catalog
 from replicator.engine.context import Context
 from replicator.engine.copy import Copying, Placement
 from replicator.engine.decide import Decisions, Verdicts
@@ -18,6 +18,7 @@ from replicator.engine.plan import Action, Wish
 from replicator.engine.result import Totals
 from replicator.engine.supply import Supply
 from replicator.engine.tally import Tally
+from replicator.engine.targets import Targets
 from replicator.engine.transfer import Blob, Transfers
 from replicator.engine.window import Prepared
 from replicator.errors import ReplicatorError, SiteError, StateError
@@ -26,7 +27,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 from replicator.policy.rule import Rule
-from replicator.policy.selection import exact_tags
+from replicator.policy.selection import exact_tags, judges_each_alone
 
 FEW_TAGS: Final = 3
 """Up to so many exactly named tags the destination is asked for each, instead of for its whole listing."""
@@ -74,9 +75,10 @@ class DestinationRun:
         verdicts = Verdicts(self._queue, self._same, self.tally.postponed, self.tally.failed)
         self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
-        self._catalogs: dict[str, asyncio.Future[Catalog | None]] = {}
-        exact = exact_tags(rule.tags)
-        self._listing = exact is None or len(exact) + sum(len(table.pins) for table in rule.tags) > FEW_TAGS
+        self._looked_at: set[str] = set()
+        self._targets = Targets(
+            rule, destination, context, listing=_wants_listing(rule, context), on_failure=self._blind
+        )
 
     def offer(self, batch: Batch | None) -> None:
         """Takes a batch; None when the look has ended."""
@@ -84,9 +86,12 @@ class DestinationRun:
 
     async def run(self) -> None:
         """Returns when all that was offered is dealt with, or drained."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_batches())
-            await self._dispatch.run()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take_batches())
+                await self._dispatch.run()
+        finally:
+            self._targets.release()
 
     @property
     def left(self) -> int:
@@ -96,38 +101,31 @@ class DestinationRun:
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (batch := await self._batches.get()) is not None:
+                self._targets.enter(batch.target)
+                if batch.repository not in self._looked_at:
+                    # In hand until the last batch of the source repository, not only for the time of this one.
+                    self._looked_at.add(batch.repository)
+                    self._targets.enter(batch.target)
                 tasks.create_task(self._decide(batch))
         self._dispatch.close()
 
     async def _decide(self, batch: Batch) -> None:
-        catalog = await self._catalog(batch.target)
-        if catalog is None or self._context.draining.is_set():
-            return
-        await self._decisions.decide(batch, catalog)
-        if batch.last and batch.present is not None:
-            self._keep(batch, catalog, batch.present)
-
-    async def _catalog(self, target: str) -> Catalog | None:
-        """The destination's catalog of a repository, read once; None where that failed, which is told once."""
-        known = self._catalogs.get(target)
-        if known is not None:
-            return await known
-        future = self._catalogs[target] = asyncio.get_running_loop().create_future()
-        catalog = None
         try:
-            self._breaker.check("list tags", target)
-            repository = self._site.repository(target)
-            catalog = await read_catalog(
-                repository, self._context.state, self._rule.name, listing=self._listing
-            )
-            self._breaker.succeeded()
-        except SiteError as error:
-            self.tally.complete_look = False
-            self._breaker.failed(error)
-            self.tally.failure(error, target)
+            catalog = await self._targets.catalog(batch.target)
+            if catalog is None or self._context.draining.is_set():
+                return
+            await self._decisions.decide(batch, catalog)
+            if batch.last and batch.present is not None:
+                self._keep(batch, catalog, batch.present)
         finally:
-            future.set_result(catalog)
-        return catalog
+            self._targets.leave(batch.target)
+            if batch.last:
+                self._targets.leave(batch.target)
+
+    def _blind(self, error: SiteError) -> None:
+        """The destination could not be looked at: what it lacks is not known, so the look was not complete."""
+        self.tally.complete_look = False
+        self.tally.failure(error)
 
     def _keep(self, batch: Batch, catalog: Catalog, present: frozenset[str]) -> None:
         """Tells which tags this rule once put there and the source no longer has. Nothing is deleted."""
@@ -139,6 +137,7 @@ class DestinationRun:
         self.tally.unchanged()
 
     def _queue(self, action: Action) -> None:
+        self._targets.enter(action.target)
         self.tally.pend(action)
         self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
         self._dispatch.add(action)
@@ -154,7 +153,10 @@ class DestinationRun:
             self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
             return image
 
-        return await self._guarded(action, totals, read)
+        image = await self._guarded(action, totals, read)
+        if image is None:
+            self._targets.leave(action.target)
+        return image
 
     async def _read_image(self, action: Action, totals: Totals) -> Image:
         def count(size: int) -> None:
@@ -173,9 +175,7 @@ class DestinationRun:
 
         async def copy() -> None:
             self._breaker.check("write manifest", action.target)
-            catalog = await self._catalog(action.target)
-            if catalog is None:
-                raise AssertionError(f"{action.target} was decided on without a catalog")
+            catalog = await self._decided_on(action)
             placement = Placement(
                 prepared.image,
                 catalog.repository,
@@ -187,18 +187,18 @@ class DestinationRun:
             self._breaker.succeeded()
             key = action.wish.target or action.digest
             self._decisions.record(action.target, key, action.digest, known=key in catalog.beliefs)
+            self._context.in_hand.settle(self._site.name, action.target, key, action.asked_at)
             self.tally.copied(action, totals, self._context.clock.monotonic() - began)
 
         await self._guarded(action, totals, copy)
+        self._targets.leave(action.target)
 
     async def _plan(self, prepared: Prepared) -> None:
         """Only asks: what would move, what is there, what could be mounted."""
         action, totals = prepared.action, Totals()
 
         async def plan() -> None:
-            catalog = await self._catalog(action.target)
-            if catalog is None:
-                raise AssertionError(f"{action.target} was decided on without a catalog")
+            catalog = await self._decided_on(action)
             wish = self._wish(action, catalog, totals)
             to_send = 0
             for descriptor in prepared.image.blobs.values():
@@ -208,6 +208,13 @@ class DestinationRun:
             self.tally.planned(action, totals, to_send + prepared.image.manifest_bytes)
 
         await self._guarded(action, totals, plan)
+        self._targets.leave(action.target)
+
+    async def _decided_on(self, action: Action) -> Catalog:
+        catalog = await self._targets.catalog(action.target)
+        if catalog is None:
+            raise AssertionError(f"{action.target} was decided on without a catalog")
+        return catalog
 
     def _wish(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], Blob]:
         def wish(descriptor: Descriptor) -> Blob:
@@ -235,3 +242,12 @@ class DestinationRun:
             _log.exception("%s: %s: copy image: unexpected error", self._site.name, action.target)
             self.tally.failed(action, ReplicatorError(f"unexpected {type(error).__name__}: {error}"), totals)
         return None
+
+
+def _wants_listing(rule: Rule, context: Context) -> bool:
+    """Whether so many tags may be wanted of a repository that its listing is cheaper than asking for each."""
+    scope = context.scope
+    if scope is not None and judges_each_alone(rule.tags):
+        return any(tags is None or len(tags) > FEW_TAGS for tags in scope.repositories.values())
+    exact = exact_tags(rule.tags)
+    return exact is None or len(exact) + sum(len(table.pins) for table in rule.tags) > FEW_TAGS

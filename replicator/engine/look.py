@@ -10,6 +10,7 @@ from typing import Final
 
 from replicator.engine.context import Context
 from replicator.engine.created import creation_times
+from replicator.engine.listing import Listing, list_tags
 from replicator.engine.plan import Wish
 from replicator.engine.result import FilterCount
 from replicator.engine.supply import Supply
@@ -23,6 +24,7 @@ from replicator.policy.selection import (
     exact_repositories,
     exact_tags,
     is_immutable,
+    judges_each_alone,
     needs_created,
     select,
     select_repository,
@@ -40,12 +42,14 @@ class Batch:
     """Some of the tags wanted of one source repository.
 
     The last batch of a repository also tells `present`: every tag that the listing had (None where there was no
-    complete listing), so that what is gone can be told from what was not asked for.
+    complete listing), so that what is gone can be told from what was not asked for. `asked_at` (monotonic seconds)
+    is when the source was first asked about the repository.
     """
 
     repository: str
     target: str
     wishes: Sequence[Wish]
+    asked_at: float
     last: bool = False
     present: frozenset[str] | None = None
 
@@ -53,20 +57,24 @@ class Batch:
 class _Batcher:
     """Collects wishes of one repository into batches."""
 
-    def __init__(self, repository: str, target: str, on_batch: Callable[[Batch], None]) -> None:
+    def __init__(
+        self, repository: str, target: str, asked_at: float, on_batch: Callable[[Batch], None]
+    ) -> None:
         self._repository = repository
         self.target = target
+        self._asked_at = asked_at
         self._on_batch = on_batch
         self._wishes: list[Wish] = []
 
     def add(self, wish: Wish) -> None:
         self._wishes.append(wish)
         if len(self._wishes) >= BATCH_TAGS:
-            self._on_batch(Batch(self._repository, self.target, self._wishes))
+            self._on_batch(Batch(self._repository, self.target, self._wishes, self._asked_at))
             self._wishes = []
 
     def close(self, present: frozenset[str] | None) -> None:
-        self._on_batch(Batch(self._repository, self.target, self._wishes, last=True, present=present))
+        wishes, asked_at = self._wishes, self._asked_at
+        self._on_batch(Batch(self._repository, self.target, wishes, asked_at, last=True, present=present))
 
 
 class Look:
@@ -98,6 +106,7 @@ class Look:
         self._on_failure = on_failure
         self._on_warning = on_warning
         self._breaker = context.breaker(rule.source)
+        self._scope = context.scope
         self._named = frozenset(certain_repositories(rule.repositories))
         self._repositories = 0
         self._selected = 0
@@ -120,7 +129,9 @@ class Look:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(REPOSITORIES_AT_ONCE):
                     tasks.create_task(work())
-        if self.complete:
+        if self._scope is not None:
+            self.complete = False
+        elif self.complete:
             self._warn_of_nothing()
 
     def _warn_of_nothing(self) -> None:
@@ -135,20 +146,22 @@ class Look:
         self._on_failure(error)
 
     async def _names(self) -> AsyncGenerator[str, None]:
-        exact = exact_repositories(self._rule.repositories)
-        if exact is not None:
-            for name in exact:
-                yield name
+        selection = self._rule.repositories
+        known = self._scope.repositories if self._scope is not None else exact_repositories(selection)
+        if known is not None:
+            for name in known:
+                if select_repository(selection, name):
+                    yield name
             return
         seen = set(self._named)
         for name in self._named:
             yield name
         try:
             async for page in self._context.sites[self._rule.source].repositories():
-                for name in page:
-                    if name not in seen and select_repository(self._rule.repositories, name):
-                        seen.add(name)
-                        yield name
+                fresh = [name for name in page if name not in seen and select_repository(selection, name)]
+                seen.update(fresh)
+                for name in fresh:
+                    yield name
         except SiteError as error:
             self._failed(error)
 
@@ -169,24 +182,32 @@ class Look:
 
     async def _look_at(self, name: str, target: str) -> None:
         repository = self._supply.repository(name)
-        exact = exact_tags(self._rule.tags)
-        tags = exact if exact is not None else await self._list(repository)
-        known: dict[str, Digest] = {}
-        await self._resolve(repository, needs_created(self._rule.tags, tags), known.__setitem__)
-        created = await self._creation_times(repository, known) if known else None
-        selected = select(self._rule.tags, tags, created, self._context.clock.now())
+        batcher = _Batcher(name, target, self._context.clock.monotonic(), self._on_batch)
+        listing = await self._list(repository)
+        if listing.error is not None:
+            self._failed(listing.error)
+        known = dict(listing.digests)
+        dating = needs_created(self._rule.tags, listing.tags)
+        await self._resolve(repository, dating - known.keys(), known.__setitem__)
+        created = await self._creation_times(repository, known, dating) if dating else None
+        selected = select(self._rule.tags, listing.tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
-        batcher = _Batcher(name, target, self._on_batch)
-        await self._wish(repository, selected, known, batcher, strict=exact is not None)
-        batcher.close(frozenset(tags) if exact is None else None)
+        await self._wish(repository, selected, known, batcher, strict=listing.strict)
+        batcher.close(frozenset(listing.tags) if listing.complete else None)
 
-    async def _list(self, repository: Repository) -> Sequence[str]:
+    async def _list(self, repository: Repository) -> Listing:
+        exact = exact_tags(self._rule.tags)
+        if exact is not None:
+            return Listing(exact, complete=False, strict=True)
+        named = self._scope.repositories.get(repository.name) if self._scope else None
+        if named is not None and judges_each_alone(self._rule.tags):
+            return Listing(named, complete=False)
         try:
-            return [tag async for page in repository.tags() for tag in page]
+            return await list_tags(repository, self._context.state, record=not self._context.dry)
         except NotFound:
             if repository.name in self._named:
                 raise
-            return ()  # distribution lists repositories whose last tag is gone, and then answers 404
+            return Listing(())  # distribution lists repositories whose last tag is gone, and then answers 404
 
     def _tell_selection(self, name: str, selected: Selected) -> None:
         self._repositories += 1
@@ -194,7 +215,7 @@ class Look:
         self._selected += count
         self.filters += [FilterCount(name, what, removed, left) for what, removed, left in selected.filters]
         rule = self._rule.name
-        if not count and name in self._named:
+        if not count and name in self._named and self._scope is None:
             self._on_warning(f"rule {rule}: no tag of {name} matches")
         if selected.left_out_non_versions:
             self._on_warning(
@@ -205,11 +226,14 @@ class Look:
         for problem in selected.short:
             self._failed(Rejected(self._rule.source, "select tags", problem, repository=name))
 
-    async def _creation_times(self, repository: Repository, known: dict[str, Digest]) -> dict[str, float]:
+    async def _creation_times(
+        self, repository: Repository, known: Mapping[str, Digest], tags: Collection[str]
+    ) -> dict[str, float]:
+        digests = {tag: known[tag] for tag in tags if tag in known}
         times = await creation_times(
-            self._context.state, self._supply, repository, set(known.values()), self._rule.mirrors
+            self._context.state, self._supply, repository, digests.values(), self._rule.mirrors
         )
-        return {tag: times[digest] for tag, digest in known.items() if digest in times}
+        return {tag: times[digest] for tag, digest in digests.items() if digest in times}
 
     async def _wish(
         self,

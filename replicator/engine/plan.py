@@ -44,6 +44,7 @@ class Action:
     digest: Digest
     reason: str
     since: float
+    asked_at: float
     attempts: int = 0
     action: Literal["copy"] = "copy"
 

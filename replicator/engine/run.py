@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from replicator.engine.context import Context
-from replicator.engine.copy import Copying
 from replicator.engine.destination import DestinationRun
+from replicator.engine.inhand import InHand
 from replicator.engine.look import Batch, Look
-from replicator.engine.presence import Presence
 from replicator.engine.result import RuleResult
+from replicator.engine.scope import Scope
+from replicator.engine.shared import Shared
 from replicator.engine.spool import Spool
 from replicator.engine.supply import Supply
 from replicator.engine.tally import Tally
-from replicator.engine.transfer import Transfers
 from replicator.errors import ReplicatorError
 from replicator.events import Events, Observed, RunEnded, RunStarted, Warned
 from replicator.policy.rule import Rule
@@ -55,7 +54,10 @@ class Engine:
         self._clock = clock
         self._spool = spool
         self._rules = frozenset(rules)
-        self._draining = asyncio.Event()
+        self._in_hand = InHand(clock)
+        self._shared: Shared | None = None
+        self._drains: set[asyncio.Event] = set()
+        self._draining = False
 
     async def sync(
         self,
@@ -64,65 +66,105 @@ class Engine:
         destinations: frozenset[str] | None = None,
         recheck: bool = False,
         unattended: bool = False,
+        scope: Scope | None = None,
+        drain: asyncio.Event | None = None,
     ) -> list[RuleResult]:
         """Brings destinations in step.
+
+        May be called while other calls are under way: runs that meet in a repository of a rule and destination go
+        one after the other, and all share content and transfers.
 
         Args:
             rules: which, side by side.
             destinations: only these; None means all.
             recheck: asks each destination tag by tag, whatever is believed.
             unattended: leaves tags that failed before alone until their time has come.
+            scope: looks only at what an event named.
+            drain: once set, these runs end as `drain` ends all.
 
         Raises:
             StateError: the memory cannot be kept; what was copied is copied.
         """
-        return await self._run(rules, destinations, dry=False, recheck=recheck, unattended=unattended)
+        context = self._context(rules, drain, recheck=recheck, unattended=unattended, scope=scope)
+        return await self._run(rules, destinations, context)
 
     async def plan(
         self, rules: Sequence[Rule], *, destinations: frozenset[str] | None = None
     ) -> list[RuleResult]:
         """What `sync` would do, asking only. Writes nothing, neither at a site nor to the state."""
-        return await self._run(rules, destinations, dry=True, recheck=False, unattended=False)
+        return await self._run(rules, destinations, self._context(rules, None, dry=True))
 
     def drain(self) -> None:
         """Begins nothing new. What is under way gets `DRAIN_SECONDS`; then `sync` returns, "interrupted"."""
-        self._draining.set()
+        self._draining = True
+        for drain in self._drains:
+            drain.set()
 
-    async def _run(
+    def _context(
         self,
         rules: Sequence[Rule],
-        destinations: frozenset[str] | None,
+        drain: asyncio.Event | None,
         *,
-        dry: bool,
-        recheck: bool,
-        unattended: bool,
-    ) -> list[RuleResult]:
-        context = Context(
+        dry: bool = False,
+        recheck: bool = False,
+        unattended: bool = False,
+        scope: Scope | None = None,
+    ) -> Context:
+        draining = drain or asyncio.Event()
+        if self._draining:
+            draining.set()
+        self._drains.add(draining)
+        return Context(
             self._sites,
             self._state,
             self._events,
             self._clock,
             rules=self._rules | {rule.name for rule in rules},
+            in_hand=self._in_hand,
             dry=dry,
             recheck=recheck,
             unattended=unattended,
-            draining=self._draining,
+            scope=scope,
+            draining=draining,
         )
+
+    async def _run(
+        self, rules: Sequence[Rule], destinations: frozenset[str] | None, context: Context
+    ) -> list[RuleResult]:
         chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
-        async with AsyncExitStack() as stack:
-            shared = _Shared(context, self._spool, chosen, stack)
-            runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for run in runs:
-                        tasks.create_task(run.run())
-            except BaseExceptionGroup as group:
-                raise _first(group) from group
-            return [await run.close() for run in runs]
+        try:
+            async with self._sharing() as shared:
+                runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
+                await _run_all(runs)
+                return [await run.close() for run in runs]
+        finally:
+            self._drains.discard(context.draining)
+
+    @asynccontextmanager
+    async def _sharing(self) -> AsyncIterator[Shared]:
+        if self._shared is None or not self._shared.is_young:
+            self._shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
+        shared = self._shared
+        shared.enter()
+        try:
+            yield shared
+        finally:
+            if shared.is_last and self._shared is shared:
+                self._shared = None  # nobody may join what is about to end
+            await shared.leave()
 
 
 def _chosen(rule: Rule, destinations: frozenset[str] | None) -> tuple[str, ...]:
     return tuple(name for name in rule.destinations if destinations is None or name in destinations)
+
+
+async def _run_all(runs: Sequence[RuleRun]) -> None:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for run in runs:
+                tasks.create_task(run.run())
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -134,64 +176,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-class _Shared:
-    """What rules of one run share: the content of each source, and what is known of each destination."""
-
-    def __init__(
-        self,
-        context: Context,
-        spool: Spool | None,
-        chosen: Sequence[tuple[Rule, tuple[str, ...]]],
-        stack: AsyncExitStack,
-    ) -> None:
-        self._context = context
-        self._spool = spool
-        self._stack = stack
-        self._fed: defaultdict[str, set[str]] = defaultdict(set)
-        for rule, names in chosen:
-            self._fed[rule.source].update(names)
-        self._supplies: dict[str, Supply] = {}
-        self._writers: dict[tuple[str, str], tuple[Transfers, Copying]] = {}
-        self._presences: defaultdict[str, Presence] = defaultdict(lambda: Presence(context.clock))
-        self.warnings: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
-
-    def supply(self, source: str) -> Supply:
-        """The content of a source."""
-        if source not in self._supplies:
-            context = self._context
-
-            def warn(text: str) -> None:
-                context.events.emit(Warned(source, text))
-                for tell in self.warnings[source]:
-                    tell(text)
-
-            share = len(self._fed[source]) > 1 and not context.dry
-            supply = Supply(
-                context.sites, source, spool=self._spool, share=share, events=context.events, warn=warn
-            )
-            self._supplies[source] = supply
-            self._stack.push_async_callback(supply.aclose)
-        return self._supplies[source]
-
-    def writers(self, source: str, destination: str) -> tuple[Transfers, Copying]:
-        """What writes from a source to a destination."""
-        key = (source, destination)
-        if key not in self._writers:
-            context, presence = self._context, self._presences[destination]
-            transfers = Transfers(
-                context.sites[destination],
-                source=source,
-                presence=presence,
-                state=context.state,
-                events=context.events,
-            )
-            copying = Copying(transfers, presence)
-            self._stack.push_async_callback(transfers.aclose)
-            self._stack.push_async_callback(copying.aclose)
-            self._writers[key] = (transfers, copying)
-        return self._writers[key]
-
-
 class RuleRun:
     """One execution of one rule."""
 
@@ -201,6 +185,7 @@ class RuleRun:
         self._began = context.clock.monotonic()
         self._destinations: list[DestinationRun] = []
         self._interrupted = False
+        self._unlisten: list[Callable[[], None]] = []
         self._look = Look(
             rule,
             context,
@@ -211,7 +196,7 @@ class RuleRun:
         )
 
     @classmethod
-    async def begin(cls, rule: Rule, names: Sequence[str], context: Context, shared: _Shared) -> RuleRun:
+    async def begin(cls, rule: Rule, names: Sequence[str], context: Context, shared: Shared) -> RuleRun:
         """The run, ready to go."""
         supply = shared.supply(rule.source)
         run = cls(rule, context, supply)
@@ -225,12 +210,16 @@ class RuleRun:
         for name in names:
             standing = standings.get(name)
             since = (standing.last_look or standing.first_seen) if standing else now
+            if context.scope is not None and context.scope.at is not None:
+                since = context.scope.at
+            if not context.dry:
+                shared.feed(rule.source, name)
             transfers, copying = shared.writers(rule.source, name)
             destination = DestinationRun(
                 rule, name, context, supply=supply, since=since, copying=copying, transfers=transfers
             )
             run._destinations.append(destination)
-            shared.warnings[rule.source].append(destination.tally.warn)
+            run._unlisten.append(shared.listen(rule.source, destination.tally.warn))
         return run
 
     @property
@@ -240,7 +229,8 @@ class RuleRun:
     async def run(self) -> None:
         """Looks, and feeds the destinations while looking."""
         names = tuple(tally.result.destination for tally in self._tallies)
-        self._context.events.emit(RunStarted(self._rule.name, self._rule.source, names))
+        if not self._context.dry:
+            self._context.events.emit(RunStarted(self._rule.name, self._rule.source, names))
         async with asyncio.TaskGroup() as tasks:
             look = tasks.create_task(self._look_and_tell())
             work = [tasks.create_task(destination.run()) for destination in self._destinations]
@@ -287,6 +277,8 @@ class RuleRun:
     async def close(self) -> RuleResult:
         """Closes the run's rows, last of all, and gives the result."""
         seconds = self._context.clock.monotonic() - self._began
+        for unlisten in self._unlisten:
+            unlisten()
         for destination in self._destinations:
             tally = destination.tally
             row = tally.close(interrupted=self._interrupted and self._context.draining.is_set())

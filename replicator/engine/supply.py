@@ -28,7 +28,7 @@ class Supply:
         sites: every site by name.
         source: the name of the source.
         spool: for `share`; None streams always.
-        share: whether more than one destination is fed from this source in this run.
+        share: tells whether more than one destination is fed from this source now.
         events: gets `BytesRead` and `Reread`.
         warn: told, in a sentence, what a person should know.
     """
@@ -39,7 +39,7 @@ class Supply:
         source: str,
         *,
         spool: Spool | None,
-        share: bool,
+        share: Callable[[], bool],
         events: Events,
         warn: Callable[[str], None],
     ) -> None:
@@ -118,7 +118,7 @@ class Supply:
         """
         spooled = self.is_spooled(descriptor.digest)
         direct = self.direct(name, descriptor, mirrors, on_read, beside=beside)
-        if not self._share or (beside is not None and not spooled):
+        if not self._share() or (beside is not None and not spooled):
             return direct
         if self._spool is None:
             self._warn_once("there is no cache folder")

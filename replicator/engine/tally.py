@@ -141,6 +141,7 @@ class Tally:
             held=tags.held,
             failed=tags.failed,
             error=_last_error(self.result),
+            narrowed=self._context.scope is not None,
         )
 
     def _row(

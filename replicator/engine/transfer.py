@@ -17,7 +17,7 @@ from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.ports import BlobSource, Repository, Seen, Site, State
+from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Site, State
 
 Outcome = Literal["copied", "mounted", "present"]
 
@@ -161,6 +161,8 @@ class Transfers:
     async def _write(
         self, repository: Repository, blob: Blob, other: str | None, origin: str | None
     ) -> Outcome:
+        if await self._copy_within_store(repository, blob):
+            return "copied"
         beside = self._site.repository(other) if other else None
         source = blob.supply.blob(blob.source, blob.descriptor, blob.mirrors, blob.on_read, beside=beside)
         for reading in range(READINGS):
@@ -174,6 +176,15 @@ class Transfers:
                 if error.advice is not Advice.RETRY or reading == READINGS - 1:
                     raise
         raise AssertionError("unreachable: every reading returns or raises")
+
+    async def _copy_within_store(self, repository: Repository, blob: Blob) -> bool:
+        """Where source and destination share a store, it copies by itself: no byte passes through here."""
+        if not isinstance(repository, CopiesFromSibling):
+            return False
+        copied = await repository.copy_blob(blob.descriptor, blob.supply.repository(blob.source))
+        if copied:
+            self._save(blob, "server_side")
+        return copied
 
     def _written(self, blob: Blob, count: int) -> None:
         blob.totals.bytes.written += count
@@ -206,7 +217,7 @@ class Transfers:
             self._save(blob, outcome)
         return outcome
 
-    def _save(self, blob: Blob, why: Literal["present", "mounted", "shared_read"]) -> None:
+    def _save(self, blob: Blob, why: Literal["present", "mounted", "shared_read", "server_side"]) -> None:
         size = blob.descriptor.size or 0
         blob.totals.bytes.saved += size
         self._events.emit(BytesSaved(self._site.name, why, size))

@@ -65,6 +65,14 @@ def exact_tags(selections: tuple[TagSelection, ...]) -> tuple[str, ...] | None:
     return None
 
 
+def judges_each_alone(selections: tuple[TagSelection, ...]) -> bool:
+    """Whether a tag is selected or not whatever other tags there are, and whatever their age."""
+    return not any(
+        selection.latest is not None or selection.newer_than is not None or selection.min_tags
+        for selection in selections
+    )
+
+
 def certain_tags(selections: tuple[TagSelection, ...]) -> tuple[str, ...]:
     """The tags that are selected by their own name if they exist, whatever a listing says of others."""
     pinned = _pinned(selections)
@@ -232,7 +240,7 @@ def _must_choose(selection: TagSelection, tags: frozenset[str]) -> bool:
 
 
 def _is_exact(selection: TagSelection) -> bool:
-    if selection.latest is not None or selection.newer_than is not None or selection.min_tags:
+    if not judges_each_alone((selection,)):
         return False
     if not selection.include:
         return bool(selection.pins)

@@ -1,0 +1,74 @@
+"""The tags of a repository as its site lists them, with what they name where the listing tells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from replicator.errors import NotFound, SiteError
+from replicator.model.digest import Digest
+from replicator.ports import ListsDigests, Noted, Repository, State
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Tags, and the digests of those that the listing told.
+
+    `complete`: all tags of the repository are here. `strict`: each was asked for by its name. `error` is what
+    broke a listing after it had told some tags; what it told is good, but it is not complete.
+    """
+
+    tags: Collection[str]
+    digests: Mapping[str, Digest] = field(default_factory=dict)
+    complete: bool = True
+    strict: bool = False
+    error: SiteError | None = None
+
+
+async def list_tags(repository: Repository, state: State, *, record: bool) -> Listing:
+    """Lists a repository, in bulk with digests where it can.
+
+    Args:
+        repository: at either side.
+        state: knows what earlier listings told, so that it is not read again; gets what is new.
+        record: False leaves the state alone.
+
+    Raises:
+        NotFound: there is no such repository.
+        SiteError: the listing failed before it told anything.
+    """
+    if isinstance(repository, ListsDigests):
+        return await _list_digests(repository, repository, state, record=record)
+    tags: list[str] = []
+    try:
+        async for page in repository.tags():
+            tags.extend(page)
+    except NotFound:
+        raise
+    except SiteError as error:
+        if not tags:
+            raise
+        return Listing(tags, complete=False, error=error)
+    return Listing(tags)
+
+
+async def _list_digests(
+    repository: Repository, lister: ListsDigests, state: State, *, record: bool
+) -> Listing:
+    site, name = repository.site, repository.name
+    known = await state.listed(site, name)
+    digests: dict[str, Digest] = {}
+    error: SiteError | None = None
+    try:
+        async for page in lister.listed(known):
+            for listed in page:
+                digests[listed.tag] = listed.digest
+                if record and known.get(listed.tag) != listed:
+                    state.record(Noted(site, name, listed))
+    except NotFound:
+        raise
+    except SiteError as failure:
+        if not digests:
+            raise
+        error = failure
+    return Listing(digests.keys(), digests, complete=error is None, error=error)

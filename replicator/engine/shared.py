@@ -1,0 +1,111 @@
+"""What runs under way at the same time share: the content of each source, what is known of each destination."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+
+from replicator.engine.copy import Copying
+from replicator.engine.presence import MAX_AGE_SECONDS, Presence
+from replicator.engine.spool import Spool
+from replicator.engine.supply import Supply
+from replicator.engine.transfer import Transfers
+from replicator.events import Events, Warned
+from replicator.ports import Clock, Site, State
+
+
+class Shared:
+    """One generation: runs that begin while it is young share it; it ends with the last of them.
+
+    Args:
+        sites: every site by name.
+        state: the memory.
+        events: told everything.
+        clock: the time.
+        spool: for sources that feed several destinations.
+    """
+
+    def __init__(
+        self, sites: Mapping[str, Site], state: State, events: Events, clock: Clock, spool: Spool | None
+    ) -> None:
+        self._sites = sites
+        self._state = state
+        self._events = events
+        self._clock = clock
+        self._spool = spool
+        self._began = clock.monotonic()
+        self._users = 0
+        self._stack = AsyncExitStack()
+        self._fed: defaultdict[str, set[str]] = defaultdict(set)
+        self._supplies: dict[str, Supply] = {}
+        self._writers: dict[tuple[str, str], tuple[Transfers, Copying]] = {}
+        self._presences: dict[str, Presence] = {}
+        self._listeners: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
+
+    @property
+    def is_young(self) -> bool:
+        """Whether a new run may join: what is known of destinations is not older than it may be."""
+        return self._clock.monotonic() - self._began < MAX_AGE_SECONDS
+
+    def enter(self) -> None:
+        """Counts a run in."""
+        self._users += 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the generation ends with the next `leave`."""
+        return self._users == 1
+
+    async def leave(self) -> None:
+        """Counts a run out; with the last one all work under way ends."""
+        self._users -= 1
+        if self._users == 0:
+            await self._stack.aclose()
+
+    def feed(self, source: str, destination: str) -> None:
+        """Notes that a source feeds a destination: where it feeds several, blobs go through the spool."""
+        self._fed[source].add(destination)
+
+    def supply(self, source: str) -> Supply:
+        """The content of a source."""
+        if source not in self._supplies:
+            self._supplies[source] = supply = Supply(
+                self._sites,
+                source,
+                spool=self._spool,
+                share=lambda: len(self._fed[source]) > 1,
+                events=self._events,
+                warn=lambda text: self._warn(source, text),
+            )
+            self._stack.push_async_callback(supply.aclose)
+        return self._supplies[source]
+
+    def writers(self, source: str, destination: str) -> tuple[Transfers, Copying]:
+        """What writes from a source to a destination."""
+        key = (source, destination)
+        if key not in self._writers:
+            presence = self._presences.setdefault(destination, Presence(self._clock))
+            transfers = Transfers(
+                self._sites[destination],
+                source=source,
+                presence=presence,
+                state=self._state,
+                events=self._events,
+            )
+            copying = Copying(transfers, presence)
+            self._stack.push_async_callback(transfers.aclose)
+            self._stack.push_async_callback(copying.aclose)
+            self._writers[key] = (transfers, copying)
+        return self._writers[key]
+
+    def listen(self, source: str, tell: Callable[[str], None]) -> Callable[[], None]:
+        """Tells `tell` the warnings about a source's content until the function returned is called."""
+        listeners = self._listeners[source]
+        listeners.append(tell)
+        return lambda: listeners.remove(tell)
+
+    def _warn(self, source: str, text: str) -> None:
+        self._events.emit(Warned(source, text))
+        for tell in self._listeners[source]:
+            tell(text)
