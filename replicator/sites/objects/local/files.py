@@ -1,0 +1,96 @@
+"""What is done to single files. Blocks and raises OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Final
+
+from replicator.ports import ObjectInfo
+from replicator.sites.objects.local.tree import Parts, Tree, info_of, version_of
+from replicator.sites.objects.local.workspace import Workspace
+
+CHUNK_BYTES: Final = 1 << 20
+
+
+class OpenFile:
+    """A file being read; its methods block."""
+
+    def __init__(self, tree: Tree, parts: Parts, offset: int) -> None:
+        self._tree = tree
+        self._parts = parts
+        self._offset = offset
+        self.fd = -1
+        self.size = 0
+
+    def open(self) -> int:
+        """Opens it and returns its size."""
+        self.fd = self._tree.open_file(self._parts)
+        self.size = os.fstat(self.fd).st_size
+        if self._offset:
+            os.lseek(self.fd, self._offset, os.SEEK_SET)
+        return self.size
+
+    def next(self) -> bytes:
+        """The next chunk, empty at the end."""
+        return os.read(self.fd, CHUNK_BYTES)
+
+    def close(self) -> None:
+        """Gives the descriptor back, where there is one."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def look_at(tree: Tree, key: str, parts: Parts) -> ObjectInfo | None:
+    """A file's facts, None where there is none or a folder."""
+    try:
+        facts = tree.look(parts)
+    except FileNotFoundError:
+        return None
+    return info_of(key, facts) if stat.S_ISREG(facts.st_mode) else None
+
+
+def read_small(tree: Tree, parts: Parts, max_bytes: int) -> tuple[bytes, str, int]:
+    """A file's bytes, version and size; of one larger than `max_bytes` no bytes, or just more than that."""
+    with tree.file(parts) as (fd, facts):
+        if facts.st_size > max_bytes:
+            return b"", "", facts.st_size
+        data = bytearray()
+        while len(data) <= max_bytes and (chunk := os.read(fd, max_bytes + 1 - len(data))):
+            data += chunk
+        return bytes(data), version_of(facts), max(facts.st_size, len(data))
+
+
+def write(workspace: Workspace, parts: Parts, data: bytes, *, replace: bool = True) -> str | None:
+    """Writes a file and returns its version; without `replace`, None where there is something already."""
+    with workspace.temporary() as file:
+        file.write(data)
+        facts = file.place(parts, replace=replace)
+    return None if facts is None else version_of(facts)
+
+
+def write_if(workspace: Workspace, key: str, parts: Parts, data: bytes, version: str | None) -> str | None:
+    """Writes a file that has this version now (None: is not there); None where it is not so.
+
+    Raises:
+        Busy: another process is doing the same to this key.
+    """
+    with workspace.locked(key):
+        try:
+            found = version_of(workspace.tree.look(parts))
+        except FileNotFoundError:
+            found = None
+        if found != version:
+            return None
+        return write(workspace, parts, data, replace=version is not None)
+
+
+def delete(tree: Tree, parts: Parts) -> None:
+    """Removes a file, durably, and the folders that it leaves empty."""
+    with contextlib.suppress(FileNotFoundError):
+        with tree.folder(parts[:-1]) as folder:
+            os.unlink(parts[-1], dir_fd=folder)
+            os.fsync(folder)
+        tree.prune(parts[:-1])

@@ -1,0 +1,105 @@
+"""A large file being written."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+from replicator.errors import SiteError
+from replicator.sites.objects.local import copying
+from replicator.sites.objects.local.tree import Parts
+from replicator.sites.objects.local.workspace import Temporary, Workspace
+
+T = TypeVar("T")
+
+BUFFER_BYTES: Final = 1 << 20
+"""Collected before a thread writes it: chunks off the wire are small, and each trip to a thread costs."""
+
+
+class Run(Protocol):
+    """Runs a blocking call in a thread, its failure mapped."""
+
+    async def __call__(self, call: Callable[[], T], /) -> T:
+        """What the call returns."""
+        ...
+
+
+class LocalUpload:
+    """`ports.ObjectUpload` on a file: out of sight until `commit`, removed by `close` otherwise.
+
+    The file is made by the first thread that is needed anyway: a small blob costs one trip.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        parts: Parts,
+        size: int | None,
+        *,
+        run: Run,
+        pace: Callable[[int], Awaitable[None]],
+        wrong: Callable[[str], SiteError],
+    ) -> None:
+        self._workspace = workspace
+        self._parts = parts
+        self._size = size
+        self._run = run
+        self._pace = pace
+        self._wrong = wrong
+        self._file: Temporary | None = None
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._written = 0
+
+    async def write(self, chunk: bytes) -> None:
+        """Takes the next bytes; at most `BUFFER_BYTES` and one chunk are held."""
+        await self._pace(len(chunk))
+        self._buffer.append(chunk)
+        self._buffered += len(chunk)
+        if self._buffered >= BUFFER_BYTES:
+            await self._run(self._flush)
+
+    async def commit(self) -> None:
+        """Makes the object visible, whole and durable.
+
+        Raises:
+            Corrupt: not the announced number of bytes came.
+        """
+        if self._size is not None and self._written + self._buffered != self._size:
+            raise self._wrong(f"{self._written + self._buffered} bytes came instead of {self._size}")
+        await self._run(self._place)
+
+    async def copy_from(self, source: int) -> None:
+        """Takes a whole file of the same file system, without its bytes passing through us."""
+        if await self._run(lambda: copying.clone(source, self._open())):
+            self._written = self._size or 0
+            return
+        while count := await self._run(lambda: copying.copy_step(source, self._open())):
+            self._written += count
+
+    def close(self) -> None:
+        """Removes what was not committed. Blocks."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _open(self) -> Temporary:
+        if self._file is None:
+            self._file = self._workspace.open()
+            # Said now, not after minutes of copying.
+            if self._size is not None and self._size > shutil.disk_usage(self._file.fd).free:
+                raise OSError(errno.ENOSPC, f"no room for {self._size} bytes")
+        return self._file
+
+    def _flush(self) -> None:
+        file = self._open()
+        chunks, self._buffer = self._buffer, []
+        self._written += self._buffered
+        self._buffered = 0
+        file.write(*chunks)
+
+    def _place(self) -> None:
+        self._flush()
+        self._open().place(self._parts)

@@ -1,0 +1,53 @@
+"""What an object store is told, free of the config's syntax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from replicator.sites.registry.settings import LimitSettings, ReadSecret
+
+__all__ = ["LimitSettings", "LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """A directory. `path` is absolute; it may itself be a symbolic link, nothing below it may lead out of it."""
+
+    name: str
+    path: Path
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Keys:
+    """Static credentials; read again after the store refused them."""
+
+    access_key: ReadSecret
+    secret_key: ReadSecret
+    session_token: ReadSecret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """A bucket, or what of it lies below `prefix` (no slash at either end; "" is the whole bucket).
+
+    `endpoint` None is AWS itself. `region` None: as the environment or the profile says, else "us-east-1".
+    `path_style` None: path style where there is an `endpoint` (few of them have a DNS name per bucket), else as
+    botocore decides. Without `keys`, credentials come from botocore's own chain: environment, `profile`, web
+    identity, container or instance role. `sse` and `storage_class` go with everything that is written.
+    """
+
+    name: str
+    bucket: str
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str | None = None
+    path_style: bool | None = None
+    profile: str | None = None
+    keys: S3Keys | None = None
+    sse: Literal["AES256", "aws:kms"] | None = None
+    kms_key: str | None = None
+    storage_class: str | None = None
+    limits: LimitSettings = field(default_factory=LimitSettings)
