@@ -185,6 +185,7 @@ async def test_odd_tags_are_left_out_with_a_warning_and_spoil_nothing() -> None:
 async def test_a_missing_repository_is_not_an_empty_one() -> None:
     async with FakeRegistry() as fake:
         await fails(fake, NotFound)
+        assert fake.count("GET", "/tags/list") == 1
 
 
 async def test_a_page_that_leads_to_itself_is_an_error() -> None:

@@ -260,10 +260,18 @@ async def test_content_in_the_descriptor_is_served_without_a_request(
     assert fake.count() == 0
 
 
-@pytest.mark.parametrize("data", ["aGVsbG8h", "not base64!", ""])
+@pytest.mark.parametrize("data", ["aGVsbG8h", "aGVsbGE=", "not base64!", ""])
 async def test_content_in_the_descriptor_that_is_wrong_is_asked_for(
     fake: FakeRegistry, repository: RegistryRepository, data: str
 ) -> None:
     fake.store.put_blob("app", b"hello")
     assert await read(repository.blob(inline(data))) == b"hello"
     assert fake.count("GET") == 2  # the ping and the blob
+
+
+async def test_content_in_the_descriptor_of_another_size_is_not_served(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    fake.store.put_blob("app", b"hello")
+    with pytest.raises(Corrupt):
+        await read(repository.blob(inline(base64.b64encode(b"hello").decode(), size=6)))

@@ -261,6 +261,15 @@ async def test_an_immutable_tag_is_said_to_be_one(status: int, code: str) -> Non
         assert (raised.value.codes, raised.value.status) == ((code,), status)
 
 
+@pytest.mark.parametrize(("status", "code"), [(412, "PRECONDITION"), (409, "TAG_IMMUTABLE")])
+async def test_an_immutable_tag_is_known_by_its_code_alone(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage, status: int, code: str
+) -> None:
+    fake.fault("PUT", MANIFESTS, faults.refuse(status, code))
+    with pytest.raises(Rejected, match="the tag v1 is immutable there"):
+        await repository.write_manifest(built.manifest, "v1")
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "TAG_INVALID"), (412, "PROJECTPOLICYVIOLATION"), (413, "SIZE")]
 )

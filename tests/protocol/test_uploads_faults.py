@@ -91,6 +91,14 @@ async def test_a_status_of_one_byte_or_none_begins_again() -> None:
         assert fake.count("POST") == 2
 
 
+async def test_a_status_of_more_than_there_is_begins_again() -> None:
+    async with FakeRegistry() as fake:
+        fake.fault("PUT", UPLOADS, faults.reset_upload(700_000))
+        fake.fault("GET", UPLOADS, faults.header("Range", "0-1500000"))
+        source = await write(fake)
+        assert source.opened == [0, 0]
+
+
 async def test_a_registry_whose_status_is_not_believed_is_not_asked() -> None:
     async with FakeRegistry() as fake:
         fake.fault("PUT", UPLOADS, faults.reset_upload(700_000))
@@ -308,8 +316,14 @@ async def test_cancelled_twice_the_session_still_goes() -> None:
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing
+            assert fake.store.uploads
+            closing = asyncio.create_task(site.aclose())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not closing.done()
             farewell.release()
-        assert not fake.store.uploads  # closing the site waited for it
+            await closing
+            assert not fake.store.uploads
 
 
 async def test_cancelled_at_any_moment_it_leaves_no_session() -> None:

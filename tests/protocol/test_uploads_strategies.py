@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -203,6 +204,37 @@ async def test_too_large_a_body_is_cut_into_chunks_that_fit() -> None:
         assert_stored(fake, b"small")
         assert fake.count(status=413) == refused <= 3
         assert max(entry.bytes_in for entry in fake.find("PATCH", status=202)) <= 400_000
+
+
+async def test_a_late_refusal_does_not_undo_what_was_learnt_meanwhile() -> None:
+    async def refuse_whole(exchange: Exchange) -> web.StreamResponse:
+        if "Content-Range" in exchange.request.headers:
+            return await exchange.proceed()
+        return web.Response(status=400)
+
+    async def refuse_late(exchange: Exchange) -> web.StreamResponse:
+        reached.set()
+        await go_on.wait()
+        return web.Response(status=405)
+
+    async def refuse_bodies(exchange: Exchange) -> web.StreamResponse:
+        if exchange.request.content_length == 0:
+            return await exchange.proceed()
+        return web.Response(status=405)
+
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    async with FakeRegistry() as fake:
+        fake.fault("PUT", UPLOADS, refuse_late)
+        fake.fault("PUT", UPLOADS, refuse_bodies, times=None)
+        fake.fault("PATCH", UPLOADS, refuse_whole, times=None)
+        async with registry_site(fake.url) as site:
+            first = asyncio.create_task(site.repository("app").write_blob(CountedSource(DATA)))
+            await reached.wait()
+            await site.repository("app").write_blob(CountedSource(b"other"))
+            assert fake.count("PATCH", status=400) == 1
+            go_on.set()
+            await first
+        assert fake.count("PATCH", status=400) == 1
 
 
 @pytest.mark.parametrize("chunk_bytes", [0, 1_000_000])
