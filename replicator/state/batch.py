@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Created, Entry, Missing, Pending, Placed, Seen, Unpending
+from replicator.ports import Belief, Created, Entry, Listed, Missing, Noted, Pending, Placed, Seen, Unpending
 
 REPOSITORIES_KEPT: Final = 4
 """Repositories remembered per blob and site: enough to find one that still has it."""
@@ -43,39 +43,36 @@ def _since_first(older: Pending | None, newer: Pending) -> Pending:
 
 @dataclass(slots=True)
 class Batch:
-    """See the module. Keys are (destination, repository), (rule, destination, repository), (site, digest)."""
+    """See the module. Keys are (destination or site, repository), (rule, destination, repository), (site, digest)."""
 
     beliefs: dict[tuple[str, str], dict[str, Belief]] = field(default_factory=dict)
     pending: dict[tuple[str, str, str], dict[str, Change]] = field(default_factory=dict)
     seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
     created: dict[Digest, float] = field(default_factory=dict)
+    listed: dict[tuple[str, str], dict[str, Listed]] = field(default_factory=dict)
     begun: dict[tuple[str, str], float] = field(default_factory=dict)
     repositories: set[tuple[str, str]] = field(default_factory=set)
     size: int = 0
 
     def add(self, entry: Entry, now: float) -> None:
         """Takes an entry; of two about one thing the later wins. An entry whose names are no text is left out."""
+        if not all(_is_text(name) for name in _foreign_text(entry)):
+            return
         match entry:
             case Seen(site, repository, digest):
-                if _is_text(repository):
-                    self.see(site, repository, digest, now)
+                self.see(site, repository, digest, now)
             case Created(digest, at):
-                self.size += digest not in self.created
-                self.created[digest] = at
+                self.create(digest, at)
+            case Noted(site, repository, listed):
+                self.note(site, repository, listed)
             case Placed(rule, destination, belief, repository):
-                if _is_text(repository) and _is_text(belief.tag):
-                    self.believe(destination, repository, belief)
-                    self.change((rule, destination, repository), belief.tag, Change(fresh=True, pending=None))
+                self.believe(destination, repository, belief)
+                self.change((rule, destination, repository), belief.tag, Change(fresh=True, pending=None))
             case Missing(rule, destination, pending):
-                if _is_text(pending.repository) and _is_text(pending.tag):
-                    self.change(
-                        (rule, destination, pending.repository),
-                        pending.tag,
-                        Change(fresh=False, pending=_clean(pending)),
-                    )
+                key = (rule, destination, pending.repository)
+                self.change(key, pending.tag, Change(fresh=False, pending=_clean(pending)))
             case Unpending(rule, destination, repository, tag):
-                if _is_text(repository) and _is_text(tag):
-                    self.change((rule, destination, repository), tag, Change(fresh=True, pending=None))
+                self.change((rule, destination, repository), tag, Change(fresh=True, pending=None))
 
     def believe(self, destination: str, repository: str, belief: Belief) -> None:
         """A tag is in step."""
@@ -98,28 +95,45 @@ class Batch:
         if at is not None:
             self.repositories.add((site, repository))
 
+    def note(self, site: str, repository: str, listed: Listed) -> None:
+        """A listing said what a tag names."""
+        tags = self.listed.setdefault((site, repository), {})
+        self.size += listed.tag not in tags
+        tags[listed.tag] = listed
+        self.repositories.add((site, repository))
+
     def begin(self, rule: str, destination: str, now: float) -> None:
         """A rule runs with a destination."""
         self.size += (rule, destination) not in self.begun
         self.begun.setdefault((rule, destination), now)
 
+    def create(self, digest: Digest, at: float) -> None:
+        """An image was created at `at`."""
+        self.size += digest not in self.created
+        self.created[digest] = at
+
     def absorb(self, newer: Batch) -> None:
         """Takes everything of a batch that came later."""
+        self._absorb_tags(newer)
+        for (site, digest), places in newer.seen.items():
+            for repository, at in places.items():
+                self.see(site, repository, digest, at)
+        for digest, at in newer.created.items():
+            self.create(digest, at)
+        for (rule, destination), at in newer.begun.items():
+            self.begin(rule, destination, at)
+        self.repositories |= newer.repositories
+
+    def _absorb_tags(self, newer: Batch) -> None:
         for (destination, repository), tags in newer.beliefs.items():
             for belief in tags.values():
                 self.believe(destination, repository, belief)
         for key, changes in newer.pending.items():
             for tag, change in changes.items():
                 self.change(key, tag, change)
-        for (site, digest), places in newer.seen.items():
-            for repository, at in places.items():
-                self.see(site, repository, digest, at)
-        for digest, at in newer.created.items():
-            self.size += digest not in self.created
-            self.created[digest] = at
-        for (rule, destination), at in newer.begun.items():
-            self.begin(rule, destination, at)
-        self.repositories |= newer.repositories
+        for (site, repository), listings in newer.listed.items():
+            for listed in listings.values():
+                self.note(site, repository, listed)
 
     def over_beliefs(self, found: dict[str, Belief], destination: str, repository: str) -> dict[str, Belief]:
         """What was found in the database, brought up to date."""
@@ -144,6 +158,23 @@ class Batch:
             if known:
                 result[digest] = [place for _, place in known[:REPOSITORIES_KEPT]]
         return result
+
+
+def _foreign_text(entry: Entry) -> tuple[str, ...]:
+    """What of an entry came from a registry as it is."""
+    match entry:
+        case Placed():
+            return (entry.repository, entry.belief.tag)
+        case Missing():
+            return (entry.pending.repository, entry.pending.tag)
+        case Unpending():
+            return (entry.repository, entry.tag)
+        case Noted():
+            return (entry.repository, entry.listed.tag, entry.listed.version)
+        case Seen():
+            return (entry.repository,)
+        case Created():
+            return ()
 
 
 def _is_text(name: str) -> bool:

@@ -51,6 +51,14 @@ STEPS: tuple[str, ...] = (
         PRIMARY KEY (rule, destination, started_at)
     ) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE listed (
+        site INTEGER NOT NULL, repository INTEGER NOT NULL, tag TEXT NOT NULL,
+        digest BLOB NOT NULL, version TEXT NOT NULL,
+        PRIMARY KEY (site, repository, tag)
+    ) WITHOUT ROWID;
+    ALTER TABLE runs ADD COLUMN narrowed BOOLEAN NOT NULL DEFAULT 0
+    """,
 )
 """Statements parted by semicolons; executed one by one, as a script would end the transaction."""
 

@@ -11,6 +11,7 @@ from replicator.state.batch import REPOSITORIES_KEPT
 from replicator.state.tables import (
     beliefs,
     created,
+    listed,
     names,
     pending,
     repositories,
@@ -51,6 +52,9 @@ WHEREABOUTS: Final = (
 CREATED: Final = select(created.c.digest, created.c.at).where(
     created.c.digest.in_(bindparam("digests", expanding=True))
 )
+LISTED: Final = select(listed.c.tag, listed.c.digest, listed.c.version).where(
+    listed.c.site == _id("site"), listed.c.repository == _id("repository")
+)
 _rule_name = names.alias("rule_name")
 _destination_name = names.alias("destination_name")
 STANDINGS: Final = (
@@ -89,6 +93,7 @@ RUNS: Final = (
         runs.c.held,
         runs.c.failed,
         runs.c.error,
+        runs.c.narrowed,
     )
     .where(runs.c.rule == _id("rule"), runs.c.destination == _id("destination"))
     .order_by(runs.c.started_at.desc())
@@ -135,12 +140,17 @@ TRIM_WHEREABOUTS: Final = delete(whereabouts).where(
 )
 _create = insert(created)
 CREATE: Final = _create.on_conflict_do_update(index_elements=["digest"], set_={"at": _create.excluded.at})
+_note = insert(listed)
+NOTE: Final = _note.on_conflict_do_update(
+    index_elements=["site", "repository", "tag"],
+    set_={name: _note.excluded[name] for name in ("digest", "version")},
+)
 _run = insert(runs)
 RUN: Final = _run.on_conflict_do_update(
     index_elements=["rule", "destination", "started_at"],
     set_={
         name: _run.excluded[name]
-        for name in ("ended_at", "outcome", "complete_look", "in_step", "held", "failed", "error")
+        for name in ("ended_at", "outcome", "complete_look", "in_step", "held", "failed", "error", "narrowed")
     },
 )
 _other_run = runs.alias("other_run")

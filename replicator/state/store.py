@@ -12,7 +12,7 @@ from sqlalchemy import Executable
 
 from replicator.errors import StateError
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Clock, Entry, Pending, RunRow, Standing
+from replicator.ports import Belief, Clock, Entry, Listed, Pending, RunRow, Standing
 from replicator.state import statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, mapped, open_database, open_for_reading
@@ -131,6 +131,15 @@ class SqliteState:
             return found | {digest: recorded[digest] for digest in wanted if digest in recorded}
 
         return await self._in_turn("read creation times", read)
+
+    async def listed(self, site: str, repository: str) -> Mapping[str, Listed]:
+        """See `ports.State`."""
+
+        async def read() -> Mapping[str, Listed]:
+            rows = await self._select(statements.LISTED, site=site, repository=repository)
+            return {row[0]: Listed(*row) for row in rows} | self._batch.listed.get((site, repository), {})
+
+        return await self._in_turn("read listings", read)
 
     async def standings(self, rules: Sequence[str] | None = None) -> Sequence[Standing]:
         """See `ports.State`; by rule, then destination. Flushes first."""

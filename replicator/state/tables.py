@@ -112,6 +112,18 @@ created: Final = Table(
     "created", metadata, _key("digest", _DigestBytes), _value("at", Float), sqlite_with_rowid=False
 )
 
+listed: Final = Table(
+    "listed",
+    metadata,
+    _key("site"),
+    _key("repository"),
+    _key("tag", Text),
+    _value("digest", _DigestBytes),
+    _value("version", Text),
+    sqlite_with_rowid=False,
+)
+"""What listings with digests said."""
+
 standings: Final = Table(
     "standings",
     metadata,
@@ -140,5 +152,6 @@ runs: Final = Table(
     _value("held", Integer),
     _value("failed", Integer),
     _value("error", Text),
+    _value("narrowed", Boolean),
     sqlite_with_rowid=False,
 )

@@ -61,6 +61,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch, names: Names) -
     await execute_many(
         connection, statements.CREATE, ({"digest": digest, "at": at} for digest, at in batch.created.items())
     )
+    await execute_many(connection, statements.NOTE, _listed_rows(batch, names))
     await execute_many(
         connection,
         statements.BEGIN,
@@ -93,6 +94,10 @@ async def close_run(connection: AsyncConnection, row: RunRow, names: Names) -> S
 
 def _after(standing: Standing, row: RunRow) -> Standing:
     """Where the rule stands after the run. What is pending is as found: the run's entries are written before."""
+    error = clean(row.error)
+    if row.narrowed:
+        # Its counts are not the rule's, and that it went well says nothing of what failed elsewhere.
+        return msgspec.structs.replace(standing, last_error=error or standing.last_error)
     look, success = standing.last_look, standing.last_success
     if row.complete_look:
         # The start, not the end: what changed during the run may have been overlooked.
@@ -105,7 +110,7 @@ def _after(standing: Standing, row: RunRow) -> Standing:
         last_success=success,
         in_step=row.in_step,
         held=row.held,
-        last_error=clean(row.error),
+        last_error=error,
     )
 
 
@@ -142,6 +147,13 @@ def _belief_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
                 "rule": names[belief.rule],
                 "recheck_at": belief.recheck_at,
             }
+
+
+def _listed_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
+    for (site, repository), tags in batch.listed.items():
+        place = {"site": names[site], "repository": names[repository]}
+        for listed in tags.values():
+            yield {**place, "tag": listed.tag, "digest": listed.digest, "version": listed.version}
 
 
 async def _write_pending(connection: AsyncConnection, batch: Batch, names: Names) -> None:
