@@ -22,7 +22,7 @@ from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Si
 Outcome = Literal["copied", "mounted", "present"]
 
 SMALL_BLOB_BYTES: Final = 64 * 1024
-"""Up to here sending costs no more than asking, where a repository is new and most likely empty."""
+"""Up to here sending costs no more than asking a repository that is new, or the state for another one."""
 MOUNT_REFUSALS: Final = 3
 """After so many refused mounts in a row this run no longer asks the destination for one."""
 READINGS: Final = 4
@@ -121,7 +121,7 @@ class Transfers:
             # A mount answers for itself whether the blob is there, so asking before would be one request too many.
             if not (other and self._may_mount) and await self._is_there(repository, blob):
                 return self._done(repository, blob, "present")
-            other = other or await self._recall(repository.name, digest)
+            other = other or (None if _is_cheap(blob) else await self._recall(repository.name, digest))
             leader = self._leaders.get(digest)
             if other or leader is None:
                 return await self._lead(repository, blob, other)
@@ -191,8 +191,7 @@ class Transfers:
         self._events.emit(BytesWritten(self._source, self._site.name, count))
 
     async def _is_there(self, repository: Repository, blob: Blob) -> bool:
-        size = blob.descriptor.size
-        if blob.fresh and size is not None and size <= SMALL_BLOB_BYTES:
+        if blob.fresh and _is_cheap(blob):
             return False
         return await repository.has_blob(blob.descriptor.digest)
 
@@ -226,6 +225,12 @@ class Transfers:
         blob.totals.blobs.count(outcome)
         digest, size = blob.descriptor.digest, blob.descriptor.size or 0
         self._events.emit(BlobDone(self._source, self._site.name, repository.name, digest, outcome, size))
+
+
+def _is_cheap(blob: Blob) -> bool:
+    """Whether sending the blob costs no more than finding out how not to."""
+    size = blob.descriptor.size
+    return size is not None and size <= SMALL_BLOB_BYTES
 
 
 class _Delivery:
