@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,8 +47,16 @@ async def open_state(
         StateError: the file is no database or another program's, damaged, of a newer replicator, busy for too
             long, or not to be opened or made. The file is then left as it is.
     """
-    opening = open_for_reading if read_only else open_database
-    return SqliteState(await opening(path, busy_seconds), clock, read_only=read_only)
+    open_it = open_for_reading if read_only else open_database
+    opening = asyncio.get_running_loop().create_task(open_it(path, busy_seconds))
+    try:
+        database = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Half an opening cannot be taken back without leaving the driver's thread behind; a whole one can.
+        with contextlib.suppress(StateError):
+            await (await opening).close()
+        raise
+    return SqliteState(database, clock, read_only=read_only)
 
 
 class SqliteState:
