@@ -1,0 +1,160 @@
+"""Blobs as objects: read, written once their bytes are known to be right, copied between sites of one store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
+from typing import Final, Protocol, runtime_checkable
+
+from replicator.errors import SiteError
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest, algorithm, encoded, new_hash
+from replicator.ports import BlobSource, ObjectStore
+from replicator.sites.layouts.place import Place
+
+_WRITE: Final = "write blob"
+
+
+@runtime_checkable
+class KeepsObjects(Protocol):
+    """A repository whose blobs are objects, so that another site of the same store can copy them."""
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where they lie."""
+        ...
+
+    def blob_key(self, digest: Digest) -> str:
+        """The key of a blob, there or not."""
+        ...
+
+
+class StoredBlob:
+    """A `BlobSource` over one object. The number of bytes is held against the descriptor's, the hash is not."""
+
+    def __init__(self, store: ObjectStore, key: str, descriptor: Descriptor, place: Place) -> None:
+        self._store = store
+        self._key = key
+        self._descriptor = descriptor
+        self._place = place
+        self._failure: SiteError | None = None
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What is read."""
+        return self._descriptor
+
+    @property
+    def failure(self) -> SiteError | None:
+        """The error that broke the latest reading."""
+        return self._failure
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on."""
+        return self._open(offset)
+
+    @asynccontextmanager
+    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        self._failure = None
+        size = self._descriptor.size
+        if size is not None and 0 < size <= offset:
+            yield _nothing()  # a store would call the range unsatisfiable
+            return
+        async with AsyncExitStack() as stack:
+            with self._remembering():
+                chunks = await stack.enter_async_context(self._store.read(self._key, offset))
+            yield await stack.enter_async_context(aclosing(self._counted(chunks, offset)))
+
+    async def _counted(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:
+        size = self._descriptor.size
+        with self._remembering():
+            async for chunk in chunks:
+                position += len(chunk)
+                if size is not None and position > size:
+                    raise self._wrong(f"it has more than the {size} bytes that its descriptor says")
+                yield chunk
+            if size is not None and position < size:
+                raise self._wrong(f"it ended after {position} of {size} bytes")
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            with self._place.named():
+                yield
+        except SiteError as error:
+            self._failure = error
+            raise
+
+    def _wrong(self, what: str) -> SiteError:
+        return self._place.corrupt("read blob", f"{self._descriptor.digest}: {what}")
+
+
+async def write_stream(store: ObjectStore, key: str, source: BlobSource, place: Place) -> None:
+    """Puts a blob under its key; nothing is visible before its bytes are known to be those of its digest.
+
+    Raises:
+        Corrupt: other bytes, or another number of them, than the source's descriptor says.
+        SiteError: of the store, or the source's own.
+    """
+    descriptor = source.descriptor
+    digest, size = descriptor.digest, descriptor.size
+    hashed, count = new_hash(digest), 0
+    async with store.upload(key, size) as upload:
+        async with source.open() as chunks:
+            async for chunk in chunks:
+                count += len(chunk)
+                if size is not None and count > size:
+                    raise source.failure or place.corrupt(
+                        _WRITE, f"{digest}: more than its {size} bytes came"
+                    )
+                hashed.update(chunk)
+                await upload.write(chunk)
+        if size is not None and count < size:
+            raise source.failure or place.corrupt(
+                _WRITE, f"{digest}: {count} bytes came where its descriptor says {size}"
+            )
+        if hashed.hexdigest() != encoded(digest):
+            came = f"{algorithm(digest)}:{hashed.hexdigest()}"
+            raise place.corrupt(_WRITE, f"{digest}: the bytes that came hash to {came}")
+        await upload.commit()
+
+
+async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:
+    """Whether an object of that size (any, where None) is there."""
+    found = await store.stat(key)
+    return found is not None and size in (None, found.size)
+
+
+async def copy_stored(
+    store: ObjectStore, key: str, descriptor: Descriptor, origin: KeepsObjects, place: Place
+) -> bool:
+    """Has the store copy a blob from another of its sites. False: the two share no store; nothing was done.
+
+    Raises:
+        NotFound: the origin has no such blob.
+        Corrupt: its size is not the descriptor's; nothing is visible.
+    """
+    origin_key = origin.blob_key(descriptor.digest)
+    if not await store.copy(origin.store, origin_key, key):
+        return False
+    copied = await store.stat(key)
+    if copied is not None and descriptor.size in (None, copied.size):
+        return True
+    await store.delete(key)
+    found = "nothing" if copied is None else f"{copied.size} bytes"
+    cause = (
+        f"{descriptor.digest}: {origin.store.site} gave {found} where its descriptor says {descriptor.size}"
+    )
+    raise place.corrupt("copy blob", cause)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    none: tuple[bytes, ...] = ()
+    for chunk in none:
+        yield chunk

@@ -1,0 +1,95 @@
+"""What `replicator check` finds at a store with a layout."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Final, cast
+
+from replicator.errors import NotFound, SiteError
+from replicator.ports import ObjectStore, Repository, SiteCheck
+
+_MAX_REPOSITORIES: Final = 5
+
+
+async def check_layout(
+    store: ObjectStore,
+    recognise: Callable[[], Awaitable[str]],
+    repositories: Sequence[Repository],
+    *,
+    push: bool,
+) -> SiteCheck:
+    """Reaches the store and tries what a run would do. Never raises a `SiteError`.
+
+    Args:
+        store: what is checked.
+        recognise: says in a few words what layout is there; raises `Unsupported` where it is another.
+        repositories: some that must be readable; the first five are tried.
+        push: whether to write (and delete) a small object, under a name that no layout has.
+    """
+    check = _Check(store)
+    await check.attempt("reachable", lambda: _reach(store))
+    if check.problems:
+        return check.result()
+    await check.attempt("layout", recognise)
+    for repository in repositories[:_MAX_REPOSITORIES]:
+        await check.attempt(f"pull {repository.name}", lambda one=repository: _tags(one))  # type: ignore[misc]
+    conditional = "yes" if store.conditional else "no: only one agent may write here at a time"
+    check.found("conditional writes", conditional)
+    if push:
+        await check.attempt("push", lambda: _write(store))
+    else:
+        check.found("push", "unknown until the first push")
+    return check.result()
+
+
+class _Check:
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._findings: list[tuple[str, str]] = []
+        self.problems: list[str] = []
+
+    def found(self, what: str, answer: str) -> None:
+        """Notes an answer."""
+        self._findings.append((what, answer))
+
+    async def attempt(self, what: str, ask: Callable[[], Awaitable[str]]) -> None:
+        """Notes the answer, or what is wrong."""
+        try:
+            self.found(what, await ask())
+        except SiteError as error:
+            self.found(what, f"no: {error.cause}")
+            self.problems.append(str(error))
+
+    def result(self) -> SiteCheck:
+        """All that was found."""
+        return SiteCheck(self._store.site, tuple(self._findings), tuple(self.problems))
+
+
+async def _reach(store: ObjectStore) -> str:
+    pages = cast("AsyncGenerator[object, None]", store.list("", delimiter=True))
+    async with aclosing(pages):
+        async for _ in pages:
+            break
+    return "yes"
+
+
+async def _tags(repository: Repository) -> str:
+    pages = cast("AsyncGenerator[Sequence[str], None]", repository.tags())
+    async with aclosing(pages):
+        async for page in pages:
+            if page:
+                return "yes"
+    return "yes, no tags yet"
+
+
+async def _write(store: ObjectStore) -> str:
+    key = f"replicator-probe-{uuid.uuid4().hex}"
+    try:
+        await store.put(key, b"", if_absent=True)
+        if await store.stat(key) is None:
+            raise NotFound(store.site, f"read object {key}", "written, and not there")
+    finally:
+        await store.delete(key)
+    return "yes"

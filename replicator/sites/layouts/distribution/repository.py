@@ -1,0 +1,223 @@
+"""One repository in distribution's storage, as `ports.Repository`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.errors import NotFound
+from replicator.events import Events
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest, is_digest
+from replicator.model.manifest import Manifest
+from replicator.model.names import is_repository, is_tag
+from replicator.ports import BlobOutcome, BlobSource, Listed, ObjectStore, Repository
+from replicator.sites.layouts.blobs import KeepsObjects, StoredBlob, copy_stored, has_object, write_stream
+from replicator.sites.layouts.distribution.links import read_link, write_link
+from replicator.sites.layouts.distribution.paths import RepositoryPaths, blob_data
+from replicator.sites.layouts.distribution.refusal import why_not, why_not_digest
+from replicator.sites.layouts.distribution.tags import listed_tags, tag_versions
+from replicator.sites.layouts.distribution.writing import ManifestWriter
+from replicator.sites.layouts.manifests import Subjects, read_stored
+from replicator.sites.layouts.place import Place
+from replicator.sites.layouts.writing import FirstWrite
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What the repositories of one site share."""
+
+    store: ObjectStore
+    events: Events
+    writer: ManifestWriter
+    subjects: Subjects
+    first_write: FirstWrite
+
+
+class DistributionRepository:
+    """A repository by name; asks nothing until something is asked of it.
+
+    A blob is in a repository when there is a link to it; its bytes are kept once for the whole site.
+    """
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self._storage = storage
+        self._place = Place(storage.store.site, name)
+        self._unchecked = RepositoryPaths(name)
+
+    def __repr__(self) -> str:
+        return f"<DistributionRepository {self.site}: {self.name}>"
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self._place.site
+
+    @property
+    def name(self) -> str:
+        """The repository's name there."""
+        return self._place.repository
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where the blobs lie."""
+        return self._storage.store
+
+    def blob_key(self, digest: Digest) -> str:
+        """The key of a blob, there or not."""
+        return blob_data(digest)
+
+    # --- reading ---
+
+    async def tags(self) -> AsyncIterator[Sequence[str]]:
+        """The tags, by one recursive listing; see `tags.tag_versions`."""
+        paths = self._paths("list tags")
+        with self._place.named():
+            async for page in tag_versions(self.store, paths, self._place, self._storage.events):
+                yield [tag for tag, _ in page]
+
+    async def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:
+        """The tags with their digests; reads only links that changed. See `tags.listed_tags`."""
+        paths = self._paths("list tags")
+        with self._place.named():
+            async for page in listed_tags(self.store, paths, self._place, self._storage.events, known):
+                yield page
+
+    async def resolve(self, reference: str) -> Descriptor:
+        """What a tag or digest names now. Reads the manifest: nothing else knows its media type."""
+        return (await self.read_manifest(reference)).descriptor
+
+    async def read_manifest(self, reference: str) -> Manifest:
+        """The manifest, its bytes verified.
+
+        Raises:
+            NotFound: also for a tag whose link leads to what is not there; a registry serves as little.
+            Corrupt: a link that is no digest, or bytes that are not those of the digest.
+        """
+        paths = self._paths("read manifest")
+        with self._place.named():
+            if is_digest(reference):
+                return await self._read_revision(paths, Digest(reference))
+            if not is_tag(reference):
+                raise self._place.not_found("read manifest", f"{reference!r} is neither tag nor digest")
+            digest = await self._current(paths, reference)
+            try:
+                return await self._read_revision(paths, digest)
+            except NotFound as error:
+                cause = f"tag {reference} leads to {digest}, which is not there"
+                raise self._place.not_found("read manifest", cause) from error
+
+    async def has_blob(self, digest: Digest) -> bool:
+        """Whether this very repository has the blob: the link, and the bytes that a registry's GC may have taken."""
+        paths = self._paths("ask for blob")
+        with self._place.named():
+            return await has_object(self.store, paths.layer(digest), None) and await has_object(
+                self.store, blob_data(digest), None
+            )
+
+    def blob(self, descriptor: Descriptor) -> BlobSource:
+        """The blob, for reading. Not verified: whoever reads hashes."""
+        return StoredBlob(self.store, blob_data(descriptor.digest), descriptor, self._place)
+
+    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        """The manifests whose subject is `digest`.
+
+        The storage has no such index, so each manifest of the repository is read, once in this process.
+        """
+        paths = self._paths("list referrers")
+        with self._place.named():
+            links = [one.key async for page in self.store.list(paths.revisions) for one in page.objects]
+            named = [paths.revision_of(key) for key in links if key.endswith("/link")]
+            candidates = [(Digest(one), blob_data(Digest(one)), "") for one in named if is_digest(one)]
+            return await self._storage.subjects.referrers(self.store, candidates, digest, self._place)
+
+    # --- writing ---
+
+    async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:  # noqa: ARG002 the bytes are the whole site's
+        """Puts a blob into this repository: by a link alone where the site has its bytes, from whatever repository."""
+        digest, size = source.descriptor.digest, source.descriptor.size
+        paths = self._writable(digest)
+        with self._place.named():
+            await self._storage.first_write.ready()
+            if await has_object(self.store, blob_data(digest), size):
+                if await has_object(self.store, paths.layer(digest), None):
+                    return "copied"  # as a registry answers to a blob that is sent again
+                await write_link(self.store, paths.layer(digest), digest)
+                return "mounted"
+            await write_stream(self.store, blob_data(digest), source, self._place)
+            await write_link(self.store, paths.layer(digest), digest)
+            return "copied"
+
+    async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
+        """Has the store copy the blob's bytes from another of its sites; False where the two share no store."""
+        paths = self._writable(descriptor.digest)
+        if not isinstance(origin, KeepsObjects):
+            return False
+        key = blob_data(descriptor.digest)
+        with self._place.named():
+            await self._storage.first_write.ready()
+            if not await copy_stored(self.store, key, descriptor, origin, self._place):
+                return False
+            await write_link(self.store, paths.layer(descriptor.digest), descriptor.digest)
+            return True
+
+    def refuses(self, manifest: Manifest) -> str | None:
+        """Why `write_manifest` would be `Unsupported`, so that nothing need be written before; None where it is not."""
+        return why_not(manifest)
+
+    async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
+        """Puts the manifest's exact bytes and, last of all, the tag; see `ManifestWriter.write`.
+
+        Raises:
+            Unsupported: a registry could not serve it; nothing was written.
+        """
+        paths = self._paths("write manifest")
+        reason = why_not(manifest)
+        if reason is not None:
+            raise self._place.unsupported("write manifest", reason)
+        if tag is not None and not is_tag(tag):
+            raise self._place.rejected("write manifest", f"{tag!r} is no tag")
+        with self._place.named():
+            await self._storage.first_write.ready()
+            await self._storage.writer.write(manifest, tag, paths, self._place)
+            self._storage.subjects.learn(manifest)
+        return manifest.digest
+
+    async def delete_tag(self, tag: str) -> None:
+        """Removes one tag: first the link that it is, then what its folder has of its history."""
+        paths = self._paths("delete tag")
+        if not is_tag(tag):
+            raise self._place.not_found("delete tag", f"{tag!r} is no tag")
+        with self._place.named():
+            if not await has_object(self.store, paths.current(tag), None):
+                raise self._place.not_found("delete tag", f"no tag {tag}")
+            await self.store.delete(paths.current(tag))
+            left = [one.key async for page in self.store.list(paths.tag(tag)) for one in page.objects]
+            for key in left:
+                await self.store.delete(key)
+
+    # ---
+
+    def _paths(self, operation: str) -> RepositoryPaths:
+        """The keys, once it is sure that the name leads nowhere else."""
+        if not is_repository(self.name):
+            raise self._place.rejected(operation, f"{self.name!r} is no repository's name")
+        return self._unchecked
+
+    def _writable(self, digest: Digest) -> RepositoryPaths:
+        paths = self._paths("write blob")
+        reason = why_not_digest(digest)
+        if reason is not None:
+            raise self._place.unsupported("write blob", reason)
+        return paths
+
+    async def _current(self, paths: RepositoryPaths, tag: str) -> Digest:
+        try:
+            return await read_link(self.store, paths.current(tag), self._place, f"tag {tag}")
+        except NotFound as error:
+            raise self._place.not_found("read manifest", f"no tag {tag}") from error
+
+    async def _read_revision(self, paths: RepositoryPaths, digest: Digest) -> Manifest:
+        if not await has_object(self.store, paths.revision(digest), None):
+            raise self._place.not_found("read manifest", f"no manifest {digest}")
+        return await read_stored(self.store, blob_data(digest), digest, self._place)

@@ -1,0 +1,105 @@
+"""A bucket or directory in distribution's layout, as a site."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from replicator.errors import Unsupported
+from replicator.events import Events
+from replicator.ports import Capabilities, ObjectStore, SiteCheck
+from replicator.sites.layouts.check import check_layout
+from replicator.sites.layouts.distribution.paths import REPOSITORIES, ROOT
+from replicator.sites.layouts.distribution.repository import DistributionRepository, Storage
+from replicator.sites.layouts.distribution.writing import ManifestWriter
+from replicator.sites.layouts.manifests import Subjects
+from replicator.sites.layouts.walk import Folder, look_into, walk_repositories
+from replicator.sites.layouts.writing import FirstWrite
+
+_CAPABILITIES: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
+
+
+class DistributionSite:
+    """What `docker-registry` keeps, without the registry; one that is pointed at the same place serves it.
+
+    A registry's garbage collection must not run while we write: it sweeps away what no manifest names yet. What it
+    took is noticed after the tag was put (`MissingReference`).
+
+    Args:
+        store: where; closed with the site.
+        events: gets `Warned`.
+    """
+
+    def __init__(self, store: ObjectStore, *, events: Events) -> None:
+        self._storage = Storage(store, events, ManifestWriter(store), Subjects(), FirstWrite(store, events))
+
+    def __repr__(self) -> str:
+        return f"<DistributionSite {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name in the config."""
+        return self._storage.store.site
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All that the engine asks about."""
+        return _CAPABILITIES
+
+    async def repositories(self) -> AsyncIterator[Sequence[str]]:
+        """The repositories, found by walking folders.
+
+        Raises:
+            Unsupported: something else lies here.
+        """
+        store, any_found = self._storage.store, False
+        pages = walk_repositories(
+            store,
+            REPOSITORIES,
+            marks=lambda folder: "_manifests" in folder.folders,
+            reserved=lambda name: name.startswith("_"),
+            events=self._storage.events,
+        )
+        async for page in pages:
+            any_found = True
+            yield page
+        if not any_found:
+            await self._recognise("list repositories")
+
+    def repository(self, name: str) -> DistributionRepository:
+        """A repository by name; asks nothing yet."""
+        return DistributionRepository(self._storage, name)
+
+    async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
+        """Reaches the store and says what works; see `check.check_layout`. Never raises a `SiteError`.
+
+        That nothing of a registry is here yet is no problem where it is going to be written to.
+        """
+        some = [self.repository(name) for name in repositories]
+
+        async def recognise() -> str:
+            try:
+                return await self._recognise("check layout")
+            except Unsupported as error:
+                if push is None:
+                    raise
+                return f"distribution, new: {error.cause}"
+
+        return await check_layout(self._storage.store, recognise, some, push=push is not None)
+
+    async def aclose(self) -> None:
+        """Closes the store."""
+        await self._storage.store.aclose()
+
+    async def _recognise(self, operation: str) -> str:
+        store = self._storage.store
+        root = await look_into(store, "")
+        if not root.objects and not root.folders:
+            return "distribution, empty"
+        inside = await look_into(store, f"{ROOT}/") if "docker" in root.folders else Folder((), ())
+        if not inside.folders:
+            cause = f"no registry keeps its content here: there is no {ROOT}"
+            if {"oci-layout", "index.json"} & set(root.objects):
+                cause += '; this is an OCI layout (layout = "oci")'
+            raise Unsupported(store.site, operation, cause)
+        return "distribution"

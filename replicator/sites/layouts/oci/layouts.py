@@ -1,0 +1,58 @@
+"""What the layouts of one site share: the store, and one `IndexFile` each."""
+
+from __future__ import annotations
+
+from replicator.events import Events
+from replicator.model.names import is_repository
+from replicator.ports import ObjectStore
+from replicator.sites.layouts.manifests import Subjects
+from replicator.sites.layouts.oci.indexfile import IndexFile
+from replicator.sites.layouts.oci.marker import Marker
+from replicator.sites.layouts.oci.paths import RESERVED, LayoutPaths
+from replicator.sites.layouts.place import Place
+from replicator.sites.layouts.writing import FirstWrite
+
+
+class Layouts:
+    """All layouts of one site.
+
+    Args:
+        store: where they lie.
+        events: gets `Warned`.
+        only: the name of the one repository, whose layout is the store's root itself; None: a folder each.
+    """
+
+    def __init__(self, store: ObjectStore, events: Events, only: str | None) -> None:
+        self.store = store
+        self.events = events
+        self.only = only
+        self.subjects = Subjects()
+        self.first_write = FirstWrite(store, events)
+        self._files: dict[str, IndexFile] = {}
+
+    def paths(self, place: Place, operation: str) -> LayoutPaths:
+        """The keys of a repository.
+
+        Raises:
+            Rejected: a name that no layout can have here: its files would be inside another layout's.
+        """
+        name = place.repository
+        if self.only is not None:
+            if name == self.only:
+                return LayoutPaths("")
+            raise place.rejected(operation, f"the one repository here is {self.only!r}")
+        if not is_repository(name):
+            raise place.rejected(operation, f"{name!r} is no repository's name")
+        reserved = RESERVED.intersection(name.split("/"))
+        if reserved:
+            cause = f"{min(reserved)!r} is part of every OCI layout and cannot be part of a repository's name here"
+            raise place.rejected(operation, cause)
+        return LayoutPaths(f"{name}/")
+
+    def index_file(self, paths: LayoutPaths, place: Place) -> IndexFile:
+        """The one through which all of this process read and write that `index.json`."""
+        file = self._files.get(paths.folder)
+        if file is None:
+            marker = Marker(self.store, paths.marker, place)
+            file = self._files[paths.folder] = IndexFile(self.store, paths.index, marker, place)
+        return file

@@ -1,0 +1,61 @@
+"""`oci-layout`: the file that makes a folder a layout and tells its version."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from replicator.errors import NotFound
+from replicator.ports import ObjectStore
+from replicator.sites.layouts.place import Place
+
+VERSION: Final = "1.0.0"
+MAX_MARKER_BYTES: Final = 4096
+_BODY: Final = msgspec.json.encode({"imageLayoutVersion": VERSION})
+
+
+class _Content(msgspec.Struct, rename="camel"):
+    image_layout_version: str
+
+
+class Marker:
+    """The marker of one layout."""
+
+    def __init__(self, store: ObjectStore, key: str, place: Place) -> None:
+        self._store = store
+        self._key = key
+        self._place = place
+        self._seen = False
+
+    async def require(self) -> None:
+        """Makes sure that there is one, of a version we know; looks once.
+
+        Raises:
+            Corrupt: there is none, or it cannot be understood.
+            Unsupported: a newer layout.
+        """
+        if not self._seen and not await self._look():
+            raise self._place.corrupt("read layout", f"{self._key} is missing: this is no OCI layout")
+        self._seen = True
+
+    async def make(self) -> None:
+        """Puts one where there is none. Raises as `require` for one that is there."""
+        if not await self._look():
+            await self._store.put(self._key, _BODY, if_absent=True)
+
+    async def _look(self) -> bool:
+        try:
+            data, _ = await self._store.get(self._key, MAX_MARKER_BYTES)
+        except NotFound:
+            return False
+        try:
+            version = msgspec.json.decode(data, type=_Content).image_layout_version
+        except msgspec.MsgspecError as error:
+            raise self._place.corrupt(
+                "read layout", f"{self._key} is not what it should be: {error}"
+            ) from error
+        if version != VERSION:
+            cause = f"{self._key} says version {version!r}; {VERSION} is the one that is known"
+            raise self._place.unsupported("read layout", cause)
+        return True

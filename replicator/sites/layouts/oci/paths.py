@@ -1,0 +1,35 @@
+"""The keys of an OCI image layout (image-spec, `image-layout.md`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.model.digest import Digest, algorithm, encoded
+
+MARKER: Final = "oci-layout"
+INDEX: Final = "index.json"
+BLOBS: Final = "blobs"
+RESERVED: Final = frozenset({MARKER, INDEX, BLOBS})
+"""What a layout's folder has itself, so that no repository below it can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutPaths:
+    """The keys of one layout. `folder` is "" for the store's root, else ends in "/"; checked before."""
+
+    folder: str
+
+    @property
+    def marker(self) -> str:
+        """The file that makes a folder a layout and tells its version."""
+        return f"{self.folder}{MARKER}"
+
+    @property
+    def index(self) -> str:
+        """The file that names the roots."""
+        return f"{self.folder}{INDEX}"
+
+    def blob(self, digest: Digest) -> str:
+        """A blob or manifest."""
+        return f"{self.folder}{BLOBS}/{algorithm(digest)}/{encoded(digest)}"

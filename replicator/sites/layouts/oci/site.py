@@ -1,0 +1,111 @@
+"""A bucket or directory of OCI image layouts, as a site."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from replicator.errors import Unsupported
+from replicator.events import Events
+from replicator.ports import Capabilities, ObjectStore, SiteCheck
+from replicator.sites.layouts.check import check_layout
+from replicator.sites.layouts.oci.layouts import Layouts
+from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
+from replicator.sites.layouts.oci.repository import OciRepository
+from replicator.sites.layouts.walk import look_into, walk_repositories
+
+_CAPABILITIES: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
+
+
+class OciSite:
+    """One OCI image layout a repository, in a folder of the repository's name.
+
+    Args:
+        store: where; closed with the site.
+        events: gets `Warned`.
+        only: for a folder that is itself a layout (`oci:DIR`): the name of its one repository.
+    """
+
+    def __init__(self, store: ObjectStore, *, events: Events, only: str | None = None) -> None:
+        self._layouts = Layouts(store, events, only)
+
+    def __repr__(self) -> str:
+        return f"<OciSite {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name in the config."""
+        return self._layouts.store.site
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All that the engine asks about."""
+        return _CAPABILITIES
+
+    async def repositories(self) -> AsyncIterator[Sequence[str]]:
+        """The repositories, found by walking folders.
+
+        Raises:
+            Unsupported: something else lies here.
+        """
+        if self._layouts.only is not None:
+            yield [self._layouts.only]
+            return
+        any_found = False
+        pages = walk_repositories(
+            self._layouts.store,
+            "",
+            marks=lambda folder: INDEX in folder.objects,
+            reserved=lambda name: name in RESERVED or name.startswith("."),
+            events=self._layouts.events,
+        )
+        async for page in pages:
+            any_found = True
+            yield page
+        if not any_found and await self._recognise("list repositories") == "oci":
+            raise self._unsupported(
+                "list repositories", f"there are folders here, but no {INDEX} in any of them"
+            )
+
+    def repository(self, name: str) -> OciRepository:
+        """A repository by name; asks nothing yet."""
+        return OciRepository(self._layouts, name)
+
+    async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
+        """Reaches the store and says what works; see `check.check_layout`. Never raises a `SiteError`."""
+        some = [self.repository(name) for name in repositories]
+        return await check_layout(
+            self._layouts.store, lambda: self._recognise("check layout"), some, push=push is not None
+        )
+
+    async def aclose(self) -> None:
+        """Closes the store."""
+        await self._layouts.store.aclose()
+
+    async def _recognise(self, operation: str) -> str:
+        """What is here, as far as the root tells.
+
+        Raises:
+            Unsupported: another layout, or a layout where a folder of layouts should be.
+        """
+        root = await look_into(self._layouts.store, "")
+        if not root.objects and not root.folders:
+            return "oci, empty"
+        if self._layouts.only is not None:
+            if {MARKER, INDEX} <= set(root.objects):
+                return "oci, one layout"
+            raise self._unsupported(operation, f"this is no OCI layout: {MARKER} or {INDEX} is missing")
+        if {MARKER, INDEX} & set(root.objects):
+            cause = (
+                "this is itself an OCI layout, not a folder with one a repository: name the folder above it"
+            )
+            raise self._unsupported(operation, cause)
+        if "docker" in root.folders and (await look_into(self._layouts.store, "docker/registry/")).folders:
+            cause = 'a registry keeps its content here (layout = "distribution")'
+            raise self._unsupported(operation, cause)
+        if not root.folders:
+            raise self._unsupported(operation, "there are files here, but no OCI layout")
+        return "oci"
+
+    def _unsupported(self, operation: str, cause: str) -> Unsupported:
+        return Unsupported(self.name, operation, cause)

@@ -1,0 +1,43 @@
+"""Many small requests to a store, a bounded number at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeVar
+
+from replicator.errors import SiteError
+
+WIDTH: Final = 32
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+async def each(
+    items: Iterable[_Item], do: Callable[[_Item], Awaitable[_Result]], *, width: int = WIDTH
+) -> list[_Result]:
+    """What `do` returns for each item, in the items' order.
+
+    Raises:
+        SiteError: the first failure; nothing new is begun after it, and all that was under way has ended.
+    """
+    waiting = enumerate(items)
+    done: dict[int, _Result] = {}
+    failures: list[SiteError] = []
+
+    async def work() -> None:
+        for number, item in waiting:
+            if failures:
+                return
+            try:
+                done[number] = await do(item)
+            except SiteError as error:
+                failures.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(width):
+            tasks.create_task(work())
+    if failures:
+        raise failures[0]
+    return [done[number] for number in sorted(done)]
