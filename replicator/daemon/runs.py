@@ -1,0 +1,119 @@
+"""Runs of this process: those under way, and the last ones with their reports, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from replicator.engine.result import DestinationResult, RuleResult, RunResult
+from replicator.engine.scope import Scope
+from replicator.report import Tally, combine
+
+Cause = Literal["start", "interval", "cron", "webhook", "api"]
+"""What starts a run."""
+
+RUNS_KEPT: Final = 200
+ACTIONS_KEPT: Final = 1_000
+"""Of each destination of a run that is over; failures first. A rule's first run may have a hundred thousand."""
+ACTIONS_KEPT_IN_ALL: Final = 50_000
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is under way.
+
+    `left` are the destinations that are not through yet, `ended` the results of those that are.
+    `actions_left_out` counts what the report had and is not kept.
+    """
+
+    id: str
+    rule: str
+    source: str
+    destinations: tuple[str, ...]
+    cause: Cause
+    scope: Scope | None
+    started_at: float
+    left: set[str]
+    ended: dict[str, DestinationResult] = field(default_factory=dict)
+    ended_at: float | None = None
+    report: RunResult | None = None
+    error: str | None = None
+    actions_left_out: int = 0
+
+
+class Runs:
+    """The runs of this process."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._running: dict[str, Run] = {}
+        self._recent: deque[Run] = deque()
+        self._actions = 0
+
+    @property
+    def running(self) -> tuple[Run, ...]:
+        """Those under way, in the order they began."""
+        return tuple(self._running.values())
+
+    @property
+    def recent(self) -> tuple[Run, ...]:
+        """Those that ended, the latest first; `RUNS_KEPT` at most."""
+        return tuple(self._recent)
+
+    def get(self, run_id: str) -> Run | None:
+        """The run of this id, while it is remembered."""
+        return self._running.get(run_id) or next((run for run in self._recent if run.id == run_id), None)
+
+    def begin(
+        self,
+        *,
+        rule: str,
+        source: str,
+        destinations: tuple[str, ...],
+        cause: Cause,
+        scope: Scope | None,
+        at: float,
+    ) -> Run:
+        """A run begins. Ids are unique across restarts."""
+        run_id = f"{int(at)}-{next(self._numbers)}"
+        run = Run(run_id, rule, source, destinations, cause, scope, at, set(destinations))
+        self._running[run_id] = run
+        return run
+
+    def end(self, run: Run, result: RuleResult | None, *, at: float, error: str | None = None) -> None:
+        """The run is over; without a result, because of `error`."""
+        del self._running[run.id]
+        run.ended_at, run.error = at, error
+        run.left.clear()
+        results = [] if result is None else [result]
+        tally = Tally(bytes_read=sum(each.totals.bytes.read for r in results for each in r.destinations))
+        run.report = combine(results, tally, started_at=run.started_at, seconds=max(0.0, at - run.started_at))
+        if result is None:
+            run.report.outcome = "failed"
+        for destination in result.destinations if result else ():
+            run.actions_left_out += _shorten(destination)
+        run.ended.clear()
+        self._recent.appendleft(run)
+        self._actions += _actions(run)
+        while len(self._recent) > RUNS_KEPT or (
+            len(self._recent) > 1 and self._actions > ACTIONS_KEPT_IN_ALL
+        ):
+            self._actions -= _actions(self._recent.pop())
+
+
+def _shorten(result: DestinationResult) -> int:
+    """Leaves out actions beyond the bound, those that went well first. Returns how many."""
+    surplus = len(result.actions) - ACTIONS_KEPT
+    if surplus <= 0:
+        return 0
+    kept = sorted(result.actions, key=lambda action: action.outcome != "failed")
+    result.actions = kept[:ACTIONS_KEPT]
+    return surplus
+
+
+def _actions(run: Run) -> int:
+    if run.report is None:
+        return 0
+    return sum(len(each.actions) for rule in run.report.rules for each in rule.destinations)
