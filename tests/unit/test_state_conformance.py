@@ -1,0 +1,343 @@
+"""What every state promises, asked of the one in memory and the one in SQLite alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replicator.model.digest import Digest, digest_of
+from replicator.ports import (
+    Belief,
+    Created,
+    Entry,
+    Listed,
+    Missing,
+    Noted,
+    Pending,
+    Placed,
+    RunRow,
+    Seen,
+    Standing,
+    Unpending,
+)
+from replicator.state.statements import RUNS_KEPT
+from replicator.state.store import SqliteState, open_state
+from tests.fakes.clock import FakeClock
+from tests.fakes.state import MemoryState
+
+NOW = 1_700_000_000.0
+ONE, TWO, THREE = (digest_of(text) for text in (b"one", b"two", b"three"))
+AnyState = SqliteState | MemoryState
+
+
+@asynccontextmanager
+async def opened(kind: str, path: Path, clock: FakeClock) -> AsyncIterator[AnyState]:
+    state = MemoryState(clock) if kind == "memory" else await open_state(path, clock=clock)
+    try:
+        yield state
+    finally:
+        await state.aclose()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def state(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[AnyState]:
+    async with opened(request.param, tmp_path / "state.db", clock) as state:
+        yield state
+
+
+@pytest.fixture(params=["before", "after"])
+def flushed(request: pytest.FixtureRequest) -> bool:
+    """A promise about what was recorded holds before it is durable as after."""
+    return bool(request.param == "after")
+
+
+def placed(tag: str, digest: Digest = ONE, *, rule: str = "rule", repository: str = "app") -> Placed:
+    return Placed(rule, "fra", Belief(tag, digest, rule, NOW + 5), repository)
+
+
+def missing(
+    tag: str, since: float = NOW, *, attempts: int = 0, digest: Digest = ONE, rule: str = "rule"
+) -> Missing:
+    error = "refused" if attempts else ""
+    return Missing(rule, "fra", Pending("app", tag, digest, since, attempts, error, error, NOW + 9))
+
+
+def row(
+    *, started: float = NOW, look: bool = True, failed: int = 0, error: str = "", narrowed: bool = False
+) -> RunRow:
+    return RunRow(
+        rule="rule",
+        destination="fra",
+        started_at=started,
+        ended_at=started + 10,
+        outcome="partial" if failed else "ok",
+        complete_look=look,
+        in_step=7,
+        held=2,
+        failed=failed,
+        error=error,
+        narrowed=narrowed,
+    )
+
+
+class TestState:
+    async def tell(self, state: AnyState, *entries: Entry, flushed: bool) -> None:
+        for entry in entries:
+            state.record(entry)
+        if flushed:
+            await state.flush()
+
+    async def test_a_new_state_reads_as_empty(self, state: AnyState) -> None:
+        assert await state.beliefs("fra", "app") == {}
+        assert await state.pending("rule", "fra", "app") == {}
+        assert not await state.knows_repository("fra", "app")
+        assert await state.whereabouts("fra", [ONE]) == {}
+        assert await state.created([ONE]) == {}
+        assert await state.listed("fra", "app") == {}
+        assert await state.standings() == []
+
+    async def test_beliefs_are_kept_by_destination_and_repository(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(
+            state, placed("v1"), placed("v2", TWO), placed("v1", TWO, repository="other"), flushed=flushed
+        )
+        assert await state.beliefs("fra", "app") == {
+            "v1": Belief("v1", ONE, "rule", NOW + 5),
+            "v2": Belief("v2", TWO, "rule", NOW + 5),
+        }
+        assert await state.beliefs("ams", "app") == {}
+
+    async def test_a_belief_tells_which_rule_put_it_there(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(state, placed("v1"), placed("v1", TWO, rule="another"), flushed=flushed)
+        assert (await state.beliefs("fra", "app"))["v1"] == Belief("v1", TWO, "another", NOW + 5)
+
+    async def test_a_sha512_digest_comes_back_as_it_was(self, state: AnyState, *, flushed: bool) -> None:
+        long = digest_of(b"long", "sha512")
+        await self.tell(state, placed("v1", long), Created(long, 3.5), flushed=flushed)
+        assert (await state.beliefs("fra", "app"))["v1"].digest == long
+        assert await state.created([long, ONE]) == {long: 3.5}
+
+    async def test_pending_keeps_the_earliest_since_and_the_latest_of_all_else(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(state, missing("v1", NOW), flushed=flushed)
+        await self.tell(state, missing("v1", NOW + 60, attempts=2, digest=TWO), flushed=flushed)
+        known = await state.pending("rule", "fra", "app")
+        assert known == {"v1": Pending("app", "v1", TWO, NOW, 2, "refused", "refused", NOW + 9)}
+
+    async def test_an_earlier_since_told_later_wins(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(state, missing("v1", NOW), flushed=flushed)
+        await self.tell(state, missing("v1", NOW - 60), flushed=flushed)
+        assert (await state.pending("rule", "fra", "app"))["v1"].since == NOW - 60
+
+    async def test_placing_ends_what_was_pending_for_that_rule_alone(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(state, missing("v1"), missing("v2"), missing("v1", rule="another"), flushed=flushed)
+        await self.tell(state, placed("v1"), flushed=flushed)
+        assert set(await state.pending("rule", "fra", "app")) == {"v2"}
+        assert set(await state.pending("another", "fra", "app")) == {"v1"}
+
+    async def test_a_tag_pending_again_is_dated_anew(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(state, missing("v1", NOW), flushed=flushed)
+        await self.tell(state, placed("v1"), missing("v1", NOW + 500), flushed=flushed)
+        assert (await state.pending("rule", "fra", "app"))["v1"].since == NOW + 500
+
+    async def test_a_tag_no_longer_wanted_is_no_longer_pending(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(state, missing("v1"), flushed=flushed)
+        await self.tell(state, Unpending("rule", "fra", "app", "v1"), flushed=flushed)
+        assert await state.pending("rule", "fra", "app") == {}
+
+    async def test_whereabouts_are_the_latest_few_first(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(state, *(Seen("fra", f"r{number}", ONE) for number in range(6)), flushed=flushed)
+        await self.tell(state, Seen("fra", "r3", ONE), Seen("ams", "r9", ONE), flushed=flushed)
+        assert await state.whereabouts("fra", [ONE, TWO]) == {ONE: ["r3", "r5", "r4", "r2"]}
+
+    async def test_a_hint_taken_back_is_gone(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(
+            state, Seen("fra", "a", ONE), Seen("fra", "b", ONE), Seen("fra", "a", TWO), flushed=flushed
+        )
+        await state.forget("fra", "a", [ONE, TWO, THREE])
+        assert await state.whereabouts("fra", [ONE, TWO, THREE]) == {ONE: ["b"]}
+        await self.tell(state, Seen("fra", "a", TWO), flushed=flushed)
+        assert await state.whereabouts("fra", [ONE, TWO]) == {ONE: ["b"], TWO: ["a"]}
+
+    async def test_whereabouts_of_very_many_blobs_are_read_at_once(self, state: AnyState) -> None:
+        many = [digest_of(b"%d" % number) for number in range(2_500)]
+        await self.tell(state, *(Seen("fra", "app", digest) for digest in many), flushed=True)
+        assert set(await state.whereabouts("fra", iter(many))) == set(many)
+
+    async def test_a_repository_is_known_by_tag_blob_or_listing(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(
+            state,
+            placed("v1", repository="tagged"),
+            Seen("fra", "filled", ONE),
+            Noted("fra", "listed", Listed("v1", ONE, "x")),
+            missing("v1"),
+            flushed=flushed,
+        )
+        known = {
+            name: await state.knows_repository("fra", name) for name in ("tagged", "filled", "listed", "app")
+        }
+        assert known == {"tagged": True, "filled": True, "listed": True, "app": False}
+        assert not await state.knows_repository("ams", "tagged")
+
+    async def test_listings_are_kept_by_site_and_repository(self, state: AnyState, *, flushed: bool) -> None:
+        await self.tell(state, Noted("fra", "app", Listed("v1", ONE, "1")), flushed=flushed)
+        await self.tell(state, Noted("fra", "app", Listed("v1", TWO, "2")), flushed=flushed)
+        assert await state.listed("fra", "app") == {"v1": Listed("v1", TWO, "2")}
+        assert await state.listed("ams", "app") == {}
+
+    async def test_a_rule_is_dated_once(self, state: AnyState, clock: FakeClock) -> None:
+        state.begin("rule", "fra")
+        await state.flush()
+        clock.advance(100)
+        state.begin("rule", "fra")
+        state.begin("later", "ams")
+        standings = {each.rule: each for each in await state.standings()}
+        assert standings["rule"] == Standing("rule", "fra", NOW)
+        assert standings["later"].first_seen >= NOW + 100
+        assert [each.rule for each in await state.standings(["rule", "unknown"])] == ["rule"]
+
+    async def test_a_good_run_is_the_last_look_from_its_start_and_a_success_from_its_end(
+        self, state: AnyState
+    ) -> None:
+        state.begin("rule", "fra")
+        standing = await state.close_run(row())
+        assert standing == Standing("rule", "fra", NOW, NOW, NOW + 10, 7, 2)
+        assert await state.standings() == [standing]
+
+    async def test_a_run_never_begun_is_dated_by_its_row(self, state: AnyState) -> None:
+        assert (await state.close_run(row(started=NOW - 5))).first_seen == NOW - 5
+
+    @pytest.mark.parametrize("look", [True, False])
+    async def test_a_run_that_leaves_something_pending_is_no_success(
+        self, state: AnyState, *, look: bool
+    ) -> None:
+        state.begin("rule", "fra")
+        await state.close_run(row())
+        state.record(missing("v1", NOW + 50, attempts=1))
+        state.record(missing("v2", NOW + 40))
+        standing = await state.close_run(
+            row(started=NOW + 100, look=look, failed=1, error="hub: app: refused")
+        )
+        assert standing.last_success == NOW + 10
+        assert standing.last_look == (NOW + 100 if look else NOW)
+        assert (standing.pending, standing.failed, standing.oldest_pending) == (2, 1, NOW + 40)
+        assert standing.last_error == "hub: app: refused"
+
+    @pytest.mark.parametrize("bad", [row(look=False), row(failed=1)])
+    async def test_success_is_not_claimed_for_what_was_not_done(self, state: AnyState, bad: RunRow) -> None:
+        assert (await state.close_run(bad)).last_success is None
+
+    async def test_a_good_run_ends_the_error(self, state: AnyState) -> None:
+        await state.close_run(row(failed=1, error="refused"))
+        assert (await state.close_run(row(started=NOW + 60))).last_error == ""
+
+    async def test_a_narrowed_run_changes_neither_counts_nor_looks(self, state: AnyState) -> None:
+        before = await state.close_run(row())
+        narrow = RunRow("rule", "fra", NOW + 60, NOW + 61, "ok", False, 1, 0, 0, narrowed=True)
+        assert await state.close_run(narrow) == before
+        assert [each.narrowed for each in await state.runs("rule", "fra")] == [True, False]
+
+    async def test_a_narrowed_run_that_went_well_hides_no_error(self, state: AnyState) -> None:
+        await state.close_run(row(failed=1, error="refused"))
+        assert (
+            await state.close_run(row(started=NOW + 60, look=False, narrowed=True))
+        ).last_error == "refused"
+
+    async def test_runs_are_remembered_latest_first(self, state: AnyState) -> None:
+        rows = [row(started=NOW + number, look=bool(number % 2)) for number in range(4)]
+        for each in rows:
+            await state.close_run(each)
+        assert await state.runs("rule", "fra") == rows[::-1]
+        assert await state.runs("rule", "ams") == []
+
+
+# --- the two are one: whatever is told, in whatever order and however it is batched, they answer alike ---
+
+tags = st.sampled_from(["v1", "v2"])
+digests = st.sampled_from([ONE, TWO])
+rules = st.sampled_from(["rule", "another"])
+places = st.sampled_from(["a", "b", "c", "d"])
+entries = st.one_of(
+    st.builds(placed, tags, digests, rule=rules),
+    st.builds(
+        missing, tags, st.sampled_from([NOW, NOW - 1, NOW + 1]), attempts=st.integers(0, 1), rule=rules
+    ),
+    st.builds(Unpending, rules, st.just("fra"), st.just("app"), tags),
+    st.builds(Seen, st.just("fra"), places, digests),
+    st.builds(Created, digests, st.sampled_from([1.0, 2.0])),
+    st.builds(Noted, st.just("fra"), st.just("app"), st.builds(Listed, tags, digests, st.just("1"))),
+)
+steps = st.one_of(
+    entries,
+    st.just("flush"),
+    st.just("close"),
+    st.just("reopen"),
+    st.tuples(places, st.lists(digests, max_size=2)),
+)
+
+
+async def answers(state: AnyState) -> Sequence[object]:
+    return [
+        await state.beliefs("fra", "app"),
+        [await state.pending(rule, "fra", "app") for rule in ("rule", "another")],
+        [await state.knows_repository("fra", name) for name in ("app", "a", "b")],
+        await state.whereabouts("fra", [ONE, TWO]),
+        await state.created([ONE, TWO]),
+        await state.listed("fra", "app"),
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_sqlite_answers_as_plain_dictionaries_do(told: list[Entry | str | tuple[str, list[Digest]]]) -> None:
+    async def tell(path: Path) -> None:
+        memory, sqlite = MemoryState(FakeClock(NOW)), await open_state(path, clock=FakeClock(NOW))
+        numbers = itertools.count()
+        for step in told:
+            if step == "reopen":
+                await sqlite.aclose()
+                sqlite = await open_state(path, clock=FakeClock(NOW + next(numbers) + 1))
+            for state in (memory, sqlite):
+                if step == "flush":
+                    await state.flush()
+                elif isinstance(step, tuple):
+                    await state.forget("fra", step[0], step[1])
+                elif not isinstance(step, str):
+                    state.record(step)
+            if step == "close":
+                closing = row(started=NOW + next(numbers))
+                assert await memory.close_run(closing) == await sqlite.close_run(closing)
+            assert await answers(sqlite) == await answers(memory)
+        await sqlite.aclose()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(tell(Path(folder) / "state.db"))
+
+
+async def test_sqlite_remembers_no_more_than_a_hundred_runs_of_each(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path / "state.db", FakeClock(NOW)) as state:
+        for number in range(RUNS_KEPT + 5):
+            await state.close_run(row(started=NOW + number))
+        kept = [each.started_at for each in await state.runs("rule", "fra")]
+    assert kept == [NOW + number for number in range(RUNS_KEPT + 4, 4, -1)]
