@@ -268,6 +268,16 @@ def test_a_file_that_is_no_toml_is_a_problem(tmp_path: Path, data: bytes, messag
     assert message in problem
 
 
+def test_a_variable_that_is_not_set_is_the_only_problem_of_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "replicator.toml"
+    rule = RULE.replace('["fra"]', '["${A}"]').replace('"hub"', '"${B}"')
+    path.write_text(SITES + rule + 'interval = "${C}"\ntags = { semver = "${D}" }\n')
+    keys = ["source", "destinations[0]", "interval", "tags.semver"]
+    assert sorted(text.split(": ")[1] for text in problems(path)) == sorted(
+        f"rule.platform.{key}" for key in keys
+    )
+
+
 def test_the_nearest_word_is_suggested_else_all() -> None:
     assert suggest("destination", ["destinations", "source"]) == "did you mean 'destinations'?"
     assert suggest("zzz", ["b", "a"]) == "known here: a, b"
