@@ -12,13 +12,14 @@ from contextlib import (
 )
 from typing import Final, Protocol, runtime_checkable
 
-from replicator.errors import SiteError
+from replicator.errors import Corrupt, NotFound, SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.ports import BlobSource, ObjectStore
 from replicator.sites.layouts.place import Place
 
 _WRITE: Final = "write blob"
+_COPY: Final = "copy blob"
 
 
 @runtime_checkable
@@ -136,22 +137,33 @@ async def copy_stored(
 ) -> bool:
     """Has the store copy a blob from another of its sites. False: the two share no store; nothing was done.
 
+    True without asking the origin where the blob is there already.
+
     Raises:
         NotFound: the origin has no such blob.
-        Corrupt: its size is not the descriptor's; nothing is visible.
+        Corrupt: its size is not the descriptor's; nothing of it is visible.
     """
+    if type(origin.store) is not type(store):
+        return False
+    if await has_object(store, key, descriptor.size):
+        return True  # never written over: other repositories may have the same object
     origin_key = origin.blob_key(descriptor.digest)
+    found = await origin.store.stat(origin_key)
+    if found is None:
+        raise NotFound(origin.store.site, _COPY, f"no blob {descriptor.digest}")
+    if descriptor.size not in (None, found.size):
+        raise Corrupt(origin.store.site, _COPY, _other_size(descriptor, found.size))
     if not await store.copy(origin.store, origin_key, key):
         return False
-    copied = await store.stat(key)
-    if copied is not None and descriptor.size in (None, copied.size):
+    if await has_object(store, key, found.size):
         return True
     await store.delete(key)
-    found = "nothing" if copied is None else f"{copied.size} bytes"
-    cause = (
-        f"{descriptor.digest}: {origin.store.site} gave {found} where its descriptor says {descriptor.size}"
-    )
-    raise place.corrupt("copy blob", cause)
+    raise place.corrupt(_COPY, _other_size(descriptor, None))
+
+
+def _other_size(descriptor: Descriptor, size: int | None) -> str:
+    found = "another number of bytes arrived than" if size is None else f"it has {size} bytes, not the"
+    return f"{descriptor.digest}: {found} {descriptor.size} of its descriptor"
 
 
 async def _nothing() -> AsyncIterator[bytes]:

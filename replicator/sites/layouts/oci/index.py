@@ -87,9 +87,9 @@ class Index:
 
     def untag(self, tag: str) -> bool:
         """Takes a tag away; False where there was none."""
-        numbers = self._tagged.get(tag, [])
-        self._remove(numbers)
-        return bool(numbers)
+        there = tag in self._tagged
+        self._remove(self._tagged.get(tag, []))
+        return there
 
     def _drop_children(self, manifest: Manifest) -> None:
         """Children were named as long as nothing led to them; now their index does."""
