@@ -35,7 +35,7 @@ class ManyTags:
         if request.path == "/counts":
             return web.json_response(self._counts)
         kind, _, rest = request.path.removeprefix(self._prefix).partition("/")
-        self._counts[f"{request.method} {kind}"] += 1
+        self._counts[f"{request.method} {kind or request.path}"] += 1
         if request.path == "/v2/":
             return web.json_response({})
         if kind == "tags":

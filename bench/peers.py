@@ -101,8 +101,8 @@ class Regsync:
     name = "regsync"
     plain_http = True
     width = 1
-    parallel = 16
-    requests = 32
+    parallel = 32
+    requests = 64
 
     def version(self) -> str | None:
         """Its version."""
@@ -139,7 +139,7 @@ class Crane:
 
     name = "crane"
     plain_http = True
-    width = 4
+    width = 10
     jobs = 8
 
     def version(self) -> str | None:
@@ -165,7 +165,7 @@ class Skopeo:
 
     name = "skopeo"
     plain_http = True
-    width = 4
+    width = 10
 
     def version(self) -> str | None:
         """Its version."""
