@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,23 @@ def tls_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Debian's docker-registry over https, with a CA of its own. Shared."""
     with distribution(tmp_path_factory.mktemp("tls"), "tls") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server (moto). Shared: use buckets of your own, see `s3_bucket`."""
+    from tests.fakes.s3 import moto_server  # noqa: PLC0415 - moto is slow to import and few tests want it
+
+    with moto_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+async def s3_bucket(s3_endpoint: str) -> str:
+    """An empty bucket of the shared server."""
+    from tests.fakes.s3 import raw_client  # noqa: PLC0415 - as above
+
+    name = f"bucket-{secrets.token_hex(6)}"
+    async with raw_client(s3_endpoint) as client:
+        await client.create_bucket(Bucket=name)
+    return name

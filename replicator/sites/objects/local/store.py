@@ -204,7 +204,7 @@ class LocalStore:
 
     async def link(self, origin_key: str, key: str) -> None:
         """See `ports.ObjectStore`: a hard link; where there are none, as `copy`."""
-        operation = shown("link object", key)
+        operation = shown("link object", f"{origin_key} as {key}")
         parts = parts_of(self._site, operation, key)
         origin_parts = parts_of(self._site, operation, origin_key)
         async with self._limits.slot("writes"):

@@ -124,6 +124,7 @@ class Workspace:
             name = self._name
             self._leave()
         if name:
+            self.tree.prune(_LOCKS)
             self.tree.prune((*_TMP, name))
 
     def _ready(self) -> int:
@@ -158,8 +159,12 @@ class Workspace:
         """
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self.tree.create()
-        with self.tree.folder(_LOCKS, create=True) as folder:
-            fd = self._lock_file(folder, name)
+        with contextlib.ExitStack() as held:
+            try:
+                folder = held.enter_context(self.tree.folder(_LOCKS, create=True))
+                fd = self._lock_file(folder, name)
+            except FileNotFoundError:
+                raise Busy from None  # another process that has no more use for the folder removed it meanwhile
             try:
                 yield
             finally:

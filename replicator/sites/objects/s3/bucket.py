@@ -1,0 +1,239 @@
+"""Requests to one bucket: signed, limited, bounded in time, tried again, and every failure a `SiteError`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError
+
+from replicator.errors import AuthFailed, ConfigError, SiteError, Throttled
+from replicator.events import Events, RequestDone, RetryPlanned
+from replicator.flow.limits import Kind, SiteLimits
+from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
+from replicator.ports import Clock
+from replicator.sites.objects.s3.errormap import Place, s3_error, word
+from replicator.sites.objects.settings import S3Settings
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 10.0
+REPLY_SECONDS: Final = 60.0
+"""For a small request; and for each piece of a body."""
+PAYLOAD_SECONDS: Final = 600.0
+"""For a request that carries a part, or has the store copy one."""
+FAREWELL_SECONDS: Final = 5.0
+DEFAULT_REGION: Final = "us-east-1"
+"""What stores that have no regions expect in a signature."""
+
+FAILURES: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request for events and errors.
+
+    `verb` is the metric's label, `operation` the error's (it names the key); `kind` is the gate that the request
+    passes, or, with `holds_slot`, that its caller has passed already.
+    """
+
+    verb: str
+    operation: str
+    kind: Kind = "requests"
+    holds_slot: bool = False
+    seconds: float = REPLY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Bucket:
+    """One bucket at one endpoint.
+
+    The client is made at the first request. When the store refuses the credentials, they are looked up once more
+    (static ones, files, roles); where they are others now, the request is sent again with those.
+    """
+
+    def __init__(
+        self,
+        settings: S3Settings,
+        *,
+        limits: SiteLimits,
+        events: Events,
+        clock: Clock,
+        budget: Budget = DEFAULT_BUDGET,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self._events = events
+        self._clock = clock
+        self._budget = budget
+        endpoint = settings.endpoint or f"AWS ({settings.region or 'default region'})"
+        self.place = Place(settings.name, settings.bucket, endpoint)
+        self._clients = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+        self._credentials: _Credentials | None = None
+        self._farewells: set[asyncio.Task[None]] = set()
+
+    async def ask(self, step: Step, method: str, /, **parameters: Any) -> Mapping[str, Any]:
+        """What botocore's client method returns for this bucket; tried again where that helps.
+
+        Raises:
+            SiteError: see `errormap`.
+        """
+        return await self.retried(step, lambda: self.send(step, method, **parameters))
+
+    async def retried(self, step: Step, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` returns, called again while its error advises so."""
+
+        def told(error: SiteError, wait: float) -> None:
+            self._events.emit(RetryPlanned(self.place.site, step.verb, error.reason, wait))
+
+        return await retrying(call, self._budget, told)
+
+    async def send(self, step: Step, method: str, /, **parameters: Any) -> Mapping[str, Any]:
+        """As `ask`, once."""
+        slot = contextlib.nullcontext() if step.holds_slot else self.limits.slot(step.kind)
+        async with slot:
+            client = await self._open(step)
+            try:
+                return await self._timed(step, client, method, parameters)
+            except AuthFailed:
+                newer = await self._reopened(step, client)
+                if newer is None:
+                    raise
+                return await self._timed(step, newer, method, parameters)
+
+    async def _timed(
+        self, step: Step, client: Any, method: str, parameters: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        began = self._clock.monotonic()
+        code = "cancelled"
+        try:
+            async with self.mapped(step):
+                try:
+                    async with asyncio.timeout(step.seconds):
+                        reply: Mapping[str, Any] = await getattr(client, method)(
+                            Bucket=self.settings.bucket, **parameters
+                        )
+                except FAILURES as error:
+                    code = word(error)
+                    raise
+            code = str(reply["ResponseMetadata"]["HTTPStatusCode"])
+        finally:
+            self._events.emit(RequestDone(self.place.site, step.verb, code, self._clock.monotonic() - began))
+        self.limits.succeeded(step.kind)
+        return reply
+
+    @contextlib.asynccontextmanager
+    async def mapped(self, step: Step) -> AsyncIterator[None]:
+        """Turns botocore's exceptions into ours; a store that wants less gets less."""
+        try:
+            yield
+        except FAILURES as error:
+            mapped = s3_error(self.place, step.operation, error)
+            if isinstance(mapped, Throttled):
+                self.limits.congested(step.kind, mapped.retry_after)
+            raise mapped from None
+
+    async def farewell(self, last: Coroutine[Any, Any, object]) -> None:
+        """Waits for what must still be done, `FAREWELL_SECONDS` at most; cancelling the wait does not end it."""
+        task = asyncio.create_task(_bounded(last))
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+        await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Waits for the farewells, then closes the connections."""
+        while self._farewells:
+            await asyncio.wait(self._farewells)
+        async with self._opening:
+            self._client = None
+            await self._clients.aclose()
+
+    # --- the client ---
+
+    async def _open(self, step: Step) -> Any:
+        if self._client is not None:
+            return self._client
+        async with self._opening:
+            if self._client is None:
+                await self._connect(step)
+            return self._client
+
+    async def _reopened(self, step: Step, refused: Any) -> Any:
+        """A client with other credentials than the refused one has; None where there are no others."""
+        async with self._opening:
+            if self._client is refused:
+                before = self._credentials
+                session, credentials = await self._look_up(step)
+                if credentials == before:
+                    return None
+                await self._connect(step, session, credentials)
+            return self._client
+
+    async def _connect(
+        self, step: Step, session: AioSession | None = None, credentials: _Credentials | None = None
+    ) -> None:
+        async with self.mapped(step):
+            if session is None:
+                session, credentials = await self._look_up(step)
+            client = session.create_client(
+                "s3",
+                region_name=self.settings.region or session.get_config_variable("region") or DEFAULT_REGION,
+                endpoint_url=self.settings.endpoint,
+                config=_config(self.settings),
+            )
+            # An older client stays open for the requests that still use it.
+            self._client = await self._clients.enter_async_context(client)
+        self._credentials = credentials
+
+    async def _look_up(self, step: Step) -> tuple[AioSession, _Credentials | None]:
+        keys = self.settings.keys
+        async with self.mapped(step):
+            session = AioSession(profile=self.settings.profile)
+            if keys is None:
+                found = await session.get_credentials()
+                if found is None:
+                    return session, None  # botocore says so itself, at the first request
+                frozen = await found.get_frozen_credentials()
+                return session, _Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+        try:
+            token = keys.session_token() if keys.session_token else None
+            credentials = _Credentials(keys.access_key(), keys.secret_key(), token)
+        except ConfigError as error:
+            raise AuthFailed(self.place.site, step.operation, str(error)) from None
+        session.set_credentials(credentials.access_key, credentials.secret_key, credentials.token)
+        return session, credentials
+
+
+def _config(settings: S3Settings) -> AioConfig:
+    path_style = settings.endpoint is not None if settings.path_style is None else settings.path_style
+    return AioConfig(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=PAYLOAD_SECONDS,  # the shorter limits are ours, per request
+        max_pool_connections=4 * settings.limits.concurrency,
+        retries={"total_max_attempts": 1, "mode": "standard"},  # flow.retry does that
+        # botocore's own default sends trailing checksums that many S3-compatible stores refuse.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if path_style else "auto"},
+        user_agent_extra="replicator",
+    )
+
+
+async def _bounded(last: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(TimeoutError, SiteError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await last
