@@ -14,6 +14,11 @@ import msgspec
 _log = logging.getLogger(__name__)
 
 
+WebhookOutcome = Literal[
+    "matched", "unmatched", "ignored", "own", "unauthorized", "too_large", "malformed", "busy"
+]
+
+
 class RequestDone(msgspec.Struct, frozen=True):
     """One request to a site ended. `code` is the HTTP status, or a word ("timeout", "reset") where none came."""
 
@@ -170,6 +175,16 @@ class QuotaSeen(msgspec.Struct, frozen=True):
     remaining: int
 
 
+class WebhookSeen(msgspec.Struct, frozen=True):
+    """A webhook was refused, or one event in it was looked at.
+
+    `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag. `own`: replicator's doing.
+    """
+
+    hook: str
+    outcome: WebhookOutcome
+
+
 Event = (
     RequestDone
     | RetryPlanned
@@ -189,6 +204,7 @@ Event = (
     | LimitChanged
     | InFlight
     | QuotaSeen
+    | WebhookSeen
 )
 
 

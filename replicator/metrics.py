@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from replicator import __version__, errors
@@ -35,6 +36,8 @@ from replicator.events import (
     RunEnded,
     RunStarted,
     TagDone,
+    WebhookOutcome,
+    WebhookSeen,
 )
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
@@ -107,6 +110,7 @@ class Metrics:
             LimitChanged: lambda event: self._child(self._limit, event.site, event.kind).set(event.limit),
             InFlight: lambda event: self._child(self._in_flight, event.site, event.kind).inc(event.change),
             QuotaSeen: lambda event: self._child(self._quota, event.site).set(event.remaining),
+            WebhookSeen: lambda event: self._child(self._webhooks, event.hook, event.outcome).inc(),
         }
         self._start(rules)
         self.registry.register(_StandingsCollector(rules, standings, self._observed))
@@ -120,6 +124,16 @@ class Metrics:
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)
+
+    def negotiate(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the best format that an `Accept` header names, text where it names none; with its type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def know_hooks(self, hooks: Iterable[str]) -> None:
+        """Makes the series of these webhooks exist from now on."""
+        for hook, outcome in product(hooks, get_args(WebhookOutcome)):
+            self._child(self._webhooks, hook, outcome)
 
     def write_file(self, path: Path) -> None:
         """Writes the metrics for node_exporter's textfile collector, which must never see half a file.
@@ -188,6 +202,9 @@ class Metrics:
             "replicator_concurrency_limit", "Requests allowed at once, as adapted.", "site", "kind"
         )
         self._quota = gauge("replicator_rate_limit_remaining", "Pulls that the site still grants.", "site")
+        self._webhooks = counter(
+            "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", "hook", "outcome"
+        )
         gauge("replicator_build_info", "The running version.", "version").labels(__version__).set(1)
 
     def _start(self, rules: Sequence[Rule]) -> None:
