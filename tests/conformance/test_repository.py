@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index
@@ -28,12 +29,18 @@ from replicator.flow.clock import SystemClock
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import Repository, Site
+from replicator.sites.layouts.distribution.site import DistributionSite
+from replicator.sites.layouts.oci.site import OciSite
+from replicator.sites.objects.local.store import LocalStore
+from replicator.sites.objects.s3.store import S3Store
+from replicator.sites.objects.settings import LocalSettings
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.site import RegistrySite
 from tests.fakes import interop
 from tests.fakes.distribution import Server
 from tests.fakes.memory import MemorySite
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.s3 import settings
 from tests.fakes.source import BytesSource
 from tests.fakes.watched import WatchedStore
 
@@ -93,10 +100,12 @@ SERVERS = {
     "tls": "tls_registry",
 }
 INTEROP = {"distribution3": interop.distribution3, "olareg": interop.olareg}
+LAYOUTS: dict[str, type[DistributionSite | OciSite]] = {"distribution": DistributionSite, "oci": OciSite}
 KINDS = [
     "memory",
     "demo",
     *SERVERS,
+    *(f"{layout} on {medium}" for layout in LAYOUTS for medium in ("a directory", "S3")),
     *(pytest.param(name, marks=pytest.mark.interop) for name in INTEROP),
 ]
 
@@ -119,6 +128,14 @@ async def made(request: pytest.FixtureRequest, folder: Path, stack: AsyncExitSta
         fake = await stack.enter_async_context(FakeRegistry())
         site = registry_site(RegistrySettings("demo", fake.url), delete_tag=True)
         return Kind(site, lambda: sessions(fake.store))
+    layout, _, medium = name.partition(" on ")
+    if medium:
+        s3 = medium == "S3"
+        return (
+            await on_s3(layout, request.getfixturevalue("s3_endpoint"))
+            if s3
+            else on_directory(layout, folder)
+        )
     if name in SERVERS:
         server: Server = request.getfixturevalue(SERVERS[name])
         site = registry_site(server.settings())
@@ -129,6 +146,22 @@ async def made(request: pytest.FixtureRequest, folder: Path, stack: AsyncExitSta
         cannot = frozenset({"referrers"})
         return Kind(site, lambda: distribution_uploads(started.storage), cannot, keeps_broken_uploads=True)
     return Kind(site, lambda: [str(path) for path in started.storage.glob("**/_uploads/*")], OLAREG)
+
+
+def on_directory(layout: str, folder: Path) -> Kind:
+    store = LocalStore(LocalSettings("directory", folder / "storage"), events=Events(), clock=SystemClock())
+    kind = Kind(LAYOUTS[layout](store, events=Events()), list)
+    kind.uploads = lambda: [f"{kind.origin} {path}" for path in folder.glob("storage/.replicator/tmp/*/*")]
+    return kind
+
+
+async def on_s3(layout: str, endpoint: str) -> Kind:
+    """Below a prefix of its own. What an unfinished upload leaves in a bucket is a matter of the store's own tests."""
+    async with aiohttp.ClientSession() as session, session.put(f"{endpoint}/conformance") as answer:
+        assert answer.status == 200  # boto takes half a second for this
+    bucket = settings(endpoint, "conformance", prefix=f"some/{uuid.uuid4().hex}")
+    store = S3Store(bucket, events=Events(), clock=SystemClock())
+    return Kind(LAYOUTS[layout](store, events=Events()), list)
 
 
 async def put(repository: Repository, built: BuiltImage, tag: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +51,26 @@ class Server:
 
 
 @contextmanager
-def distribution(folder: Path, access: Access = "open", program: str = "docker-registry") -> Iterator[Server]:
-    """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself."""
+def distribution(
+    folder: Path,
+    access: Access = "open",
+    program: str = "docker-registry",
+    *,
+    driver: Mapping[str, object] | None = None,
+) -> Iterator[Server]:
+    """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself.
+
+    `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder.
+    """
     storage = folder / "storage"
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "not a secret"}
     config: dict[str, object] = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
+        "storage": {
+            **(driver or {"filesystem": {"rootdirectory": str(storage)}}),
+            "delete": {"enabled": True},
+        },
         "http": http,
     }
     executable = require(program)
