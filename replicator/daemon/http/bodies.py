@@ -1,0 +1,53 @@
+"""Bodies of requests, read within bounds of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from replicator.daemon.http.problems import Problem
+
+BODY_SECONDS: Final = 10.0
+MAX_API_BYTES: Final = 64 * 1024
+
+_T = TypeVar("_T")
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The body as it came over the wire.
+
+    Raises:
+        Problem: 413 above `limit` bytes, 415 where it is compressed, 408 where it takes too long, 400 where it breaks off.
+    """
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Problem(415, "a compressed body is not taken")
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    chunks = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                chunks += chunk
+                if len(chunks) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise Problem(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Problem(400, "the body broke off") from None
+    return bytes(chunks)
+
+
+async def read_json(request: web.Request, kind: type[_T]) -> _T:
+    """The body as JSON of this kind. Raises `Problem`, also 400 where it is of another kind."""
+    body = await read_body(request, MAX_API_BYTES)
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, f"the body is not what is wanted here: {error}") from None
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"the body is larger than {limit} bytes", headers={"Connection": "close"})

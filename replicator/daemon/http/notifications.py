@@ -1,0 +1,89 @@
+"""What registries tell on their own: CNCF distribution's envelopes, version 2 and 3. Pure.
+
+https://distribution.github.io/distribution/about/notifications/
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from replicator.model.names import is_repository, is_tag
+
+MEDIA_TYPES: Final = frozenset(
+    {
+        "application/vnd.docker.distribution.events.v1+json",
+        "application/vnd.docker.distribution.events.v2+json",
+        "application/json",
+    }
+)
+_OWN: Final = "replicator/"
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something changed in this repository, at this tag, or (None) anywhere in it; `at` in epoch seconds."""
+
+    repository: str
+    tag: str | None
+    at: float | None
+
+
+class _Target(msgspec.Struct, frozen=True):
+    repository: str = ""
+    tag: str | None = None
+
+
+class _Request(msgspec.Struct, frozen=True):
+    useragent: str = ""
+
+
+class _Event(msgspec.Struct, frozen=True):
+    action: str = ""
+    timestamp: str = ""
+    target: _Target = _Target()
+    request: _Request | None = None
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    events: list[_Event]
+
+
+def parse_notifications(body: bytes) -> Iterator[Hint | str]:
+    """The events of an envelope, one by one: what to look at, or why to pass over it, "own" or "ignored".
+
+    A push without a tag is passed over: it is a blob, an index's child or a referrer, and what leads to it is pushed
+    after it, or found by the next complete look. A deletion by digest tells no tag, so the whole repository counts.
+
+    Raises:
+        ValueError: it is no envelope.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"is no envelope of distribution's notifications: {error}") from None
+    return (_judge(event) for event in envelope.events)
+
+
+def _judge(event: _Event) -> Hint | str:
+    target = event.target
+    if event.request is not None and event.request.useragent.startswith(_OWN):
+        return "own"
+    if not is_repository(target.repository) or (target.tag and not is_tag(target.tag)):
+        return "ignored"
+    if event.action == "delete" or (event.action == "push" and target.tag):
+        return Hint(target.repository, target.tag or None, _time(event.timestamp))
+    return "ignored"
+
+
+def _time(text: str) -> float | None:
+    """RFC 3339, as Go writes it, with up to nine digits of a second's fraction; None for none, or Go's year 1."""
+    try:
+        at = msgspec.convert(text, dt.datetime).timestamp()
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return None
+    return at if at > 0 else None

@@ -1,0 +1,108 @@
+"""`POST /hooks/NAME`: takes what a site tells about itself, quickly, and within bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from aiohttp import web
+
+from replicator.daemon.http.app_port import AppPort, HookPort
+from replicator.daemon.http.auth import accepts
+from replicator.daemon.http.bodies import read_body
+from replicator.daemon.http.notifications import MEDIA_TYPES, Hint, parse_notifications
+from replicator.daemon.http.problems import Problem
+from replicator.events import WebhookOutcome, WebhookSeen
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
+"""Of all bodies that are being read; what they name is merged at once (`Triggers`), so nothing else can pile up."""
+RETRY_SECONDS: Final = 1
+
+_OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_large", 503: "busy"}
+
+
+class Webhooks:
+    """Accepts webhooks. An event is a hint and no more: it makes rules look, it never says what a tag is."""
+
+    def __init__(self, app: AppPort) -> None:
+        self._app = app
+        self._in_hand = 0
+
+    async def accept(self, request: web.Request) -> web.Response:
+        """Takes one request: 202, and the rules that it concerns look at once.
+
+        Raises `Problem`: 404 unknown hook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for what
+        is no notification, 408 where the body does not come, 503 where too many come at once.
+        """
+        name = request.match_info["name"]
+        hook = self._app.config.hooks.get(name)
+        if hook is None:
+            raise Problem(404, "there is no such hook")
+        try:
+            hints = await self._read(request, hook)
+        except Problem as problem:
+            self._note(name, _OUTCOME.get(problem.status, "malformed"))
+            raise
+        # A thousand events of one push burst name few tags: each is told once, and the earliest time counts.
+        distinct: dict[tuple[str, str | None], float | None] = {}
+        told: Counter[tuple[str, str | None]] = Counter()
+        for hint in hints:
+            if isinstance(hint, str):
+                self._note(name, "own" if hint == "own" else "ignored")
+                continue
+            key = (hint.repository, hint.tag)
+            told[key] += 1
+            distinct[key] = _earlier(distinct.get(key), self._dated(hint))
+        for (repository, tag), at in distinct.items():
+            rules = self._app.triggers.hint(hook.site, repository, tag, at=at)
+            for _ in range(told[repository, tag]):
+                self._note(name, "matched" if rules else "unmatched")
+        return web.Response(status=202)
+
+    async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | str]:
+        size = (
+            MAX_BODY_BYTES if request.content_length is None else min(request.content_length, MAX_BODY_BYTES)
+        )
+        with self._room_for(size):
+            if hook.hmac is None and not accepts(hook, request, b""):
+                raise _unauthorized()  # before anything of the body is read
+            body = await read_body(request, MAX_BODY_BYTES)
+            if not accepts(hook, request, body):
+                raise _unauthorized()
+        if request.content_type not in MEDIA_TYPES:
+            raise Problem(415, f"is none of {', '.join(sorted(MEDIA_TYPES))}")
+        try:
+            return parse_notifications(body)
+        except ValueError as error:
+            raise Problem(400, f"the body {error}") from None
+
+    @contextmanager
+    def _room_for(self, size: int) -> Iterator[None]:
+        if self._in_hand + size > MAX_BYTES_IN_HAND:
+            raise Problem(503, "too many webhooks at once", headers={"Retry-After": str(RETRY_SECONDS)})
+        self._in_hand += size
+        try:
+            yield
+        finally:
+            self._in_hand -= size
+
+    def _dated(self, hint: Hint) -> float | None:
+        """When it happened; a clock that is ahead of ours cannot make it happen in the future."""
+        return None if hint.at is None else min(hint.at, self._app.clock.now())
+
+    def _note(self, hook: str, outcome: WebhookOutcome) -> None:
+        self._app.events.emit(WebhookSeen(hook, outcome))
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    times = [at for at in (one, other) if at is not None]
+    return min(times, default=None)
+
+
+def _unauthorized() -> Problem:
+    return Problem(
+        401, "needs the hook's token or signature", headers={"WWW-Authenticate": 'Bearer realm="replicator"'}
+    )
