@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from replicator.config.model import AgentTable, RenameTagsTable, RuleTable, SiteTable, TagsTable
+from replicator.config.model import (
+    AgentTable,
+    HookTable,
+    HTTPTable,
+    LimitsTable,
+    NotifyTable,
+    RenameTagsTable,
+    RuleTable,
+    SiteTable,
+    TagsTable,
+)
+from replicator.config.secrets import Secret
+from replicator.config.template import Template
+from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.sites.registry.settings import TLS, LimitSettings, Login, Quota, RegistrySettings
@@ -23,11 +37,75 @@ class AgentSettings:
     state_path: Path
     cache_path: Path
     cache_max_bytes: int
+    listen: tuple[str, int]
+    timezone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """PEM files: the certificate with its chain, and its private key."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPSettings:
+    """Who may ask the agent what. `hosts` are names that it is reached under beside its own."""
+
+    token: Secret | None = None
+    tls: ServerTLS | None = None
+    metrics_open: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HMACSettings:
+    """A signature: the header that holds it, and its key."""
+
+    header: str
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """One webhook: the site that sends it, and either a token or a signature."""
+
+    name: str
+    site: str
+    token: Secret | None = None
+    hmac: HMACSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Whom to tell: `url` or `command`. `stale_after` and `timeout` in seconds."""
+
+    name: str
+    url: Secret | None
+    template: Template
+    command: tuple[str, ...]
+    on: frozenset[str]
+    stale_after: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommands:
+    """Commands around each run of a rule; empty means none. `timeout` in seconds, for each."""
+
+    before: tuple[str, ...] = ()
+    before_required: bool = True
+    after: tuple[str, ...] = ()
+    timeout: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config that can be used. `effective` is what `config show` prints: plain TOML types, secrets masked."""
+    """A config that can be used. `effective` is what `config show` prints: plain TOML types, secrets masked.
+
+    `bandwidth` has the sites whose limit varies by time of day, `commands` the rules that have any.
+    """
 
     agent: AgentSettings
     sites: dict[str, RegistrySettings]
@@ -35,6 +113,11 @@ class Loaded:
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     effective: Mapping[str, Any] = field(repr=False)
+    http: HTTPSettings = field(default_factory=HTTPSettings)
+    hooks: Mapping[str, HookSettings] = field(default_factory=dict)
+    notify: Mapping[str, NotifySettings] = field(default_factory=dict)
+    bandwidth: Mapping[str, Bandwidth] = field(default_factory=dict)
+    commands: Mapping[str, RunCommands] = field(default_factory=dict)
 
 
 def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str, str]) -> AgentSettings:
@@ -53,7 +136,52 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
         state_path=state,
         cache_path=cache,
         cache_max_bytes=table.cache.max_bytes,
+        listen=table.listen,
+        timezone=table.timezone,
     )
+
+
+def build_http(table: HTTPTable) -> HTTPSettings:
+    """The server's settings."""
+    tls = ServerTLS(table.tls.cert, table.tls.key) if table.tls else None
+    return HTTPSettings(table.token, tls, table.metrics_open, tuple(table.hosts))
+
+
+def build_hook(name: str, table: HookTable) -> HookSettings:
+    """One webhook."""
+    hmac = HMACSettings(table.hmac.header, table.hmac.secret) if table.hmac else None
+    return HookSettings(name, table.site, table.token, hmac)
+
+
+def build_notify(name: str, table: NotifyTable) -> NotifySettings:
+    """One receiver of notifications."""
+    return NotifySettings(
+        name=name,
+        url=table.url,
+        template=table.template,
+        command=tuple(table.command or ()),
+        on=frozenset(table.on),
+        stale_after=table.stale_after,
+        timeout=table.timeout,
+    )
+
+
+def build_commands(table: RuleTable) -> RunCommands | None:
+    """The commands around a rule's runs; None where there are none."""
+    hooks = table.hooks
+    if not hooks.before and not hooks.after:
+        return None
+    before, after = tuple(hooks.before or ()), tuple(hooks.after or ())
+    return RunCommands(before, hooks.before_required, after, hooks.timeout)
+
+
+def build_bandwidth(table: LimitsTable, timezone: ZoneInfo) -> Bandwidth | None:
+    """The limit by time of day; None where it is always the same. `timezone`: the agent's."""
+    rate = table.bytes_per_second
+    if rate is None or not rate.windows:
+        return None
+    windows = tuple(Window(each.days, each.from_, each.to, each.limit) for each in rate.windows)
+    return Bandwidth(rate.default, windows, rate.timezone or timezone)
 
 
 def build_site(name: str, table: SiteTable) -> RegistrySettings:
@@ -61,7 +189,7 @@ def build_site(name: str, table: SiteTable) -> RegistrySettings:
     login = None
     if table.username or table.password or table.identity_token or table.bearer_token:
         login = Login(table.username or "", table.password, table.identity_token, table.bearer_token)
-    limits = table.limits
+    limits, rate = table.limits, table.limits.bytes_per_second
     return RegistrySettings(
         name=name,
         url=table.url,
@@ -69,14 +197,14 @@ def build_site(name: str, table: SiteTable) -> RegistrySettings:
         docker_config=table.docker_config,
         tls=TLS(table.tls.ca, table.tls.cert, table.tls.key, table.tls.verify),
         proxy=table.proxy,
-        limits=LimitSettings(limits.concurrency, limits.requests_per_second, limits.bytes_per_second),
+        limits=LimitSettings(limits.concurrency, limits.requests_per_second, rate.default if rate else None),
         quota=Quota(table.quota.reserve, table.quota.below),
         capabilities=dict(table.capabilities),
     )
 
 
-def build_rule(table: RuleTable) -> Rule:
-    """One rule."""
+def build_rule(table: RuleTable, timezone: ZoneInfo) -> Rule:
+    """One rule. `timezone`: the agent's."""
     patterns = table.repositories
     return Rule(
         name=table.name,
@@ -92,6 +220,7 @@ def build_rule(table: RuleTable) -> Rule:
         rename_tag=_rename(table.rename.tags),
         recheck=table.recheck,
         interval=table.interval,
+        cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )
 
 

@@ -14,6 +14,7 @@ from replicator.errors import ConfigError
 from replicator.sites.registry.capabilities import Knowledge
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_LITERAL = 'stands in the config as it is; better in a file of its own: { file = "PATH" }'
 
 
 def check(document: Document, problems: list[str]) -> None:
@@ -24,7 +25,14 @@ def check(document: Document, problems: list[str]) -> None:
         problems.extend(site.problem(place, text) for place, text in _login(site.table))
         problems.extend(site.problem(place, text) for place, text in _tls(site.table))
         problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
+    for hook in document.hooks.values():
+        _check_names(document, hook, "site", problems)
+        problems.extend(hook.problem(place, text) for place, text in _hook(hook.table))
+    for notify in document.notify.values():
+        problems.extend(notify.problem(place, text) for place, text in _notify(notify.table))
+    problems.extend(_listening(document))
     for rule in document.rules:
+        problems.extend(rule.problem(place, text) for place, text in _schedule(rule.table))
         for key in ("source", "mirrors", "destinations"):
             _check_names(document, rule, key, problems)
         _check_roles(rule, problems)
@@ -32,9 +40,24 @@ def check(document: Document, problems: list[str]) -> None:
 
 def warnings(document: Document) -> list[str]:
     """What works but should not be left so."""
-    return [
+    found = [
         site.problem((key,), text) for site in document.sites.values() for key, text in _site_warnings(site)
     ]
+    sections: list[tuple[Section, tuple[str, ...]]] = []
+    if document.http is not None:
+        sections.append((document.http, ("token",)))
+    sections += [
+        (hook, place) for hook in document.hooks.values() for place in (("token",), ("hmac", "secret"))
+    ]
+    found += [section.problem(place, _LITERAL) for section, place in sections if _is_literal(section, place)]
+    return found
+
+
+def _is_literal(section: Section, place: tuple[str, ...]) -> bool:
+    value: Any = section.table
+    for step in place:
+        value = value.get(step) if isinstance(value, dict) else None
+    return isinstance(value, str) and place not in section.expanded
 
 
 def _names(table: Mapping[str, Any], key: str) -> list[tuple[Place, str]]:
@@ -84,6 +107,44 @@ def _check_roles(rule: Section, problems: list[str]) -> None:
         )
 
 
+def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    if "interval" in table and "cron" in table:
+        return [(("cron",), "contradicts interval; keep one of the two")]
+    if "timezone" in table and "cron" not in table:
+        return [(("timezone",), "has no cron to be about; write cron beside it, or leave it out")]
+    return []
+
+
+def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    if "token" in table and "hmac" in table:
+        return [(("hmac",), "contradicts token; keep one of the two")]
+    if "token" not in table and "hmac" not in table:
+        return [((), "anybody could call it; write token, or hmac = { header = ..., secret = ... }")]
+    return []
+
+
+def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    if "url" in table and "command" in table:
+        return [(("command",), "contradicts url; keep one of the two")]
+    if "url" not in table and "command" not in table:
+        return [((), "tells nobody; write url or command")]
+    return []
+
+
+def _listening(document: Document) -> list[str]:
+    """Beyond loopback nobody may change things unasked."""
+    section = document.agent
+    listen = section.table.get("listen") if section else None
+    if section is None or not isinstance(listen, str) or ("listen",) in section.unset:
+        return []
+    host = listen.rpartition(":")[0].strip("[]")
+    if host in _LOOPBACK or (document.http is not None and "token" in document.http.table):
+        return []
+    return [
+        section.problem(("listen",), "listens beyond loopback, where it needs a token; write token in [http]")
+    ]
+
+
 def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     secrets = [key for key in ("password", "identity_token", "bearer_token") if key in table]
     found: list[tuple[Place, str]] = [
@@ -124,9 +185,7 @@ def _capabilities(site: Section) -> tuple[str, ...]:
 def _site_warnings(site: Section) -> list[tuple[str, str]]:
     secrets = [key for key in ("password", "identity_token", "bearer_token") if key in site.table]
     found = [
-        (key, 'stands in the config as it is; better in a file of its own: { file = "PATH" }')
-        for key in secrets
-        if isinstance(site.table[key], str) and (key,) not in site.expanded
+        (key, _LITERAL) for key in secrets if isinstance(site.table[key], str) and (key,) not in site.expanded
     ]
     url, tls = site.table.get("url"), site.table.get("tls")
     if secrets and isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:

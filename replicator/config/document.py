@@ -18,7 +18,9 @@ Place = tuple[str | int, ...]
 
 DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-SECTIONS: Final = ("agent", "site", "rule")
+SECTIONS: Final = ("agent", "http", "site", "rule", "hook", "notify")
+_ONCE: Final = frozenset({"agent", "http"})
+_NAMED: Final = frozenset({"site", "hook", "notify"})
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
@@ -27,7 +29,7 @@ _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of the document: `[agent]`, a `[site.NAME]` or a `[[rule]]`, variables expanded.
+    """One table of the document: `[agent]`, `[http]`, a `[site.NAME]` (hook, notify) or a `[[rule]]`, variables expanded.
 
     `unset` are places in it whose variables are missing: that is the one problem to report there.
     `expanded` are places that had variables.
@@ -49,10 +51,35 @@ class Document:
     """Everything the config files say. `complete` is False where a file could not be read."""
 
     files: list[Path] = field(default_factory=list)
-    agent: Section | None = None
-    sites: dict[str, Section] = field(default_factory=dict)
+    once: dict[str, Section] = field(default_factory=dict)
+    named: dict[str, dict[str, Section]] = field(default_factory=lambda: {key: {} for key in _NAMED})
     rules: list[Section] = field(default_factory=list)
     complete: bool = True
+
+    @property
+    def agent(self) -> Section | None:
+        """`[agent]`, where there is one."""
+        return self.once.get("agent")
+
+    @property
+    def http(self) -> Section | None:
+        """`[http]`, where there is one."""
+        return self.once.get("http")
+
+    @property
+    def sites(self) -> dict[str, Section]:
+        """`[site.NAME]` by name."""
+        return self.named["site"]
+
+    @property
+    def hooks(self) -> dict[str, Section]:
+        """`[hook.NAME]` by name."""
+        return self.named["hook"]
+
+    @property
+    def notify(self) -> dict[str, Section]:
+        """`[notify.NAME]` by name."""
+        return self.named["notify"]
 
 
 def dotted(place: Place) -> str:
@@ -142,10 +169,10 @@ class _Merge:
 
     def add(self, tables: Mapping[str, Any]) -> None:
         for key, value in tables.items():
-            if key == "agent":
-                self._agent(value)
-            elif key == "site":
-                self._sites(value)
+            if key in _ONCE:
+                self._once(key, value)
+            elif key in _NAMED:
+                self._named(key, value)
             elif key == "rule":
                 self._rules(value)
             else:
@@ -154,33 +181,35 @@ class _Merge:
     def _problem(self, place: Place, text: str) -> None:
         self._problems.append(f"{self._file}: {dotted(place)}: {text}")
 
-    def _agent(self, value: Any) -> None:
+    def _once(self, key: str, value: Any) -> None:
+        other = self._document.once.get(key)
         if not isinstance(value, dict):
-            self._problem(("agent",), "must be a table; write [agent]")
-        elif self._document.agent is not None:
-            self._problem(("agent",), f"stands in {self._document.agent.file} already; write [agent] once")
+            self._problem((key,), f"must be a table; write [{key}]")
+        elif other is not None:
+            self._problem((key,), f"stands in {other.file} already; write [{key}] once")
         else:
-            self._document.agent = self._section(("agent",), value)
+            self._document.once[key] = self._section((key,), value)
 
-    def _sites(self, value: Any) -> None:
+    def _named(self, key: str, value: Any) -> None:
         if not isinstance(value, dict):
-            self._problem(("site",), "must be a table of tables; write [site.NAME]")
+            self._problem((key,), f"must be a table of tables; write [{key}.NAME]")
             return
+        known = self._document.named[key]
         for name, table in value.items():
-            place = ("site", name)
-            other = self._document.sites.get(name)
+            place = (key, name)
+            other = known.get(name)
             if not isinstance(table, dict):
-                self._problem(place, "must be a table; write [site.NAME] above the keys of a site")
+                self._problem(place, f"must be a table; write [{key}.NAME] above the keys of a {key}")
             elif other is not None:
                 self._problem(
-                    place, f"a site of this name stands in {other.file} already; give it another name"
+                    place, f"a {key} of this name stands in {other.file} already; give it another name"
                 )
             else:
                 try:
                     parse_name(name)
                 except ValueError as error:
                     self._problem(place, str(error))
-                self._document.sites[name] = self._section(place, table)
+                known[name] = self._section(place, table)
 
     def _rules(self, value: Any) -> None:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

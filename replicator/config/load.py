@@ -5,20 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
-from replicator.config.build import AgentSettings, Loaded, build_agent, build_rule, build_site
+from replicator.config.build import (
+    AgentSettings,
+    HTTPSettings,
+    Loaded,
+    build_agent,
+    build_bandwidth,
+    build_commands,
+    build_hook,
+    build_http,
+    build_notify,
+    build_rule,
+    build_site,
+)
 from replicator.config.checks import check, warnings
 from replicator.config.document import Document, Section, find, read_document
-from replicator.config.model import AgentTable, RuleTable, SiteTable, Table
+from replicator.config.model import (
+    AgentTable,
+    HookTable,
+    HTTPTable,
+    NotifyTable,
+    RuleTable,
+    SiteTable,
+    Table,
+)
 from replicator.config.problems import validate
 from replicator.config.show import effective
 from replicator.config.syntax import Context
 from replicator.errors import ConfigError
 from replicator.policy.mapping import static_collisions
-from replicator.policy.rule import Rule
-from replicator.sites.registry.settings import RegistrySettings
 
 _T = TypeVar("_T", bound=Table)
+_V = TypeVar("_V")
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
@@ -35,23 +55,36 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     main = find(path, environ)
     document = read_document(main, environ, problems)
     builder = _Builder(document, main, environ, problems)
-    agent, sites, rules = builder.agent(), builder.sites(), builder.rules()
+    agent, http = builder.agent(), builder.http()
+    sites, hooks = builder.named("site", SiteTable), builder.named("hook", HookTable)
+    notify, rules = builder.named("notify", NotifyTable), builder.rules()
+    timezone = agent.timezone if agent else ZoneInfo("UTC")
+    built = [build_rule(table, timezone) for table in rules]
     check(document, problems)
-    problems.extend(f"{main}: {collision}" for collision in static_collisions(rules))
+    problems.extend(f"{main}: {collision}" for collision in static_collisions(built))
     if problems or agent is None:
         raise ConfigError(problems)
     return Loaded(
         agent=agent,
-        sites=sites,
-        rules=tuple(rules),
+        sites={name: build_site(name, table) for name, table in sites.items()},
+        rules=tuple(built),
         warnings=tuple(warnings(document)),
         files=tuple(document.files),
         effective=effective(document, agent),
+        http=http,
+        hooks={name: build_hook(name, table) for name, table in hooks.items()},
+        notify={name: build_notify(name, table) for name, table in notify.items()},
+        bandwidth=_present({name: build_bandwidth(table.limits, timezone) for name, table in sites.items()}),
+        commands=_present({table.name: build_commands(table) for table in rules}),
     )
 
 
+def _present(values: Mapping[str, _V | None]) -> dict[str, _V]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class _Builder:
-    """Builds what can be built, and notes the problems of the rest."""
+    """Validates what can be validated, and notes the problems of the rest."""
 
     def __init__(
         self, document: Document, main: Path, environ: Mapping[str, str], problems: list[str]
@@ -72,13 +105,20 @@ class _Builder:
             self._problems.append(section.problem((), str(error)))
             return None
 
-    def sites(self) -> dict[str, RegistrySettings]:
-        tables = {name: self._validate(section, SiteTable) for name, section in self._document.sites.items()}
-        return {name: build_site(name, table) for name, table in tables.items() if table is not None}
+    def http(self) -> HTTPSettings:
+        section = self._document.http
+        table = self._validate(section, HTTPTable) if section else None
+        return build_http(table) if table else HTTPSettings()
 
-    def rules(self) -> list[Rule]:
+    def named(self, key: str, model: type[_T]) -> dict[str, _T]:
+        """The tables of `[KEY.NAME]` that are right, by name."""
+        return _present(
+            {name: self._validate(section, model) for name, section in self._document.named[key].items()}
+        )
+
+    def rules(self) -> list[RuleTable]:
         tables = [self._validate(section, RuleTable) for section in self._document.rules]
-        return [build_rule(table) for table in tables if table is not None]
+        return [table for table in tables if table is not None]
 
     def _validate(self, section: Section, model: type[_T]) -> _T | None:
         context = Context(section.file.absolute().parent, self._environ)

@@ -9,15 +9,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from replicator.config.secrets import Secret
 from replicator.config.syntax import (
+    ARGUMENT,
     CAPABILITY,
+    CRON,
+    DAYS,
     DURATION,
     FILE,
+    HEADER,
     INCLUDE,
+    LISTEN,
     NAME,
     PATH,
     PATTERN,
@@ -28,12 +35,18 @@ from replicator.config.syntax import (
     SEMVER,
     SIZE,
     STATE,
+    TEMPLATE,
+    TIME,
+    TIMEZONE,
     URL,
     OneOrMany,
+    Rate,
     RepositoryPattern,
 )
+from replicator.policy.bandwidth import LocalTime
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Sort
+from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 from replicator.sites.registry.settings import DEFAULT_CONCURRENCY
 
@@ -55,6 +68,11 @@ class Table(BaseModel):
 def _key(description: str, default: Any = ..., **constraints: Any) -> Any:
     """A key with what the reference says about it. A default in the config's own syntax is parsed like any value."""
     return Field(default, description=description, validate_default=isinstance(default, str), **constraints)
+
+
+def keys_of(model: type[Table]) -> dict[str, FieldInfo]:
+    """The keys of a table as they are written."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def table_in(annotation: Any) -> type[Table] | None:
@@ -91,6 +109,82 @@ class AgentTable(Table):
         None,
     )
     cache: CacheTable = _key("Spool for blobs that feed several destinations.", default_factory=CacheTable)
+    listen: Annotated[tuple[str, int], LISTEN] = _key(
+        "Where `run` serves metrics, health, webhooks, API and status page. Beyond loopback it needs `http.token`.",
+        "127.0.0.1:9650",
+    )
+    timezone: Annotated[ZoneInfo, TIMEZONE] = _key(
+        "Time zone of `cron` and of bandwidth windows that name none.", "UTC"
+    )
+
+
+class ServerTLSTable(Table):
+    """The certificate that the agent shows."""
+
+    cert: Annotated[Path, FILE] = _key("PEM file of the certificate and what leads up to its CA.")
+    key: Annotated[Path, FILE] = _key("PEM file of its private key.")
+
+
+class HTTPTable(Table):
+    """What `run` asks of those who connect to `agent.listen`."""
+
+    token: Annotated[Secret | None, SECRET] = _key(
+        "Token for whatever changes something, and, beyond loopback, for everything but health: as "
+        "`Authorization: Bearer`, or as the password of Basic.",
+        None,
+    )
+    tls: ServerTLSTable | None = _key("Serve HTTPS with this certificate. Default: plain HTTP.", None)
+    metrics_open: bool = _key("`true`: `/metrics` needs no token.", False)
+    hosts: list[str] = _key(
+        "Names under which the agent is reached, beside loopback's, its addresses and the host's own; requests that "
+        "change something under another name are refused.",
+        default_factory=list,
+    )
+
+
+class HMACTable(Table):
+    """A signature over the body, for senders that sign."""
+
+    header: Annotated[str, HEADER] = _key(
+        "Header that holds the hexadecimal HMAC-SHA256, plain or after `sha256=`."
+    )
+    secret: Annotated[Secret, SECRET] = _key("Key of the signature.")
+
+
+class HookTable(Table):
+    """A webhook, `POST /hooks/NAME`: a site's own notifications make its rules look at once."""
+
+    site: str = _key("Site that sends them.")
+    token: Annotated[Secret | None, SECRET] = _key(
+        "What the sender has in `Authorization`, as `Bearer TOKEN` or as it is.", None
+    )
+    hmac: HMACTable | None = _key("A signature over the body, instead of a token.", None)
+
+
+class NotifyTable(Table):
+    """Whom to tell when replication breaks, recovers or falls behind. Success is never told."""
+
+    url: Annotated[Secret | None, SECRET] = _key(
+        "Where to POST JSON (Slack's incoming webhooks and what understands them). Often a secret itself.",
+        None,
+    )
+    template: Annotated[Any, TEMPLATE] = _key(
+        "The JSON that is posted; `{event}`, `{rule}`, `{source}`, `{destination}`, `{agent}`, `{time}`, `{lag}`, "
+        "`{error}` and `{summary}` in its strings are filled in.",
+        '{"text": "{summary}"}',
+    )
+    command: list[Annotated[str, ARGUMENT]] | None = _key(
+        "Command and arguments to run instead, without a shell; it gets the facts as JSON on stdin.",
+        None,
+        min_length=1,
+    )
+    on: list[Literal["failure", "recovery", "stale"]] = _key(
+        "What to tell. Default: all three.",
+        default_factory=lambda: ["failure", "recovery", "stale"],
+        min_length=1,
+    )
+    stale_after: Annotated[float, DURATION] = _key("Lag from which a destination is stale.", "1h")
+    timeout: Annotated[float, DURATION] = _key("How long one attempt may take; there are three.", "10s")
 
 
 class TLSTable(Table):
@@ -100,6 +194,28 @@ class TLSTable(Table):
     cert: Annotated[Path | None, FILE] = _key("PEM file of the client's certificate; needs `key`.", None)
     key: Annotated[Path | None, FILE] = _key("PEM file of the client's private key; needs `cert`.", None)
     verify: bool = _key("`false` accepts any certificate of the server, with a warning.", True)
+
+
+class WindowTable(Table):
+    """Some hours of some days."""
+
+    days: Annotated[frozenset[int], DAYS] = _key(
+        "Days, as `mon-fri` or `sat,sun`. A window that passes midnight belongs to the day it begins.",
+        "mon-sun",
+    )
+    from_: Annotated[LocalTime, TIME] = _key("When it begins, `HH:MM`.", alias="from")
+    to: Annotated[LocalTime, TIME] = _key("When it ends, `HH:MM`; `24:00` is midnight.")
+    limit: Annotated[int, SIZE] = _key("Bytes a second meanwhile.")
+
+
+class BandwidthTable(Table):
+    """Bytes a second by time of day. The first window that holds counts."""
+
+    default: Annotated[int | None, SIZE] = _key("Outside of all windows. Default: no limit.", None)
+    windows: list[WindowTable] = _key("When another limit holds.", default_factory=list)
+    timezone: Annotated[ZoneInfo | None, TIMEZONE] = _key(
+        "Time zone of the windows. Default: `agent.timezone`.", None
+    )
 
 
 class LimitsTable(Table):
@@ -114,8 +230,9 @@ class LimitsTable(Table):
     requests_per_second: float | None = _key(
         "Requests a second. Default: no limit.", None, gt=0, allow_inf_nan=False
     )
-    bytes_per_second: Annotated[int | None, SIZE] = _key(
-        "Bytes a second, reading and writing together. Default: no limit.", None
+    bytes_per_second: Annotated[BandwidthTable | None, Rate()] = _key(
+        "Bytes a second, reading and writing together; a table varies it by time of day. Default: no limit.",
+        None,
     )
 
 
@@ -221,6 +338,17 @@ class TagsTable(Table):
     )
 
 
+class RuleHooksTable(Table):
+    """Commands around each run of a rule, by `run` and `sync`: argument lists, no shell. They get JSON on stdin."""
+
+    before: list[Annotated[str, ARGUMENT]] | None = _key(
+        "Run before, told what is going to run.", None, min_length=1
+    )
+    before_required: bool = _key("The run is given up, as failed, where `before` fails.", True)
+    after: list[Annotated[str, ARGUMENT]] | None = _key("Run after, told the report.", None, min_length=1)
+    timeout: Annotated[float, DURATION] = _key("A command that takes longer is killed, and has failed.", "1m")
+
+
 class RuleTable(Table):
     """What is replicated from where to where."""
 
@@ -241,9 +369,18 @@ class RuleTable(Table):
         "How repositories and tags are called at the destinations.", default_factory=RenameTable
     )
     interval: Annotated[float | None, DURATION] = _key(
-        "How often the rule is meant to run; `status` shows a rule that is overdue. `sync` runs once, whatever it says.",
+        "How often the rule runs; `status` shows a rule that is overdue. `sync` runs once, whatever it says.",
         None,
+    )
+    cron: Annotated[Cron | None, CRON] = _key(
+        "When the rule runs, as five cron fields; instead of `interval`. With neither, `run` looks once at its start, "
+        "then when asked or told by a webhook.",
+        None,
+    )
+    timezone: Annotated[ZoneInfo | None, TIMEZONE] = _key(
+        "Time zone of `cron`. Default: `agent.timezone`.", None
     )
     recheck: Annotated[float, DURATION] = _key(
         "Each tag is looked up at its destination at least this often, whatever the state remembers.", "24h"
     )
+    hooks: RuleHooksTable = _key("Commands around each run.", default_factory=RuleHooksTable)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from replicator.config.document import Place, Section, suggest
-from replicator.config.model import Table, table_in
+from replicator.config.model import Table, keys_of, table_in
 from replicator.config.syntax import Context
 
 _T = TypeVar("_T", bound=Table)
@@ -50,6 +50,8 @@ def _place(raw: Any, loc: Place) -> Place:
     for step in loc:
         if isinstance(step, int) and not isinstance(raw, list):
             continue
+        if isinstance(raw, str):
+            break  # a value that stands for a table with that one key
         place.append(step)
         try:
             raw = raw[step]
@@ -62,15 +64,15 @@ def _text(model: type[Table], details: ErrorDetails) -> str:
     loc, kind = details["loc"], details["type"]
     table = _table_at(model, loc[:-1])
     if kind == "extra_forbidden":
-        return f"unknown key; {suggest(str(loc[-1]), table.model_fields)}"
+        return f"unknown key; {suggest(str(loc[-1]), keys_of(table))}"
     if kind == "missing":
-        return f"is missing: {table.model_fields[str(loc[-1])].description}"
+        return f"is missing: {keys_of(table)[str(loc[-1])].description}"
     words = _WORDS.get(kind)
     return words.format_map(details.get("ctx", {})) if words else details["msg"]
 
 
 def _table_at(model: type[Table], loc: Place) -> type[Table]:
     for step in loc:
-        if isinstance(step, str) and step in model.model_fields:
-            model = table_in(model.model_fields[step].annotation) or model
+        if isinstance(step, str) and step in keys_of(model):
+            model = table_in(keys_of(model)[step].annotation) or model
     return model

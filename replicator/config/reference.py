@@ -15,17 +15,26 @@ from pydantic.fields import FieldInfo
 
 from replicator.config.model import (
     AgentTable,
+    BandwidthTable,
     CacheTable,
+    HMACTable,
+    HookTable,
+    HTTPTable,
     LimitsTable,
+    NotifyTable,
     QuotaTable,
     RenameTable,
     RenameTagsTable,
     ReplacementTable,
+    RuleHooksTable,
     RuleTable,
+    ServerTLSTable,
     SiteTable,
     Table,
     TagsTable,
     TLSTable,
+    WindowTable,
+    keys_of,
     table_in,
 )
 from replicator.config.syntax import Syntax
@@ -94,12 +103,20 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`[site.NAME]`", SiteTable),
     ("`tls` of a site", TLSTable),
     ("`limits` of a site", LimitsTable),
+    ("`bytes_per_second` of `limits`, as a table", BandwidthTable),
+    ("`windows` of `bytes_per_second`", WindowTable),
     ("`quota` of a site", QuotaTable),
     ("`[[rule]]`", RuleTable),
     ("`tags` of a rule", TagsTable),
     ("`rename` of a rule", RenameTable),
     ("`rename.tags` of a rule", RenameTagsTable),
     ("`regex` of `rename` and `rename.tags`", ReplacementTable),
+    ("`hooks` of a rule", RuleHooksTable),
+    ("`[http]`", HTTPTable),
+    ("`tls` of `http`", ServerTLSTable),
+    ("`[hook.NAME]`", HookTable),
+    ("`hmac` of a hook", HMACTable),
+    ("`[notify.NAME]`", NotifyTable),
 )
 
 
@@ -121,7 +138,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 def _rows(model: type[Table]) -> list[tuple[str, ...]]:
     return [
         (f"`{key}`", _type_of(info), _default(info), info.description or "")
-        for key, info in model.model_fields.items()
+        for key, info in keys_of(model).items()
     ]
 
 

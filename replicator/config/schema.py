@@ -8,7 +8,15 @@ from pydantic import Field
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from replicator.config.model import AgentTable, RuleTable, SiteTable, Table
+from replicator.config.model import (
+    AgentTable,
+    HookTable,
+    HTTPTable,
+    NotifyTable,
+    RuleTable,
+    SiteTable,
+    Table,
+)
 from replicator.config.syntax import NAME
 
 
@@ -16,8 +24,11 @@ class _Config(Table):
     """Config of replicator."""
 
     agent: AgentTable | None = None
+    http: HTTPTable | None = None
     site: dict[Annotated[str, NAME], SiteTable] = Field(default_factory=dict)
     rule: list[RuleTable] = Field(default_factory=list)
+    hook: dict[Annotated[str, NAME], HookTable] = Field(default_factory=dict)
+    notify: dict[Annotated[str, NAME], NotifyTable] = Field(default_factory=dict)
 
 
 class _Generate(GenerateJsonSchema):

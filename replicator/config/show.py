@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from replicator.config.document import Document
-from replicator.config.model import AgentTable, RuleTable, SiteTable, Table, table_in
+from replicator.config.model import (
+    AgentTable,
+    HookTable,
+    HTTPTable,
+    NotifyTable,
+    RuleTable,
+    SiteTable,
+    Table,
+    keys_of,
+    table_in,
+)
 from replicator.config.syntax import PROXY, Syntax
 
 if TYPE_CHECKING:
@@ -29,14 +39,17 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
             "state": f"sqlite:///{agent.state_path}",
             "cache": {**own["cache"], "path": str(agent.cache_path)},
         },
+        "http": _effective(HTTPTable, document.http.table if document.http else {}),
         "site": {name: _effective(SiteTable, section.table) for name, section in document.sites.items()},
         "rule": [_effective(RuleTable, section.table) for section in document.rules],
+        "hook": {name: _effective(HookTable, section.table) for name, section in document.hooks.items()},
+        "notify": {name: _effective(NotifyTable, section.table) for name, section in document.notify.items()},
     }
 
 
 def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    for key, info in model.model_fields.items():
+    for key, info in keys_of(model).items():
         inner = table_in(info.annotation)
         value = table.get(key, {} if inner is info.annotation else info.default)
         syntax = next((mark for mark in info.metadata if isinstance(mark, Syntax)), None)
@@ -59,11 +72,13 @@ def show(loaded: Loaded) -> str:
 
     document = tomlkit.document()
     document.add("agent", _table(loaded.effective["agent"]))
-    sites = tomlkit.table(is_super_table=True)
-    for name, site in loaded.effective["site"].items():
-        sites.add(name, _table(site))
-    if loaded.effective["site"]:
-        document.add("site", sites)
+    document.add("http", _table(loaded.effective["http"]))
+    for key in ("site", "hook", "notify"):
+        tables = tomlkit.table(is_super_table=True)
+        for name, values in loaded.effective[key].items():
+            tables.add(name, _table(values))
+        if loaded.effective[key]:
+            document.add(key, tables)
     rules = tomlkit.aot()
     for rule in loaded.effective["rule"]:
         rules.append(_table(rule))

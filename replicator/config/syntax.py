@@ -8,20 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 from replicator.config.secrets import parse_secret
+from replicator.config.template import parse_template
 from replicator.config.units import parse_duration, parse_size
 from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
+from replicator.policy.bandwidth import parse_days, parse_time
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.rule import Pin
+from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 LATER_SCHEMES: Final = frozenset({"s3", "file", "oci"})
 
@@ -75,6 +80,22 @@ class OneOrMany:
     ) -> dict[str, Any]:
         many = handler(schema)
         return {"anyOf": [many["items"], many]}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Marks a table that may be written as its `default` alone."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if value is None or isinstance(value, dict) else {"default": value},
+            handler(source),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [dict(SIZE.schema), handler(schema)]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +181,41 @@ def parse_path(text: str) -> Path:
     return path
 
 
+def parse_listen(text: str) -> tuple[str, int]:
+    """Address and port of `ADDRESS:PORT`, `[::1]:PORT`; port 0 takes a free one. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not inner or (":" in inner) != (inner != host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ValueError(f'{text[:80]!r} is no address to listen at; write "127.0.0.1:9650" or "[::]:9650"')
+    if int(port) > 65535:
+        raise ValueError(f"{port} is no port: at most 65535")
+    return inner, int(port)
+
+
+def parse_timezone(text: str) -> ZoneInfo:
+    """A zone of the IANA database, as `Europe/Berlin`; raises ValueError that says what would be right."""
+    try:
+        return ZoneInfo(text)
+    except (OSError, KeyError, ValueError):
+        raise ValueError(
+            f'{text[:80]!r} is no time zone known here; write one as "Europe/Berlin" (Debian\'s package tzdata has them)'
+        ) from None
+
+
+def parse_header(text: str) -> str:
+    """The name of an HTTP header; raises ValueError otherwise."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError(f'{text[:80]!r} is no name of an HTTP header; write one as "X-Signature"')
+    return text
+
+
+def parse_argument(text: str) -> str:
+    """An argument of a command; raises ValueError where no process can have it."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no argument can")
+    return text
+
+
 def parse_file(value: Any, context: Context) -> Path:
     """A file that can be read, relative to the config's folder; raises ValueError otherwise."""
     path = context.folder / _string(value)
@@ -222,6 +278,20 @@ URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^htt
 PROXY: Final = Syntax("URL", _text(parse_proxy), {"type": "string", "pattern": "^(https?://.+)?$"})
 STATE: Final = Syntax("URL", _text(parse_state), {"type": "string", "pattern": "^sqlite:////."})
 PATH: Final = Syntax("absolute path", _text(parse_path), {"type": "string", "pattern": "^/"})
+LISTEN: Final = Syntax("address", _text(parse_listen), {"type": "string", "pattern": r"^.+:[0-9]+$"})
+TIMEZONE: Final = Syntax(
+    "time zone", _text(parse_timezone), {"type": "string", "minLength": 1, "examples": ["Europe/Berlin"]}
+)
+CRON: Final = Syntax(
+    "cron expression", _text(Cron.parse), {"type": "string", "minLength": 9, "examples": ["*/5 * * * *"]}
+)
+DAYS: Final = Syntax("days", _text(parse_days), {"type": "string", "examples": ["mon-fri", "sat,sun"]})
+TIME: Final = Syntax("time of day", _text(parse_time), {"type": "string", "pattern": r"^\d\d:\d\d$"})
+HEADER: Final = Syntax("header name", _text(parse_header), {"type": "string", "minLength": 1})
+ARGUMENT: Final = Syntax("string", _text(parse_argument), {"type": "string"})
+TEMPLATE: Final = Syntax(
+    "JSON", _text(parse_template), {"type": "string", "contentMediaType": "application/json"}
+)
 FILE: Final = Syntax("path", parse_file, {"type": "string"})
 DURATION: Final = Syntax(
     "duration",

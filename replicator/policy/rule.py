@@ -8,6 +8,7 @@ from typing import Literal
 
 from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob, TagPattern
+from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 
 __all__ = [
@@ -79,7 +80,9 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is replicated. Names of sites are as in the config; `recheck` in seconds; `interval` in seconds.
+    """What is replicated. Names of sites are as in the config; `recheck` and `interval` in seconds.
+
+    `interval` or `cron` promise when it runs; with neither, nothing is promised.
 
     `mirrors` may supply the source's content by digest, in this order, before the source itself.
     """
@@ -94,3 +97,4 @@ class Rule:
     rename_tag: Rename = field(default_factory=Rename)
     recheck: float = 24 * 3600.0
     interval: float | None = None
+    cron: Cron | None = None

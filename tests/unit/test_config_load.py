@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from replicator.config.build import Loaded
+from replicator.config.build import AgentSettings, Loaded
 from replicator.config.load import load
 from replicator.errors import ConfigError
 from replicator.model.digest import Digest
@@ -221,7 +222,9 @@ def test_without_any_home_the_state_must_be_named(tmp_path: Path) -> None:
         load(config(tmp_path, SITES), {})
     text = '[agent]\nname = "x"\nserves = ["fra"]\nstate = "sqlite:////a/b.db"\ncache = { path = "/c", max_bytes = "1B" }\n'
     agent = load(config(tmp_path, text + SITES), {}).agent
-    assert dataclasses.astuple(agent) == ("x", ("fra",), Path("/a/b.db"), Path("/c"), 1)
+    assert agent == AgentSettings(
+        "x", ("fra",), Path("/a/b.db"), Path("/c"), 1, ("127.0.0.1", 9650), ZoneInfo("UTC")
+    )
 
 
 def test_what_should_not_be_left_so_is_a_warning(tmp_path: Path) -> None:
