@@ -173,7 +173,9 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
 
 def _uri_for_reading(path: Path) -> str | None:
     with mapped(path, "open"):
-        if not path.exists():
+        try:
+            path.stat()
+        except FileNotFoundError:
             return None
         # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
         # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.

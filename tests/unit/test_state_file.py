@@ -1,0 +1,463 @@
+"""Every condition a state file can be found in has an answer, and none is ever silently overwritten."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.pool import NullPool
+
+from replicator.errors import StateError
+from replicator.model.digest import digest_of
+from replicator.ports import Belief, Missing, Pending, Placed, RunRow, Seen
+from replicator.state import migrations, tables
+from replicator.state.store import SqliteState, open_state
+from tests.fakes.clock import FakeClock
+
+ONE = digest_of(b"one")
+PLACED = Placed("rule", "fra", Belief("v1", ONE, "rule", 5.0), "app")
+ROW = RunRow("rule", "fra", 1.0, 2.0, "ok", True, 1, 0, 0)
+
+
+@asynccontextmanager
+async def opened(path: Path, *, read_only: bool = False) -> AsyncIterator[SqliteState]:
+    state = await open_state(path, clock=FakeClock(), read_only=read_only, busy_seconds=0.05)
+    try:
+        yield state
+    finally:
+        await state.aclose()
+
+
+async def fill(path: Path) -> None:
+    async with opened(path) as state:
+        state.begin("rule", "fra")
+        state.record(PLACED)
+        state.record(Seen("fra", "app", ONE))
+        await state.close_run(ROW)
+
+
+@contextmanager
+def sql(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file as another program sees it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def left_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+def spoil(path: Path) -> None:
+    """Overwrites all but the first pages."""
+    with path.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xa5" * (path.stat().st_size - 4096 * 3))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "folder" / "state.db"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture(params=[False, True], ids=["writing", "reading"])
+def read_only(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+# --- there, not there ---
+
+
+async def test_what_was_recorded_is_there_after_a_restart(path: Path) -> None:
+    await fill(path)
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+        assert [each.last_success for each in await state.standings()] == [2.0]
+    assert left_in(path.parent).keys() == {"state.db"}
+
+
+async def test_closing_makes_durable_what_was_only_recorded(path: Path) -> None:
+    async with opened(path) as state:
+        state.record(PLACED)
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+
+
+async def test_a_deleted_state_starts_empty(path: Path) -> None:
+    await fill(path)
+    shutil.rmtree(path.parent)
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {}
+        assert await state.standings() == []
+
+
+async def test_an_empty_file_is_a_new_state(path: Path) -> None:
+    put(path, b"")
+    async with opened(path, read_only=True) as state:
+        assert await state.standings() == []
+    assert left_in(path.parent) == {"state.db": b""}
+    await fill(path)
+
+
+async def test_a_missing_folder_is_made_for_its_owner_alone(path: Path) -> None:
+    await fill(path)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_the_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "50% of? it's #1 größe" / "state.db"
+    await fill(path)
+    async with opened(path, read_only=True) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+    assert left_in(path.parent).keys() == {"state.db"}
+
+
+# --- reading only ---
+
+
+async def test_reading_where_there_is_no_state_makes_none(path: Path) -> None:
+    async with opened(path, read_only=True) as state:
+        assert await state.beliefs("fra", "app") == {}
+        assert await state.standings() == []
+        await state.flush()
+    assert not path.parent.exists()
+
+
+async def test_reading_leaves_everything_as_it_was(path: Path) -> None:
+    await fill(path)
+    before = left_in(path.parent)
+    async with opened(path, read_only=True) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+        assert await state.whereabouts("fra", [ONE]) == {ONE: ["app"]}
+    assert left_in(path.parent) == before
+
+
+async def test_reading_sees_what_a_writer_beside_it_has_flushed(path: Path) -> None:
+    async with opened(path) as writer, opened(path, read_only=True) as reader:
+        assert await reader.beliefs("fra", "app") == {}
+        writer.record(PLACED)
+        await writer.flush()
+        assert await reader.beliefs("fra", "app") == {"v1": PLACED.belief}
+
+
+async def test_reading_waits_for_no_writer(path: Path) -> None:
+    await fill(path)
+    with sql(path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("DELETE FROM beliefs")
+        async with opened(path, read_only=True) as state:
+            assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+
+
+async def test_a_state_opened_for_reading_refuses_to_be_written(path: Path) -> None:
+    await fill(path)
+    async with opened(path, read_only=True) as state:
+        with pytest.raises(StateError, match="reading only"):
+            state.record(PLACED)
+        with pytest.raises(StateError, match="reading only"):
+            state.begin("rule", "fra")
+        with pytest.raises(StateError, match="reading only"):
+            await state.forget("fra", "app", [ONE])
+        with pytest.raises(StateError, match="reading only"):
+            await state.close_run(ROW)
+
+
+async def test_a_closed_state_says_so(path: Path) -> None:
+    async with opened(path) as state:
+        pass
+    await state.aclose()
+    with pytest.raises(StateError, match=f"state {path}: is closed"):
+        state.record(PLACED)
+    with pytest.raises(StateError, match=f"state {path}: is closed"):
+        await state.beliefs("fra", "app")
+
+
+# --- schemas ---
+
+
+def test_the_migrations_end_where_the_tables_are(tmp_path: Path) -> None:
+    def columns(url: str) -> dict[str, list[tuple[str, str, bool]]]:
+        engine = create_engine(url, poolclass=NullPool)
+        seen = inspect(engine)
+        return {
+            name: [(each["name"], str(each["type"]), each["nullable"]) for each in seen.get_columns(name)]
+            + [("PRIMARY KEY", str(seen.get_pk_constraint(name)["constrained_columns"]), False)]
+            for name in sorted(seen.get_table_names())
+        }
+
+    with sql(tmp_path / "migrated.db") as migrated:
+        for step in migrations.STEPS:
+            migrated.executescript(step)
+    engine = create_engine(f"sqlite:///{tmp_path / 'made.db'}", poolclass=NullPool)
+    tables.metadata.create_all(engine)
+    assert columns(f"sqlite:///{tmp_path / 'migrated.db'}") == columns(f"sqlite:///{tmp_path / 'made.db'}")
+
+
+def write_version_1(path: Path) -> None:
+    """A state as schema 1 left it, written by hand."""
+    path.parent.mkdir(parents=True)
+    with sql(path) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        old.executescript(migrations.STEPS[0])
+        old.executescript(f"PRAGMA application_id = {migrations.APPLICATION_ID}; PRAGMA user_version = 1")
+        old.executemany("INSERT INTO names VALUES (?, ?)", [(1, "rule"), (2, "fra"), (3, "app")])
+        old.execute("INSERT INTO beliefs VALUES (2, 3, 'v1', ?, 1, 5.0)", (bytes.fromhex(ONE[7:]),))
+        old.execute("INSERT INTO standings VALUES (1, 2, 0.5, 1.0, 2.0, 1, 0, '')")
+        old.execute("INSERT INTO runs VALUES (1, 2, 1.0, 2.0, 'ok', 1, 1, 0, 0, '')")
+
+
+async def test_schema_1_is_migrated_with_all_it_knows(path: Path) -> None:
+    write_version_1(path)
+    for _ in range(2):
+        async with opened(path) as state:
+            assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+            assert await state.runs("rule", "fra") == [ROW]
+            assert await state.listed("fra", "app") == {}
+    with sql(path) as migrated:
+        assert migrated.execute("PRAGMA user_version").fetchone() == (len(migrations.STEPS),)
+
+
+async def test_schema_1_is_read_without_being_changed(path: Path) -> None:
+    write_version_1(path)
+    before = left_in(path.parent)
+    async with opened(path, read_only=True) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+        assert await state.listed("fra", "app") == {}
+    assert left_in(path.parent) == before
+
+
+async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(path)
+    before = left_in(path.parent)
+    broken = "CREATE TABLE more (a INTEGER); DROP TABLE beliefs; INSERT INTO nowhere VALUES (1)"
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, broken))
+    with pytest.raises(StateError, match="nowhere"):
+        await open_state(path, clock=FakeClock())
+    monkeypatch.undo()
+    assert left_in(path.parent) == before
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+
+
+async def test_todays_schema_is_migrated_by_tomorrows_program(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(path)
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+    with sql(path) as migrated:
+        assert migrated.execute("SELECT count(*) FROM more").fetchone() == (0,)
+
+
+async def test_a_newer_schema_is_left_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, read_only: bool
+) -> None:
+    with monkeypatch.context() as tomorrow:
+        tomorrow.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
+        await fill(path)
+    before = left_in(path.parent)
+    with pytest.raises(StateError, match=rf"^state {path}: written by a newer replicator"):
+        await open_state(path, clock=FakeClock(), read_only=read_only)
+    assert left_in(path.parent) == before
+
+
+OPEN_AT_ONCE = """
+import asyncio, sys
+from pathlib import Path
+from replicator.flow.clock import SystemClock
+from replicator.state.store import open_state
+async def main():
+    print("ready", flush=True)
+    sys.stdin.read()
+    state = await open_state(Path(sys.argv[1]), clock=SystemClock())
+    state.begin(sys.argv[2], "fra")
+    await state.aclose()
+asyncio.run(main())
+"""
+
+
+def open_at_once(path: Path, rules: list[str]) -> list[str]:
+    """What processes say that open the file at the same moment, each for a rule."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AT_ONCE, str(path), rule],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for rule in rules
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    return [process.communicate()[1] for process in processes]
+
+
+async def test_processes_that_make_one_new_state_at_once_all_get_it(path: Path) -> None:
+    rules = ["rule0", "rule1", "rule2", "rule3"]
+    assert open_at_once(path, rules) == ["", "", "", ""]
+    async with opened(path) as state:
+        assert [each.rule for each in await state.standings()] == rules
+
+
+# --- spoilt ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"not a database at all, but long enough to look at " * 50, b"SQLite format 3\0" + b"\xff" * 4080],
+)
+async def test_what_is_no_database_is_named_and_left_alone(
+    path: Path, content: bytes, *, read_only: bool
+) -> None:
+    put(path, content)
+    with pytest.raises(StateError, match=rf"^state {path}: .*may be moved away"):
+        await open_state(path, clock=FakeClock(), read_only=read_only)
+    assert left_in(path.parent) == {"state.db": content}
+
+
+async def test_another_programs_database_is_left_alone(path: Path, *, read_only: bool) -> None:
+    path.parent.mkdir(parents=True)
+    with sql(path) as other:
+        other.execute("CREATE TABLE bookmarks (url TEXT)")
+    before = left_in(path.parent)
+    with pytest.raises(StateError, match=rf"^state {path}: .*another program's"):
+        await open_state(path, clock=FakeClock(), read_only=read_only)
+    assert left_in(path.parent) == before
+
+
+async def test_damage_found_later_is_named_as_well(path: Path) -> None:
+    async with opened(path) as state:
+        for number in range(3_000):
+            state.record(Placed("rule", "fra", Belief(f"v{number}", ONE, "rule", 5.0), "app"))
+    spoil(path)
+    async with opened(path) as state:
+        with pytest.raises(StateError, match=rf"^state {path}: read beliefs: .*may be moved away"):
+            await state.beliefs("fra", "app")
+
+
+async def test_a_value_we_never_write_is_damage(path: Path) -> None:
+    await fill(path)
+    with sql(path) as other:
+        other.execute("UPDATE beliefs SET digest = x'0102'")
+    async with opened(path) as state:
+        with pytest.raises(StateError, match=r"a digest of 2 bytes.*may be moved away"):
+            await state.beliefs("fra", "app")
+
+
+# --- busy, full, forbidden ---
+
+
+async def test_another_writer_is_waited_for_and_then_named(path: Path) -> None:
+    async with opened(path) as state:
+        with sql(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            state.record(PLACED)
+            with pytest.raises(StateError, match=rf"^state {path}: write: another process is writing"):
+                await state.flush()
+            with pytest.raises(StateError, match=rf"^state {path}: close a run: another process is writing"):
+                await state.close_run(ROW)
+            other.execute("COMMIT")
+        await state.close_run(ROW)
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+
+
+async def test_a_new_file_locked_by_another_is_not_waited_for_forever(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with sql(path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateError, match=rf"^state {path}: open: another process is writing"):
+            await open_state(path, clock=FakeClock(), busy_seconds=0.05)
+
+
+async def test_a_full_disk_is_a_state_error_and_costs_nothing_recorded(path: Path) -> None:
+    async with opened(path) as state:
+        connection = state._database.connection
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        for number in range(400):
+            pending = Pending("app", f"v{number}", ONE, 5.0, 1, "x" * 900)
+            state.record(Missing("rule", "fra", pending))
+        with pytest.raises(StateError, match=rf"^state {path}: write: database or disk is full"):
+            await state.flush()
+        assert len(await state.pending("rule", "fra", "app")) == 400
+        await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    async with opened(path) as state:
+        assert len(await state.pending("rule", "fra", "app")) == 400
+
+
+async def test_a_folder_that_cannot_be_made_is_a_state_error(tmp_path: Path) -> None:
+    put(tmp_path / "folder" / "file", b"")
+    path = tmp_path / "folder" / "file" / "state.db"
+    with pytest.raises(StateError, match=rf"^state {path}: its folder cannot be made"):
+        await open_state(path, clock=FakeClock())
+
+
+async def test_a_file_that_cannot_be_opened_is_a_state_error(path: Path, *, read_only: bool) -> None:
+    put(path / "file", b"")
+    with pytest.raises(StateError, match=rf"^state {path}: open: unable to open"):
+        await open_state(path, clock=FakeClock(), read_only=read_only)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without the rights of root, whom no permission stops."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+async def test_a_forbidden_folder_is_a_state_error(path: Path, *, read_only: bool) -> None:
+    await fill(path)
+    path.parent.chmod(0)
+    try:
+        with nobody(), pytest.raises(StateError, match=rf"^state {path}: .*(denied|unable to open)"):
+            await open_state(path, clock=FakeClock(), read_only=read_only)
+    finally:
+        path.parent.chmod(0o700)
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None:
+    for turns in range(60):
+        opening = asyncio.create_task(open_state(path, clock=FakeClock()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        try:
+            state = await opening
+        except asyncio.CancelledError:
+            continue
+        await state.aclose()
