@@ -189,7 +189,7 @@ async def test_layouts_share_blobs_by_hard_links(store: ObjectStore, tmp_path: P
     assert paths[0].stat().st_ino == paths[1].stat().st_ino
 
 
-async def test_stores_of_two_processes_lose_no_tag(tmp_path: Path) -> None:
+async def test_agents_on_one_directory_lose_no_tag(tmp_path: Path) -> None:
     built = image("a")
     stores = [
         LocalStore(LocalSettings("shelf", tmp_path / "root"), events=Events(), clock=SystemClock())
