@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from replicator.engine.claims import Claims
 from replicator.engine.inhand import InHand
+from replicator.engine.result import DestinationResult
 from replicator.engine.scope import Scope
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
@@ -21,7 +22,8 @@ class Context:
     `dry` only plans. `recheck` asks each destination tag by tag, whatever is believed. `unattended` leaves a
     tag that failed alone until its time has come. `scope` narrows the run to what an event named. `in_hand` keeps
     runs that are under way at the same time apart. `rules` are the names of all rules there are: a belief that
-    belongs to a rule no longer there protects nothing.
+    belongs to a rule no longer there protects nothing. `on_end` is told each destination's result as soon as that
+    destination is through, the rule's name first.
     """
 
     sites: Mapping[str, Site]
@@ -37,6 +39,7 @@ class Context:
     claims: Claims = field(default_factory=Claims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    on_end: Callable[[str, DestinationResult], None] | None = None
 
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""

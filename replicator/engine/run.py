@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from replicator.engine.context import Context
 from replicator.engine.destination import DestinationRun
 from replicator.engine.inhand import InHand
 from replicator.engine.look import Batch, Look
-from replicator.engine.result import RuleResult
+from replicator.engine.result import DestinationResult, RuleResult
 from replicator.engine.scope import Scope
 from replicator.engine.shared import Shared
 from replicator.engine.spool import Spool
 from replicator.engine.supply import Supply
 from replicator.engine.tally import Tally
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, StateError
 from replicator.events import Events, Observed, RunEnded, RunStarted, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, State
@@ -68,6 +68,7 @@ class Engine:
         unattended: bool = False,
         scope: Scope | None = None,
         drain: asyncio.Event | None = None,
+        on_end: Callable[[str, DestinationResult], None] | None = None,
     ) -> list[RuleResult]:
         """Brings destinations in step.
 
@@ -81,11 +82,14 @@ class Engine:
             unattended: leaves tags that failed before alone until their time has come.
             scope: looks only at what an event named.
             drain: once set, these runs end as `drain` ends all.
+            on_end: told each rule's name and destination's result as soon as that destination is through, which may
+                be long before the call returns.
 
         Raises:
             StateError: the memory cannot be kept; what was copied is copied.
         """
         context = self._context(rules, drain, recheck=recheck, unattended=unattended, scope=scope)
+        context.on_end = on_end
         return await self._run(rules, destinations, context)
 
     async def plan(
@@ -185,7 +189,7 @@ class RuleRun:
         self._began = context.clock.monotonic()
         self._destinations: list[DestinationRun] = []
         self._interrupted = False
-        self._unlisten: list[Callable[[], None]] = []
+        self._unlisten: dict[str, Callable[[], None]] = {}
         self._look = Look(
             rule,
             context,
@@ -219,7 +223,7 @@ class RuleRun:
                 rule, name, context, supply=supply, since=since, copying=copying, transfers=transfers
             )
             run._destinations.append(destination)
-            run._unlisten.append(shared.listen(rule.source, destination.tally.warn))
+            run._unlisten[name] = shared.listen(rule.source, destination.tally.warn)
         return run
 
     @property
@@ -233,10 +237,15 @@ class RuleRun:
             self._context.events.emit(RunStarted(self._rule.name, self._rule.source, names))
         async with asyncio.TaskGroup() as tasks:
             look = tasks.create_task(self._look_and_tell())
-            work = [tasks.create_task(destination.run()) for destination in self._destinations]
+            work = [tasks.create_task(self._work(destination)) for destination in self._destinations]
             drain = tasks.create_task(self._drain([look, *work], look))
             await asyncio.wait([look, *work])
             drain.cancel()
+
+    async def _work(self, destination: DestinationRun) -> None:
+        await destination.run()
+        with suppress(StateError):  # `close` tries again, and raises it when the others are through
+            await self._end(destination)
 
     async def _look_and_tell(self) -> None:
         began = self._context.clock.now()
@@ -275,31 +284,36 @@ class RuleRun:
             tally.warn(text)
 
     async def close(self) -> RuleResult:
-        """Closes the run's rows, last of all, and gives the result."""
-        seconds = self._context.clock.monotonic() - self._began
-        for unlisten in self._unlisten:
-            unlisten()
+        """Closes the rows that are still open, and gives the result."""
         for destination in self._destinations:
-            tally = destination.tally
-            row = tally.close(interrupted=self._interrupted and self._context.draining.is_set())
-            if not self._context.dry:
-                standing = await self._context.state.close_run(row)
-                tags = tally.result.totals.tags
-                self._context.events.emit(
-                    RunEnded(
-                        self._rule.name,
-                        row.destination,
-                        row.outcome,
-                        seconds,
-                        in_step=row.in_step,
-                        pending=standing.pending,
-                        held=tags.held,
-                        failed=tags.failed,
-                    )
-                )
+            if destination.tally.result.destination in self._unlisten:
+                await self._end(destination)
         return RuleResult(
             self._rule.name,
             self._rule.source,
             [tally.result for tally in self._tallies],
             filters=self._look.filters if self._context.dry else None,
         )
+
+    async def _end(self, destination: DestinationRun) -> None:
+        """Closes a destination's row, the last thing written of it, and tells that it is through."""
+        tally = destination.tally
+        row = tally.close(interrupted=self._interrupted and self._context.draining.is_set())
+        standing = None if self._context.dry else await self._context.state.close_run(row)
+        self._unlisten.pop(row.destination)()
+        if standing is not None:
+            tags = tally.result.totals.tags
+            self._context.events.emit(
+                RunEnded(
+                    self._rule.name,
+                    row.destination,
+                    row.outcome,
+                    self._context.clock.monotonic() - self._began,
+                    in_step=row.in_step,
+                    pending=standing.pending,
+                    held=tags.held,
+                    failed=tags.failed,
+                )
+            )
+        if self._context.on_end is not None:
+            self._context.on_end(self._rule.name, tally.result)
