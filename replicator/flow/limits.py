@@ -59,6 +59,11 @@ class SiteLimits:
         """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end."""
         return self._slots[kind]
 
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """Another limit from now on; None is none. Who waits already waits by the old one."""
+        if rate != (None if self._bytes is None else self._bytes.rate):
+            self._bytes = None if rate is None else Pace(rate, clock=self._clock)
+
     async def pace_bytes(self, count: int) -> None:
         """Returns when `count` bytes may move; at once where bytes are not limited."""
         if self._bytes is not None:

@@ -17,7 +17,7 @@ class Pace:
     def __init__(self, rate: float, *, clock: Clock) -> None:
         if not rate > 0:
             raise ValueError(f"a pace of {rate} a second would never let anything through")
-        self._rate = rate
+        self.rate = rate
         self._burst = rate  # one second's worth
         self._clock = clock
         self._level = self._burst
@@ -44,9 +44,9 @@ class Pace:
     def _wait(self, amount: float) -> float:
         """Seconds until the bucket holds the amount (all it can hold, for a larger one)."""
         self._refill()
-        return (min(amount, self._burst) - self._level) / self._rate
+        return (min(amount, self._burst) - self._level) / self.rate
 
     def _refill(self) -> None:
         now = self._clock.monotonic()
-        self._level = min(self._burst, self._level + (now - self._level_at) * self._rate)
+        self._level = min(self._burst, self._level + (now - self._level_at) * self.rate)
         self._level_at = now

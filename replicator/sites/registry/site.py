@@ -35,6 +35,7 @@ class RegistrySite:
             events=events,
             clock=clock,
         )
+        self._limits = limits
         self._registry = Registry(
             site=settings.name,
             url=URL(settings.url, encoded=True),
@@ -65,6 +66,10 @@ class RegistrySite:
     def repository(self, name: str) -> RegistryRepository:
         """A repository by name; asks nothing yet."""
         return RegistryRepository(self._registry, name)
+
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """Another limit from now on, read and written together; None is none."""
+        self._limits.set_bytes_per_second(rate)
 
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the registry and says what works; see `check.check_registry`. Never raises a `SiteError`."""
