@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from replicator.errors import StateError, StateInUse
@@ -45,6 +45,24 @@ def hold_rules(state: Path, rules: Sequence[str]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hold_state(state: Path) -> Iterator[None]:
+    """Holds the whole state, for an agent, while the context lasts: no `sync` and no other agent runs beside it.
+
+    Raises:
+        StateInUse: another agent has it (names its pid), or a `sync` is under way.
+        StateError: the lock file cannot be made or locked.
+    """
+    make_folder(state)
+    path = state_lock(state)
+    with ExitStack() as held:
+        file = _open(held, path)
+        _lock(file, path, fcntl.LOCK_EX, f"state {state} is in use", "one state is for one agent")
+        _write_pid(file)
+        yield
+        _forget_pid(file)
+
+
 def _open(held: ExitStack, path: Path) -> int:
     """Opens the lock file until `held` is left, which gives the lock back as well."""
     try:
@@ -73,6 +91,12 @@ def _write_pid(file: int) -> None:
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     except OSError:  # a full disk
         return
+
+
+def _forget_pid(file: int) -> None:
+    """The lock is about to be given back; who holds it next may not say so (a `sync` holds it with others)."""
+    with suppress(OSError):
+        os.ftruncate(file, 0)
 
 
 def _read_pid(file: int) -> int | None:

@@ -59,6 +59,13 @@ STEPS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     ALTER TABLE runs ADD COLUMN narrowed BOOLEAN NOT NULL DEFAULT 0
     """,
+    """
+    CREATE TABLE paused (rule TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE told (
+        receiver TEXT NOT NULL, rule TEXT NOT NULL, destination TEXT NOT NULL, condition TEXT NOT NULL,
+        PRIMARY KEY (receiver, rule, destination, condition)
+    ) WITHOUT ROWID
+    """,
 )
 """Statements parted by semicolons; executed one by one, as a script would end the transaction."""
 

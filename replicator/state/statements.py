@@ -13,10 +13,12 @@ from replicator.state.tables import (
     created,
     listed,
     names,
+    paused,
     pending,
     repositories,
     runs,
     standings,
+    told,
     whereabouts,
 )
 
@@ -100,7 +102,17 @@ RUNS: Final = (
 )
 NAME_IDS: Final = select(names.c.name, names.c.id).where(names.c.name.in_(bindparam("names", expanding=True)))
 
-# --- writing; parameters are numbers of names ---
+PAUSED: Final = select(paused.c.rule)
+TOLD: Final = select(told.c.receiver, told.c.rule, told.c.destination, told.c.condition)
+
+# --- writing; parameters are numbers of names, but for the next four ---
+
+PAUSE: Final = insert(paused).on_conflict_do_nothing()
+RESUME: Final = delete(paused).where(paused.c.rule == bindparam("the_rule"))
+TELL: Final = insert(told).on_conflict_do_nothing()
+UNTELL: Final = delete(told).where(
+    *(told.c[name] == bindparam(f"the_{name}") for name in ("receiver", "rule", "destination", "condition"))
+)
 
 INTERN: Final = insert(names).on_conflict_do_nothing()
 KNOW_REPOSITORY: Final = insert(repositories).on_conflict_do_nothing()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, overload
 
+import msgspec
 from sqlalchemy import Executable
 
 from replicator.errors import StateError
@@ -29,6 +30,15 @@ FLUSH_SIZE: Final = 500
 """What was recorded is written in the background after so long, or once it is so much."""
 MAX_SIZE: Final = 200_000
 """No more is held in memory while the file cannot be written; the rest is left out, and `flush` says so."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A receiver of notifications knows that a condition holds for a rule at a destination."""
+
+    receiver: str
+    rule: str
+    destination: str
+    condition: str
 
 
 async def open_state(
@@ -169,7 +179,44 @@ class SqliteState:
 
         return await self._in_turn("read runs", read)
 
+    async def paused(self) -> frozenset[str]:
+        """The rules that are paused."""
+
+        async def read() -> frozenset[str]:
+            return frozenset(row[0] for row in await self._select(statements.PAUSED))
+
+        return await self._in_turn("read paused rules", read)
+
+    async def told(self) -> frozenset[Told]:
+        """What receivers of notifications know of."""
+
+        async def read() -> frozenset[Told]:
+            return frozenset(Told(*row) for row in await self._select(statements.TOLD))
+
+        return await self._in_turn("read what was told", read)
+
     # --- recording ---
+
+    async def set_paused(self, rule: str, paused: bool) -> None:  # noqa: FBT001  # what is set, not a switch
+        """Pauses or resumes a rule; durable on return. Raises `StateError`."""
+        self._writable()
+        if paused:
+            await self._in_turn("pause a rule", lambda: self._execute(statements.PAUSE, rule=rule))
+        else:
+            await self._in_turn("resume a rule", lambda: self._execute(statements.RESUME, the_rule=rule))
+
+    async def tell(self, told: Told) -> None:
+        """Notes that a receiver knows of a condition; durable on return. Raises `StateError`."""
+        self._writable()
+        await self._in_turn(
+            "note what was told", lambda: self._execute(statements.TELL, **msgspec.structs.asdict(told))
+        )
+
+    async def untell(self, told: Told) -> None:
+        """Notes that a receiver knows of the condition's end; durable on return. Raises `StateError`."""
+        self._writable()
+        where = {f"the_{name}": value for name, value in msgspec.structs.asdict(told).items()}
+        await self._in_turn("note what was told", lambda: self._execute(statements.UNTELL, **where))
 
     def begin(self, rule: str, destination: str) -> None:
         """See `ports.State`. Raises `StateError` where the state is read-only or closed."""
@@ -252,6 +299,10 @@ class SqliteState:
 
     async def _select(self, statement: Executable, **parameters: object) -> Sequence[Any]:
         return (await self._database.connection.execute(statement, parameters)).all()
+
+    async def _execute(self, statement: Executable, **parameters: object) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(statement, parameters)
 
     async def _write(self) -> None:
         if self._batch.size:

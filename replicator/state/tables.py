@@ -155,3 +155,17 @@ runs: Final = Table(
     _value("narrowed", Boolean),
     sqlite_with_rowid=False,
 )
+
+paused: Final = Table("paused", metadata, _key("rule", Text), sqlite_with_rowid=False)
+"""Rules that an agent does not run until they are resumed."""
+
+told: Final = Table(
+    "told",
+    metadata,
+    _key("receiver", Text),
+    _key("rule", Text),
+    _key("destination", Text),
+    _key("condition", Text),
+    sqlite_with_rowid=False,
+)
+"""What receivers of notifications know of: conditions that hold until they are told the end of it."""
