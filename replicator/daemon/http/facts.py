@@ -1,0 +1,255 @@
+"""The agent's standing in the API's shapes: one place that puts together what API, stream and page tell."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Final, Literal
+
+from replicator import __version__
+from replicator.daemon.app import RuleStatus
+from replicator.daemon.http.app_port import AppPort
+from replicator.daemon.http.live import Live
+from replicator.daemon.http.shapes import (
+    FailureInfo,
+    FlowInfo,
+    LagInfo,
+    RuleDestination,
+    RuleInfo,
+    RunInfo,
+    RunProgress,
+    SiteInfo,
+    Status,
+    Tags,
+)
+from replicator.daemon.runs import Run
+from replicator.engine.result import DestinationResult
+from replicator.policy.rule import Rule
+from replicator.ports import Standing
+from replicator.report import format_seconds
+
+FAILURES_SHOWN: Final = 20
+BEHIND_SECONDS: Final = 60.0
+"""Younger changes are on their way; what is older deserves a look."""
+MAX_TEXT: Final = 500
+"""Of a cause: it may be a registry's own words."""
+
+_Known = Mapping[tuple[str, str], tuple[Standing, float]]
+_FlowState = Literal["ok", "behind", "failing", "paused", "new"]
+
+
+def iso(at: float) -> str:
+    """An epoch time as the API has it."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds")
+
+
+class Facts:
+    """Asks the agent at each call; costs no I/O."""
+
+    def __init__(self, app: AppPort, live: Live) -> None:
+        self._app = app
+        self._live = live
+
+    def status(self) -> Status:
+        """All of it."""
+        app = self._app
+        problem = app.health()
+        return Status(
+            agent=app.config.agent.name,
+            version=__version__,
+            started_at=iso(app.started_at),
+            problems=[*([problem] if problem else []), *app.ready()],
+            sites=self.sites(),
+            flows=self.flows(),
+            rules=self.rules(),
+            running=[self.run(each) for each in app.runs.running],
+            failures=list(islice(self.failures(), FAILURES_SHOWN)),
+        )
+
+    def rules(self) -> list[RuleInfo]:
+        """The rules, in the config's order."""
+        known = self._known()
+        return [self._rule(each, known) for each in self._app.rules]
+
+    def rule(self, name: str) -> RuleInfo | None:
+        """One rule."""
+        known = self._known()
+        return next((self._rule(each, known) for each in self._app.rules if each.rule.name == name), None)
+
+    def lag(self) -> list[LagInfo]:
+        """The lag of each rule at each destination that has been looked at."""
+        known = self._known()
+        return [
+            LagInfo(rule, destination, round(known[rule, destination][1], 3))
+            for rule, destination in self._pairs()
+            if (rule, destination) in known
+        ]
+
+    def sites(self) -> list[SiteInfo]:
+        """The sites that the rules name, sources first."""
+        rules = [each.rule for each in self._app.rules]
+        roles: dict[str, list[Literal["source", "mirror", "destination"]]] = {}
+        for rule in rules:
+            _add(roles, rule.source, "source")
+        for rule in rules:
+            for mirror in rule.mirrors:
+                _add(roles, mirror, "mirror")
+            for destination in rule.destinations:
+                _add(roles, destination, "destination")
+        settings = self._app.config.sites
+        return [
+            SiteInfo(name, settings[name].url if name in settings else "", has, self._live.quotas.get(name))
+            for name, has in roles.items()
+        ]
+
+    def flows(self) -> list[FlowInfo]:
+        """What goes where: one for each source, or mirror, and destination."""
+        known = self._known()
+        flows: dict[tuple[str, str], list[RuleStatus]] = {}
+        supplies: dict[tuple[str, str], list[RuleStatus]] = {}
+        for each in self._app.rules:
+            for destination in each.rule.destinations:
+                flows.setdefault((each.rule.source, destination), []).append(each)
+                for mirror in each.rule.mirrors:
+                    supplies.setdefault((mirror, destination), []).append(each)
+        return [
+            *(self._flow(pair, rules, known, mirror=False) for pair, rules in flows.items()),
+            *(
+                self._flow(pair, rules, known, mirror=True)
+                for pair, rules in supplies.items()
+                if pair not in flows
+            ),
+        ]
+
+    def run(self, run: Run) -> RunInfo:
+        """One run."""
+        return RunInfo(
+            id=run.id,
+            rule=run.rule,
+            source=run.source,
+            destinations=list(run.destinations),
+            cause=run.cause,
+            repositories=None if run.scope is None else sorted(run.scope.repositories),
+            started_at=iso(run.started_at),
+            ended_at=None if run.ended_at is None else iso(run.ended_at),
+            outcome=None if run.report is None else run.report.outcome,
+            error=None if run.error is None else run.error[:MAX_TEXT],
+            progress=[] if run.report is not None else [self._progress(run, to) for to in run.destinations],
+        )
+
+    def failures(self) -> Iterator[FailureInfo]:
+        """The failures of runs that are remembered, of the latest runs first; those of runs under way before."""
+        runs = self._app.runs
+        for run in chain(reversed(runs.running), runs.recent):
+            at = iso(run.started_at if run.ended_at is None else run.ended_at)
+            if run.error is not None:
+                yield FailureInfo(at, run.rule, "", run.source, None, "run", run.error[:MAX_TEXT])
+            for result in _results(run):
+                for each in result.failures:
+                    yield FailureInfo(
+                        at,
+                        run.rule,
+                        result.destination,
+                        each.site,
+                        each.repository,
+                        each.operation,
+                        each.cause[:MAX_TEXT],
+                    )
+
+    def _rule(self, status: RuleStatus, known: _Known) -> RuleInfo:
+        rule = status.rule
+        return RuleInfo(
+            rule=rule.name,
+            source=rule.source,
+            mirrors=list(rule.mirrors),
+            schedule=_schedule(rule),
+            paused=status.paused,
+            next_run=None if status.next_run is None else iso(status.next_run),
+            running=[run.id for run in self._app.runs.running if run.rule == rule.name],
+            destinations=[
+                _destination(each, known.get((rule.name, each)), status.backing_off.get(each))
+                for each in rule.destinations
+            ],
+        )
+
+    def _flow(
+        self, pair: tuple[str, str], rules: list[RuleStatus], known: _Known, *, mirror: bool
+    ) -> FlowInfo:
+        there = [(known[key], each) for each in rules if (key := (each.rule.name, pair[1])) in known]
+        lag = None if mirror or not there else round(max(seconds for (_, seconds), _ in there), 3)
+        state: _FlowState = "ok"
+        if all(each.paused for each in rules):
+            state = "paused"
+        elif mirror:
+            state = "ok"
+        elif lag is None:
+            state = "new"
+        elif any(standing.failed or standing.last_error for (standing, _), each in there if not each.paused):
+            state = "failing"
+        elif lag > BEHIND_SECONDS:
+            state = "behind"
+        return FlowInfo(
+            *pair, mirror, [each.rule.name for each in rules], lag, round(self._live.rate(*pair), 1), state
+        )
+
+    def _progress(self, run: Run, destination: str) -> RunProgress:
+        progress = self._live.progress(run.rule, destination)
+        return RunProgress(
+            destination=destination,
+            done=destination not in run.left,
+            tags_planned=progress.tags_planned,
+            tags_done=progress.tags_done,
+            tags_failed=progress.tags_failed,
+            bytes_per_second=round(self._live.rate(run.source, destination), 1),
+        )
+
+    def _known(self) -> _Known:
+        wanted = set(self._pairs())
+        standings = {(each.rule, each.destination): (each, lag) for each, lag in self._app.standings()}
+        return {pair: standing for pair, standing in standings.items() if pair in wanted}
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        for each in self._app.rules:
+            for destination in each.rule.destinations:
+                yield each.rule.name, destination
+
+
+def _destination(name: str, known: tuple[Standing, float] | None, backs_off: float | None) -> RuleDestination:
+    until = None if backs_off is None else iso(backs_off)
+    if known is None:
+        return RuleDestination(name, None, None, None, None, None, until)
+    standing, lag = known
+    return RuleDestination(
+        destination=name,
+        lag_seconds=round(lag, 3),
+        last_success=None if standing.last_success is None else iso(standing.last_success),
+        last_look=None if standing.last_look is None else iso(standing.last_look),
+        tags=Tags(standing.in_step, standing.held, standing.pending, standing.failed),
+        last_error=standing.last_error[:MAX_TEXT] or None,
+        backing_off_until=until,
+    )
+
+
+def _schedule(rule: Rule) -> str | None:
+    if rule.interval is not None:
+        return f"every {format_seconds(rule.interval)}"
+    return None if rule.cron is None else f"cron {rule.cron.expression}"
+
+
+def _results(run: Run) -> Iterator[DestinationResult]:
+    if run.report is None:
+        yield from run.ended.values()
+    else:
+        for rule in run.report.rules:
+            yield from rule.destinations
+
+
+def _add(
+    roles: dict[str, list[Literal["source", "mirror", "destination"]]],
+    site: str,
+    role: Literal["source", "mirror", "destination"],
+) -> None:
+    has = roles.setdefault(site, [])
+    if role not in has:
+        has.append(role)

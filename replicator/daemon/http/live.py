@@ -1,0 +1,81 @@
+"""What moves right now: throughput of each flow and progress of each run, as a subscriber to `Events`."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from replicator.events import BytesWritten, Event, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
+from replicator.ports import Clock
+
+WINDOW_SECONDS: Final = 10
+
+
+@dataclass(slots=True)
+class Progress:
+    """Of one rule's run at one destination. `bytes_prepared` is the most that its images will move."""
+
+    tags_planned: int = 0
+    tags_done: int = 0
+    tags_failed: int = 0
+    bytes_prepared: int = 0
+
+
+@dataclass(slots=True)
+class _Flow:
+    seconds: deque[tuple[int, int]] = field(default_factory=deque)
+    """Bytes written in each of the last seconds that had any."""
+
+    def add(self, second: int, count: int) -> None:
+        if self.seconds and self.seconds[-1][0] == second:
+            count += self.seconds.pop()[1]
+        self.seconds.append((second, count))
+        self.trim(second)
+
+    def trim(self, second: int) -> None:
+        while self.seconds and self.seconds[0][0] <= second - WINDOW_SECONDS:
+            self.seconds.popleft()
+
+
+class Live:
+    """Bounded by the config: one entry a flow, one a rule and destination, one a site."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._flows: dict[tuple[str, str], _Flow] = {}
+        self._progress: dict[tuple[str, str], Progress] = {}
+        self.quotas: dict[str, int] = {}
+        """Pulls that a site still grants, where it tells."""
+
+    def __call__(self, event: Event) -> None:
+        """Takes one event."""
+        match event:
+            case BytesWritten():
+                flow = self._flows.setdefault((event.source, event.destination), _Flow())
+                flow.add(int(self._clock.monotonic()), event.count)
+            case ImagePrepared():
+                self.progress(event.rule, event.destination).bytes_prepared += event.count
+            case TagPlanned():
+                self.progress(event.rule, event.destination).tags_planned += 1
+            case TagDone(action="copy"):
+                progress = self.progress(event.rule, event.destination)
+                progress.tags_done += 1
+                progress.tags_failed += event.outcome == "failed"
+            case RunStarted():
+                for destination in event.destinations:
+                    self._progress[event.rule, destination] = Progress()
+            case QuotaSeen():
+                self.quotas[event.site] = event.remaining
+
+    def progress(self, rule: str, destination: str) -> Progress:
+        """How far the rule's last run is at the destination."""
+        return self._progress.setdefault((rule, destination), Progress())
+
+    def rate(self, source: str, destination: str) -> float:
+        """Bytes a second written from one to the other, over the last ten seconds."""
+        flow = self._flows.get((source, destination))
+        if flow is None:
+            return 0.0
+        flow.trim(int(self._clock.monotonic()))
+        return sum(count for _, count in flow.seconds) / WINDOW_SECONDS

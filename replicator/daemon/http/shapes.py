@@ -1,0 +1,216 @@
+"""What the API takes and gives, from which its OpenAPI document is made. Times are RFC 3339; None is never or unknown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from replicator.engine.result import Outcome, RunResult
+from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Names = Annotated[list[Name], Meta(min_length=1, max_length=1000)]
+RepositoryName = Annotated[str, Meta(min_length=1, max_length=MAX_REPOSITORY_LENGTH)]
+TagName = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class Tags(msgspec.Struct, frozen=True):
+    """Selected tags by where they stand."""
+
+    in_step: int
+    held: int
+    pending: int
+    failed: int
+
+
+class RuleDestination(msgspec.Struct, frozen=True):
+    """One rule at one destination. The lag is in seconds; `backing_off_until`: it failed often and waits."""
+
+    destination: str
+    lag_seconds: float | None
+    last_success: str | None
+    last_look: str | None
+    tags: Tags | None
+    last_error: str | None
+    backing_off_until: str | None
+
+
+class RuleInfo(msgspec.Struct, frozen=True):
+    """One rule as it is now."""
+
+    rule: str
+    source: str
+    mirrors: list[str]
+    schedule: str | None
+    paused: bool
+    next_run: str | None
+    running: list[str]
+    """Ids of its runs under way."""
+    destinations: list[RuleDestination]
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The rules that this agent runs, in the config's order."""
+
+    rules: list[RuleInfo]
+
+
+class RunProgress(msgspec.Struct, frozen=True):
+    """One run at one destination, under way."""
+
+    destination: str
+    done: bool
+    tags_planned: int
+    tags_done: int
+    tags_failed: int
+    bytes_per_second: float
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """One run of one rule. `repositories`: only these were looked at, else None. `outcome` is None under way."""
+
+    id: str
+    rule: str
+    source: str
+    destinations: list[str]
+    cause: str
+    repositories: list[str] | None
+    started_at: str
+    ended_at: str | None
+    outcome: Outcome | None
+    error: str | None
+    progress: list[RunProgress]
+    """Of a run under way; else empty."""
+
+
+class RunsList(msgspec.Struct, frozen=True):
+    """Runs under way, in the order they began, then those that ended, the latest first."""
+
+    runs: list[RunInfo]
+
+
+class RunDetail(msgspec.Struct, frozen=True):
+    """One run with its report, which is None while it is under way. Of very many actions some are left out."""
+
+    run: RunInfo
+    report: RunResult | None
+    actions_left_out: int
+
+
+class SiteInfo(msgspec.Struct, frozen=True):
+    """One site that the rules name. `pulls_left`: what its quota still grants, where it told."""
+
+    site: str
+    url: str
+    roles: list[Literal["source", "mirror", "destination"]]
+    pulls_left: int | None
+
+
+class Sites(msgspec.Struct, frozen=True):
+    """The sites."""
+
+    sites: list[SiteInfo]
+
+
+class LagInfo(msgspec.Struct, frozen=True):
+    """How far a destination may be behind, in seconds."""
+
+    rule: str
+    destination: str
+    lag_seconds: float
+
+
+class Lags(msgspec.Struct, frozen=True):
+    """The lag of each rule at each destination that has been looked at."""
+
+    lag: list[LagInfo]
+
+
+class FlowInfo(msgspec.Struct, frozen=True):
+    """What goes from one site to another. `mirror`: it only supplies content, so it has no lag of its own."""
+
+    source: str
+    destination: str
+    mirror: bool
+    rules: list[str]
+    lag_seconds: float | None
+    bytes_per_second: float
+    state: Literal["ok", "behind", "failing", "paused", "new"]
+
+
+class FailureInfo(msgspec.Struct, frozen=True):
+    """One recent failure."""
+
+    at: str
+    rule: str
+    destination: str
+    site: str
+    repository: str | None
+    operation: str
+    cause: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """All that the status page shows."""
+
+    agent: str
+    version: str
+    started_at: str
+    problems: list[str]
+    sites: list[SiteInfo]
+    flows: list[FlowInfo]
+    rules: list[RuleInfo]
+    running: list[RunInfo]
+    failures: list[FailureInfo]
+
+
+class RuleSyncOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of a rule to look at again: all of it where `repository` is left out, a whole repository where `tags` is.
+
+    `destinations` narrows it; `recheck` asks the destinations tag by tag.
+    """
+
+    repository: RepositoryName | None = None
+    tags: Annotated[list[TagName], Meta(min_length=1, max_length=1000)] | None = None
+    destinations: Names | None = None
+    recheck: bool = False
+
+    def problem(self) -> str | None:
+        """What the types cannot say."""
+        if self.tags is not None and self.repository is None:
+            return "tags need a repository"
+        if self.repository is not None and not is_repository(self.repository):
+            return "repository is no repository's name"
+        if self.tags is not None and not all(map(is_tag, self.tags)):
+            return "tags has what is no tag"
+        return None
+
+
+class SyncOrder(RuleSyncOrder, frozen=True, forbid_unknown_fields=True):
+    """As `RuleSyncOrder`, for these rules, or for all where `rules` is left out."""
+
+    rules: Names | None = None
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An empty object: nothing more needs to be said."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A rule that runs as soon as may be, at these destinations."""
+
+    rule: str
+    destinations: list[str]
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What was taken on. Runs of these rules that start at `at` or later include it.
+
+    `passed_over`: rules that were not: paused, or they do not select the repository or have the destination.
+    """
+
+    at: str
+    rules: list[Wanted]
+    passed_over: list[str]
