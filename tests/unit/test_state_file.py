@@ -391,6 +391,19 @@ async def test_another_writer_is_waited_for_and_then_named(path: Path) -> None:
         assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
 
 
+async def test_a_reader_that_keeps_the_journal_as_it_is_keeps_nobody_out(path: Path) -> None:
+    # SQLite does not wait for the journal's kind to be changed; two processes that make one file meet there.
+    await fill(path)
+    with sql(path) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM beliefs").fetchone()
+        async with opened(path) as state:
+            assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+            other.execute("COMMIT")
+            await state.close_run(ROW)
+
+
 async def test_a_new_file_locked_by_another_is_not_waited_for_forever(path: Path) -> None:
     path.parent.mkdir(parents=True)
     with sql(path) as other:

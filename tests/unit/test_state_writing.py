@@ -165,6 +165,23 @@ async def test_the_background_tries_again_and_complains_once(
         await state.flush()
 
 
+async def test_a_file_that_refuses_is_left_in_peace_for_a_while(path: Path) -> None:
+    clock = StandingClock()
+    async with opened(path, clock) as state:
+        await refuse_writes(state)
+        for number in range(FLUSH_SIZE):
+            state.record(placed(f"v{number}"))
+        while len(clock.slept) < 2:  # noqa: ASYNC110  a clock gives no signal
+            await asyncio.sleep(0)
+        for number in range(FLUSH_SIZE):
+            state.record(placed(f"w{number}"))
+        for _ in range(3):  # each takes its turn behind whatever was tried meanwhile
+            await turns(50)
+            await state.knows_repository("fra", "other")
+        assert clock.slept == [FLUSH_SECONDS] * 2
+        await refuse_writes(state, refuse=False)
+
+
 async def test_a_run_whose_row_cannot_be_written_was_not_closed(path: Path) -> None:
     row = RunRow("rule", "fra", 1.0, 2.0, "ok", complete_look=True, in_step=1, held=0, failed=0)
     async with opened(path) as state:
