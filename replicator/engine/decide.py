@@ -144,21 +144,19 @@ class Decisions:
             return
         key = wish.target or digest
         if asked or key in catalog.pending:
-            known = catalog.beliefs.get(key)
-            self.record(
-                catalog.repository.name, key, digest, known=known is not None and known.digest == digest
-            )
+            self.record(catalog, key, digest)
         self._verdicts.same(wish)
 
-    def record(self, repository: str, key: str, digest: Digest, *, known: bool) -> None:
+    def record(self, catalog: Catalog, key: str, digest: Digest) -> None:
         """Remembers that a target is in step, as seen now."""
         if self._context.dry:
             return
+        repository, known = catalog.repository.name, catalog.beliefs.get(key)
         at = recheck_at(
             self._context.clock.now(),
             self._rule.recheck,
             key=f"{self._destination}/{repository}:{key}",
-            known=known,
+            before=known.recheck_at if known else None,
         )
         belief = Belief(key, digest, self._rule.name, at)
         self._context.state.record(Placed(self._rule.name, self._destination, belief, repository))

@@ -186,7 +186,7 @@ class DestinationRun:
             await self._copying.copy(placement)
             self._breaker.succeeded()
             key = action.wish.target or action.digest
-            self._decisions.record(action.target, key, action.digest, known=key in catalog.beliefs)
+            self._decisions.record(catalog, key, action.digest)
             self._context.in_hand.settle(self._site.name, action.target, key, action.asked_at)
             self.tally.copied(action, totals, self._context.clock.monotonic() - began)
 

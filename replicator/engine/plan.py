@@ -74,15 +74,16 @@ def compare_seen(digest: Digest, seen: Digest | None, belief: Belief | None) -> 
     return Change.MOVED if belief is not None and belief.digest == seen else Change.DIVERGED
 
 
-def recheck_at(now: float, recheck: float, *, key: str, known: bool) -> float:
-    """When a belief is to be checked against the destination, epoch seconds.
+def recheck_at(now: float, recheck: float, *, key: str, before: float | None) -> float:
+    """When a belief that holds now is to be checked against the destination, epoch seconds; within one period.
 
-    One that is new is dated somewhere within the first period, by its name, so that a cold copy of 50,000 tags
-    does not come due all at once; from then on it keeps its place.
+    One that is new (`before` None) is dated somewhere within the first period, by its name, so that a cold copy of
+    50,000 tags does not come due all at once. From then on it keeps its place, also where all were asked for at once:
+    whole periods are added to when it was due before.
     """
-    if known:
-        return now + recheck
-    return now + recheck * ((crc32(key.encode()) & 0xFFFF) + 1) / 0x10000
+    if before is None or before > now + recheck:
+        return now + recheck * ((crc32(key.encode()) & 0xFFFF) + 1) / 0x10000
+    return before if before > now else before + recheck * ((now - before) // recheck + 1)
 
 
 def retry_at(now: float, attempts: int) -> float:
