@@ -119,6 +119,14 @@ def is_known_host(host: str, names: Iterable[str]) -> bool:
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody beyond this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in _LOOPBACK_NAMES
+
+
 def is_address(text: str) -> bool:
     """Whether it is an IP address."""
     try:

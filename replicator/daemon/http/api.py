@@ -1,0 +1,228 @@
+"""The JSON API, and what health checks and scrapers ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from replicator.daemon.http.app_port import AppPort
+from replicator.daemon.http.auth import Doorkeeper
+from replicator.daemon.http.bodies import read_json
+from replicator.daemon.http.facts import Facts, iso
+from replicator.daemon.http.openapi import document
+from replicator.daemon.http.problems import Problem
+from replicator.daemon.http.routes import Parameter, Route
+from replicator.daemon.http.shapes import (
+    Accepted,
+    Lags,
+    Nothing,
+    RuleInfo,
+    Rules,
+    RuleSyncOrder,
+    RunDetail,
+    RunsList,
+    Sites,
+    Status,
+    SyncOrder,
+    Wanted,
+)
+from replicator.daemon.runs import RUNS_KEPT
+
+_NAME: Final = Parameter("name", "path", "Name of the rule", {"type": "string", "minLength": 1})
+_ID: Final = Parameter("id", "path", "Id of the run", {"type": "string", "minLength": 1})
+_RULE: Final = Parameter("rule", "query", "Only runs of this rule", {"type": "string"})
+_LIMIT: Final = Parameter(
+    "limit",
+    "query",
+    "At most so many",
+    {"type": "integer", "minimum": 1, "maximum": RUNS_KEPT, "default": 50},
+)
+_NO_RULE: Final = {404: "There is no such rule"}
+
+
+class API:
+    """The API's routes."""
+
+    def __init__(self, app: AppPort, facts: Facts, door: Doorkeeper) -> None:
+        self._app = app
+        self._facts = facts
+        self._door = door
+
+    def routes(self) -> list[Route]:
+        """All of them, but for events and webhooks."""
+        return [
+            Route("GET", "/healthz", self.healthz, "health", "Whether the process lives", "text/plain"),
+            Route("GET", "/readyz", self.readyz, "health", "Whether it can replicate", "text/plain",
+                  refuses={503: "It cannot"}),
+            Route("GET", "/metrics", self.metrics, "metrics", "Prometheus metrics, OpenMetrics where accepted",
+                  "text/plain"),
+            Route("GET", "/api/v1/status", self.status, "read", "All of what the status page shows", Status),
+            Route("GET", "/api/v1/rules", self.rules, "read", "The rules", Rules),
+            Route("GET", "/api/v1/rules/{name}", self.rule, "read", "One rule", RuleInfo,
+                  parameters=(_NAME,), refuses=_NO_RULE),
+            Route("GET", "/api/v1/runs", self.runs, "read", "Runs under way, and the latest that ended", RunsList,
+                  parameters=(_RULE, _LIMIT), refuses={400: "Not what is wanted here"}),
+            Route("GET", "/api/v1/runs/{id}", self.run, "read", "One run with its report", RunDetail,
+                  parameters=(_ID,), refuses={404: "There is no such run, or it was long ago"}),
+            Route("GET", "/api/v1/sites", self.sites, "read", "The sites that the rules name", Sites),
+            Route("GET", "/api/v1/lag", self.lag, "read", "How far destinations may be behind", Lags),
+            Route("POST", "/api/v1/sync", self.sync, "change", "Runs rules as soon as may be", Accepted,
+                  status=202, takes=SyncOrder, refuses={**_NO_RULE, 409: "No rule takes it on"}),
+            Route("POST", "/api/v1/rules/{name}/sync", self.sync_rule, "change", "Runs a rule as soon as may be",
+                  Accepted, status=202, takes=RuleSyncOrder, parameters=(_NAME,),
+                  refuses={**_NO_RULE, 409: "The rule does not take it on"}),
+            Route("POST", "/api/v1/rules/{name}/pause", self.pause, "change", "Begins no run until `resume`",
+                  RuleInfo, takes=Nothing, parameters=(_NAME,), refuses=_NO_RULE),
+            Route("POST", "/api/v1/rules/{name}/resume", self.resume, "change", "Runs the rule again",
+                  RuleInfo, takes=Nothing, parameters=(_NAME,), refuses=_NO_RULE),
+        ]  # fmt: skip
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """200 while the process lives and schedules, else 503."""
+        return web.Response(text="ok\n") if self._app.health() is None else _plain(503, "not well\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """200 where nothing keeps it from replicating; else 503, and why, for those who may read."""
+        reasons = self._app.ready()
+        if not reasons:
+            return web.Response(text="ready\n")
+        told = self._door.trusts(request, self._app.config.http)
+        return _plain(503, "\n".join(["not ready", *(reasons if told else ())]) + "\n")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The metrics in the format that the scraper accepts."""
+        self._app.metrics.know_hooks(self._app.config.hooks)
+        body, content_type = self._app.metrics.negotiate(request.headers.get(hdrs.ACCEPT, ""))
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def status(self, _: web.Request) -> web.Response:
+        """All that the status page shows."""
+        return _json(self._facts.status())
+
+    async def rules(self, _: web.Request) -> web.Response:
+        """The rules."""
+        return _json(Rules(self._facts.rules()))
+
+    async def rule(self, request: web.Request) -> web.Response:
+        """One rule."""
+        return _json(self._named(request))
+
+    async def runs(self, request: web.Request) -> web.Response:
+        """Runs under way, and those that ended, latest first."""
+        rule, limit = request.query.get("rule"), _limit(request)
+        runs = [*self._app.runs.running, *self._app.runs.recent]
+        wanted = [each for each in runs if rule is None or each.rule == rule]
+        return _json(RunsList([self._facts.run(each) for each in wanted[:limit]]))
+
+    async def run(self, request: web.Request) -> web.Response:
+        """One run with its report."""
+        run = self._app.runs.get(request.match_info["id"])
+        if run is None:
+            raise Problem(404, "there is no such run, or it was long ago")
+        return _json(RunDetail(self._facts.run(run), run.report, run.actions_left_out))
+
+    async def sites(self, _: web.Request) -> web.Response:
+        """The sites."""
+        return _json(Sites(self._facts.sites()))
+
+    async def lag(self, _: web.Request) -> web.Response:
+        """The lag of each rule at each destination."""
+        return _json(Lags(self._facts.lag()))
+
+    async def sync(self, request: web.Request) -> web.Response:
+        """Runs rules as soon as may be."""
+        order = await read_json(request, SyncOrder)
+        known = [each.rule.name for each in self._app.rules]
+        if unknown := set(order.rules or ()).difference(known):
+            raise Problem(404, f"there is no rule {min(unknown)!r}")
+        names = known if order.rules is None else list(dict.fromkeys(order.rules))
+        return self._submit(order, names)
+
+    async def sync_rule(self, request: web.Request) -> web.Response:
+        """Runs one rule as soon as may be."""
+        name = self._named(request).rule
+        return self._submit(await read_json(request, RuleSyncOrder), [name])
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Begins no run of the rule until `resume`."""
+        await read_json(request, Nothing)
+        await self._app.pause(self._named(request).rule)
+        return _json(self._named(request))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Runs the rule again."""
+        await read_json(request, Nothing)
+        await self._app.resume(self._named(request).rule)
+        return _json(self._named(request))
+
+    def _submit(self, order: RuleSyncOrder, names: Sequence[str]) -> web.Response:
+        if problem := order.problem():
+            raise Problem(400, problem)
+        tags = None if order.tags is None else frozenset(order.tags)
+        at = self._app.clock.now()
+        taken = {
+            name
+            for name in names
+            if self._app.triggers.submit(
+                name,
+                cause="api",
+                repositories=None if order.repository is None else {order.repository: tags},
+                destinations=order.destinations,
+                recheck=order.recheck,
+            )
+        }
+        if not taken:
+            raise Problem(
+                409,
+                "no rule takes it on: each is paused, or does not select the repository or the destinations",
+            )
+        wanted = [
+            Wanted(each.rule.name, _destinations(each.rule.destinations, order.destinations))
+            for each in self._app.rules
+            if each.rule.name in taken
+        ]
+        return _json(Accepted(iso(at), wanted, [name for name in names if name not in taken]), status=202)
+
+    def _named(self, request: web.Request) -> RuleInfo:
+        rule = self._facts.rule(request.match_info["name"])
+        if rule is None:
+            raise Problem(404, "there is no such rule")
+        return rule
+
+
+def openapi(routes: Sequence[Route]) -> Route:
+    """The route of the document that describes these routes, and itself."""
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    own = Route("GET", "/api/v1/openapi.json", serve, "read", "This document", "application/json")
+    body = msgspec.json.format(msgspec.json.encode(document([*routes, own])), indent=1)
+    return own
+
+
+def _destinations(all_of_them: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    return [each for each in all_of_them if wanted is None or each in wanted]
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", "50")
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= RUNS_KEPT:
+        raise Problem(400, f"limit must be a number from 1 to {RUNS_KEPT}")
+    return int(text)
+
+
+def _json(shape: Any, status: int = 200) -> web.Response:
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(shape),
+        content_type="application/json",
+        headers={hdrs.CACHE_CONTROL: "no-store"},
+    )
+
+
+def _plain(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text)

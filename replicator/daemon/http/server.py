@@ -1,0 +1,201 @@
+"""Listens at `agent.listen`, and keeps what comes in within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from replicator.daemon.http.api import API, openapi
+from replicator.daemon.http.app_port import AppPort, TLSPort
+from replicator.daemon.http.auth import Doorkeeper, is_loopback
+from replicator.daemon.http.facts import Facts
+from replicator.daemon.http.live import Live
+from replicator.daemon.http.page import Page
+from replicator.daemon.http.problems import Problem
+from replicator.daemon.http.routes import Route
+from replicator.daemon.http.stream import Stream
+from replicator.daemon.http.webhooks import Webhooks
+from replicator.errors import ConfigError, ReplicatorError
+
+MAX_CONNECTIONS: Final = 512
+MAX_LINE_BYTES: Final = 8 * 1024
+MAX_HEADERS: Final = 64
+HEADER_SECONDS: Final = 10.0
+"""From connecting until the first request's headers are there; later ones have the time of a kept connection."""
+KEEPALIVE_SECONDS: Final = 75.0
+SHUTDOWN_SECONDS: Final = 3.0
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def listen(app: AppPort) -> AsyncIterator[str]:
+    """Serves the agent until the context is left; yields the URL it listens at.
+
+    Raises:
+        ConfigError: the address cannot be had, or the certificate not be read.
+    """
+    host, port = app.config.agent.listen
+    tls = app.config.http.tls
+    context = None if tls is None else _tls(tls)
+    names = frozenset({host, socket.gethostname(), app.config.agent.name})
+    door = Doorkeeper(is_loopback(host), "http" if context is None else "https", names)
+    served = _Served(app, door)
+    runner = web.AppRunner(
+        served.application,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        lingering_time=1.0,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADERS,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    await runner.setup()
+    try:
+        server = await _bind(served, runner, (host, port), context)
+        try:
+            yield _url(host, server, context)
+        finally:
+            server.close()
+            served.stream.close()
+    finally:
+        await runner.cleanup()
+
+
+class _Served:
+    """The application, and who is connected to it."""
+
+    def __init__(self, app: AppPort, door: Doorkeeper) -> None:
+        self._app = app
+        self._door = door
+        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        live = Live(app.clock)
+        app.events.subscribe(live)
+        facts = Facts(app, live)
+        self.stream = Stream(facts, app.clock)
+        self.application = web.Application(middlewares=[self._answer], client_max_size=0)
+        self.application.on_response_prepare.append(_add_headers)
+        self._add(self._routes(facts))
+
+    def connect(self, runner: web.AppRunner) -> asyncio.Protocol:
+        """A new connection's protocol; it is closed where it stays silent, or where there are too many."""
+        server = runner.server
+        assert server is not None  # noqa: S101 - set up before
+        if len(server.connections) >= MAX_CONNECTIONS:
+            return _Refuse()
+        protocol: web.RequestHandler = server()
+        loop = asyncio.get_running_loop()
+        self._silent[protocol] = loop.call_later(HEADER_SECONDS, self._give_up, protocol)
+        return protocol
+
+    def _give_up(self, protocol: web.RequestHandler) -> None:
+        self._silent.pop(protocol, None)
+        if protocol.transport is not None:
+            protocol.transport.abort()
+
+    def _routes(self, facts: Facts) -> list[Route]:
+        routes = API(self._app, facts, self._door).routes()
+        routes += [
+            Route("GET", "/api/v1/events", self.stream.serve, "read", "Where it stands, sent again when it changes",
+                  "text/event-stream", refuses={503: "Too many listen already"}),
+            Route("POST", "/hooks/{name}", Webhooks(self._app).accept, "hook", "Takes a site's notifications", "",
+                  status=202, refuses={404: "There is no such hook"}),
+        ]  # fmt: skip
+        return [*routes, openapi(routes), *Page(facts, self._app.clock).routes()]
+
+    def _add(self, routes: Sequence[Route]) -> None:
+        for route in routes:
+
+            async def serve(request: web.Request, route: Route = route) -> web.StreamResponse:
+                self._door.admit(request, route.need, self._app.config.http)
+                return await route.serve(request)
+
+            if route.method == "GET":
+                self.application.router.add_get(route.path, serve)
+            else:
+                self.application.router.add_post(route.path, serve)
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turns refusals into problem details."""
+        timer = self._silent.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
+        try:
+            return await handler(request)
+        except Problem as problem:
+            return problem.response()
+        except web.HTTPException as refusal:  # the router's: 404, 405
+            return Problem(refusal.status, refusal.reason, headers=_allowed(refusal)).response()
+        except ReplicatorError as error:
+            # a secret's file is gone, the state cannot be written: neither is the client's fault
+            _log.error("%s %s: %s", request.method, request.path, error)
+            what = "a secret cannot be read" if isinstance(error, ConfigError) else str(error)
+            return Problem(503, what).response()
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+class _Refuse(asyncio.Protocol):
+    """Closes at once: there are too many connections."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+async def _bind(
+    served: _Served, runner: web.AppRunner, at: tuple[str, int], context: ssl.SSLContext | None
+) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(
+            lambda: served.connect(runner),
+            *at,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else HEADER_SECONDS,
+        )
+    except OSError as error:
+        text = error.strerror or str(error)
+        raise ConfigError([f"agent.listen: cannot listen at {at[0]}, port {at[1]}: {text}"]) from None
+
+
+def _tls(files: TLSPort) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(files.cert, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([f"http.tls: {files.cert}, {files.key}: {error.strerror or error}"]) from None
+    return context
+
+
+def _url(host: str, server: asyncio.Server, context: ssl.SSLContext | None) -> str:
+    port = server.sockets[0].getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'http' if context is None else 'https'}://{shown}:{port}"
+
+
+def _allowed(refusal: web.HTTPException) -> dict[str, str]:
+    return {hdrs.ALLOW: refusal.headers[hdrs.ALLOW]} if hdrs.ALLOW in refusal.headers else {}

@@ -1,0 +1,125 @@
+"""An agent that does nothing by itself, for what is served of it: real triggers, runs, metrics and events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from replicator.config.build import HMACSettings, HookSettings, HTTPSettings
+from replicator.config.secrets import Secret
+from replicator.daemon.app import RuleStatus
+from replicator.daemon.runs import Runs
+from replicator.daemon.triggers import Triggers
+from replicator.events import Events, WebhookSeen
+from replicator.metrics import Metrics
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from replicator.ports import Standing
+from replicator.state.lag import lag
+from tests.fakes.clock import FakeClock
+
+TOKEN = "correct-horse"
+HOOK_TOKEN = "battery-staple"
+HMAC_KEY = "signing-key"
+
+
+def literal(text: str) -> Secret:
+    """A secret that stands in the config itself."""
+    return Secret("literal", text, {})
+
+
+def simple_rule(
+    name: str = "platform", source: str = "hub", destinations: Sequence[str] = ("fra",), **more: object
+) -> Rule:
+    """A rule for all below `platform`."""
+    selection = RepositorySelection(include=(Glob.parse("platform/**"),))
+    return Rule(name, source, tuple(destinations), selection, interval=300.0, **more)  # type: ignore[arg-type]
+
+
+@dataclass
+class AgentConfig:
+    name: str = "here"
+    listen: tuple[str, int] = ("127.0.0.1", 0)
+
+
+@dataclass
+class SiteConfig:
+    url: str
+
+
+def _hooks() -> dict[str, HookSettings]:
+    return {
+        "hub": HookSettings("hub", "hub", token=literal(HOOK_TOKEN)),
+        "signed": HookSettings("signed", "hub", hmac=HMACSettings("X-Signature", literal(HMAC_KEY))),
+    }
+
+
+@dataclass
+class Config:
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    http: HTTPSettings = field(default_factory=lambda: HTTPSettings(token=literal(TOKEN)))
+    hooks: Mapping[str, HookSettings] = field(default_factory=_hooks)
+    sites: Mapping[str, SiteConfig] = field(default_factory=dict)
+
+
+class FakeAgent:
+    """`AppPort`. Tests set what it stands at."""
+
+    def __init__(self, *rules: Rule, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.clock = FakeClock()
+        self.events = Events()
+        self.runs = Runs()
+        self.paused: set[str] = set()
+        self.next_runs: dict[str, float] = {}
+        self.backing_off: dict[str, dict[str, float]] = {}
+        self.known: list[Standing] = []
+        self.problem: str | None = None
+        self.problems: list[str] = []
+        self.started_at = self.clock.now() - 3600
+        self._rules = rules or (simple_rule(),)
+        self.triggers = Triggers(wake=lambda: None, is_paused=self.paused.__contains__)
+        self.triggers.set_rules(self._rules)
+        self.metrics = Metrics(self._rules, self.standings)
+        self.events.subscribe(self.metrics)
+
+    @property
+    def rules(self) -> Sequence[RuleStatus]:
+        return [
+            RuleStatus(
+                rule,
+                rule.name in self.paused,
+                self.next_runs.get(rule.name),
+                self.backing_off.get(rule.name, {}),
+            )
+            for rule in self._rules
+        ]
+
+    def standings(self) -> Sequence[tuple[Standing, float]]:
+        intervals = {rule.name: rule.interval for rule in self._rules}
+        return [(each, lag(each, intervals.get(each.rule), self.clock.now())) for each in self.known]
+
+    async def pause(self, rule: str) -> None:
+        self.paused.add(rule)
+
+    async def resume(self, rule: str) -> None:
+        self.paused.discard(rule)
+
+    def health(self) -> str | None:
+        return self.problem
+
+    def ready(self) -> Sequence[str]:
+        return self.problems
+
+    @contextmanager
+    def webhooks(self) -> Iterator[Callable[[], dict[str, int]]]:
+        """Counts what becomes of webhooks from now on, by outcome."""
+        counts: dict[str, int] = {}
+
+        def count(event: object) -> None:
+            if isinstance(event, WebhookSeen):
+                counts[event.outcome] = counts.get(event.outcome, 0) + 1
+
+        self.events.subscribe(count)
+        yield lambda: counts
