@@ -11,8 +11,8 @@ from replicator.engine.image import Image
 from replicator.engine.plan import Action
 from replicator.engine.window import Prepared, Window
 
-COPIES_AT_ONCE: Final = 32
-WINDOW_IMAGES: Final = 64
+COPIES_AT_ONCE: Final = 64
+WINDOW_IMAGES: Final = 128
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """Manifests read ahead, in bytes; one image is always let through."""
 

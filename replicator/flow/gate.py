@@ -13,13 +13,17 @@ from replicator.ports import Clock
 EPOCH_SECONDS: Final = 0.1
 """Congestion told again within this time is the same congestion: one burst of 429 halves once."""
 
+STEP: Final = 8
+"""By so much a gate widens for each window of successes: on a link with 50 ms round trip, steps of one would take
+longer than most runs."""
+
 _Waiter = asyncio.Future[None]
 
 
 class Gate:
     """At most `width` holders at a time, first come first served.
 
-    The width starts at `start`, grows by one for each window (of `width`) of successes up to `limit`, and is
+    The width starts at `start`, grows by `STEP` for each window (of `width`) of successes up to `limit`, and is
     halved by congestion, never below 1 (additive increase, multiplicative decrease). Narrowing takes no slot
     from a holder: the count comes down as slots are given back. A slot is handed over, never thrown into the
     air, so no newcomer passes by a waiter; one handed to a waiter that is being cancelled goes to the next.
@@ -101,7 +105,7 @@ class Gate:
             return
         self._successes += 1
         if self._successes >= self._width:
-            self._set_width(self._width + 1)
+            self._set_width(min(self._limit, self._width + STEP))
 
     def congested(self) -> None:
         """Tells that the other side had too much (429, 503). Counts once per `EPOCH_SECONDS`."""

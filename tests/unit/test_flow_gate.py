@@ -120,18 +120,18 @@ def test_gate_that_could_never_open_is_refused() -> None:
         Gate(0, clock=FakeClock())
 
 
-def test_width_grows_by_one_for_a_window_of_successes_and_stops_at_the_limit() -> None:
+def test_width_grows_by_a_step_for_a_window_of_successes_and_stops_at_the_limit() -> None:
     seen: list[int] = []
-    gate = Gate(6, start=4, clock=FakeClock(), on_change=seen.append)
+    gate = Gate(14, start=4, clock=FakeClock(), on_change=seen.append)
     for _ in range(4):
         gate.succeeded()
-    assert gate.width == 5
-    for _ in range(4):
+    assert gate.width == 12
+    for _ in range(11):
         gate.succeeded()
-    assert gate.width == 5
+    assert gate.width == 12
     for _ in range(100):
         gate.succeeded()
-    assert seen == [5, 6]
+    assert seen == [12, 14]
 
 
 def test_a_burst_of_congestion_halves_once_and_never_closes_the_gate() -> None:

@@ -67,7 +67,7 @@ async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_
     world.limits.congested("writes")
     for _ in range(8):
         world.limits.succeeded("writes")
-    assert world.told == [LimitChanged("hub", "writes", 8), LimitChanged("hub", "writes", 9)]
+    assert world.told == [LimitChanged("hub", "writes", 8), LimitChanged("hub", "writes", 16)]
 
 
 async def test_copies_both_ways_between_two_sites_cannot_wait_for_each_other() -> None:

@@ -11,7 +11,7 @@ ReadSecret = Callable[[], str]
 """Reads a secret where it lies (file, credential, environment); called again after an authentication failure.
 Raises ConfigError naming the place, never the secret."""
 
-DEFAULT_CONCURRENCY = 32
+DEFAULT_CONCURRENCY = 64
 
 
 @dataclass(frozen=True, slots=True)
