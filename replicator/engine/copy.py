@@ -10,7 +10,7 @@ from replicator.engine.image import Image
 from replicator.engine.presence import Presence
 from replicator.engine.result import Totals
 from replicator.engine.transfer import Blob, Transfers
-from replicator.errors import Corrupt, MissingReference, SiteError
+from replicator.errors import Corrupt, MissingReference, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -116,17 +116,20 @@ async def _write(placement: Placement, manifest: Manifest, tag: str | None) -> N
 
 
 async def _all(work: Sequence[Awaitable[object]]) -> None:
-    """Waits for all of it, then raises the first failure: what is under way when one fails is of use to others."""
-    failures: list[SiteError] = []
+    """Waits for all of it, then raises one failure: what is under way when one fails is of use to others.
+
+    Not in a group: whoever hears of it tells a lost state from a site's failure, and those from a fault of ours.
+    """
+    failures: list[Exception] = []
 
     async def attempt(one: Awaitable[object]) -> None:
         try:
             await one
-        except SiteError as error:
+        except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
     async with asyncio.TaskGroup() as tasks:
         for one in work:
             tasks.create_task(attempt(one))
     if failures:
-        raise failures[0]
+        raise min(failures, key=lambda error: (not isinstance(error, StateError), isinstance(error, SiteError)))
