@@ -160,6 +160,13 @@ class LimitChanged(msgspec.Struct, frozen=True):
     limit: int
 
 
+class ConfigRead(msgspec.Struct, frozen=True):
+    """An agent read its config, at start or on a reload; where that failed, the one before stays in force."""
+
+    successful: bool
+    at: float
+
+
 class InFlight(msgspec.Struct, frozen=True):
     """A slot of a gate was taken (+1) or given back (-1)."""
 
@@ -202,6 +209,7 @@ Event = (
     | Failed
     | Warned
     | LimitChanged
+    | ConfigRead
     | InFlight
     | QuotaSeen
     | WebhookSeen

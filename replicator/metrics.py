@@ -25,6 +25,7 @@ from replicator.events import (
     BytesRead,
     BytesSaved,
     BytesWritten,
+    ConfigRead,
     Event,
     Failed,
     InFlight,
@@ -110,10 +111,13 @@ class Metrics:
             LimitChanged: lambda event: self._child(self._limit, event.site, event.kind).set(event.limit),
             InFlight: lambda event: self._child(self._in_flight, event.site, event.kind).inc(event.change),
             QuotaSeen: lambda event: self._child(self._quota, event.site).set(event.remaining),
+            ConfigRead: self._config_read,
             WebhookSeen: lambda event: self._child(self._webhooks, event.hook, event.outcome).inc(),
         }
+        self._config: tuple[Gauge, Gauge] | None = None
         self._start(rules)
-        self.registry.register(_StandingsCollector(rules, standings, self._observed))
+        self._collector = _StandingsCollector(rules, standings, self._observed)
+        self.registry.register(self._collector)
 
     def __call__(self, event: Event) -> None:
         """Takes one event."""
@@ -134,6 +138,24 @@ class Metrics:
         """Makes the series of these webhooks exist from now on."""
         for hook, outcome in product(hooks, get_args(WebhookOutcome)):
             self._child(self._webhooks, hook, outcome)
+
+    def follow(self, rules: Sequence[Rule], hooks: Iterable[str]) -> None:
+        """Only these rules and webhooks are there from now on: theirs exist, all that names another disappears."""
+        pairs = {(rule.name, destination) for rule in rules for destination in rule.destinations}
+        sites = {site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)}
+        known = {"rule": {rule for rule, _ in pairs}, "hook": set(hooks)}
+        known |= dict.fromkeys(("source", "destination", "site"), sites)
+        for metric, *values in list(self._children):
+            labels = dict(zip(metric._labelnames, values, strict=True))  # type: ignore[attr-defined] # noqa: SLF001
+            pair = (labels.get("rule", ""), labels.get("destination", ""))
+            if any(value not in known.get(name, {value}) for name, value in labels.items()) or (
+                {"rule", "destination"} <= labels.keys() and pair not in pairs
+            ):
+                del self._children[(metric, *values)]
+                metric.remove(*values)  # type: ignore[attr-defined]
+        self._start(rules)
+        self.know_hooks(known["hook"])
+        self._collector.follow(rules)
 
     def write_file(self, path: Path) -> None:
         """Writes the metrics for node_exporter's textfile collector, which must never see half a file.
@@ -240,6 +262,26 @@ class Metrics:
             child = self._children[key] = metric.labels(*labels)
         return child
 
+    def _config_read(self, event: ConfigRead) -> None:
+        """Makes its two metrics when an agent first tells: where there is none, they would be false alarms."""
+        if self._config is None:
+            self._config = (
+                Gauge(
+                    "replicator_config_last_reload_successful",
+                    "Whether the config could be used when it was last read.",
+                    registry=self.registry,
+                ),
+                Gauge(
+                    "replicator_config_last_reload_success_timestamp_seconds",
+                    "When the config in force was read.",
+                    registry=self.registry,
+                ),
+            )
+        successful, at = self._config
+        successful.set(event.successful)
+        if event.successful:
+            at.set(event.at)
+
     def _request_done(self, event: RequestDone) -> None:
         self._child(self._requests, event.site, event.operation, event.code).inc()
         self._child(self._request_duration, event.site, event.operation).observe(event.seconds)
@@ -270,9 +312,14 @@ class _StandingsCollector(Collector):
     """What the state remembers, read at scrape. A pair that the state does not know yet shows zeros."""
 
     def __init__(self, rules: Sequence[Rule], standings: Standings, observed: dict[str, float]) -> None:
-        self._pairs = {(rule.name, destination): rule for rule in rules for destination in rule.destinations}
+        self._pairs: list[tuple[str, str]] = []
         self._standings = standings
         self._observed = observed
+        self.follow(rules)
+
+    def follow(self, rules: Sequence[Rule]) -> None:
+        """Shows these rules from now on."""
+        self._pairs = [(rule.name, destination) for rule in rules for destination in rule.destinations]
 
     def collect(self) -> Iterator[Metric]:
         """The families of lag, tags, last success and last look."""

@@ -18,6 +18,7 @@ _COMMANDS = {
     "sync": Entry("replicator.cli.sync", "Bring the destinations of all rules in step, then exit."),
     "plan": Entry("replicator.cli.plan", "Show what sync would do, changing nothing."),
     "copy": Entry("replicator.cli.copy", "Copy one image, or all tags of a repository, without a config."),
+    "run": Entry("replicator.cli.run", "Keep the destinations in step, as a daemon."),
     "check": Entry("replicator.cli.check", "Read the config, then reach every site."),
     "list": Entry(
         "replicator.cli.listing", "Show the repositories of a site, or the tags of one repository."

@@ -34,8 +34,11 @@ class Drain:
 
 
 @contextlib.contextmanager
-def draining(drain: Callable[[], None]) -> Iterator[Drain]:
-    """While the context lasts, the first SIGINT or SIGTERM calls `drain`, and a second one ends the process at once."""
+def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iterator[Drain]:
+    """While the context lasts, the first SIGINT or SIGTERM calls `drain`, and a second one ends the process at once.
+
+    `level`: as what the first is logged.
+    """
     loop = asyncio.get_running_loop()
     state = Drain()
     before = {each: signal.getsignal(each) for each in _SIGNALS}
@@ -46,7 +49,7 @@ def draining(drain: Callable[[], None]) -> Iterator[Drain]:
             loop.remove_signal_handler(each)
             signal.signal(each, _end_at_once)
         log(
-            logging.WARNING,
+            level,
             f"{number.name}: no new work; what is under way may end, a second signal ends it at once",
         )
         drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from replicator.cli.output import print_json
 from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import Drain, draining, run_async
 from replicator.cli.watch import Watch
-from replicator.cli.wiring import wire
+from replicator.cli.wiring import Wired, wire
 from replicator.config.build import Loaded
-from replicator.engine.result import RunResult
+from replicator.daemon.hooks import RunHooks
+from replicator.engine.result import RuleResult, RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, failed, render_run
 from replicator.state.locks import hold_rules
@@ -116,8 +118,28 @@ async def replicate(
         async with wire(loaded, rules, watch, read_only=False) as wired:
             with draining(wired.engine.drain) as drain:
                 async with shown(watch.progress, display=watch.display):
-                    results = await wired.engine.sync(rules, recheck=recheck)
+                    results = await _with_commands(loaded, rules, watch, wired, recheck=recheck)
             if metrics is not None:
                 await metrics.look(wired.state)
     result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
     return result, drain
+
+
+async def _with_commands(
+    loaded: Loaded, rules: Sequence[Rule], watch: Watch, wired: Wired, *, recheck: bool
+) -> list[RuleResult]:
+    """The rules' results, in their order; those that a command prevented did not run."""
+    hooks = RunHooks(loaded.commands, state=wired.state, events=watch.events, clock=watch.clock)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(hooks.before(rule, rule.destinations, None)) for rule in rules]
+    prevented = [task.result() for task in asked]
+    ran = iter(
+        await wired.engine.sync(
+            [rule for rule, result in zip(rules, prevented, strict=True) if result is None], recheck=recheck
+        )
+    )
+    results = [next(ran) if result is None else result for result in prevented]
+    async with asyncio.TaskGroup() as tasks:
+        for rule, result in zip(rules, results, strict=True):
+            tasks.create_task(hooks.after(rule, result))
+    return results

@@ -23,9 +23,9 @@ class Watch:
     progress: Progress = field(default_factory=Progress)
 
     @classmethod
-    def start(cls, invocation: Invocation) -> Watch:
-        """Sets the log up and lets log, sums and progress listen."""
-        watch = cls(display=has_display() and invocation.log_format == "text")
+    def start(cls, invocation: Invocation, *, quiet: bool = False) -> Watch:
+        """Sets the log up and lets log, sums and progress listen. `quiet`: draws nothing, even on a terminal."""
+        watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
         for subscriber in (log_event, watch.tally, watch.progress):
             watch.events.subscribe(subscriber)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from replicator.cli.places import open_sites
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
+from replicator.daemon.bandwidth import follow
 from replicator.engine.run import Engine
 from replicator.engine.spool import Spool
 from replicator.errors import ReplicatorError
@@ -38,9 +40,14 @@ async def wire(
     async with contextlib.AsyncExitStack() as stack:
         state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
         stack.push_async_callback(state.aclose)
-        spool = None if read_only else _open_spool(loaded, rules, watch, stack)
+        spool = None
+        if not read_only and any(len(rule.destinations) > 1 for rule in rules):
+            spool = open_spool(loaded, watch, stack)
         settings = [loaded.sites[name] for name in sorted(names)]
         sites = await stack.enter_async_context(open_sites(settings, watch))
+        if loaded.bandwidth:
+            following = asyncio.create_task(follow(lambda: (loaded.bandwidth, sites), watch.clock))
+            stack.callback(following.cancel)
         engine = Engine(
             sites=sites,
             state=state,
@@ -52,12 +59,8 @@ async def wire(
         yield Wired(engine, state)
 
 
-def _open_spool(
-    loaded: Loaded, rules: Sequence[Rule], watch: Watch, stack: contextlib.AsyncExitStack
-) -> Spool | None:
-    """The spool, where a rule feeds several destinations. Without one blobs stream through, which is said."""
-    if all(len(rule.destinations) < 2 for rule in rules):
-        return None
+def open_spool(loaded: Loaded, watch: Watch, stack: contextlib.AsyncExitStack) -> Spool | None:
+    """The spool, closed with the stack. None where it cannot be had: blobs stream through, which is said."""
     try:
         spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
     except ReplicatorError as error:

@@ -1,24 +1,49 @@
-"""The agent as its HTTP side, signals and systemd see it: what there is, where it stands, and what may be asked of it."""
+"""The agent: wires what runs, and is what its HTTP side, signals and systemd see of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
 from replicator.config.build import Loaded
+from replicator.daemon import bandwidth
+from replicator.daemon.generation import Chosen, Equipment, Generation, SitePool
+from replicator.daemon.notify import Notifier
 from replicator.daemon.runs import Runs
+from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
+from replicator.daemon.standings import Standings
+from replicator.daemon.status import sentence
 from replicator.daemon.triggers import Triggers
-from replicator.events import Events
+from replicator.engine.run import DRAIN_SECONDS
+from replicator.errors import ConfigError, StateError
+from replicator.events import ConfigRead, Events, Warned
 from replicator.metrics import Metrics
+from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing
+from replicator.state.store import SqliteState
+
+_log = logging.getLogger(__name__)
+
+STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
+"""A scheduler that has not turned for so long is stuck."""
+HOOK_SECONDS: Final = 5.0
+"""What commands around runs get beside `DRAIN_SECONDS` when the agent ends."""
+_LOOK_SECONDS: Final = 10.0
+"""So often lag is compared with what receivers of notifications know."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleStatus:
-    """One rule as it is now. `next_run` in epoch seconds, None where nothing is scheduled; `backing_off`:
-    destinations that failed so often that they wait, with when they are tried again."""
+    """One rule as it is now.
+
+    `next_run` in epoch seconds, None where nothing is scheduled; `backing_off`: destinations that failed so often
+    that they wait, with when they are tried again.
+    """
 
     rule: Rule
     paused: bool
@@ -26,54 +51,249 @@ class RuleStatus:
     backing_off: Mapping[str, float]
 
 
-class App(Protocol):
+class App:
     """One agent. `config`, `rules` and `sites` change with a reload: read them anew for each request.
 
-    The HTTP side is started by `run` with `replicator.daemon.http.server.listen(app)`, an async context manager that
-    yields the URL it listens at.
+    Made by `App.start`. The HTTP side is started by `run` with `daemon.http.server.listen(app)`.
     """
 
-    events: Events
-    clock: Clock
-    metrics: Metrics
-    triggers: Triggers
-    runs: Runs
-    started_at: float
+    on_status: Callable[[str], None] = staticmethod(lambda _: None)
+    """Told the sentence of `status` whenever it may be another."""
+
+    def __init__(
+        self, generation: Generation, equipment: Equipment, state: SqliteState, pool: SitePool
+    ) -> None:
+        self.events: Events = equipment.events
+        self.clock: Clock = equipment.clock
+        self.runs = Runs()
+        self.started_at = self.clock.now()
+        self._equipment = equipment
+        self._state = state
+        self._pool = pool
+        self._generation = generation
+        self._paused: set[str] = set()
+        self._changed = asyncio.Event()
+        self._state_problem: str | None = None
+        self._config_problem: str | None = None
+        self._standings = Standings(state, self.clock)
+        self.metrics = Metrics(generation.rules, self._standings)
+        self.metrics.know_hooks(generation.loaded.hooks)
+        self._scheduler = Scheduler(
+            generation.loaded.agent.name,
+            clock=self.clock,
+            runs=self.runs,
+            paused=self._paused,
+            on_change=self._changed.set,
+        )
+        self.triggers: Triggers = self._scheduler.triggers
+        self._notifier: Notifier | None = None
+        self._scheduling: asyncio.Task[None] | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(cls, chosen: Chosen, equipment: Equipment, state: SqliteState) -> AsyncIterator[App]:
+        """A running agent; when the context is left it drains, which takes half a minute at most.
+
+        Raises StateError, ConfigError.
+        """
+        pool = SitePool(equipment.open_site)
+        app = cls(await Generation.open(chosen, equipment, pool), equipment, state, pool)
+        app.events.subscribe(app.metrics)
+        app.events.emit(ConfigRead(successful=True, at=app.clock.now()))
+        try:
+            await app._begin()
+            async with asyncio.TaskGroup() as tasks:
+                side = [
+                    tasks.create_task(app._watch_changes()),
+                    tasks.create_task(app._watch_time()),
+                    tasks.create_task(bandwidth.follow(app._limits, app.clock)),
+                ]
+                app._scheduling = tasks.create_task(app._scheduler.run())
+                try:
+                    yield app
+                finally:
+                    await app.drain()
+                    for task in side:
+                        task.cancel()
+        finally:
+            if app._notifier is not None:
+                await app._notifier.aclose()
+            await app._generation.leave()
+
+    # --- what there is ---
 
     @property
     def config(self) -> Loaded:
-        """The config in force: `agent` (name, listen), `http`, `hooks` by name, `rules`."""
-        ...
+        """The config in force."""
+        return self._generation.loaded
 
     @property
     def rules(self) -> Sequence[RuleStatus]:
         """The rules that this agent runs, with the destinations that it serves, in the config's order."""
-        ...
+        return [
+            RuleStatus(
+                rule,
+                rule.name in self._paused,
+                self._scheduler.next_run(rule.name),
+                self._scheduler.backing_off(rule),
+            )
+            for rule in self._generation.rules
+        ]
 
     @property
     def sites(self) -> Mapping[str, Site]:
         """The sites that these rules name."""
-        ...
+        return self._generation.sites
 
     def standings(self) -> Sequence[tuple[Standing, float]]:
         """Where each rule stands at each destination, with its lag in seconds now. Costs no I/O."""
-        ...
+        return self._standings()
+
+    def health(self) -> str | None:
+        """None while the process is alive and scheduling; else what is wrong."""
+        turned = self._scheduler.turned_at
+        if self._scheduling is None or turned is None:
+            return "the scheduler has not begun"
+        if self._scheduling.done():
+            return "the scheduler has ended"
+        still = self.clock.monotonic() - turned
+        return f"the scheduler has not turned for {still:.0f} s" if still > STILL_SECONDS else None
+
+    def ready(self) -> Sequence[str]:
+        """What keeps the agent from replicating (state, scheduler); empty where nothing does.
+
+        A config that was refused on a reload does not: the one before is in force.
+        """
+        problems = (self.health(), self._state_problem)
+        return [problem for problem in problems if problem is not None]
+
+    def status(self) -> str:
+        """One sentence for a person."""
+        return sentence(self.rules, self.standings(), self.runs.running, self._config_problem)
+
+    # --- what may be asked of it ---
+
+    async def drain(self) -> None:
+        """Begins nothing new and returns when all has ended, half a minute later at most. A second call returns at once."""
+        self._scheduler.stop()
+        if self._scheduling is not None:
+            await asyncio.wait({self._scheduling}, timeout=DRAIN_SECONDS + HOOK_SECONDS)
+            self._scheduling.cancel()  # a command that goes on is killed
+            await asyncio.wait({self._scheduling})
 
     async def pause(self, rule: str) -> None:
         """Begins no run of the rule, also after a restart, until `resume`; what is under way goes on.
 
         Raises KeyError, StateError.
         """
-        ...
+        self._find(rule)
+        await self._state.set_paused(rule, True)
+        self._paused.add(rule)
+        self.triggers.drop(rule)
+        self._changed.set()
 
     async def resume(self, rule: str) -> None:
-        """Runs the rule again, at once where it is overdue. Raises KeyError, StateError."""
-        ...
+        """Runs the rule again, beginning with a run at once. Raises KeyError, StateError."""
+        self._find(rule)
+        if rule in self._paused:
+            await self._state.set_paused(rule, False)
+            self._paused.discard(rule)
+            self._scheduler.resumed(rule)
+            self._changed.set()
 
-    def health(self) -> str | None:
-        """None while the process is alive and scheduling; else what is wrong."""
-        ...
+    async def reload(self, read: Callable[[], Chosen]) -> bool:
+        """Reads the config anew and puts it in force; False: it cannot be used, all stays as it was, and the log says why.
 
-    def ready(self) -> Sequence[str]:
-        """What keeps the agent from replicating (config, state, scheduler); empty where nothing does."""
-        ...
+        Runs of rules that stay as they were go on. Where the agent listens, its name, state and cache stay.
+        """
+        try:
+            chosen = await asyncio.to_thread(read)
+            generation = await Generation.open(chosen, self._equipment, self._pool)
+        except ConfigError as error:
+            self._config_problem = "the config was refused on the last reload"
+            self.events.emit(ConfigRead(successful=False, at=self.clock.now()))
+            for problem in error.problems:
+                _log.error("config not reloaded: %s", problem)
+            self._changed.set()
+            return False
+        self._config_problem = None
+        for text in (*chosen.loaded.warnings, *_only_at_start(self.config, chosen.loaded)):
+            self.events.emit(Warned(None, text))
+        old, self._generation = self._generation, generation
+        self._know_rules()
+        self.metrics.follow(generation.rules, generation.loaded.hooks)
+        bandwidth.apply(*self._limits(), self.clock.now())
+        self._scheduler.follow(generation, self._standings.last_looks())
+        await old.leave()
+        self.events.emit(ConfigRead(successful=True, at=self.clock.now()))
+        _log.info("config reloaded", extra={"fields": {"rules": len(generation.rules)}})
+        self._changed.set()
+        return True
+
+    # --- inside ---
+
+    def _find(self, name: str) -> Rule:
+        for rule in self._generation.rules:
+            if rule.name == name:
+                return rule
+        raise KeyError(name)
+
+    async def _begin(self) -> None:
+        self._paused |= await self._state.paused()
+        self._know_rules()
+        self._notifier = Notifier(
+            self.config.agent.name,
+            told=await self._state.told(),
+            state=self._state,
+            events=self.events,
+            clock=self.clock,
+        )
+        await self._standings.refresh(self._generation.rules)
+        self._scheduler.follow(self._generation, self._standings.last_looks())
+
+    def _know_rules(self) -> None:
+        """Dates rules that are new, so that their lag grows even if they never get to run."""
+        for rule in self._generation.rules:
+            for destination in rule.destinations:
+                self._state.begin(rule.name, destination)
+
+    def _limits(self) -> tuple[Mapping[str, Bandwidth], Mapping[str, object]]:
+        return self._generation.loaded.bandwidth, self._generation.sites
+
+    async def _watch_changes(self) -> None:
+        """Takes the standings anew whenever a run began or ended; several at once as one."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._standings.refresh(self._generation.rules)
+                self._state_problem = None
+            except StateError as error:
+                if self._state_problem is None:
+                    _log.error("%s", error)
+                self._state_problem = str(error)
+            self._tell()
+
+    async def _watch_time(self) -> None:
+        while True:
+            await self.clock.sleep(_LOOK_SECONDS)
+            self._tell()
+
+    def _tell(self) -> None:
+        self.on_status(self.status())
+        if self._notifier is not None:
+            self._notifier.look(self.config.notify, self._generation.rules, self._standings())
+
+
+def _only_at_start(old: Loaded, new: Loaded) -> list[str]:
+    kept = {
+        "agent.name": (old.agent.name, new.agent.name),
+        "agent.listen": (old.agent.listen, new.agent.listen),
+        "agent.state": (old.agent.state_path, new.agent.state_path),
+        "agent.cache": (
+            (old.agent.cache_path, old.agent.cache_max_bytes),
+            (new.agent.cache_path, new.agent.cache_max_bytes),
+        ),
+        "http.tls": (old.http.tls, new.http.tls),
+    }
+    return [f"{key} is another now: that takes a restart" for key, (was, now) in kept.items() if was != now]

@@ -1,0 +1,113 @@
+"""`replicator run`, the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import click
+
+from replicator.cli.logs import log
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.places import open_sites
+from replicator.cli.rules import read_config, select_rules
+from replicator.cli.runner import draining, run_async
+from replicator.cli.watch import Watch
+from replicator.cli.wiring import open_spool
+from replicator.config.load import load
+from replicator.daemon.app import App
+from replicator.daemon.generation import Chosen, Equipment
+from replicator.daemon.http.server import listen
+from replicator.daemon.systemd import Systemd
+from replicator.state.locks import hold_state
+from replicator.state.store import open_state
+
+
+@click.command("run")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation) -> int:
+    """Keeps the destinations of all rules in step until it is told to end.
+
+    Serves metrics, health, webhooks, an API and a status page at agent.listen. SIGHUP reads the config again; one that
+    cannot be used changes nothing. SIGTERM and SIGINT let what is under way end (25 s), then it exits with 0; a second
+    one ends it at once.
+    """
+    return run_async(_run(invocation))
+
+
+async def _run(invocation: Invocation) -> int:
+    watch = Watch.start(invocation, quiet=True)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loaded = read_config(invocation, watch)
+    chosen = Chosen(loaded, tuple(select_rules(loaded, (), ())))
+
+    def read() -> Chosen:
+        again = load(invocation.config, os.environ)
+        return Chosen(again, tuple(select_rules(again, (), ())))
+
+    with hold_state(loaded.agent.state_path):
+        async with contextlib.AsyncExitStack() as stack:
+            state = await open_state(loaded.agent.state_path, clock=watch.clock)
+            stack.push_async_callback(state.aclose)
+            equipment = Equipment(
+                state=state,
+                events=watch.events,
+                clock=watch.clock,
+                spool=open_spool(loaded, watch, stack),
+                open_site=lambda settings: open_sites([settings], watch),
+            )
+            stack.enter_context(draining(stop.set, level=logging.INFO))
+            app = await stack.enter_async_context(App.start(chosen, equipment, state))
+            url = await stack.enter_async_context(listen(app))
+            log(logging.INFO, "listening", url=url, rules=len(chosen.rules))
+            await _serve(app, read, reload=reload, stop=stop)
+    log(logging.INFO, "ended")
+    return 0
+
+
+async def _serve(app: App, read: Callable[[], Chosen], *, reload: asyncio.Event, stop: asyncio.Event) -> None:
+    """From when it listens until it has drained; tells systemd."""
+    systemd = Systemd(os.environ)
+    systemd.ready(app.status())
+    app.on_status = systemd.status
+    async with asyncio.TaskGroup() as tasks:
+        side = [
+            tasks.create_task(_reload_when_told(app, read, systemd, reload)),
+            tasks.create_task(_watchdog(app, systemd)),
+        ]
+        await stop.wait()
+        side[0].cancel()
+        app.on_status = _ignored
+        systemd.stopping("ending: runs under way get 25 s")
+        await app.drain()
+        side[1].cancel()
+
+
+def _ignored(_status: str) -> None:
+    """While it ends, systemd shows that it ends."""
+
+
+async def _reload_when_told(
+    app: App, read: Callable[[], Chosen], systemd: Systemd, reload: asyncio.Event
+) -> None:
+    while True:
+        await reload.wait()
+        reload.clear()
+        systemd.reloading()
+        await app.reload(read)
+        systemd.ready(app.status())
+
+
+async def _watchdog(app: App, systemd: Systemd) -> None:
+    """Tells systemd that the scheduler lives, as long as it does."""
+    while systemd.watchdog_seconds is not None:
+        if app.health() is None:
+            systemd.watchdog()
+        await app.clock.sleep(systemd.watchdog_seconds / 2)

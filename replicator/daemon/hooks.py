@@ -1,0 +1,105 @@
+"""Commands around a rule's run: `before` is told what is going to run and may prevent it, `after` is told the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from replicator.config.build import RunCommands
+from replicator.daemon.command import run_command
+from replicator.engine.result import DestinationResult, Failure, RuleResult
+from replicator.engine.scope import Scope
+from replicator.events import Events, Failed, RunEnded, Warned
+from replicator.policy.rule import Rule
+from replicator.ports import Clock, RunRow, State
+
+_OPERATION: Final = "run the command before"
+
+
+class RunHooks:
+    """The commands of all rules."""
+
+    def __init__(
+        self, commands: Mapping[str, RunCommands], *, state: State, events: Events, clock: Clock
+    ) -> None:
+        self._commands = commands
+        self._state = state
+        self._events = events
+        self._clock = clock
+
+    async def before(self, rule: Rule, destinations: Sequence[str], scope: Scope | None) -> RuleResult | None:
+        """Runs the rule's `before`. None: the run may begin; else it is prevented, and this is its result."""
+        commands = self._commands.get(rule.name)
+        if commands is None or not commands.before:
+            return None
+        told = {
+            "version": 1,
+            "event": "before",
+            "rule": rule.name,
+            "source": rule.source,
+            "destinations": list(destinations),
+            "repositories": None if scope is None else _plain(scope),
+        }
+        began = self._clock.now()
+        problem = await run_command(commands.before, msgspec.json.encode(told), commands.timeout)
+        if problem is None:
+            return None
+        if not commands.before_required:
+            self._events.emit(Warned(None, f"rule {rule.name}: {_OPERATION}: {problem}"))
+            return None
+        return await self._prevented(rule, destinations, problem, began)
+
+    async def after(self, rule: Rule, result: RuleResult) -> None:
+        """Runs the rule's `after`; that it failed is a warning, told and in the report."""
+        commands = self._commands.get(rule.name)
+        if commands is None or not commands.after:
+            return
+        told = {"version": 1, "event": "after", "report": result}
+        problem = await run_command(commands.after, msgspec.json.encode(told), commands.timeout)
+        if problem is not None:
+            text = f"rule {rule.name}: run the command after: {problem}"
+            self._events.emit(Warned(None, text))
+            for destination in result.destinations:
+                destination.warnings.append(text)
+
+    async def _prevented(
+        self, rule: Rule, destinations: Sequence[str], problem: str, began: float
+    ) -> RuleResult:
+        results = []
+        for name in destinations:
+            failure = Failure(rule.source, None, _OPERATION, problem, "command")
+            results.append(DestinationResult(name, "failed", failures=[failure]))
+            self._events.emit(Failed(rule.name, name, rule.source, None, _OPERATION, failure.reason, problem))
+            row = RunRow(
+                rule=rule.name,
+                destination=name,
+                started_at=began,
+                ended_at=self._clock.now(),
+                outcome="failed",
+                complete_look=False,
+                in_step=0,
+                held=0,
+                failed=0,
+                error=f"{_OPERATION}: {problem}",
+                narrowed=True,  # nothing was looked at
+            )
+            standing = await self._state.close_run(row)
+            self._events.emit(
+                RunEnded(
+                    rule.name,
+                    name,
+                    "failed",
+                    row.ended_at - began,
+                    in_step=standing.in_step,
+                    pending=standing.pending,
+                    held=standing.held,
+                    failed=standing.failed,
+                )
+            )
+        return RuleResult(rule.name, rule.source, results)
+
+
+def _plain(scope: Scope) -> dict[str, list[str] | None]:
+    return {name: None if tags is None else sorted(tags) for name, tags in scope.repositories.items()}

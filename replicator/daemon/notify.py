@@ -1,0 +1,191 @@
+"""Telling people: failure, recovery, staleness; each change once, across restarts too. Success is never told.
+
+What a receiver knows of is kept in the state. It is noted after the telling, so that a kill in between tells twice
+rather than never. A receiver that cannot be reached is tried again later while the matter stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from replicator.config.build import NotifySettings
+from replicator.config.secrets import Secret
+from replicator.daemon.command import run_command
+from replicator.errors import ConfigError, ReplicatorError
+from replicator.events import Events, Warned
+from replicator.policy.rule import Rule
+from replicator.ports import Clock, Standing
+from replicator.report import format_seconds
+from replicator.state.store import SqliteState, Told
+
+ATTEMPTS: Final = 3
+WAIT_SECONDS: Final = 2.0
+"""After the first attempt; then twice as long."""
+LATER_SECONDS: Final = 300.0
+"""After the last attempt, until the next round."""
+AT_ONCE: Final = 4
+
+
+class Notifier:
+    """Tells receivers what changed, beside the runs: nobody ever waits for it.
+
+    Args:
+        agent: the agent's name.
+        told: what the receivers know of, from the state.
+        state: where that is kept.
+        events: told of receivers that cannot be reached.
+        clock: the time.
+    """
+
+    def __init__(
+        self, agent: str, *, told: Iterable[Told], state: SqliteState, events: Events, clock: Clock
+    ) -> None:
+        self._agent = agent
+        self._told = set(told)
+        self._state = state
+        self._events = events
+        self._clock = clock
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._under_way: set[Told] = set()
+        self._not_before: dict[Told, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def look(
+        self,
+        receivers: Mapping[str, NotifySettings],
+        rules: Sequence[Rule],
+        standings: Sequence[tuple[Standing, float]],
+    ) -> None:
+        """Compares where things stand with what is known, and begins to tell the difference."""
+        sources = {rule.name: rule.source for rule in rules}
+        now = self._clock.monotonic()
+        for receiver in receivers.values():
+            for standing, lag in standings:
+                if standing.rule not in sources:
+                    continue
+                for key, holds in _conditions(receiver, standing, lag):
+                    if holds == (key in self._told) or key in self._under_way:
+                        continue
+                    if self._not_before.get(key, now) <= now:
+                        facts = self._facts(key, standing, lag, sources[standing.rule], holds=holds)
+                        self._begin(receiver, key, facts, holds=holds)
+
+    async def aclose(self) -> None:
+        """Ends what is being told; it is told by the next start where it still stands."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, receiver: NotifySettings, key: Told, facts: dict[str, str], *, holds: bool) -> None:
+        self._under_way.add(key)
+        task = asyncio.get_running_loop().create_task(self._tell(receiver, key, facts, holds=holds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, receiver: NotifySettings, key: Told, facts: dict[str, str], *, holds: bool) -> None:
+        try:
+            problem = None
+            if facts["event"] in receiver.on:
+                async with self._slots:
+                    problem = await self._try(receiver, facts)
+            if problem is None:
+                await self._note(key, holds=holds)
+            else:
+                self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
+                self._events.emit(
+                    Warned(None, f"notify.{receiver.name}: {facts['event']} not told: {problem}")
+                )
+        except ReplicatorError as error:
+            self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
+            self._events.emit(Warned(None, f"notify.{receiver.name}: {error}"))
+        finally:
+            self._under_way.discard(key)
+
+    async def _note(self, key: Told, *, holds: bool) -> None:
+        self._not_before.pop(key, None)
+        if holds:
+            self._told.add(key)
+            await self._state.tell(key)
+        else:
+            self._told.discard(key)
+            await self._state.untell(key)
+
+    async def _try(self, receiver: NotifySettings, facts: dict[str, str]) -> str | None:
+        """What the last attempt met with; None where one succeeded."""
+        problem, again = None, False
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await self._clock.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
+            if receiver.url is None:
+                problem = await run_command(receiver.command, msgspec.json.encode(facts), receiver.timeout)
+                again = True
+            else:
+                problem, again = await _post(receiver.url, receiver.template.fill(facts), receiver.timeout)
+            if problem is None or not again:
+                break
+        return problem
+
+    def _facts(
+        self, key: Told, standing: Standing, lag: float, source: str, *, holds: bool
+    ) -> dict[str, str]:
+        event = ("failure" if key.condition == "failing" else "stale") if holds else "recovery"
+        error = standing.last_error or (f"{standing.failed} tags failed" if standing.failed else "")
+        behind = format_seconds(lag)
+        what = {
+            "failure": f"failing: {error}",
+            "stale": f"stale, {behind} behind{f': {error}' if error else ''}",
+            "recovery": "recovered" if key.condition == "failing" else "no longer stale",
+        }[event]
+        at = dt.datetime.fromtimestamp(self._clock.now(), dt.UTC).isoformat(timespec="seconds")
+        return {
+            "event": event,
+            "rule": standing.rule,
+            "source": source,
+            "destination": standing.destination,
+            "agent": self._agent,
+            "time": at,
+            "lag": behind,
+            "error": error,
+            "summary": f"{self._agent}: {standing.rule}: {source} -> {standing.destination}: {what}",
+        }
+
+
+def _conditions(receiver: NotifySettings, standing: Standing, lag: float) -> Iterator[tuple[Told, bool]]:
+    def key(condition: str) -> Told:
+        return Told(receiver.name, standing.rule, standing.destination, condition)
+
+    if receiver.on & {"failure", "recovery"}:
+        yield key("failing"), bool(standing.last_error or standing.failed)
+    if "stale" in receiver.on:
+        yield key("stale"), lag > receiver.stale_after
+
+
+async def _post(url: Secret, body: bytes, seconds: float) -> tuple[str | None, bool]:
+    """Posts once. What went wrong, and whether it may go better in a moment. The URL, a secret, is never repeated."""
+    try:
+        address = url()
+    except ConfigError as error:
+        return str(error), False
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds), trust_env=True) as session,
+            session.post(
+                address, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+            ) as response,
+        ):
+            if response.status < 300:
+                return None, False
+            return f"answered {response.status}", response.status in {408, 429} or response.status >= 500
+    except aiohttp.InvalidURL:
+        return "its url is none", False
+    except TimeoutError:
+        return f"no answer within {seconds:g} s", True
+    except (aiohttp.ClientError, OSError) as error:
+        return f"cannot be reached: {type(error).__name__}", True

@@ -1,0 +1,346 @@
+"""What runs when: each rule by its plan, and at once when asked; each destination of it on its own.
+
+A destination has at most one whole run under way, and beside it a few that look only at what events named. What comes
+meanwhile waits for exactly the destination or repository that is busy, merged into one. So a slow or dead destination
+delays nobody else, and a flood of events is a handful of runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from replicator.daemon.generation import Generation
+from replicator.daemon.plan import Plan
+from replicator.daemon.runs import Run, Runs
+from replicator.daemon.triggers import Triggers, Want
+from replicator.engine.result import DestinationResult, Outcome, RuleResult
+from replicator.engine.scope import Scope
+from replicator.errors import ReplicatorError
+from replicator.policy.rule import Rule
+from replicator.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+NARROWED_AT_ONCE: Final = 4
+"""Runs for events under way at once, per rule and destination; what comes meanwhile becomes one more."""
+LONGEST_WAIT_SECONDS: Final = 10.0
+"""So often it looks at the clock on the wall, which may be set."""
+BACK_OFF_FROM_SECONDS: Final = 60.0
+BACK_OFF_TO_SECONDS: Final = 900.0
+"""How long a destination at which nothing succeeds waits: twice as long each time, at least the rule's interval."""
+
+
+@dataclass(eq=False)
+class _Active:
+    """One run under way."""
+
+    run: Run
+    rule: Rule
+    want: Want
+    generation: Generation
+    drain: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False)
+class _Lane:
+    """One destination of one rule. `owed`: it was due while it backed off."""
+
+    active: set[_Active] = field(default_factory=set)
+    failures: int = 0
+    not_before: float = 0.0
+    owed: bool = False
+
+    @property
+    def has_whole(self) -> bool:
+        return any(active.want.whole for active in self.active)
+
+    @property
+    def busy(self) -> set[str]:
+        return {name for active in self.active for name in active.want.repositories}
+
+
+class Scheduler:
+    """Runs rules until it is stopped.
+
+    Args:
+        agent: the agent's name.
+        clock: the time.
+        runs: told of every run.
+        paused: the rules that are paused; read, never changed here.
+        on_change: told whenever a run began, or ended at a destination.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        *,
+        clock: Clock,
+        runs: Runs,
+        paused: set[str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._runs = runs
+        self._paused = paused
+        self._on_change = on_change
+        self._wake = asyncio.Event()
+        self.triggers = Triggers(wake=self._wake.set, is_paused=paused.__contains__)
+        self._generation: Generation | None = None
+        self._plans: dict[str, Plan] = {}
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._tasks: dict[asyncio.Task[None], _Active] = {}
+        self._stopping = False
+        self.turned_at: float | None = None
+        """When it last looked around, by the steady clock."""
+
+    # --- what others ask ---
+
+    def next_run(self, rule: str) -> float | None:
+        """When the rule runs next (epoch seconds), as far as that is known."""
+        plan = self._plans.get(rule)
+        return None if plan is None or rule in self._paused else plan.next_run
+
+    def backing_off(self, rule: Rule) -> Mapping[str, float]:
+        """Destinations that wait after failures, and until when (epoch seconds)."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        lanes = {name: self._lanes.get((rule.name, name)) for name in rule.destinations}
+        return {
+            name: now + lane.not_before - monotonic
+            for name, lane in lanes.items()
+            if lane is not None and lane.not_before > monotonic
+        }
+
+    # --- what is told ---
+
+    def follow(self, generation: Generation, last_looks: Mapping[tuple[str, str], float | None]) -> None:
+        """This config is in force from now on.
+
+        Runs of rules that stay as they were go on, and so do their plans. Runs of others are drained; rules that are
+        new or changed are due at once. `last_looks`: epoch seconds by rule and destination.
+        """
+        old, self._generation = self._generation, generation
+        before = {rule.name: old.identity(rule) for rule in old.rules} if old else {}
+        same = {rule.name for rule in generation.rules if before.get(rule.name) == generation.identity(rule)}
+        for active in self._tasks.values():
+            if active.rule.name not in same:
+                active.drain.set()
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        plans = {}
+        for rule in generation.rules:
+            looks = (
+                [last_looks.get((rule.name, name)) for name in rule.destinations] if old is None else [None]
+            )
+            oldest = None if None in looks else min(look for look in looks if look is not None)
+            known = self._plans.get(rule.name) if rule.name in same else None
+            plans[rule.name] = known or Plan(
+                rule, self._agent, last_look=oldest, now=now, monotonic=monotonic
+            )
+        self._plans = plans
+        places = {(rule.name, name) for rule in generation.rules for name in rule.destinations}
+        self._lanes = {
+            place: lane if place[0] in same else replace(lane, failures=0, not_before=0.0)
+            for place, lane in self._lanes.items()
+            if place in places or lane.active
+        }
+        self.triggers.set_rules(generation.rules)
+        self._wake.set()
+
+    def resumed(self, rule: str) -> None:
+        """The rule is no longer paused: it looks at once, since nobody knows what it missed."""
+        self.triggers.submit(rule, cause="api")
+
+    def stop(self) -> None:
+        """Begins nothing new; what is under way is drained."""
+        self._stopping = True
+        for active in self._tasks.values():
+            active.drain.set()
+        self._wake.set()
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Returns once it is stopped and every run has ended."""
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                self._turn()
+                await self._wait(self._seconds_until_something_is_due())
+            while self._tasks:
+                await asyncio.wait(self._tasks, timeout=LONGEST_WAIT_SECONDS)
+                self.turned_at = self._clock.monotonic()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def _turn(self) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        self.turned_at = monotonic
+        for plan in self._plans.values():
+            if plan.is_due(now, monotonic):
+                cause = plan.cause
+                plan.advance(now, monotonic)
+                for name in plan.rule.destinations:
+                    lane = self._lane(plan.rule.name, name)
+                    if lane.not_before > monotonic:
+                        lane.owed = True
+                    else:
+                        self.triggers.submit(plan.rule.name, cause=cause, destinations=[name])
+        for (rule, name), lane in self._lanes.items():
+            if lane.owed and lane.not_before <= monotonic:
+                lane.owed = False
+                self.triggers.submit(rule, cause="interval", destinations=[name])
+        for plan in self._plans.values():
+            self._begin_what_is_wanted(plan.rule)
+
+    def _lane(self, rule: str, destination: str) -> _Lane:
+        return self._lanes.setdefault((rule, destination), _Lane())
+
+    def _seconds_until_something_is_due(self) -> float:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        waits = [plan.seconds_left(now, monotonic) for plan in self._plans.values()]
+        waits += [lane.not_before - monotonic for lane in self._lanes.values() if lane.owed]
+        return min((wait for wait in waits if wait is not None), default=LONGEST_WAIT_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        waits = {
+            asyncio.ensure_future(self._wake.wait()),  # noqa: TID251  # raced with a sleep; nothing that fails
+            asyncio.ensure_future(self._clock.sleep(min(max(seconds, 0.0), LONGEST_WAIT_SECONDS))),  # noqa: TID251
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    # --- beginning ---
+
+    def _begin_what_is_wanted(self, rule: Rule) -> None:
+        begun: list[tuple[Want, list[str]]] = []
+        for name in rule.destinations:
+            for want in self._startable(rule.name, name):
+                together = next((names for other, names in begun if other == want), None)
+                if together is None:
+                    begun.append((want, [name]))
+                else:
+                    together.append(name)
+        for want, names in begun:
+            self._begin(rule, want, tuple(names))
+
+    def _startable(self, rule: str, destination: str) -> Sequence[Want]:
+        """Takes what can begin at the destination now, and leaves the rest in the queue."""
+        lane = self._lane(rule, destination)
+        want = self.triggers.take(rule, destination)
+        if want is None:
+            return ()
+        if any(active.generation is not self._generation for active in lane.active):
+            self.triggers.put_back(rule, destination, want)  # two engines know nothing of each other
+            return ()
+        found = []
+        rest = want
+        if want.whole and not lane.has_whole:
+            found.append(replace(want, repositories={}, at=None))
+            rest = replace(rest, whole=False)
+        busy = lane.busy
+        free = {name: tags for name, tags in want.repositories.items() if name not in busy}
+        if free and sum(not active.want.whole for active in lane.active) < NARROWED_AT_ONCE:
+            found.append(replace(want, whole=False, repositories=free))
+            left = {name: tags for name, tags in want.repositories.items() if name in busy}
+            rest = replace(rest, repositories=left, at=want.at if left else None)
+        if rest.whole or rest.repositories:
+            self.triggers.put_back(rule, destination, rest)
+        return found
+
+    def _begin(self, rule: Rule, want: Want, destinations: tuple[str, ...]) -> None:
+        generation = self._generation
+        assert generation is not None  # noqa: S101  # rules come from it
+        run = self._runs.begin(
+            rule=rule.name,
+            source=rule.source,
+            destinations=destinations,
+            cause=want.cause,
+            scope=None if want.whole else Scope(want.repositories, want.at),
+            at=self._clock.now(),
+        )
+        active = _Active(run, rule, want, generation)
+        for name in destinations:
+            self._lane(rule.name, name).active.add(active)
+        generation.enter()
+        task = asyncio.get_running_loop().create_task(self._execute(active), name=f"run {run.id}")
+        self._tasks[task] = active
+        task.add_done_callback(self._forget)
+        self._on_change()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._wake.set()
+
+    # --- running and ending ---
+
+    async def _execute(self, active: _Active) -> None:
+        result, problem = None, None
+        try:
+            result = await self._sync(active)
+        except ReplicatorError as error:
+            problem = str(error)
+            _log.error("%s", problem, extra={"fields": {"rule": active.rule.name, "run": active.run.id}})
+        except Exception as error:  # noqa: BLE001  # one run that breaks must not end the agent
+            problem = f"internal error: {type(error).__name__}: {error}"
+            _log.exception("the run broke, please report it", extra={"fields": {"rule": active.rule.name}})
+        finally:
+            for name in tuple(active.run.left):
+                self._ended(active, name, "interrupted" if active.drain.is_set() else "failed")
+            self._runs.end(active.run, result, at=self._clock.now(), error=problem)
+            self._on_change()
+            await active.generation.leave()
+
+    async def _sync(self, active: _Active) -> RuleResult:
+        rule, run, generation = active.rule, active.run, active.generation
+
+        def ended(_rule: str, result: DestinationResult) -> None:
+            run.ended[result.destination] = result
+            self._ended(active, result.destination, result.outcome)
+
+        result = await generation.hooks.before(rule, run.destinations, run.scope)
+        if result is None:
+            (result,) = await generation.engine.sync(
+                [rule],
+                destinations=frozenset(run.destinations),
+                recheck=active.want.recheck,
+                unattended=active.want.cause != "api",
+                scope=run.scope,
+                drain=active.drain,
+                on_end=ended,
+            )
+        else:
+            for each in result.destinations:
+                ended(rule.name, each)
+        await generation.hooks.after(rule, result)
+        return result
+
+    def _ended(self, active: _Active, destination: str, outcome: Outcome) -> None:
+        """The run is through at this destination, whatever becomes of it at others."""
+        active.run.left.discard(destination)
+        lane = self._lane(active.rule.name, destination)
+        lane.active.discard(active)
+        if outcome in {"ok", "partial"}:
+            lane.failures, lane.not_before = 0, 0.0
+        elif outcome == "failed" and active.want.whole:
+            lane.failures += 1
+            lane.not_before = self._clock.monotonic() + back_off(lane.failures, active.rule.interval)
+        self._wake.set()
+        self._on_change()
+
+
+def back_off(failures: int, interval: float | None) -> float:
+    """Seconds from the end of the last of so many runs at which nothing succeeded until the next is worth trying."""
+    if failures < 2:
+        return 0.0
+    base = BACK_OFF_FROM_SECONDS if interval is None else interval
+    return float(min(base * 2 ** min(failures - 1, 30), max(base, BACK_OFF_TO_SECONDS)))
