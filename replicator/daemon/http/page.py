@@ -175,18 +175,18 @@ def _running_row(run: RunInfo, at: RunProgress, now: float) -> Sequence[Child]:
             max=at.tags_planned,
             aria_label=f"Tags copied to {at.destination}",
         )
-        tags = join((bar, " ", text))
+        tags = element("span", bar, " ", text)
     else:
         tags = element("span", "looking", class_="quiet")
     if at.tags_failed:
-        tags = join((tags, " ", element("span", f"{at.tags_failed} failed", class_="failing")))
+        tags = element("span", tags, " ", element("span", f"{at.tags_failed} failed", class_="failing"))
     return (
         run.rule,
         at.destination,
         what,
         format_seconds(max(0.0, now - _epoch(run.started_at))),
         tags,
-        f"{format_bytes(at.bytes_per_second)}/s",
+        "-" if at.done else f"{format_bytes(at.bytes_per_second)}/s",
     )
 
 
@@ -208,7 +208,7 @@ def _rule_row(rule: RuleInfo, at: RuleDestination, now: float) -> Sequence[Child
         rule.source,
         at.destination,
         _state(rule, at),
-        "-" if at.lag_seconds is None else format_seconds(at.lag_seconds),
+        "-" if at.lag_seconds is None else format_seconds(at.lag_seconds) if at.lag_seconds else "0 s",
         _tags(at),
         _moment(at.last_success, now, "never"),
         "paused" if rule.paused else join((_moment(rule.next_run, now, "-"), _schedule(rule))),
@@ -249,7 +249,7 @@ def _tags(at: RuleDestination) -> str:
 def _failures(status: Status, now: float) -> Markup:
     rows = [_failure_row(each, now) for each in status.failures]
     content = (
-        _table(("When", "Rule", "Where", "What", "Cause"), rows)
+        _table(("When", "Rule", "To", "Where", "What", "Cause"), rows)
         if rows
         else element("p", "None in the runs that are remembered.", class_="quiet")
     )
@@ -257,14 +257,14 @@ def _failures(status: Status, now: float) -> Markup:
 
 
 def _failure_row(failure: FailureInfo, now: float) -> Sequence[Child]:
-    rule = f"{failure.rule} → {failure.destination}" if failure.destination else failure.rule
     where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
     return (
         _moment(failure.at, now, ""),
-        rule,
-        where,
+        failure.rule,
+        failure.destination or "-",
+        element("span", where, class_="long"),
         failure.operation,
-        element("span", failure.cause, class_="cause"),
+        element("span", failure.cause, class_="long"),
     )
 
 

@@ -14,7 +14,9 @@ _WIDTH: Final = 176
 _HEIGHT: Final = 52
 _PORT: Final = 26
 """Between the ends of two lines at one side of a site: room for a label on each."""
-_ACROSS: Final = 236
+_ACROSS: Final = 264
+_RUN: Final = 164
+"""The straight end of a line, above which its label stands."""
 _DOWN: Final = 24
 _MARGIN: Final = 10
 _NAME: Final = 20
@@ -128,13 +130,14 @@ def _line(boxes: Mapping[str, _Box], line: _Line) -> Markup:
     number, flow, out, into = line
     x1, y1 = boxes[flow.source].port(out, number)
     x2, y2 = boxes[flow.destination].port(into, number)
-    bend = max(60.0, abs(x2 - x1) / 2.6)
-    c1, c2 = (x1 + bend if out == "right" else x1 - bend), (x2 - bend if into == "left" else x2 + bend)
+    level = x2 - _RUN if into == "left" else x2 + _RUN
+    bend = max(50.0, abs(level - x1) / 2)
+    c1, c2 = (x1 + bend if out == "right" else x1 - bend), (level - bend if into == "left" else level + bend)
     kind = "mirror" if flow.mirror else flow.state
     return element(
         "path",
         element("title", _sentence(flow)),
-        d=f"M{x1:g} {y1:g} C{c1:g} {y1:g} {c2:g} {y2:g} {x2:g} {y2:g}",
+        d=f"M{x1:g} {y1:g} C{c1:g} {y1:g} {c2:g} {y2:g} {level:g} {y2:g} H{x2:g}",
         class_=f"flow {kind}{' moving' if flow.bytes_per_second else ''}",
         marker_end=f"url(#arrow-{kind})",
     )
@@ -160,7 +163,7 @@ def _label(boxes: Mapping[str, _Box], line: _Line) -> Markup:
 def _carried(flow: FlowInfo) -> str:
     """Lag and throughput, shortly."""
     parts = [] if flow.mirror else [_lag(flow)]
-    if flow.bytes_per_second or flow.mirror:
+    if flow.bytes_per_second:
         parts.append(f"{format_bytes(flow.bytes_per_second)}/s")
     return " · ".join(parts)
 
