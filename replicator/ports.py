@@ -329,6 +329,29 @@ class ObjectStore(Protocol):
         ...
 
 
+class OpenedFile(Protocol):
+    """An object that is a file, open for reading. `fd` is the lender's: duplicate it to keep it."""
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes, as of when it was opened."""
+        ...
+
+
+@runtime_checkable
+class OpensFiles(Protocol):
+    """A store whose objects are files, so that the kernel can send them."""
+
+    def opened(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[OpenedFile]:
+        """The object's open file, at that offset. Raises as `ObjectStore.read`."""
+        ...
+
+
 # --- what is remembered -------------------------------------------------------------------------------------
 
 

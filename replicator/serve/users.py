@@ -1,0 +1,145 @@
+"""Who may pull: users and passwords of a file as `htpasswd -B` writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+from typing import Final
+
+import bcrypt
+
+from replicator.errors import ConfigError
+
+_AT_ONCE: Final = 2
+"""Passwords being checked at a time: each takes a processor for some time, on purpose."""
+_BCRYPT: Final = ("$2y$", "$2b$", "$2a$")
+_BCRYPT_BYTES: Final = 72
+"""bcrypt uses no more of a password; `htpasswd` cuts it off there, and so do we (the library refuses it)."""
+_MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+
+
+class Users:
+    """The users of a file, read again when it changes.
+
+    A password that was right is not put through bcrypt again while the file stays: clients send it with each request.
+    What is kept of it is a hash under a key that only this process has.
+
+    Raises:
+        ConfigError: the file cannot be read, has a line that is no user, or a hash that is not bcrypt's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._key = secrets.token_bytes(32)
+        self._seen: dict[str, bytes] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._hashes: dict[str, bytes] = {}
+        self._version = self._look()
+        self._hashes = self._read()
+
+    def __repr__(self) -> str:
+        return f"<Users: {len(self._hashes)} in {self._path}>"
+
+    async def knows(self, authorization: str) -> str | None:
+        """The user whom a header `Authorization: Basic` proves; None where it proves nobody.
+
+        Raises:
+            ConfigError: the file changed and cannot be used. Nobody is let in by what it was before.
+        """
+        credentials = _basic(authorization)
+        if credentials is None:
+            return None
+        user, password = credentials
+        await self._refresh()
+        known = hmac.digest(self._key, password, hashlib.sha256)
+        if user in self._seen and hmac.compare_digest(self._seen[user], known):
+            return user
+        hashes = self._hashes
+        # Somebody unknown takes as long as a wrong password, so that time does not tell who is known.
+        hashed = hashes.get(user) or next(iter(hashes.values()))
+        async with self._slots:
+            right = await asyncio.to_thread(_matches, password, hashed)
+        if not right or user not in hashes or hashes is not self._hashes:
+            return None
+        self._seen[user] = known
+        return user
+
+    async def _refresh(self) -> None:
+        version = self._look()
+        if version != self._version:
+            hashes = await asyncio.to_thread(self._read)
+            self._hashes, self._seen, self._version = hashes, {}, version
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            facts = self._path.stat()
+        except OSError as error:
+            raise self._wrong(error.strerror or "cannot be read") from None
+        return facts.st_mtime_ns, facts.st_size, facts.st_ino
+
+    def _read(self) -> dict[str, bytes]:
+        try:
+            with self._path.open("rb") as file:
+                lines = file.read(_MAX_FILE_BYTES).decode().splitlines()
+        except OSError as error:
+            raise self._wrong(error.strerror or "cannot be read") from None
+        except UnicodeDecodeError:
+            raise self._wrong("is not UTF-8") from None
+        hashes: dict[str, bytes] = {}
+        problems: list[str] = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            user, colon, hashed = line.strip().partition(":")
+            if not user or not colon:
+                problems.append(f"{self._path}:{number}: expected USER:HASH")
+            elif not _is_bcrypt(hashed):
+                problems.append(
+                    f"{self._path}:{number}: the password of {user!r} is not hashed with bcrypt (htpasswd -B)"
+                )
+            else:
+                hashes[user] = hashed.encode()
+        if not hashes and not problems:
+            problems = [f"{self._path}: no user in it: nobody could pull"]
+        if problems:
+            raise ConfigError(problems)
+        return hashes
+
+    def _wrong(self, what: str) -> ConfigError:
+        return ConfigError([f"{self._path}: {what}"])
+
+
+def _basic(authorization: str) -> tuple[str, bytes] | None:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+        user, colon, password = decoded.partition(b":")
+        return (user.decode(), password) if colon and user else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _is_bcrypt(hashed: str) -> bool:
+    if not hashed.startswith(_BCRYPT) or len(hashed) != 60 or not hashed.isascii():
+        return False
+    try:
+        bcrypt.checkpw(
+            b"", f"{hashed[:4]}04{hashed[6:]}".encode()
+        )  # at the lowest cost: only the form counts
+    except ValueError:
+        return False
+    return True
+
+
+def _matches(password: bytes, hashed: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed)
+    except ValueError:
+        return False  # a NUL in the password
