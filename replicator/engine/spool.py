@@ -32,11 +32,12 @@ _LOCK: Final = "lock"
 class SpoolFull(SiteError):
     """The spool has no room, or its disk failed: read straight from the source instead.
 
-    A `SiteError`, so that an uploader finds it as its source's failure; the engine never reports it as one.
+    A `SiteError`, so that an uploader finds it as its source's failure; the engine never reports it as one. Not to be
+    tried again, as the disk that failed once would be filled from the source once more.
     """
 
     reason = "spool"
-    default_advice = Advice.RETRY
+    default_advice = Advice.LATER
 
     def __init__(self, cause: str) -> None:
         super().__init__("spool", "spool blob", cause)

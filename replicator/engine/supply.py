@@ -9,6 +9,7 @@ from replicator.engine.spool import Spool, SpoolFull
 from replicator.engine.verified import Place, VerifiedBlob
 from replicator.errors import SiteError
 from replicator.events import BytesRead, Events, Reread
+from replicator.flow.breaker import Breaker
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -16,6 +17,14 @@ from replicator.model.manifest import Manifest
 from replicator.ports import BlobSource, Repository, Site
 
 MANIFEST_CACHE_BYTES: Final = 32 * 1024 * 1024
+
+
+class _Breakers(dict[str, Breaker]):
+    """One for each mirror."""
+
+    def __missing__(self, mirror: str) -> Breaker:
+        breaker = self[mirror] = Breaker(mirror)
+        return breaker
 
 
 class Supply:
@@ -54,6 +63,7 @@ class Supply:
         self._reading: Once[tuple[str, Digest], Manifest] = Once()
         self._read: dict[Digest, int] = {}
         self._warned = False
+        self._breakers = _Breakers()
 
     async def aclose(self) -> None:
         """Ends what is under way."""
@@ -85,11 +95,13 @@ class Supply:
         return await self._reading.run(key, read)
 
     async def _first_manifest(self, name: str, digest: Digest, mirrors: Sequence[str]) -> Manifest:
-        for mirror in mirrors:
+        for mirror in self._serving(mirrors):
             try:
                 manifest = await self._sites[mirror].repository(name).read_manifest(digest)
-            except SiteError:
-                continue  # a mirror may lack anything; the source decides
+            except SiteError as error:
+                self._failed(mirror, error)
+                continue  # the source decides
+            self._breakers[mirror].succeeded()
             self._events.emit(BytesRead(mirror, len(manifest.body)))
             return manifest
         manifest = await self.repository(name).read_manifest(digest)
@@ -111,14 +123,34 @@ class Supply:
         on_read: Callable[[int], None],
         *,
         beside: Repository | None = None,
+        on_lost: Callable[[SiteError], None] | None = None,
     ) -> BlobSource:
         """The blob, for one destination: the spool, else the destination's own repository `beside`, else the source.
 
-        `on_read` is told the bytes that come in because of this destination.
+        `on_read` is told the bytes that come in because of this destination, `on_lost` why `beside` did
+        not have it.
         """
-        spooled = self.is_spooled(descriptor.digest)
-        direct = self.direct(name, descriptor, mirrors, on_read, beside=beside)
-        if not self._share() or (beside is not None and not spooled):
+        if beside is None or self.is_spooled(descriptor.digest):
+            return self._shared(name, descriptor, mirrors, on_read)
+
+        def read(site: str, count: int) -> None:
+            if site == beside.site:  # the other place counts for itself
+                on_read(count)
+                self._events.emit(BytesRead(site, count))
+
+        def lost(_: Place, error: SiteError) -> None:
+            if on_lost is not None:
+                on_lost(error)
+
+        rest = Place(self._source, name, self._shared(name, descriptor, mirrors, on_read))
+        return VerifiedBlob(descriptor, [Place.at(beside, descriptor), rest], read, lost)
+
+    def _shared(
+        self, name: str, descriptor: Descriptor, mirrors: Sequence[str], on_read: Callable[[int], None]
+    ) -> BlobSource:
+        """From the source, through the spool where several destinations want it."""
+        direct = self.direct(name, descriptor, mirrors, on_read)
+        if not self._share():
             return direct
         if self._spool is None:
             self._warn_once("there is no cache folder")
@@ -130,28 +162,35 @@ class Supply:
             return direct
 
     def direct(
-        self,
-        name: str,
-        descriptor: Descriptor,
-        mirrors: Sequence[str],
-        on_read: Callable[[int], None],
-        *,
-        beside: Repository | None = None,
+        self, name: str, descriptor: Descriptor, mirrors: Sequence[str], on_read: Callable[[int], None]
     ) -> BlobSource:
-        """As `blob`, not through the spool."""
-        repositories = [self._sites[site].repository(name) for site in (*mirrors, self._source)]
+        """The blob from its mirrors and its source, not through the spool."""
         places = [
-            Place.at(repository, descriptor) for repository in ([beside] if beside else []) + repositories
+            Place.at(self._sites[site].repository(name), descriptor)
+            for site in (*self._serving(mirrors), self._source)
         ]
-        own = beside.site if beside else None
 
         def read(site: str, count: int) -> None:
             on_read(count)
             self._events.emit(BytesRead(site, count))
-            if site != own:
-                self._count(site, descriptor, count)
+            self._count(site, descriptor, count)
 
-        return VerifiedBlob(descriptor, places, read)
+        def lost(place: Place, error: SiteError) -> None:
+            self._failed(place.site, error)
+
+        return VerifiedBlob(descriptor, places, read, lost)
+
+    def _serving(self, mirrors: Sequence[str]) -> list[str]:
+        """The mirrors that are not lost for this run: each reading of a dead one would cost all its retries."""
+        return [mirror for mirror in mirrors if self._breakers[mirror].cause is None]
+
+    def _failed(self, mirror: str, error: SiteError) -> None:
+        """A mirror may lack anything; one that does not answer, or refuses us, is left alone from then on."""
+        breaker = self._breakers[mirror]
+        known = breaker.cause
+        breaker.failed(error)
+        if breaker.cause is not known:
+            self.warn(f"mirror {mirror} is not asked any more: {error}")
 
     def _count(self, site: str, descriptor: Descriptor, count: int) -> None:
         before = self._read.get(descriptor.digest, 0)

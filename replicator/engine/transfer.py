@@ -12,7 +12,7 @@ from replicator.engine.presence import Presence
 from replicator.engine.result import Totals
 from replicator.engine.spool import SpoolFull
 from replicator.engine.supply import Supply
-from replicator.errors import Advice, Corrupt, SiteError
+from replicator.errors import Advice, Corrupt, NotFound, SiteError
 from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
@@ -26,7 +26,7 @@ SMALL_BLOB_BYTES: Final = 64 * 1024
 MOUNT_REFUSALS: Final = 3
 """After so many refused mounts in a row this run no longer asks the destination for one."""
 READINGS: Final = 4
-"""So often a transfer begins anew because its source gave wrong bytes or the spool failed."""
+"""So often, for each place that has the blob, a transfer may find that it got wrong bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,24 @@ class Blob:
     fresh: bool
     totals: Totals
 
+
+class _Work:
+    """One transfer: what it read, and whether the hint was right that the blob lies in the repository `other`."""
+
+    def __init__(self, blob: Blob, other: str | None) -> None:
+        self.blob = blob
+        self.other = other
+        self.read = 0
+        self.is_hint_wrong = False
+
     def on_read(self, count: int) -> None:
         """Counts bytes that came in."""
-        self.totals.bytes.read += count
+        self.read += count
+        self.blob.totals.bytes.read += count
+
+    def on_lost(self, error: SiteError) -> None:
+        """Hears why it could not be read from there."""
+        self.is_hint_wrong = isinstance(error, NotFound)
 
 
 class _Leader:
@@ -145,37 +160,52 @@ class Transfers:
             leader.ended.set()
 
     async def _transfer(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
-        origin = other if self._may_mount else None
-        shared = blob.supply.is_spooled(blob.descriptor.digest)
+        work = _Work(blob, other)
         try:
-            outcome: Outcome = await self._write(repository, blob, other, origin)
+            if await self._copy_within_store(repository, blob):
+                return self._done(repository, blob, "copied")
+            outcome: Outcome = await self._write(repository, work)
         except SiteError:
             self._tell(repository, blob, "failed")
             raise
-        if origin is not None:
+        if other is not None and work.is_hint_wrong:
+            await self._take_back(other, blob.descriptor.digest)
+        elif other is not None and self._may_mount:
             self._refusals = 0 if outcome == "mounted" else self._refusals + 1
-        if shared and outcome == "copied":
+        if outcome == "copied" and not work.read:
             self._save(blob, "shared_read")
         return self._done(repository, blob, outcome)
 
-    async def _write(
-        self, repository: Repository, blob: Blob, other: str | None, origin: str | None
-    ) -> Outcome:
-        if await self._copy_within_store(repository, blob):
-            return "copied"
+    async def _write(self, repository: Repository, work: _Work) -> Outcome:
+        blob, other = work.blob, work.other
+        origin = other if self._may_mount else None
         beside = self._site.repository(other) if other else None
-        source = blob.supply.blob(blob.source, blob.descriptor, blob.mirrors, blob.on_read, beside=beside)
-        for reading in range(READINGS):
+        source = blob.supply.blob(
+            blob.source,
+            blob.descriptor,
+            blob.mirrors,
+            work.on_read,
+            beside=beside,
+            on_lost=work.on_lost,
+        )
+        corrupt = 0
+        while True:
             delivery = _Delivery(source, lambda count: self._written(blob, count))
             try:
                 return await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
                 blob.supply.warn_spool(error)
-                source = blob.supply.direct(blob.source, blob.descriptor, blob.mirrors, blob.on_read)
+                source = blob.supply.direct(blob.source, blob.descriptor, blob.mirrors, work.on_read)
             except Corrupt as error:
-                if error.advice is not Advice.RETRY or reading == READINGS - 1:
+                corrupt += 1
+                if error.advice is not Advice.RETRY or corrupt >= READINGS * (1 + len(blob.mirrors)):
                     raise
-        raise AssertionError("unreachable: every reading returns or raises")
+
+    async def _take_back(self, other: str, digest: Digest) -> None:
+        """Another repository of the site was believed to have the blob and has not."""
+        self._presence.forget(other, [digest])
+        self._remembered.pop(digest, None)
+        await self._state.forget(self._site.name, other, [digest])
 
     async def _copy_within_store(self, repository: Repository, blob: Blob) -> bool:
         """Where source and destination share a store, it copies by itself: no byte passes through here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,14 @@ class Place:
         return cls(repository.site, repository.name, repository.blob(descriptor))
 
 
+def _ignore(_: Place, __: SiteError) -> None:
+    """Nobody wants to know."""
+
+
+class _Wrong(Exception):  # noqa: N818 - never leaves this module
+    """What came is not the blob; the text says why."""
+
+
 class VerifiedBlob:
     """A `BlobSource` over the places that have a blob: mirrors first, the source last.
 
@@ -44,14 +52,20 @@ class VerifiedBlob:
         descriptor: what is wanted; its size, where known, bounds the reading.
         places: where to read, in order; at least one.
         on_read: told the site's name and the number of bytes as they come in.
+        on_lost: told which place was left for the next one, and why.
     """
 
     def __init__(
-        self, descriptor: Descriptor, places: Sequence[Place], on_read: Callable[[str, int], None]
+        self,
+        descriptor: Descriptor,
+        places: Sequence[Place],
+        on_read: Callable[[str, int], None],
+        on_lost: Callable[[Place, SiteError], None] = _ignore,
     ) -> None:
         self._descriptor = descriptor
         self._places = list(places)
         self._on_read = on_read
+        self._on_lost = on_lost
         self._hash = new_hash(descriptor.digest)
         self._hashed = 0
         self._corrupt = 0
@@ -90,13 +104,18 @@ class VerifiedBlob:
         held = b""
         position = min(offset, self._hashed)
         try:
-            async for chunk in self._readings(position):
-                given = chunk[max(0, offset - position) :]
-                position += len(chunk)
-                if held:
-                    yield held
-                held = given
+            # Closed here and now where whoever reads leaves early: a collector would free the source's slot later.
+            async with aclosing(self._readings(position)) as readings:
+                async for chunk in readings:
+                    given = chunk[max(0, offset - position) :]
+                    position += len(chunk)
+                    if held:
+                        yield held
+                    held = given
             self._check(position)
+        except _Wrong as wrong:
+            self._failure = self._corrupted(str(wrong))
+            raise self._failure from None
         except SiteError as error:
             self._failure = error
             raise
@@ -106,7 +125,7 @@ class VerifiedBlob:
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
         stalled = 0
-        while True:
+        while position != self._descriptor.size:  # a site may refuse to be asked for what comes after the last byte
             before = position
             place = self._places[0]
             try:
@@ -115,23 +134,26 @@ class VerifiedBlob:
                         self._take(place, chunk, position)
                         position += len(chunk)
                         yield chunk
-            except Corrupt:
-                raise
             except SiteError as error:
                 stalled = 0 if position > before else stalled + 1
                 if len(self._places) > 1:
-                    self._places.pop(0)
+                    self._leave(error)
                 elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS:
                     raise
             else:
                 return
+
+    def _leave(self, error: SiteError) -> None:
+        """Gives the first place up."""
+        self._corrupt = 0
+        self._on_lost(self._places.pop(0), error)
 
     def _take(self, place: Place, chunk: bytes, position: int) -> None:
         self._on_read(place.site, len(chunk))
         size = self._descriptor.size
         end = position + len(chunk)
         if size is not None and end > size:
-            raise self._corrupted(f"more than the {size} bytes of its descriptor")
+            raise _Wrong(f"more than the {size} bytes of its descriptor")
         if end > self._hashed:
             self._hash.update(memoryview(chunk)[self._hashed - position :])
             self._hashed = end
@@ -139,24 +161,23 @@ class VerifiedBlob:
     def _check(self, position: int) -> None:
         size = self._descriptor.size
         if size is not None and position < size:
-            raise self._corrupted(f"{position} bytes where its descriptor says {size}")
+            raise _Wrong(f"{position} bytes where its descriptor says {size}")
         found = self._hash.hexdigest()
         if found != encoded(self._descriptor.digest):
-            raise self._corrupted(f"its bytes hash to {algorithm(self._descriptor.digest)}:{found}")
+            raise _Wrong(f"its bytes hash to {algorithm(self._descriptor.digest)}:{found}")
 
     def _corrupted(self, what: str) -> Corrupt:
         place = self._places[0]
         self._corrupt += 1
-        again = self._corrupt < CORRUPT_READINGS
-        if not again and len(self._places) > 1:
-            self._places.pop(0)
-            self._corrupt = 0
-            again = True
-        self._restart()
-        return Corrupt(
+        again = self._corrupt < CORRUPT_READINGS or len(self._places) > 1
+        error = Corrupt(
             place.site,
             "read blob",
             f"{self._descriptor.digest}: {what}",
             repository=place.repository,
             advice=Advice.RETRY if again else Advice.LATER,
         )
+        if self._corrupt >= CORRUPT_READINGS and again:
+            self._leave(error)
+        self._restart()
+        return error
