@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,9 +72,11 @@ class Forward:
             if value is not None:
                 headers[name.replace("_", "-")] = value
         url = URL(self.target + self.request.raw_path, encoded=True)
-        body = await self.request.read()
+        body = io.BytesIO(await self.request.read())  # aiohttp warns of large bytes
         async with self.session.request(self.request.method, url, headers=headers, data=body) as reply:
             kept = {name: value for name, value in reply.headers.items() if name.lower() not in _HOP}
+            if self.request.method == "HEAD":
+                kept["Content-Length"] = reply.headers["Content-Length"]
             return reply.status, kept, await reply.read()
 
 

@@ -116,12 +116,12 @@ class Tree:
 
     def _look(self, parts: Parts) -> os.stat_result:
         with self.folder(parts[:-1]) as above:
-            return os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+            return os.stat(_last(parts), dir_fd=above, follow_symlinks=False)
 
     def _open_file(self, parts: Parts) -> int:
         with self.folder(parts[:-1]) as above:
             try:
-                return os.open(parts[-1], _FILE, dir_fd=above)
+                return os.open(_last(parts), _FILE, dir_fd=above)
             except OSError as error:
                 raise _named(error, parts) from None
 
@@ -181,6 +181,10 @@ class Tree:
         if not target.is_relative_to(root):
             raise LeadsOutside("/".join(parts))
         return target.relative_to(root).parts
+
+
+def _last(parts: Parts) -> str:
+    return parts[-1] if parts else "."  # a link may lead to the root itself
 
 
 def _named(error: OSError, parts: Parts) -> OSError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -12,8 +14,9 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 
-from replicator.errors import AuthFailed, ConfigError, SiteError, Throttled
+from replicator.errors import AuthFailed, ConfigError, SiteError, Throttled, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
@@ -31,6 +34,19 @@ PAYLOAD_SECONDS: Final = 600.0
 FAREWELL_SECONDS: Final = 5.0
 DEFAULT_REGION: Final = "us-east-1"
 """What stores that have no regions expect in a signature."""
+
+_TOLD: Final[Mapping[str, frozenset[str]]] = {
+    "complete_multipart_upload": frozenset({"ETag"}),
+    "copy_object": frozenset({"CopyObjectResult"}),
+    "create_multipart_upload": frozenset({"UploadId"}),
+    "get_object": frozenset({"ETag"}),
+    "head_object": frozenset({"ContentLength", "ETag", "LastModified"}),
+    "list_objects_v2": frozenset({"IsTruncated"}),
+    "put_object": frozenset({"ETag"}),
+    "upload_part": frozenset({"ETag"}),
+    "upload_part_copy": frozenset({"CopyPartResult"}),
+}
+"""What a reply has if it is one. botocore reads any web page with a 200 as an empty listing or a done writing."""
 
 FAILURES: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
 
@@ -89,6 +105,8 @@ class Bucket:
     async def ask(self, step: Step, method: str, /, **parameters: Any) -> Mapping[str, Any]:
         """What botocore's client method returns for this bucket; tried again where that helps.
 
+        A `Body` is sent from its start each time.
+
         Raises:
             SiteError: see `errormap`.
         """
@@ -118,6 +136,8 @@ class Bucket:
     async def _timed(
         self, step: Step, client: Any, method: str, parameters: Mapping[str, Any]
     ) -> Mapping[str, Any]:
+        if "Body" in parameters:
+            parameters = {**parameters, "Body": _rewound(parameters["Body"])}
         began = self._clock.monotonic()
         code = "cancelled"
         try:
@@ -131,10 +151,19 @@ class Bucket:
                     code = word(error)
                     raise
             code = str(reply["ResponseMetadata"]["HTTPStatusCode"])
+            self._check(step, method, reply)
         finally:
             self._events.emit(RequestDone(self.place.site, step.verb, code, self._clock.monotonic() - began))
         self.limits.succeeded(step.kind)
         return reply
+
+    def _check(self, step: Step, method: str, reply: Mapping[str, Any]) -> None:
+        missing = _TOLD.get(method, frozenset()) - reply.keys()
+        if missing:
+            if "Body" in reply:
+                reply["Body"].close()
+            text = f"{self.place.endpoint} does not answer as S3 does (no {', '.join(sorted(missing))})"
+            raise Unavailable(self.place.site, step.operation, text)
 
     @contextlib.asynccontextmanager
     async def mapped(self, step: Step) -> AsyncIterator[None]:
@@ -203,6 +232,7 @@ class Bucket:
         keys = self.settings.keys
         async with self.mapped(step):
             session = AioSession(profile=self.settings.profile)
+            session.register_component("data_loader", await asyncio.to_thread(_descriptions))
             if keys is None:
                 found = await session.get_credentials()
                 if found is None:
@@ -218,6 +248,17 @@ class Bucket:
         return session, credentials
 
 
+@functools.cache
+def _descriptions() -> Loader:
+    """Botocore's description of S3, read once for all stores: a tenth of a second that no loop should stand still."""
+    loader = create_loader()
+    for name in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model("s3", name)
+    for name in ("endpoints", "partitions", "sdk-default-configuration"):
+        loader.load_data(name)
+    return loader
+
+
 def _config(settings: S3Settings) -> AioConfig:
     path_style = settings.endpoint is not None if settings.path_style is None else settings.path_style
     return AioConfig(
@@ -231,6 +272,14 @@ def _config(settings: S3Settings) -> AioConfig:
         s3={"addressing_style": "path" if path_style else "auto"},
         user_agent_extra="replicator",
     )
+
+
+def _rewound(body: bytes | io.BytesIO) -> io.BytesIO:
+    """The body as a file at its start: aiohttp warns of large bytes, and takes a file piece by piece."""
+    if isinstance(body, bytes):
+        return io.BytesIO(body)
+    body.seek(0)
+    return body
 
 
 async def _bounded(last: Coroutine[Any, Any, object]) -> None:

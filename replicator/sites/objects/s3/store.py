@@ -108,14 +108,15 @@ class S3Store:
             reply = await self._bucket.send(step, "get_object", Key=full)
             async with _closing(reply["Body"], self._chunks(step, reply["Body"])) as chunks:
                 data = bytearray()
-                if reply["ContentLength"] <= max_bytes:
+                size = reply.get("ContentLength", 0)
+                if size <= max_bytes:
                     async for chunk in chunks:
                         data += chunk
                         if len(data) > max_bytes:
                             break
                     else:
                         return bytes(data), reply["ETag"]
-            text = f"has {reply['ContentLength']} bytes, more than the {max_bytes} allowed"
+            text = f"has {max(size, len(data))} bytes, more than the {max_bytes} allowed"
             raise Corrupt(self._site, step.operation, text)
 
         async with self._limits.slot("requests"):
@@ -160,7 +161,11 @@ class S3Store:
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
     ) -> str | None:
-        """See `ports.ObjectStore`."""
+        """See `ports.ObjectStore`.
+
+        With a condition, None may also mean that it was written and the answer was lost: what was sent again then
+        met itself. Reading again, as after any None, shows it.
+        """
         step = Step("write object", shown("write object", key), seconds=PAYLOAD_SECONDS)
         full = self._full(step, key)
         await self._limits.pace_bytes(len(data))
@@ -200,32 +205,14 @@ class S3Store:
     async def _put_once_if(
         self, step: Step, full: str, data: bytes, condition: Mapping[str, str]
     ) -> str | None:
-        tries = 0
-
-        async def put() -> str:
-            nonlocal tries
-            tries += 1
-            reply = await self._bucket.send(
-                step, "put_object", Key=full, Body=data, **self._extra, **condition
-            )
-            return str(reply["ETag"])
-
         try:
-            return await self._bucket.retried(step, put)
+            return await self._put(step, full, data, **condition)
         except NotFound:
             return None  # nothing there to match
         except Rejected as error:
             if error.status != 412:
                 raise
-        return await self._version_if_ours(step, full, data) if tries > 1 else None
-
-    async def _version_if_ours(self, step: Step, full: str, data: bytes) -> str | None:
-        """The object's version if these are its bytes: an earlier try was done though its answer was lost."""
-        try:
-            found, version = await self._small(step, full, len(data))
-        except Corrupt:
             return None
-        return version if found == data else None
 
     def _do_without_conditions(self, verb: str) -> None:
         if self._conditional:

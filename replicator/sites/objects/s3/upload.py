@@ -100,7 +100,7 @@ class S3Upload:
             text = f"{self._taken} bytes came instead of {self._size}"
             raise Corrupt(self._bucket.place.site, self._step.operation, text)
         if self._creating is None:
-            await self._send_body("put_object", self._buffer, **self._extra)
+            await self._bucket.ask(self._step, "put_object", Key=self._key, Body=self._buffer, **self._extra)
         else:
             await self._send_buffer()
             while self._sending:
@@ -164,15 +164,10 @@ class S3Upload:
         return str(reply["UploadId"])
 
     async def _send(self, upload_id: str, number: int, data: io.BytesIO) -> None:
-        reply = await self._send_body("upload_part", data, UploadId=upload_id, PartNumber=number)
+        reply = await self._bucket.ask(
+            self._step, "upload_part", Key=self._key, UploadId=upload_id, PartNumber=number, Body=data
+        )
         self._etags[number] = reply["ETag"]
-
-    async def _send_body(self, method: str, data: io.BytesIO, **parameters: Any) -> Mapping[str, Any]:
-        async def send() -> Mapping[str, Any]:
-            data.seek(0)
-            return await self._bucket.send(self._step, method, Key=self._key, Body=data, **parameters)
-
-        return await self._bucket.retried(self._step, send)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
