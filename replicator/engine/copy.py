@@ -132,4 +132,6 @@ async def _all(work: Sequence[Awaitable[object]]) -> None:
         for one in work:
             tasks.create_task(attempt(one))
     if failures:
-        raise min(failures, key=lambda error: (not isinstance(error, StateError), isinstance(error, SiteError)))
+        raise min(
+            failures, key=lambda error: (not isinstance(error, StateError), isinstance(error, SiteError))
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from replicator.engine.catalog import Catalog
@@ -13,6 +14,7 @@ from replicator.engine.copy import Copying, Placement
 from replicator.engine.decide import Decisions, Verdicts
 from replicator.engine.dispatch import Dispatch
 from replicator.engine.image import Image, NotReplicated, read_image
+from replicator.engine.leftovers import Leftovers
 from replicator.engine.look import Batch
 from replicator.engine.plan import Action, Wish
 from replicator.engine.result import Totals
@@ -26,6 +28,7 @@ from replicator.events import ImagePrepared, TagPlanned
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
+from replicator.policy.mapping import target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import exact_tags, judges_each_alone
 
@@ -76,6 +79,7 @@ class DestinationRun:
         self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._looked_at: set[str] = set()
+        self._leftovers = Leftovers(rule.name)
         self._targets = Targets(
             rule, destination, context, listing=_wants_listing(rule, context), on_failure=self._blind
         )
@@ -93,11 +97,6 @@ class DestinationRun:
         finally:
             self._targets.release()
 
-    @property
-    def left(self) -> int:
-        """Actions that a drain left undone."""
-        return self._dispatch.left
-
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (batch := await self._batches.get()) is not None:
@@ -114,9 +113,8 @@ class DestinationRun:
             catalog = await self._targets.catalog(batch.target)
             if catalog is None or self._context.draining.is_set():
                 return
+            self._note(batch, catalog)
             await self._decisions.decide(batch, catalog)
-            if batch.last and batch.present is not None:
-                self._keep(batch, catalog, batch.present)
         finally:
             self._targets.leave(batch.target)
             if batch.last:
@@ -127,11 +125,24 @@ class DestinationRun:
         self.tally.complete_look = False
         self.tally.failure(error)
 
-    def _keep(self, batch: Batch, catalog: Catalog, present: frozenset[str]) -> None:
-        """Tells which tags this rule once put there and the source no longer has. Nothing is deleted."""
-        for tag, belief in catalog.beliefs.items():
-            if belief.rule == self._rule.name and tag not in present and catalog.lists(tag):
-                self.tally.kept(batch.repository, batch.target, tag, belief.digest)
+    def _note(self, batch: Batch, catalog: Catalog) -> None:
+        """Notes what is wanted, so that at the end it is known what no longer is."""
+        self._leftovers.open(batch.repository, batch.target, catalog)
+        for wish in batch.wishes:
+            self._leftovers.wanted(batch.target, wish.target or wish.digest or "")
+        if batch.last:
+            present = None if batch.present is None else _renamed(self._rule, batch.present)
+            self._leftovers.present(batch.target, present)
+
+    def settle(self) -> None:
+        """After a complete look: ends what is pending and no longer wanted, tells what the source no longer has.
+
+        Nothing is deleted.
+        """
+        for target, tag in self._leftovers.pending():
+            self.tally.unwanted(target, tag)
+        for gone in self._leftovers.gone():
+            self.tally.kept(gone.repository, gone.target, gone.tag, gone.digest)
 
     def _same(self, _: Wish) -> None:
         self.tally.unchanged()
@@ -242,6 +253,13 @@ class DestinationRun:
             _log.exception("%s: %s: copy image: unexpected error", self._site.name, action.target)
             self.tally.failed(action, ReplicatorError(f"unexpected {type(error).__name__}: {error}"), totals)
         return None
+
+
+def _renamed(rule: Rule, tags: Iterable[str]) -> Iterator[str]:
+    """The tags by the names they have at a destination; what can have none there is told by the look."""
+    for tag in tags:
+        with contextlib.suppress(ValueError):
+            yield target_tag(rule, tag)
 
 
 def _wants_listing(rule: Rule, context: Context) -> bool:

@@ -42,11 +42,6 @@ class Dispatch:
         self._closed = False
         self._changed = asyncio.Event()
 
-    @property
-    def left(self) -> int:
-        """Actions not begun."""
-        return len(self._actions) + len(self._window)
-
     def add(self, action: Action) -> None:
         """Takes an action."""
         self._actions.append(action)
@@ -73,7 +68,7 @@ class Dispatch:
     def _is_done(self) -> bool:
         if self._preparing or self._copying:
             return False
-        return self._draining.is_set() or (self._closed and not self.left)
+        return self._draining.is_set() or (self._closed and not self._actions and not len(self._window))
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         while self._actions and self._may_read_ahead():

@@ -244,6 +244,8 @@ class RuleRun:
 
     async def _work(self, destination: DestinationRun) -> None:
         await destination.run()
+        if self._look.complete and not self._context.draining.is_set():
+            destination.settle()
         with suppress(StateError):  # `close` tries again, and raises it when the others are through
             await self._end(destination)
 

@@ -91,8 +91,11 @@ class Tally:
 
     def kept(self, repository: str, target: str, tag: str, digest: str) -> None:
         """A tag that this rule once put there is gone at the source, and stays."""
-        reason = "gone at the source, or no longer selected; nothing is deleted"
+        reason = "gone at the source; nothing is deleted"
         self.result.actions.append(ActionResult("keep", repository, target, tag, digest, "kept", reason))
+
+    def unwanted(self, target: str, tag: str) -> None:
+        """A tag that was pending is gone at the source, or no longer selected."""
         self._forget(target, tag)
 
     def failure(self, error: ReplicatorError, repository: str | None = None) -> None:

@@ -36,7 +36,7 @@ def _ignore(_: Place, __: SiteError) -> None:
     """Nobody wants to know."""
 
 
-class _Wrong(Exception):  # noqa: N818 - never leaves this module
+class _Wrong(Exception):
     """What came is not the blob; the text says why."""
 
 
@@ -125,7 +125,9 @@ class VerifiedBlob:
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
         stalled = 0
-        while position != self._descriptor.size:  # a site may refuse to be asked for what comes after the last byte
+        while (
+            position != self._descriptor.size
+        ):  # a site may refuse to be asked for what comes after the last byte
             before = position
             place = self._places[0]
             try:
