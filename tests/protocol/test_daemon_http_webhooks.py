@@ -1,0 +1,355 @@
+"""Webhooks at the door: who is let in, what is made of it, and that a flood stays small."""
+
+import asyncio
+import hmac
+import io
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.daemon.http import webhooks as webhooks_module
+from replicator.daemon.http.notifications import Hint, parse_notifications
+from replicator.daemon.http.server import listen
+from replicator.daemon.http.webhooks import MAX_BODY_BYTES
+from replicator.policy.rule import Rule
+from tests.fakes.agent import HMAC_KEY, HOOK_TOKEN, FakeAgent, simple_rule
+
+V1 = "application/vnd.docker.distribution.events.v1+json"
+V2 = "application/vnd.docker.distribution.events.v2+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+BEARER = {"Authorization": f"Bearer {HOOK_TOKEN}"}
+
+
+def event(action: str = "push", repository: str = "platform/app", **target: Any) -> dict[str, Any]:
+    """One as distribution sends it; a push of `platform/app:v1` unless told otherwise."""
+    tag = {"tag": "v1"} if action == "push" and "tag" not in target else {}
+    described = {"mediaType": MANIFEST, "size": 1609, "length": 1609, "digest": "sha256:aa", **tag, **target}
+    return {
+        "id": "3206",
+        "timestamp": "2023-11-14T22:13:19.5Z",
+        "action": action,
+        "target": {"repository": repository, "url": "http://x", "references": [], **described},
+        "request": {
+            "id": "6df",
+            "addr": "10.0.0.7:42",
+            "host": "x",
+            "method": "PUT",
+            "useragent": "docker/27",
+        },
+        "actor": {"name": "ci"},
+        "source": {"addr": "node1:5000", "instanceID": "a53d"},
+    }
+
+
+def envelope(*events: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"events": events or (event(),)})
+
+
+@dataclass
+class World:
+    agent: FakeAgent
+    session: aiohttp.ClientSession
+    counts: Callable[[], dict[str, int]]
+
+    async def post(
+        self, body: bytes, headers: dict[str, str] | None = None, *, hook: str = "hub", media_type: str = V1
+    ) -> int:
+        sent = {"Content-Type": media_type, **(BEARER if headers is None else headers)}
+        async with self.session.post(f"/hooks/{hook}", data=io.BytesIO(body), headers=sent) as answer:
+            return answer.status
+
+    @property
+    def wanted(self) -> dict[str, set[str] | None]:
+        """What the rule is to look at in `fra`."""
+        want = self.agent.triggers.peek("platform", "fra")
+        if want is None:
+            return {}
+        return {name: None if tags is None else set(tags) for name, tags in want.repositories.items()}
+
+
+@pytest.fixture
+def rule() -> Rule:
+    return simple_rule()
+
+
+@pytest.fixture
+async def world(rule: Rule) -> AsyncIterator[World]:
+    agent = FakeAgent(rule)
+    with agent.webhooks() as counts:
+        async with listen(agent) as url, aiohttp.ClientSession(url) as session:
+            yield World(agent, session, counts)
+
+
+@pytest.mark.parametrize("media_type", [V1, V2, "application/json", f"{V2}; charset=utf-8"])
+async def test_push_makes_the_rule_look_at_that_tag(world: World, media_type: str) -> None:
+    assert await world.post(envelope(), media_type=media_type) == 202
+    assert world.wanted == {"platform/app": {"v1"}}
+    want = world.agent.triggers.peek("platform", "fra")
+    assert want is not None
+    assert not want.whole
+    assert want.cause == "webhook"
+    assert want.at == pytest.approx(1_699_999_999.5)
+    assert world.counts() == {"matched": 1}
+
+
+async def test_events_time_is_never_in_the_future(world: World) -> None:
+    assert await world.post(envelope({**event(), "timestamp": "2999-01-01T00:00:00Z"})) == 202
+    want = world.agent.triggers.peek("platform", "fra")
+    assert want is not None
+    assert want.at == world.agent.clock.now()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {HOOK_TOKEN}"},
+        {"Authorization": f"bearer {HOOK_TOKEN}"},
+        {"Authorization": HOOK_TOKEN},
+    ],
+)
+async def test_token_is_taken_as_bearer_or_as_it_is(world: World, headers: dict[str, str]) -> None:
+    assert await world.post(envelope(), headers) == 202
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {HOOK_TOKEN}"},
+        {"Authorization": f"{HOOK_TOKEN} "[:-2]},
+        {"Authorization": "Bearer signing-key"},
+        {"X-Signature": HOOK_TOKEN},
+    ],
+)
+async def test_forged_token_is_refused_and_nothing_is_looked_at(
+    world: World, headers: dict[str, str]
+) -> None:
+    assert await world.post(envelope(), headers) == 401
+    assert not len(world.agent.triggers)
+    assert world.counts() == {"unauthorized": 1}
+
+
+def signature(body: bytes, key: str = HMAC_KEY) -> str:
+    return hmac.new(key.encode(), body, "sha256").hexdigest()
+
+
+async def test_signature_over_the_raw_body_is_taken(world: World) -> None:
+    body = envelope() + b"  \n"
+    for sent in (signature(body), f"sha256={signature(body)}", signature(body).upper()):
+        assert await world.post(body, {"X-Signature": sent}, hook="signed") == 202
+    forged = [
+        signature(body, "other"),
+        signature(body.strip()),
+        signature(body)[:-1],
+        "",
+        "sha256=",
+        "\udcff",
+    ]
+    for sent in forged:
+        assert await world.post(body, {"X-Signature": sent}, hook="signed") == 401
+    assert await world.post(body, BEARER, hook="signed") == 401
+    assert world.counts() == {"matched": 3, "unauthorized": len(forged) + 1}
+
+
+async def test_unknown_hook_is_not_found(world: World) -> None:
+    assert await world.post(envelope(), hook="nowhere") == 404
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        (event("delete", tag="v1"), {"platform/app": {"v1"}}),
+        (event("delete"), {"platform/app": None}),
+        (event("delete", digest="", mediaType=""), {"platform/app": None}),
+    ],
+)
+async def test_deletion_makes_the_rule_look(
+    world: World, told: dict[str, Any], wanted: dict[str, set[str] | None]
+) -> None:
+    assert await world.post(envelope(told)) == 202
+    assert world.wanted == wanted
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        (event("pull", tag="v1"), "ignored"),
+        (event("mount", fromRepository="x", tag=""), "ignored"),
+        (event("push", tag="", mediaType="application/octet-stream"), "ignored"),
+        (event("push", tag=None), "ignored"),
+        (event("push", tag="not a tag"), "ignored"),
+        (event("push", repository="../../etc"), "ignored"),
+        (event("push", repository="other/app"), "unmatched"),
+        ({**event(), "request": {"useragent": "replicator/0.1.0"}}, "own"),
+        ({}, "ignored"),
+    ],
+)
+async def test_what_changes_no_selected_tag_is_counted_and_passed_over(
+    world: World, told: dict[str, Any], outcome: str
+) -> None:
+    assert await world.post(envelope(told)) == 202
+    assert not len(world.agent.triggers)
+    assert world.counts() == {outcome: 1}
+
+
+async def test_paused_rule_is_not_woken(world: World) -> None:
+    world.agent.paused.add("platform")
+    assert await world.post(envelope()) == 202
+    assert not len(world.agent.triggers)
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status"),
+    [
+        (b"", V1, 400),
+        (b"{", V1, 400),
+        (b"[]", V1, 400),
+        (b'{"events": 7}', V1, 400),
+        (b'{"events": null}', V1, 400),
+        (b'{"events": [{"target": []}]}', V1, 400),
+        (b"\xff\xfe", V1, 400),
+        (b"[" * 100_000, V1, 400),
+        (b'{"events": []}', "text/plain", 415),
+        (b'{"events": []}', "application/cloudevents+json", 415),
+        (b'{"events": []}', V1, 202),
+    ],
+)
+async def test_rubbish_is_refused(world: World, body: bytes, media_type: str, status: int) -> None:
+    assert await world.post(body, media_type=media_type) == status
+    assert world.counts() == ({} if status == 202 else {"malformed": 1})
+
+
+async def test_compressed_body_is_refused(world: World) -> None:
+    assert await world.post(envelope(), {**BEARER, "Content-Encoding": "gzip"}) == 415
+
+
+async def test_oversized_body_is_refused_without_being_read(world: World) -> None:
+    assert await world.post(b" " * (MAX_BODY_BYTES + 1)) == 413
+
+    async def chunked() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 64 * 1024
+
+    sent = {**BEARER, "Content-Type": V1}
+    async with world.session.post("/hooks/hub", data=chunked(), headers=sent) as answer:
+        assert answer.status == 413
+    assert world.counts() == {"too_large": 2}
+    padded = envelope()
+    assert await world.post(padded + b" " * (MAX_BODY_BYTES - len(padded))) == 202
+
+
+async def test_forged_token_is_refused_before_the_body_comes(world: World) -> None:
+    let_go = asyncio.Event()
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await let_go.wait()
+
+    async with asyncio.timeout(5):
+        async with world.session.post("/hooks/hub", data=never(), headers={"Content-Type": V1}) as answer:
+            assert answer.status == 401
+    let_go.set()
+
+
+async def test_too_many_at_once_are_told_to_come_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks_module, "MAX_BYTES_IN_HAND", MAX_BODY_BYTES)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"events"'
+        begun.set()
+        await let_go.wait()
+        yield b": []}"
+
+    async def hold() -> int:
+        sent = {**BEARER, "Content-Type": V1}
+        async with world.session.post("/hooks/hub", data=slow(), headers=sent) as answer:
+            return answer.status
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    while (status := await world.post(envelope())) != 503:  # until the first one has arrived
+        assert status == 202
+    let_go.set()
+    assert await holding == 202
+    assert await world.post(envelope()) == 202
+    assert world.counts()["busy"] == 1
+
+
+async def test_body_that_does_not_come_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicator.daemon.http.bodies.BODY_SECONDS", 0.1)
+    let_go = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await let_go.wait()
+
+    sent = {**BEARER, "Content-Type": V1}
+    async with world.session.post("/hooks/hub", data=slow(), headers=sent) as answer:
+        assert answer.status == 408
+    let_go.set()
+
+
+async def test_ten_thousand_events_become_one_small_want(world: World) -> None:
+    bodies = [
+        envelope(*(event(repository=f"platform/app{number % 50}", tag=f"v{batch}") for number in range(500)))
+        for batch in range(20)
+    ]
+    await world.post(bodies[0])
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for body in bodies:
+            assert await world.post(body) == 202
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(world.agent.triggers) == 1
+    assert len(world.wanted) == 50
+    assert world.counts() == {"matched": 10_500}
+    assert after - before < 1_000_000
+    assert peak - before < 8_000_000
+
+
+async def test_flood_of_distinct_repositories_becomes_one_whole_look(world: World) -> None:
+    for batch in range(10):
+        events = (event(repository=f"platform/{batch}/app{number}") for number in range(1_000))
+        assert await world.post(envelope(*events)) == 202
+    want = world.agent.triggers.peek("platform", "fra")
+    assert want is not None
+    assert want.whole
+    assert len(want.repositories) <= 1_000
+
+
+async def test_series_of_hooks_exist_before_their_first_event(world: World) -> None:
+    async with world.session.get("/metrics") as answer:
+        text = await answer.text()
+    assert 'replicator_webhooks_total{hook="hub",outcome="matched"} 0.0' in text
+    await world.post(envelope())
+    async with world.session.get("/metrics") as answer:
+        assert 'replicator_webhooks_total{hook="hub",outcome="matched"} 1.0' in await answer.text()
+
+
+@given(st.binary(max_size=200) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["events", "target", "action", "tag", "repository", "timestamp", "request"]), inner, max_size=4
+    ),
+    max_leaves=12,
+).map(msgspec.json.encode))  # fmt: skip
+def test_any_body_is_an_envelope_or_a_value_error(body: bytes) -> None:
+    try:
+        hints = list(parse_notifications(body))
+    except ValueError:
+        return
+    assert all(isinstance(hint, Hint) or hint in {"own", "ignored"} for hint in hints)
