@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
+import logging
 import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from replicator.errors import Advice, ReplicatorError, SiteError
 from replicator.model.descriptor import Descriptor
@@ -27,6 +29,9 @@ from replicator.ports import BlobSource
 READ_BYTES: Final = 1 << 20
 WRITE_BYTES: Final = 1 << 20
 _LOCK: Final = "lock"
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class SpoolFull(SiteError):
@@ -58,12 +63,14 @@ class Spool:
         self._max_bytes = max_bytes
         self._used = 0
         self._entries: OrderedDict[Digest, _Entry] = OrderedDict()
+        self._numbers = itertools.count()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _remove_stale(path)
-            self._folder = Path(tempfile.mkdtemp(prefix="spool-", dir=path))
-            self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _alone(path):
+                _remove_stale(path)
+                self._folder = Path(tempfile.mkdtemp(prefix="spool-", dir=path))
+                self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ReplicatorError(
                 f"the cache folder {path} cannot be used: {error.strerror or error}"
@@ -71,9 +78,10 @@ class Spool:
 
     async def aclose(self) -> None:
         """Ends readings under way and removes the files."""
-        for entry in self._entries.values():
-            await entry.abandon()
+        entries = list(self._entries.values())
         self._entries.clear()
+        for entry in entries:
+            await entry.abandon()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         os.close(self._lock)
 
@@ -84,7 +92,7 @@ class Spool:
             SpoolFull: there is no room now. Opening a follower may still raise it.
         """
         if not self.has(source.descriptor.digest):
-            self._make_room(source.descriptor)
+            self._check_room(source.descriptor)
         return _Follower(self, source)
 
     def has(self, digest: Digest) -> bool:
@@ -98,39 +106,52 @@ class Spool:
         entry = self._entries.get(digest)
         if entry is None or entry.failure is not None:
             self._drop(digest)
-            self._make_room(source.descriptor)
-            entry = self._entries[digest] = _Entry(source, self._folder / digest.replace(":", "-"))
-            self._used += source.descriptor.size or 0
+            size = self._make_room(source.descriptor)
+            # Never the name of a file before: one that is being given up removes its own.
+            entry = self._entries[digest] = _Entry(digest, size, self._folder / str(next(self._numbers)))
+            entry.start(source)
+            self._used += size
         self._entries.move_to_end(digest)
-        entry.join()
+        entry.followers += 1
         return entry
 
-    def _make_room(self, descriptor: Descriptor) -> None:
+    def _check_room(self, descriptor: Descriptor) -> int:
+        """The size of the blob, for which there is room once idle ones have gone."""
         size = descriptor.size
         if size is None or size > self._max_bytes:
             raise SpoolFull(f"{descriptor.digest} has {size} bytes, more than the spool's {self._max_bytes}")
-        idle = [digest for digest, entry in self._entries.items() if entry.followers == 0]
-        for digest in idle:
+        busy = sum(entry.size for entry in self._entries.values() if entry.followers)
+        if busy + size > self._max_bytes:
+            raise SpoolFull(f"no room for {size} bytes: {busy} of {self._max_bytes} are in use")
+        return size
+
+    def _make_room(self, descriptor: Descriptor) -> int:
+        size = self._check_room(descriptor)
+        for digest in [digest for digest, entry in self._entries.items() if not entry.followers]:
             if self._used + size <= self._max_bytes:
                 break
             self._drop(digest)
-        if self._used + size > self._max_bytes:
-            raise SpoolFull(f"no room for {size} bytes: {self._used} of {self._max_bytes} are in use")
-        if shutil.disk_usage(self._folder).free < size:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise SpoolFull(f"{self._folder}: {error.strerror or error}") from error
+        if free < size:
             raise SpoolFull(f"no room for {size} bytes on the disk of {self._folder}")
+        return size
 
     def _drop(self, digest: Digest) -> None:
         entry = self._entries.pop(digest, None)
         if entry is not None:
-            self._used -= entry.source.descriptor.size or 0
+            self._used -= entry.size
             entry.remove()
 
 
 class _Entry:
     """One blob's file, how far it has grown, and the task that fills it."""
 
-    def __init__(self, source: BlobSource, path: Path) -> None:
-        self.source = source
+    def __init__(self, digest: Digest, size: int, path: Path) -> None:
+        self.digest = digest
+        self.size = size
         self.path = path
         self.followers = 0
         self.written = 0
@@ -139,11 +160,9 @@ class _Entry:
         self._grown = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
 
-    def join(self) -> None:
-        """Counts a follower; the first starts the read."""
-        self.followers += 1
-        if self._filling is None:
-            self._filling = asyncio.create_task(self._fill())
+    def start(self, source: BlobSource) -> None:
+        """Begins the one read. The source is not kept beyond it: a file may outlive the run that wanted it by far."""
+        self._filling = asyncio.create_task(self._fill(source))
 
     async def leave(self) -> None:
         """Counts a follower out. With the last one an unfinished read ends: nobody wants it."""
@@ -153,11 +172,12 @@ class _Entry:
 
     async def abandon(self) -> None:
         """Ends an unfinished read."""
+        if not self.complete and self.failure is None:
+            # Before anything is waited for: whoever comes now must not follow what is about to die.
+            self.failure = SpoolFull(f"{self.digest}: its read was ended")
         if self._filling is not None and not self._filling.done():
             self._filling.cancel()
             await asyncio.wait({self._filling})
-        if not self.complete and self.failure is None:
-            self.failure = SpoolFull(f"{self.source.descriptor.digest}: its read was ended")
 
     async def wait_beyond(self, position: int) -> None:
         """Returns when there is more than `position` bytes, or no more to come."""
@@ -166,29 +186,33 @@ class _Entry:
 
     def remove(self) -> None:
         """Takes the file away; those who have it open keep it."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be removed now goes with the folder
+            self.path.unlink(missing_ok=True)
 
-    async def _fill(self) -> None:
+    async def _fill(self, source: BlobSource) -> None:
+        failure: SiteError | None = SpoolFull(f"{self.digest}: its read was ended")
         try:
-            await self._read_to_file()
-            self.complete = True
+            await self._read_to_file(source)
+            failure = None
         except SiteError as error:
-            self.failure = error
+            failure = error
         except OSError as error:
-            self.failure = SpoolFull(f"{self.path}: {error.strerror or error}")
-        except asyncio.CancelledError:
-            self.failure = SpoolFull(f"{self.source.descriptor.digest}: its read was ended")
-            raise
+            failure = SpoolFull(f"{self.path}: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - followers must hear of it, or they wait for ever
+            _log.exception("%s: spool blob: unexpected error", self.digest)
+            failure = SpoolFull(f"{self.digest}: unexpected {type(error).__name__}: {error}")
         finally:
-            if self.failure is not None:
+            self.failure = self.failure or failure
+            self.complete = self.failure is None
+            if not self.complete:
                 self.remove()
             self._tell()
 
-    async def _read_to_file(self) -> None:
-        descriptor = os.open(self.path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    async def _read_to_file(self, source: BlobSource) -> None:
+        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
             buffer = bytearray()
-            async with self.source.open() as chunks:
+            async with source.open() as chunks:
                 async for chunk in chunks:
                     buffer += chunk
                     if len(buffer) >= WRITE_BYTES:
@@ -200,7 +224,7 @@ class _Entry:
 
     async def _append(self, descriptor: int, buffer: bytearray) -> bytearray:
         # In a thread: a full page cache blocks a write for seconds, and the loop has other destinations to serve.
-        await asyncio.to_thread(_write_all, descriptor, buffer)
+        await _in_thread(_write_all, descriptor, buffer)
         self.written += len(buffer)
         self._tell()
         return bytearray()
@@ -257,7 +281,9 @@ class _Follower:
                     descriptor = os.open(entry.path, os.O_RDONLY)
                 while position < entry.written:
                     want = min(READ_BYTES, entry.written - position)
-                    chunk = await asyncio.to_thread(os.pread, descriptor, want, position)
+                    chunk = await _in_thread(os.pread, descriptor, want, position)
+                    if not chunk:
+                        raise OSError(f"it has lost its bytes from {position} on")  # noqa: TRY301 - one mapping
                     position += len(chunk)
                     yield chunk
         except OSError as error:
@@ -268,10 +294,35 @@ class _Follower:
                 os.close(descriptor)
 
 
+async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
+    """Does blocking work on a file descriptor to its end, also where the caller is cancelled.
+
+    A descriptor that is closed while a thread uses it may be a socket's in the next moment.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+    try:
+        return await asyncio.shield(work)
+    finally:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({work})
+
+
 def _write_all(descriptor: int, data: bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time: a folder that another one has just made and not locked yet would look stale."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _remove_stale(path: Path) -> None:
