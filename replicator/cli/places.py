@@ -10,9 +10,10 @@ from typing import Final
 
 from replicator.cli.watch import Watch
 from replicator.model.names import DOCKER_HUB
+from replicator.ports import Site
+from replicator.sites.open import SiteSettings, open_site
 from replicator.sites.registry.origin import is_loopback
 from replicator.sites.registry.settings import TLS, RegistrySettings
-from replicator.sites.registry.site import RegistrySite
 
 _HANDSHAKE_SECONDS: Final = 5.0
 _HUB_API: Final = "https://registry-1.docker.io"
@@ -33,14 +34,12 @@ async def registry_at(host: str, *, insecure: bool) -> RegistrySettings:
 
 
 @contextlib.asynccontextmanager
-async def open_sites(
-    settings: Iterable[RegistrySettings], watch: Watch
-) -> AsyncIterator[Mapping[str, RegistrySite]]:
+async def open_sites(settings: Iterable[SiteSettings], watch: Watch) -> AsyncIterator[Mapping[str, Site]]:
     """The sites by name, closed with the context, each even where another's closing fails."""
     async with contextlib.AsyncExitStack() as stack:
-        sites: dict[str, RegistrySite] = {}
+        sites: dict[str, Site] = {}
         for each in settings:
-            site = sites[each.name] = RegistrySite(each, events=watch.events, clock=watch.clock)
+            site = sites[each.name] = open_site(each, events=watch.events, clock=watch.clock)
             stack.push_async_callback(site.aclose)
         yield sites
 

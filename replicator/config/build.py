@@ -21,10 +21,14 @@ from replicator.config.model import (
     TagsTable,
 )
 from replicator.config.secrets import Secret
+from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.config.template import Template
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
+from replicator.sites.layouts.settings import LayoutSettings
+from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
+from replicator.sites.open import SiteSettings
 from replicator.sites.registry.settings import TLS, LimitSettings, Login, Quota, RegistrySettings
 
 
@@ -108,7 +112,7 @@ class Loaded:
     """
 
     agent: AgentSettings
-    sites: dict[str, RegistrySettings]
+    sites: dict[str, SiteSettings]
     rules: tuple[Rule, ...]
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
@@ -184,12 +188,42 @@ def build_bandwidth(table: LimitsTable, timezone: ZoneInfo) -> Bandwidth | None:
     return Bandwidth(rate.default, windows, rate.timezone or timezone)
 
 
-def build_site(name: str, table: SiteTable) -> RegistrySettings:
-    """One registry's settings."""
+def build_site(name: str, table: SiteTable) -> SiteSettings:
+    """One site's settings."""
+    limits, rate = table.limits, table.limits.bytes_per_second
+    bounds = LimitSettings(limits.concurrency, limits.requests_per_second, rate.default if rate else None)
+    if table.url.startswith("s3://"):
+        return LayoutSettings(_bucket(name, table, bounds), table.layout or "distribution")
+    if table.url.startswith("file://"):
+        return LayoutSettings(LocalSettings(name, parse_directory(table.url), bounds), table.layout or "oci")
+    return _registry(name, table, bounds)
+
+
+def _bucket(name: str, table: SiteTable, limits: LimitSettings) -> S3Settings:
+    bucket, prefix = parse_bucket(table.url)
+    keys = None
+    if table.access_key and table.secret_key:
+        keys = S3Keys(table.access_key, table.secret_key, table.session_token)
+    return S3Settings(
+        name=name,
+        bucket=bucket,
+        prefix=prefix,
+        endpoint=table.endpoint,
+        region=table.region,
+        path_style=table.path_style,
+        profile=table.profile,
+        keys=keys,
+        sse=table.sse,
+        kms_key=table.kms_key,
+        storage_class=table.storage_class,
+        limits=limits,
+    )
+
+
+def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySettings:
     login = None
     if table.username or table.password or table.identity_token or table.bearer_token:
         login = Login(table.username or "", table.password, table.identity_token, table.bearer_token)
-    limits, rate = table.limits, table.limits.bytes_per_second
     return RegistrySettings(
         name=name,
         url=table.url,
@@ -197,7 +231,7 @@ def build_site(name: str, table: SiteTable) -> RegistrySettings:
         docker_config=table.docker_config,
         tls=TLS(table.tls.ca, table.tls.cert, table.tls.key, table.tls.verify),
         proxy=table.proxy,
-        limits=LimitSettings(limits.concurrency, limits.requests_per_second, rate.default if rate else None),
+        limits=limits,
         quota=Quota(table.quota.reserve, table.quota.below),
         capabilities=dict(table.capabilities),
     )

@@ -14,6 +14,33 @@ from replicator.errors import ConfigError
 from replicator.sites.registry.capabilities import Knowledge
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_REGISTRY = frozenset(
+    {
+        "username",
+        "password",
+        "identity_token",
+        "bearer_token",
+        "docker_config",
+        "tls",
+        "proxy",
+        "quota",
+        "capabilities",
+    }
+)
+_BUCKET = frozenset(
+    {"endpoint", "region", "path_style", "profile", "access_key", "secret_key", "session_token"}
+    | {"sse", "kms_key", "storage_class"}
+)
+_SECRETS = ("password", "identity_token", "bearer_token", "secret_key", "session_token")
+_LAYOUT = frozenset({"layout"})
+_KINDS = {
+    "https": ("a registry", _REGISTRY),
+    "http": ("a registry", _REGISTRY),
+    "file": ("a directory", _LAYOUT),
+    "s3": ("a bucket", _BUCKET | _LAYOUT),
+}
+"""What each scheme names, and the keys that are not for every site but for it."""
+_OWNERS = (("a registry", _REGISTRY), ("a bucket", _BUCKET), ("a bucket or directory", _LAYOUT))
 _LITERAL = 'stands in the config as it is; better in a file of its own: { file = "PATH" }'
 
 
@@ -22,8 +49,8 @@ def check(document: Document, problems: list[str]) -> None:
     if document.agent is not None:
         _check_names(document, document.agent, "serves", problems)
     for site in document.sites.values():
-        problems.extend(site.problem(place, text) for place, text in _login(site.table))
-        problems.extend(site.problem(place, text) for place, text in _tls(site.table))
+        for contradictions in (_misfits, _login, _tls, _keys):
+            problems.extend(site.problem(place, text) for place, text in contradictions(site.table))
         problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
     for hook in document.hooks.values():
         _check_names(document, hook, "site", problems)
@@ -145,6 +172,43 @@ def _listening(document: Document) -> list[str]:
     ]
 
 
+def _misfits(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    """Keys that mean nothing to what the url names."""
+    kind, unfit = unfitting(table)
+    return [
+        ((key,), f"is for {owner}, and {kind}:// is {_KINDS[kind][0]}; leave it out")
+        for key in table
+        for owner, theirs in _OWNERS
+        if key in theirs and key in unfit
+    ]
+
+
+def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """The scheme of a site's url, and the keys that mean nothing to what it names."""
+    url = site.get("url")
+    kind = url.partition("://")[0] if isinstance(url, str) else ""
+    if kind not in _KINDS:
+        return kind, frozenset()
+    return kind, (_REGISTRY | _BUCKET | _LAYOUT) - _KINDS[kind][1]
+
+
+def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    """What of a bucket's credentials and encryption does not go together."""
+    found: list[tuple[Place, str]] = []
+    for key, other in (
+        ("access_key", "secret_key"),
+        ("secret_key", "access_key"),
+        ("session_token", "access_key"),
+    ):
+        if key in table and other not in table:
+            found.append(((key,), f"has no {other}; write {other} beside it"))
+    if "profile" in table and "access_key" in table:
+        found.append((("profile",), "contradicts access_key; keep one of the two"))
+    if "kms_key" in table and table.get("sse") != "aws:kms":
+        found.append((("kms_key",), 'needs sse = "aws:kms" beside it'))
+    return found
+
+
 def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     secrets = [key for key in ("password", "identity_token", "bearer_token") if key in table]
     found: list[tuple[Place, str]] = [
@@ -183,11 +247,11 @@ def _capabilities(site: Section) -> tuple[str, ...]:
 
 
 def _site_warnings(site: Section) -> list[tuple[str, str]]:
-    secrets = [key for key in ("password", "identity_token", "bearer_token") if key in site.table]
+    secrets = [key for key in _SECRETS if key in site.table]
     found = [
         (key, _LITERAL) for key in secrets if isinstance(site.table[key], str) and (key,) not in site.expanded
     ]
-    url, tls = site.table.get("url"), site.table.get("tls")
+    url, tls = site.table.get("endpoint", site.table.get("url")), site.table.get("tls")
     if secrets and isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:
         found.append(("url", "sends credentials unencrypted; better https://"))
     if isinstance(tls, dict) and tls.get("verify") is False:

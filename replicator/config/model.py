@@ -21,6 +21,7 @@ from replicator.config.syntax import (
     CRON,
     DAYS,
     DURATION,
+    ENDPOINT,
     FILE,
     HEADER,
     INCLUDE,
@@ -48,6 +49,7 @@ from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Sort
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
+from replicator.sites.layouts.settings import Layout
 from replicator.sites.registry.settings import DEFAULT_CONCURRENCY
 
 
@@ -247,9 +249,12 @@ class QuotaTable(Table):
 
 
 class SiteTable(Table):
-    """One registry."""
+    """One registry, bucket or directory. The `url` tells which; a key that does not fit is an error."""
 
-    url: Annotated[str, URL] = _key("`https://` or `http://`, host, and where needed port and path prefix.")
+    url: Annotated[str, URL] = _key(
+        "A registry: `https://` or `http://`, host, and where needed port and path prefix. An S3-compatible bucket: "
+        "`s3://BUCKET` or `s3://BUCKET/PREFIX`. A directory: `file:///PATH`."
+    )
     username: str | None = _key("User name; goes with `password` or `identity_token`.", None, min_length=1)
     password: Annotated[Secret | None, SECRET] = _key("Password or access token of `username`.", None)
     identity_token: Annotated[Secret | None, SECRET] = _key(
@@ -273,6 +278,40 @@ class SiteTable(Table):
     )
     capabilities: dict[str, Annotated[bool | int | str, CAPABILITY]] = _key(
         "What this registry can do, where replicator finds out wrongly; see below.", default_factory=dict
+    )
+    layout: Layout | None = _key(
+        "Bucket or directory: how images lie there, see [layouts](layouts.md). Default: `distribution` in a bucket, "
+        "`oci` in a directory.",
+        None,
+    )
+    endpoint: Annotated[str | None, ENDPOINT] = _key(
+        "Bucket: URL of the store. Default: AWS, or `AWS_ENDPOINT_URL`.", None
+    )
+    region: str | None = _key(
+        "Bucket: its region. Default: as environment or profile say, else `us-east-1`.", None, min_length=1
+    )
+    path_style: bool | None = _key(
+        "Bucket: its name in the URL's path (`true`) or host. Default: in the path where there is an `endpoint`.",
+        None,
+    )
+    profile: str | None = _key(
+        "Bucket: a profile of `~/.aws`, instead of keys. With neither: environment, container or instance role.",
+        None,
+        min_length=1,
+    )
+    access_key: Annotated[Secret | None, SECRET] = _key("Bucket: access key; goes with `secret_key`.", None)
+    secret_key: Annotated[Secret | None, SECRET] = _key("Bucket: secret key of `access_key`.", None)
+    session_token: Annotated[Secret | None, SECRET] = _key("Bucket: for temporary keys.", None)
+    sse: Literal["AES256", "aws:kms"] | None = _key(
+        "Bucket: how the store encrypts what is written. Default: as the bucket has it.", None
+    )
+    kms_key: str | None = _key(
+        'Bucket: key for `sse = "aws:kms"`. Default: the account\'s.', None, min_length=1
+    )
+    storage_class: str | None = _key(
+        "Bucket: storage class of what is written, as `STANDARD_IA`. Default: the bucket's.",
+        None,
+        min_length=1,
     )
 
 

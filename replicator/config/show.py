@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from replicator.config.checks import unfitting
 from replicator.config.document import Document
 from replicator.config.model import (
     AgentTable,
@@ -40,11 +41,17 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
             "cache": {**own["cache"], "path": str(agent.cache_path)},
         },
         "http": _effective(HTTPTable, document.http.table if document.http else {}),
-        "site": {name: _effective(SiteTable, section.table) for name, section in document.sites.items()},
+        "site": {name: _site(section.table) for name, section in document.sites.items()},
         "rule": [_effective(RuleTable, section.table) for section in document.rules],
         "hook": {name: _effective(HookTable, section.table) for name, section in document.hooks.items()},
         "notify": {name: _effective(NotifyTable, section.table) for name, section in document.notify.items()},
     }
+
+
+def _site(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the keys that are for sites of another kind, as they would not load again."""
+    _, unfit = unfitting(table)
+    return {key: value for key, value in _effective(SiteTable, table).items() if key not in unfit}
 
 
 def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
-LATER_SCHEMES: Final = frozenset({"s3", "file", "oci"})
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_SCHEMES: Final = "https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +117,60 @@ def parse_name(text: str) -> str:
 
 
 def parse_url(text: str) -> str:
-    """A registry's URL without its trailing slash; raises ValueError that never repeats credentials."""
-    scheme, colon, rest = text.partition("://")
+    """A site's URL without its trailing slash; raises ValueError that never repeats credentials."""
+    scheme, colon, _ = text.partition("://")
     if not colon:
         hint = "" if "@" in text or _CONTROL.search(text) else f"; write https://{text}"
-        raise ValueError(f"must start with https:// or http://{hint}")
-    if scheme in LATER_SCHEMES:
-        raise ValueError(
-            f"{scheme}://: object stores and directories are not supported yet by this version;"
-            " a registry starts with https:// or http://"
-        )
-    if scheme not in {"http", "https"}:
+        raise ValueError(f"must start with {_SCHEMES}{hint}")
+    if scheme == "s3":
+        parse_bucket(text)
+    elif scheme == "file":
+        parse_directory(text)
+    elif scheme in {"http", "https"}:
+        parse_registry(text)
+    else:
+        raise ValueError(f"must start with {_SCHEMES}")
+    return text.rstrip("/") or text
+
+
+def parse_registry(text: str) -> str:
+    """The URL of a registry without its trailing slash; raises ValueError that never repeats credentials."""
+    if not text.startswith(("http://", "https://")):
         raise ValueError("must start with https:// or http://")
-    if "@" in rest.partition("/")[0]:
+    if "@" in text.partition("://")[2].partition("/")[0]:
         raise ValueError("holds credentials; write them as username and password beside url")
     parts = _split_url(text)
     if parts.query or parts.fragment or "?" in text or "#" in text:
         raise ValueError("has a query or fragment; write scheme, host and optional port and path only")
     return text.rstrip("/")
+
+
+def parse_bucket(text: str) -> tuple[str, str]:
+    """Bucket and prefix of `s3://BUCKET[/PREFIX]`; raises ValueError that never repeats credentials."""
+    bucket, _, prefix = text.removeprefix("s3://").rstrip("/").partition("/")
+    if "@" in bucket:
+        raise ValueError("holds credentials; write them as access_key and secret_key beside url")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError("names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+    if prefix and (
+        _CONTROL.search(prefix) or any(part in {"", ".", ".."} for part in prefix.split("/")) or "?" in prefix
+    ):
+        raise ValueError(
+            f"the prefix {prefix[:80]!r} has an empty part, '.', '..', a space or a query; write s3://BUCKET/some/prefix"
+        )
+    return bucket, prefix
+
+
+def parse_directory(text: str) -> Path:
+    """The absolute path of `file:///PATH`, taken as it is written; raises ValueError that says what would be right."""
+    rest = text.removeprefix("file://")
+    if not rest.startswith("/"):
+        raise ValueError(
+            "must name a directory by its absolute path, three slashes in all; write file:///PATH"
+        )
+    if "\0" in rest or ".." in rest.split("/"):
+        raise ValueError("has '..' or a NUL character in its path; write file:///PATH")
+    return Path(rest)
 
 
 def parse_proxy(text: str) -> str:
@@ -274,7 +311,8 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any, Context], Any]:
 
 NAME: Final = Syntax("name", _text(parse_name), {"type": "string", "pattern": f"^{_NAME.pattern}$"})
 CAPABILITY: Final = Syntax("value", lambda value, _: value, {"type": ["boolean", "integer", "string"]})
-URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^https?://"})
+URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^(https?|s3|file)://"})
+ENDPOINT: Final = Syntax("URL", _text(parse_registry), {"type": "string", "pattern": "^https?://"})
 PROXY: Final = Syntax("URL", _text(parse_proxy), {"type": "string", "pattern": "^(https?://.+)?$"})
 STATE: Final = Syntax("URL", _text(parse_state), {"type": "string", "pattern": "^sqlite:////."})
 PATH: Final = Syntax("absolute path", _text(parse_path), {"type": "string", "pattern": "^/"})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,8 @@ from replicator.config.load import load
 from replicator.errors import ConfigError
 from replicator.model.digest import Digest
 from replicator.policy.rule import Pin, Rename, TagSelection
+from replicator.sites.layouts.settings import LayoutSettings
+from replicator.sites.objects.settings import LimitSettings, LocalSettings, S3Settings
 from replicator.sites.registry.settings import Login, RegistrySettings
 
 HOME = {"HOME": "/home/me"}
@@ -49,6 +52,55 @@ def test_the_smallest_config_has_all_defaults(tmp_path: Path) -> None:
     assert found.agent.cache_max_bytes == 20_000_000_000
     assert found.warnings == ()
     assert found.files == (tmp_path / "replicator.toml",)
+
+
+def test_buckets_and_directories_arrive_with_every_key(tmp_path: Path) -> None:
+    text = """
+        [site.near]
+        url = "s3://bucket/some/prefix/"
+        endpoint = "http://127.0.0.1:9000/"
+        region = "eu-central-1"
+        path_style = false
+        access_key = { env = "KEY" }
+        secret_key = { env = "KEY" }
+        session_token = { env = "KEY" }
+        sse = "aws:kms"
+        kms_key = "k"
+        storage_class = "STANDARD_IA"
+        limits = { concurrency = 3, requests_per_second = 5, bytes_per_second = "1MB" }
+        [site.plain]
+        url = "s3://bucket"
+        layout = "oci"
+        profile = "p"
+        [site.shelf]
+        url = "file:///srv/mirror/"
+        [site.disk]
+        url = "file:///srv/registry"
+        layout = "distribution"
+    """
+    sites = loaded(tmp_path, SITES + RULE + text, KEY="k").sites
+    near = sites["near"]
+    assert isinstance(near, LayoutSettings)
+    assert isinstance(near.store, S3Settings)
+    assert near.store.keys is not None
+    assert near.store.keys.session_token is not None
+    assert near.store.keys.secret_key() == near.store.keys.session_token() == "k"
+    assert replace(near.store, keys=None) == S3Settings(
+        "near",
+        "bucket",
+        "some/prefix",
+        endpoint="http://127.0.0.1:9000",
+        region="eu-central-1",
+        path_style=False,
+        sse="aws:kms",
+        kms_key="k",
+        storage_class="STANDARD_IA",
+        limits=LimitSettings(3, 5, 1_000_000),
+    )
+    assert near.layout == "distribution"
+    assert sites["plain"] == LayoutSettings(S3Settings("plain", "bucket", profile="p"), "oci")
+    assert sites["shelf"] == LayoutSettings(LocalSettings("shelf", Path("/srv/mirror")), "oci")
+    assert sites["disk"] == LayoutSettings(LocalSettings("disk", Path("/srv/registry")), "distribution")
 
 
 def test_every_key_of_a_rule_arrives(tmp_path: Path) -> None:
@@ -121,6 +173,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
         capabilities = { mount = false, upload = "patch" }
     """
     site = loaded(tmp_path, text, SECRET="hush").sites["hub"]
+    assert isinstance(site, RegistrySettings)
     assert site.login is not None
     assert site.login.password is not None
     assert (site.login.username, site.login.password()) == ("mirror", "hush")
@@ -134,7 +187,9 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["identity_token", "bearer_token"])
 def test_a_token_is_a_login_without_a_user(tmp_path: Path, key: str) -> None:
     text = f'[site.hub]\nurl = "https://hub.example.com"\n{key} = {{ env = "T" }}'
-    login = loaded(tmp_path, text, T="token").sites["hub"].login
+    site = loaded(tmp_path, text, T="token").sites["hub"]
+    assert isinstance(site, RegistrySettings)
+    login = site.login
     assert isinstance(login, Login)
     read = getattr(login, key)
     assert read() == "token"
