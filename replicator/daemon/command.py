@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,70 +20,70 @@ async def run_command(argv: Sequence[str], data: bytes, seconds: float) -> str |
     """Runs the command to its end; None where it succeeded, else what went wrong, in one line.
 
     One that takes longer than `seconds`, and one whose caller is cancelled, is killed with its whole process group.
-    It need not read its stdin; its stdout goes nowhere, and of its stderr the end is kept for the message.
+    It need not read its stdin; its stdout goes nowhere, and of its stderr the end is kept for the message. What it
+    leaves running in the background is not waited for.
     """
-    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, process = await asyncio.get_running_loop().subprocess_exec(
+            _Process,
             *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name not in _OURS},
             start_new_session=True,
         )
     except OSError as error:
         return f"{argv[0]} cannot be run: {error.strerror or error}"
-    told = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            await _talk(process, data, told)
+            _tell(transport, data)
+            await process.exited.wait()
     except TimeoutError:
         return f"{argv[0]} took longer than {seconds:g} s and was killed"
     finally:
-        if process.returncode is None:
+        if transport.get_returncode() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        _close(process)
-    if process.returncode == 0:
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            await process.exited.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await process.silent.wait()
+        transport.close()
+    code = transport.get_returncode()
+    if code == 0:
         return None
-    code = process.returncode or 0
-    how = f"ended with {code}" if code > 0 else f"was killed by signal {-code}"
-    words = " ".join(told.decode(errors="replace").split())
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
+    words = " ".join(process.told.decode(errors="replace").split())
     return f"{argv[0]} {how}{f': {words}' if words else ''}"
 
 
-async def _talk(process: asyncio.subprocess.Process, data: bytes, told: bytearray) -> None:
-    """Until the process has ended. What it left behind may hold its stderr open: that is not waited for long."""
-    listening = asyncio.create_task(_listen(process, told))
-    feeding = asyncio.create_task(_feed(process, data))
-    try:
-        await process.wait()
-        await asyncio.wait({listening}, timeout=_GRACE_SECONDS)
-    finally:
-        for task in (listening, feeding):
-            task.cancel()
-        await asyncio.wait({listening, feeding})
+def _tell(transport: asyncio.SubprocessTransport, data: bytes) -> None:
+    stdin = transport.get_pipe_transport(0)
+    if isinstance(stdin, asyncio.WriteTransport):
+        stdin.write(data)
+        stdin.close()  # once all is written, or nobody reads
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101  # it was asked for
-    with contextlib.suppress(OSError):  # who does not read it need not
-        process.stdin.write(data)
-        await process.stdin.drain()
-        process.stdin.close()
+class _Process(asyncio.SubprocessProtocol):
+    """Told by the loop. Not asyncio's own streams: those count a process as running while a grandchild has its stderr."""
 
+    def __init__(self) -> None:
+        self.exited = asyncio.Event()
+        self.silent = asyncio.Event()
+        """Nobody has its stderr any more."""
+        self.told = bytearray()
 
-async def _listen(process: asyncio.subprocess.Process, told: bytearray) -> None:
-    assert process.stderr is not None  # noqa: S101  # it was asked for
-    while chunk := await process.stderr.read(4096):
-        told += chunk
-        del told[:-_KEPT_BYTES]
+    def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002  # asyncio's signature
+        """Keeps the end of stderr, the one pipe that is read."""
+        self.told += data
+        del self.told[:-_KEPT_BYTES]
 
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        """A pipe was closed."""
+        if fd == 2:
+            self.silent.set()
 
-def _close(process: asyncio.subprocess.Process) -> None:
-    """Closes the pipes, which a grandchild may keep open at its end."""
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()
+    def process_exited(self) -> None:
+        """The process itself has ended."""
+        self.exited.set()

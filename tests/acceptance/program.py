@@ -38,13 +38,13 @@ class Running:
     process: asyncio.subprocess.Process
     _stderr: list[str] = field(default_factory=list)
 
-    async def says(self, text: str) -> None:
-        """Returns once stderr has had a line with this text."""
+    async def says(self, text: str) -> str:
+        """The first line of stderr from now on with this text."""
         assert self.process.stderr is not None
         while line := (await self.process.stderr.readline()).decode():
             self._stderr.append(line)
             if text in line:
-                return
+                return line
         raise AssertionError(f"{text!r} was never said, but: {''.join(self._stderr)}")
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from replicator.config.build import RunCommands
+from replicator.daemon.command import run_command
+from replicator.daemon.hooks import RunHooks
+from replicator.engine.result import DestinationResult, RuleResult
+from replicator.engine.scope import Scope
+from replicator.events import Event, Events, Failed, RunEnded, Warned
+from replicator.flow.clock import SystemClock
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from replicator.state.store import open_state
+
+RULE = Rule("r", "hub", ("fra",), RepositorySelection((Glob.parse("**"),)))
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+async def test_a_command_gets_json_on_stdin_and_its_arguments_without_a_shell(tmp_path: Path) -> None:
+    told, given = tmp_path / "told", "$HOME; rm *"
+    code = f"import sys, pathlib; pathlib.Path({str(told)!r}).write_text(sys.argv[1] + sys.stdin.read())"
+    assert await run_command((*python(code), given), b'{"a":1}', 20) is None
+    assert told.read_text() == given + '{"a":1}'
+
+
+async def test_what_went_wrong_is_one_line_with_the_end_of_stderr() -> None:
+    code = "import sys; sys.stderr.write('x' * 100000 + '\\nno room\\n'); sys.exit(3)"
+    problem = await run_command(python(code), b"", 20)
+    assert problem is not None
+    assert "ended with 3" in problem
+    assert problem.endswith("no room")
+    assert len(problem) < 3000
+    assert "\n" not in problem
+
+
+async def test_a_command_that_cannot_be_run_is_named() -> None:
+    problem = await run_command(("/nowhere/command",), b"", 20)
+    assert problem == "/nowhere/command cannot be run: No such file or directory"
+
+
+async def test_a_command_need_not_read_what_it_is_told() -> None:
+    assert await run_command(python("pass"), b"x" * 10_000_000, 20) is None
+
+
+FORKS = (
+    "import os, sys, time, pathlib\n"
+    "child = os.fork()\n"
+    "if child: pathlib.Path(sys.argv[1]).write_text(f'{os.getpid()} {child}')\n"
+    "time.sleep(600)\n"
+)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to that")
+
+
+async def until_gone(pids: list[int]) -> None:
+    await until(lambda: all(is_gone(pid) for pid in pids))
+
+
+async def test_one_that_takes_too_long_is_killed_with_all_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    problem = await run_command((*python(FORKS), str(pids)), b"", 2)
+    assert problem == f"{sys.executable} took longer than 2 s and was killed"
+    await until_gone([int(pid) for pid in pids.read_text().split()])
+
+
+async def test_one_whose_caller_is_cancelled_is_killed(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    task = asyncio.create_task(run_command((*python(FORKS), str(pids)), b"", 600))
+    await until(lambda: pids.exists() and bool(pids.read_text()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until_gone([int(pid) for pid in pids.read_text().split()])
+
+
+async def test_a_child_left_in_the_background_is_not_waited_for() -> None:
+    code = "import os, time\nif not os.fork(): time.sleep(30)"
+    async with asyncio.timeout(10):
+        assert await run_command(python(code), b"", 20) is None
+
+
+async def test_commands_do_not_speak_to_the_service_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
+    code = "import os, sys; sys.exit('NOTIFY_SOCKET' in os.environ)"
+    assert await run_command(python(code), b"", 20) is None
+
+
+# --- around runs ---
+
+
+async def ran(path: Path, commands: RunCommands) -> tuple[RuleResult | None, list[Event], str]:
+    events, seen = Events(), list[Event]()
+    events.subscribe(seen.append)
+    state = await open_state(path / "state.db", clock=SystemClock())
+    try:
+        hooks = RunHooks({"r": commands}, state=state, events=events, clock=SystemClock())
+        result = await hooks.before(RULE, ["fra"], Scope({"app": frozenset({"v2", "v1"}), "all": None}))
+        if result is None:
+            await hooks.after(RULE, RuleResult("r", "hub", [DestinationResult("fra")]))
+        standings = await state.standings(["r"])
+        return result, seen, standings[0].last_error if standings else ""
+    finally:
+        await state.aclose()
+
+
+async def test_commands_are_told_what_is_going_to_run_and_what_became_of_it(tmp_path: Path) -> None:
+    def writes(name: str) -> tuple[str, ...]:
+        return python(
+            f"import sys, pathlib; pathlib.Path({str(tmp_path / name)!r}).write_text(sys.stdin.read())"
+        )
+
+    result, seen, _ = await ran(tmp_path, RunCommands(before=writes("before"), after=writes("after")))
+    assert (result, seen) == (None, [])
+    assert msgspec.json.decode((tmp_path / "before").read_bytes()) == {
+        "version": 1,
+        "event": "before",
+        "rule": "r",
+        "source": "hub",
+        "destinations": ["fra"],
+        "repositories": {"app": ["v1", "v2"], "all": None},
+    }
+    after = msgspec.json.decode((tmp_path / "after").read_bytes())
+    assert after["event"] == "after"
+    assert after["report"]["destinations"][0]["outcome"] == "ok"
+
+
+async def test_a_failing_before_prevents_the_run_and_everybody_can_see_why(tmp_path: Path) -> None:
+    result, seen, last_error = await ran(tmp_path, RunCommands(before=python("raise SystemExit(4)")))
+    assert result is not None
+    (destination,) = result.destinations
+    assert destination.outcome == "failed"
+    assert "ended with 4" in destination.failures[0].cause
+    assert [type(event) for event in seen] == [Failed, RunEnded]
+    assert "ended with 4" in last_error
+
+
+async def test_a_failing_before_that_is_not_required_is_a_warning(tmp_path: Path) -> None:
+    commands = RunCommands(before=python("raise SystemExit(4)"), before_required=False)
+    result, seen, last_error = await ran(tmp_path, commands)
+    assert (result, last_error) == (None, "")
+    assert [type(event) for event in seen] == [Warned]
+
+
+async def test_a_failing_after_is_a_warning(tmp_path: Path) -> None:
+    result, seen, _ = await ran(tmp_path, RunCommands(after=python("raise SystemExit(4)")))
+    assert result is None
+    assert [type(event) for event in seen] == [Warned]
+    assert os.path.basename(sys.executable) in str(seen[0])  # noqa: PTH119

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.config.build import NotifySettings
+from replicator.config.secrets import Secret
+from replicator.config.template import FACTS, Template, parse_template
+from replicator.daemon.notify import ATTEMPTS, LATER_SECONDS, Notifier
+from replicator.daemon.systemd import Systemd
+from replicator.events import Event, Events, Warned
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from replicator.ports import Standing
+from replicator.state.store import SqliteState, open_state
+from tests.fakes.clock import FakeClock
+
+RULES = [Rule("r", "hub", ("fra",), RepositorySelection((Glob.parse("**"),)))]
+FAILING = Standing("r", "fra", 0.0, last_error='hub: read tags: "down"')
+FINE = Standing("r", "fra", 0.0)
+
+
+class Receiver:
+    """An HTTP server that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, str]] = []
+        self.statuses: list[int] = []
+        """What to answer, in turn; then 200."""
+        self.url = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    application = web.Application()
+    application.router.add_post("/secret", receiver.take)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/secret"
+    yield receiver
+    await runner.cleanup()
+
+
+def settings(url: str, *on: str) -> NotifySettings:
+    template = parse_template('{"event": "{event}", "text": "{summary}"}')
+    secret = Secret("literal", url, {})
+    names = frozenset(on or ("failure", "recovery", "stale"))
+    return NotifySettings("chat", secret, template, (), names, 3600.0, 5.0)
+
+
+class Stage:
+    def __init__(self, state: SqliteState) -> None:
+        self.state = state
+        self.clock = FakeClock()
+        self.seen: list[Event] = []
+        self.events = Events()
+        self.events.subscribe(self.seen.append)
+        self.notifier = Notifier("agent", told=(), state=state, events=self.events, clock=self.clock)
+
+    async def restart(self) -> None:
+        await self.notifier.aclose()
+        self.notifier = Notifier(
+            "agent", told=await self.state.told(), state=self.state, events=self.events, clock=self.clock
+        )
+
+    async def look(self, receiver: NotifySettings, standing: Standing, lag: float = 0.0) -> None:
+        """Looks, and returns when all is told."""
+        self.notifier.look({"chat": receiver}, RULES, [(standing, lag)])
+        await self.until(lambda: not self.notifier._tasks)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        for _ in range(2000):
+            if is_so():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("it never came to that")
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    state = await open_state(tmp_path / "state.db", clock=FakeClock())
+    stage = Stage(state)
+    yield stage
+    await stage.notifier.aclose()
+    await state.aclose()
+
+
+async def test_each_change_is_told_once_and_success_never(stage: Stage, receiver: Receiver) -> None:
+    chat = settings(receiver.url)
+    for standing in (FINE, FINE, FAILING, FAILING, FAILING, FINE, FINE):
+        await stage.look(chat, standing)
+    assert [body["event"] for body in receiver.bodies] == ["failure", "recovery"]
+    assert receiver.bodies[0]["text"] == 'agent: r: hub -> fra: failing: hub: read tags: "down"'
+
+
+async def test_a_restart_tells_nothing_again_and_the_end_of_what_was_told(
+    stage: Stage, receiver: Receiver
+) -> None:
+    chat = settings(receiver.url)
+    await stage.look(chat, FAILING)
+    await stage.restart()
+    await stage.look(chat, FAILING)
+    assert len(receiver.bodies) == 1
+    await stage.restart()
+    await stage.look(chat, FINE)
+    assert [body["event"] for body in receiver.bodies] == ["failure", "recovery"]
+
+
+async def test_staleness_is_told_by_lag(stage: Stage, receiver: Receiver) -> None:
+    chat = settings(receiver.url)
+    for lag in (0, 3600, 3601, 9000, 0):
+        await stage.look(chat, FINE, lag)
+    assert [body["event"] for body in receiver.bodies] == ["stale", "recovery"]
+
+
+async def test_only_what_is_wanted_is_told(stage: Stage, receiver: Receiver) -> None:
+    chat = settings(receiver.url, "recovery")
+    for standing in (FAILING, FINE):
+        await stage.look(chat, standing, 9000)
+    assert [body["event"] for body in receiver.bodies] == ["recovery"]
+
+
+async def test_a_tag_that_waits_for_its_next_try_is_still_a_failure(stage: Stage, receiver: Receiver) -> None:
+    chat = settings(receiver.url)
+    for standing in (FAILING, Standing("r", "fra", 0.0, pending=1, failed=1)):
+        await stage.look(chat, standing)
+    assert [body["event"] for body in receiver.bodies] == ["failure"]
+
+
+async def test_a_receiver_that_fails_is_tried_again_then_left_for_a_while(
+    stage: Stage, receiver: Receiver
+) -> None:
+    chat = settings(receiver.url)
+    receiver.statuses = [503] * ATTEMPTS
+    await stage.look(chat, FAILING)
+    assert len(receiver.bodies) == ATTEMPTS
+    (warned,) = stage.seen
+    assert isinstance(warned, Warned)
+    assert "answered 503" in warned.text
+    assert "secret" not in warned.text
+    await stage.look(chat, FAILING)
+    assert len(receiver.bodies) == ATTEMPTS
+    stage.clock.advance(LATER_SECONDS + 1)
+    await stage.look(chat, FAILING)
+    assert len(receiver.bodies) == ATTEMPTS + 1
+
+
+async def test_a_refusal_is_not_repeated_at_once(stage: Stage, receiver: Receiver) -> None:
+    receiver.statuses = [404]
+    await stage.look(settings(receiver.url), FAILING)
+    assert len(receiver.bodies) == 1
+
+
+async def test_a_receiver_that_is_not_there_is_a_warning_without_its_url(stage: Stage) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        await stage.look(settings(f"http://127.0.0.1:{nobody.getsockname()[1]}/secret"), FAILING)
+    (warned,) = stage.seen
+    assert "cannot be reached" in str(warned)
+    assert "secret" not in str(warned)
+
+
+@given(st.fixed_dictionaries({name: st.text() for name in FACTS}))
+def test_whatever_the_facts_hold_the_result_is_json_with_just_them(facts: dict[str, str]) -> None:
+    template = Template('{"a": ["{error}", 1, null], "b": {"c": "x {rule}/{destination} {"}}')
+    assert json.loads(template.fill(facts)) == {
+        "a": [facts["error"], 1, None],
+        "b": {"c": f"x {facts['rule']}/{facts['destination']} {{"},
+    }
+
+
+# --- systemd ---
+
+
+def test_without_a_manager_nothing_is_told_and_nothing_breaks() -> None:
+    for path in ("", "relative", "/nowhere/notify"):
+        systemd = Systemd({"NOTIFY_SOCKET": path})
+        systemd.ready("x")
+        systemd.watchdog()
+
+
+def test_a_status_is_told_when_it_changes_and_is_one_line(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.setblocking(False)
+        systemd = Systemd({"NOTIFY_SOCKET": path})
+        for text in ("a\nREADY=0", "a\nREADY=0", "b"):
+            systemd.status(text)
+        assert manager.recv(100) == b"STATUS=a READY=0"
+        assert manager.recv(100) == b"STATUS=b"
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_fed_only_where_one_watches_us(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert Systemd(environ).watchdog_seconds == seconds

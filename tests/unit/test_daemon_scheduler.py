@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+
+from replicator.daemon.generation import Generation
+from replicator.daemon.runs import RUNS_KEPT, Runs
+from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_AT_ONCE, Scheduler, back_off
+from replicator.daemon.triggers import REPOSITORIES_WANTED
+from replicator.engine.result import DestinationResult, Outcome, RuleResult
+from replicator.engine.scope import Scope
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from tests.fakes.clock import FakeClock
+
+START = 1_700_000_000.0
+
+
+@dataclass(eq=False)
+class Call:
+    """One run, until the test ends it at each destination."""
+
+    rule: str
+    left: set[str]
+    scope: Scope | None
+    at: float
+    unattended: bool
+    drain: asyncio.Event
+    on_end: Callable[[str, DestinationResult], None]
+    ended: dict[str, DestinationResult] = field(default_factory=dict)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self, destination: str, outcome: Outcome = "ok") -> None:
+        result = self.ended[destination] = DestinationResult(destination, outcome)
+        self.left.discard(destination)
+        self.on_end(self.rule, result)
+        if not self.left:
+            self.done.set()
+
+
+class ScriptedEngine:
+    """Runs that last until the test ends them; those of `quick` rules end by themselves."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.calls: list[Call] = []
+        self.outcomes: dict[str, Outcome] = {}
+        """Destinations that end at once, and how."""
+
+    async def sync(
+        self,
+        rules: Sequence[Rule],
+        *,
+        destinations: frozenset[str],
+        recheck: bool,
+        unattended: bool,
+        scope: Scope | None,
+        drain: asyncio.Event,
+        on_end: Callable[[str, DestinationResult], None],
+    ) -> list[RuleResult]:
+        (rule,) = rules
+        call = Call(rule.name, set(destinations), scope, self._clock.now() - START, unattended, drain, on_end)
+        self.calls.append(call)
+        for name in sorted(destinations & self.outcomes.keys()):
+            call.end(name, self.outcomes[name])
+        drained = asyncio.ensure_future(drain.wait())  # noqa: TID251
+        done = asyncio.ensure_future(call.done.wait())  # noqa: TID251
+        await asyncio.wait({drained, done}, return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        done.cancel()
+        for name in tuple(call.left):
+            call.end(name, "interrupted")
+        return [RuleResult(rule.name, rule.source, list(call.ended.values()))]
+
+    def of(self, rule: str) -> list[Call]:
+        return [call for call in self.calls if call.rule == rule]
+
+
+class NoCommands:
+    async def before(self, *_: Any) -> None: ...
+    async def after(self, *_: Any) -> None: ...
+
+
+@dataclass(eq=False)
+class World:
+    rules: tuple[Rule, ...]
+    engine: ScriptedEngine
+    hooks: NoCommands = field(default_factory=NoCommands)
+    users: int = 1
+
+    def identity(self, rule: Rule) -> object:
+        return rule
+
+    def enter(self) -> None:
+        self.users += 1
+
+    async def leave(self) -> None:
+        self.users -= 1
+
+
+def rule(name: str = "r", *destinations: str, interval: float | None = 10.0) -> Rule:
+    everything = RepositorySelection((Glob.parse("app*"),))
+    return Rule(name, "hub", destinations or ("fra",), everything, interval=interval)
+
+
+class Stage:
+    def __init__(self, *rules: Rule) -> None:
+        self.clock = FakeClock(START)
+        self.engine = ScriptedEngine(self.clock)
+        self.paused: set[str] = set()
+        self.runs = Runs()
+        self.scheduler = Scheduler(
+            "agent", clock=self.clock, runs=self.runs, paused=self.paused, on_change=lambda: None
+        )
+        self.triggers = self.scheduler.triggers
+        self.world = World(rules, self.engine)
+        self.follow(self.world)
+
+    def follow(self, world: World) -> None:
+        self.world = world
+        self.scheduler.follow(cast("Generation", world), {})
+
+    def reload(self, *rules: Rule) -> World:
+        old = self.world
+        self.follow(World(rules, self.engine))
+        return old
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        for _ in range(20_000):
+            if is_so():
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("it never came to that")
+
+    async def turns(self, count: int = 200) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.scheduler.run())
+        try:
+            yield
+        finally:
+            self.scheduler.stop()
+            await task
+
+
+async def test_a_slow_destination_never_delays_the_other_ones_next_tick() -> None:
+    stage = Stage(rule("r", "dead", "fra"))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) >= 5)
+        first, *later = stage.engine.calls
+        assert first.left == {"dead"}
+        assert all(call.ended.keys() == {"fra"} for call in later[:3])
+        assert [b.at - a.at for a, b in pairwise(later[:4])] == pytest.approx([10.0] * 3)
+        first.end("dead")
+        await stage.until(lambda: any("dead" in call.left for call in later + stage.engine.calls[5:]))
+
+
+async def test_missed_ticks_of_a_busy_destination_are_one_run_directly_after() -> None:
+    stage = Stage(rule())
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        await stage.until(lambda: stage.clock.monotonic() > 75)
+        assert len(stage.engine.calls) == 1
+        stage.engine.calls[0].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert stage.engine.calls[1].at == pytest.approx(stage.clock.monotonic(), abs=0.1)
+        directly_after = stage.engine.calls[1].at
+        stage.engine.calls[1].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        assert stage.engine.calls[2].at > directly_after
+
+
+async def test_rules_run_side_by_side() -> None:
+    stage = Stage(rule("a"), rule("b"))
+    async with stage.running():
+        await stage.until(lambda: {call.rule for call in stage.engine.calls} == {"a", "b"})
+
+
+async def test_an_event_runs_at_once_beside_a_whole_run() -> None:
+    stage = Stage(rule(interval=3600))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        assert stage.triggers.hint("hub", "app", "v1", at=START - 5) == ("r",)
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert stage.engine.calls[1].scope == Scope({"app": frozenset({"v1"})}, START - 5)
+        assert stage.clock.monotonic() < 1
+
+
+async def test_an_event_for_a_repository_in_hand_runs_directly_after() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {}
+        stage.triggers.hint("hub", "app", "v1")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        stage.triggers.hint("hub", "app", "v2")
+        stage.triggers.hint("hub", "app2", "v2")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        await stage.turns()
+        assert stage.engine.calls[2].scope == Scope({"app2": frozenset({"v2"})})
+        stage.engine.calls[1].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 4)
+        assert stage.engine.calls[3].scope == Scope({"app": frozenset({"v2"})})
+
+
+async def test_a_flood_of_events_is_a_handful_of_runs() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {}
+        for number in range(10_000):
+            stage.triggers.hint("hub", f"app{number}", "v1")
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await stage.turns()
+        assert len(stage.engine.calls) <= 2 + NARROWED_AT_ONCE
+        for call in tuple(stage.engine.calls):
+            assert call.scope is None or len(call.scope.repositories) <= REPOSITORIES_WANTED
+        assert len(stage.triggers) <= 1
+
+
+async def test_ten_thousand_events_for_one_tag_are_one_run() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        for _ in range(10_000):
+            stage.triggers.hint("hub", "app", "v1")
+        await stage.until(lambda: len(stage.runs.recent) == 2)
+        await stage.turns()
+        assert len(stage.engine.calls) == 2
+
+
+async def test_events_that_no_rule_selects_start_nothing() -> None:
+    stage = Stage(rule())
+    assert stage.triggers.hint("hub", "other", "v1") == ()
+    assert stage.triggers.hint("elsewhere", "app", "v1") == ()
+    assert not stage.triggers.submit("r", cause="api", destinations=["nowhere"])
+    assert not stage.triggers.submit("unknown", cause="api")
+    assert len(stage.triggers) == 0
+
+
+async def test_a_rule_that_keeps_failing_backs_off_alone_and_recovers() -> None:
+    stage = Stage(rule("bad"), rule("good", "sin"))
+    stage.engine.outcomes = {"fra": "failed", "sin": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.of("bad")) == 5)
+        times = [call.at for call in stage.engine.of("bad")]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert gaps == sorted(gaps)
+        assert gaps[-1] >= 4 * gaps[0]
+        assert len(stage.engine.of("good")) > 10
+        assert "fra" in stage.scheduler.backing_off(rule("bad"))
+        stage.engine.outcomes["fra"] = "ok"
+        await stage.until(lambda: len(stage.engine.of("bad")) == 9)
+        times = [call.at for call in stage.engine.of("bad")][-3:]
+        assert times[2] - times[1] == pytest.approx(10)
+
+
+async def test_who_asks_does_not_wait_for_a_back_off() -> None:
+    stage = Stage(rule())
+    stage.engine.outcomes = {"fra": "failed"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 5)
+        asked = stage.clock.now() - START
+        assert stage.triggers.submit("r", cause="api")
+        await stage.until(lambda: len(stage.engine.calls) == 6)
+        assert stage.engine.calls[-1].at - asked < 1
+        assert not stage.engine.calls[-1].unattended
+
+
+def test_backing_off_has_an_end_and_never_undercuts_the_interval() -> None:
+    assert back_off(1, 10) == 0
+    assert back_off(10**6, 10) == BACK_OFF_TO_SECONDS
+    assert back_off(10**6, 86_400) == 86_400
+    assert back_off(2, None) > 0
+
+
+async def test_a_paused_rule_does_not_run_and_a_resumed_one_does_at_once() -> None:
+    stage = Stage(rule())
+    stage.paused.add("r")
+    async with stage.running():
+        await stage.until(lambda: stage.clock.monotonic() > 50)
+        assert not stage.triggers.submit("r", cause="api")
+        assert stage.engine.calls == []
+        stage.paused.discard("r")
+        stage.scheduler.resumed("r")
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+
+
+async def test_a_reload_leaves_runs_of_unchanged_rules_alone_and_drains_changed_ones() -> None:
+    stage = Stage(rule("same"), rule("changed"), rule("gone"))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        old = stage.reload(rule("same"), replace(rule("changed"), recheck=1.0), rule("new"))
+        await stage.until(lambda: len(stage.engine.of("changed")) == 2)
+        assert not stage.engine.of("same")[0].drain.is_set()
+        assert stage.engine.of("changed")[0].ended["fra"].outcome == "interrupted"
+        assert stage.engine.of("gone")[0].ended["fra"].outcome == "interrupted"
+        assert len(stage.engine.of("new")) == 1
+        assert old.users == 2  # its owner, and the run that goes on
+        stage.engine.of("same")[0].end("fra")
+        await stage.until(lambda: old.users == 1)
+
+
+async def test_what_is_wanted_waits_for_a_run_of_the_config_before() -> None:
+    stage = Stage(rule(interval=3600))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.reload(rule(interval=3600))
+        stage.triggers.hint("hub", "app", "v1")
+        await stage.turns()
+        assert len(stage.engine.calls) == 1
+        stage.engine.calls[0].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+
+
+async def test_stopping_drains_what_is_under_way_and_begins_nothing() -> None:
+    stage = Stage(rule("a"), rule("b"))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        stage.triggers.submit("a", cause="api")
+    assert len(stage.engine.calls) == 2
+    assert all(call.ended["fra"].outcome == "interrupted" for call in stage.engine.calls)
+    assert stage.runs.running == ()
+    assert stage.world.users == 1
+
+
+async def test_a_run_that_breaks_does_not_end_the_agent() -> None:
+    stage = Stage(rule())
+
+    async def broken(*_: Any, **__: Any) -> list[RuleResult]:
+        raise RuntimeError("broken")
+
+    stage.engine.sync, works = broken, stage.engine.sync  # type: ignore[method-assign]
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        assert stage.runs.recent[0].error == "internal error: RuntimeError: broken"
+        stage.engine.sync = works  # type: ignore[method-assign]
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+
+
+async def test_runs_are_remembered_within_bounds() -> None:
+    stage = Stage(rule())
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) > RUNS_KEPT + 10)
+        assert len(stage.runs.recent) == RUNS_KEPT
+        latest = stage.runs.recent[0]
+        assert stage.runs.get(latest.id) is latest
+        assert latest.report is not None
+        assert latest.report.outcome == "ok"
