@@ -1,0 +1,186 @@
+"""The status page in a real browser, with and without its script, and whatever registries say."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from replicator.daemon.http.server import listen
+from replicator.engine.result import DestinationResult, Failure, RuleResult
+from replicator.events import RunStarted, TagDone, TagPlanned
+from replicator.ports import Standing
+from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, simple_rule
+from tests.fakes.browser import Browser, chromium
+
+HOSTILE = "</td><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+TAB = "\ue004"
+
+
+@pytest.fixture
+def agent() -> FakeAgent:
+    """Two rules, one in step and one that fails because of what a hostile registry says."""
+    agent = FakeAgent(simple_rule(destinations=("fra", "sin")), simple_rule("relay", "fra", ("edge",)))
+    now = agent.clock.now()
+    agent.known = [
+        Standing("platform", "fra", now - 900, last_look=now - 5, last_success=now - 5, in_step=41),
+        Standing("relay", "edge", now - 900, last_look=now - 5, failed=1, pending=1, oldest_pending=now - 600,
+                 last_error=HOSTILE),
+    ]  # fmt: skip
+    run = agent.runs.begin(
+        rule="relay", source="fra", destinations=("edge",), cause="interval", scope=None, at=now - 20
+    )
+    failure = Failure("edge", HOSTILE, "write blob", HOSTILE)
+    agent.runs.end(
+        run, RuleResult("relay", "fra", [DestinationResult("edge", failures=[failure])]), at=now - 10
+    )
+    return agent
+
+
+@pytest.fixture
+async def url(agent: FakeAgent) -> AsyncIterator[str]:
+    async with listen(agent) as url:
+        yield url
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    async with chromium(tmp_path) as browser:
+        yield browser
+
+
+async def test_page_keeps_up_with_the_agent_by_itself(agent: FakeAgent, url: str, browser: Browser) -> None:
+    await browser.open(url)
+    assert "1 failing" in await browser.title()
+    assert "Nothing is running" in await browser.text("#running")
+
+    now = agent.clock.now()
+    run = agent.runs.begin(
+        rule="platform", source="hub", destinations=("fra", "sin"), cause="webhook", scope=None, at=now
+    )
+    agent.events.emit(RunStarted("platform", "hub", ("fra", "sin")))
+    for _ in range(4):
+        agent.events.emit(TagPlanned("platform", "fra"))
+    agent.events.emit(TagDone("platform", "fra", "platform/app", "v1", "copy", "copied"))
+    agent.clock.advance(2)
+    await browser.until("1 of 4", "#running")
+    assert await browser.run("return document.querySelector('#running progress').value") == 1
+
+    agent.runs.end(run, RuleResult("platform", "hub", [DestinationResult("fra")]), at=now + 2)
+    agent.known[1] = Standing("relay", "edge", now - 900, last_look=now, last_success=now, in_step=7)
+    agent.known.append(Standing("platform", "sin", now - 900, last_look=now, last_success=now, in_step=41))
+    agent.clock.advance(2)
+    await browser.until("in step", "#summary")
+    await browser.until("Nothing is running", "#running")
+    assert await browser.title() == "in step · here · replicator"
+    assert await browser.complaints() == []
+
+
+async def test_nothing_that_a_registry_says_is_run(agent: FakeAgent, url: str, browser: Browser) -> None:
+    agent.problems = [HOSTILE]
+    await browser.open(url)
+    await browser.until(HOSTILE, "#failures")
+    agent.clock.advance(2)
+    agent.paused.add("platform")  # so that it is replaced by the script as well
+    await browser.until("paused", "#rules")
+    assert "taken" not in await browser.title()
+    assert await browser.run("return document.querySelectorAll('img, main script').length") == 0
+    assert await browser.complaints() == []
+
+
+async def test_inline_script_would_be_refused_anyhow(url: str, browser: Browser) -> None:
+    await browser.open(url)
+    await browser.run(
+        "const made = document.createElement('script'); made.textContent = \"document.title = 'taken'\";"
+        "document.body.append(made)"
+    )
+    assert "taken" not in await browser.title()
+    assert any("Content Security Policy" in each for each in await browser.complaints())
+
+
+async def test_facts_stand_there_without_javascript(url: str, tmp_path: Path) -> None:
+    async with chromium(tmp_path, javascript=False) as browser:
+        await browser.open(url)
+        text = await browser.text()
+        for fact in ("hub", "fra", "edge", "platform", "relay", "10 min", "41 in step", "write blob"):
+            assert fact in text, fact
+        assert await browser.text("#summary") == "1 failing"
+
+
+async def test_map_draws_each_flow_with_its_lag(url: str, browser: Browser) -> None:
+    await browser.open(url)
+    text = await browser.text("svg")
+    for fact in ("hub", "fra", "sin", "edge", "in step", "lag 10 min", "not looked yet"):
+        assert fact in text, fact
+    drawn = await browser.run(
+        "return [...document.querySelectorAll('svg .flow')].map(line => [line.className.baseVal, line.getTotalLength()])"
+    )
+    assert sorted(kind for kind, _ in drawn) == ["flow failing", "flow new", "flow ok"]
+    assert all(length > 100 for _, length in drawn)
+
+
+async def test_narrow_screen_needs_no_scrolling_sideways(url: str, browser: Browser) -> None:
+    await browser.resize(500, 900)  # as narrow as Chromium's window gets
+    await browser.open(url)
+    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert await browser.run(overflow) == 0
+    assert await browser.run("return getComputedStyle(document.querySelector('#rules td')).display") == "grid"
+
+
+async def test_everything_is_reached_by_keyboard(url: str, browser: Browser) -> None:
+    await browser.open(url)
+    reached = []
+    for _ in range(4):
+        await browser.press(TAB)
+        reached.append(await browser.run("return document.activeElement.textContent.trim().slice(0, 12)"))
+        style = await browser.run("return getComputedStyle(document.activeElement).outlineStyle")
+        assert style == "solid"
+    assert reached[0] == "To the rules"
+    assert reached[1].startswith("Sites and wh")
+    assert reached[2:] == ["metrics", "API"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_text_is_easy_to_read_in_light_and_dark(url: str, tmp_path: Path, *, dark: bool) -> None:
+    async with chromium(tmp_path, *(["--force-dark-mode"] if dark else [])) as browser:
+        await browser.open(url)
+        assert await browser.run("return matchMedia('(prefers-color-scheme: dark)').matches") == dark
+        contrasts = await browser.run(_CONTRASTS)
+        assert len(contrasts) > 10
+        assert {what: ratio for what, ratio in contrasts if ratio < 4.5} == {}
+
+
+async def test_browser_logs_in_with_the_token_as_password(browser: Browser) -> None:
+    config = Config(agent=AgentConfig(listen=("0.0.0.0", 0)))  # noqa: S104 - where it asks for the token
+    async with listen(FakeAgent(config=config)) as url:
+        port = url.rpartition(":")[2]
+        await browser.open(f"http://127.0.0.1:{port}/")
+        assert "platform" not in await browser.text()
+        await browser.open(f"http://anybody:{TOKEN}@127.0.0.1:{port}/")
+        await browser.until("platform", "#rules")
+        # style, script and stream are let in as well
+        assert (
+            await browser.run("return getComputedStyle(document.querySelector('.pill')).borderRadius")
+            == "999px"
+        )
+        await browser.until("", "body.live")
+
+
+_CONTRASTS = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const luminance = (colour) => {
+  const [r, g, b] = channels(colour).map((c) => c / 255).map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  for (let each = element; each; each = each.parentElement) {
+    const colour = getComputedStyle(each).backgroundColor;
+    if ((channels(colour)[3] ?? 1) > 0) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+return [...document.querySelectorAll("h1, h2, p, td, th, .pill, a, small")].filter((e) => e.textContent.trim()).map((element) => {
+  const [light, dark] = [luminance(getComputedStyle(element).color), luminance(ground(element))].sort((a, b) => b - a);
+  return [element.tagName + " " + element.className + ": " + element.textContent.slice(0, 20), (light + 0.05) / (dark + 0.05)];
+});
+"""
+"""The contrast of each text with what is behind it, as WCAG counts it; 4.5 is its AA."""
