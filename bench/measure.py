@@ -98,7 +98,7 @@ async def _run_one(command: Command, log: Path) -> Usage:
 
 
 def _last_words(log: Path) -> str:
-    return log.read_text(errors="replace")[-1500:]
+    return log.read_text(errors="replace").strip()[-1500:]
 
 
 def _peak(pid: int) -> int:

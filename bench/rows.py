@@ -85,8 +85,9 @@ def _best_peer(rows: Iterable[Row], scenario: str) -> float | None:
 
 
 def _cells(row: Row, best: float | None) -> tuple[str, ...]:
+    failure = [row.failure.splitlines()[-1][:90]] if row.failure else []
     if not row.runs:
-        return (row.scenario, row.program, *[""] * 7, (row.failure or "").splitlines()[0][:90])
+        return (row.scenario, row.program, *[""] * 7, *(failure or ["did not run"]))
     seconds = [run.seconds for run in row.runs]
     notes = [f"{name} {value:,.6g}" for name, value in row.notes.items()]
     return (
@@ -99,5 +100,5 @@ def _cells(row: Row, best: float | None) -> tuple[str, ...]:
         f"{row.cpu_seconds:.2f}",
         f"{row.cpu_seconds / row.payload_bytes * 1e9:.1f}" if row.payload_bytes > 1e8 else "",
         f"{row.peak_bytes / 1e6:.0f}",
-        ", ".join(notes + ([row.failure.splitlines()[0][:90]] if row.failure else [])),
+        ", ".join(notes + failure),
     )
