@@ -26,6 +26,7 @@ _COMMANDS = {
     "status": Entry(
         "replicator.cli.status", "Show lag, last success and failures of each rule, from the state."
     ),
+    "serve": Entry("replicator.cli.serve", "Serve a bucket or directory as a read-only registry."),
     "config": Entry("replicator.cli.config", "JSON Schema of the config, or the effective config."),
     "demo": Entry("replicator.cli.demo", "See it work on this machine alone; nothing else is needed."),
 }

@@ -40,10 +40,9 @@ class Answers:
         self._under_way = 0
         self.quiet = asyncio.Event()
         self.quiet.set()
-        self.told: Middleware = web.middleware(self._tell)
-        self.spoken: Middleware = web.middleware(self._speak)
 
-    async def _tell(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @web.middleware
+    async def told(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Tells of every request, when its body is sent."""
         began = time.monotonic()
         transfer = Transfer(_operation(request), self._audience)
@@ -75,7 +74,8 @@ class Answers:
                 )
             )
 
-    async def _speak(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @web.middleware
+    async def spoken(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turns whatever goes wrong into an answer, or into a broken connection where one has begun."""
         transfer = transfer_of(request)
         try:
@@ -92,12 +92,17 @@ class Answers:
             response = refusal(_failure(error))
         except (ConnectionError, TimeoutError):
             response = _nothing_more(request)
-        if not response.prepared:
-            if transfer.status:
-                transfer.whole = False
-                return _nothing_more(request)
-            response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+        if transfer.status and not response.prepared:
+            transfer.whole = False
+            return _nothing_more(request)
         return response
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer has, at the moment before it begins."""
+    response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+    response.headers["Server"] = "replicator"
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def known_to(users: Users) -> Middleware:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from replicator.serve.answered import Audience
-from replicator.serve.answers import Answers, Report, known_to, reads_only
+from replicator.serve.answers import Answers, Report, add_headers, known_to, reads_only
 from replicator.serve.connections import IDLE_SECONDS, Door
 from replicator.serve.content import Content
 from replicator.serve.registry import ReadOnlyRegistry
@@ -105,10 +106,11 @@ class RegistryServer:
             await runner.cleanup()
 
     def _application(self, listener: Listener) -> web.Application:
-        middlewares = [self._answers.told, self._answers.spoken]
+        middlewares: list[Middleware] = [self._answers.told, self._answers.spoken]
         if listener.users is not None:
             middlewares.append(known_to(listener.users))
         app = web.Application(middlewares=[*middlewares, reads_only])
+        app.on_response_prepare.append(add_headers)
         app.add_routes(ReadOnlyRegistry(self._content).routes())
         if self._expose is not None:
             app.add_routes([web.get("/metrics", self._metrics, name="metrics")])
