@@ -9,6 +9,7 @@ from typing import Final
 
 from replicator.engine.catalog import Catalog
 from replicator.engine.context import Context
+from replicator.engine.fault import faults
 from replicator.engine.look import Batch
 from replicator.engine.plan import Action, Change, Wish, compare, compare_seen, recheck_at
 from replicator.engine.supply import Supply
@@ -123,7 +124,8 @@ class Decisions:
         seen: Digest | None = None
         try:
             self._breaker.check("resolve tag", catalog.repository.name)
-            seen = (await catalog.repository.resolve(wish.target or digest)).digest
+            with faults(self._destination, "resolve tag", catalog.repository.name):
+                seen = (await catalog.repository.resolve(wish.target or digest)).digest
             self._breaker.succeeded()
         except NotFound:
             pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
@@ -13,6 +12,7 @@ from replicator.engine.context import Context
 from replicator.engine.copy import Copying, Placement
 from replicator.engine.decide import Decisions, Verdicts
 from replicator.engine.dispatch import Dispatch
+from replicator.engine.fault import faults
 from replicator.engine.image import Image, NotReplicated, read_image
 from replicator.engine.leftovers import Leftovers
 from replicator.engine.look import Batch
@@ -23,7 +23,7 @@ from replicator.engine.tally import Tally
 from replicator.engine.targets import Targets
 from replicator.engine.transfer import Blob, Transfers
 from replicator.engine.window import Prepared
-from replicator.errors import ReplicatorError, SiteError, StateError
+from replicator.errors import SiteError
 from replicator.events import ImagePrepared, TagPlanned
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -31,12 +31,12 @@ from replicator.model.manifest import Manifest
 from replicator.policy.mapping import target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import exact_tags, judges_each_alone
+from replicator.ports import RefusesManifests
 
 FEW_TAGS: Final = 3
 """Up to so many exactly named tags the destination is asked for each, instead of for its whole listing."""
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
 
 class DestinationRun:
@@ -113,8 +113,11 @@ class DestinationRun:
             catalog = await self._targets.catalog(batch.target)
             if catalog is None or self._context.draining.is_set():
                 return
-            self._note(batch, catalog)
-            await self._decisions.decide(batch, catalog)
+            with faults(self._site.name, "compare tags", batch.target):
+                self._note(batch, catalog)
+                await self._decisions.decide(batch, catalog)
+        except SiteError as error:
+            self._blind(error)
         finally:
             self._targets.leave(batch.target)
             if batch.last:
@@ -161,6 +164,7 @@ class DestinationRun:
             self._source_breaker.check("read manifest", action.repository)
             self._breaker.check("write manifest", action.target)
             image = await self._read_image(action, totals)
+            self._check_refusal(action, image)
             self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
             return image
 
@@ -180,6 +184,15 @@ class DestinationRun:
         self.tally.result.totals.add(totals)
         return image
 
+    def _check_refusal(self, action: Action, image: Image) -> None:
+        """Holds what the destination could never serve, before any blob of it moves."""
+        repository = self._site.repository(action.target)
+        if isinstance(repository, RefusesManifests):
+            for manifest in image.manifests.values():
+                reason = repository.refuses(manifest)
+                if reason is not None:
+                    raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
+
     async def _copy(self, prepared: Prepared) -> None:
         action, totals = prepared.action, Totals()
         began = self._context.clock.monotonic()
@@ -196,6 +209,7 @@ class DestinationRun:
             )
             await self._copying.copy(placement)
             self._breaker.succeeded()
+            self._source_breaker.succeeded()
             key = action.wish.target or action.digest
             self._decisions.record(catalog, key, action.digest)
             self._context.in_hand.settle(self._site.name, action.target, key, action.asked_at)
@@ -238,20 +252,16 @@ class DestinationRun:
     async def _guarded(self, action: Action, totals: Totals, work: Callable[[], Awaitable[_T]]) -> _T | None:
         """What `work` returns; its failure is the action's alone."""
         try:
-            return await work()
+            with faults(self._site.name, "copy image", action.target):
+                return await work()
         except NotReplicated as error:
             self.tally.held(action, error.cause)
         except SiteError as error:
             self._context.breaker(error.site).failed(error)
             self.tally.failed(action, error, totals)
-        except StateError:
-            raise
         except asyncio.CancelledError:
             self.tally.interrupted(action, totals)
             raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours with one image must not end the others'
-            _log.exception("%s: %s: copy image: unexpected error", self._site.name, action.target)
-            self.tally.failed(action, ReplicatorError(f"unexpected {type(error).__name__}: {error}"), totals)
         return None
 
 

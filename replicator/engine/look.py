@@ -10,6 +10,7 @@ from typing import Final
 
 from replicator.engine.context import Context
 from replicator.engine.created import creation_times
+from replicator.engine.fault import faults
 from replicator.engine.listing import Listing, list_tags
 from replicator.engine.plan import Wish
 from replicator.engine.result import FilterCount
@@ -157,11 +158,12 @@ class Look:
         for name in self._named:
             yield name
         try:
-            async for page in self._context.sites[self._rule.source].repositories():
-                fresh = [name for name in page if name not in seen and select_repository(selection, name)]
-                seen.update(fresh)
-                for name in fresh:
-                    yield name
+            with faults(self._rule.source, "list repositories"):
+                async for page in self._context.sites[self._rule.source].repositories():
+                    fresh = [name for name in page if name not in seen and select_repository(selection, name)]
+                    seen.update(fresh)
+                    for name in fresh:
+                        yield name
         except SiteError as error:
             self._failed(error)
 
@@ -169,7 +171,8 @@ class Look:
         try:
             target = self._target(name)
             self._breaker.check("list tags", name)
-            await self._look_at(name, target)
+            with faults(self._rule.source, "look at repository", name):
+                await self._look_at(name, target)
             self._breaker.succeeded()
         except SiteError as error:
             self._failed(error)
@@ -185,6 +188,8 @@ class Look:
         batcher = _Batcher(name, target, self._context.clock.monotonic(), self._on_batch)
         listing = await self._list(repository)
         if listing.error is not None:
+            if not judges_each_alone(self._rule.tags):
+                raise listing.error  # which tags are the latest, or whether they are enough, only all of them tell
             self._failed(listing.error)
         known = dict(listing.digests)
         dating = needs_created(self._rule.tags, listing.tags)
@@ -305,7 +310,8 @@ class Look:
     async def _resolve_one(self, repository: Repository, tag: str, *, strict: bool) -> Digest | None:
         try:
             self._breaker.check("resolve tag", repository.name)
-            digest = (await repository.resolve(tag)).digest
+            with faults(repository.site, "resolve tag", repository.name):
+                digest = (await repository.resolve(tag)).digest
         except NotFound as error:
             # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
             if strict:

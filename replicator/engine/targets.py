@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from replicator.engine.catalog import Catalog, read_catalog
 from replicator.engine.context import Context
+from replicator.engine.fault import faults
 from replicator.errors import SiteError
 from replicator.policy.rule import Rule
 
@@ -81,7 +82,8 @@ class Targets:
             await self._context.in_hand.take((self._rule.name, self._destination, target))
             known.held = True
             self._breaker.check("list tags", target)
-            catalog = await self._read(target)
+            with faults(self._destination, "list tags", target):
+                catalog = await self._read(target)
             self._breaker.succeeded()
         except SiteError as error:
             self._breaker.failed(error)

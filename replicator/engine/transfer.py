@@ -91,6 +91,7 @@ class Transfers:
         self._leaders: dict[Digest, _Leader] = {}
         self._remembered: dict[Digest, tuple[str, ...]] = {}
         self._refusals = 0
+        self._shares_store = True  # as far as is known: one refusal tells
 
     async def aclose(self) -> None:
         """Ends what is under way."""
@@ -110,7 +111,9 @@ class Transfers:
     async def locate(self, repository: Repository, blob: Blob) -> Outcome:
         """What `ensure` would do, asking only; remembers the answer as if it had been done."""
         digest = blob.descriptor.digest
-        there = self._presence.has(repository.name, digest) or await repository.has_blob(digest)
+        there = self._presence.has(repository.name, digest) or await repository.has_blob(
+            digest, blob.descriptor.size
+        )
         recalled = None if there else await self._recall(repository.name, digest)
         # Another image may have been asked about meanwhile, so what is known is looked at only now.
         if there or self._presence.has(repository.name, digest):
@@ -162,7 +165,7 @@ class Transfers:
     async def _transfer(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
         work = _Work(blob, other)
         try:
-            if await self._copy_within_store(repository, blob):
+            if await self._copy_within_store(repository, blob, other):
                 return self._done(repository, blob, "copied")
             outcome: Outcome = await self._write(repository, work)
         except SiteError:
@@ -207,11 +210,19 @@ class Transfers:
         self._remembered.pop(digest, None)
         await self._state.forget(self._site.name, other, [digest])
 
-    async def _copy_within_store(self, repository: Repository, blob: Blob) -> bool:
-        """Where source and destination share a store, it copies by itself: no byte passes through here."""
-        if not isinstance(repository, CopiesFromSibling):
+    async def _copy_within_store(self, repository: Repository, blob: Blob, other: str | None) -> bool:
+        """Where source and destination share a store, it copies by itself: no byte passes through here.
+
+        Not where a mount will do: that takes no second room. False, too, where they share none.
+        """
+        if not self._shares_store or not isinstance(repository, CopiesFromSibling):
             return False
+        if other and self._may_mount:
+            beside = self._site.repository(other)
+            if await beside.has_blob(blob.descriptor.digest, blob.descriptor.size):
+                return False
         copied = await repository.copy_blob(blob.descriptor, blob.supply.repository(blob.source))
+        self._shares_store = copied
         if copied:
             self._save(blob, "server_side")
         return copied
@@ -223,7 +234,7 @@ class Transfers:
     async def _is_there(self, repository: Repository, blob: Blob) -> bool:
         if blob.fresh and _is_cheap(blob):
             return False
-        return await repository.has_blob(blob.descriptor.digest)
+        return await repository.has_blob(blob.descriptor.digest, blob.descriptor.size)
 
     def _elsewhere(self, repository: str, digest: Digest) -> str | None:
         """Another repository of the destination that was seen in this run to have the blob."""

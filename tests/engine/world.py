@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -189,3 +189,16 @@ def only(result: DestinationResult, outcome: str) -> list[ActionResult]:
 def big(seed: str, size: int = 200_000, layers: int = 1) -> BuiltImage:
     """An image whose layers are large enough to be asked for before they are sent."""
     return image(seed, [layer(f"{seed}/{number}", size) for number in range(layers)])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Turns the loop until the condition holds; what must happen happens soon, as nothing here waits for time."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the worlds have no event for everything that tests wait for
+            await asyncio.sleep(0)
+
+
+async def settled() -> None:
+    """Turns the loop until whoever can go on has gone as far as he can."""
+    for _ in range(200):
+        await asyncio.sleep(0)
