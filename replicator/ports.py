@@ -96,8 +96,11 @@ class Repository(Protocol):
         """
         ...
 
-    async def has_blob(self, digest: Digest) -> bool:
-        """Whether this very repository has the blob."""
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether this very repository has the blob; where it can be told, of that size.
+
+        What has another size is not the blob: it was cut short behind our back, and is to be written again.
+        """
         ...
 
     def blob(self, descriptor: Descriptor) -> BlobSource:
@@ -224,6 +227,15 @@ class CopiesFromSibling(Protocol):
 
         The size is compared; the digest is the origin's word (nothing passes through that could be hashed).
         """
+        ...
+
+
+@runtime_checkable
+class RefusesManifests(Protocol):
+    """A repository that knows of itself what it could never serve."""
+
+    def refuses(self, manifest: Manifest) -> str | None:
+        """Why `write_manifest` would be `Unsupported`, asked before anything is written; None where it would not."""
         ...
 
 

@@ -322,7 +322,7 @@ class MemoryRepository:
                 )
             return manifest
 
-    async def has_blob(self, digest: Digest) -> bool:
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         async with self._site.operation("has_blob", self.name, digest):
             content = self._site.store.repositories.get(self.name)
             return content is not None and digest in content.blobs

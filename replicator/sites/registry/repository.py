@@ -92,7 +92,7 @@ class RegistryRepository:
         except ValueError as error:
             raise self._error(Corrupt, operation, f"{reference}: {error}") from error
 
-    async def has_blob(self, digest: Digest) -> bool:
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:  # noqa: ARG002 - a registry vouches for its blobs
         """Whether this very repository has the blob; see `blobs.blob_exists`."""
         return await blob_exists(self._registry, self._name, digest)
 

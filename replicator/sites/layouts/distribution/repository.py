@@ -107,12 +107,12 @@ class DistributionRepository:
                 cause = f"tag {reference} leads to {digest}, which is not there"
                 raise self._place.not_found("read manifest", cause) from error
 
-    async def has_blob(self, digest: Digest) -> bool:
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Whether this very repository has the blob: the link, and the bytes that a registry's GC may have taken."""
         paths = self._paths("ask for blob")
         with self._place.named():
             return await has_object(self.store, paths.layer(digest), None) and await has_object(
-                self.store, blob_data(digest), None
+                self.store, blob_data(digest), size
             )
 
     def blob(self, descriptor: Descriptor) -> BlobSource:

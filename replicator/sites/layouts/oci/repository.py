@@ -118,10 +118,10 @@ class OciRepository:
             descriptor = self._descriptor(operation, reference, entry)
             return await self._read(operation, descriptor.digest, descriptor.media_type)
 
-    async def has_blob(self, digest: Digest) -> bool:
-        """Whether this very repository has the blob."""
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether this very repository has the blob, of that size."""
         with self._place.named():
-            return await has_object(self.store, self._paths("ask for blob").blob(digest), None)
+            return await has_object(self.store, self._paths("ask for blob").blob(digest), size)
 
     def blob(self, descriptor: Descriptor) -> BlobSource:
         """The blob, for reading. Not verified: whoever reads hashes. Raises `Rejected` for a name that no layout has."""
