@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 
 import click
@@ -17,6 +18,9 @@ from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Site, SiteCheck
 from replicator.report import table
+from replicator.sites.layouts.settings import LayoutSettings
+from replicator.sites.objects.settings import LocalSettings
+from replicator.sites.open import SiteSettings
 
 
 @click.command("check")
@@ -36,14 +40,22 @@ async def _check(invocation: Invocation, push: str | None) -> int:
     watch = Watch.start(invocation)
     loaded = read_config(invocation, watch)
     destinations = {name for rule in loaded.rules for name in rule.destinations}
-    async with open_sites(loaded.sites.values(), watch) as sites, asyncio.TaskGroup() as group:
+    read_from = {name for rule in loaded.rules for name in (rule.source, *rule.mirrors)}
+    unmade = {
+        name: made
+        for name, settings in loaded.sites.items()
+        if name not in read_from and (made := _unmade(settings)) is not None
+    }
+    there = [settings for name, settings in loaded.sites.items() if name not in unmade]
+    async with open_sites(there, watch) as sites, asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
                 _reach(site, _sources(loaded.rules, name), push if name in destinations else None)
             )
             for name, site in sites.items()
         ]
-    checks = [task.result() for task in tasks]
+    found = unmade | {task.result().site: task.result() for task in tasks}
+    checks = [found[name] for name in loaded.sites]
     bad = sum(bool(check.problems) for check in checks)
     if invocation.json:
         print_json(
@@ -64,6 +76,20 @@ async def _check(invocation: Invocation, push: str | None) -> int:
     else:
         click.echo("\n".join(line for check in checks for line in _lines(check)))
     return 1 if bad else 0
+
+
+def _unmade(settings: SiteSettings) -> SiteCheck | None:
+    """What there is to say of a directory that is not there yet and that nothing is read from; None of all else."""
+    if not isinstance(settings, LayoutSettings) or not isinstance(settings.store, LocalSettings):
+        return None
+    path = settings.store.path
+    if os.path.lexists(path):
+        return None
+    above = next(folder for folder in path.parents if folder.exists())
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+        return SiteCheck(settings.name, (("directory", "not there yet, will be made"),), ())
+    problem = f"{settings.name}: check directory: {path} is not there, and nothing can be made in {above}"
+    return SiteCheck(settings.name, (), (problem,))
 
 
 async def _reach(site: Site, repositories: list[str], push: str | None) -> SiteCheck:
