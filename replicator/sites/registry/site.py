@@ -8,11 +8,12 @@ from yarl import URL
 
 from replicator.events import Events
 from replicator.flow.limits import SiteLimits
+from replicator.flow.retry import DEFAULT_BUDGET, Budget
 from replicator.ports import Capabilities, Clock, SiteCheck
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.check import check_registry
 from replicator.sites.registry.context import Registry
-from replicator.sites.registry.http import Transport
+from replicator.sites.registry.http import DEFAULT_TIMEOUTS, Timeouts, Transport
 from replicator.sites.registry.listing import catalog_pages
 from replicator.sites.registry.repository import RegistryRepository
 from replicator.sites.registry.settings import RegistrySettings
@@ -21,11 +22,21 @@ from replicator.sites.registry.settings import RegistrySettings
 class RegistrySite:
     """A registry over HTTP, as `ports.Site`. Connects when first asked for something.
 
+    `timeouts` and `budget` are how long it waits for an answer and how often it asks: see `http.Transport`.
+
     Raises:
         ConfigError: the settings cannot be used; asks nobody for that.
     """
 
-    def __init__(self, settings: RegistrySettings, *, events: Events, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        events: Events,
+        clock: Clock,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        budget: Budget = DEFAULT_BUDGET,
+    ) -> None:
         knowledge = Knowledge(settings.name, settings.url, settings.capabilities)
         limits = SiteLimits(
             settings.name,
@@ -39,7 +50,9 @@ class RegistrySite:
         self._registry = Registry(
             site=settings.name,
             url=URL(settings.url, encoded=True),
-            transport=Transport(settings, limits=limits, events=events, clock=clock),
+            transport=Transport(
+                settings, limits=limits, events=events, clock=clock, timeouts=timeouts, budget=budget
+            ),
             knowledge=knowledge,
             events=events,
             clock=clock,
