@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 _KEPT_BYTES: Final = 2_000
 _GRACE_SECONDS: Final = 0.5
@@ -59,10 +59,10 @@ async def run_command(argv: Sequence[str], data: bytes, seconds: float) -> str |
 
 
 def _tell(transport: asyncio.SubprocessTransport, data: bytes) -> None:
-    stdin = transport.get_pipe_transport(0)
-    if isinstance(stdin, asyncio.WriteTransport):
-        stdin.write(data)
-        stdin.close()  # once all is written, or nobody reads
+    # Not an isinstance: uvloop's transports are of classes of its own.
+    stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+    stdin.write(data)
+    stdin.close()  # once all is written, or nobody reads
 
 
 class _Process(asyncio.SubprocessProtocol):

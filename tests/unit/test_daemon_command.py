@@ -112,6 +112,14 @@ async def test_commands_do_not_speak_to_the_service_manager(
     assert await run_command(python(code), b"", 20) is None
 
 
+def test_it_is_the_same_on_uvloop() -> None:
+    """Its transports are of other classes than asyncio's; the command once waited for the end of its stdin for ever."""
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = "import sys; sys.exit(len(sys.stdin.read()) != 1_000_000)"
+        assert runner.run(run_command(python(code), b"x" * 1_000_000, 20)) is None
+
+
 # --- around runs ---
 
 

@@ -1,0 +1,119 @@
+"""Commands around runs, and notifications, by the program itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from replicator.demo.images import image, load
+from tests.acceptance.agent import PATIENCE_SECONDS, TURN_SECONDS, running_agent, write_agent
+from tests.acceptance.program import Program, rule
+from tests.fakes.faults import answer
+from tests.fakes.registry import FakeRegistry
+
+KEEPS = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); sys.exit(int(sys.argv[2]))"
+
+
+@dataclass
+class World:
+    program: Program
+    hub: FakeRegistry
+    fra: FakeRegistry
+
+    def command(self, name: str, code: int = 0) -> str:
+        """An argv, as TOML, that keeps what it is told in a file."""
+        return msgspec.json.encode([sys.executable, "-c", KEEPS, str(self.file(name)), str(code)]).decode()
+
+    def file(self, name: str) -> Path:
+        return self.program.folder / f"{name}.jsonl"
+
+    def told(self, name: str) -> list[Any]:
+        if not self.file(name).exists():
+            return []
+        return [msgspec.json.decode(line) for line in self.file(name).read_text().splitlines()]
+
+    async def hears(self, name: str, count: int) -> list[Any]:
+        """Returns once the command has been told so often."""
+        for _ in range(int(PATIENCE_SECONDS / TURN_SECONDS)):
+            if len(told := self.told(name)) >= count:
+                return told
+            await asyncio.sleep(TURN_SECONDS)
+        raise AssertionError(f"{name} was told {self.told(name)}")
+
+    def write(self, hooks: str, more: str = "") -> None:
+        text = rule(more=f'interval = "1s"\nhooks = {{ {hooks} }}' if hooks else 'interval = "1s"')
+        write_agent(self.program, {"hub": self.hub.url, "fra": self.fra.url}, text, more)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with FakeRegistry() as hub, FakeRegistry() as fra:
+        load(hub.store, "platform/app", "v1", image("app", 1))
+        yield World(Program(tmp_path), hub, fra)
+
+
+async def test_sync_runs_commands_before_and_after_and_tells_them_what_happens(world: World) -> None:
+    world.write(f"before = {world.command('before')}, after = {world.command('after')}")
+    ended = await world.program("sync")
+    assert ended.code == 0
+    (before,) = world.told("before")
+    (after,) = world.told("after")
+    assert (before["rule"], before["destinations"]) == ("platform", ["fra"])
+    assert after["report"]["destinations"][0]["totals"]["tags"]["copied"] == 1
+
+
+async def test_a_failing_before_stops_the_run_and_is_the_runs_failure(world: World) -> None:
+    world.write(f"before = {world.command('before', 3)}, after = {world.command('after')}")
+    ended = await world.program("sync", "--json")
+    assert ended.code == 1
+    (failure,) = ended.json["rules"][0]["destinations"][0]["failures"]
+    assert (failure["operation"], failure["reason"]) == ("run the command before", "command")
+    assert "ended with 3" in failure["cause"]
+    assert "platform/app" not in world.fra.store.repositories
+    assert world.told("after")[0]["report"]["destinations"][0]["outcome"] == "failed"
+    assert ended.stderr.count("ended with 3") == 1
+
+
+async def test_a_before_that_is_not_required_stops_nothing(world: World) -> None:
+    world.write(f"before = {world.command('before', 3)}, before_required = false")
+    ended = await world.program("sync")
+    assert ended.code == 0
+    assert "ended with 3" in ended.stderr
+    assert "v1" in world.fra.store.content("platform/app").tags
+
+
+async def test_the_daemon_runs_them_around_every_run(world: World) -> None:
+    world.write(f"before = {world.command('before')}, after = {world.command('after')}")
+    async with running_agent(world.program) as agent:
+        after = await world.hears("after", 2)
+        agent.signal(signal.SIGTERM)
+        assert (await agent.end()).code == 0
+    assert after[0]["report"]["destinations"][0]["totals"]["tags"]["copied"] == 1
+    assert len(world.told("before")) >= 2
+
+
+async def test_failure_and_recovery_are_told_once_each_across_a_restart(world: World) -> None:
+    world.write("", f"[notify.pager]\ncommand = {world.command('pager')}\n")
+    world.hub.fault("GET", "/tags/list", answer(status=500), times=None)
+    async with running_agent(world.program) as agent:
+        (failure,) = await world.hears("pager", 1)
+        assert failure["event"] == "failure"
+        assert failure["rule"] == "platform"
+        assert "500" in failure["error"]
+        agent.signal(signal.SIGTERM)
+        await agent.end()
+    async with running_agent(world.program) as agent:
+        runs = 'replicator_runs_total{destination="fra",outcome="failed",rule="platform"}'
+        await agent.metric(runs, lambda count: count >= 1)
+        assert len(world.told("pager")) == 1
+        world.hub.clear_faults()
+        told = await world.hears("pager", 2)
+    assert [each["event"] for each in told] == ["failure", "recovery"]
