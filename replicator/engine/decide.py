@@ -77,7 +77,9 @@ class Decisions:
         """Whether another run, which asked the source later than this one, has brought the tag in step."""
         key = wish.target or wish.digest or ""
         return self._context.in_hand.is_settled_since(
-            self._destination, catalog.repository.name, key, batch.asked_at
+            (self._destination, catalog.repository.name, key),
+            (self._rule.source, batch.repository, wish.tag),
+            batch.asked_at,
         )
 
     def _compare(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> Change:

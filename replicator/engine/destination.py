@@ -153,7 +153,8 @@ class DestinationRun:
     def _queue(self, action: Action) -> None:
         self._targets.enter(action.target)
         self.tally.pend(action)
-        self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
+        if not self._context.dry:
+            self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
         self._dispatch.add(action)
 
     async def _prepare(self, action: Action) -> Image | None:
@@ -165,7 +166,8 @@ class DestinationRun:
             self._breaker.check("write manifest", action.target)
             image = await self._read_image(action, totals)
             self._check_refusal(action, image)
-            self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
+            if not self._context.dry:
+                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
             return image
 
         image = await self._guarded(action, totals, read)
@@ -212,7 +214,11 @@ class DestinationRun:
             self._source_breaker.succeeded()
             key = action.wish.target or action.digest
             self._decisions.record(catalog, key, action.digest)
-            self._context.in_hand.settle(self._site.name, action.target, key, action.asked_at)
+            self._context.in_hand.settle(
+                (self._site.name, action.target, key),
+                (self._rule.source, action.repository, action.wish.tag),
+                action.asked_at,
+            )
             self.tally.copied(action, totals, self._context.clock.monotonic() - began)
 
         await self._guarded(action, totals, copy)

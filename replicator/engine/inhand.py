@@ -9,6 +9,10 @@ from replicator.ports import Clock
 
 Place = tuple[str, str, str]
 """Rule, destination, target repository."""
+Target = tuple[str, str, str]
+"""Destination, target repository, tag (or a digest that is wanted without one)."""
+Origin = tuple[str, str, str | None]
+"""Source, source repository, tag."""
 REMEMBER_SECONDS: Final = 3600.0
 
 
@@ -16,13 +20,14 @@ class InHand:
     """Repositories in hand, and what was put there lately.
 
     A run that looked at the source before another one put a newer tag must not put the older one over it:
-    `settled` keeps, for a while, how recent the knowledge was by which a tag was brought in step.
+    `settle` keeps, for a while, how recent the knowledge was by which a tag was brought in step, and what it was
+    knowledge of: two sources that want one target are another matter.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._locks: dict[Place, tuple[asyncio.Lock, int]] = {}
-        self._settled: dict[tuple[str, str, str], float] = {}
+        self._settled: dict[tuple[str, str, str], tuple[Origin, float]] = {}
         self._pruned = clock.monotonic()
 
     async def take(self, place: Place) -> None:
@@ -47,14 +52,17 @@ class InHand:
         else:
             self._locks[place] = (lock, users - 1)
 
-    def settle(self, destination: str, repository: str, tag: str, asked_at: float) -> None:
-        """Notes that a tag is in step by what the source said at `asked_at` (monotonic seconds)."""
+    def settle(self, target: Target, origin: Origin, asked_at: float) -> None:
+        """Notes that a target is in step by what its origin was at `asked_at` (monotonic seconds)."""
         now = self._clock.monotonic()
         if now - self._pruned > REMEMBER_SECONDS:
             self._pruned = now
-            self._settled = {key: at for key, at in self._settled.items() if now - at < REMEMBER_SECONDS}
-        self._settled[destination, repository, tag] = asked_at
+            self._settled = {
+                key: (known, at) for key, (known, at) in self._settled.items() if now - at < REMEMBER_SECONDS
+            }
+        self._settled[target] = (origin, asked_at)
 
-    def is_settled_since(self, destination: str, repository: str, tag: str, asked_at: float) -> bool:
-        """Whether a later look than `asked_at` has brought the tag in step already."""
-        return self._settled.get((destination, repository, tag), asked_at) > asked_at
+    def is_settled_since(self, target: Target, origin: Origin, asked_at: float) -> bool:
+        """Whether a later look than `asked_at` at the same origin has brought the target in step already."""
+        known, at = self._settled.get(target, (origin, asked_at))
+        return known == origin and at > asked_at

@@ -137,7 +137,7 @@ class Engine:
     ) -> list[RuleResult]:
         chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
         try:
-            async with self._sharing() as shared:
+            async with self._sharing(context) as shared:
                 runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
                 await _run_all(runs)
                 return [await run.close() for run in runs]
@@ -145,10 +145,13 @@ class Engine:
             self._drains.discard(context.draining)
 
     @asynccontextmanager
-    async def _sharing(self) -> AsyncIterator[Shared]:
-        if self._shared is None or not self._shared.is_young:
-            self._shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
-        shared = self._shared
+    async def _sharing(self, context: Context) -> AsyncIterator[Shared]:
+        """The generation to join. A plan has its own: it notes as present what it would only bring."""
+        shared = None if context.dry else self._shared
+        if shared is None or not shared.is_young:
+            shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
+            if not context.dry:
+                self._shared = shared
         shared.enter()
         try:
             yield shared
@@ -253,7 +256,7 @@ class RuleRun:
         began = self._context.clock.now()
         try:
             await self._look.run()
-            if self._look.complete:
+            if self._look.complete and not self._context.dry:
                 self._context.events.emit(Observed(self._rule.name, began))
         except asyncio.CancelledError:
             self._interrupted = True

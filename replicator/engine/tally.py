@@ -139,7 +139,7 @@ class Tally:
             started_at=self._began,
             ended_at=self._context.clock.now(),
             outcome=outcome,
-            complete_look=self.complete_look and not interrupted,
+            complete_look=self.complete_look and not interrupted and self._context.scope is None,
             in_step=good,
             held=tags.held,
             failed=tags.failed,
@@ -181,6 +181,8 @@ class Tally:
             self._context.state.record(Unpending(self._rule.name, self.result.destination, target, tag))
 
     def _emit(self, action: Action, name: ActionName, outcome: str, delay: float | None = None) -> None:
+        if self._context.dry:
+            return
         tag = action.wish.target or action.digest
         destination = self.result.destination
         self._context.events.emit(

@@ -75,12 +75,13 @@ class Targets:
         """The catalog of a repository that the caller has entered; None where it could not be had, which was told."""
         known = self._targets[target]
         if known.opening is not None:
-            return await known.opening
+            return await asyncio.shield(known.opening)  # one that gives up must not end it for the others
         opening = known.opening = asyncio.get_running_loop().create_future()
         catalog = None
         try:
-            await self._context.in_hand.take((self._rule.name, self._destination, target))
-            known.held = True
+            if not self._context.dry:  # who only looks is in nobody's way
+                await self._context.in_hand.take((self._rule.name, self._destination, target))
+                known.held = True
             self._breaker.check("list tags", target)
             with faults(self._destination, "list tags", target):
                 catalog = await self._read(target)

@@ -1,0 +1,179 @@
+"""Runs of one process that meet: in a repository, in a target, in what they share."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from replicator.demo.images import image, layer, load
+from replicator.engine.scope import Scope
+from replicator.errors import Rejected
+from replicator.events import TagPlanned
+from tests.engine.world import big, only, rule, settled, until, world
+
+
+async def test_runs_of_one_rule_take_turns_in_a_repository() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        engine = w.engine()
+        pause = w.left.pause("write_blob")
+        first = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        second = asyncio.create_task(engine.sync([rule()]))
+        await settled()
+        assert w.left.count("tags") == 1  # the second waits for its turn
+        pause.release()
+        assert [one[0].destinations[0].outcome for one in (await first, await second)] == ["ok", "ok"]
+        assert w.left.count("write_manifest") == 1
+
+
+async def test_run_that_waits_for_a_repository_goes_on_in_the_others() -> None:
+    async with world() as w:
+        slow = w.put("slow", "v1")
+        engine = w.engine()
+        pause = w.left.pause("write_blob", subject=slow.manifest.blobs[0].digest)
+        first = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        w.put("new", "v1")
+        second = asyncio.create_task(engine.sync([rule()]))
+        await until(lambda: "new" in w.tags())
+        pause.release()
+        await first
+        await second
+
+
+async def test_older_look_does_not_put_an_older_image_over_a_newer_one() -> None:
+    """The interval's run had resolved the tag when it moved; the webhook's run copied the new image; now the first goes on."""
+    async with world() as w:
+        w.put("app", "v1", image("old"))
+        engine = w.engine()
+        pause = w.source.pause("resolve", subject="v2")
+        w.put("app", "v2")
+        first = asyncio.create_task(engine.sync([rule()]))
+        await until(lambda: w.source.count("resolve", "v1", "done") == 1)
+        new = w.put("app", "v1", image("new"))
+        await engine.sync([rule()], scope=Scope({"app": frozenset({"v1"})}))
+        assert w.tags()["app"]["v1"] == new.digest
+        pause.release()
+        await first
+        assert w.tags()["app"] == {"v1": new.digest, "v2": w.source.store.repositories["app"].tags["v2"]}
+
+
+async def test_tag_that_another_rule_put_there_from_elsewhere_is_not_called_in_step() -> None:
+    """Both rules want the target; the later look was faster. The slower rule must say that it lost, not that all is well."""
+    async with world(mirrors=["second"]) as w:
+        w.put("app", "v1", image("one"))
+        load(w.sites["second"].store, "app", "v1", image("two"))
+        pause = w.source.pause("resolve")
+        one, two = rule("one"), rule("two", source="second")
+        run = asyncio.create_task(w.sync(one, two))
+        await pause.reached.wait()
+        await until(w.tags)
+        await settled()
+        pause.release()
+        first, second = await run
+        assert second.destinations[0].outcome == "ok"
+        assert first.destinations[0].outcome == "failed"
+        assert "rule two" in first.destinations[0].failures[0].cause
+        assert "rule one" in first.destinations[0].failures[0].cause
+        assert first.destinations[0].totals.tags.unchanged == 0
+
+
+async def test_narrowed_run_looks_only_at_what_the_event_named() -> None:
+    async with world() as w:
+        for name in ("a", "b"):
+            for tag in ("v1", "v2"):
+                w.put(name, tag)
+        result = await w.sync_one(scope=Scope({"a": frozenset({"v1"})}))
+        assert result.outcome == "ok"
+        assert {name: set(tags) for name, tags in w.tags().items()} == {"a": {"v1"}}
+        assert w.source.count("tags") == w.source.count("repositories") == 0
+        assert (await w.state.standings(["rule"]))[0].last_look is None
+
+
+async def test_narrowed_run_dates_the_change_by_the_event() -> None:
+    async with world() as w:
+        w.put("a", "v1")
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "no"))
+        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}, at=1_234.0))
+        assert (await w.state.pending("rule", "left", "a"))["v1"].since == 1_234.0
+
+
+async def test_narrowed_run_leaves_other_pending_tags_pending() -> None:
+    async with world() as w:
+        w.put("a", "v1")
+        w.put("a", "v2")
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "no"), subject="v2")
+        await w.sync_one()
+        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}))
+        assert set(await w.state.pending("rule", "left", "a")) == {"v2"}
+
+
+async def test_plan_beside_a_sync_makes_it_believe_nothing() -> None:
+    """What a plan asked about is not there; a sync that believed it would tag images with holes."""
+    async with world(refuses_dangling=False) as w:
+        w.put("app", "v1", big("large"))
+        w.put("app", "v2", big("large two"))
+        engine = w.engine()
+        hold = w.left.pause("has_blob", subject=big("large two").manifest.blobs[1].digest)
+        plan = asyncio.create_task(engine.plan([rule()]))
+        await hold.reached.wait()
+        await settled()
+        sync = asyncio.create_task(engine.sync([rule(tags=["v1"])]))
+        result = (await sync)[0].destinations[0]
+        assert result.outcome == "ok"
+        assert result.totals.blobs.copied == 2
+        hold.release()
+        assert (await plan)[0].destinations[0].outcome == "ok"
+
+
+async def test_plan_does_not_wait_for_a_sync_nor_a_sync_for_a_plan() -> None:
+    async with world() as w:
+        w.put("app", "v1", big("large"))
+        engine = w.engine()
+        pause = w.left.pause("write_blob")
+        sync = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        async with asyncio.timeout(5):
+            planned = (await engine.plan([rule()]))[0].destinations[0]
+        assert [action.outcome for action in planned.actions] == ["planned"]
+        pause.release()
+        await sync
+
+
+async def test_plan_counts_nothing_as_planned_for_copying() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        await w.plan_one()
+        assert not any(isinstance(event, TagPlanned) for event in w.seen)
+
+
+async def test_runs_share_a_blob_that_is_in_hand(tmp_path: Path) -> None:
+    async with world(tmp_path, destinations=["left", "right"]) as w:
+        shared = layer("shared", 500_000)
+        w.put("a", "v1", image("one", [shared]))
+        w.put("b", "v1", image("two", [shared]))
+        digest = image("one", [shared]).manifest.blobs[1].digest
+        engine = w.engine()
+        both = [rule("one", repositories=["a"]), rule("two", repositories=["b"])]
+        pause = w.source.pause("open_blob", subject=digest)
+        first = asyncio.create_task(engine.sync(both[:1]))
+        await pause.reached.wait()
+        second = asyncio.create_task(engine.sync(both[1:]))
+        await settled()
+        pause.release()
+        await first
+        assert (await second)[0].destinations[0].totals.blobs.mounted == 1
+        assert w.source.count("open_blob", digest) == 1
+
+
+async def test_blob_wanted_in_two_repositories_at_once_is_sent_once_and_mounted() -> None:
+    async with world() as w:
+        shared = layer("shared", 500_000)
+        for name in ("a", "b", "c"):
+            w.put(name, "v1", image(name, [shared]))
+        digest = image("a", [shared]).manifest.blobs[1].digest
+        result = await w.sync_one()
+        assert w.left.count("write_blob", digest, "done") == 1
+        assert w.left.count("mount", digest, "mounted") == 2
+        assert only(result, "failed") == []
