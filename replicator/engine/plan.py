@@ -82,7 +82,7 @@ def recheck_at(now: float, recheck: float, *, key: str, before: float | None) ->
     whole periods are added to when it was due before.
     """
     if before is None or before > now + recheck:
-        return now + recheck * ((crc32(key.encode()) & 0xFFFF) + 1) / 0x10000
+        return now + recheck * (0.1 + 0.9 * (crc32(key.encode()) & 0xFFFF) / 0xFFFF)
     return before if before > now else before + recheck * ((now - before) // recheck + 1)
 
 
