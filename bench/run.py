@@ -23,6 +23,7 @@ from bench.corpus import FAR, MANY_SMALL, SMALL_SET
 from bench.manytags import many_tags
 from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
+from bench.serving import serving
 from bench.startup import startup
 
 MEMORY_BYTES = 4_000_000_000
@@ -42,6 +43,7 @@ SCENARIOS: dict[str, Scenario] = {
     "memory": memory,
     "tags-100k": many_tags,
     "startup": startup,
+    "serve": serving,
 }
 
 

@@ -18,14 +18,12 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
-def run_async(
-    main: Coroutine[Any, Any, int], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-) -> int:
-    """Runs `main` to its exit code, on uvloop where that is installed (and no `loop_factory` is given).
+def run_async(main: Coroutine[Any, Any, int]) -> int:
+    """Runs `main` to its exit code, on uvloop where that is installed.
 
     SIGINT (raised as KeyboardInterrupt) and SIGTERM (143) cancel it, so that everything is closed on the way out.
     """
-    with asyncio.Runner(loop_factory=loop_factory or _loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_cancelled_by_sigterm(main))
 
 

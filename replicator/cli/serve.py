@@ -91,8 +91,7 @@ def command(invocation: Invocation, /, place: str, **options: Any) -> int:
     given = Options(**options)
     if (given.tls_cert is None) != (given.tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key belong together")
-    # Not uvloop: it has no sendfile.
-    return run_async(_serve(invocation, place, given), loop_factory=asyncio.new_event_loop)
+    return run_async(_serve(invocation, place, given))
 
 
 async def _serve(invocation: Invocation, place: str, options: Options) -> int:

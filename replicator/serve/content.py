@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.errors import NotFound
+from replicator.errors import Corrupt, NotFound
 from replicator.model.descriptor import Descriptor
-from replicator.model.digest import Digest, is_digest
+from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import Manifest
 from replicator.ports import Clock, ObjectStore
 from replicator.serve.cache import Cache
@@ -24,6 +24,9 @@ LISTINGS_BYTES: Final = 32 * 1024 * 1024
 BLOBS_KEPT: Final = 100_000
 MAX_AGE_SECONDS: Final = 60.0
 """How long something deleted at the site may still be served."""
+
+SMALL_BYTES: Final = 128 * 1024
+"""Up to here a blob is read at once, and verified, which costs less than to open and send a file."""
 
 _STRING_BYTES: Final = 57
 """What a short Python string takes beside its characters, with its place in a list."""
@@ -85,6 +88,14 @@ class Content:
         """A blob's bytes from `offset` on, in chunks of at most 1 MiB; never more or fewer than its size says."""
         descriptor = Descriptor("application/octet-stream", blob.digest, blob.size)
         return self._site.repository(blob.repository).blob(descriptor).open(offset)
+
+    async def small(self, blob: Blob) -> bytes:
+        """All of a blob of at most `SMALL_BYTES`, verified. Raises `NotFound`, `Corrupt`."""
+        data, _ = await blob.store.get(blob.key, SMALL_BYTES)
+        if digest_of(data, algorithm(blob.digest)) != blob.digest:
+            cause = f"the {len(data)} bytes of {blob.digest} are others"
+            raise Corrupt(self.site, "read blob", cause, repository=blob.repository)
+        return data
 
     def forget(self, blob: Blob) -> None:
         """Takes back that a blob is there."""

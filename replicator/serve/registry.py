@@ -11,7 +11,8 @@ from aiohttp import web
 from replicator.errors import NotFound, Rejected
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.serve import wire
-from replicator.serve.content import Content
+from replicator.serve.content import SMALL_BYTES, Blob, Content
+from replicator.serve.sendfile import FileSender
 from replicator.serve.sending import Body
 from replicator.serve.wire import Refused
 
@@ -26,8 +27,9 @@ class ReadOnlyRegistry:
     forgot to name the type (old clients do) gets its image.
     """
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, files: FileSender) -> None:
         self._content = content
+        self._files = files
 
     def routes(self) -> list[web.RouteDef]:
         """What is answered; the name of a route is what logs and metrics call it."""
@@ -94,34 +96,40 @@ class ReadOnlyRegistry:
         return web.Response(body=manifest.body, headers=headers)
 
     async def get_blob(self, request: web.Request) -> web.StreamResponse:
-        """`GET` and `HEAD /v2/NAME/blobs/DIGEST`. Not verified on the way: whoever pulls does."""
+        """`GET` and `HEAD /v2/NAME/blobs/DIGEST`. A large one is not verified on the way: whoever pulls does."""
         repository, digest = wire.repository_in(request), wire.digest_in(request)
         try:
             blob = await self._content.blob(repository, digest)
-            etag = f'"{digest}"'
-            headers = {"Docker-Content-Digest": digest, "ETag": etag, "Cache-Control": _YEAR}
-            if wire.is_known(request, digest):
-                return web.Response(status=304, headers=headers)
-            part = wire.range_in(request, blob.size, etag)
-            start, stop = part or (0, blob.size)
-            headers |= {
-                "Accept-Ranges": "bytes",
-                "Content-Length": str(stop - start),
-                "Content-Type": "application/octet-stream",
-            }
-            if part:
-                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
-            status = 206 if part else 200
-            if request.method == "HEAD":
-                return web.Response(status=status, headers=headers)
-            response = web.StreamResponse(status=status, headers=headers)
             try:
-                await Body(request, response).send(self._content, blob, start, stop)
+                return await self._blob(request, blob)
             except NotFound:
                 self._content.forget(blob)
                 raise
         except (NotFound, Rejected) as error:
             raise Refused("BLOB_UNKNOWN", "no such blob", {"name": repository, "digest": digest}) from error
+
+    async def _blob(self, request: web.Request, blob: Blob) -> web.StreamResponse:
+        etag = f'"{blob.digest}"'
+        headers = {"Docker-Content-Digest": blob.digest, "ETag": etag, "Cache-Control": _YEAR}
+        if wire.is_known(request, blob.digest):
+            return web.Response(status=304, headers=headers)
+        part = wire.range_in(request, blob.size, etag)
+        start, stop = part or (0, blob.size)
+        headers |= {
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(stop - start),
+            "Content-Type": "application/octet-stream",
+        }
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
+        status = 206 if part else 200
+        if request.method == "HEAD":
+            return web.Response(status=status, headers=headers)
+        if blob.size <= SMALL_BYTES:
+            data = await self._content.small(blob)
+            return web.Response(status=status, headers=headers, body=data[start:stop])
+        response = web.StreamResponse(status=status, headers=headers)
+        await Body(request, response, self._files).send(self._content, blob, start, stop)
         return response
 
 

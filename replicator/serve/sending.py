@@ -1,4 +1,4 @@
-"""Blobs on their way to a client: by `sendfile` where the store has files, else chunk by chunk."""
+"""Blobs on their way to a client: by the kernel where the store has files, else chunk by chunk."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from replicator.errors import Corrupt
 from replicator.ports import OpensFiles
 from replicator.serve.answered import transfer_of
 from replicator.serve.content import Blob, Content
-
-SLICE_BYTES: Final = 2 * 1024 * 1024
-STALL_SECONDS: Final = 60.0
-"""How long a client may take for a slice; one that takes longer is let go."""
+from replicator.serve.sendfile import STALL_SECONDS, FileSender
 
 _READ_BYTES: Final = 1 << 20
 
@@ -29,11 +26,13 @@ class Body:
     Args:
         request: which is answered; its transfer is told of what went out.
         response: its status and headers; its length is that of the bytes.
+        files: sends files.
     """
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse, files: FileSender) -> None:
         self._request = request
         self._response = response
+        self._files = files
         self._transfer = transfer_of(request)
 
     async def send(self, content: Content, blob: Blob, start: int, stop: int) -> None:
@@ -68,31 +67,43 @@ class Body:
             await self._response.prepare(self._request)
 
     async def _send_file(self, file: FileIO, start: int, stop: int) -> None:
+        transport = self._transport()
+        if transport.get_extra_info("sslcontext") is None:
+            await self._flush(transport)
+            await self._files.send(transport, file.fileno(), start, stop, self._transfer.sent)
+            return
         while start < stop:
-            async with asyncio.timeout(STALL_SECONDS):
-                sent = await self._send_slice(file, start, min(SLICE_BYTES, stop - start))
-            if not sent:
+            data = await asyncio.to_thread(os.pread, file.fileno(), min(stop - start, _READ_BYTES), start)
+            if not data:
                 raise ConnectionAbortedError("the file became shorter meanwhile")
-            start += sent
-            self._transfer.sent(sent)
+            await self._write(data)
+            start += len(data)
 
-    async def _send_slice(self, file: FileIO, start: int, count: int) -> int:
-        transport = self._request.transport
-        if transport is None:
-            raise ConnectionResetError("the client left")
+    async def _flush(self, transport: asyncio.Transport) -> None:
+        """Returns when the response's head is with the kernel, so that the file comes after it."""
+        transport.set_write_buffer_limits(high=0)
         try:
-            return await asyncio.get_running_loop().sendfile(transport, file, start, count)
-        except NotImplementedError:  # uvloop has none
-            data = await asyncio.to_thread(os.pread, file.fileno(), min(count, _READ_BYTES), start)
-            await self._response.write(data)
-            return len(data)
+            async with asyncio.timeout(STALL_SECONDS):
+                while transport.get_write_buffer_size():
+                    await self._request.writer.drain()
+                    await asyncio.sleep(0)
+        finally:
+            transport.set_write_buffer_limits()
 
     async def _send_chunks(self, chunks: AsyncIterator[bytes], left: int) -> None:
         async for chunk in chunks:
-            data = chunk[:left]
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._response.write(data)
-            self._transfer.sent(len(data))
-            left -= len(data)
-            if not left:
+            await self._write(chunk[:left])
+            left -= len(chunk)
+            if left <= 0:
                 return
+
+    async def _write(self, data: bytes) -> None:
+        async with asyncio.timeout(STALL_SECONDS):
+            await self._response.write(data)
+        self._transfer.sent(len(data))
+
+    def _transport(self) -> asyncio.Transport:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client left")
+        return transport

@@ -17,6 +17,7 @@ from replicator.serve.answers import Answers, Report, add_headers, known_to, rea
 from replicator.serve.connections import IDLE_SECONDS, Door
 from replicator.serve.content import Content
 from replicator.serve.registry import ReadOnlyRegistry
+from replicator.serve.sendfile import FileSender
 from replicator.serve.users import Users
 
 DRAIN_SECONDS: Final = 25.0
@@ -74,7 +75,8 @@ class RegistryServer:
         Raises:
             OSError: it cannot listen there.
         """
-        runner = web.AppRunner(self._application(listener), access_log=None, shutdown_timeout=1.0)
+        files = FileSender()
+        runner = web.AppRunner(self._application(listener, files), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         server: asyncio.Server | None = None
         try:
@@ -104,14 +106,15 @@ class RegistryServer:
             if server is not None:
                 server.close()
             await runner.cleanup()
+            files.close()
 
-    def _application(self, listener: Listener) -> web.Application:
+    def _application(self, listener: Listener, files: FileSender) -> web.Application:
         middlewares: list[Middleware] = [self._answers.told, self._answers.spoken]
         if listener.users is not None:
             middlewares.append(known_to(listener.users))
         app = web.Application(middlewares=[*middlewares, reads_only])
         app.on_response_prepare.append(add_headers)
-        app.add_routes(ReadOnlyRegistry(self._content).routes())
+        app.add_routes(ReadOnlyRegistry(self._content, files).routes())
         if self._expose is not None:
             app.add_routes([web.get("/metrics", self._metrics, name="metrics")])
         return app
