@@ -12,10 +12,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiosqlite
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -24,7 +25,8 @@ from replicator.errors import StateError
 from replicator.state.migrations import is_current, migrate
 from replicator.state.paths import make_folder
 
-_MEMORY: Final = ":memory:"
+_DRIVER: Final = "sqlite+aiosqlite"
+_JOIN_SECONDS: Final = 5.0
 _MOVE_AWAY: Final = (
     "it may be moved away: the state is only an accelerator, and the next run starts a new one"
 )
@@ -33,14 +35,13 @@ _MOVE_AWAY: Final = (
 class Database:
     """An open database. Made by `open_database` and `open_for_reading`."""
 
-    def __init__(self, path: Path, uri: str, busy_seconds: float) -> None:
+    def __init__(self, path: Path, url: URL, busy_seconds: float) -> None:
         self.path = path
-        self._uri = uri
-        self._busy_seconds = busy_seconds
         self._thread: threading.Thread | None = None
         self._engine = create_async_engine(
-            "sqlite+aiosqlite://",
-            async_creator=self._connect,
+            url,
+            # `backup` reads the one connection from the other one's thread.
+            connect_args={"timeout": busy_seconds, "factory": self._connect, "check_same_thread": False},
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
         )
@@ -56,7 +57,11 @@ class Database:
     async def connect(self) -> None:
         """Opens the file. On failure nothing is left open."""
         with mapped(self.path, "open"):
-            self._connection = await self._engine.connect()
+            try:
+                self._connection = await self._engine.connect()
+            except BaseException:
+                self._join()
+                raise
 
     @asynccontextmanager
     async def transaction(self, *, writing: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -85,23 +90,14 @@ class Database:
                 await self._engine.dispose()
                 self._join()
 
-    async def _connect(self) -> aiosqlite.Connection:
-        def connect() -> sqlite3.Connection:
-            self._thread = threading.current_thread()
-            return sqlite3.connect(
-                self._uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
-            )
-
-        try:
-            return await aiosqlite.Connection(connect, iter_chunk_size=64)
-        except sqlite3.Error:
-            self._join()
-            raise
+    def _connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        self._thread = threading.current_thread()
+        return sqlite3.Connection(*arguments, **options)
 
     def _join(self) -> None:
         """The driver tells its thread to end but does not wait for it, and it must not outlive the loop."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
             self._thread = None
 
 
@@ -112,7 +108,7 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
         StateError: see `store.open_state`. The file is then as it was.
     """
     make_folder(path)
-    database = Database(path, f"file:{quote(str(path))}?mode=rwc", busy_seconds)
+    database = Database(path, _url(path, "rwc"), busy_seconds)
     await database.connect()
     try:
         with mapped(path, "open"):
@@ -153,10 +149,10 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
     Raises:
         StateError: see `store.open_state`.
     """
-    uri = _uri_for_reading(path)
-    if uri is None:
+    url = _url_for_reading(path)
+    if url is None:
         return await _open_in_memory(path)
-    database = Database(path, uri, busy_seconds)
+    database = Database(path, url, busy_seconds)
     await database.connect()
     try:
         with mapped(path, "open"):
@@ -171,7 +167,11 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
     return copy
 
 
-def _uri_for_reading(path: Path) -> str | None:
+def _url(path: Path, mode: str) -> URL:
+    return URL.create(_DRIVER, database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
+
+
+def _url_for_reading(path: Path) -> URL | None:
     with mapped(path, "open"):
         try:
             path.stat()
@@ -180,11 +180,11 @@ def _uri_for_reading(path: Path) -> str | None:
         # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
         # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.
         mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
-    return f"file:{quote(str(path))}?mode={mode}"
+    return _url(path, mode)
 
 
 async def _open_in_memory(path: Path, origin: Database | None = None) -> Database:
-    database = Database(path, _MEMORY, 0.0)
+    database = Database(path, URL.create(_DRIVER), 0.0)
     await database.connect()
     try:
         with mapped(path, "open"):

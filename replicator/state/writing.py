@@ -98,6 +98,11 @@ def _after(standing: Standing, row: RunRow) -> Standing:
     if row.narrowed:
         # Its counts are not the rule's, and that it went well says nothing of what failed elsewhere.
         return msgspec.structs.replace(standing, last_error=error or standing.last_error)
+    if row.outcome == "interrupted":
+        # It saw a part; that it met with no failure so far does not mean that there is none.
+        return msgspec.structs.replace(
+            standing, last_error=error or standing.last_error, in_step=max(row.in_step, standing.in_step)
+        )
     look, success = standing.last_look, standing.last_success
     if row.complete_look:
         # The start, not the end: what changed during the run may have been overlooked.

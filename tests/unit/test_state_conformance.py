@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -312,24 +311,27 @@ async def answers(state: AnyState) -> Sequence[object]:
 @given(st.lists(steps, max_size=25))
 def test_sqlite_answers_as_plain_dictionaries_do(told: list[Entry | str | tuple[str, list[Digest]]]) -> None:
     async def tell(path: Path) -> None:
-        memory, sqlite = MemoryState(FakeClock(NOW)), await open_state(path, clock=FakeClock(NOW))
-        numbers = itertools.count()
-        for step in told:
-            if step == "reopen":
-                await sqlite.aclose()
-                sqlite = await open_state(path, clock=FakeClock(NOW + next(numbers) + 1))
-            for state in (memory, sqlite):
-                if step == "flush":
-                    await state.flush()
-                elif isinstance(step, tuple):
-                    await state.forget("fra", step[0], step[1])
-                elif not isinstance(step, str):
-                    state.record(step)
-            if step == "close":
-                closing = row(started=NOW + next(numbers))
-                assert await memory.close_run(closing) == await sqlite.close_run(closing)
-            assert await answers(sqlite) == await answers(memory)
-        await sqlite.aclose()
+        clock = FakeClock(NOW)
+        memory, sqlite = MemoryState(clock), await open_state(path, clock=clock)
+        try:
+            for number, step in enumerate(told):
+                if step == "reopen":
+                    await sqlite.aclose()
+                    clock.advance(1)
+                    sqlite = await open_state(path, clock=clock)
+                for state in (memory, sqlite):
+                    if step == "flush":
+                        await state.flush()
+                    elif isinstance(step, tuple):
+                        await state.forget("fra", step[0], step[1])
+                    elif not isinstance(step, str):
+                        state.record(step)
+                if step == "close":
+                    closing = row(started=NOW + number)
+                    assert await memory.close_run(closing) == await sqlite.close_run(closing)
+                assert await answers(sqlite) == await answers(memory)
+        finally:
+            await sqlite.aclose()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(tell(Path(folder) / "state.db"))

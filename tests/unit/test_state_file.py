@@ -474,3 +474,24 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> N
         except asyncio.CancelledError:
             continue
         await state.aclose()
+
+
+def test_a_state_left_open_keeps_no_process_from_ending(path: Path) -> None:
+    script = """
+import asyncio, sys
+from pathlib import Path
+from replicator.flow.clock import SystemClock
+from replicator.state.store import open_state
+async def main():
+    state = await open_state(Path(sys.argv[1]), clock=SystemClock())
+    raise SystemExit(7)
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        cwd=Path(__file__).parents[2],
+        timeout=30,
+        check=False,
+        stderr=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 7
