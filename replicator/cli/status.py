@@ -9,6 +9,7 @@ import click
 
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import iso, print_json
+from replicator.cli.remote import remote_option, remote_status
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
@@ -23,13 +24,16 @@ _Standings = Mapping[tuple[str, str], Standing]
 
 
 @click.command("status")
+@remote_option
 @everywhere
 @click.pass_obj
-def command(invocation: Invocation) -> int:
+def command(invocation: Invocation, remote: str | None) -> int:
     """Shows how each rule stands at each destination, from the state alone: no site is asked, nothing is written.
 
     Lag is the age of the oldest change that a destination lacks, as far as the last run could see.
     """
+    if remote is not None:
+        return run_async(remote_status(invocation, remote))
     return run_async(_status(invocation))
 
 

@@ -15,6 +15,7 @@ from replicator.cli.console import shown
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
+from replicator.cli.remote import remote_option, remote_sync
 from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import Drain, draining, run_async
 from replicator.cli.watch import Watch
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write Prometheus metrics here at the end, for node_exporter's textfile collector.",
 )
+@remote_option
 @everywhere
 @click.pass_obj
 def command(
@@ -52,12 +54,19 @@ def command(
     *,
     recheck: bool,
     metrics_file: Path | None,
+    remote: str | None,
 ) -> int:
     """Brings the destinations of all rules in step with their sources, then exits.
 
     What fails does not stop the rest: it is in the report and in the exit code. Started again, it carries on.
     SIGINT and SIGTERM end it softly: no new work, what is under way has 25 s; a second signal ends it at once.
     """
+    if remote is not None:
+        if metrics_file is not None:
+            raise click.UsageError(
+                "--metrics-file goes not with --remote: an agent serves its own at /metrics"
+            )
+        return run_async(remote_sync(invocation, remote, rules, destinations, recheck=recheck))
     if metrics_file is not None and not metrics_file.absolute().parent.is_dir():
         raise click.BadParameter(
             f"{metrics_file.absolute().parent} is no folder", param_hint="--metrics-file"

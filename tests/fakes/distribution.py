@@ -57,10 +57,12 @@ def distribution(
     program: str = "docker-registry",
     *,
     driver: Mapping[str, object] | None = None,
+    notifications: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
     """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself.
 
-    `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder.
+    `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder;
+    `notifications` whom it tells, as its config has it.
     """
     storage = folder / "storage"
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "not a secret"}
@@ -73,6 +75,8 @@ def distribution(
         },
         "http": http,
     }
+    if notifications is not None:
+        config["notifications"] = notifications
     executable = require(program)
     if access == "tls":
         with _started(executable, folder, config | {"http": http | {"tls": _certificate(folder)}}) as (

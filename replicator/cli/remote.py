@@ -1,0 +1,172 @@
+"""`--remote`: what a running agent tells, or does for us."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from replicator.cli.options import Invocation
+from replicator.cli.output import print_json
+from replicator.config.load import load
+from replicator.engine.result import RuleResult
+from replicator.errors import ConfigError
+from replicator.report import Tally, combine, failed, format_seconds, render_run, table
+
+if TYPE_CHECKING:
+    from replicator.daemon.client import RemoteAgent
+    from replicator.daemon.http.shapes import RuleDestination, RuleInfo, RunDetail
+
+TOKEN_VARIABLE = "REPLICATOR_TOKEN"  # noqa: S105 - a variable's name
+
+remote_option = click.option(
+    "--remote",
+    metavar="URL",
+    help=f"Ask the agent that runs there, with the token in ${TOKEN_VARIABLE}, else in the config's [http].",
+)
+
+
+async def remote_status(invocation: Invocation, url: str) -> int:
+    """Shows where an agent's rules stand."""
+    async with _agent(invocation, url) as agent:
+        rules = await agent.rules()
+    if invocation.json:
+        print_json({"version": 1, "rules": rules})
+    else:
+        click.echo("\n".join(_lines(rules, time.time())))
+    return 0
+
+
+async def remote_sync(
+    invocation: Invocation, url: str, rules: Sequence[str], destinations: Sequence[str], *, recheck: bool
+) -> int:
+    """Has an agent run rules, and reports what came of it."""
+    from replicator.daemon.http.shapes import SyncOrder  # noqa: PLC0415 - only here, and never for --version
+
+    order = SyncOrder(rules=list(rules) or None, destinations=list(destinations) or None, recheck=recheck)
+    started_at, started = time.time(), time.monotonic()
+    async with _agent(invocation, url) as agent:
+        accepted = await agent.sync(order)
+        for name in accepted.passed_over:
+            click.echo(
+                f"warning: {name}: the agent passes it over: paused, or without these destinations", err=True
+            )
+        runs = await agent.finished(accepted)
+    tally = Tally(
+        requests=sum(run.report.totals.requests for run in runs if run.report),
+        retries=sum(run.report.totals.retries for run in runs if run.report),
+        bytes_read=sum(run.report.totals.bytes.read for run in runs if run.report),
+    )
+    result = combine(_by_rule(runs), tally, started_at=started_at, seconds=time.monotonic() - started)
+    broken = [run.run for run in runs if run.run.error is not None]
+    if broken:
+        result.outcome = "failed" if len(broken) == len(runs) else "partial"
+    if invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_run(result))
+    for run in broken:
+        click.echo(f"error: {run.rule}: {run.error}", err=True)
+    return 1 if broken or failed(result) else 0
+
+
+@asynccontextmanager
+async def _agent(invocation: Invocation, url: str) -> AsyncIterator[RemoteAgent]:
+    from replicator.daemon.client import remote_agent, sends_in_the_clear  # noqa: PLC0415 - aiohttp takes its time
+
+    token = _token(invocation)
+    async with remote_agent(url, token) as agent:
+        if token is not None and sends_in_the_clear(url):
+            click.echo("warning: --remote: sends the token unencrypted; better https://", err=True)
+        yield agent
+
+
+def _by_rule(runs: Sequence[RunDetail]) -> list[RuleResult]:
+    """One result a rule: its destinations may have been served by several runs."""
+    rules: dict[str, RuleResult] = {}
+    for run in runs:
+        for each in run.report.rules if run.report else ():
+            known = rules.setdefault(each.rule, RuleResult(each.rule, each.source, []))
+            known.destinations += each.destinations
+    return list(rules.values())
+
+
+def _token(invocation: Invocation) -> str | None:
+    """The token from the environment, else the config's; None where there is neither.
+
+    Raises:
+        ConfigError: the config that was named cannot be used. One that merely lies in its usual place may be
+            unusable for who asks: its secrets are the agent's.
+    """
+    if token := os.environ.get(TOKEN_VARIABLE):
+        return token
+    try:
+        loaded = load(invocation.config, os.environ)
+    except ConfigError:
+        if invocation.config is not None:
+            raise
+        return None
+    return None if loaded.http.token is None else loaded.http.token()
+
+
+def _lines(rules: Sequence[RuleInfo], now: float) -> Iterator[str]:
+    rows: list[tuple[str, ...]] = [
+        (
+            "RULE",
+            "DESTINATION",
+            "STATE",
+            "LAST SUCCESS",
+            "NEXT RUN",
+            "LAG",
+            "IN STEP",
+            "HELD",
+            "PENDING",
+            "FAILED",
+        )
+    ]
+    errors: list[str] = []
+    for rule in rules:
+        for each in rule.destinations:
+            rows.append(
+                (rule.rule, each.destination, _state(rule, each), *_times(rule, each, now), *_numbers(each))
+            )
+            if each.last_error:
+                errors.append(f"last error: {rule.rule} -> {each.destination}: {each.last_error}")
+    yield from table(rows, right=frozenset(range(5, 10)))
+    yield from errors
+
+
+def _state(rule: RuleInfo, at: RuleDestination) -> str:
+    if rule.paused:
+        return "paused"
+    if rule.running:
+        return "running"
+    return "backing off" if at.backing_off_until else "waiting"
+
+
+def _times(rule: RuleInfo, at: RuleDestination, now: float) -> tuple[str, str]:
+    success = (
+        "never"
+        if at.last_success is None
+        else f"{format_seconds(max(0.0, now - _epoch(at.last_success)))} ago"
+    )
+    following = (
+        "-" if rule.next_run is None else f"in {format_seconds(max(0.0, _epoch(rule.next_run) - now))}"
+    )
+    return success, following
+
+
+def _numbers(at: RuleDestination) -> tuple[str, ...]:
+    lag = "-" if at.lag_seconds is None else format_seconds(at.lag_seconds)
+    if at.tags is None:
+        return (lag, *("-",) * 4)
+    return (lag, *(str(n) for n in (at.tags.in_step, at.tags.held, at.tags.pending, at.tags.failed)))
+
+
+def _epoch(at: str) -> float:
+    return dt.datetime.fromisoformat(at).timestamp()

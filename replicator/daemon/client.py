@@ -1,0 +1,155 @@
+"""Asks a running agent over its API; what `--remote` uses."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from replicator import __version__
+from replicator.daemon.http.auth import is_loopback
+from replicator.daemon.http.problems import ProblemDetails
+from replicator.daemon.http.shapes import Accepted, RuleInfo, Rules, RunDetail, RunInfo, RunsList, SyncOrder
+from replicator.daemon.runs import RUNS_KEPT
+from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, Rejected, SiteError, Unavailable
+
+ANSWER_SECONDS: Final = 30.0
+TURN_SECONDS: Final = 0.25
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+class RemoteAgent:
+    """A running agent. Each method raises `AuthFailed`, `Denied`, `NotFound`, `Rejected` or `Unavailable`."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._session = session
+
+    async def rules(self) -> list[RuleInfo]:
+        """Its rules, and where they stand."""
+        return (await self._ask("status", "GET", "/api/v1/rules", Rules)).rules
+
+    async def sync(self, order: SyncOrder) -> Accepted:
+        """Asks it to run rules. It may have begun none of them yet."""
+        return await self._ask("sync", "POST", "/api/v1/sync", Accepted, order)
+
+    async def finished(self, accepted: Accepted) -> list[RunDetail]:
+        """The runs that did what was accepted, once they have ended at each of its destinations."""
+        missing = {(each.rule, place) for each in accepted.rules for place in each.destinations}
+        done: dict[str, RunDetail] = {}
+        while True:
+            for run in await self._ended_since(accepted):
+                served = missing & {(run.rule, place) for place in run.destinations}
+                if served:
+                    missing -= served
+                    done[run.id] = await self._ask("sync", "GET", f"/api/v1/runs/{quote(run.id)}", RunDetail)
+            if not missing:
+                return list(done.values())
+            await asyncio.sleep(TURN_SECONDS)
+
+    async def _ended_since(self, accepted: Accepted) -> Iterator[RunInfo]:
+        """Runs that began when it was accepted or later, and are over; the earliest first."""
+        told = await self._ask("sync", "GET", f"/api/v1/runs?limit={RUNS_KEPT}", RunsList)
+        since = dt.datetime.fromisoformat(accepted.at)
+        return reversed(
+            [
+                run
+                for run in told.runs
+                if run.ended_at is not None and dt.datetime.fromisoformat(run.started_at) >= since
+            ]
+        )
+
+    async def _ask(self, operation: str, method: str, path: str, kind: type[_T], body: object = None) -> _T:
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        with _mapped(self._url, operation):
+            async with self._session.request(
+                method, self._url + path, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                told = await _read(answer)
+                if answer.status >= 300:
+                    raise _refusal(self._url, operation, answer.status, told)
+        try:
+            return msgspec.json.decode(told, type=kind)
+        except msgspec.DecodeError as error:
+            raise Rejected(self._url, operation, f"the answer is no agent's: {error}") from None
+
+
+@asynccontextmanager
+async def remote_agent(url: str, token: str | None) -> AsyncIterator[RemoteAgent]:
+    """The agent at this URL (`http://HOST:PORT`; without a scheme it is http). Asks nothing yet.
+
+    Raises:
+        ConfigError: it is no such URL.
+    """
+    base = _base(url)
+    headers = {"User-Agent": f"replicator/{__version__}", "Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        yield RemoteAgent(base, session)
+
+
+def _base(url: str) -> str:
+    full = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(full)
+        good = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+        good = good and not (parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(["--remote: is no agent's URL; write http://HOST:PORT"])
+    return full.rstrip("/")
+
+
+def sends_in_the_clear(url: str) -> bool:
+    """Whether a token for this URL can be read on its way."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+@contextmanager
+def _mapped(url: str, operation: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise Unavailable(url, operation, f"no answer within {ANSWER_SECONDS:.0f} s") from None
+    except aiohttp.ClientError as error:
+        raise Unavailable(url, operation, str(error) or type(error).__name__) from error
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _refusal(url: str, operation: str, status: int, body: bytes) -> SiteError:
+    try:
+        cause = msgspec.json.decode(body, type=ProblemDetails).detail
+    except msgspec.DecodeError:
+        cause = f"HTTP status {status}"
+    match status:
+        case 401:
+            return AuthFailed(url, operation, cause)
+        case 403:
+            return Denied(url, operation, cause)
+        case 404:
+            return NotFound(url, operation, cause)
+        case 503:
+            return Unavailable(url, operation, cause)
+        case _:
+            return Rejected(url, operation, cause, status=status)
