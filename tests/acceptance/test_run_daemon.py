@@ -214,3 +214,18 @@ async def test_lag_grows_while_the_source_is_down_and_recovers_alone(world: Worl
         await agent.metric(lag, lambda seconds: seconds > first)
         world.hub.clear_faults()
         await agent.metric(lag, lambda seconds: seconds == 0)
+
+
+async def test_a_dead_destination_never_delays_the_other_ones(world: World) -> None:
+    held = Held()
+    async with FakeRegistry() as dead:
+        dead.fault("POST", "/blobs/uploads/", held, times=None)
+        sites = {"hub": world.hub.url, "fra": world.fra.url, "dead": dead.url}
+        write_agent(world.program, sites, rule(destinations=("dead", "fra"), more='interval = "1s"'))
+        async with running_agent(world.program):
+            await world.has("v1")
+            await held.begun.wait()
+            load(world.hub.store, "platform/app", "v2", image("app", 2))
+            await world.has("v2")
+            assert not held.let_go.is_set()
+        held.let_go.set()
