@@ -219,6 +219,15 @@ class ListsDigests(Protocol):
 
 
 @runtime_checkable
+class ComparesTags(Protocol):
+    """A repository that tells, cheaper than by `resolve`, that a tag still names what it did."""
+
+    async def changed(self, tag: str, known: Digest) -> Descriptor | None:
+        """None where the tag still names `known`, else what it names now. Raises as `resolve` does."""
+        ...
+
+
+@runtime_checkable
 class CopiesFromSibling(Protocol):
     """A repository that can have a blob from another site of the same store without it passing through us."""
 
@@ -236,6 +245,18 @@ class RefusesManifests(Protocol):
 
     def refuses(self, manifest: Manifest) -> str | None:
         """Why `write_manifest` would be `Unsupported`, asked before anything is written; None where it would not."""
+        ...
+
+
+@runtime_checkable
+class ListsBlobs(Protocol):
+    """A site that tells by listing which blobs it has."""
+
+    def blobs(self) -> AsyncIterator[tuple[str | None, Sequence[tuple[Digest, int]]]]:
+        """Pages of digests (manifests' among them) and sizes as they lie there, with a repository that has them.
+
+        None for the repository: whichever is asked has them.
+        """
         ...
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from replicator.engine.context import Context
@@ -30,7 +31,7 @@ from replicator.policy.selection import (
     select,
     select_repository,
 )
-from replicator.ports import Repository
+from replicator.ports import ComparesTags, Repository
 
 REPOSITORIES_AT_ONCE: Final = 8
 RESOLVES_AT_ONCE: Final = 64
@@ -236,7 +237,12 @@ class Look:
     ) -> dict[str, float]:
         digests = {tag: known[tag] for tag in tags if tag in known}
         times = await creation_times(
-            self._context.state, self._supply, repository, digests.values(), self._rule.mirrors
+            self._context.state,
+            self._supply,
+            repository,
+            digests.values(),
+            self._rule.mirrors,
+            record=not self._context.dry,
         )
         return {tag: times[digest] for tag, digest in digests.items() if digest in times}
 
@@ -267,7 +273,9 @@ class Look:
         def resolved(tag: str, digest: Digest) -> None:
             batcher.add(Wish(tag, targets[tag], digest))
 
-        await self._resolve(repository, ask, resolved, strict=strict)
+        believed = await self._context.state.beliefs(self._rule.destinations[0], batcher.target)
+        before = {tag: believed[targets[tag]].digest for tag in ask if targets[tag] in believed}
+        await self._resolve(repository, ask, resolved, before=before, strict=strict)
 
     def _target_tag(self, repository: str, tag: str) -> str | None:
         try:
@@ -292,14 +300,31 @@ class Look:
         tags: Collection[str],
         on_answer: Callable[[str, Digest], None],
         *,
+        before: Mapping[str, Digest] = MappingProxyType({}),
         strict: bool = False,
     ) -> None:
-        """Tells what the tags name now, as the answers come. `strict`: a tag that is not there is a failure."""
+        """Tells what the tags name now, as the answers come.
+
+        Args:
+            repository: at the source.
+            tags: which.
+            on_answer: told a tag and its digest.
+            before: what tags are believed to name still, which is cheaper to confirm.
+            strict: a tag that is not there is a failure.
+        """
         waiting = iter(tags)
+        comparing = repository if isinstance(repository, ComparesTags) else None
+
+        async def ask_one(tag: str) -> Digest:
+            known = before.get(tag)
+            if comparing is None or known is None:
+                return (await repository.resolve(tag)).digest
+            changed = await comparing.changed(tag, known)
+            return known if changed is None else changed.digest
 
         async def ask() -> None:
             for tag in waiting:
-                digest = await self._resolve_one(repository, tag, strict=strict)
+                digest = await self._answer(repository, tag, ask_one, strict=strict)
                 if digest is not None:
                     on_answer(tag, digest)
 
@@ -307,11 +332,13 @@ class Look:
             for _ in range(min(RESOLVES_AT_ONCE, len(tags))):
                 tasks.create_task(ask())
 
-    async def _resolve_one(self, repository: Repository, tag: str, *, strict: bool) -> Digest | None:
+    async def _answer(
+        self, repository: Repository, tag: str, ask: Callable[[str], Awaitable[Digest]], *, strict: bool
+    ) -> Digest | None:
         try:
             self._breaker.check("resolve tag", repository.name)
             with faults(repository.site, "resolve tag", repository.name):
-                digest = (await repository.resolve(tag)).digest
+                digest = await ask(tag)
         except NotFound as error:
             # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
             if strict:

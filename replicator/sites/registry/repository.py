@@ -54,11 +54,24 @@ class RegistryRepository:
         By GET and hashing where the HEAD carries no digest we can compute (old Artifactory, I-12), is not
         allowed, or was redirected to storage that signed for a GET (GitLab's proxy, I-15).
         """
+        call = self._call("resolve", "HEAD", reference, _HEAD_ANSWERS)
+        return await self._described(reference, await self._head(call))
+
+    async def changed(self, tag: str, known: Digest) -> Descriptor | None:
+        """As `resolve`, asking with If-None-Match: distribution answers 304 without reading the manifest."""
+        headers = {**_ACCEPT, "If-None-Match": f'"{known}"'}
+        call = self._call("resolve", "HEAD", tag, _HEAD_ANSWERS | {304}, headers=headers)
+        reply = await self._head(call)
+        return None if reply is not None and reply.status == 304 else await self._described(tag, reply)
+
+    async def _head(self, call: Call) -> Reply | None:
         try:
-            reply = await self._registry.transport.request(
-                self._call("resolve", "HEAD", reference, _HEAD_ANSWERS)
-            )
+            return await self._registry.transport.request(call)
         except Unsupported:  # what the transport makes of storage that refuses a redirected HEAD
+            return None
+
+    async def _described(self, reference: str, reply: Reply | None) -> Descriptor:
+        if reply is None:
             return (await self.read_manifest(reference)).descriptor
         told = reply.headers.get("Docker-Content-Digest", "")
         if reply.status != 200 or not is_digest(told):
@@ -203,6 +216,7 @@ class RegistryRepository:
         reference: str,
         expected: frozenset[int],
         *,
+        headers: Mapping[str, str] = _ACCEPT,
         max_bytes: int = 1 << 20,
     ) -> Call:
         return Call(
@@ -210,7 +224,7 @@ class RegistryRepository:
             method,
             f"/v2/{self._name}/manifests/{reference}",
             repository=self._name,
-            headers=_ACCEPT,
+            headers=headers,
             expected=expected,
             max_bytes=max_bytes,
         )
