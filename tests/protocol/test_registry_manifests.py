@@ -57,6 +57,23 @@ async def test_a_tag_is_resolved_by_one_head(
     assert fake.find(target=MANIFESTS)[0].headers["Accept"] == MANIFEST_ACCEPT
 
 
+async def test_a_tag_that_still_names_what_it_did_is_confirmed_by_304(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
+) -> None:
+    assert await repository.changed("v1", built.digest) is None
+    assert [(entry.method, entry.status) for entry in fake.find(target=MANIFESTS)] == [("HEAD", 304)]
+
+
+async def test_a_tag_that_moved_is_described_in_the_same_request(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
+) -> None:
+    load(fake.store, "app", "v1", moved := image("b"))
+    found = await repository.changed("v1", built.digest)
+    assert found is not None
+    assert found.digest == moved.digest
+    assert fake.count(target=MANIFESTS) == 1
+
+
 async def test_a_missing_tag_is_not_found(repository: RegistryRepository, built: BuiltImage) -> None:
     with pytest.raises(NotFound) as raised:
         await repository.resolve("v2")
