@@ -18,4 +18,4 @@ class Claims:
             None where it may be written, else the claimant that came first with another digest.
         """
         first, claimed = self._claims.setdefault(place, {}).setdefault(tag, (claimant, digest))
-        return None if claimed == digest or first == claimant else first
+        return None if claimed == digest else first

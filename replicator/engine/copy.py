@@ -76,7 +76,7 @@ class Copying:
         key = (placement.repository.name, root.digest)
         if not self._presence.has(*key):
             await self._once.run(key, lambda: self._put_below(placement, root))
-        await _write(placement, root, placement.tag)
+        await self._write(placement, root, placement.tag)
         self._presence.add(*key)
 
     async def _put_below(self, placement: Placement, manifest: Manifest) -> None:
@@ -96,23 +96,22 @@ class Copying:
 
         async def put() -> None:
             await self._put_below(placement, child)
-            await _write(placement, child, None)
+            await self._write(placement, child, None)
             self._presence.add(*key)
 
         if not self._presence.has(*key):
             await self._once.run(key, put)
 
-
-async def _write(placement: Placement, manifest: Manifest, tag: str | None) -> None:
-    """Puts the manifest and makes sure that it is what is found there."""
-    repository = placement.repository
-    stored = await repository.write_manifest(manifest, tag)
-    placement.totals.bytes.written += len(manifest.body)
-    if stored is None and tag is not None:
-        stored = (await repository.resolve(tag)).digest
-    if stored is not None and stored != manifest.digest:
-        what = f"{tag or manifest.digest} is {stored} after {manifest.digest} was put"
-        raise Corrupt(repository.site, "verify manifest", what, repository=repository.name)
+    async def _write(self, placement: Placement, manifest: Manifest, tag: str | None) -> None:
+        """Puts the manifest and makes sure that it is what is found there."""
+        repository = placement.repository
+        stored = await repository.write_manifest(manifest, tag)
+        self._transfers.written(placement.totals, len(manifest.body))
+        if stored is None and tag is not None:
+            stored = (await repository.resolve(tag)).digest
+        if stored is not None and stored != manifest.digest:
+            what = f"{tag or manifest.digest} is {stored} after {manifest.digest} was put"
+            raise Corrupt(repository.site, "verify manifest", what, repository=repository.name)
 
 
 async def _all(work: Sequence[Awaitable[object]]) -> None:

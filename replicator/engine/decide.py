@@ -60,18 +60,19 @@ class Decisions:
 
     async def decide(self, batch: Batch, catalog: Catalog) -> None:
         """Decides on every wish of the batch; a failure of one leaves the others alone."""
-        unknown: list[tuple[Wish, Digest]] = []
+        unknown: list[tuple[Wish, Digest | None]] = []
         for wish in batch.wishes:
+            digest = wish.digest or self._settled(catalog, wish)
             if self._is_superseded(batch, catalog, wish):
                 self._verdicts.same(wish)
-            elif wish.digest is None:
-                if catalog.lists(wish.target or ""):
-                    self._verdicts.same(wish)
-                else:
-                    await self._settle(batch, catalog, wish)
-            elif self._compare(batch, catalog, wish, wish.digest) is Change.UNKNOWN:
-                unknown.append((wish, wish.digest))
+            elif digest is None or self._compare(batch, catalog, wish, digest) is Change.UNKNOWN:
+                unknown.append((wish, digest))
         await self._ask(batch, catalog, unknown)
+
+    def _settled(self, catalog: Catalog, wish: Wish) -> Digest | None:
+        """What an immutable tag is, by what we put there once; None where it has to be copied again."""
+        belief = catalog.beliefs.get(wish.target or "")
+        return belief.digest if belief is not None and catalog.lists(belief.tag) else None
 
     def _is_superseded(self, batch: Batch, catalog: Catalog, wish: Wish) -> bool:
         """Whether another run, which asked the source later than this one, has brought the tag in step."""
@@ -104,19 +105,30 @@ class Decisions:
 
     async def _settle(self, batch: Batch, catalog: Catalog, wish: Wish) -> None:
         """An immutable tag that was believed to be there and is not: what is it at the source?"""
+        source = self._rule.source
         try:
-            digest = (await self._supply.repository(batch.repository).resolve(wish.tag or "")).digest
+            self._context.breaker(source).check("resolve tag", batch.repository)
+            with faults(source, "resolve tag", batch.repository):
+                digest = (await self._supply.repository(batch.repository).resolve(wish.tag or "")).digest
         except SiteError as error:
-            self._verdicts.failed(self._action(batch, catalog, wish, Digest(""), Change.ADDED), error)
+            self._context.breaker(source).failed(error)
+            belief = catalog.beliefs.get(wish.target or "")
+            digest = belief.digest if belief else Digest("")
+            self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.ADDED), error)
             return
         self._changed(batch, catalog, wish, digest, Change.ADDED)
 
-    async def _ask(self, batch: Batch, catalog: Catalog, unknown: Sequence[tuple[Wish, Digest]]) -> None:
+    async def _ask(
+        self, batch: Batch, catalog: Catalog, unknown: Sequence[tuple[Wish, Digest | None]]
+    ) -> None:
         waiting = iter(unknown)
 
         async def work() -> None:
             for wish, digest in waiting:
-                await self._ask_one(batch, catalog, wish, digest)
+                if digest is None:
+                    await self._settle(batch, catalog, wish)
+                else:
+                    await self._ask_one(batch, catalog, wish, digest)
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(ASKS_AT_ONCE, len(unknown))):

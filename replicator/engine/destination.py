@@ -167,7 +167,8 @@ class DestinationRun:
             image = await self._read_image(action, totals)
             self._check_refusal(action, image)
             if not self._context.dry:
-                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, image.blob_bytes))
+                size = image.blob_bytes + image.manifest_bytes
+                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, size))
             return image
 
         image = await self._guarded(action, totals, read)

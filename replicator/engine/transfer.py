@@ -114,7 +114,7 @@ class Transfers:
         there = self._presence.has(repository.name, digest) or await repository.has_blob(
             digest, blob.descriptor.size
         )
-        recalled = None if there else await self._recall(repository.name, digest)
+        recalled = None if there or _is_cheap(blob) else await self._recall(repository.name, digest)
         # Another image may have been asked about meanwhile, so what is known is looked at only now.
         if there or self._presence.has(repository.name, digest):
             outcome: Outcome = "present"
@@ -127,6 +127,11 @@ class Transfers:
     def forget(self, repository: str, digests: Iterable[Digest]) -> None:
         """Takes back what the destination showed to be wrong; the next `ensure` asks it."""
         self._presence.forget(repository, digests)
+
+    def written(self, totals: Totals, count: int) -> None:
+        """Counts bytes that went out to the destination, a manifest's too."""
+        totals.bytes.written += count
+        self._events.emit(BytesWritten(self._source, self._site.name, count))
 
     @property
     def _may_mount(self) -> bool:
@@ -193,7 +198,7 @@ class Transfers:
         )
         corrupt = 0
         while True:
-            delivery = _Delivery(source, lambda count: self._written(blob, count))
+            delivery = _Delivery(source, lambda count: self.written(blob.totals, count))
             try:
                 return await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
@@ -226,10 +231,6 @@ class Transfers:
         if copied:
             self._save(blob, "server_side")
         return copied
-
-    def _written(self, blob: Blob, count: int) -> None:
-        blob.totals.bytes.written += count
-        self._events.emit(BytesWritten(self._source, self._site.name, count))
 
     async def _is_there(self, repository: Repository, blob: Blob) -> bool:
         if blob.fresh and _is_cheap(blob):
