@@ -1,0 +1,328 @@
+"""The engine's small parts: window, presence, leftovers, claims, places in hand, images, tally."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.demo.images import image, index
+from replicator.engine.catalog import Catalog
+from replicator.engine.claims import Claims
+from replicator.engine.context import Context
+from replicator.engine.created import parse_created
+from replicator.engine.fault import Fault, faults
+from replicator.engine.image import MAX_DEPTH, Image, read_image
+from replicator.engine.inhand import REMEMBER_SECONDS, InHand
+from replicator.engine.leftovers import Leftovers
+from replicator.engine.plan import Action, Wish
+from replicator.engine.presence import MAX_AGE_SECONDS, Presence
+from replicator.engine.result import Totals
+from replicator.engine.tally import Tally
+from replicator.engine.window import Prepared, Window
+from replicator.errors import Corrupt, NotFound, StateError, Unavailable
+from replicator.events import Events
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest, digest_of
+from replicator.model.manifest import Manifest
+from replicator.ports import Belief, Pending
+from tests.engine.world import rule
+from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite
+from tests.fakes.state import MemoryState
+
+A, B, C = (digest_of(text.encode()) for text in "abc")
+
+
+def _action(tag: str, digest: Digest = A, attempts: int = 0) -> Action:
+    return Action("app", "app", Wish(tag, tag, digest), digest, "not there yet", 1.0, 0.0, attempts)
+
+
+def _prepared(tag: str, blobs: dict[Digest, int]) -> Prepared:
+    described = {digest: Descriptor("text/plain", digest, size) for digest, size in blobs.items()}
+    return Prepared(_action(tag), Image(image("any").manifest, {}, described))
+
+
+def _order(*images: Prepared) -> list[str | None]:
+    window = Window()
+    for one in images:
+        window.add(one)
+    return [window.take().action.wish.tag for _ in images]
+
+
+def test_image_that_shares_most_bytes_goes_first() -> None:
+    lone = _prepared("lone", {C: 900})
+    some, most = _prepared("some", {A: 10}), _prepared("most", {A: 10, B: 100})
+    other = _prepared("other", {B: 100})
+    assert _order(lone, some, most, other) == ["most", "lone", "some", "other"]
+
+
+def test_among_equals_the_first_that_came_goes_first() -> None:
+    assert _order(*(_prepared(tag, {}) for tag in "abc")) == ["a", "b", "c"]
+
+
+def test_window_counts_what_its_manifests_take() -> None:
+    window, built = Window(), image("x")
+    one = Prepared(_action("x"), Image(built.manifest, {built.digest: built.manifest}, {}))
+    window.add(one)
+    assert (len(window), window.manifest_bytes) == (1, len(built.manifest.body))
+    window.take()
+    assert (len(window), window.manifest_bytes) == (0, 0)
+    with pytest.raises(IndexError):
+        window.take()
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([A, B, C]), st.integers(0, 9)), max_size=8))
+def test_window_gives_out_each_image_once(images: list[dict[Digest, int]]) -> None:
+    order = _order(*(_prepared(str(number), blobs) for number, blobs in enumerate(images)))
+    assert sorted(order, key=str) == sorted(map(str, range(len(images))))
+
+
+def test_presence_is_forgotten_after_its_time() -> None:
+    clock = FakeClock()
+    presence = Presence(clock)
+    presence.add("app", A)
+    clock.advance(MAX_AGE_SECONDS - 1)
+    assert presence.has("app", A)
+    assert list(presence.elsewhere("other", A)) == ["app"]
+    clock.advance(2)
+    assert not presence.has("app", A)
+    assert list(presence.elsewhere("other", A)) == []
+
+
+def test_presence_seen_again_lasts_again() -> None:
+    clock = FakeClock()
+    presence = Presence(clock)
+    presence.add("app", A)
+    clock.advance(MAX_AGE_SECONDS - 1)
+    presence.add("app", A)
+    clock.advance(MAX_AGE_SECONDS - 1)
+    assert presence.has("app", A)
+
+
+def test_presence_that_proved_wrong_is_taken_back_there_alone() -> None:
+    presence = Presence(FakeClock())
+    for repository in ("app", "other"):
+        presence.add(repository, A)
+    presence.forget("app", [A, B])
+    assert not presence.has("app", A)
+    assert presence.has("other", A)
+
+
+def test_first_claim_holds() -> None:
+    claims = Claims()
+    place = ("left", "app")
+    assert claims.claim(place, "v1", "one", A) is None
+    assert claims.claim(place, "v1", "two", A) is None
+    assert claims.claim(place, "v1", "two", B) == "one"
+    assert claims.claim(place, "v2", "two", B) is None
+    assert claims.claim(("right", "app"), "v1", "two", B) is None
+
+
+async def test_place_in_hand_is_given_on_in_turn() -> None:
+    in_hand, order = InHand(FakeClock()), list[int]()
+    place = ("rule", "left", "app")
+
+    async def use(number: int) -> None:
+        await in_hand.take(place)
+        order.append(number)
+        await asyncio.sleep(0)
+        in_hand.give_back(place)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(4):
+            tasks.create_task(use(number))
+    assert order == [0, 1, 2, 3]
+    assert not in_hand._locks
+
+
+async def test_who_gives_up_waiting_for_a_place_leaves_nothing() -> None:
+    in_hand = InHand(FakeClock())
+    place = ("rule", "left", "app")
+    await in_hand.take(place)
+    waiting = asyncio.create_task(in_hand.take(place))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    in_hand.give_back(place)
+    assert not in_hand._locks
+
+
+def test_what_was_settled_is_known_by_origin_and_not_for_ever() -> None:
+    clock = FakeClock()
+    in_hand = InHand(clock)
+    target, origin = ("left", "app", "v1"), ("source", "app", "v1")
+    in_hand.settle(target, origin, 10.0)
+    assert in_hand.is_settled_since(target, origin, 9.0)
+    assert not in_hand.is_settled_since(target, origin, 10.0)
+    assert not in_hand.is_settled_since(target, ("second", "app", "v1"), 9.0)
+    assert not in_hand.is_settled_since(("left", "app", "v2"), origin, 9.0)
+    clock.advance(2 * REMEMBER_SECONDS)
+    in_hand.settle(("left", "app", "v2"), origin, clock.monotonic())
+    assert len(in_hand._settled) == 1
+
+
+def _catalog(**tags: str) -> Catalog:
+    beliefs = {tag: Belief(tag, A, name, 0.0) for tag, name in tags.items()}
+    pending = {tag: Pending("app", tag, A, 0.0) for tag in ("late", "lost")}
+    return Catalog(
+        MemorySite("left").repository("app"), frozenset(tags) | {"foreign"}, None, fresh=False, beliefs=beliefs,
+        pending=pending,
+    )  # fmt: skip
+
+
+def test_leftovers_are_ours_listed_and_gone_at_every_source() -> None:
+    leftovers = Leftovers("rule")
+    catalog = _catalog(here="rule", there="rule", gone="rule", theirs="other")
+    for repository, present in (("a", ["here"]), ("b", ["there"])):
+        leftovers.open(repository, "app", catalog)
+        leftovers.wanted("app", "late")
+        leftovers.present("app", present)
+    assert [(one.target, one.tag) for one in leftovers.gone()] == [("app", "gone")]
+    assert list(leftovers.pending()) == [("app", "lost")]
+
+
+def test_nothing_is_called_gone_where_the_source_was_not_listed() -> None:
+    leftovers = Leftovers("rule")
+    leftovers.open("a", "app", _catalog(gone="rule"))
+    leftovers.present("app", None)
+    assert list(leftovers.gone()) == []
+
+
+async def _read(built: dict[Digest, Manifest], root: Digest) -> Image:
+    async def read(digest: Digest) -> Manifest:
+        if digest not in built:
+            raise NotFound("source", "read manifest", digest)
+        return built[digest]
+
+    return await read_image(root, read, "source", "app")
+
+
+async def test_image_is_read_whole_and_each_manifest_once() -> None:
+    shared = image("shared")
+    root = index([index([shared]), shared])
+    reads: list[Digest] = []
+    manifests = {one.digest: one.manifest for one in root.walk()}
+
+    async def read(digest: Digest) -> Manifest:
+        reads.append(digest)
+        return manifests[digest]
+
+    found = await read_image(root.digest, read, "source", "app")
+    assert set(found.manifests) == set(manifests)
+    assert set(found.blobs) == set(shared.blobs)
+    assert len(reads) == len(set(reads)) == 3
+
+
+async def test_image_nested_too_deep_is_refused() -> None:
+    root = image("x")
+    for _ in range(MAX_DEPTH + 1):
+        root = index([root])
+    with pytest.raises(Corrupt, match="levels"):
+        await _read({one.digest: one.manifest for one in root.walk()}, root.digest)
+
+
+async def test_manifest_that_contains_itself_is_refused() -> None:
+    root = index([image("x")])
+    child = root.manifest.children[0].digest
+    with pytest.raises(Corrupt, match="contains itself"):
+        await _read({root.digest: root.manifest, child: index([root]).manifest}, root.digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2024-01-01T00:00:00Z", 1_704_067_200.0),
+        ("2024-01-01T01:00:00.123456789+01:00", 1_704_067_200.123456),
+        ("2024-01-01T00:00:00", 1_704_067_200.0),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_creation_time_is_read_as_tools_write_it(text: str, at: float | None) -> None:
+    assert parse_created(f'{{"created": "{text}"}}'.encode()) == at
+
+
+@given(st.binary(max_size=50))
+def test_no_config_makes_the_creation_time_fail(config: bytes) -> None:
+    parse_created(config)
+
+
+def test_fault_names_what_happened() -> None:
+    with (
+        pytest.raises(Fault, match="left: app: list tags: unexpected ValueError: odd") as caught,
+        faults("left", "list tags", "app"),
+    ):
+        raise ExceptionGroup("group", [ValueError("odd")])
+    assert caught.value.reason == "internal"
+
+
+def test_fault_lets_a_lost_state_out_of_a_group() -> None:
+    with pytest.raises(StateError, match="gone"), faults("left", "list tags"):
+        raise ExceptionGroup("group", [ValueError("odd"), ExceptionGroup("inner", [StateError("gone")])])
+
+
+def test_fault_leaves_a_sites_error_as_it_is() -> None:
+    with pytest.raises(Unavailable), faults("left", "list tags"):
+        raise Unavailable("left", "list tags", "down")
+
+
+def _tally() -> Tally:
+    clock = FakeClock()
+    context = Context(
+        {}, MemoryState(clock), Events(), clock, rules=frozenset({"rule"}), in_hand=InHand(clock)
+    )
+    return Tally(rule(), "left", context)
+
+
+DOWN = Unavailable("left", "write manifest", "down", repository="app")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcome"),
+    [
+        ([], "ok"),
+        (["copied"], "ok"),
+        (["held"], "ok"),
+        (["failed"], "failed"),
+        (["copied", "failed"], "partial"),
+        (["unchanged", "failed"], "partial"),
+        (["postponed"], "failed"),
+        (["unchanged", "look failed"], "partial"),
+        (["look failed"], "failed"),
+    ],
+)
+def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str) -> None:
+    tally = _tally()
+    for number, verdict in enumerate(verdicts):
+        action = _action(f"v{number}")
+        match verdict:
+            case "copied":
+                tally.copied(action, Totals(), 0.1)
+            case "unchanged":
+                tally.unchanged()
+            case "held":
+                tally.held(action, "schema 1")
+            case "failed":
+                tally.failed(action, DOWN)
+            case "postponed":
+                tally.postponed(action, "failed before")
+            case _:
+                tally.failure(DOWN)
+    assert tally.close(interrupted=False).outcome == outcome
+
+
+def test_interrupted_run_is_no_complete_look() -> None:
+    tally = _tally()
+    tally.copied(_action("v1"), Totals(), 0.1)
+    row = tally.close(interrupted=True)
+    assert (row.outcome, row.complete_look, row.in_step) == ("interrupted", False, 1)
+
+
+def test_row_carries_the_last_error_with_its_place() -> None:
+    tally = _tally()
+    tally.failed(_action("v1"), DOWN)
+    assert tally.close(interrupted=False).error == "left: app: write manifest: down"
