@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -41,6 +42,14 @@ class Run:
     report: RunResult | None = None
     error: str | None = None
     actions_left_out: int = 0
+
+    def results(self) -> Iterator[DestinationResult]:
+        """Of each destination that is through."""
+        if self.report is None:
+            yield from self.ended.values()
+        else:
+            for rule in self.report.rules:
+                yield from rule.destinations
 
 
 class Runs:

@@ -5,7 +5,7 @@ import hmac
 import io
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.daemon.http import webhooks as webhooks_module
+from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.notifications import Hint, parse_notifications
 from replicator.daemon.http.server import listen
 from replicator.daemon.http.webhooks import MAX_BODY_BYTES
+from replicator.engine.result import ActionResult, DestinationResult, RuleResult
 from replicator.policy.rule import Rule
 from tests.fakes.agent import HMAC_KEY, HOOK_TOKEN, FakeAgent, simple_rule
 
@@ -65,6 +67,12 @@ class World:
         async with self.session.post(f"/hooks/{hook}", data=io.BytesIO(body), headers=sent) as answer:
             return answer.status
 
+    async def passed_on(self) -> None:
+        """Returns once what came was passed on; the clock jumps there by itself."""
+        async with asyncio.timeout(5):
+            while not len(self.agent.triggers):  # noqa: ASYNC110 - the loop has to turn for the clock to jump
+                await asyncio.sleep(0)
+
     @property
     def wanted(self) -> dict[str, set[str] | None]:
         """What the rule is to look at in `fra`."""
@@ -90,6 +98,7 @@ async def world(rule: Rule) -> AsyncIterator[World]:
 @pytest.mark.parametrize("media_type", [V1, V2, "application/json", f"{V2}; charset=utf-8"])
 async def test_push_makes_the_rule_look_at_that_tag(world: World, media_type: str) -> None:
     assert await world.post(envelope(), media_type=media_type) == 202
+    await world.passed_on()
     assert world.wanted == {"platform/app": {"v1"}}
     want = world.agent.triggers.peek("platform", "fra")
     assert want is not None
@@ -101,9 +110,12 @@ async def test_push_makes_the_rule_look_at_that_tag(world: World, media_type: st
 
 async def test_events_time_is_never_in_the_future(world: World) -> None:
     assert await world.post(envelope({**event(), "timestamp": "2999-01-01T00:00:00Z"})) == 202
+    now = world.agent.clock.now()
+    await world.passed_on()
     want = world.agent.triggers.peek("platform", "fra")
     assert want is not None
-    assert want.at == world.agent.clock.now()
+    assert want.at is not None
+    assert want.at <= now
 
 
 @pytest.mark.parametrize(
@@ -177,6 +189,7 @@ async def test_deletion_makes_the_rule_look(
     world: World, told: dict[str, Any], wanted: dict[str, set[str] | None]
 ) -> None:
     assert await world.post(envelope(told)) == 202
+    await world.passed_on()
     assert world.wanted == wanted
 
 
@@ -314,6 +327,7 @@ async def test_ten_thousand_events_become_one_small_want(world: World) -> None:
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    await world.passed_on()
     assert len(world.agent.triggers) == 1
     assert len(world.wanted) == 50
     assert world.counts() == {"matched": 10_500}
@@ -325,10 +339,101 @@ async def test_flood_of_distinct_repositories_becomes_one_whole_look(world: Worl
     for batch in range(10):
         events = (event(repository=f"platform/{batch}/app{number}") for number in range(1_000))
         assert await world.post(envelope(*events)) == 202
+    await world.passed_on()
+    async with asyncio.timeout(5):
+        while not (want := world.agent.triggers.peek("platform", "fra")) or not want.whole:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     want = world.agent.triggers.peek("platform", "fra")
     assert want is not None
     assert want.whole
     assert len(want.repositories) <= 1_000
+
+
+@dataclass
+class Looks:
+    """Events passed on, with when."""
+
+    agent: FakeAgent
+    hints: Hints
+    at: list[float] = field(default_factory=list)
+
+    async def watch(self) -> None:
+        """Takes what is wanted, and notes when; returns once nothing is on its way any more."""
+        began = self.agent.clock.monotonic()
+        passing_on = asyncio.create_task(self.hints.run())
+        async with asyncio.timeout(5):
+            while len(self.hints):
+                if self.agent.triggers.take("platform", "fra") is not None:
+                    self.at.append(round(self.agent.clock.monotonic() - began, 1))
+                await asyncio.sleep(0)
+        if self.agent.triggers.take("platform", "fra") is not None:
+            self.at.append(round(self.agent.clock.monotonic() - began, 1))
+        passing_on.cancel()
+
+    def ended_run(self, digest: str) -> None:
+        """A run that copied `platform/app:v1` at this digest begins and ends now."""
+        runs, now = self.agent.runs, self.agent.clock.now()
+        run = runs.begin(
+            rule="platform", source="hub", destinations=("fra",), cause="webhook", scope=None, at=now
+        )
+        action = ActionResult("copy", "platform/app", "platform/app", "v1", digest, "copied")
+        runs.end(run, RuleResult("platform", "hub", [DestinationResult("fra", actions=[action])]), at=now)
+
+
+@pytest.fixture
+def looks(rule: Rule) -> Looks:
+    agent = FakeAgent(rule)
+    return Looks(agent, Hints(agent))
+
+
+PUSHED = Hint("platform/app", "v1", None, "sha256:aa")
+
+
+async def test_tag_that_is_not_there_yet_is_looked_at_again(looks: Looks) -> None:
+    """Distribution notifies before it writes the tag: seen with 2.8.3, whose tag came 11 ms after our look."""
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_tag_that_a_run_met_is_not_looked_at_again(looks: Looks) -> None:
+    looks.hints.add("hub", PUSHED)
+    looks.ended_run("sha256:aa")
+    await looks.watch()
+    assert looks.at == [0.1]
+
+
+async def test_run_that_met_the_tag_where_it_was_does_not_count(looks: Looks) -> None:
+    looks.hints.add("hub", PUSHED)
+    looks.ended_run("sha256:before")
+    await looks.watch()
+    assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_run_before_the_event_does_not_count(looks: Looks) -> None:
+    looks.ended_run("sha256:aa")
+    looks.agent.clock.advance(1)
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_deletion_is_looked_at_once(looks: Looks) -> None:
+    looks.hints.add("hub", Hint("platform/app", None, None, None))
+    await looks.watch()
+    assert looks.at == [0.1]
+
+
+async def test_what_is_beyond_the_bound_is_passed_on_at_once(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 3)
+    for number in range(9):
+        looks.hints.add("hub", Hint(f"platform/app{number}", "v1", None, "sha256:aa"))
+    assert len(looks.hints) == 3
+    want = looks.agent.triggers.peek("platform", "fra")
+    assert want is not None
+    assert len(want.repositories) == 6
 
 
 async def test_series_of_hooks_exist_before_their_first_event(world: World) -> None:

@@ -24,7 +24,6 @@ from replicator.daemon.http.shapes import (
     Tags,
 )
 from replicator.daemon.runs import Run
-from replicator.engine.result import DestinationResult
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds
@@ -145,7 +144,7 @@ class Facts:
             at = iso(run.started_at if run.ended_at is None else run.ended_at)
             if run.error is not None:
                 yield FailureInfo(at, run.rule, "", run.source, None, "run", run.error[:MAX_TEXT])
-            for result in _results(run):
+            for result in run.results():
                 for each in result.failures:
                     yield FailureInfo(
                         at,
@@ -235,14 +234,6 @@ def _schedule(rule: Rule) -> str | None:
     if rule.interval is not None:
         return f"every {format_seconds(rule.interval)}"
     return None if rule.cron is None else f"cron {rule.cron.expression}"
-
-
-def _results(run: Run) -> Iterator[DestinationResult]:
-    if run.report is None:
-        yield from run.ended.values()
-    else:
-        for rule in run.report.rules:
-            yield from rule.destinations
 
 
 def _add(

@@ -26,16 +26,21 @@ _OWN: Final = "replicator/"
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Something changed in this repository, at this tag, or (None) anywhere in it; `at` in epoch seconds."""
+    """Something changed in this repository, at this tag, or (None) anywhere in it; `at` in epoch seconds.
+
+    `digest` is what the tag names now, where it was pushed.
+    """
 
     repository: str
     tag: str | None
     at: float | None
+    digest: str | None
 
 
 class _Target(msgspec.Struct, frozen=True):
     repository: str = ""
     tag: str | None = None
+    digest: str = ""
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -75,8 +80,11 @@ def _judge(event: _Event) -> Hint | str:
         return "own"
     if not is_repository(target.repository) or (target.tag and not is_tag(target.tag)):
         return "ignored"
-    if event.action == "delete" or (event.action == "push" and target.tag):
-        return Hint(target.repository, target.tag or None, _time(event.timestamp))
+    at = _time(event.timestamp)
+    if event.action == "push" and target.tag:
+        return Hint(target.repository, target.tag, at, target.digest or None)
+    if event.action == "delete":
+        return Hint(target.repository, target.tag or None, at, None)
     return "ignored"
 
 

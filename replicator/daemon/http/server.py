@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -17,6 +17,7 @@ from replicator.daemon.http.api import API, openapi
 from replicator.daemon.http.app_port import AppPort, TLSPort
 from replicator.daemon.http.auth import Doorkeeper, is_loopback
 from replicator.daemon.http.facts import Facts
+from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.live import Live
 from replicator.daemon.http.page import Page
 from replicator.daemon.http.problems import Problem
@@ -48,7 +49,7 @@ _HEADERS: Final = {
 _log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def listen(app: AppPort) -> AsyncIterator[str]:
     """Serves the agent until the context is left; yields the URL it listens at.
 
@@ -75,11 +76,15 @@ async def listen(app: AppPort) -> AsyncIterator[str]:
     await runner.setup()
     try:
         server = await _bind(served, runner, (host, port), context)
+        passing_on = asyncio.create_task(served.hints.run())
         try:
             yield _url(host, server, context)
         finally:
             server.close()
             served.stream.close()
+            passing_on.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await passing_on
     finally:
         await runner.cleanup()
 
@@ -95,6 +100,7 @@ class _Served:
         app.events.subscribe(live)
         facts = Facts(app, live)
         self.stream = Stream(facts, app.clock)
+        self.hints = Hints(app)
         self.application = web.Application(middlewares=[self._answer], client_max_size=0)
         self.application.on_response_prepare.append(_add_headers)
         self._add(self._routes(facts))
@@ -120,7 +126,7 @@ class _Served:
         routes += [
             Route("GET", "/api/v1/events", self.stream.serve, "read", "Where it stands, sent again when it changes",
                   "text/event-stream", refuses={503: "Too many listen already"}),
-            Route("POST", "/hooks/{name}", Webhooks(self._app).accept, "hook", "Takes a site's notifications", "",
+            Route("POST", "/hooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
                   status=202, refuses={404: "There is no such hook"}),
         ]  # fmt: skip
         return [*routes, openapi(routes), *Page(facts, self._app.clock).routes()]

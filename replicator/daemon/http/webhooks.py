@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,13 +11,15 @@ from aiohttp import web
 from replicator.daemon.http.app_port import AppPort, HookPort
 from replicator.daemon.http.auth import accepts
 from replicator.daemon.http.bodies import read_body
+from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.notifications import MEDIA_TYPES, Hint, parse_notifications
 from replicator.daemon.http.problems import Problem
 from replicator.events import WebhookOutcome, WebhookSeen
+from replicator.policy.selection import select_repository
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
-"""Of all bodies that are being read; what they name is merged at once (`Triggers`), so nothing else can pile up."""
+"""Of all bodies that are being read; what they name is merged (`Hints`, `Triggers`), so nothing else can pile up."""
 RETRY_SECONDS: Final = 1
 
 _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_large", 503: "busy"}
@@ -27,12 +28,13 @@ _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_lar
 class Webhooks:
     """Accepts webhooks. An event is a hint and no more: it makes rules look, it never says what a tag is."""
 
-    def __init__(self, app: AppPort) -> None:
+    def __init__(self, app: AppPort, hints: Hints) -> None:
         self._app = app
+        self._hints = hints
         self._in_hand = 0
 
     async def accept(self, request: web.Request) -> web.Response:
-        """Takes one request: 202, and the rules that it concerns look at once.
+        """Takes one request: 202, and the rules that it concerns look a moment later.
 
         Raises `Problem`: 404 unknown hook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for what
         is no notification, 408 where the body does not come, 503 where too many come at once.
@@ -46,21 +48,24 @@ class Webhooks:
         except Problem as problem:
             self._note(name, _OUTCOME.get(problem.status, "malformed"))
             raise
-        # A thousand events of one push burst name few tags: each is told once, and the earliest time counts.
-        distinct: dict[tuple[str, str | None], float | None] = {}
-        told: Counter[tuple[str, str | None]] = Counter()
         for hint in hints:
             if isinstance(hint, str):
                 self._note(name, "own" if hint == "own" else "ignored")
-                continue
-            key = (hint.repository, hint.tag)
-            told[key] += 1
-            distinct[key] = _earlier(distinct.get(key), self._dated(hint))
-        for (repository, tag), at in distinct.items():
-            rules = self._app.triggers.hint(hook.site, repository, tag, at=at)
-            for _ in range(told[repository, tag]):
-                self._note(name, "matched" if rules else "unmatched")
+            elif self._concerns(hook.site, hint.repository):
+                self._hints.add(hook.site, hint)
+                self._note(name, "matched")
+            else:
+                self._note(name, "unmatched")
         return web.Response(status=202)
+
+    def _concerns(self, site: str, repository: str) -> bool:
+        """Whether any rule looks at this."""
+        return any(
+            each.rule.source == site
+            and not each.paused
+            and select_repository(each.rule.repositories, repository)
+            for each in self._app.rules
+        )
 
     async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | str]:
         size = (
@@ -89,17 +94,8 @@ class Webhooks:
         finally:
             self._in_hand -= size
 
-    def _dated(self, hint: Hint) -> float | None:
-        """When it happened; a clock that is ahead of ours cannot make it happen in the future."""
-        return None if hint.at is None else min(hint.at, self._app.clock.now())
-
     def _note(self, hook: str, outcome: WebhookOutcome) -> None:
         self._app.events.emit(WebhookSeen(hook, outcome))
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    times = [at for at in (one, other) if at is not None]
-    return min(times, default=None)
 
 
 def _unauthorized() -> Problem:
