@@ -24,11 +24,18 @@ class _Config(msgspec.Struct):
 
 
 async def creation_times(
-    state: State, supply: Supply, repository: Repository, digests: Iterable[Digest], mirrors: tuple[str, ...]
+    state: State,
+    supply: Supply,
+    repository: Repository,
+    digests: Iterable[Digest],
+    mirrors: tuple[str, ...],
+    *,
+    record: bool,
 ) -> dict[Digest, float]:
     """Creation times (epoch seconds) of images by root digest, an index's being that of its first image.
 
-    What the state knows is not read again. An image that cannot be read or does not say is left out.
+    What the state knows is not read again; `record` False leaves it alone. An image that cannot be read or does not
+    say is left out.
     """
     wanted = set(digests)
     times = dict(await state.created(wanted))
@@ -43,7 +50,8 @@ async def creation_times(
                 continue
             if at is not None:
                 times[digest] = at
-                state.record(Created(digest, at))
+                if record:
+                    state.record(Created(digest, at))
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(READS_AT_ONCE):
@@ -58,7 +66,7 @@ async def _created(
     if manifest.kind is Kind.INDEX and manifest.children:
         manifest = await supply.manifest(repository.name, manifest.children[0].digest, mirrors, _ignore)
     config = manifest.config
-    if config is None or (config.size or 0) > MAX_CONFIG_BYTES:
+    if config is None or config.size is None or config.size > MAX_CONFIG_BYTES:
         return None
     body = bytearray()
     async with supply.direct(repository.name, config, mirrors, _ignore).open() as chunks:
