@@ -1,0 +1,279 @@
+"""Random worlds: image graphs that share, faults wherever they like, sites of any width.
+
+At every moment no tag dangles; nothing is uploaded twice to one repository; once the faults have ended, one clean run
+brings everything in step, and the next one finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replicator.demo.images import AMD64, ARM64, BuiltImage, Layer, image, index, layer
+from replicator.engine import dispatch
+from replicator.errors import (
+    Corrupt,
+    Denied,
+    MissingReference,
+    NotFound,
+    Rejected,
+    SiteError,
+    Throttled,
+    Unavailable,
+)
+from tests.engine.world import World, rule, world
+from tests.fakes.memory import Method, Operation
+
+LAYERS: Sequence[Layer] = [
+    layer(f"layer/{number}", size) for number, size in enumerate((900, 70_000, 150_000))
+]
+REPOSITORIES = ("a", "b/c", "d")
+TAGS = ("v1", "v2", "latest")
+METHODS: Sequence[Method] = (
+    "repositories",
+    "tags",
+    "resolve",
+    "read_manifest",
+    "has_blob",
+    "open_blob",
+    "mount",
+    "write_blob",
+    "write_manifest",
+)
+ERRORS: Sequence[type[SiteError]] = (
+    Unavailable,
+    Throttled,
+    Denied,
+    NotFound,
+    Rejected,
+    Corrupt,
+    MissingReference,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, at the source or a destination."""
+
+    at_source: bool
+    method: Method
+    error: type[SiteError]
+    after: int
+    times: int
+    late: bool
+    at: int | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A world as drawn. `tags` maps (repository, tag) to an image."""
+
+    tags: dict[tuple[str, str], BuiltImage]
+    faults: list[Fault]
+    destinations: int
+    mount: bool
+    refuses: bool
+    tells: bool
+    spool_bytes: int
+    copies_at_once: int
+    page: int
+    cancel_after: int | None
+
+
+def _images() -> st.SearchStrategy[BuiltImage]:
+    single = st.builds(
+        lambda seed, picked, platform: image(
+            f"seed/{seed}", [LAYERS[number] for number in picked], platform=platform
+        ),
+        st.integers(0, 4),
+        st.lists(st.integers(0, len(LAYERS) - 1), unique=True, max_size=3),
+        st.sampled_from([AMD64, ARM64]),
+    )
+    return st.recursive(
+        single,
+        lambda below: st.builds(index, st.lists(below, min_size=1, max_size=3)),
+        max_leaves=4,
+    ).filter(lambda built: built.platform is not None or _depth(built) <= 4)
+
+
+def _depth(built: BuiltImage) -> int:
+    return 1 + max((_depth(child) for child in built.children), default=0)
+
+
+def _faults() -> st.SearchStrategy[Fault]:
+    return st.builds(
+        Fault,
+        at_source=st.booleans(),
+        method=st.sampled_from(METHODS),
+        error=st.sampled_from(ERRORS),
+        after=st.integers(0, 6),
+        times=st.integers(1, 4),
+        late=st.booleans(),
+        at=st.none() | st.integers(0, 150_000),
+    )
+
+
+WORLDS = st.builds(
+    Drawn,
+    tags=st.dictionaries(
+        st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)), _images(), min_size=1, max_size=6
+    ),
+    faults=st.lists(_faults(), max_size=5),
+    destinations=st.integers(1, 3),
+    mount=st.booleans(),
+    refuses=st.booleans(),
+    tells=st.booleans(),
+    spool_bytes=st.sampled_from([0, 100_000, 1 << 30]),
+    copies_at_once=st.sampled_from([1, 2, 32]),
+    page=st.integers(1, 3),
+    cancel_after=st.none() | st.integers(1, 300),
+)
+
+
+def _break(w: World, fault: Fault) -> None:
+    names = [name for name in w.sites if (name == "source") == fault.at_source]
+
+    def make(operation: Operation) -> SiteError:
+        site = next(site for site in w.sites.values() if operation in site.operations)
+        return fault.error(
+            site.name, operation.method, "a drawn fault", repository=operation.repository or None
+        )
+
+    at = fault.at if fault.method in {"open_blob", "write_blob"} and not fault.late else None
+    for name in names:
+        w.sites[name].fail(fault.method, make, times=fault.times, after=fault.after, late=fault.late, at=at)
+
+
+def _uploaded_twice(w: World) -> list[tuple[str, str, str]]:
+    """Blobs that went whole into one repository of a destination more than once."""
+    return [
+        key
+        for name, site in w.sites.items()
+        if name != "source"
+        for key, count in Counter(
+            (name, one.repository, one.subject)
+            for one in site.operations
+            if one.method == "write_blob" and one.outcome == "done"
+        ).items()
+        if count > 1
+    ]
+
+
+async def _live(drawn: Drawn, folder: Path) -> None:
+    destinations = ("left", "right", "third")[: drawn.destinations]
+    async with world(
+        folder,
+        destinations=destinations,
+        mount=drawn.mount,
+        refuses_dangling=drawn.refuses,
+        tells_digest=drawn.tells,
+        spool_bytes=drawn.spool_bytes,
+        chunk_bytes=40_000,
+    ) as w:
+        for (repository, tag), built in drawn.tags.items():
+            w.put(repository, tag, built)
+        for site in w.sites.values():
+            site.page = drawn.page
+        one = rule(destinations=destinations)
+        for fault in drawn.faults:
+            _break(w, fault)
+        await _troubled_run(w, one, drawn)
+        assert w.idle
+        for site in w.sites.values():
+            site._faults.clear()
+        results = (await w.sync(one))[0].destinations
+        assert [(result.outcome, result.failures) for result in results] == [("ok", [])] * len(destinations)
+        for name in destinations:
+            assert w.tags(name) == w.tags("source")
+            assert w.sites[name].store.dangling() == []
+        w.clear_log()
+        again = (await w.sync(one))[0].destinations
+        assert [result.totals.tags.unchanged for result in again] == [len(drawn.tags)] * len(destinations)
+        assert all(one.method == "tags" for name in destinations for one in w.sites[name].operations)
+
+
+async def _troubled_run(w: World, one: object, drawn: Drawn) -> None:
+    run = asyncio.create_task(w.sync(one))  # type: ignore[arg-type]
+    if drawn.cancel_after is not None:
+        for _ in range(drawn.cancel_after):
+            await asyncio.sleep(0)
+        run.cancel()
+    try:
+        results = (await run)[0].destinations
+    except asyncio.CancelledError:
+        return
+    late = any(fault.late for fault in drawn.faults)  # done, and the answer lost: it may be done again
+    if not late:
+        assert _uploaded_twice(w) == []
+    for result in results:
+        tags = result.totals.tags
+        in_step = w.tags(result.destination)
+        if result.outcome == "ok":
+            assert in_step == w.tags("source")
+            assert tags.copied + tags.unchanged == len(drawn.tags)
+        else:
+            assert result.failures
+        assert tags.copied <= sum(len(found) for found in in_step.values())
+
+
+def _run(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(0)
+    monkeypatch.setattr(dispatch, "COPIES_AT_ONCE", drawn.copies_at_once)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_live(drawn, Path(folder)))
+
+
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@given(drawn=WORLDS)
+def test_whatever_happens_no_tag_dangles_and_the_next_run_ends_in_step(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(drawn, monkeypatch)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+@settings(max_examples=1_500, deadline=None, suppress_health_check=QUIET)
+@given(drawn=WORLDS)
+def test_whatever_happens_in_many_worlds(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(drawn, monkeypatch)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=QUIET)
+@given(
+    tags=st.dictionaries(
+        st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)), _images(), min_size=1, max_size=6
+    ),
+    seed=st.randoms(use_true_random=False),
+)
+def test_order_of_listings_does_not_matter(
+    tags: dict[tuple[str, str], BuiltImage], seed: random.Random
+) -> None:
+    async def run() -> None:
+        async with world() as w:
+            shuffled = list(tags.items())
+            seed.shuffle(shuffled)
+            for (repository, tag), built in shuffled:
+                w.put(repository, tag, built)
+            planned = await w.plan_one()
+            done = await w.sync_one()
+            assert done.outcome == "ok"
+            assert w.tags() == w.tags("source")
+            assert {(a.target, a.tag, a.digest) for a in planned.actions} == {
+                (a.target, a.tag, a.digest) for a in done.actions
+            }
+            assert (await w.plan_one()).actions == []
+
+    asyncio.run(run())
