@@ -34,7 +34,7 @@ BUDGET = Budget(attempts=3, seconds=20.0, wait_initial=0.001, wait_max=0.002)
 UPLOADS = Budget(attempts=3, seconds=60.0, wait_initial=0.001, wait_max=0.002)
 USER, PASSWORD = "mirror", "not-to-be-told"
 PATIENT = Timeouts()
-SHORT = Timeouts(connect=2.0, read=0.4, commit=0.4, progress=0.4)
+SHORT = Timeouts(connect=2.0, read=0.25, commit=0.25, progress=0.25)
 """For what hangs; far above what an answer takes, for these tests share two cores with others."""
 
 
