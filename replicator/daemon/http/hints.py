@@ -18,6 +18,7 @@ from replicator.daemon.http.notifications import Hint
 
 LOOKS_AFTER: Final = (0.1, 0.5, 3.0)
 """Seconds from the event; on a file system the tag is there after 10 to 20 ms, on an object store it takes longer."""
+TURN_SECONDS: Final = 0.05
 MAX_PENDING: Final = 4_096
 """Beyond, events are passed on at once and for good; polling finds what came too early."""
 
@@ -85,7 +86,8 @@ class Hints:
                 self._more.clear()
                 await self._more.wait()
             soonest = min(each.due for each in self._pending.values())
-            await clock.sleep(max(0.02, soonest - clock.monotonic()))
+            # in short steps: what comes meanwhile may be due sooner
+            await clock.sleep(min(TURN_SECONDS, max(0.0, soonest - clock.monotonic())))
             self._pass_on(clock.monotonic())
 
     def _pass_on(self, now: float) -> None:
