@@ -26,7 +26,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.ports import BlobSource
 
-READ_BYTES: Final = 1 << 20
+READ_BYTES: Final = 256 * 1024
 WRITE_BYTES: Final = 1 << 20
 _LOCK: Final = "lock"
 
