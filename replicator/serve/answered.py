@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-from aiohttp import web
-
-_KEY: Final = "replicator.transfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +66,14 @@ class Transfer:
         self._audience.sent(self.operation, count)
 
 
-def start_transfer(request: web.Request, transfer: Transfer) -> None:
-    """Lays the transfer down with the request."""
-    request[_KEY] = transfer
+_current: Final[ContextVar[Transfer]] = ContextVar("transfer")
 
 
-def transfer_of(request: web.Request) -> Transfer:
-    """The request's transfer."""
-    transfer: Transfer = request[_KEY]
-    return transfer
+def start_transfer(transfer: Transfer) -> None:
+    """Makes it the one of the request that is being answered: aiohttp handles each in a task of its own."""
+    _current.set(transfer)
+
+
+def current_transfer() -> Transfer:
+    """The one of the request that is being answered."""
+    return _current.get()

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.errors import ConfigError, NotFound, SiteError, Throttled, Unavailable
-from replicator.serve.answered import Answered, Audience, Transfer, start_transfer, transfer_of
+from replicator.serve.answered import Answered, Audience, Transfer, current_transfer, start_transfer
 from replicator.serve.connections import RETRY_AFTER_SECONDS
 from replicator.serve.users import Users
 from replicator.serve.wire import Refused, refusal
@@ -46,12 +46,17 @@ class Answers:
         """Tells of every request, when its body is sent."""
         began = time.monotonic()
         transfer = Transfer(_operation(request), self._audience)
-        start_transfer(request, transfer)
+        start_transfer(transfer)
         self._under_way += 1
         self.quiet.clear()
         status = _CLIENT_LEFT
         try:
             response = await handler(request)
+        except asyncio.CancelledError:  # the server ends
+            transfer.whole = False
+            status = transfer.status or status
+            raise
+        else:
             status = transfer.status or response.status
             if isinstance(response, web.Response) and isinstance(response.body, bytes):
                 transfer.sent(0 if request.method == "HEAD" else len(response.body))
@@ -77,7 +82,7 @@ class Answers:
     @web.middleware
     async def spoken(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turns whatever goes wrong into an answer, or into a broken connection where one has begun."""
-        transfer = transfer_of(request)
+        transfer = current_transfer()
         try:
             response = await handler(request)
         except Refused as refused:
@@ -113,7 +118,7 @@ def known_to(users: Users) -> Middleware:
         user = await users.knows(request.headers.get("Authorization", ""))
         if user is None:
             raise Refused("UNAUTHORIZED", "authentication required", headers=_CHALLENGE)
-        transfer_of(request).user = user
+        current_transfer().user = user
         return await handler(request)
 
     return known

@@ -40,7 +40,8 @@ class Door:
         self._limit = limit
         self._audience = audience
         self._options = options
-        self.turned_away: set[_TurnedAway] = set()
+        self._turned_away: set[_TurnedAway] = set()
+        self._is_closed = False
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol for one connection that is being accepted."""
@@ -51,14 +52,20 @@ class Door:
         """How many are let in now."""
         return len(self._server.connections)
 
+    def close(self) -> None:
+        """Lets nobody in any more, and those go who were not let in."""
+        self._is_closed = True
+        for one in self._turned_away:
+            one.abort()
+
     def enter(self, transport: asyncio.Transport) -> bool:
         """Whether the connection is let in; one that is not is seen to."""
-        if self.inside < self._limit:
+        if not self._is_closed and self.inside < self._limit:
             return True
-        if len(self.turned_away) >= _REFUSED_AT_ONCE:
+        if self._is_closed or len(self._turned_away) >= _REFUSED_AT_ONCE:
             transport.abort()
-        refused = _TurnedAway(transport, self.turned_away.discard)
-        self.turned_away.add(refused)
+        refused = _TurnedAway(transport, self._turned_away.discard)
+        self._turned_away.add(refused)
         transport.set_protocol(refused)
         peer = transport.get_extra_info("peername")
         remote = str(peer[0]) if peer else ""
@@ -90,6 +97,10 @@ class _TurnedAway(asyncio.Protocol):
         self._transport = transport
         self._gone = gone
         self._timer = asyncio.get_running_loop().call_later(_REFUSED_SECONDS, transport.abort)
+
+    def abort(self) -> None:
+        """Closes it without a word."""
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
         """Answers, once; what comes after the answer is thrown away until the client closes."""

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from replicator.errors import Corrupt
 from replicator.ports import OpensFiles
-from replicator.serve.answered import transfer_of
+from replicator.serve.answered import current_transfer
 from replicator.serve.content import Blob, Content
 from replicator.serve.sendfile import STALL_SECONDS, FileSender
 
@@ -33,7 +33,7 @@ class Body:
         self._request = request
         self._response = response
         self._files = files
-        self._transfer = transfer_of(request)
+        self._transfer = current_transfer()
 
     async def send(self, content: Content, blob: Blob, start: int, stop: int) -> None:
         """Sends the bytes from `start` up to `stop`.

@@ -27,6 +27,7 @@ DEFAULT_CONNECTIONS: Final = 400
 
 _HANDSHAKE_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 2.0
+_CLEANUP_SECONDS: Final = 0.1
 _BACKLOG: Final = 512
 
 Expose = Callable[[str], tuple[bytes, str]]
@@ -76,7 +77,9 @@ class RegistryServer:
             OSError: it cannot listen there.
         """
         files = FileSender()
-        runner = web.AppRunner(self._application(listener, files), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            self._application(listener, files), access_log=None, shutdown_timeout=_CLEANUP_SECONDS
+        )
         await runner.setup()
         server: asyncio.Server | None = None
         try:
@@ -98,6 +101,7 @@ class RegistryServer:
             )
             yield _url(listener, server.sockets[0].getsockname()[1])
             server.close()
+            self._door.close()
             handling.pre_shutdown()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
@@ -105,6 +109,8 @@ class RegistryServer:
         finally:
             if server is not None:
                 server.close()
+            if self._door is not None:
+                self._door.close()
             await runner.cleanup()
             files.close()
 
