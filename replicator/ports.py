@@ -490,6 +490,17 @@ class Standing(msgspec.Struct, frozen=True):
     last_error: str = ""
 
 
+class BehindRepository(msgspec.Struct, frozen=True):
+    """A (target) repository of a destination that lacks tags of a rule. `pending` counts the failed ones too."""
+
+    rule: str
+    destination: str
+    repository: str
+    pending: int
+    failed: int
+    oldest_pending: float
+
+
 class RunRow(msgspec.Struct, frozen=True):
     """One execution of one rule at one destination, as it ended."""
 

@@ -43,6 +43,7 @@ class AgentSettings:
     cache_max_bytes: int
     listen: tuple[str, int]
     timezone: ZoneInfo
+    metrics_per_repository: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
         cache_max_bytes=table.cache.max_bytes,
         listen=table.listen,
         timezone=table.timezone,
+        metrics_per_repository=table.metrics_per_repository,
     )
 
 

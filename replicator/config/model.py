@@ -118,6 +118,13 @@ class AgentTable(Table):
     timezone: Annotated[ZoneInfo, TIMEZONE] = _key(
         "Time zone of `cron` and of bandwidth windows that name none.", "UTC"
     )
+    metrics_per_repository: int = _key(
+        "So many repositories that are behind have series of their own in `/metrics`, those furthest behind first; the "
+        "rest is counted. See [metrics](metrics.md).",
+        0,
+        ge=0,
+        le=10_000,
+    )
 
 
 class ServerTLSTable(Table):

@@ -61,7 +61,13 @@ class App:
     """Told the sentence of `status` whenever it may be another."""
 
     def __init__(
-        self, generation: Generation, equipment: Equipment, state: SqliteState, pool: SitePool
+        self,
+        generation: Generation,
+        equipment: Equipment,
+        state: SqliteState,
+        *,
+        pool: SitePool,
+        seen: tuple[Standings, Metrics],
     ) -> None:
         self.events: Events = equipment.events
         self.clock: Clock = equipment.clock
@@ -75,8 +81,7 @@ class App:
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None
-        self._standings = Standings(state, self.clock)
-        self.metrics = Metrics(generation.rules, self._standings)
+        self._standings, self.metrics = seen
         self.metrics.know_hooks(generation.loaded.hooks)
         self._scheduler = Scheduler(
             generation.loaded.agent.name,
@@ -97,8 +102,11 @@ class App:
         Raises StateError, ConfigError.
         """
         pool = SitePool(equipment.open_site)
-        app = cls(await Generation.open(chosen, equipment, pool), equipment, state, pool)
-        app.events.subscribe(app.metrics)
+        standings = Standings(state, equipment.clock)
+        metrics = Metrics(chosen.rules, standings, standings.behind)
+        equipment.events.subscribe(metrics)  # sites tell of their limits when they open
+        generation = await Generation.open(chosen, equipment, pool)
+        app = cls(generation, equipment, state, pool=pool, seen=(standings, metrics))
         app.events.emit(ConfigRead(successful=True, at=app.clock.now()))
         try:
             await app._begin()
@@ -248,8 +256,13 @@ class App:
             events=self.events,
             clock=self.clock,
         )
-        await self._standings.refresh(self._generation.rules)
+        await self._refresh()
         self._scheduler.follow(self._generation, self._standings.last_looks())
+
+    async def _refresh(self) -> None:
+        """Takes the standings anew. Raises StateError."""
+        repositories = self.config.agent.metrics_per_repository
+        await self._standings.refresh(self._generation.rules, repositories=repositories)
 
     def _know_rules(self) -> None:
         """Dates rules that are new, so that their lag grows even if they never get to run."""
@@ -266,7 +279,7 @@ class App:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._standings.refresh(self._generation.rules)
+                await self._refresh()
                 self._state_problem = None
             except StateError as error:
                 if self._state_problem is None:
@@ -277,7 +290,10 @@ class App:
     async def _watch_time(self) -> None:
         while True:
             await self.clock.sleep(_LOOK_SECONDS)
-            self._tell()
+            if self.runs.running:
+                self._changed.set()  # a long run brings tags in step long before it ends
+            else:
+                self._tell()
 
     def _tell(self) -> None:
         self.on_status(self.status())

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
+from replicator.metrics import Behind
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import promised_interval
-from replicator.ports import Clock, Standing, State
+from replicator.ports import BehindRepository, Clock, Standing
 from replicator.state.lag import lag
+from replicator.state.store import SqliteState
 
 
 class Standings:
     """See the module; `refresh` brings it up to date. Called, it gives what `metrics.Standings` wants."""
 
-    def __init__(self, state: State, clock: Clock) -> None:
+    def __init__(self, state: SqliteState, clock: Clock) -> None:
         self._state = state
         self._clock = clock
         self._known: dict[tuple[str, str], tuple[Standing, float | None]] = {}
+        self._behind: list[BehindRepository] | None = None
+        self._left_out = 0
 
-    async def refresh(self, rules: Sequence[Rule]) -> None:
-        """Takes what the state has now. Raises StateError; then all stays as it was."""
+    async def refresh(self, rules: Sequence[Rule], *, repositories: int = 0) -> None:
+        """Takes what the state has now; of `repositories` that are behind, so many. Raises StateError; then all stays.
+
+        Costs one query, and one more where `repositories` is not 0, however many rules there are.
+        """
         by_name = {rule.name: rule for rule in rules}
         found = await self._state.standings(list(by_name))
+        behind = await self._state.behind() if repositories else []
         self._known = {
             (standing.rule, standing.destination): (
                 standing,
@@ -32,10 +41,22 @@ class Standings:
             for standing in found
             if standing.destination in by_name[standing.rule].destinations
         }
+        behind = [each for each in behind if (each.rule, each.destination) in self._known]
+        furthest = heapq.nsmallest(repositories, behind, key=lambda each: each.oldest_pending)
+        self._behind = furthest if repositories else None
+        self._left_out = len(behind) - len(furthest)
 
     def last_looks(self) -> dict[tuple[str, str], float | None]:
         """When each was last looked at completely (epoch seconds)."""
         return {place: standing.last_look for place, (standing, _) in self._known.items()}
+
+    def behind(self) -> Behind | None:
+        """The repositories that are furthest behind now; None where none were asked for."""
+        if self._behind is None:
+            return None
+        now = self._clock.now()
+        aged = [(each, max(0.0, now - each.oldest_pending)) for each in self._behind]
+        return Behind(aged, self._left_out)
 
     def __call__(self) -> Sequence[tuple[Standing, float]]:
         """Where each stands, with its lag in seconds now."""

@@ -82,6 +82,22 @@ STANDINGS: Final = (
     .order_by(_rule_name.c.name, _destination_name.c.name)
 )
 """In the order of `ports.Standing`'s fields."""
+_repository_name = names.alias("repository_name")
+BEHIND: Final = (
+    select(
+        _rule_name.c.name,
+        _destination_name.c.name,
+        _repository_name.c.name,
+        func.count(pending.c.tag),
+        func.count(pending.c.tag).filter(pending.c.attempts > 0),
+        func.min(pending.c.since),
+    )
+    .join(_rule_name, _rule_name.c.id == pending.c.rule)
+    .join(_destination_name, _destination_name.c.id == pending.c.destination)
+    .join(_repository_name, _repository_name.c.id == pending.c.repository)
+    .group_by(pending.c.rule, pending.c.destination, pending.c.repository)
+)
+"""In the order of `ports.BehindRepository`'s fields."""
 STANDING: Final = STANDINGS.where(
     _rule_name.c.name == bindparam("rule"), _destination_name.c.name == bindparam("destination")
 )

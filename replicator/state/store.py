@@ -14,7 +14,7 @@ from sqlalchemy import Executable
 
 from replicator.errors import StateError
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Clock, Entry, Listed, Pending, RunRow, Standing
+from replicator.ports import BehindRepository, Belief, Clock, Entry, Listed, Pending, RunRow, Standing
 from replicator.state import statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, mapped, open_database, open_for_reading
@@ -169,6 +169,15 @@ class SqliteState:
             return [standing for standing in found if rules is None or standing.rule in rules]
 
         return await self._in_turn("read standings", read)
+
+    async def behind(self) -> Sequence[BehindRepository]:
+        """Every repository with tags pending, of whatever rule. Flushes first."""
+        await self.flush()
+
+        async def read() -> Sequence[BehindRepository]:
+            return [BehindRepository(*row) for row in await self._select(statements.BEHIND)]
+
+        return await self._in_turn("read repositories that are behind", read)
 
     async def runs(self, rule: str, destination: str) -> Sequence[RunRow]:
         """The last runs of a rule at a destination that are remembered, latest first."""

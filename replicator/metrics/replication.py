@@ -1,23 +1,18 @@
-"""Prometheus metrics, fed by events; the names and labels are design.md's ("Metrics").
-
-Lag and the other facts that the state remembers are computed when somebody scrapes, from standings that the
-constructor is told how to get. No tag, digest or repository is ever a label.
-"""
+"""What replication tells of itself: counted from events, and what the state remembers as of each scrape."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from replicator import __version__, errors
 from replicator.events import (
@@ -40,38 +35,48 @@ from replicator.events import (
     WebhookOutcome,
     WebhookSeen,
 )
+from replicator.metrics import buckets
+from replicator.metrics.standings import Behind, RepositoriesCollector, Standings, StandingsCollector
 from replicator.policy.rule import Rule
-from replicator.ports import Standing
-
-Standings = Callable[[], Iterable[tuple[Standing, float]]]
-"""Where rules stand now, each with its lag in seconds."""
 
 _OUTCOMES: Final = ("ok", "partial", "failed", "interrupted")
 _BLOB_OUTCOMES: Final = ("copied", "mounted", "present", "failed")
 _SAVED_REASONS: Final = ("present", "mounted", "shared_read", "server_side")
 _RETRY_REASONS: Final = (errors.Throttled.reason, errors.Unavailable.reason)
-_ERROR_REASONS: Final = tuple(
-    each.reason
-    for each in (
-        errors.NotFound,
-        errors.Denied,
-        errors.AuthFailed,
-        errors.Throttled,
-        errors.Unavailable,
-        errors.Rejected,
-        errors.Corrupt,
-        errors.Unsupported,
-        errors.MissingReference,
-    )
+_ERROR_REASONS: Final = (
+    "command",  # the one before a run
+    "internal",
+    *(
+        each.reason
+        for each in (
+            errors.NotFound,
+            errors.Denied,
+            errors.AuthFailed,
+            errors.Throttled,
+            errors.Unavailable,
+            errors.Rejected,
+            errors.Corrupt,
+            errors.Unsupported,
+            errors.MissingReference,
+        )
+    ),
 )
-_DELAY_BUCKETS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 10800, 43200, 86400)
-_RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 10800)
-_REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+_NAMING: Final = ("rule", "source", "destination", "site")
+"""Fields of events that name rules and sites."""
 
 _Wrapper = TypeVar("_Wrapper", Counter, Gauge, Histogram)
 
 # The `_created` series beside each counter and histogram are none of the names that we promise.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+@dataclass(slots=True)
+class _OpenRun:
+    """A run under way: where it is not through yet, and how long it took elsewhere."""
+
+    left: set[str]
+    seconds: float = 0.0
 
 
 class Metrics:
@@ -80,13 +85,22 @@ class Metrics:
     Args:
         rules: what label combinations exist from the start.
         standings: asked at each scrape; those of rules that are not in `rules` are left out.
+        behind: the breakdown by repository, asked at each scrape; None, by itself or as answer: there is none.
     """
 
-    def __init__(self, rules: Sequence[Rule], standings: Standings) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        standings: Standings,
+        behind: Callable[[], Behind | None] | None = None,
+    ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._children: dict[tuple[object, ...], Any] = {}
-        self._unfinished: dict[str, tuple[set[str], float]] = {}
+        self._open: dict[str, list[_OpenRun]] = {}
         self._observed: dict[str, float] = {}
+        self._known = _Known(rules)
+        self._gone = _Known(())
+        self._limits_told: dict[tuple[str, str], LimitChanged] = {}
         self._make()
         self._feeds: dict[type, Callable[[Any], None]] = {
             RequestDone: self._request_done,
@@ -116,14 +130,20 @@ class Metrics:
         }
         self._config: tuple[Gauge, Gauge] | None = None
         self._start(rules)
-        self._collector = _StandingsCollector(rules, standings, self._observed)
+        self._collector = StandingsCollector(rules, standings, self._observed)
         self.registry.register(self._collector)
+        if behind is not None:
+            self.registry.register(RepositoriesCollector(behind))
 
     def __call__(self, event: Event) -> None:
-        """Takes one event."""
+        """Takes one event. One of a rule or site that is gone, from a run that goes on, makes no series again."""
         feed = self._feeds.get(type(event))
-        if feed is not None:
+        if feed is None:
+            return
+        if not self._gone.has(event):
             feed(event)
+        elif isinstance(event, LimitChanged):  # told once when a site opens, before it is known to be back
+            self._limits_told[event.site, event.kind] = event
 
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -141,21 +161,23 @@ class Metrics:
 
     def follow(self, rules: Sequence[Rule], hooks: Iterable[str]) -> None:
         """Only these rules and webhooks are there from now on: theirs exist, all that names another disappears."""
-        pairs = {(rule.name, destination) for rule in rules for destination in rule.destinations}
-        sites = {site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)}
-        known = {"rule": {rule for rule, _ in pairs}, "hook": set(hooks)}
-        known |= dict.fromkeys(("source", "destination", "site"), sites)
+        known, hooks = _Known(rules), set(hooks)
+        self._gone = (self._gone | self._known) - known
+        self._known = known
         for metric, *values in list(self._children):
-            labels = dict(zip(metric._labelnames, values, strict=True))  # type: ignore[attr-defined] # noqa: SLF001
-            pair = (labels.get("rule", ""), labels.get("destination", ""))
-            if any(value not in known.get(name, {value}) for name, value in labels.items()) or (
-                {"rule", "destination"} <= labels.keys() and pair not in pairs
-            ):
+            names: tuple[str, ...] = metric._labelnames  # type: ignore[attr-defined] # noqa: SLF001
+            labels = dict(zip(names, map(str, values), strict=True))
+            if labels.get("hook") not in {None, *hooks} or self._gone.names(labels):
                 del self._children[(metric, *values)]
                 metric.remove(*values)  # type: ignore[attr-defined]
+        for rule in self._gone.rules:
+            self._open.pop(rule, None)
+            self._observed.pop(rule, None)
         self._start(rules)
-        self.know_hooks(known["hook"])
+        self.know_hooks(hooks)
         self._collector.follow(rules)
+        for event in tuple(self._limits_told.values()):
+            self(event)
 
     def write_file(self, path: Path) -> None:
         """Writes the metrics for node_exporter's textfile collector, which must never see half a file.
@@ -187,11 +209,11 @@ class Metrics:
             "replicator_delay_seconds",
             "From when a change was seen until its tag was visible at the destination.",
             ["rule", "destination"],
-            _DELAY_BUCKETS,
+            buckets.DELAY,
         )
         self._runs = counter("replicator_runs_total", "Runs by outcome.", "rule", "destination", "outcome")
         self._run_duration = histogram(
-            "replicator_run_duration_seconds", "How long runs took.", ["rule"], _RUN_BUCKETS
+            "replicator_run_duration_seconds", "How long runs took.", ["rule"], buckets.RUN
         )
         self._blobs = counter(
             "replicator_blobs_total", "Blob transfers by outcome.", "source", "destination", "outcome"
@@ -213,7 +235,7 @@ class Metrics:
             "replicator_request_duration_seconds",
             "How long requests took.",
             ["site", "operation"],
-            _REQUEST_BUCKETS,
+            buckets.REQUEST,
         )
         self._retries = counter("replicator_retries_total", "Retries by reason.", "site", "reason")
         self._errors = counter(
@@ -294,99 +316,59 @@ class Metrics:
         self._observed[event.rule] = max(event.at, self._observed.get(event.rule, 0.0))
 
     def _run_started(self, event: RunStarted) -> None:
-        destinations, seconds = self._unfinished.get(event.rule, (set(), 0.0))
-        self._unfinished[event.rule] = (destinations | set(event.destinations), seconds)
+        self._open.setdefault(event.rule, []).append(_OpenRun(set(event.destinations)))
 
     def _run_ended(self, event: RunEnded) -> None:
-        """Counts the run at its destination; it lasted until its last destination was through."""
+        """Counts the run at its destination; it lasted until its last destination was through.
+
+        An agent runs each destination on its own, so a rule has several runs under way: the oldest that is not
+        through with this destination is meant. (Where runs for single events meet a whole one, it may be another; the
+        count is right all the same.)
+        """
         self._child(self._runs, event.rule, event.destination, event.outcome).inc()
-        destinations, seconds = self._unfinished.pop(event.rule, (set(), 0.0))
-        left, longest = destinations - {event.destination}, max(seconds, event.seconds)
-        if left:
-            self._unfinished[event.rule] = (left, longest)
-        else:
-            self._child(self._run_duration, event.rule).observe(longest)
+        runs = self._open.get(event.rule, [])
+        run = next((each for each in runs if event.destination in each.left), None)
+        if run is None:  # a command before it kept it from starting
+            self._child(self._run_duration, event.rule).observe(event.seconds)
+            return
+        run.left.discard(event.destination)
+        run.seconds = max(run.seconds, event.seconds)
+        if not run.left:
+            runs.remove(run)
+            self._child(self._run_duration, event.rule).observe(run.seconds)
 
 
-class ServeMetrics:
-    """What `serve` tells of itself, in the registry of a `Metrics`.
+class _Known:
+    """Names of rules, sites, and pairs of rule and destination."""
 
-    Args:
-        registry: where the metrics are put.
-        connections: asked at each scrape.
-        limit: how many connections there may be.
-    """
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        rules = tuple(rules)
+        self.rules = {rule.name for rule in rules}
+        self.sites = {site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)}
+        self.pairs = {(rule.name, destination) for rule in rules for destination in rule.destinations}
 
-    def __init__(self, registry: CollectorRegistry, connections: Callable[[], int], limit: int) -> None:
-        self._requests = Counter(
-            "replicator_serve_requests_total", "Requests answered.", ["operation", "code"], registry=registry
+    def __or__(self, other: _Known) -> _Known:
+        return self._made(self.rules | other.rules, self.sites | other.sites, self.pairs | other.pairs)
+
+    def __sub__(self, other: _Known) -> _Known:
+        return self._made(self.rules - other.rules, self.sites - other.sites, self.pairs - other.pairs)
+
+    @classmethod
+    def _made(cls, rules: set[str], sites: set[str], pairs: set[tuple[str, str]]) -> _Known:
+        made = cls(())
+        made.rules, made.sites, made.pairs = rules, sites, pairs
+        return made
+
+    def has(self, event: Event) -> bool:
+        """Whether an event is about one of these."""
+        if not self.pairs:
+            return False
+        return self.names({name: getattr(event, name, None) for name in _NAMING})
+
+    def names(self, labels: Mapping[str, str | None]) -> bool:
+        """Whether any of the labels is one of these."""
+        return (
+            labels.get("rule") in self.rules
+            or any(labels.get(name) in self.sites for name in ("source", "destination", "site"))
+            or (labels.get("rule"), labels.get("destination")) in self.pairs
         )
-        self._duration = Histogram(
-            "replicator_serve_request_duration_seconds",
-            "From a request's head to the last byte of its answer.",
-            ["operation"],
-            registry=registry,
-            buckets=_REQUEST_BUCKETS,
-        )
-        self._bytes = Counter(
-            "replicator_serve_bytes_total", "Bytes of bodies sent.", ["operation"], registry=registry
-        )
-        now = Gauge("replicator_serve_connections", "Clients connected.", registry=registry)
-        now.set_function(connections)
-        Gauge("replicator_serve_connections_limit", "Clients allowed at once.", registry=registry).set(limit)
-
-    def sent(self, operation: str, count: int) -> None:
-        """Bytes went out."""
-        self._bytes.labels(operation).inc(count)
-
-    def answered(self, operation: str, code: int, seconds: float) -> None:
-        """A request ended."""
-        self._requests.labels(operation, str(code)).inc()
-        self._duration.labels(operation).observe(seconds)
-
-
-class _StandingsCollector(Collector):
-    """What the state remembers, read at scrape. A pair that the state does not know yet shows zeros."""
-
-    def __init__(self, rules: Sequence[Rule], standings: Standings, observed: dict[str, float]) -> None:
-        self._pairs: list[tuple[str, str]] = []
-        self._standings = standings
-        self._observed = observed
-        self.follow(rules)
-
-    def follow(self, rules: Sequence[Rule]) -> None:
-        """Shows these rules from now on."""
-        self._pairs = [(rule.name, destination) for rule in rules for destination in rule.destinations]
-
-    def collect(self) -> Iterator[Metric]:
-        """The families of lag, tags, last success and last look."""
-        lag = GaugeMetricFamily(
-            "replicator_lag_seconds",
-            "Age of the oldest change that the destination lacks; grows while we cannot look.",
-            labels=["rule", "destination"],
-        )
-        tags = GaugeMetricFamily(
-            "replicator_tags", "Selected tags by where they stand.", labels=["rule", "destination", "state"]
-        )
-        success = GaugeMetricFamily(
-            "replicator_last_success_timestamp_seconds",
-            "End of the last run that left nothing pending; 0 for never.",
-            labels=["rule", "destination"],
-        )
-        observed = GaugeMetricFamily(
-            "replicator_last_observed_timestamp_seconds",
-            "The last complete look at the rule's source; 0 for never.",
-            labels=["rule"],
-        )
-        known = {(each.rule, each.destination): (each, seconds) for each, seconds in self._standings()}
-        looks = {rule: self._observed.get(rule, 0.0) for rule, _ in self._pairs}
-        for pair in self._pairs:
-            standing, seconds = known.get(pair, (Standing(*pair, first_seen=0.0), 0.0))
-            lag.add_metric(pair, seconds)
-            success.add_metric(pair, standing.last_success or 0.0)
-            looks[standing.rule] = max(looks[standing.rule], standing.last_look or 0.0)
-            for state in ("in_step", "held", "pending", "failed"):
-                tags.add_metric((*pair, state), getattr(standing, state))
-        for rule, at in looks.items():
-            observed.add_metric((rule,), at)
-        yield from (lag, tags, success, observed)

@@ -1,0 +1,10 @@
+"""Prometheus metrics; the names and labels are design.md's ("Metrics"), docs/metrics.md says what each means.
+
+No tag or digest is ever a label, and a repository only where the config asks for it.
+"""
+
+from replicator.metrics.replication import Metrics
+from replicator.metrics.serving import ServeMetrics
+from replicator.metrics.standings import Behind, Standings
+
+__all__ = ["Behind", "Metrics", "ServeMetrics", "Standings"]
