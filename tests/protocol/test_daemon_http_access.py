@@ -240,6 +240,17 @@ async def test_huge_headers_are_refused() -> None:
         assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
 
 
+async def test_what_is_no_http_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with listen(FakeAgent()) as url:
+        for data in (
+            b"\x16\x03\x01\x02\x00\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n",
+            b"GET  / \r\n\r\n",
+        ):
+            assert b" 400 " in await raw(url, data)
+    assert not caplog.records
+
+
 async def test_more_connections_than_allowed_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     async with listen(FakeAgent()) as url:

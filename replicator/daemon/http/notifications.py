@@ -37,25 +37,33 @@ class Hint:
     digest: str | None
 
 
-class _Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True):
+    """What an event is about; a tag only where one was pushed or deleted."""
+
     repository: str = ""
     tag: str | None = None
     digest: str = ""
 
 
-class _Request(msgspec.Struct, frozen=True):
+class EventRequest(msgspec.Struct, frozen=True):
+    """The request that brought the event about."""
+
     useragent: str = ""
 
 
-class _Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True):
+    """One thing that happened in a registry; what is not named here is passed over."""
+
     action: str = ""
     timestamp: str = ""
-    target: _Target = _Target()
-    request: _Request | None = None
+    target: Target = Target()
+    request: EventRequest | None = None
 
 
-class _Envelope(msgspec.Struct, frozen=True):
-    events: list[_Event]
+class Envelope(msgspec.Struct, frozen=True):
+    """Events as they are sent."""
+
+    events: list[Event]
 
 
 def parse_notifications(body: bytes) -> Iterator[Hint | str]:
@@ -68,13 +76,13 @@ def parse_notifications(body: bytes) -> Iterator[Hint | str]:
         ValueError: it is no envelope.
     """
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
+        envelope = msgspec.json.decode(body, type=Envelope)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"is no envelope of distribution's notifications: {error}") from None
     return (_judge(event) for event in envelope.events)
 
 
-def _judge(event: _Event) -> Hint | str:
+def _judge(event: Event) -> Hint | str:
     target = event.target
     if event.request is not None and event.request.useragent.startswith(_OWN):
         return "own"

@@ -42,6 +42,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         [*dict.fromkeys(shapes), ProblemDetails], ref_template=_REFS
     )
+    for shape in shapes:
+        components[shape.__name__] |= getattr(shape, "MORE_SCHEMA", {})
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:
@@ -90,10 +92,8 @@ def _operation(route: Route) -> dict[str, Any]:
             for each in route.parameters
         ]
     if route.takes is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _ref(route.takes)}},
-        }
+        content = {each: {"schema": _ref(route.takes)} for each in sorted(route.media_types)}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

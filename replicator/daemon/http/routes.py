@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `takes` and `gives` are shapes; `gives` may be a media type where it is no JSON.
+    """One method of one path. `takes` (as any of `media_types`) and `gives` are shapes; `gives` may be a media type where it is no JSON.
 
     `refuses`: the statuses of refusals that are the route's own; those of `need` come on top.
     `hidden`: part of the status page, not of the API.
@@ -39,6 +39,7 @@ class Route:
     gives: type | str
     status: int = 200
     takes: type | None = None
+    media_types: Collection[str] = ("application/json",)
     parameters: tuple[Parameter, ...] = ()
     refuses: Mapping[int, str] = field(default_factory=dict)
     hidden: bool = False

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from replicator.daemon.http.api import API, openapi
@@ -19,9 +20,10 @@ from replicator.daemon.http.auth import Doorkeeper, is_loopback
 from replicator.daemon.http.facts import Facts
 from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.live import Live
+from replicator.daemon.http.notifications import MEDIA_TYPES, Envelope
 from replicator.daemon.http.page import Page
 from replicator.daemon.http.problems import Problem
-from replicator.daemon.http.routes import Route
+from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.http.stream import Stream
 from replicator.daemon.http.webhooks import Webhooks
 from replicator.errors import ConfigError, ReplicatorError
@@ -47,6 +49,11 @@ _HEADERS: Final = {
 }
 
 _log = logging.getLogger(__name__)
+_protocol_log = logging.getLogger(f"{__name__}.protocol")
+# What is no HTTP is its sender's failure and no line of our log: anybody can send as much of it as they like.
+_protocol_log.addFilter(
+    lambda line: not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
+)
 
 
 @contextlib.asynccontextmanager
@@ -65,6 +72,7 @@ async def listen(app: AppPort) -> AsyncIterator[str]:
     runner = web.AppRunner(
         served.application,
         access_log=None,
+        logger=_protocol_log,
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE_SECONDS,
         lingering_time=1.0,
@@ -127,7 +135,8 @@ class _Served:
             Route("GET", "/api/v1/events", self.stream.serve, "read", "Where it stands, sent again when it changes",
                   "text/event-stream", refuses={503: "Too many listen already"}),
             Route("POST", "/hooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
-                  status=202, refuses={404: "There is no such hook"}),
+                  status=202, takes=Envelope, media_types=MEDIA_TYPES,
+                  parameters=(Parameter("name", "path", "Name of the hook", {"type": "string", "minLength": 1}),), refuses={404: "There is no such hook"}),
         ]  # fmt: skip
         return [*routes, openapi(routes), *Page(facts, self._app.clock).routes()]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,8 +13,12 @@ from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[list[Name], Meta(min_length=1, max_length=1000)]
-RepositoryName = Annotated[str, Meta(min_length=1, max_length=MAX_REPOSITORY_LENGTH)]
-TagName = Annotated[str, Meta(min_length=1, max_length=128)]
+# As `model.names` has them; JSON Schema needs the patterns, which `problem` checks to the last character.
+_WORDS = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"
+RepositoryName = Annotated[
+    str, Meta(min_length=1, max_length=MAX_REPOSITORY_LENGTH, pattern=f"^{_WORDS}(/{_WORDS})*$")
+]
+TagName = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[a-zA-Z0-9_][a-zA-Z0-9._-]*$")]
 
 
 class Tags(msgspec.Struct, frozen=True):
@@ -176,6 +181,12 @@ class RuleSyncOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: Annotated[list[TagName], Meta(min_length=1, max_length=1000)] | None = None
     destinations: Names | None = None
     recheck: bool = False
+
+    MORE_SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "if": {"required": ["tags"], "properties": {"tags": {"type": "array"}}},
+        "then": {"required": ["repository"], "properties": {"repository": {"type": "string"}}},
+    }
+    """What the types cannot say of tags without a repository."""
 
     def problem(self) -> str | None:
         """What the types cannot say."""
