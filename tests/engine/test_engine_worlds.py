@@ -119,7 +119,7 @@ def _faults() -> st.SearchStrategy[Fault]:
         times=st.integers(1, 4),
         late=st.booleans(),
         at=st.none() | st.integers(0, 150_000),
-    )
+    ).filter(lambda fault: fault.error is not MissingReference or fault.method == "write_manifest")
 
 
 WORLDS = st.builds(
@@ -211,15 +211,18 @@ async def _troubled_run(w: World, one: object, drawn: Drawn) -> None:
         results = (await run)[0].destinations
     except asyncio.CancelledError:
         return
-    late = any(fault.late for fault in drawn.faults)  # done, and the answer lost: it may be done again
-    if not late:
+    # Done, and the answer lost; or lost by the destination, as it says: then it may be done again.
+    again = any(fault.late or fault.error is MissingReference for fault in drawn.faults)
+    # A source that says there is no such repository or tag has answered: that is no failure.
+    denied = any(fault.at_source and fault.error is NotFound for fault in drawn.faults)
+    if not again:
         assert _uploaded_twice(w) == []
     for result in results:
         tags = result.totals.tags
         in_step = w.tags(result.destination)
         if result.outcome == "ok":
-            assert in_step == w.tags("source")
-            assert tags.copied + tags.unchanged == len(drawn.tags)
+            assert denied or in_step == w.tags("source")
+            assert denied or tags.copied + tags.unchanged == len(drawn.tags)
         else:
             assert result.failures
         assert tags.copied <= sum(len(found) for found in in_step.values())
