@@ -231,5 +231,5 @@ class Events:
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
-            except Exception:  # a broken display must not break replication
+            except Exception:  # noqa: BLE001 - a broken display must not break replication
                 _log.exception("an event subscriber failed")

@@ -15,9 +15,15 @@ INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
-MANIFEST_ACCEPT: Final = ", ".join(
-    (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1_SIGNED, DOCKER_SCHEMA1, "*/*")
+_ACCEPTED: Final = (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    DOCKER_SCHEMA1_SIGNED,
+    DOCKER_SCHEMA1,
 )
+MANIFEST_ACCEPT: Final = ", ".join([*_ACCEPTED, "*/*"])
 """The one Accept for every manifest request. distribution answers a missing type with 404, or with the amd64
 child of a Docker list, so a second constant would make one tag look like two."""
 
