@@ -27,6 +27,9 @@ _COMMANDS = {
         "replicator.cli.status", "Show lag, last success and failures of each rule, from the state."
     ),
     "serve": Entry("replicator.cli.serve", "Serve a bucket or directory as a read-only registry."),
+    "export": Entry("replicator.cli.export", "Write what rules select into an archive, where no wire leads."),
+    "import": Entry("replicator.cli.imports", "Put all images of an archive into a site."),
+    "inventory": Entry("replicator.cli.inventory", "List every blob a site has, for export --have."),
     "config": Entry("replicator.cli.config", "JSON Schema of the config, or the effective config."),
     "demo": Entry("replicator.cli.demo", "See it work on this machine alone; nothing else is needed."),
 }

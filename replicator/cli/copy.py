@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
+from replicator.cli.archives import open_archive, write_archive
 from replicator.cli.console import shown
+from replicator.cli.images import ONE, ImageName, parse_image
 from replicator.cli.nostate import NoState
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
-from replicator.cli.places import open_sites, registry_at
+from replicator.cli.places import image_settings, open_sites
 from replicator.cli.platforms import child_for, parse_platform
 from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
 from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.engine.run import Engine
-from replicator.errors import SiteError
+from replicator.errors import NotFound, SiteError
 from replicator.events import Failed, Warned
 from replicator.model.descriptor import Platform
-from replicator.model.names import Reference, parse_reference
+from replicator.model.names import is_tag
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
-from replicator.ports import Repository
+from replicator.ports import Repository, Site
 from replicator.report import combine, failed, render_copy
+from replicator.sites.archive.names import called, name_of
+from replicator.sites.layouts.oci.index import digest_in, tag_of
+from replicator.sites.layouts.settings import Layout
+
+if TYPE_CHECKING:
+    from replicator.sites.archive.writer import ArchiveWriter
+    from replicator.sites.layouts.oci.repository import OciRepository
+    from replicator.sites.open import SiteSettings
 
 _RULE: Final = "copy"
+_BY_NAME: Final = ("layout", "archive")
+"""Where an image is found by its name in an index, or as the only one."""
+_NAMES_TOLD: Final = 5
+_LAYOUTS: Final = click.Choice(["distribution", "oci"])
+_LAYOUT_OPTIONS: Final = ("--source-layout", "--destination-layout")
+_FOUND: Final = "[default: what is there, else distribution in a bucket, oci in a directory]"
 _Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be copied where. `source` has a tag or digest, and `destination` its tag, unless `all_tags`."""
+    """What is to be copied where. `layouts` are those of source and destination, where the user told."""
 
-    source: Reference
-    destination: Reference
+    source: ImageName
+    destination: ImageName
     all_tags: bool
     platform: Platform | None
     insecure: bool
+    layouts: tuple[Layout | None, Layout | None]
 
 
 @click.command("copy")
@@ -55,29 +73,34 @@ class _Request:
     help="Of an index, only this platform's image, under the tag; its digest is another than the index's.",
 )
 @click.option("--insecure", is_flag=True, help="Plain HTTP, or TLS that is not verified, at both ends.")
+@click.option("--source-layout", type=_LAYOUTS, help=f"Of a bucket or directory.  {_FOUND}")
+@click.option("--destination-layout", type=_LAYOUTS, help=f"Of a bucket or directory.  {_FOUND}")
 @everywhere
 @click.pass_obj
-def command(
-    invocation: Invocation,
-    source: str,
-    destination: str,
-    *,
-    all_tags: bool,
-    platform: str | None,
-    insecure: bool,
-) -> int:
-    """Copies one image, or all tags of a repository, from registry to registry.
+def command(invocation: Invocation, /, source: str, destination: str, **options: Any) -> int:
+    r"""Copies one image, or all tags of a repository, between registries, buckets, directories and archives.
 
-    SOURCE and DESTINATION are [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] as docker reads them: no host is Docker Hub,
-    no tag of SOURCE is latest, no tag of DESTINATION is the source's. Credentials are docker's and podman's. Neither
+    SOURCE and DESTINATION are one of
+
+    \b
+      [HOST[:PORT]/]REPOSITORY[:TAG]         a registry, as docker reads it: no host is Docker Hub
+      s3://BUCKET[/PREFIX/]/REPOSITORY[:TAG] a bucket; // ends the prefix
+      file:///PATH//REPOSITORY[:TAG]         a directory; // ends its path
+      oci:DIR[:TAG]                          one OCI image layout
+      oci-archive:FILE[:NAME]                one in a tar: of docker save, podman save, skopeo, export
+
+    and SOURCE may end in @DIGEST. No tag of SOURCE is latest, or the only image that a layout or archive has; no tag of
+    DESTINATION is the source's. Credentials are docker's and podman's, for buckets those of the AWS tools. Neither
     config nor state are needed. Loopback may speak plain HTTP.
     """
+    platform = options["platform"]
     request = _Request(
-        source=_parsed("SOURCE", parse_reference, source),
-        destination=_parsed("DESTINATION", parse_reference, destination),
-        all_tags=all_tags,
+        source=_parsed("SOURCE", parse_image, source),
+        destination=_parsed("DESTINATION", parse_image, destination),
+        all_tags=options["all_tags"],
         platform=None if platform is None else _parsed("--platform", parse_platform, platform),
-        insecure=insecure,
+        insecure=options["insecure"],
+        layouts=(options["source_layout"], options["destination_layout"]),
     )
     return run_async(_copy(invocation, _completed(request)))
 
@@ -90,47 +113,53 @@ def _parsed(what: str, parse: Callable[[str], _Parsed], text: str) -> _Parsed:
 
 
 def _completed(request: _Request) -> _Request:
-    """The request with tags filled in; raises click's usage errors for what does not go together."""
+    """The request with tags filled in as far as they need no looking; raises click's usage errors."""
     source, destination = request.source, request.destination
     if destination.digest:
         raise click.BadParameter(
             "a digest cannot be chosen, it follows from SOURCE", param_hint="DESTINATION"
         )
+    if destination.tag and not is_tag(destination.tag):
+        raise click.BadParameter(f"{destination.tag!r} is no tag", param_hint="DESTINATION")
+    if source.kind == "archive" and source.path == destination.path:
+        raise click.UsageError("SOURCE and DESTINATION are the same archive")
+    for layout, image, option in zip(request.layouts, (source, destination), _LAYOUT_OPTIONS, strict=True):
+        if layout is not None and image.kind != "store":
+            raise click.UsageError(f"{option} is for s3:// and file://; {image.site} is neither")
     if request.all_tags:
         if source.tag or source.digest or destination.tag:
             raise click.UsageError("--all-tags copies every tag under its own name: give repositories alone")
         return request
+    if source.kind in _BY_NAME:
+        return request  # what it is called there is found out there
     if not source.tag and not source.digest:
-        source = replace(source, tag="latest")
-    return replace(
-        request, source=source, destination=replace(destination, tag=destination.tag or source.tag)
-    )
+        source = source.tagged("latest")
+    return replace(request, source=source, destination=destination.tagged(destination.tag or source.tag))
 
 
 async def _copy(invocation: Invocation, request: _Request) -> int:
     watch = Watch.start(invocation)
-    source, destination = request.source, request.destination
     started_at, started = watch.clock.now(), time.monotonic()
-    settings = [
-        await registry_at(host, insecure=request.insecure)
-        for host in dict.fromkeys((source.host, destination.host))
-    ]
-    async with open_sites(settings, watch) as sites:
-        repository = sites[source.host].repository(source.repository)
+    async with _opened(request, watch) as (sites, writer):
+        request = await _settled(request, sites[request.source.site])
+        source, destination = request.source, request.destination
+        repository = sites[source.site].repository(source.repository)
         tags, failures = await _selected(request, repository, watch)
         engine = Engine(
             sites=sites,
-            state=NoState(source.host, source.repository),
+            state=NoState(source.site, source.repository),
             events=watch.events,
             clock=watch.clock,
             spool=None,
         )
-        results = [RuleResult(_RULE, source.host, [DestinationResult(destination.host, "failed")])]
+        results = [RuleResult(_RULE, source.site, [DestinationResult(destination.site, "failed")])]
         with draining(engine.drain) as drain:
             if tags is not None:
                 async with shown(watch.progress, display=watch.display):
                     results = await engine.sync([_rule(request, tags)])
-    _include(failures, results[0].destinations[0])
+        _include(failures, results[0].destinations[0])
+        if writer is not None and results[0].destinations[0].totals.tags.copied:
+            await writer.finish()
     result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
     if invocation.json:
         print_json(result)
@@ -141,14 +170,65 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
     return 1 if failed(result) else 0
 
 
+@contextlib.asynccontextmanager
+async def _opened(
+    request: _Request, watch: Watch
+) -> AsyncIterator[tuple[Mapping[str, Site], ArchiveWriter | None]]:
+    """Both sites by name, and the archive that is to be finished where the destination is one."""
+    source, destination = request.source, request.destination
+    settings: dict[str, SiteSettings] = {}
+    sites: dict[str, Site] = {}
+    writer = None
+    async with contextlib.AsyncExitStack() as stack:
+        if source.kind == "archive":
+            opened = open_archive(source.path, source.site, watch, only=ONE)
+            sites[source.site] = (await stack.enter_async_context(opened))[1]
+        for image, layout in zip((source, destination), request.layouts, strict=True):
+            if image.kind != "archive" and image.site not in settings:
+                settings[image.site] = await image_settings(image, layout, watch, insecure=request.insecure)
+        sites |= await stack.enter_async_context(open_sites(settings.values(), watch))
+        if destination.kind == "archive":
+            written = write_archive(destination.path, destination.site, watch, only=ONE)
+            writer, sites[destination.site] = await stack.enter_async_context(written)
+        yield sites, writer
+
+
+async def _settled(request: _Request, site: Site) -> _Request:
+    """The request with the image of a layout or archive found by its name there, or as the only one.
+
+    Raises:
+        SiteError: there is none, or it could be several.
+    """
+    source = request.source
+    repository = cast("OciRepository", site.repository(source.repository))
+    if request.all_tags or source.digest or source.kind not in _BY_NAME:
+        return request
+    entries = [each for each in await repository.entries() if not source.tag or called(each, source.tag)]
+    digests = {each.get("digest"): each for each in entries}
+    known = ", ".join(sorted(name_of(each) for each in await repository.entries())[:_NAMES_TOLD])
+    if not digests:
+        raise NotFound(
+            source.site, "find image", f"there is no {source.tag or 'image'}; it has {known or 'none'}"
+        )
+    if len(digests) > 1:
+        raise NotFound(source.site, "find image", f"name one of several images: {known}")
+    entry = next(iter(digests.values()))
+    digest = digest_in(entry)
+    if digest is None:
+        raise NotFound(source.site, "find image", f"{name_of(entry)} names no digest that can be used")
+    tag = request.destination.tag or tag_of(entry) or "latest"
+    source = replace(source, digest=digest)
+    return replace(request, source=source, destination=request.destination.tagged(tag))
+
+
 def _rule(request: _Request, tags: TagSelection) -> Rule:
     """The copy as a rule: one repository, renamed to the other."""
     source, destination = request.source, request.destination
     whole = re.compile(rf"\A{re.escape(source.repository)}\Z")
     return Rule(
         _RULE,
-        source=source.host,
-        destinations=(destination.host,),
+        source=source.site,
+        destinations=(destination.site,),
         repositories=RepositorySelection((Glob.parse(source.repository),)),
         tags=(tags,),
         rename_repository=Rename(replacements=(Replacement(whole, destination.repository),)),
@@ -182,7 +262,7 @@ async def _pin_or_error(request: _Request, repository: Repository, tag: str, wat
     try:
         return await _pin(request, repository, tag, watch)
     except SiteError as error:
-        cause, host = f"tag {tag}: {error.cause}", request.destination.host
+        cause, host = f"tag {tag}: {error.cause}", request.destination.site
         watch.events.emit(
             Failed(_RULE, host, error.site, error.repository, error.operation, error.reason, cause)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -11,16 +10,14 @@ import click
 
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
-from replicator.cli.places import looks_like_host, open_sites, registry_at
+from replicator.cli.places import open_sites, site_settings
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
-from replicator.config.load import load
-from replicator.errors import ConfigError, SiteError
+from replicator.errors import SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.names import parse_repository
 from replicator.ports import Repository, Site
 from replicator.report import table
-from replicator.sites.registry.settings import RegistrySettings
 
 _AT_ONCE: Final = 64
 """Tags being resolved; the site's own limits are usually narrower."""
@@ -38,7 +35,8 @@ def command(
 ) -> int:
     """Shows the repositories of a site, or the tags of one repository.
 
-    SITE is a name from the config, or a registry's host as for copy (HOST[:PORT]).
+    SITE is a name from the config, a registry's host as for copy (HOST[:PORT]), s3://BUCKET[/PREFIX], file:///PATH, or
+    oci:DIR.
     """
     if repository is not None:
         try:
@@ -52,7 +50,7 @@ async def _list(
     invocation: Invocation, name: str, repository: str | None, *, digests: bool, insecure: bool
 ) -> int:
     watch = Watch.start(invocation)
-    settings = await _settings(invocation, name, insecure=insecure)
+    settings = await site_settings(invocation, name, watch, insecure=insecure)
     async with open_sites([settings], watch) as sites:
         site = sites[settings.name]
         if repository is None:
@@ -60,21 +58,6 @@ async def _list(
         if digests:
             return await _show_digests(site.repository(repository), as_json=invocation.json)
         return await _show_tags(site.repository(repository), as_json=invocation.json)
-
-
-async def _settings(invocation: Invocation, name: str, *, insecure: bool) -> RegistrySettings:
-    """The site of the config; else the registry at that host, for which no config need be there."""
-    try:
-        sites = load(invocation.config, os.environ).sites
-    except ConfigError:
-        if invocation.config is not None or not looks_like_host(name):
-            raise
-        sites = {}
-    if name in sites:
-        return sites[name]
-    if looks_like_host(name):
-        return await registry_at(name, insecure=insecure)
-    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}"])
 
 
 async def _show_repositories(site: Site, *, as_json: bool) -> int:

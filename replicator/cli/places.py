@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
 
+from replicator.cli.images import ONE, ImageName, absolute, is_place, parse_store
+from replicator.cli.options import Invocation
 from replicator.cli.watch import Watch
+from replicator.config.load import load
+from replicator.errors import ConfigError, NotFound
 from replicator.model.names import DOCKER_HUB
-from replicator.ports import Site
-from replicator.sites.open import SiteSettings, open_site
+from replicator.ports import ObjectStore, Site
+from replicator.sites.layouts.settings import Layout, LayoutSettings
+from replicator.sites.objects.settings import LocalSettings, S3Settings
+from replicator.sites.open import SiteSettings, open_site, open_store
 from replicator.sites.registry.origin import is_loopback
 from replicator.sites.registry.settings import TLS, RegistrySettings
 
@@ -75,3 +82,82 @@ async def _speaks_tls(host: str) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+async def layout_of(
+    store: LocalSettings | S3Settings, repository: str | None, layout: Layout | None, watch: Watch
+) -> LayoutSettings:
+    """The store with its layout: the one given, else what lies there, else the default of its kind.
+
+    Raises:
+        SiteError: it cannot be reached.
+    """
+    if layout is None:
+        opened = open_store(store, events=watch.events, clock=watch.clock)
+        try:
+            layout = await _found(opened, repository)
+        except NotFound:
+            if isinstance(store, S3Settings):
+                raise  # nobody makes buckets; a directory is made when it is written to
+        finally:
+            await opened.aclose()
+    return LayoutSettings(store, layout or ("distribution" if isinstance(store, S3Settings) else "oci"))
+
+
+async def _found(store: ObjectStore, repository: str | None) -> Layout | None:
+    """What lies in a store, None where that cannot be told."""
+    async for page in store.list("docker/registry/v2/", delimiter=True):
+        if page.prefixes:
+            return "distribution"
+    if repository is not None:
+        return "oci" if await store.stat(f"{repository}/oci-layout") else None
+    async for page in store.list("", delimiter=True):
+        if page.prefixes:
+            return "oci"
+    return None
+
+
+async def site_settings(invocation: Invocation, name: str, watch: Watch, *, insecure: bool) -> SiteSettings:
+    """A site as commands name one: by the config, else `s3://`, `file://`, `oci:DIR`, or a registry's host.
+
+    For those no config need be there.
+
+    Raises:
+        ConfigError: there is no such site.
+    """
+    if is_place(name):
+        return await _settings_at(name, watch)
+    try:
+        sites = load(invocation.config, os.environ).sites
+    except ConfigError:
+        if invocation.config is not None or not looks_like_host(name):
+            raise
+        sites = {}
+    if name in sites:
+        return sites[name]
+    if looks_like_host(name):
+        return await registry_at(name, insecure=insecure)
+    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}"])
+
+
+async def _settings_at(name: str, watch: Watch) -> SiteSettings:
+    if name.startswith("oci-archive:"):
+        raise ConfigError([f"{name}: an archive is no site; `import` and `copy` read one"])
+    if name.startswith("oci:"):
+        return LayoutSettings(LocalSettings(name, absolute(name.removeprefix("oci:"))), "oci", ONE)
+    try:
+        store = parse_store(name)
+    except ValueError as error:
+        raise ConfigError([f"{name}: {error}"]) from None
+    return await layout_of(store, None, None, watch)
+
+
+async def image_settings(
+    image: ImageName, layout: Layout | None, watch: Watch, *, insecure: bool
+) -> SiteSettings:
+    """The site of an image that is in no archive."""
+    if image.store is None:
+        return await registry_at(image.site, insecure=insecure)
+    if image.kind == "layout":
+        return LayoutSettings(image.store, "oci", image.repository)
+    return await layout_of(image.store, image.repository, layout, watch)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.model.digest import Digest, algorithm, encoded
+from replicator.model.digest import Digest, algorithm, encoded, is_digest
 
 ROOT: Final = "docker/registry/v2"
+BLOBS: Final = f"{ROOT}/blobs/"
 REPOSITORIES: Final = f"{ROOT}/repositories/"
 
 
 def blob_data(digest: Digest) -> str:
     """The bytes of a layer, config or manifest: one for all repositories."""
     return f"{ROOT}/blobs/{algorithm(digest)}/{encoded(digest)[:2]}/{encoded(digest)}/data"
+
+
+def blob_of(key: str) -> Digest | None:
+    """The digest whose bytes have the key; None for any other key."""
+    parts = key.removeprefix(BLOBS).split("/")
+    digest = f"{parts[0]}:{parts[-2]}" if len(parts) == 4 else ""
+    return Digest(digest) if is_digest(digest) and blob_data(Digest(digest)) == key else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from typing import Final
 
 from replicator.errors import Unsupported
 from replicator.events import Events
+from replicator.model.digest import Digest
 from replicator.ports import Capabilities, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
-from replicator.sites.layouts.distribution.paths import REPOSITORIES, ROOT
+from replicator.sites.layouts.distribution.paths import BLOBS, REPOSITORIES, ROOT, blob_of
 from replicator.sites.layouts.distribution.repository import DistributionRepository, Storage
 from replicator.sites.layouts.distribution.writing import ManifestWriter
 from replicator.sites.layouts.manifests import Subjects
@@ -65,6 +66,13 @@ class DistributionSite:
             yield page
         if not any_found:
             await self._recognise("list repositories")
+
+    async def blobs(self) -> AsyncIterator[tuple[str | None, Sequence[tuple[Digest, int]]]]:
+        """Every blob there is, by listing. All repositories have the same ones."""
+        async for page in self._storage.store.list(BLOBS):
+            found = [(digest, one.size) for one in page.objects if (digest := blob_of(one.key)) is not None]
+            if found:
+                yield None, found
 
     def repository(self, name: str) -> DistributionRepository:
         """A repository by name; asks nothing yet."""

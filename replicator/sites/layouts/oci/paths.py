@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.model.digest import Digest, algorithm, encoded
+from replicator.model.digest import Digest, algorithm, encoded, is_digest
 
 MARKER: Final = "oci-layout"
 INDEX: Final = "index.json"
@@ -29,6 +29,16 @@ class LayoutPaths:
     def index(self) -> str:
         """The file that names the roots."""
         return f"{self.folder}{INDEX}"
+
+    @property
+    def blobs(self) -> str:
+        """The folder of blobs and manifests."""
+        return f"{self.folder}{BLOBS}/"
+
+    def blob_of(self, key: str) -> Digest | None:
+        """The digest that has the key; None for any other key."""
+        digest = key.removeprefix(self.blobs).replace("/", ":", 1)
+        return Digest(digest) if is_digest(digest) else None
 
     def blob(self, digest: Digest) -> str:
         """A blob or manifest."""

@@ -81,6 +81,10 @@ class OciRepository:
         if failure is not None:
             raise failure
 
+    async def entries(self) -> Sequence[Entry]:
+        """What `index.json` names, as it stands there."""
+        return list((await self._index("read index")).entries())
+
     async def resolve(self, reference: str) -> Descriptor:
         """What a tag or digest names now.
 

@@ -7,11 +7,13 @@ from typing import Final
 
 from replicator.errors import Unsupported
 from replicator.events import Events
+from replicator.model.digest import Digest
 from replicator.ports import Capabilities, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
 from replicator.sites.layouts.oci.repository import OciRepository
+from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.walk import look_into, walk_repositories
 
 _CAPABILITIES: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
@@ -66,6 +68,20 @@ class OciSite:
             raise self._unsupported(
                 "list repositories", f"there are folders here, but no {INDEX} in any of them"
             )
+
+    async def blobs(self) -> AsyncIterator[tuple[str | None, Sequence[tuple[Digest, int]]]]:
+        """The blobs of every layout, by listing."""
+        async for names in self.repositories():
+            for name in names:
+                paths = self._layouts.paths(Place(self.name, name), "list blobs")
+                async for page in self._layouts.store.list(paths.blobs):
+                    found = [
+                        (digest, one.size)
+                        for one in page.objects
+                        if (digest := paths.blob_of(one.key)) is not None
+                    ]
+                    if found:
+                        yield name, found
 
     def repository(self, name: str) -> OciRepository:
         """A repository by name; asks nothing yet."""

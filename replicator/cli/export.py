@@ -1,0 +1,130 @@
+"""`replicator export`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from replicator.airgap.inventory import read_inventory
+from replicator.cli.archives import write_archive
+from replicator.cli.console import shown
+from replicator.cli.logs import log
+from replicator.cli.nostate import NoState
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.places import open_sites
+from replicator.cli.rules import read_config
+from replicator.cli.runner import Drain, draining, run_async
+from replicator.cli.watch import Watch
+from replicator.config.build import Loaded
+from replicator.engine.result import RunResult
+from replicator.engine.run import Engine
+from replicator.errors import ConfigError
+from replicator.model.digest import Digest
+from replicator.policy.mapping import static_collisions
+from replicator.policy.rule import Rule
+from replicator.report import combine, failed, render_run
+
+_STDOUT = "-"
+
+
+@click.command("export")
+@click.option(
+    "--rule", "rules", metavar="NAME", multiple=True, required=True, help="What to export; repeatable."
+)
+@click.option(
+    "--have",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="INVENTORY",
+    help="Leave out the blobs of this inventory, which the other side has already.",
+)
+@click.argument("out", metavar="OUT.tar|-")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation, rules: tuple[str, ...], have: Path | None, out: str) -> int:
+    """Writes what rules select into one archive, for import where no wire leads.
+
+    The archive is an OCI image layout in a tar: each blob once, under the names that the rules give repositories and
+    tags at their destinations. It appears whole or not at all. What fails is left out of it, told, and makes the exit
+    code 1. With - it goes to stdout and the report to stderr.
+    """
+    if out == _STDOUT and sys.stdout.isatty():
+        raise click.UsageError("- writes the archive to stdout: send it into a pipe or a file")
+    path = None if out == _STDOUT else Path(out).absolute()
+    return run_async(_export(invocation, rules, have, path))
+
+
+async def _export(invocation: Invocation, names: Sequence[str], have: Path | None, out: Path | None) -> int:
+    watch = Watch.start(invocation)
+    loaded = read_config(invocation, watch)
+    place = f"oci-archive:{out or _STDOUT}"
+    rules = _rules(loaded, names, place)
+    started_at, started = watch.clock.now(), time.monotonic()
+    async with write_archive(out, place, watch, have=_inventory(have)) as (writer, archive):
+        wanted = sorted({name for rule in rules for name in (rule.source, *rule.mirrors)})
+        async with open_sites([loaded.sites[name] for name in wanted], watch) as sites:
+            engine = Engine(
+                sites={**sites, place: archive},
+                state=NoState("", ""),
+                events=watch.events,
+                clock=watch.clock,
+                spool=None,
+            )
+            with draining(engine.drain) as drain:
+                async with shown(watch.progress, display=watch.display):
+                    results = await engine.sync(rules)
+        result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+        if drain.code is None and result.outcome != "failed":
+            await writer.finish()
+        else:
+            log(logging.ERROR, f"{out or 'stdout'}: the archive was not finished")
+    _tell(invocation, result, to_stderr=out is None)
+    return _code(result, drain)
+
+
+def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:
+    """The rules with the archive as their only destination. Raises ConfigError."""
+    known = {rule.name: rule for rule in loaded.rules}
+    problems = [
+        f"--rule {name}: no such rule; the config has {', '.join(sorted(known)) or 'none'}"
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
+    rules = [replace(known[name], destinations=(place,)) for name in dict.fromkeys(names)]
+    collisions = static_collisions(rules)
+    if collisions:
+        raise ConfigError(list(collisions))
+    return rules
+
+
+def _inventory(path: Path | None) -> Mapping[Digest, int]:
+    if path is None:
+        return {}
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            return read_inventory(file, str(path))
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+
+
+def _tell(invocation: Invocation, result: RunResult, *, to_stderr: bool) -> None:
+    if to_stderr:
+        click.echo(render_run(result), err=True)
+    elif invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_run(result))
+
+
+def _code(result: RunResult, drain: Drain) -> int:
+    if drain.code is not None:
+        return drain.code
+    return 1 if failed(result) else 0

@@ -1,0 +1,153 @@
+"""`replicator import`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from replicator.airgap.inventory import held
+from replicator.airgap.verify import Contents, verify
+from replicator.cli.archives import open_archive
+from replicator.cli.console import shown
+from replicator.cli.nostate import NoState
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.places import open_sites, site_settings
+from replicator.cli.runner import draining, run_async
+from replicator.cli.watch import Watch
+from replicator.engine.run import Engine
+from replicator.errors import NotFound, SiteError
+from replicator.events import Warned
+from replicator.model.digest import Digest
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import Pin, RepositorySelection, Rule, TagSelection
+from replicator.ports import Repository, Site
+from replicator.report import combine, failed, render_run
+
+_RULE: Final = "import"
+_TOLD: Final = 3
+
+
+@click.command("import")
+@click.argument("file", metavar="IN.tar|-")
+@click.argument("site")
+@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation, file: str, site: str, *, insecure: bool) -> int:
+    """Puts all images of an archive into a site, under the names that they have in it.
+
+    The whole archive is read and verified before anything is written; one that was cut short or altered is refused.
+    What is there already is not written again, so it can be run once more after a failure. SITE is as for list. With -
+    the archive comes from stdin and is kept in $TMPDIR meanwhile.
+    """
+    path = None if file == "-" else Path(file).absolute()
+    return run_async(_import(invocation, path, site, insecure=insecure))
+
+
+async def _import(invocation: Invocation, path: Path | None, name: str, *, insecure: bool) -> int:
+    watch = Watch.start(invocation)
+    started_at, started = watch.clock.now(), time.monotonic()
+    place = f"oci-archive:{path or '-'}"
+    settings = await site_settings(invocation, name, watch, insecure=insecure)
+    async with (
+        open_archive(path, place, watch) as (reader, archive),
+        open_sites([settings], watch) as sites,
+    ):
+        contents = await verify(reader, archive)
+        target = sites[settings.name]
+        elsewhere = await _found(contents, target, place, watch)
+        for digest, repository in elsewhere.items():
+            reader.supplement(repository.blob(contents.absent[digest][0]))
+        engine = Engine(
+            sites={**sites, place: archive},
+            state=_Whereabouts({digest: each.name for digest, each in elsewhere.items()}),
+            events=watch.events,
+            clock=watch.clock,
+            spool=None,
+        )
+        with draining(engine.drain) as drain:
+            async with shown(watch.progress, display=watch.display):
+                results = await engine.sync(_rules(reader.repositories, contents, place, settings.name))
+    result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+    if invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_run(result))
+    if drain.code is not None:
+        return drain.code
+    return 1 if failed(result) else 0
+
+
+class _Whereabouts(NoState):
+    """No memory, but of where the site has what was left out of the archive."""
+
+    def __init__(self, repositories: Mapping[Digest, str]) -> None:
+        super().__init__("", "")
+        self._repositories = repositories
+
+    async def whereabouts(self, site: str, digests: Iterable[Digest]) -> Mapping[Digest, Sequence[str]]:  # noqa: ARG002 - a port
+        """In the repository where it was found."""
+        return {digest: (self._repositories[digest],) for digest in digests if digest in self._repositories}
+
+
+def _rules(repositories: tuple[str, ...], contents: Contents, source: str, destination: str) -> list[Rule]:
+    """All tags of all repositories; and for what has none, a rule for each repository that has such."""
+
+    def rule(name: str, repositories: tuple[str, ...], tags: TagSelection) -> Rule:
+        globs = tuple(Glob.parse(each) for each in repositories)
+        return Rule(name, source, (destination,), RepositorySelection(globs), (tags,))
+
+    pinned = [
+        rule(f"{_RULE} {name}", (name,), TagSelection(pins=tuple(Pin(digest) for digest in digests)))
+        for name, digests in contents.untagged.items()
+    ]
+    tagged = tuple(name for name in repositories if name not in contents.only_untagged)
+    return ([rule(_RULE, tagged, TagSelection())] if tagged else []) + pinned
+
+
+async def _found(contents: Contents, target: Site, archive: str, watch: Watch) -> Mapping[Digest, Repository]:
+    """Where the site has what was left out of the archive.
+
+    Raises:
+        NotFound: it lacks some of it. Nothing was written.
+    """
+    wanted = dict(contents.absent)
+    found: dict[Digest, Repository] = {}
+    for digest, (descriptor, repositories) in contents.absent.items():
+        for name in repositories:
+            repository = target.repository(name)
+            if await _has(repository, digest, descriptor.size):
+                found[digest] = repository
+                del wanted[digest]
+                break
+    if wanted:
+        async for holder, page in held(
+            target, lambda error: watch.events.emit(Warned(error.site, str(error)))
+        ):
+            for digest, size in page:
+                if digest in wanted and wanted[digest][0].size in (None, size):
+                    _, repositories = wanted.pop(digest)
+                    found[digest] = target.repository(holder or repositories[0])
+            if not wanted:
+                break
+    if wanted:
+        digests = sorted(wanted)
+        more = f" and {len(digests) - _TOLD} more" if len(digests) > _TOLD else ""
+        cause = (
+            f"the archive was made without blobs that {target.name} was said to have, and it does not have "
+            f"{', '.join(digests[:_TOLD])}{more}; export again with a fresh inventory"
+        )
+        raise NotFound(archive, "verify archive", cause)
+    return found
+
+
+async def _has(repository: Repository, digest: Digest, size: int | None) -> bool:
+    try:
+        return await repository.has_blob(digest, size)
+    except SiteError:
+        return False  # the run will tell why, if it still is so
