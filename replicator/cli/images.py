@@ -96,7 +96,8 @@ def _stored(text: str) -> ImageName:
     try:
         store = parse_store(site)
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        # Whoever writes credentials there does not want them repeated.
+        raise ValueError(f"{scheme}://: {error}" if "@" in root else f"{text!r}: {error}") from None
     repository, tag = _named(text, name)
     return ImageName("store", site, repository, tag, digest, store)
 
