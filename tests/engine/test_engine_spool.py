@@ -79,9 +79,9 @@ async def test_follower_sees_the_file_while_it_grows(tmp_path: Path) -> None:
             yield _data()[2 * MIB :]
 
     async with spooling(tmp_path) as spool, spool.follow(Slow(_data())).open() as chunks:
-        iterator = aiter(chunks)
-        came = len(await anext(iterator)) + len(await anext(iterator))
-        assert came == 2 * MIB
+        iterator, came = aiter(chunks), 0
+        while came < 2 * MIB:
+            came += len(await anext(iterator))
         gate.set()
         assert came + sum([len(chunk) async for chunk in iterator]) == len(_data())
 
