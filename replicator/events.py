@@ -14,9 +14,7 @@ import msgspec
 _log = logging.getLogger(__name__)
 
 
-WebhookOutcome = Literal[
-    "matched", "unmatched", "ignored", "own", "unauthorized", "too_large", "malformed", "busy"
-]
+WebhookOutcome = Literal["matched", "unmatched", "ignored", "unauthorized", "too_large", "malformed", "busy"]
 
 
 class RequestDone(msgspec.Struct, frozen=True):

@@ -76,11 +76,11 @@ class World:
             return answer.status
 
 
-def notifications(port: int) -> dict[str, object]:
+def notifications(port: int, hook: str = "hub") -> dict[str, object]:
     """As docs/webhooks.md has it."""
     endpoint = {
         "name": "replicator",
-        "url": f"http://127.0.0.1:{port}/hooks/hub",
+        "url": f"http://127.0.0.1:{port}/hooks/{hook}",
         "headers": {"Authorization": [f"Bearer {HOOK_TOKEN}"]},
         "timeout": "2s",
         "threshold": 3,
@@ -128,6 +128,37 @@ async def test_moved_tag_is_seen_again(world: World) -> None:
     second = image("app", 2)
     await push(world.session, world.hub, "platform/app", "latest", second)
     await world.visible("platform/app", "latest", second.digest)
+
+
+async def test_push_goes_down_a_chain_at_once(tmp_path: Path) -> None:
+    port = free_port()
+    folders = {name: tmp_path / name for name in ("hub", "fra")}
+    for folder in folders.values():
+        folder.mkdir()
+    built = image("app", 1)
+    with (
+        distribution(folders["hub"], notifications=notifications(port, "hub")) as hub,
+        distribution(folders["fra"], notifications=notifications(port, "fra")) as fra,
+    ):
+        async with FakeRegistry() as edge, aiohttp.ClientSession() as session:
+            await push(session, hub, "platform/first", "v0", image("first", 0))
+            program = Program(tmp_path)
+            first = rule("first", more='interval = "1h"')
+            second = rule("second", destinations=["edge"], more='interval = "1h"').replace('"hub"', '"fra"')
+            hooks = "".join(
+                f'[hook.{name}]\nsite = "{name}"\ntoken = "{HOOK_TOKEN}"\n' for name in ("hub", "fra")
+            )
+            sites = {"hub": hub.url, "fra": fra.url, "edge": edge.url}
+            path = write_agent(program, sites, first + second, hooks)
+            path.write_text(path.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"'))
+            async with running_agent(program) as agent:
+                world = World(agent, program, hub, edge, session)
+                await world.visible("platform/first", "v0")
+                await world.idle()
+                await push(session, hub, "platform/app", "v1", built)
+                await world.visible("platform/app", "v1", built.digest)
+                samples = await agent.metrics()
+    assert samples['replicator_webhooks_total{hook="fra",outcome="matched"}'] >= 1
 
 
 async def test_forged_webhook_starts_nothing(world: World) -> None:

@@ -108,6 +108,12 @@ async def test_push_makes_the_rule_look_at_that_tag(world: World, media_type: st
     assert world.counts() == {"matched": 1}
 
 
+async def test_push_by_an_agent_counts_as_any_other(world: World) -> None:
+    assert await world.post(envelope({**event(), "request": {"useragent": "replicator/0.1.0"}})) == 202
+    await world.passed_on()
+    assert world.wanted == {"platform/app": {"v1"}}
+
+
 async def test_events_time_is_never_in_the_future(world: World) -> None:
     assert await world.post(envelope({**event(), "timestamp": "2999-01-01T00:00:00Z"})) == 202
     now = world.agent.clock.now()
@@ -203,7 +209,6 @@ async def test_deletion_makes_the_rule_look(
         (event("push", tag="not a tag"), "ignored"),
         (event("push", repository="../../etc"), "ignored"),
         (event("push", repository="other/app"), "unmatched"),
-        ({**event(), "request": {"useragent": "replicator/0.1.0"}}, "own"),
         ({}, "ignored"),
     ],
 )
@@ -457,4 +462,4 @@ def test_any_body_is_an_envelope_or_a_value_error(body: bytes) -> None:
         hints = list(parse_notifications(body))
     except ValueError:
         return
-    assert all(isinstance(hint, Hint) or hint in {"own", "ignored"} for hint in hints)
+    assert all(hint is None or isinstance(hint, Hint) for hint in hints)

@@ -21,7 +21,6 @@ MEDIA_TYPES: Final = frozenset(
         "application/json",
     }
 )
-_OWN: Final = "replicator/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +44,12 @@ class Target(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
-class EventRequest(msgspec.Struct, frozen=True):
-    """The request that brought the event about."""
-
-    useragent: str = ""
-
-
 class Event(msgspec.Struct, frozen=True):
     """One thing that happened in a registry; what is not named here is passed over."""
 
     action: str = ""
     timestamp: str = ""
     target: Target = Target()
-    request: EventRequest | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -66,11 +58,12 @@ class Envelope(msgspec.Struct, frozen=True):
     events: list[Event]
 
 
-def parse_notifications(body: bytes) -> Iterator[Hint | str]:
-    """The events of an envelope, one by one: what to look at, or why to pass over it, "own" or "ignored".
+def parse_notifications(body: bytes) -> Iterator[Hint | None]:
+    """The events of an envelope, one by one: what to look at, or None for one that is passed over.
 
     A push without a tag is passed over: it is a blob, an index's child or a referrer, and what leads to it is pushed
     after it, or found by the next complete look. A deletion by digest tells no tag, so the whole repository counts.
+    Who pushed makes no difference: in a chain of sites it is an agent, and the next site follows it.
 
     Raises:
         ValueError: it is no envelope.
@@ -82,18 +75,16 @@ def parse_notifications(body: bytes) -> Iterator[Hint | str]:
     return (_judge(event) for event in envelope.events)
 
 
-def _judge(event: Event) -> Hint | str:
+def _judge(event: Event) -> Hint | None:
     target = event.target
-    if event.request is not None and event.request.useragent.startswith(_OWN):
-        return "own"
     if not is_repository(target.repository) or (target.tag and not is_tag(target.tag)):
-        return "ignored"
+        return None
     at = _time(event.timestamp)
     if event.action == "push" and target.tag:
         return Hint(target.repository, target.tag, at, target.digest or None)
     if event.action == "delete":
         return Hint(target.repository, target.tag or None, at, None)
-    return "ignored"
+    return None
 
 
 def _time(text: str) -> float | None:

@@ -49,8 +49,8 @@ class Webhooks:
             self._note(name, _OUTCOME.get(problem.status, "malformed"))
             raise
         for hint in hints:
-            if isinstance(hint, str):
-                self._note(name, "own" if hint == "own" else "ignored")
+            if hint is None:
+                self._note(name, "ignored")
             elif self._concerns(hook.site, hint.repository):
                 self._hints.add(hook.site, hint)
                 self._note(name, "matched")
@@ -67,7 +67,7 @@ class Webhooks:
             for each in self._app.rules
         )
 
-    async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | str]:
+    async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | None]:
         size = (
             MAX_BODY_BYTES if request.content_length is None else min(request.content_length, MAX_BODY_BYTES)
         )
