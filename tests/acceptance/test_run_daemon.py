@@ -203,6 +203,26 @@ async def test_beside_a_live_agent_another_one_and_sync_are_refused(world: World
     assert (await world.program("sync")).code == 0
 
 
+async def test_beside_a_live_agent_commands_that_only_read_work(world: World) -> None:
+    world.write('interval = "1h"')
+    async with running_agent(world.program) as agent:
+        await world.has("v1")
+        await agent.metric(f"replicator_lag_seconds{PAIR}", lambda lag: lag == 0)
+        load(world.hub.store, "platform/app", "v2", image("app", 2))
+        listed = await world.program("list", "hub", "platform/app")
+        status = await world.program("status", "--json")
+        plan = await world.program("plan", "--json", "--exit-code")
+        agent.signal(signal.SIGTERM)
+        assert (await agent.end()).code == 0
+    assert (listed.code, listed.stdout.split()) == (0, ["v1", "v2"])
+    assert status.code == 0, status.stderr
+    assert status.json["rules"][0]["destinations"][0]["tags"]["in_step"] == 1
+    assert plan.code == 3, plan.stderr
+    (planned,) = plan.json["rules"][0]["destinations"][0]["actions"]
+    assert (planned["tag"], planned["outcome"]) == ("v2", "planned")
+    assert list(world.fra.store.content("platform/app").tags) == ["v1"]
+
+
 async def test_lag_grows_while_the_source_is_down_and_recovers_alone(world: World) -> None:
     world.write()
     lag = f"replicator_lag_seconds{PAIR}"
