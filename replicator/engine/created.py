@@ -11,6 +11,7 @@ import msgspec
 
 from replicator.engine.supply import Supply
 from replicator.errors import SiteError
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind
 from replicator.ports import Created, Repository, State
@@ -82,7 +83,7 @@ def parse_created(config: bytes) -> float | None:
         if not text:
             return None
         moment = datetime.fromisoformat(text)
-    except (msgspec.MsgspecError, ValueError):
+    except (*JSON_ERRORS, ValueError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of, parse_digest
 from replicator.model.mediatypes import DOCKER_SCHEMA1, IMAGES, INDEXES, OCI_INDEX, OCI_MANIFEST, SCHEMA1
@@ -92,7 +93,7 @@ def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -
         return Manifest(Descriptor(served, digest, len(body)), body, Kind.SCHEMA1)
     try:
         edges = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise ValueError(f"manifest is not usable JSON: {error}") from error
     actual = _media_type(served, edges)
     descriptor = Descriptor(actual, digest, len(body), artifact_type=edges.artifact_type)

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from replicator.errors import Corrupt, NotFound, Unsupported
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.ports import BlobSource, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
@@ -241,7 +242,7 @@ def _contents(fd: int) -> tuple[dict[str, Extent], Sequence[Entry]]:
             raise ValueError(f"{name} is missing: it is no OCI layout in a tar, or was never finished")
     try:
         marker = msgspec.json.decode(_small(fd, files, MARKER, _MARKER_BYTES), type=dict[str, object])
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise ValueError(f"{MARKER} is not what it should be: {error}") from error
     version = marker.get("imageLayoutVersion")
     if version != VERSION:

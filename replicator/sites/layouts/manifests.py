@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import NotFound
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -118,7 +119,7 @@ class Subjects:
 def _is_manifest(body: bytes) -> bool:
     try:
         head = msgspec.json.decode(body, type=_Head)
-    except msgspec.MsgspecError:
+    except JSON_ERRORS:
         return False
     return bool(head.media_type) or head.schema_version in (1, 2)
 
@@ -127,5 +128,5 @@ def annotations_of(manifest: Manifest) -> dict[str, str] | None:
     """A manifest's own annotations; None where it has none that can be used."""
     try:
         return msgspec.json.decode(manifest.body, type=_Annotated).annotations
-    except msgspec.MsgspecError:
+    except JSON_ERRORS:
         return None

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from replicator.errors import AuthFailed, Corrupt, Denied, NotFound, Rejected, SiteError, Unsupported
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.names import is_repository, is_tag
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
@@ -276,7 +277,7 @@ class _Walk:
     def _names(self, reply: Reply) -> list[Any]:
         try:
             page = msgspec.json.decode(reply.body, type=self._listing.page)
-        except msgspec.MsgspecError as error:
+        except JSON_ERRORS as error:
             raise self._error(Corrupt, f"the answer is no listing: {error}") from error
         names = page.tags if isinstance(page, _TagPage) else page.repositories
         if names is msgspec.UNSET:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, parse_digest
 from replicator.model.manifest import Manifest
@@ -138,7 +139,7 @@ def parse_index(data: bytes) -> Index:
     """
     try:
         top = msgspec.json.decode(data)
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise ValueError(f"it is not JSON: {error}") from error
     if not isinstance(top, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 callers know one error

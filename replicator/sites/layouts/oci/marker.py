@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import NotFound
+from replicator.model.decoding import JSON_ERRORS
 from replicator.ports import ObjectStore
 from replicator.sites.layouts.place import Place
 
@@ -51,7 +52,7 @@ class Marker:
             return False
         try:
             version = msgspec.json.decode(data, type=_Content).image_layout_version
-        except msgspec.MsgspecError as error:
+        except JSON_ERRORS as error:
             raise self._place.corrupt(
                 "read layout", f"{self._key} is not what it should be: {error}"
             ) from error
