@@ -5,6 +5,7 @@ Grammar: OCI distribution-spec, "Pulling manifests"; short names and aliases: Do
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ _REPOSITORY: Final = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_HOST: Final = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+)
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 DOCKER_HUB: Final = "docker.io"
@@ -86,8 +89,7 @@ def parse_reference(text: str) -> Reference:
         host, path = head, tail
     else:
         host, path = DOCKER_HUB, rest
-    if not _HOST.fullmatch(host):
-        raise ValueError(f"reference {text!r}: {host!r} is no host name")
+    _part(text, "host", _check_host, host)
     tag: str | None = None
     if ":" in path.rpartition("/")[2]:
         path, _, tag_text = path.rpartition(":")
@@ -98,6 +100,16 @@ def parse_reference(text: str) -> Reference:
             path = f"library/{path}"
     repository = _part(text, "repository", parse_repository, path)
     return Reference(host, repository, tag, digest)
+
+
+def _check_host(host: str) -> None:
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise ValueError(f"{host!r} is no host name")
+    if match["port"] and not 0 < int(match["port"]) < 65536:
+        raise ValueError(f"{host!r} has a port outside 1 to 65535")
+    if match["v6"]:
+        ipaddress.IPv6Address(match["v6"])
 
 
 _T = TypeVar("_T")
