@@ -28,6 +28,8 @@ from replicator.ports import BlobSource
 
 READ_BYTES: Final = 256 * 1024
 WRITE_BYTES: Final = 1 << 20
+MAX_FILES: Final = 10_000
+"""More than these are not kept for later: `max_bytes` of blobs of a few hundred bytes would be all inodes and memory."""
 _LOCK: Final = "lock"
 
 _T = TypeVar("_T")
@@ -128,7 +130,7 @@ class Spool:
     def _make_room(self, descriptor: Descriptor) -> int:
         size = self._check_room(descriptor)
         for digest in [digest for digest, entry in self._entries.items() if not entry.followers]:
-            if self._used + size <= self._max_bytes:
+            if self._used + size <= self._max_bytes and len(self._entries) < MAX_FILES:
                 break
             self._drop(digest)
         try:

@@ -113,6 +113,16 @@ async def test_least_recently_used_goes_when_room_is_needed(tmp_path: Path) -> N
         assert [file.stat().st_size for file in _blobs(tmp_path)] == [MIB] * 3
 
 
+async def test_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FILES", 3)
+    async with spooling(tmp_path) as spool:
+        sources = [BytesSource(bytes([number])) for number in range(5)]
+        for source in sources:
+            await _read(spool.follow(source))
+        assert [spool.has(source.descriptor.digest) for source in sources] == [False, False, True, True, True]
+        assert len(_blobs(tmp_path)) == 3
+
+
 async def test_asking_for_room_that_is_not_used_evicts_nothing(tmp_path: Path) -> None:
     """A follower is made for every transfer; the one that ends in a mount never opens it."""
     first, second = BytesSource(_data(1, MIB)), BytesSource(_data(2, MIB))
