@@ -1,0 +1,116 @@
+"""What the agent knows of where its rules stand, while runs last and after reloads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicator.config.load import load
+from replicator.daemon.app import App
+from replicator.daemon.generation import Chosen, Equipment
+from replicator.demo.images import image
+from replicator.demo.images import load as put
+from replicator.events import Events
+from replicator.ports import Site
+from replicator.state.store import open_state
+from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite
+from tests.unit.test_metrics import Scraped
+
+CONFIG = """
+[site.hub]
+url = "https://hub.example.com"
+[site.fra]
+url = "https://fra.example.com"
+[[rule]]
+name = "platform"
+source = "hub"
+destinations = ["fra"]
+repositories = ["**"]
+interval = "1m"
+"""
+PAIR = {"rule": "platform", "destination": "fra"}
+
+
+@dataclass
+class World:
+    app: App
+    chosen: Chosen
+    sites: Mapping[str, MemorySite]
+
+    @property
+    def scraped(self) -> Scraped:
+        return Scraped(self.app.metrics)
+
+    def tags(self, state: str) -> float | None:
+        return self.scraped.value("replicator_tags", **PAIR, state=state)
+
+
+@asynccontextmanager
+async def agent(folder: Path, sites: Mapping[str, MemorySite]) -> AsyncIterator[World]:
+    """An agent on sites in memory, with a clock that jumps to whatever is next."""
+    config = folder / "replicator.toml"
+    config.write_text(CONFIG)
+    loaded = load(config, {"HOME": str(folder)})
+    clock = FakeClock()
+
+    @asynccontextmanager
+    async def open_site(settings: Any) -> AsyncIterator[Mapping[str, Site]]:
+        yield {settings.name: sites[settings.name]}
+
+    state = await open_state(folder / "state.db", clock=clock)
+    try:
+        equipment = Equipment(state, Events(), clock, None, open_site)
+        async with App.start(Chosen(loaded, loaded.rules), equipment, state) as app:
+            yield World(app, Chosen(loaded, loaded.rules), sites)
+    finally:
+        await state.aclose()
+
+
+@pytest.fixture
+def sites() -> dict[str, MemorySite]:
+    made = {name: MemorySite(name) for name in ("hub", "fra")}
+    for tag in ("v1", "v2"):
+        put(made["hub"].store, "app", tag, image(tag))
+    return made
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - no event tells of it, and the clock is a fake
+            await asyncio.sleep(0.001)
+
+
+async def test_what_a_long_run_brought_in_step_is_not_pending_until_it_ends(
+    tmp_path: Path, sites: dict[str, MemorySite]
+) -> None:
+    held = sites["fra"].pause("write_manifest", subject="v2")
+    async with agent(tmp_path, sites) as world:
+        await held.reached.wait()
+        await until(lambda: "v1" in sites["fra"].store.repositories["app"].tags)
+        await until(lambda: world.tags("pending") == 1)
+        held.release()
+        await until(lambda: world.tags("in_step") == 2)
+        assert world.tags("pending") == 0
+
+
+async def test_breakdown_by_repository_comes_and_goes_with_a_reload(
+    tmp_path: Path, sites: dict[str, MemorySite]
+) -> None:
+    held = sites["fra"].pause("write_manifest", subject="v2")
+    async with agent(tmp_path, sites) as world:
+        await held.reached.wait()
+        assert world.app.metrics.expose().count(b"replicator_repositor") == 0
+        for count, shown in ((5, 1.0), (0, None)):
+            settings = replace(world.chosen.loaded.agent, metrics_per_repository=count)
+            chosen = replace(world.chosen, loaded=replace(world.chosen.loaded, agent=settings))
+            assert await world.app.reload(lambda chosen=chosen: chosen)  # type: ignore[misc]
+            place = {**PAIR, "repository": "app", "state": "pending"}
+            await until(lambda: world.scraped.value("replicator_repository_tags", **place) == shown)  # noqa: B023
+        held.release()
