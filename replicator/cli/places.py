@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Final
 
 from replicator.cli.images import ONE, ImageName, absolute, is_place, parse_store
 from replicator.cli.options import Invocation
 from replicator.cli.watch import Watch
 from replicator.config.load import load
 from replicator.errors import ConfigError, NotFound
-from replicator.model.names import DOCKER_HUB
+from replicator.model.names import parse_host
 from replicator.ports import ObjectStore, Site
 from replicator.sites.layouts.settings import Layout, LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.open import SiteSettings, open_site, open_store
-from replicator.sites.registry.origin import is_loopback
+from replicator.sites.registry.probe import registry_url
 from replicator.sites.registry.settings import TLS, RegistrySettings
-
-_HANDSHAKE_SECONDS: Final = 5.0
-_HUB_API: Final = "https://registry-1.docker.io"
 
 
 async def registry_at(host: str, *, insecure: bool) -> RegistrySettings:
     """How to reach the registry of a host (`HOST[:PORT]`), which is also the site's name.
 
-    Docker Hub's API has another host than its name. Loopback may speak plain HTTP, as docker allows; with
-    `insecure` any host may, and a certificate is not looked at. What a host speaks is found out by one handshake.
+    Loopback may speak plain HTTP, as docker allows; with `insecure` any host may, and a certificate is not looked at.
     """
-    if host == DOCKER_HUB:
-        return RegistrySettings(host, _HUB_API)
-    tls = TLS(verify=not insecure)
-    if (insecure or is_loopback(_split(host)[0])) and not await _speaks_tls(host):
-        return RegistrySettings(host, f"http://{host}", tls=tls)
-    return RegistrySettings(host, f"https://{host}", tls=tls)
+    return RegistrySettings(host, await registry_url(host, insecure=insecure), tls=TLS(verify=not insecure))
 
 
 @contextlib.asynccontextmanager
@@ -54,34 +42,6 @@ async def open_sites(settings: Iterable[SiteSettings], watch: Watch) -> AsyncIte
 def looks_like_host(text: str) -> bool:
     """Whether the text is a registry's host rather than a name from a config, by docker's rule."""
     return "." in text or ":" in text or text == "localhost"
-
-
-def _split(host: str) -> tuple[str, int | None]:
-    if host.startswith("["):
-        name, _, port = host[1:].partition("]")
-        return name, int(port[1:]) if port[1:] else None
-    name, _, port = host.partition(":")
-    return name, int(port) if port else None
-
-
-async def _speaks_tls(host: str) -> bool:
-    """Whether a TLS handshake succeeds. Nothing is sent; whom it is with is checked when something is."""
-    name, port = _split(host)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            _, writer = await asyncio.open_connection(name, port or 443, ssl=context)
-    except ssl.SSLError as error:
-        # A server that wants a client certificate or another version does speak TLS.
-        return error.reason not in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
 
 
 async def layout_of(
@@ -136,7 +96,11 @@ async def site_settings(invocation: Invocation, name: str, watch: Watch, *, inse
     if name in sites:
         return sites[name]
     if looks_like_host(name):
-        return await registry_at(name, insecure=insecure)
+        try:
+            host = parse_host(name)
+        except ValueError as error:
+            raise ConfigError([f"{name}: {error}"]) from None
+        return await registry_at(host, insecure=insecure)
     raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}"])
 
 

@@ -89,27 +89,31 @@ def parse_reference(text: str) -> Reference:
         host, path = head, tail
     else:
         host, path = DOCKER_HUB, rest
-    _part(text, "host", _check_host, host)
+    host = _part(text, "host", parse_host, host)
     tag: str | None = None
     if ":" in path.rpartition("/")[2]:
         path, _, tag_text = path.rpartition(":")
         tag = _part(text, "tag", parse_tag, tag_text)
-    if host in _HUB:
-        host = DOCKER_HUB
-        if "/" not in path:
-            path = f"library/{path}"
+    if host == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
     repository = _part(text, "repository", parse_repository, path)
     return Reference(host, repository, tag, digest)
 
 
-def _check_host(host: str) -> None:
-    match = _HOST.fullmatch(host)
+def parse_host(text: str) -> str:
+    """The text as a registry's host, with a port or not; Docker Hub by any of its names is `docker.io`.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    match = _HOST.fullmatch(text)
     if match is None:
-        raise ValueError(f"{host!r} is no host name")
+        raise ValueError(f"{text!r} is no host name")
     if match["port"] and not 0 < int(match["port"]) < 65536:
-        raise ValueError(f"{host!r} has a port outside 1 to 65535")
+        raise ValueError(f"{text!r} has a port outside 1 to 65535")
     if match["v6"]:
         ipaddress.IPv6Address(match["v6"])
+    return DOCKER_HUB if text in _HUB else text
 
 
 _T = TypeVar("_T")

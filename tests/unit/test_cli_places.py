@@ -3,13 +3,16 @@ import ssl
 import pytest
 import trustme
 
-from replicator.cli.places import looks_like_host, registry_at
+from replicator.cli.options import Invocation
+from replicator.cli.places import looks_like_host, registry_at, site_settings
 from replicator.cli.platforms import child_for, parse_platform
+from replicator.cli.watch import Watch
 from replicator.demo.images import AMD64, ARM64, image, index
 from replicator.demo.registry import DemoRegistry
-from replicator.errors import NotFound
+from replicator.errors import ConfigError, NotFound
 from replicator.model.descriptor import Platform
 from replicator.model.names import DOCKER_HUB
+from replicator.sites.registry.settings import RegistrySettings
 
 
 def server_context() -> ssl.SSLContext:
@@ -42,6 +45,25 @@ async def test_loopback_that_speaks_tls_is_verified_unless_insecure(*, insecure:
         settings = await registry_at(host, insecure=insecure)
     assert settings.url == registry.url
     assert settings.tls.verify is not insecure
+
+
+async def test_docker_hub_is_known_by_all_its_names_where_a_site_is_named() -> None:
+    settings = await site_settings(Invocation(), "index.docker.io", Watch(display=False), insecure=False)
+    assert isinstance(settings, RegistrySettings)
+    assert (settings.name, settings.url) == ("docker.io", "https://registry-1.docker.io")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("localhost:99999", "has a port outside 1 to 65535"),
+        ("[::1", "is no host name"),
+        ("ghcr.io/app", "is no host name"),
+    ],
+)
+async def test_what_is_no_host_is_refused_where_a_site_is_named(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        await site_settings(Invocation(), text, Watch(display=False), insecure=False)
 
 
 @pytest.mark.parametrize(
