@@ -8,6 +8,7 @@ from replicator import __version__
 from tests.acceptance.program import ROOT, Program
 
 HEAVY = (
+    "aiobotocore",
     "aiohttp",
     "asyncio",
     "msgspec",
@@ -15,7 +16,6 @@ HEAVY = (
     "pydantic",
     "rich",
     "sqlalchemy",
-    "structlog",
     "uvloop",
 )
 
