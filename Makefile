@@ -32,6 +32,7 @@ interop: $(VENV)/.test packages servers
 
 soak: $(VENV)/.test packages
 	$(PYTEST) -m soak --timeout=1200
+	scripts/fuzz-api
 
 # make bench only=NAME repeat=N
 bench: $(VENV)/.test packages tools
