@@ -74,10 +74,29 @@ def test_window_counts_what_its_manifests_take() -> None:
         window.take()
 
 
-@given(st.lists(st.dictionaries(st.sampled_from([A, B, C]), st.integers(0, 9)), max_size=8))
-def test_window_gives_out_each_image_once(images: list[dict[Digest, int]]) -> None:
-    order = _order(*(_prepared(str(number), blobs) for number, blobs in enumerate(images)))
-    assert sorted(order, key=str) == sorted(map(str, range(len(images))))
+@given(st.lists(st.sets(st.sampled_from([A, B, C])), max_size=8), st.lists(st.booleans(), max_size=20))
+def test_window_always_gives_out_what_shares_most_of_what_it_has(
+    images: list[set[Digest]], takes: list[bool]
+) -> None:
+    sizes = {A: 5, B: 7, C: 11}
+    waiting = [
+        _prepared(str(number), {digest: sizes[digest] for digest in one}) for number, one in enumerate(images)
+    ]
+    window, inside = Window(), list[Prepared]()
+
+    def shared(one: Prepared) -> int:
+        others = [other.image.blobs for other in inside if other is not one]
+        return sum(sizes[digest] for digest in one.image.blobs for blobs in others if digest in blobs)
+
+    for take in [*takes, *[False] * len(images), *[True] * len(images)]:
+        if take and inside:
+            scores = [shared(one) for one in inside]
+            assert window.take() is inside.pop(scores.index(max(scores)))
+        elif not take and waiting:
+            inside.append(waiting.pop(0))
+            window.add(inside[-1])
+        assert len(window) == len(inside)
+    assert not window._holders
 
 
 def test_presence_is_forgotten_after_its_time() -> None:
