@@ -68,10 +68,11 @@ class Program:
 
     @asynccontextmanager
     async def started(
-        self, *arguments: str, environ: Mapping[str, str] | None = None
+        self, *arguments: str, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
     ) -> AsyncIterator[Running]:
-        """The running process; killed at the end where it still lives."""
+        """The running process, by `prefix` a command that runs it; killed at the end where it still lives."""
         process = await asyncio.create_subprocess_exec(
+            *prefix,
             sys.executable,
             "-m",
             "replicator",
@@ -89,9 +90,11 @@ class Program:
                 process.kill()
                 await process.communicate()
 
-    async def __call__(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+    async def __call__(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Ended:
         """Runs it to its end."""
-        async with self.started(*arguments, environ=environ) as running:
+        async with self.started(*arguments, environ=environ, prefix=prefix) as running:
             return await running.end()
 
     def write_config(self, sites: Mapping[str, str], rules: str, name: str = "replicator.toml") -> Path:
