@@ -40,13 +40,14 @@ def configure(log_format: LogFormat, verbose: int, *, display: bool) -> None:
     """Sets the log up, once, before anything is logged.
 
     Under a live display only warnings and worse are lines of their own; without one also the start and end of
-    runs. Each `-v` adds a level: what is decided for each tag, then every request.
+    runs. Each `-v` adds a level: what is decided for each tag, then every request. Libraries only warn, whatever the
+    level: botocore's debug lines hold session tokens, and what a role's login answered.
     """
     logging.addLevelName(TRACE, "TRACE")
     level = _LEVELS[min(verbose + (0 if display else 1), len(_LEVELS) - 1)]
     root = logging.getLogger()
     root.handlers[:] = [_Stderr(JSONLines() if log_format == "json" else TextLines())]
-    root.setLevel(logging.DEBUG if level == TRACE else logging.WARNING)
+    root.setLevel(logging.WARNING)
     _log.setLevel(level)
 
 

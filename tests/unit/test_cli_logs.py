@@ -65,6 +65,16 @@ def test_json_has_the_same_as_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_libraries_only_warn_since_their_debug_lines_hold_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch, verbose=9)
+    log_event(RequestDone("fra", "list objects", "200", 0.1))
+    logging.getLogger("botocore.auth").debug("x-amz-security-token: s3cret")
+    logging.getLogger("botocore.auth").warning("clock skew")
+    requested, warned = told(stderr)
+    assert "list objects" in requested
+    assert "clock skew" in warned
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_line_stays_one_line_whatever_a_server_says(
     monkeypatch: pytest.MonkeyPatch, log_format: LogFormat
