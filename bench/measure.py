@@ -80,7 +80,7 @@ async def _run_one(command: Command, log: Path) -> Usage:
     peak = 0
     try:
         while not waiting.done():
-            peak = max(peak, _peak(process.pid))
+            peak = max(peak, peak_bytes(process.pid))
             await asyncio.wait([waiting], timeout=SAMPLE_SECONDS)
     except asyncio.CancelledError:
         process.kill()
@@ -101,7 +101,14 @@ def _last_words(log: Path) -> str:
     return log.read_text(errors="replace").strip()[-1500:]
 
 
-def _peak(pid: int) -> int:
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has had so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had at once so far; 0 where it has ended."""
     # Not ru_maxrss: the kernel hands the parent's size down to it through fork.
     with contextlib.suppress(OSError):
         match = _PEAK.search(Path(f"/proc/{pid}/status").read_bytes())

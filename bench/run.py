@@ -25,6 +25,7 @@ from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
 from bench.serving import serving
 from bench.startup import startup
+from bench.webhooks import webhooks
 
 MEMORY_BYTES = 4_000_000_000
 RESULTS = Path(__file__).parent / "results"
@@ -44,6 +45,7 @@ SCENARIOS: dict[str, Scenario] = {
     "tags-100k": many_tags,
     "startup": startup,
     "serve": serving,
+    "webhook": webhooks,
 }
 
 

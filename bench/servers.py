@@ -31,6 +31,28 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """Whom a registry tells what is pushed to it, and the token that it shows."""
+
+    url: str
+    token: str
+
+    @property
+    def notifications(self) -> dict[str, object]:
+        """The block of a registry's config, as docs/webhooks.md has it."""
+        endpoint = {
+            "name": "replicator",
+            "url": self.url,
+            "headers": {"Authorization": [f"Bearer {self.token}"]},
+            "timeout": "2s",
+            "threshold": 3,
+            "backoff": "5s",
+            "ignoredmediatypes": ["application/octet-stream"],
+        }
+        return {"endpoints": [endpoint]}
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a registry listens, and what it keeps where."""
 
@@ -64,10 +86,10 @@ def make_authority(folder: Path) -> Authority:
 
 @contextlib.asynccontextmanager
 async def registry(
-    folder: Path, storage: Path, authority: Authority | None = None
+    folder: Path, storage: Path, authority: Authority | None = None, *, hook: Hook | None = None
 ) -> AsyncIterator[Endpoint]:
     """A `docker-registry` over the storage, on a port of its own, until the end of the block."""
-    endpoint, config = _settings(folder, storage, authority)
+    endpoint, config = _settings(folder, storage, authority, hook)
     with process(
         ["docker-registry", "serve", str(config)], endpoint.access_log, folder / "errors.log"
     ) as running:
@@ -75,7 +97,9 @@ async def registry(
         yield endpoint
 
 
-def _settings(folder: Path, storage: Path, authority: Authority | None) -> tuple[Endpoint, Path]:
+def _settings(
+    folder: Path, storage: Path, authority: Authority | None, hook: Hook | None
+) -> tuple[Endpoint, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     endpoint = Endpoint(free_port(), storage, folder / "access.log", authority)
     http: dict[str, object] = {"addr": endpoint.host}
@@ -92,6 +116,7 @@ def _settings(folder: Path, storage: Path, authority: Authority | None) -> tuple
                     "cache": {"blobdescriptor": "inmemory"},
                 },
                 "http": http,
+                **({"notifications": hook.notifications} if hook else {}),
             }
         )
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import corpus, servers
+from bench import corpus, measure, servers
 from bench.compare import Bench
 from bench.corpus import MEGABYTE, Shape
 from bench.measure import CommandFailed, Usage
@@ -25,7 +23,6 @@ PEER = "docker-registry"
 REPEAT = 3
 WIDTH = 8
 LIMIT_SECONDS = 120
-_PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +80,11 @@ def _turn(program: str, folder: Path, load: Load, paths: Path) -> tuple[int, Usa
     """One server, warmed up by asking for every blob once, then the load. Bytes and what it cost the server."""
     with _server(program, folder) as (port, running):
         _load(port, len(paths.read_text().split()), paths)
-        before = _cpu_seconds(running.pid)
+        before = measure.cpu_seconds(running.pid)
         result = _load(port, load.count, paths)
-        cpu = _cpu_seconds(running.pid) - before
-        match = _PEAK.search(Path(f"/proc/{running.pid}/status").read_text())
-    return int(result["bytes"]), Usage(result["seconds"], cpu, int(match[1]) * 1024 if match else 0)
+        cpu = measure.cpu_seconds(running.pid) - before
+        peak = measure.peak_bytes(running.pid)
+    return int(result["bytes"]), Usage(result["seconds"], cpu, peak)
 
 
 def _load(port: int, count: int, paths: Path) -> dict[str, float]:
@@ -130,8 +127,3 @@ def _server(program: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[
     with servers.process(command, log, log) as running:
         asyncio.run(servers.reachable(port, running))
         yield port, running
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
