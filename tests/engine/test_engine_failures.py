@@ -370,6 +370,12 @@ async def test_source_failure_is_told_to_those_who_wait_in_other_repositories() 
             return Denied("source", "read blob", "forbidden", repository=operation.repository)
 
         w.source.fail("open_blob", forbidden, subject=digest, times=99)
-        results = await w.sync(rule("one", tags=["v1"]), rule("two", tags=["v2"], prefix="copy/"))
+        pause = w.source.pause("open_blob", subject=digest)
+        run = asyncio.create_task(w.sync(rule("one", tags=["v1"]), rule("two", tags=["v2"], prefix="copy/")))
+        await pause.reached.wait()
+        await settled()
+        pause.release()
+        results = await run
         assert [one.destinations[0].outcome for one in results] == ["failed", "failed"]
         assert {one.destinations[0].failures[0].site for one in results} == {"source"}
+        assert w.source.count("open_blob", digest) == 1

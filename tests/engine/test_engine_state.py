@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from replicator.demo.images import image, index, layer, load
 from replicator.engine.plan import recheck_at
-from replicator.errors import Rejected, StateError, Unavailable
+from replicator.errors import Denied, Rejected, StateError, Unavailable
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rename, Replacement
 from replicator.ports import Belief, Entry, Missing, Placed, Seen
@@ -383,6 +384,25 @@ async def test_broken_state_ends_the_run_as_a_state_error() -> None:
         with pytest.raises(StateError, match="disk is gone"):
             await w.sync_one()
         assert w.tags() == {}
+
+
+async def test_broken_state_is_not_hidden_by_another_failure_of_the_same_image() -> None:
+    async with world() as w:
+        built = w.put("app", "v1", big("large", layers=2))
+        first, second = (blob.digest for blob in built.manifest.blobs[1:])
+
+        class Broken(MemoryState):
+            async def whereabouts(
+                self, site: str, digests: Iterable[Digest]
+            ) -> Mapping[Digest, Sequence[str]]:
+                if first in digests:
+                    raise StateError("state: disk is gone")
+                return {}
+
+        w.state = Broken()
+        w.source.fail("open_blob", Denied("source", "read blob", "no", repository="app"), subject=second)
+        with pytest.raises(StateError, match="disk is gone"):
+            await w.sync_one()
 
 
 async def test_entries_of_a_run_are_recorded_as_tags_complete() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, image, index, load
 from replicator.errors import MissingReference, Unavailable
-from tests.engine.world import only, rule, world
+from replicator.policy.rule import Rename, Replacement
+from tests.engine.world import only, rule, until, world
 from tests.fakes.content import (
     artifact,
     docker_list,
@@ -247,6 +249,25 @@ async def test_what_the_destination_lost_during_the_run_is_sent_again_once() -> 
         assert w.tags()["app"]["v1"] == built.digest
         assert w.left.count("write_blob", lost) == 2
         assert w.left.count("write_blob") == len(built.blobs) + 1
+
+
+async def test_child_that_the_destination_lost_during_the_run_is_put_again() -> None:
+    """The first index was written whole; then a collection took its child; the second index names the same child."""
+    async with world() as w:
+        child = image("child")
+        first, second = index([child]), index([child, image("other")])
+        w.put("one", "v1", first)
+        w.put("two", "v2", second)
+        pause = w.source.pause("resolve", subject="v2")
+        merge = Rename(replacements=(Replacement(re.compile(".+"), "app"),))
+        run = asyncio.create_task(w.sync_one(rule(rename=merge)))
+        await pause.reached.wait()
+        await until(w.tags)
+        w.left.store.delete_tag("app", "v1")
+        w.left.store.delete_manifest("app", child.digest)
+        pause.release()
+        assert (await run).outcome == "ok"
+        assert w.tags() == {"app": {"v2": second.digest}}
 
 
 async def test_manifest_refused_for_ever_ends_as_a_failure() -> None:
