@@ -183,7 +183,7 @@ class QuotaSeen(msgspec.Struct, frozen=True):
 class WebhookSeen(msgspec.Struct, frozen=True):
     """A webhook was refused, or one event in it was looked at.
 
-    `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag. `own`: replicator's doing.
+    `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag.
     """
 
     hook: str

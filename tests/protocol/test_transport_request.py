@@ -346,7 +346,7 @@ async def test_refused_connection_names_host_and_reason() -> None:
     async with raw(lambda _r, _w: asyncio.sleep(0)) as url:
         pass
     async with rig(url, budget=ONCE) as here:
-        with pytest.raises(Unavailable, match=r"cannot connect to 127\.0\.0\.1: connrefused"):
+        with pytest.raises(Unavailable, match=r"cannot connect to 127\.0\.0\.1: Connection refused"):
             await here.transport.request(READ)
 
 

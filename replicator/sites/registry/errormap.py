@@ -6,9 +6,9 @@ Nobody above this package sees aiohttp, ssl or OSError, nor an HTTP status that 
 from __future__ import annotations
 
 import email.utils
-import errno
 import html
 import json
+import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -179,13 +179,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: OSError) -> str:
-    if (
-        error.errno is not None
-        and error.errno in errno.errorcode
-        and error.strerror
-        and "Connect call failed" in error.strerror
-    ):
-        return errno.errorcode[error.errno].removeprefix("E").lower()  # asyncio's text repeats the address
+    if error.errno is not None and error.strerror and "Connect call failed" in error.strerror:
+        return os.strerror(error.errno)  # asyncio's text repeats the address
     return error.strerror or type(error).__name__
 
 

@@ -66,7 +66,7 @@ class Step:
     seconds: float = REPLY_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Credentials:
     access_key: str
     secret_key: str

@@ -11,7 +11,6 @@ from replicator.errors import Corrupt, Rejected
 from replicator.sites.objects.keys import shown
 from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, Bucket, Step
 
-MIN_PART_BYTES: Final = 5 << 20
 DEFAULT_PART_BYTES: Final = 8 << 20
 MAX_PARTS: Final = 10_000
 PARTS_AT_ONCE: Final = 3
