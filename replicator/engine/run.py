@@ -218,7 +218,8 @@ class RuleRun:
             standing = standings.get(name)
             since = (standing.last_look or standing.first_seen) if standing else now
             if context.scope is not None and context.scope.at is not None:
-                since = context.scope.at
+                # Within what can be: the last look still agreed, and a sender's clock may be wrong.
+                since = min(now, max(since, context.scope.at))
             if not context.dry:
                 shared.feed(rule.source, name)
             transfers, copying = shared.writers(rule.source, name)

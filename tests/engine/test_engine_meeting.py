@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from replicator.demo.images import image, layer, load
 from replicator.engine.scope import Scope
 from replicator.errors import Rejected
 from replicator.events import TagPlanned
 from tests.engine.world import big, only, rule, settled, until, world
+from tests.fakes.clock import FakeClock
 
 
 async def test_runs_of_one_rule_take_turns_in_a_repository() -> None:
@@ -91,12 +94,24 @@ async def test_narrowed_run_looks_only_at_what_the_event_named() -> None:
         assert (await w.state.standings(["rule"]))[0].last_look is None
 
 
-async def test_narrowed_run_dates_the_change_by_the_event() -> None:
-    async with world() as w:
+@pytest.mark.parametrize(
+    ("event", "since"),
+    [(50.0, 50.0), (-1_000.0, 0.0), (1_000_000.0, 100.0)],
+    ids=["in between", "from before the last look", "from the future"],
+)
+async def test_narrowed_run_dates_the_change_by_the_event_within_what_can_be(
+    event: float, since: float
+) -> None:
+    clock = FakeClock()
+    began = clock.now()
+    async with world(clock=clock) as w:
+        await w.sync()
+        clock.advance(100.0)
         w.put("a", "v1")
         w.left.fail("write_manifest", Rejected("left", "write manifest", "no"))
-        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}, at=1_234.0))
-        assert (await w.state.pending("rule", "left", "a"))["v1"].since == 1_234.0
+        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}, at=began + event))
+        pending = (await w.state.pending("rule", "left", "a"))["v1"]
+        assert pending.since == pytest.approx(began + since, abs=1.0)
 
 
 async def test_narrowed_run_leaves_other_pending_tags_pending() -> None:
