@@ -7,11 +7,13 @@ all there is; and uvloop has none.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+
+from replicator.flow.thread import run_in_thread
 
 THREADS: Final = 8
 SLICE_BYTES: Final = 4 * 1024 * 1024
@@ -50,7 +52,8 @@ class FileSender:
         socket = os.dup(transport.get_extra_info("socket").fileno())
         try:
             while start < stop:
-                count = await self._in_thread(_push, socket, file, start, min(SLICE_BYTES, stop - start))
+                push = functools.partial(_push, socket, file, start, min(SLICE_BYTES, stop - start))
+                count = await run_in_thread(push, self._threads)
                 if count:
                     start += count
                     sent(count)
@@ -59,18 +62,6 @@ class FileSender:
                         await _writable(socket)
         finally:
             os.close(socket)
-
-    async def _in_thread(self, call: Callable[..., int], *arguments: int) -> int:
-        """Waits for the thread even when cancelled: it holds descriptors of ours. It never waits for the client."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            future.exception()  # looked at, so that nobody warns of it
-            raise
 
 
 def _push(socket: int, file: int, start: int, count: int) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
 from replicator.errors import Corrupt
+from replicator.flow.thread import run_in_thread
 from replicator.sites.objects.local.errormap import disk_error
 
 T = TypeVar("T")
@@ -20,15 +19,8 @@ async def in_thread(site: str, operation: str, call: Callable[[], T]) -> T:
         Corrupt: for its ValueError: the archive is not what it should be.
         SiteError: for its OSError.
     """
-    future = asyncio.get_running_loop().run_in_executor(None, call)
     try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        future.exception()  # looked at, so that nobody warns of it
-        raise
+        return await run_in_thread(call)
     except ValueError as error:
         raise Corrupt(site, operation, str(error)) from error
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import itertools
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 from replicator.errors import Corrupt, Rejected, Unavailable
 from replicator.events import Events, RequestDone
 from replicator.flow.limits import SiteLimits
+from replicator.flow.thread import run_in_thread
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.local import files
@@ -271,15 +271,7 @@ class LocalStore:
 
     async def _run(self, call: Callable[[], T]) -> T:
         """Runs the call in a thread and waits for its end even when cancelled: it holds descriptors of ours."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            future.exception()  # looked at, so that nobody warns of it
-            raise
+        return await run_in_thread(call, self._threads)
 
 
 def _page(entries: Iterator[ObjectInfo | Below]) -> list[ObjectInfo | Below]:
