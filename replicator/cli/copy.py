@@ -78,7 +78,7 @@ class _Request:
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, /, source: str, destination: str, **options: Any) -> int:
-    r"""Copies one image, or all tags of a repository, between registries, buckets, directories and archives.
+    """Copies one image, or all tags of a repository, between registries, buckets, directories and archives.
 
     SOURCE and DESTINATION are one of
 
@@ -92,7 +92,7 @@ def command(invocation: Invocation, /, source: str, destination: str, **options:
     and SOURCE may end in @DIGEST. No tag of SOURCE is latest, or the only image that a layout or archive has; no tag of
     DESTINATION is the source's. Credentials are docker's and podman's, for buckets those of the AWS tools. Neither
     config nor state are needed. Loopback may speak plain HTTP.
-    """
+    """  # noqa: D301 - \b is click's: keep these lines
     platform = options["platform"]
     request = _Request(
         source=_parsed("SOURCE", parse_image, source),

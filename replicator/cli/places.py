@@ -95,13 +95,14 @@ async def site_settings(invocation: Invocation, name: str, watch: Watch, *, inse
         sites = {}
     if name in sites:
         return sites[name]
+    hint = "; a directory is written file:///PATH" if "/" in name else ""
     if looks_like_host(name):
         try:
             host = parse_host(name)
         except ValueError as error:
-            raise ConfigError([f"{name}: {error}"]) from None
+            raise ConfigError([f"{name}: {error}{hint}"]) from None
         return await registry_at(host, insecure=insecure)
-    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}"])
+    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}{hint}"])
 
 
 async def _settings_at(name: str, watch: Watch) -> SiteSettings:

@@ -35,7 +35,7 @@ def hold_rules(state: Path, rules: Sequence[str]) -> Iterator[None]:
             state_lock(state),
             fcntl.LOCK_SH,
             f"state {state} is in use",
-            "the agent there takes --remote",
+            "if that is an agent, ask it: sync --remote URL",
         )
         for rule in sorted(set(rules)):
             path = rule_lock(state, rule)

@@ -82,3 +82,16 @@ async def test_shell_completion_offers_commands_and_options(program: Program) ->
         }
     )
     assert options.stdout.split() == ["plain,--exit-code"]
+
+
+async def test_help_of_copy_keeps_its_table(program: Program) -> None:
+    ended = await program("copy", "--help")
+    assert "    oci:DIR[:TAG]                          one OCI image layout\n" in ended.stdout
+    assert "\\b" not in ended.stdout
+
+
+@pytest.mark.parametrize("place", ["./mirror", "../mirror"])
+async def test_directory_in_place_of_a_site_is_told_how_to_be_written(program: Program, place: str) -> None:
+    ended = await program("list", place)
+    assert ended.code == 2
+    assert "a directory is written file:///PATH" in ended.stderr
