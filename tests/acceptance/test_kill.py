@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ async def kill_at_random(program: Program, dice: random.Random) -> bool:
         return not done
 
 
+def half_made(server: Server, name: str, tag: str) -> bool:
+    """Whether docker-registry lists the tag and has not written yet what it is: it makes the folder first."""
+    root = server.storage / "docker" / "registry" / "v2" / "repositories"
+    return not (root / name / "_manifests" / "tags" / tag / "current" / "link").exists()
+
+
 def missing_bytes(server: Server) -> int:
     """The bytes of blobs that some repository lacks, each blob once, and of all manifests.
 
@@ -102,7 +109,8 @@ async def killed(folder: Path, hub: Server, dice: random.Random, most: int) -> i
     with destination(folder, hub) as (server, program):
         while count < most and await kill_at_random(program, dice):
             count += 1
-            assert walk(server.url).items() <= expected(IMAGES).items()
+            found = walk(server.url, partial(half_made, server))
+            assert found.items() <= expected(IMAGES).items()
         missing = missing_bytes(server)
         ended = await program("sync", "--json")
         assert ended.code == 0, ended.stderr
