@@ -23,7 +23,7 @@ def command(invocation: Invocation, site: str, *, insecure: bool) -> int:
     """Lists every blob that a site has, with its size, for export --have on the other side.
 
     Buckets and directories are listed; of a registry the manifests of all tags are read. What cannot be read is told,
-    left out and makes the exit code 1: an export then only has more than it need. SITE is as for list.
+    left out and makes the exit code 1: an export then only has more than it needs. SITE is as for list.
     """
     return run_async(_inventory(invocation, site, insecure=insecure))
 
