@@ -260,6 +260,15 @@ class ListsBlobs(Protocol):
         ...
 
 
+@runtime_checkable
+class LimitsBytes(Protocol):
+    """A site or store whose bytes a second can be limited while it works."""
+
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """Another limit from now on, read and written together; None is none."""
+        ...
+
+
 # --- object stores ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from replicator.errors import Unsupported
 from replicator.events import Events
 from replicator.model.digest import Digest
-from replicator.ports import Capabilities, ObjectStore, SiteCheck
+from replicator.ports import Capabilities, LimitsBytes, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
@@ -86,6 +86,11 @@ class OciSite:
     def repository(self, name: str) -> OciRepository:
         """A repository by name; asks nothing yet."""
         return OciRepository(self._layouts, name)
+
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """See `ports.LimitsBytes`; of the store, where it has limits."""
+        if isinstance(self._layouts.store, LimitsBytes):
+            self._layouts.store.set_bytes_per_second(rate)
 
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the store and says what works; see `check.check_layout`. Never raises a `SiteError`."""

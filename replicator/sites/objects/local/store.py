@@ -78,6 +78,10 @@ class LocalStore:
         """Always: see the class."""
         return True
 
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """See `ports.LimitsBytes`."""
+        self._limits.set_bytes_per_second(rate)
+
     async def stat(self, key: str) -> ObjectInfo | None:
         """See `ports.ObjectStore`."""
         operation = shown("look at object", key)

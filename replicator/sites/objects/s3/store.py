@@ -79,6 +79,10 @@ class S3Store:
         """Whether the store honours conditions, as far as is known by now."""
         return self._conditional
 
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """See `ports.LimitsBytes`."""
+        self._limits.set_bytes_per_second(rate)
+
     async def stat(self, key: str) -> ObjectInfo | None:
         """See `ports.ObjectStore`."""
         step = Step("look at object", shown("look at object", key))
