@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
@@ -15,12 +16,22 @@ import msgspec
 from replicator import __version__
 from replicator.daemon.http.auth import is_loopback
 from replicator.daemon.http.problems import ProblemDetails
-from replicator.daemon.http.shapes import Accepted, RuleInfo, Rules, RunDetail, RunInfo, RunsList, SyncOrder
+from replicator.daemon.http.shapes import (
+    Accepted,
+    RuleInfo,
+    Rules,
+    RunDetail,
+    RunInfo,
+    RunsList,
+    Status,
+    SyncOrder,
+)
 from replicator.daemon.runs import RUNS_KEPT
 from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, Rejected, SiteError, Unavailable
 
 ANSWER_SECONDS: Final = 30.0
 TURN_SECONDS: Final = 0.25
+_TURNS_BETWEEN_LOOKS: Final = 20
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 _T = TypeVar("_T")
@@ -42,18 +53,41 @@ class RemoteAgent:
         return await self._ask("sync", "POST", "/api/v1/sync", Accepted, order)
 
     async def finished(self, accepted: Accepted) -> list[RunDetail]:
-        """The runs that did what was accepted, once they have ended at each of its destinations."""
+        """The runs that did what was accepted, once they have ended at each of its destinations.
+
+        Raises:
+            Rejected: some will never come: the agent was started anew, or the rule paused or taken away.
+        """
         missing = {(each.rule, place) for each in accepted.rules for place in each.destinations}
         done: dict[str, RunDetail] = {}
-        while True:
+        for turn in itertools.count():
+            # Asked before the runs are: one that ends meanwhile is among them.
+            lost = await self._lost(accepted, missing) if turn % _TURNS_BETWEEN_LOOKS == 0 else None
             for run in await self._ended_since(accepted):
                 served = missing & {(run.rule, place) for place in run.destinations}
                 if served:
                     missing -= served
                     done[run.id] = await self._ask("sync", "GET", f"/api/v1/runs/{quote(run.id)}", RunDetail)
             if not missing:
-                return list(done.values())
+                break
+            if lost is not None:
+                raise Rejected(self._url, "sync", lost)
             await asyncio.sleep(TURN_SECONDS)
+        return list(done.values())
+
+    async def _lost(self, accepted: Accepted, missing: set[tuple[str, str]]) -> str | None:
+        """Why some of what is missing will never be run; None where nothing is known to stand in its way."""
+        told = await self._ask("sync", "GET", "/api/v1/status", Status)
+        if dt.datetime.fromisoformat(told.started_at) > dt.datetime.fromisoformat(accepted.at):
+            return "the agent was started anew since it took this on; ask it again"
+        rules = {rule.rule: rule for rule in told.rules}
+        for name in sorted({rule for rule, _ in missing}):
+            rule = rules.get(name)
+            if rule is None or (rule.paused and not rule.running):
+                return (
+                    f"rule {name}: {'taken away' if rule is None else 'paused'} since the agent took this on"
+                )
+        return None
 
     async def _ended_since(self, accepted: Accepted) -> Iterator[RunInfo]:
         """Runs that began when it was accepted or later, and are over; the earliest first."""

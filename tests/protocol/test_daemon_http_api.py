@@ -8,9 +8,12 @@ import aiohttp
 import jsonschema
 import pytest
 
+from replicator.daemon.client import remote_agent
 from replicator.daemon.http.server import listen
+from replicator.daemon.http.shapes import SyncOrder
 from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.engine.scope import Scope
+from replicator.errors import Rejected
 from replicator.events import BytesWritten, QuotaSeen, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, Config, FakeAgent, SiteConfig, simple_rule
@@ -21,6 +24,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 @dataclass
 class World:
     agent: FakeAgent
+    url: str
     session: aiohttp.ClientSession
     document: dict[str, Any]
 
@@ -65,7 +69,7 @@ async def world() -> AsyncIterator[World]:
     async with listen(agent) as url, aiohttp.ClientSession(url) as session:
         async with session.get("/api/v1/openapi.json") as answer:
             document = await answer.json()
-        yield World(agent, session, document)
+        yield World(agent, str(url), session, document)
 
 
 async def test_document_describes_every_route_and_no_other(world: World) -> None:
@@ -201,6 +205,18 @@ async def test_sync_of_everything(world: World) -> None:
     want = world.agent.triggers.peek("platform", "sin")
     assert want is not None
     assert (want.whole, want.cause, want.recheck) == (True, "api", False)
+
+
+async def test_who_waits_for_a_sync_is_told_where_a_pause_or_restart_took_it_away(world: World) -> None:
+    async with remote_agent(world.url, TOKEN) as agent:
+        accepted = await agent.sync(SyncOrder(rules=["relay"]))
+        await world.agent.pause("relay")
+        with pytest.raises(Rejected, match="rule relay: paused since"):
+            await agent.finished(accepted)
+        accepted = await agent.sync(SyncOrder(rules=["platform"]))
+        world.agent.started_at = world.agent.clock.now() + 1
+        with pytest.raises(Rejected, match="started anew since"):
+            await agent.finished(accepted)
 
 
 async def test_sync_of_one_tag_to_one_place(world: World) -> None:
