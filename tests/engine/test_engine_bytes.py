@@ -9,6 +9,9 @@ import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer
 from replicator.engine import spool as spool_module
+from replicator.engine.result import Totals
+from replicator.engine.shared import Shared
+from replicator.engine.transfer import MOUNT_REFUSALS, Blob
 from replicator.errors import Denied, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
 from tests.engine.world import World, big, rule, until, world
@@ -57,6 +60,10 @@ async def test_three_destinations_read_each_blob_once(tmp_path: Path) -> None:
         assert [one.outcome for one in results[0].destinations] == ["ok"] * 3
         assert _read(w) == unique
         assert w.tags("left") == w.tags("right") == w.tags("third") == w.tags("source")
+        saved = [
+            event.count for event in w.seen if isinstance(event, BytesSaved) and event.reason == "shared_read"
+        ]
+        assert sum(saved) == 2 * unique
 
 
 async def test_destination_that_comes_later_finds_the_read_that_was_done(tmp_path: Path) -> None:
@@ -146,19 +153,21 @@ def _merged(w: World) -> list[BytesRead]:
 
 async def test_site_that_refuses_mounts_is_not_asked_for_ever() -> None:
     async with world() as w:
-        shared = [layer(f"{number}", 70_000) for number in range(9)]
-        w.put("a", "v1", image("one", shared))
-        await w.sync_one()
-        w.put("b", "v1", image("two", shared))
-        w.clear_log()
+        shared = Shared(w.sites, w.state, w.events, w.clock, None)
+        shared.enter()
+        transfers, _ = shared.writers("source", "left")
         w.left.store.mount = lambda *_: False  # type: ignore[method-assign]
-        # One at a time, so that each refusal is known to the next.
-        w.left.chunk_bytes = 1 << 20
-        assert (await w.sync_one()).outcome == "ok"
-        w.put("c", "v1", image("three", shared))
-        mounts = w.left.count("mount")
-        assert 3 <= mounts <= 9
-        assert _read(w) == len(image("two", shared).blobs[image("two", shared).manifest.blobs[0].digest])
+        outcomes = []
+        for number in range(6):
+            built = w.put("app", f"v{number}", big(f"{number}"))
+            descriptor = built.manifest.blobs[1]
+            for name in ("a", "b"):
+                blob = Blob(descriptor, "app", (), shared.supply("source"), fresh=False, totals=Totals())
+                outcomes.append(await transfers.ensure(w.left.repository(name), blob))
+        assert outcomes == ["copied"] * 12
+        assert w.left.count("mount") == MOUNT_REFUSALS
+        assert w.source.count("open_blob") == 6  # the second came from the destination itself
+        await shared.leave()
 
 
 async def test_reading_again_is_counted() -> None:
