@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Advice(enum.Enum):
@@ -87,6 +87,16 @@ class SiteError(ReplicatorError):
         self.cause = cause
         self.repository = repository
         self.advice = advice or self.default_advice
+
+    def about(self, subject: str) -> Self:
+        """The same error, its cause beginning with what it is about ("tag v1")."""
+        where = f"{self.site}: {self.repository}" if self.repository else self.site
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.cause = f"{subject}: {self.cause}"
+        twin.args = (f"{where}: {self.operation}: {twin.cause}",)
+        twin.__cause__ = self
+        return twin
 
 
 class NotFound(SiteError):

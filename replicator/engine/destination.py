@@ -111,7 +111,10 @@ class DestinationRun:
     async def _decide(self, batch: Batch) -> None:
         try:
             catalog = await self._targets.catalog(batch.target)
-            if catalog is None or self._context.draining.is_set():
+            if catalog is None:
+                self.tally.unseen(len(batch.wishes))
+                return
+            if self._context.draining.is_set():
                 return
             with faults(self._site.name, "compare tags", batch.target):
                 self._note(batch, catalog)

@@ -342,11 +342,11 @@ class Look:
         except NotFound as error:
             # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
             if strict:
-                self._failed(error)
+                self._failed(error.about(f"tag {tag}"))
             else:
                 self._on_warning(f"{repository.site}: {repository.name}: tag {tag} is listed but not there")
             return None
         except SiteError as error:
-            self._failed(error)
+            self._failed(error.about(f"tag {tag}"))
             return None
         return digest

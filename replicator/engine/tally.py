@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from replicator.engine.context import Context
 from replicator.engine.plan import Action, retry_at
 from replicator.engine.result import (
@@ -20,8 +18,6 @@ from replicator.events import Failed, TagDone
 from replicator.policy.rule import Rule
 from replicator.ports import Missing, Pending, RunRow, Unpending
 
-_NOT_TRIED: Final = "not tried: "
-
 
 class Tally:
     """Keeps the count. Every verdict about a tag goes through one of its methods, once."""
@@ -30,7 +26,7 @@ class Tally:
         self._rule = rule
         self._context = context
         self._began = context.clock.now()
-        self._not_tried: set[tuple[str, str]] = set()
+        self._told: set[Failure] = set()
         self.result = DestinationResult(destination)
         self.complete_look = True
 
@@ -99,13 +95,11 @@ class Tally:
         self._forget(target, tag)
 
     def failure(self, error: ReplicatorError, repository: str | None = None) -> None:
-        """Something failed for good. What a lost site leaves untried is told once a site and rule."""
+        """Something failed for good. One failure that many tags of a repository share is told once."""
         failure = _failure(error, repository, self.result.destination)
-        if failure.cause.startswith(_NOT_TRIED):
-            key = (failure.site, failure.cause)
-            if key in self._not_tried:
-                return
-            self._not_tried.add(key)
+        if failure in self._told:
+            return
+        self._told.add(failure)
         self.result.failures.append(failure)
         self._context.events.emit(
             Failed(
@@ -118,6 +112,10 @@ class Tally:
                 failure.cause,
             )
         )
+
+    def unseen(self, count: int) -> None:
+        """So many tags are wanted in a repository that could not be looked at."""
+        self.result.totals.tags.failed += count
 
     def warn(self, text: str) -> None:
         """Something a person should know that is no failure."""

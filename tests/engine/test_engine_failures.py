@@ -74,7 +74,7 @@ async def test_bad_tag_leaves_the_other_tags_of_its_repository() -> None:
         w.source.fail("resolve", Rejected("source", "resolve", "odd"), subject="v2")
         result = await w.sync_one()
         assert set(w.tags()["app"]) == {"v1", "v3"}
-        assert (result.outcome, result.failures[0].cause) == ("partial", "odd")
+        assert (result.outcome, result.failures[0].cause) == ("partial", "tag v2: odd")
 
 
 async def test_repository_that_cannot_be_listed_leaves_the_others() -> None:

@@ -30,7 +30,8 @@ class CapabilityRecord:
     `resume`: the offset that it reports of a broken upload can be believed.
     `status_range`: whether that report's Range names the last byte (the standard) or the count (Quay).
     `mount`: blobs can be mounted from another repository.
-    `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag.
+    `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
+    (nothing does so yet).
     `refuses_dangling`: manifests that name what is not there are refused.
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
