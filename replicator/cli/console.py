@@ -107,6 +107,7 @@ async def shown(progress: Progress, *, display: bool) -> AsyncIterator[None]:
 
 async def _lines(progress: Progress) -> None:
     """A line every ten seconds."""
+    progress.rate(time.monotonic())  # where the first line's rate is counted from
     while True:
         await asyncio.sleep(_LINE_SECONDS)
         rate = progress.rate(time.monotonic())

@@ -15,7 +15,7 @@ from replicator.cli.options import Invocation
 from replicator.cli.output import print_json
 from replicator.config.load import load
 from replicator.engine.result import RuleResult
-from replicator.errors import ConfigError
+from replicator.errors import AuthFailed, ConfigError, NotFound
 from replicator.report import Tally, combine, failed, format_seconds, render_run, table
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ async def remote_sync(
     order = SyncOrder(rules=list(rules) or None, destinations=list(destinations) or None, recheck=recheck)
     started_at, started = time.time(), time.monotonic()
     async with _agent(invocation, url) as agent:
-        accepted = await agent.sync(order)
+        try:
+            accepted = await agent.sync(order)
+        except (NotFound, AuthFailed) as error:  # an unknown rule or site, a wrong token: as without --remote
+            raise ConfigError([str(error)]) from error
         for name in accepted.passed_over:
             click.echo(
                 f"warning: {name}: the agent passes it over: paused, or without these destinations", err=True

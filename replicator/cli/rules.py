@@ -47,6 +47,8 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
         if not names or rule.name in names
     ]
     rules = [rule for rule in rules if rule.destinations]
+    if not loaded.rules:
+        raise ConfigError(["nothing to run: the config has no rule"])
     if not rules:
         raise ConfigError([f"nothing to run: no chosen rule has a destination among {_listed(wanted)}"])
     return rules
