@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer
+from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer, load
 from replicator.engine import spool as spool_module
 from replicator.engine.result import Totals
 from replicator.engine.shared import Shared
@@ -75,6 +75,7 @@ async def test_destination_that_comes_later_finds_the_read_that_was_done(tmp_pat
         pause.release()
         await run
         assert _read(w) == unique
+        assert w.source.count("read_manifest") == len(w.source.store.repositories["a"].manifests) * 2
 
 
 async def test_counts_of_a_run_are_what_really_moved(tmp_path: Path) -> None:
@@ -167,6 +168,23 @@ async def test_site_that_refuses_mounts_is_not_asked_for_ever() -> None:
         assert outcomes == ["copied"] * 12
         assert w.left.count("mount") == MOUNT_REFUSALS
         assert w.source.count("open_blob") == 6  # the second came from the destination itself
+        await shared.leave()
+
+
+async def test_what_one_source_brought_is_mounted_for_another() -> None:
+    async with world(mirrors=["second"]) as w:
+        shared = Shared(w.sites, w.state, w.events, w.clock, None)
+        shared.enter()
+        built = w.put("app", "v1", big("large"))
+        load(w.sites["second"].store, "app", "v1", built)
+        outcomes = []
+        for source, name in (("source", "a"), ("second", "b")):
+            transfers, _ = shared.writers(source, "left")
+            blob = Blob(
+                built.manifest.blobs[1], "app", (), shared.supply(source), fresh=False, totals=Totals()
+            )
+            outcomes.append(await transfers.ensure(w.left.repository(name), blob))
+        assert outcomes == ["copied", "mounted"]
         await shared.leave()
 
 

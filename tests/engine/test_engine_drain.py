@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.demo.images import AMD64, ARM64, image, index, layer
+from replicator.demo.images import AMD64, ARM64, image, index, layer, load
 from replicator.engine import run as module
 from replicator.engine.result import RuleResult
 from replicator.errors import Unavailable
@@ -51,7 +51,8 @@ async def test_drain_ends_the_look_at_once() -> None:
         run = asyncio.create_task(engine.sync([rule()]))
         await pause.reached.wait()
         engine.drain()
-        result = (await run)[0].destinations[0]
+        async with asyncio.timeout(5):
+            result = (await run)[0].destinations[0]
         assert result.outcome == "interrupted"
         assert (await w.state.standings(["rule"]))[0].last_look is None
 
@@ -251,3 +252,18 @@ async def test_drained_look_calls_nothing_gone_and_forgets_nothing_pending() -> 
         result = (await run)[0].destinations[0]
         assert set(await w.state.pending("rule", "left", "app")) == pending
         assert only(result, "kept") == []
+
+
+async def test_drained_run_asks_the_destination_nothing_more() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        load(w.left.store, "app", "v1", image("theirs"))
+        engine = w.engine()
+        pause = w.left.pause("tags")
+        run = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        await settled()
+        engine.drain()
+        pause.release()
+        await run
+        assert w.left.count("resolve") == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, layer, load
+from replicator.engine import dispatch
 from replicator.engine.scope import Scope
 from replicator.errors import Rejected
 from replicator.events import TagPlanned
@@ -33,13 +34,16 @@ async def test_runs_of_one_rule_take_turns_in_a_repository() -> None:
 async def test_run_that_waits_for_a_repository_goes_on_in_the_others() -> None:
     async with world() as w:
         slow = w.put("slow", "v1")
+        w.put("fast", "v1")
         engine = w.engine()
         pause = w.left.pause("write_blob", subject=slow.manifest.blobs[0].digest)
         first = asyncio.create_task(engine.sync([rule()]))
         await pause.reached.wait()
+        await until(lambda: "fast" in w.tags())
+        w.put("fast", "v2")
         w.put("new", "v1")
         second = asyncio.create_task(engine.sync([rule()]))
-        await until(lambda: "new" in w.tags())
+        await until(lambda: "new" in w.tags() and "v2" in w.tags()["fast"])
         pause.release()
         await first
         await second
@@ -142,6 +146,20 @@ async def test_plan_beside_a_sync_makes_it_believe_nothing() -> None:
         assert (await plan)[0].destinations[0].outcome == "ok"
 
 
+async def test_plan_during_a_sync_makes_it_believe_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "COPIES_AT_ONCE", 1)
+    async with world(refuses_dangling=False) as w:
+        first, second = w.put("app", "v1", big("one")), w.put("app", "v2", big("two"))
+        engine = w.engine()
+        pause = w.left.pause("write_blob")
+        sync = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        assert len((await engine.plan([rule()]))[0].destinations[0].actions) == 2
+        pause.release()
+        assert (await sync)[0].destinations[0].outcome == "ok"
+        assert {*first.blobs, *second.blobs} <= w.left.store.repositories["app"].blobs
+
+
 async def test_plan_does_not_wait_for_a_sync_nor_a_sync_for_a_plan() -> None:
     async with world() as w:
         w.put("app", "v1", big("large"))
@@ -192,3 +210,18 @@ async def test_blob_wanted_in_two_repositories_at_once_is_sent_once_and_mounted(
         assert w.left.count("write_blob", digest, "done") == 1
         assert w.left.count("mount", digest, "mounted") == 2
         assert only(result, "failed") == []
+
+
+async def test_tag_in_step_for_one_rule_is_not_changed_by_another_though_nothing_is_remembered() -> None:
+    async with world(mirrors=["second"]) as w:
+        ours = w.put("app", "v1", image("ours"))
+        load(w.left.store, "app", "v1", ours)
+        load(w.sites["second"].store, "app", "v1", image("theirs"))
+        pause = w.sites["second"].pause("resolve")
+        run = asyncio.create_task(w.sync(rule("one"), rule("two", source="second")))
+        await pause.reached.wait()
+        await until(lambda: w.left.count("resolve", outcome="done") == 1)
+        await settled()
+        pause.release()
+        assert [result.destinations[0].outcome for result in await run] == ["ok", "failed"]
+        assert w.tags()["app"]["v1"] == ours.digest

@@ -56,8 +56,11 @@ async def test_immutable_tag_is_asked_for_at_a_destination_that_lacks_it() -> No
     async with world(destinations=["left", "right"]) as w:
         w.put("app", "v1")
         await w.sync_one(IMMUTABLE)
+        w.put("app", "v2")
+        w.clear_log()
         await w.sync(both)
-        assert w.tags("right") == w.tags("source")
+        assert w.tags("left") == w.tags("right") == w.tags("source")
+        assert w.source.count("resolve") == 2
 
 
 async def test_immutable_tag_changed_at_the_destination_is_put_right_when_it_is_checked() -> None:
@@ -136,6 +139,7 @@ async def test_image_older_than_newer_than_is_left_out_and_its_age_read_once_eve
         young = w.put("app", "young", index([image("young", created="2024-04-01T00:00:00Z")]))
         await w.sync_one(one)
         assert w.tags() == {"app": {"young": young.digest}}
+        assert w.source.count("resolve") == 2  # for its age and its copy alike
         w.clear_log()
         await w.sync_one(one)
         assert w.source.count("open_blob") == w.source.count("read_manifest") == 0

@@ -10,7 +10,8 @@ import pytest
 
 from replicator.demo.images import image, index, layer, load
 from replicator.engine.plan import recheck_at
-from replicator.errors import Denied, Rejected, StateError, Unavailable
+from replicator.errors import Denied, NotFound, Rejected, StateError, Unavailable
+from replicator.events import TagDone
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rename, Replacement
 from replicator.ports import Belief, Entry, Missing, Placed, Seen
@@ -240,6 +241,14 @@ async def test_change_is_dated_by_the_last_complete_look_that_still_agreed() -> 
             await w.sync_one()
             assert (await w.state.pending("rule", "left", "app"))["v2"].since == agreed
             clock.advance(300)
+        w.left._faults.clear()
+        await w.sync_one()
+        [delay] = [
+            event.delay
+            for event in w.seen
+            if isinstance(event, TagDone) and event.tag == "v2" and event.delay
+        ]
+        assert delay == clock.now() - agreed
 
 
 async def test_unattended_run_leaves_a_failed_tag_alone_until_its_time() -> None:
@@ -280,6 +289,40 @@ async def test_tag_no_longer_wanted_is_no_longer_pending(how: str) -> None:
         assert await w.state.pending("rule", "left", "app") == {}
         standing = (await w.state.standings(["rule"]))[0]
         assert (standing.pending, standing.last_success is None) == (0, False)
+
+
+async def test_tag_that_moved_back_before_it_was_copied_is_no_longer_pending() -> None:
+    async with world() as w:
+        first = w.put("app", "v1", image("first"))
+        await w.sync_one()
+        w.put("app", "v1", image("second"))
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "no"))
+        await w.sync_one()
+        w.put("app", "v1", first)
+        assert (await w.sync_one()).totals.tags.unchanged == 1
+        assert await w.state.pending("rule", "left", "app") == {}
+
+
+async def test_tag_asked_for_by_name_and_removed_behind_our_back_is_copied_again() -> None:
+    one = rule(repositories=["app"], tags=["v1"])  # so few that no listing is read
+    async with world() as w:
+        w.put("app", "v1")
+        await w.sync_one(one)
+        w.left.store.delete_tag("app", "v1")
+        assert (await w.sync_one(one)).totals.tags.copied == 1
+        assert set(w.tags()["app"]) == {"v1"}
+
+
+async def test_repository_that_has_no_tag_yet_is_not_taken_for_a_new_one() -> None:
+    """A killed run left blobs there; such a repository has no tag list, and small blobs need not go again."""
+    async with world() as w:
+        built = w.put("app", "v1")
+        for digest, data in built.blobs.items():
+            w.left.store.put_blob("app", data)
+            w.state.record(Seen("left", "app", digest))
+        w.left.fail("tags", NotFound("left", "list tags", "no such repository", repository="app"))
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.left.count("write_blob") == 0
 
 
 async def test_tag_that_could_not_be_looked_at_stays_pending() -> None:

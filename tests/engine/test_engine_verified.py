@@ -83,6 +83,15 @@ async def test_upload_that_resumes_is_given_the_rest_and_the_hash_still_counts()
     assert source.opened == [0, len(given_out)]
 
 
+async def test_upload_that_resumes_before_what_was_read_hashes_nothing_twice() -> None:
+    reading = Reading(_source())
+    async with reading.blob.open() as chunks:
+        iterator = aiter(chunks)
+        for _ in range(2):
+            await anext(iterator)
+    assert await reading.all(1_500) == DATA[1_500:]
+
+
 async def test_upload_that_resumes_beyond_what_was_read_costs_a_whole_reading() -> None:
     source = _source()
     reading = Reading(source)
@@ -112,6 +121,13 @@ async def test_end_of_a_wrong_blob_is_held_back(wrong: bytes) -> None:
     assert isinstance(error, Corrupt)
     assert len(came) < len(DATA)
     assert (error.site, error.repository, error.operation) == ("0", "app", "read blob")
+
+
+async def test_blob_that_never_ends_is_not_read_for_ever() -> None:
+    reading = Reading(_source(DATA * 100))
+    _, error = await reading.until_it_breaks()
+    assert "more than" in error.cause
+    assert reading.count <= len(DATA) + 1_000
 
 
 async def test_wrong_blob_of_unknown_size_is_held_back_too() -> None:
@@ -150,6 +166,20 @@ async def test_place_that_lied_before_it_broke_does_not_cost_the_next_one_its_ch
     reading = Reading(_source(b"!" + DATA[1:], breaks=RESET, breaks_at=4_000), _source())
     _, error = await reading.until_it_breaks()
     assert error.advice is Advice.RETRY
+    assert await reading.all() == DATA
+
+
+async def test_place_that_lied_once_and_then_breaks_leaves_the_next_one_both_its_chances() -> None:
+    class Liar(BytesSource):
+        async def _chunks(self, offset: int) -> AsyncIterator[bytes]:
+            yield b"!" + DATA[1:4_000]
+            if len(self.opened) > 1:
+                raise RESET
+            yield DATA[4_000:]
+
+    reading = Reading(Liar(DATA), _source())
+    for _ in range(2):  # what the first place gave, then that with the second place's rest
+        assert (await reading.until_it_breaks())[1].advice is Advice.RETRY
     assert await reading.all() == DATA
 
 
