@@ -15,7 +15,7 @@ from replicator.cli.options import Invocation
 from replicator.cli.output import print_json
 from replicator.config.load import load
 from replicator.engine.result import RuleResult
-from replicator.errors import AuthFailed, ConfigError, NotFound
+from replicator.errors import ConfigError, NotFound
 from replicator.report import Tally, combine, failed, format_seconds, render_run, table
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def remote_sync(
     async with _agent(invocation, url) as agent:
         try:
             accepted = await agent.sync(order)
-        except (NotFound, AuthFailed) as error:  # an unknown rule or site, a wrong token: as without --remote
+        except NotFound as error:  # an unknown rule or site: as without --remote
             raise ConfigError([str(error)]) from error
         for name in accepted.passed_over:
             click.echo(

@@ -212,7 +212,7 @@ async def test_sync_remote_has_the_agent_do_it(world: World) -> None:
     assert refused.code == 1
     assert "token is wrong" in refused.stderr
     unknown = await world.program("sync", "--remote", world.agent.url, "--rule", "nothing")
-    assert unknown.code == 1
+    assert unknown.code == 2
     assert "no rule 'nothing'" in unknown.stderr
 
 
