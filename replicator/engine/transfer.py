@@ -144,7 +144,9 @@ class Transfers:
             # A mount answers for itself whether the blob is there, so asking before would be one request too many.
             if not (other and self._may_mount) and await self._is_there(repository, blob):
                 return self._done(repository, blob, "present")
-            other = other or (None if _is_cheap(blob) else await self._recall(repository.name, digest))
+            recalled = None if other or _is_cheap(blob) else await self._recall(repository.name, digest)
+            # The first transfer may have ended while these were asked: what is known is looked at only now.
+            other = self._elsewhere(repository.name, digest) or recalled
             leader = self._leaders.get(digest)
             if other or leader is None:
                 return await self._lead(repository, blob, other)

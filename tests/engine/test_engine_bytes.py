@@ -14,6 +14,7 @@ from replicator.engine.shared import Shared
 from replicator.engine.transfer import MOUNT_REFUSALS, Blob
 from replicator.errors import Denied, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
+from replicator.model.digest import digest_of
 from tests.engine.world import World, big, rule, until, world
 
 THREE = ("left", "right", "third")
@@ -291,3 +292,27 @@ async def test_manifest_is_read_once_for_all_destinations(tmp_path: Path) -> Non
         w.put("app", "v1", index([image("x"), image("y")]))
         await w.sync(rule(destinations=THREE))
         assert w.source.count("read_manifest") == 3
+
+
+async def test_blob_that_arrives_in_one_repository_while_another_is_asked_is_mounted_not_sent() -> None:
+    """The question was under way while the first transfer ended: its answer must not be the last word.
+
+    Seen against olareg: a layer of two repositories went over twice where the second one's HEAD was slow.
+    """
+    async with world() as w:
+        shared = layer("shared", 200_000)
+        for name in ("a", "b"):
+            w.put(name, "v1", image(name, [shared]))
+        digest = digest_of(shared.data)
+        engine = w.engine()
+        writing = w.left.pause("write_blob", subject=digest)
+        first = asyncio.create_task(engine.sync([rule("one", repositories=["a"])]))
+        await writing.reached.wait()
+        asking = w.left.pause("has_blob", subject=digest)
+        second = asyncio.create_task(engine.sync([rule("two", repositories=["b"])]))
+        await asking.reached.wait()
+        writing.release()
+        assert (await first)[0].destinations[0].outcome == "ok"
+        asking.release()
+        assert (await second)[0].destinations[0].totals.blobs.mounted == 1
+        assert w.source.count("open_blob", digest) == 1
