@@ -173,7 +173,9 @@ def _lag(flow: FlowInfo) -> str:
         return "paused"
     if flow.lag_seconds is None:
         return "not looked yet"
-    return f"lag {format_seconds(flow.lag_seconds)}" if flow.lag_seconds else "in step"
+    if flow.lag_seconds:
+        return f"lag {format_seconds(flow.lag_seconds)}"
+    return "failing" if flow.state == "failing" else "in step"
 
 
 def _sentence(flow: FlowInfo) -> str:
