@@ -176,7 +176,7 @@ async def test_what_one_source_brought_is_mounted_for_another() -> None:
     async with world(mirrors=["second"]) as w:
         shared = Shared(w.sites, w.state, w.events, w.clock, None)
         shared.enter()
-        built = w.put("app", "v1", big("large"))
+        built = w.put("app", "v1", image("too small to look it up in the state"))
         load(w.sites["second"].store, "app", "v1", built)
         outcomes = []
         for source, name in (("source", "a"), ("second", "b")):

@@ -383,19 +383,16 @@ async def test_source_failure_is_told_to_those_who_wait_in_other_repositories() 
 
 async def test_refusal_in_one_repository_of_a_destination_is_not_the_next_ones() -> None:
     async with world() as w:
-        shared = layer("shared", 100_000)
-        for name in ("a", "b"):
-            w.put(name, "v1", image(name, [shared]))
-        digest = image("a", [shared]).manifest.blobs[1].digest
+        built = w.put("app", "v1", image("app", [layer("shared", 100_000)]))
+        digest = built.manifest.blobs[1].digest
 
         def quota(operation: Operation) -> SiteError:
             return Rejected("left", "write blob", "quota", repository=operation.repository)
 
         pause = w.left.pause("write_blob", subject=digest)
         w.left.fail("write_blob", quota, subject=digest)
-        run = asyncio.create_task(w.sync_one())
+        run = asyncio.create_task(w.sync(rule("one"), rule("two", prefix="copy/")))
         await pause.reached.wait()
         await settled()
         pause.release()
-        result = await run
-        assert (result.totals.tags.copied, result.totals.tags.failed) == (1, 1)
+        assert sorted(result.destinations[0].outcome for result in await run) == ["failed", "ok"]
