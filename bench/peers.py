@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +62,7 @@ class Replicator:
 
     def version(self) -> str | None:
         """Its version."""
-        return _said(self._path(), "--version")
+        return _said(_ours(), "--version")
 
     def commands(self, task: Task) -> list[Command]:
         """One run of one rule."""
@@ -70,29 +70,8 @@ class Replicator:
             "source": task.source,
             **{f"to{number}": one for number, one in enumerate(task.destinations)},
         }
-        lines = [
-            "[agent]",
-            f'state = "sqlite:///{task.folder / "state.db"}"',
-            f'cache = {{ path = "{task.folder / "cache"}" }}',
-        ]
-        for name, site in sites.items():
-            lines += [f"[site.{name}]", f'url = "{site.url}"']
-            if site.authority:
-                lines.append(f'tls = {{ ca = "{site.authority.ca}" }}')
-        lines += [
-            "[[rule]]",
-            'name = "bench"',
-            'source = "source"',
-            f"destinations = {json.dumps([name for name in sites if name != 'source'])}",
-            f"repositories = {json.dumps(list(task.repositories))}",
-        ]
-        config = task.folder / "replicator.toml"
-        config.write_text("\n".join(lines) + "\n")
-        environment = {"HOME": str(task.folder), "XDG_RUNTIME_DIR": str(task.folder)}
-        return [Command([self._path(), "sync", "-c", str(config)], environment)]
-
-    def _path(self) -> str:
-        return str(Path(sys.executable).with_name("replicator"))
+        tables = {name: registry_table(site) for name, site in sites.items()}
+        return [replicate(task.folder, tables, task.repositories)]
 
 
 class Regsync:
@@ -106,7 +85,7 @@ class Regsync:
 
     def version(self) -> str | None:
         """Its version."""
-        return _said(_find(self.name), "version", "--format", "{{.VCSTag}}")
+        return _said(find(self.name), "version", "--format", "{{.VCSTag}}")
 
     def commands(self, task: Task) -> list[Command]:
         """One run over all repositories (JSON is YAML)."""
@@ -131,7 +110,7 @@ class Regsync:
         }
         config = task.folder / "regsync.yml"
         config.write_text(json.dumps(body))
-        return [Command([_find(self.name), "-v", "warn", "once", "-c", str(config)], task.environment)]
+        return [Command([find(self.name), "-v", "warn", "once", "-c", str(config)], task.environment)]
 
 
 class Crane:
@@ -144,12 +123,12 @@ class Crane:
 
     def version(self) -> str | None:
         """Its version."""
-        return _pinned(self.name) if shutil.which(_find(self.name)) else None
+        return _pinned(self.name) if shutil.which(find(self.name)) else None
 
     def commands(self, task: Task) -> list[Command]:
         """One copy of each repository."""
         plain = [] if task.source.authority else ["--insecure"]
-        call = [_find(self.name), "copy", "--all-tags", "--jobs", str(self.jobs), *plain]
+        call = [find(self.name), "copy", "--all-tags", "--jobs", str(self.jobs), *plain]
         return [
             Command(
                 [*call, f"{task.source.host}/{name}", f"{one.host}/{name}"],
@@ -169,13 +148,13 @@ class Skopeo:
 
     def version(self) -> str | None:
         """Its version."""
-        return _said(_find(self.name), "--version")
+        return _said(find(self.name), "--version")
 
     def commands(self, task: Task) -> list[Command]:
         """One sync of each repository; it appends the last part of the name to the destination."""
         verify = "true" if task.source.authority else "false"
         call = [
-            _find(self.name),
+            find(self.name),
             "sync",
             "--all",
             "--preserve-digests",
@@ -206,7 +185,7 @@ class Ocync:
 
     def version(self) -> str | None:
         """Its version."""
-        return _said(_find(self.name), "version")
+        return _said(find(self.name), "version")
 
     def commands(self, task: Task) -> list[Command]:
         """One run over all repositories (JSON is YAML)."""
@@ -232,14 +211,55 @@ class Ocync:
         }
         config = task.folder / "ocync.yaml"
         config.write_text(json.dumps(body))
-        return [Command([_find(self.name), "-q", "sync", "-c", str(config)], task.environment)]
+        return [Command([find(self.name), "-q", "sync", "-c", str(config)], task.environment)]
+
+
+def replicate(
+    folder: Path, sites: Mapping[str, Sequence[str]], repositories: Sequence[str], *options: str
+) -> Command:
+    """Our `sync` of one rule, from the site called "source" to all others.
+
+    Args:
+        folder: where config, state and cache lie.
+        sites: the lines of each site's table.
+        repositories: what is copied, by name.
+        options: more for the command line.
+    """
+    lines = [
+        "[agent]",
+        f'state = "sqlite:///{folder / "state.db"}"',
+        f'cache = {{ path = "{folder / "cache"}" }}',
+    ]
+    for name, table in sites.items():
+        lines += [f"[site.{name}]", *table]
+    lines += [
+        "[[rule]]",
+        'name = "bench"',
+        'source = "source"',
+        f"destinations = {json.dumps([name for name in sites if name != 'source'])}",
+        f"repositories = {json.dumps(list(repositories))}",
+    ]
+    config = folder / "replicator.toml"
+    config.write_text("\n".join(lines) + "\n")
+    environment = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+    return Command([_ours(), "sync", "-c", str(config), *options], environment)
+
+
+def registry_table(registry: Endpoint) -> list[str]:
+    """The lines of a registry's table."""
+    trust = [f'tls = {{ ca = "{registry.authority.ca}" }}'] if registry.authority else []
+    return [f'url = "{registry.url}"', *trust]
 
 
 PROGRAMS: tuple[Program, ...] = (Replicator(), Regsync(), Crane(), Ocync(), Skopeo())
 OURS = "replicator"
 
 
-def _find(name: str) -> str:
+def _ours() -> str:
+    return str(Path(sys.executable).with_name("replicator"))
+
+
+def find(name: str) -> str:
     """The pinned build if there is one, else whatever the PATH has (which may be nothing)."""
     built = TOOLS / name
     return str(built) if built.exists() else name

@@ -20,6 +20,7 @@ from pathlib import Path
 from bench import rows
 from bench.compare import Bench, Setting, compare
 from bench.corpus import FAR, MANY_SMALL, SMALL_SET
+from bench.directories import from_directory, to_directory
 from bench.manytags import many_tags
 from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
@@ -41,6 +42,8 @@ SETTINGS = (
 Scenario = Callable[[Bench], Awaitable[list[rows.Row]]]
 SCENARIOS: dict[str, Scenario] = {
     **{setting.name: partial(compare, setting=setting) for setting in SETTINGS},
+    "to-directory": to_directory,
+    "from-directory": from_directory,
     "memory": memory,
     "tags-100k": many_tags,
     "startup": startup,
