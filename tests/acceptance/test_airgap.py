@@ -18,6 +18,7 @@ import pytest
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer, load
 from replicator.model.digest import digest_of
 from tests.acceptance.program import ROOT, Ended, Program
+from tests.cross.witness import podman_pull
 from tests.fakes.faults import refuse
 from tests.fakes.process import clean_environment, require
 from tests.fakes.registry import FakeRegistry
@@ -229,6 +230,17 @@ async def test_skopeo_reads_an_image_of_the_archive_by_its_name(world: World) ->
     assert await asyncio.to_thread(skopeo, "inspect", "--raw", reference) == MULTI.manifest.body
     target = f"dir:{world.program.folder}/copy"
     await asyncio.to_thread(skopeo, "copy", "--all", "--preserve-digests", reference, target)
+
+
+@pytest.mark.parametrize(("name", "built"), [("app:v1", APP), ("app:multi", MULTI), ("tool:v1", TOOL)])
+async def test_podman_pulls_an_image_of_the_archive_by_its_name(
+    world: World, name: str, built: BuiltImage
+) -> None:
+    await world.export()
+    pulled = await asyncio.to_thread(podman_pull, f"oci-archive:{world.archive}:mirror/{name}")
+    config = next(built.walk()).manifest.config  # children first: of an index the one for amd64
+    assert config is not None
+    assert pulled == config.digest.partition(":")[2]
 
 
 async def test_copy_reads_skopeos_archive_and_skopeo_reads_copys(world: World) -> None:
