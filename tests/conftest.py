@@ -57,6 +57,15 @@ def s3_endpoint() -> Iterator[str]:
         yield endpoint
 
 
+@pytest.fixture(scope="session")
+def versitygw_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Another S3 server (versitygw, for the interop tests). Shared as `s3_endpoint` is."""
+    from tests.fakes.s3 import versitygw  # noqa: PLC0415 - as above
+
+    with versitygw(tmp_path_factory.mktemp("versitygw")) as endpoint:
+        yield endpoint
+
+
 @pytest.fixture
 async def s3_bucket(s3_endpoint: str) -> str:
     """An empty bucket of the shared server."""

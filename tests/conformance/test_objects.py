@@ -86,13 +86,16 @@ async def s3_place(endpoint: str, bucket: str) -> AsyncIterator[Place]:
             await each.aclose()
 
 
-@pytest.fixture(params=["local", "s3"])
+S3_ENDPOINTS = {"s3": "s3_endpoint", "versitygw": "versitygw_endpoint"}
+
+
+@pytest.fixture(params=["local", "s3", pytest.param("versitygw", marks=pytest.mark.interop)])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     if request.param == "local":
         async with local_place(tmp_path) as place:
             yield place
     else:
-        endpoint = request.getfixturevalue("s3_endpoint")
+        endpoint = request.getfixturevalue(S3_ENDPOINTS[request.param])
         async with raw_client(endpoint) as client:
             bucket = f"conformance-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
             await client.create_bucket(Bucket=bucket)

@@ -1,4 +1,4 @@
-"""S3 on this machine: moto as a server, and a proxy in front of it that misbehaves on demand."""
+"""S3 on this machine: moto as a server, versitygw for the interop tests, and a proxy in front of it that misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from yarl import URL
 
 from replicator.sites.objects.settings import S3Keys, S3Settings
+from tests.fakes.process import free_port, require, running
 
 _HOP = frozenset({"host", "connection", "content-length", "transfer-encoding", "date", "server"})
 
@@ -32,6 +34,21 @@ def moto_server() -> Iterator[str]:
 
 
 KEYS = S3Keys(lambda: "AKIAEXAMPLE", lambda: "secret")
+
+
+@contextlib.contextmanager
+def versitygw(folder: Path) -> Iterator[str]:
+    """The endpoint of a versitygw, an S3 server whose buckets are the folders of a directory."""
+    buckets, port = folder / "buckets", free_port()
+    buckets.mkdir()
+    # Its own way without extended attributes, which not every file system has.
+    (folder / "metadata").mkdir()
+    backend = ["posix", "--sidecar", str(folder / "metadata"), str(buckets)]
+    login = {"ROOT_ACCESS_KEY": KEYS.access_key(), "ROOT_SECRET_KEY": KEYS.secret_key()}
+    command = [require("versitygw"), "--port", f"127.0.0.1:{port}", "--quiet", *backend]
+    with running(command, folder / "log", **login) as process:
+        process.wait_until_listening(port)
+        yield f"http://127.0.0.1:{port}"
 
 
 def settings(endpoint: str, bucket: str, **more: Any) -> S3Settings:
