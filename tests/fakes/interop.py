@@ -27,3 +27,18 @@ def olareg(folder: Path) -> Iterator[Server]:
     with running([require("olareg"), "serve", *where, *switches], folder / "log") as process:
         process.wait_until_listening(port)
         yield Server(f"http://127.0.0.1:{port}", storage, process)
+
+
+@contextmanager
+def crane(folder: Path) -> Iterator[Server]:
+    """go-containerregistry's own registry, with its blobs on disk and the rest in memory.
+
+    Not for the conformance suite: its repositories share all blobs, and it mounts nothing, takes manifests whose
+    blobs it lacks, and knows no range without an end.
+    """
+    storage, port = folder / "storage", free_port()
+    storage.mkdir()
+    where = ["--address", f"127.0.0.1:{port}", "--disk", str(storage)]
+    with running([require("crane"), "registry", "serve", *where], folder / "log") as process:
+        process.wait_until_listening(port)
+        yield Server(f"http://127.0.0.1:{port}", storage, process)
