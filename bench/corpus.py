@@ -9,12 +9,13 @@ import gzip
 import io
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.demo.images import BuiltImage, Layer, image
 from replicator.model.digest import Digest, digest_of, encoded
+from replicator.model.manifest import Manifest
 
 ROOT = Path("docker/registry/v2")
 MEGABYTE = 1_000_000
@@ -95,17 +96,28 @@ def fill(storage: Path, shape: Shape) -> Corpus:
     """Writes the images of a shape into an empty storage."""
     corpus = Corpus({}, {})
     for repository, tag, built in build(shape):
-        home = storage / ROOT / "repositories" / repository
-        for digest, data in built.blobs.items():
-            corpus.blobs[digest] = len(data)
-            _write_blob(storage, digest, data)
-            _link(home / "_layers" / "sha256" / encoded(digest), digest)
-        _write_blob(storage, built.digest, built.manifest.body)
-        _link(home / "_manifests/revisions/sha256" / encoded(built.digest), built.digest)
-        _link(home / "_manifests/tags" / tag / "index/sha256" / encoded(built.digest), built.digest)
-        _link(home / "_manifests/tags" / tag / "current", built.digest)
+        corpus.blobs |= {digest: len(data) for digest, data in built.blobs.items()}
+        put_blobs(storage, repository, built.blobs)
+        put_manifest(storage, repository, built.manifest, tag)
         corpus.images.setdefault(repository, {})[tag] = built.digest
     return corpus
+
+
+def put_blobs(storage: Path, repository: str, blobs: Mapping[Digest, bytes]) -> None:
+    """Writes blobs into a repository."""
+    layers = storage / ROOT / "repositories" / repository / "_layers/sha256"
+    for digest, data in blobs.items():
+        _write_blob(storage, digest, data)
+        _link(layers / encoded(digest), digest)
+
+
+def put_manifest(storage: Path, repository: str, manifest: Manifest, tag: str) -> None:
+    """Writes a manifest into a repository, and tags it."""
+    manifests = storage / ROOT / "repositories" / repository / "_manifests"
+    _write_blob(storage, manifest.digest, manifest.body)
+    _link(manifests / "revisions/sha256" / encoded(manifest.digest), manifest.digest)
+    _link(manifests / "tags" / tag / "index/sha256" / encoded(manifest.digest), manifest.digest)
+    _link(manifests / "tags" / tag / "current", manifest.digest)
 
 
 def shortcomings(storage: Path, corpus: Corpus) -> list[str]:
@@ -118,18 +130,19 @@ def shortcomings(storage: Path, corpus: Corpus) -> list[str]:
             if at != digest:
                 found.append(f"{repository}:{tag} is {at}, not {digest}")
     for digest, size in corpus.blobs.items():
-        path = _blob(storage, digest)
+        path = blob_path(storage, digest)
         if not path.exists() or path.stat().st_size != size:
             found.append(f"{digest} is not there in its size")
     return found
 
 
-def _blob(storage: Path, digest: Digest) -> Path:
+def blob_path(storage: Path, digest: Digest) -> Path:
+    """Where the bytes of a blob or manifest lie."""
     return storage / ROOT / "blobs/sha256" / encoded(digest)[:2] / encoded(digest) / "data"
 
 
 def _write_blob(storage: Path, digest: Digest, data: bytes) -> None:
-    path = _blob(storage, digest)
+    path = blob_path(storage, digest)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from bench import rows
+from bench import buckets, rows
 from bench.compare import Bench, Setting, compare
 from bench.corpus import FAR, MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
@@ -44,6 +44,8 @@ SCENARIOS: dict[str, Scenario] = {
     **{setting.name: partial(compare, setting=setting) for setting in SETTINGS},
     "to-directory": to_directory,
     "from-directory": from_directory,
+    buckets.SERVER_SIDE: buckets.server_side,
+    buckets.UNCHANGED: buckets.unchanged,
     "memory": memory,
     "tags-100k": many_tags,
     "startup": startup,

@@ -159,14 +159,16 @@ def process(command: Sequence[str], output: Path, errors: Path) -> Iterator[subp
             running.wait()
 
 
-async def reachable(port: int, running: subprocess.Popen[bytes]) -> None:
+async def reachable(
+    port: int, running: subprocess.Popen[bytes], limit_seconds: float = START_SECONDS
+) -> None:
     """Returns when the port accepts connections.
 
     Raises:
         RuntimeError: the process ended.
-        TimeoutError: it does not listen within `START_SECONDS`.
+        TimeoutError: it does not listen within `limit_seconds`.
     """
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(limit_seconds):
         while True:
             if running.poll() is not None:
                 raise RuntimeError(f"{running.args!r} ended with {running.returncode} at its start")
