@@ -47,8 +47,9 @@ RESTLESS: Final = 0.25
 MAX_THREADS: Final = 60
 MAX_DESCRIPTORS: Final = 3 * 3 * 64 + 64
 """Three kinds of requests to three sites, and what is its own."""
-QUIET_DESCRIPTORS: Final = 160
-"""When nothing happens but a look every two seconds, with up to 64 requests at once at the source."""
+QUIET_DESCRIPTORS: Final = 320
+"""When nothing happens but a look every two seconds. aiohttp takes the connection that rested longest, so the looks keep
+alive all that the source's three gates (64 each) ever opened; what rests at the destinations is closed."""
 QUIET_SECONDS: Final = 90.0
 """Within which connections that nobody uses are closed."""
 
