@@ -21,7 +21,7 @@ from replicator.sites.registry.settings import TLS, RegistrySettings
 from replicator.sites.registry.tls import client_context
 
 USER_AGENT: Final = f"replicator/{__version__}"
-_READ_BUFFER_BYTES: Final = 256 * 1024
+_READ_BUFFER_BYTES: Final = 128 * 1024
 _KEEPALIVE_SECONDS: Final = 30.0
 """Below the 60 s after which load balancers close idle connections."""
 _COMMITTING: Final = frozenset({"PUT", "PATCH", "DELETE"})
