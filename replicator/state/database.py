@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from replicator.errors import StateError
 from replicator.state.migrations import is_current, migrate
-from replicator.state.paths import make_folder
+from replicator.state.paths import make_file, make_folder
 
 _DRIVER: Final = "sqlite+aiosqlite"
 _JOIN_SECONDS: Final = 5.0
@@ -102,12 +102,15 @@ class Database:
 
 
 async def open_database(path: Path, busy_seconds: float) -> Database:
-    """Opens the file for reading and writing, made where it is missing, its schema brought up to date.
+    """Opens the file for reading and writing, its schema brought up to date.
+
+    Where it is missing it is made, like its folder, so that nobody but its owner reads it.
 
     Raises:
         StateError: see `store.open_state`. The file is then as it was.
     """
     make_folder(path)
+    make_file(path)
     database = Database(path, _url(path, "rwc"), busy_seconds)
     await database.connect()
     try:

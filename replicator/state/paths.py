@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -19,6 +21,17 @@ def make_folder(state: Path) -> None:
         state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StateError(f"state {state}: its folder cannot be made: {error.strerror or error}") from error
+
+
+def make_file(state: Path) -> None:
+    """Makes the state's file, empty and for its owner alone, where there is none; one that is there stays as it is.
+
+    SQLite would make it readable by everybody; the files beside it (`-wal`, `-shm`) get its mode. Raises nothing:
+    SQLite, which opens the file next, says what is wrong.
+    """
+    with suppress(OSError):
+        # O_EXCL: a file that is there is not even opened. Closing it would free the locks that this process has on it.
+        os.close(os.open(state, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def state_lock(state: Path) -> Path:

@@ -125,6 +125,23 @@ async def test_a_missing_folder_is_made_for_its_owner_alone(path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+async def test_only_its_owner_can_read_the_state_wherever_it_lies(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with opened(tmp_path / "state.db") as state:
+        state.record(PLACED)
+        await state.flush()
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm"), 0o600)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_file_that_is_there_keeps_its_mode(path: Path) -> None:
+    put(path, b"")
+    path.chmod(0o640)
+    await fill(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 async def test_the_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "50% of? it's #1 größe" / "state.db"
     await fill(path)
