@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ from replicator.report import table
 
 _AT_ONCE: Final = 64
 """Tags being resolved; the site's own limits are usually narrower."""
+_NUMBERS: Final = re.compile(r"([0-9]+)")
 
 
 @click.command("list")
@@ -61,14 +63,16 @@ async def _list(
 
 
 async def _show_repositories(site: Site, *, as_json: bool) -> int:
-    names = await _collect(site.repositories(), as_json=as_json)
+    names = await _collect(site.repositories())
     if as_json:
         print_json({"version": 1, "site": site.name, "repositories": names})
+    else:
+        _print(names)
     return 0
 
 
 async def _show_tags(repository: Repository, *, as_json: bool) -> int:
-    tags = await _collect(repository.tags(), as_json=as_json)
+    tags = await _collect(repository.tags())
     if as_json:
         print_json(
             {
@@ -78,18 +82,29 @@ async def _show_tags(repository: Repository, *, as_json: bool) -> int:
                 "tags": [{"tag": tag} for tag in tags],
             }
         )
+    else:
+        _print(tags)
     return 0
 
 
-async def _collect(pages: AsyncIterator[Sequence[str]], *, as_json: bool) -> list[str]:
-    """All names, sorted, for JSON; else they are printed page by page, and what came before an error stays."""
-    names: list[str] = []
-    async for page in pages:
-        if as_json:
-            names += page
-        elif page:
-            click.echo("\n".join(page))
-    return sorted(names)
+async def _collect(pages: AsyncIterator[Sequence[str]]) -> list[str]:
+    """All names, in order; none of them where the listing breaks off."""
+    return sorted([name async for page in pages for name in page], key=natural)
+
+
+def _print(names: Sequence[str]) -> None:
+    if names:
+        click.echo("\n".join(names))
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """Sorts names as people do: numbers in them count as numbers, so that v1.10 comes after v1.9."""
+    parts: list[str | tuple[int, str]] = []
+    for index, part in enumerate(_NUMBERS.split(name)):
+        # Text and numbers alternate, text first: never is one compared with the other.
+        digits = part.lstrip("0")
+        parts.append((len(digits), digits) if index % 2 else part)
+    return parts, name
 
 
 async def _show_digests(repository: Repository, *, as_json: bool) -> int:
@@ -112,10 +127,10 @@ async def _show_digests(repository: Repository, *, as_json: bool) -> int:
     if as_json:
         print_json(_digests_json(repository, found, failures))
     else:
-        rows = [(tag, found[tag].digest, found[tag].media_type) for tag in sorted(found)]
+        rows = [(tag, found[tag].digest, found[tag].media_type) for tag in sorted(found, key=natural)]
         for line in table(rows):
             click.echo(line)
-    for tag in sorted(failures):
+    for tag in sorted(failures, key=natural):
         click.echo(f"error: {tag}: {failures[tag]}", err=True)
     return 1 if failures else 0
 
@@ -134,7 +149,7 @@ def _digests_json(
                 "size": found[tag].size,
                 "mediaType": found[tag].media_type,
             }
-            for tag in sorted(found)
+            for tag in sorted(found, key=natural)
         ],
-        "failures": [{"tag": tag, "cause": failures[tag]} for tag in sorted(failures)],
+        "failures": [{"tag": tag, "cause": failures[tag]} for tag in sorted(failures, key=natural)],
     }

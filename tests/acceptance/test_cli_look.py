@@ -38,6 +38,24 @@ async def test_list_shows_repositories_and_tags(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--digests"]])
+async def test_list_puts_versions_in_their_order_whatever_order_the_registry_has(
+    world: World, options: list[str]
+) -> None:
+    for tag in ("v1.10.0", "latest", "v1.9.0", "10"):
+        load(world.hub.store, "platform/app", tag, image(tag))
+        load(world.hub.store, f"platform/{tag}", "v1", image(tag))
+    ordered = ["10", "latest", "v1", "v1.9.0", "v1.10.0", "v2"]
+    listed = await world.program("list", "hub", "platform/app", *options)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ordered
+    as_json = await world.program("list", "hub", "platform/app", "--json", *options)
+    assert [each["tag"] for each in as_json.json["tags"]] == ordered
+    repositories = await world.program("list", "hub")
+    assert repositories.stdout.split() == [
+        f"platform/{name}" for name in ("10", "app", "latest", "v1.9.0", "v1.10.0")
+    ]
+
+
 async def test_list_takes_a_host_where_there_is_no_config(world: World) -> None:
     (world.program.folder / "replicator.toml").unlink()
     ended = await world.program("list", world.hub.url.removeprefix("http://"), "platform/app", "--json")
@@ -51,6 +69,7 @@ async def test_list_that_breaks_off_is_no_empty_list(world: World) -> None:
     assert ended.code == 1
     assert ended.json["outcome"] == "failed"
     assert "tags" not in ended.json
+    assert (await world.program("list", "hub", "platform/app")).stdout == ""
 
 
 async def test_list_tells_a_tag_that_cannot_be_resolved_beside_the_others(world: World) -> None:
