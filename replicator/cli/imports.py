@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +22,18 @@ from replicator.cli.watch import Watch
 from replicator.engine.run import Engine
 from replicator.errors import NotFound, SiteError
 from replicator.events import Warned
+from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
-from replicator.report import combine, failed, render_run
+from replicator.report import combine, failed, format_count, render_run
 
 _RULE: Final = "import"
 _TOLD: Final = 3
+
+_Absent = dict[Digest, tuple[Descriptor, tuple[str, ...]]]
+"""Blobs that are not in the archive, with the repositories that need them."""
 
 
 @click.command("import")
@@ -125,25 +129,35 @@ async def _found(contents: Contents, target: Site, archive: str, watch: Watch) -
                 found[digest] = repository
                 del wanted[digest]
                 break
+    why = ""
     if wanted:
-        async for holder, page in held(
-            target, lambda error: watch.events.emit(Warned(error.site, str(error)))
-        ):
-            for digest, size in page:
-                if digest in wanted and wanted[digest][0].size in (None, size):
-                    _, repositories = wanted.pop(digest)
-                    found[digest] = target.repository(holder or repositories[0])
-            if not wanted:
-                break
+        try:
+            await _search(target, wanted, found, watch)
+        except NotFound as error:  # as a directory that is made when it is written to
+            why = f" ({error.operation}: {error.cause})"
     if wanted:
-        digests = sorted(wanted)
-        more = f" and {len(digests) - _TOLD} more" if len(digests) > _TOLD else ""
-        cause = (
-            f"the archive was made without blobs that {target.name} was said to have, and it does not have "
-            f"{', '.join(digests[:_TOLD])}{more}; export again with a fresh inventory"
-        )
-        raise NotFound(archive, "verify archive", cause)
+        raise NotFound(archive, "verify archive", _lacking(wanted, target.name, why))
     return found
+
+
+async def _search(target: Site, wanted: _Absent, found: dict[Digest, Repository], watch: Watch) -> None:
+    """Moves from `wanted` to `found` what is anywhere at the site. Raises SiteError where it cannot be listed."""
+    async for holder, page in held(target, lambda error: watch.events.emit(Warned(error.site, str(error)))):
+        for digest, size in page:
+            if digest in wanted and wanted[digest][0].size in (None, size):
+                _, repositories = wanted.pop(digest)
+                found[digest] = target.repository(holder or repositories[0])
+        if not wanted:
+            break
+
+
+def _lacking(digests: Collection[Digest], site: str, why: str) -> str:
+    listed = ", ".join(sorted(digests)[:_TOLD])
+    more = f" and {len(digests) - _TOLD} more" if len(digests) > _TOLD else ""
+    return (
+        f"the archive leaves out {format_count(len(digests), 'blob')} that {site} does not have{why}: {listed}{more};"
+        f" export again without --have, or with an inventory of {site} as it is now"
+    )
 
 
 async def _has(repository: Repository, digest: Digest, size: int | None) -> bool:

@@ -143,8 +143,22 @@ async def test_what_was_left_out_and_is_not_there_is_refused_before_anything_is_
     assert (await world.export("--have", "have")).code == 0
     imported = await world.import_()
     assert imported.code == 1
-    assert f"it does not have {SHARED_DIGEST}" in imported.stderr
+    assert f"the archive leaves out 1 blob that far does not have: {SHARED_DIGEST};" in imported.stderr
+    assert "export again without --have" in imported.stderr
     assert not world.far.store.repositories
+
+
+async def test_what_was_left_out_is_what_a_new_directory_lacks(world: World) -> None:
+    await world.export()
+    assert (await world.import_()).code == 0
+    (world.program.folder / "have").write_text((await world.program("inventory", "far")).stdout)
+    await world.export("--have", "have")
+    imported = await world.program("import", "out.tar", "shelf")
+    assert imported.code == 1
+    lacking = len(blob_names(APP, MULTI, TOOL))
+    assert f"the archive leaves out {lacking} blobs that shelf does not have (list " in imported.stderr
+    assert "export again without --have, or with an inventory of shelf as it is now" in imported.stderr
+    assert not (world.program.folder / "shelf").exists()
 
 
 async def test_an_inventory_that_is_none_is_refused(world: World) -> None:
