@@ -134,7 +134,8 @@ def render_plan(result: RunResult) -> str:
             lines += [f"  {line}" for line in table([_planned(action) for action in each.actions])]
             lines.append(f"  {_plan_sum(each)}")
         lines += [
-            f"  filter: {each.repository}: {each.filter} took {each.removed} of {each.removed + each.left} tags"
+            f"  filter: {each.repository}: {each.filter} took {each.removed} of"
+            f" {format_count(each.removed + each.left, 'tag')}"
             for each in rule.filters or ()
             if each.removed
         ]
@@ -168,6 +169,11 @@ def format_bytes(count: float) -> str:
     raise AssertionError
 
 
+def format_count(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things: `1 tag`, `2 tags`; `plural` where that is not the noun with an s."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def format_seconds(seconds: float) -> str:
     """A duration as people read it: `0.4 s`, `59 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
     if seconds < 9.95:
@@ -194,10 +200,10 @@ def _add(totals: Totals, more: Totals) -> None:
 def _sum(result: RunResult) -> str:
     totals = result.totals
     return (
-        f"{result.outcome}: {totals.tags.copied} tags copied, {totals.tags.unchanged} unchanged,"
+        f"{result.outcome}: {format_count(totals.tags.copied, 'tag')} copied, {totals.tags.unchanged} unchanged,"
         f" {totals.tags.failed} failed; {format_bytes(totals.bytes.read)} read,"
-        f" {format_bytes(totals.bytes.written)} written; {totals.requests} requests,"
-        f" {totals.retries} retries; {format_seconds(result.seconds)}"
+        f" {format_bytes(totals.bytes.written)} written; {format_count(totals.requests, 'request')},"
+        f" {format_count(totals.retries, 'retry', 'retries')}; {format_seconds(result.seconds)}"
     )
 
 
@@ -209,8 +215,14 @@ def _remarks(result: RunResult) -> list[str]:
             for failure in each.failures:
                 where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
                 failures[f"failed: {where}: {failure.operation}: {failure.cause}"] = None
-            warnings |= dict.fromkeys(f"warning: {rule.rule}: {text}" for text in each.warnings)
+            warnings |= dict.fromkeys(f"warning: {_with_rule(rule.rule, text)}" for text in each.warnings)
     return [*failures, *warnings]
+
+
+def _with_rule(rule: str, text: str) -> str:
+    """The text with the rule's name, once: warnings that are logged too bring it along."""
+    name = f"rule {rule}: "
+    return text if text.startswith(name) else name + text
 
 
 def _planned(action: ActionResult) -> tuple[str, ...]:

@@ -124,8 +124,27 @@ def test_each_failure_is_one_line_with_site_repository_operation_and_cause() -> 
         report(destination("fra", "failed", failures=[failure, failure], warnings=["no tag matched"]))
     )
     assert text.count("failed: fra: mirror/app: put manifest: 400 MANIFEST_INVALID\n") == 1
-    assert "warning: platform: no tag matched\n" in text
+    assert "warning: rule platform: no tag matched\n" in text
     assert text.splitlines()[-1].startswith("failed: 0 tags copied")
+
+
+def test_warning_names_its_rule_once() -> None:
+    result = report(destination("fra", warnings=["rule platform: no tag matches", "slow"]))
+    lines = [line for line in render_run(result).splitlines() if line.startswith("warning")]
+    assert lines == ["warning: rule platform: no tag matches", "warning: rule platform: slow"]
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 tags copied"), (1, "1 tag copied"), (2, "2 tags copied")],
+)
+def test_one_is_not_many(count: int, told: str) -> None:
+    tally = Tally(requests=count, retries=count)
+    rules = [RuleResult("a", "hub", [destination("fra", totals=Totals(TagTotals(copied=count)))])]
+    last = render_run(combine(rules, tally, started_at=0.0, seconds=1.0)).splitlines()[-1]
+    assert last.startswith(f"ok: {told}, 0 unchanged")
+    assert ("1 request, 1 retry;" in last) == (count == 1)
+    assert ("requests" in last and "retries" in last) == (count != 1)
 
 
 def test_plan_shows_actions_reasons_filters_and_the_sum() -> None:
