@@ -1,0 +1,73 @@
+"""What the engine knows of the world: sites, repositories, blobs, state, time.
+
+Adapters implement these. Outside an adapter nobody sees aiohttp, botocore, SQLAlchemy or OSError: whatever
+goes wrong is a `SiteError` (or `StateError`) that names site, repository and operation. Every method may be
+cancelled at any await and then leaves nothing visible and nothing held.
+"""
+
+from __future__ import annotations
+
+from replicator.ports.clock import Clock
+from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
+from replicator.ports.repository import (
+    BlobOutcome,
+    BlobSource,
+    ComparesTags,
+    CopiesFromSibling,
+    Listed,
+    ListsDigests,
+    RefusesManifests,
+    Repository,
+)
+from replicator.ports.site import Capabilities, LimitsBytes, ListsBlobs, Site, SiteCheck
+from replicator.ports.state import (
+    BehindRepository,
+    Belief,
+    Created,
+    Entry,
+    Missing,
+    Noted,
+    Pending,
+    Placed,
+    RunRow,
+    Seen,
+    Standing,
+    State,
+    Unpending,
+)
+
+__all__ = [
+    "BehindRepository",
+    "Belief",
+    "BlobOutcome",
+    "BlobSource",
+    "Capabilities",
+    "Clock",
+    "ComparesTags",
+    "CopiesFromSibling",
+    "Created",
+    "Entry",
+    "LimitsBytes",
+    "Listed",
+    "ListsBlobs",
+    "ListsDigests",
+    "Missing",
+    "Noted",
+    "ObjectInfo",
+    "ObjectPage",
+    "ObjectStore",
+    "ObjectUpload",
+    "OpenedFile",
+    "OpensFiles",
+    "Pending",
+    "Placed",
+    "RefusesManifests",
+    "Repository",
+    "RunRow",
+    "Seen",
+    "Site",
+    "SiteCheck",
+    "Standing",
+    "State",
+    "Unpending",
+]

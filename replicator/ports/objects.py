@@ -1,0 +1,131 @@
+"""Object stores: what a layout of images stands on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+
+class ObjectInfo(msgspec.Struct, frozen=True):
+    """One object.
+
+    `key` is relative to the store's root, parts parted by "/"; `version` is an ETag, or what a directory has for
+    one (time, size, inode); `modified` in epoch seconds.
+    """
+
+    key: str
+    size: int
+    version: str
+    modified: float
+
+
+class ObjectPage(msgspec.Struct, frozen=True):
+    """A page of a listing: objects, and (with a delimiter) the prefixes below, without a trailing "/"."""
+
+    objects: Sequence[ObjectInfo] = ()
+    prefixes: Sequence[str] = ()
+
+
+class ObjectUpload(Protocol):
+    """An object being written: nothing is visible before `commit`."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Takes the next bytes."""
+        ...
+
+    async def commit(self) -> None:
+        """Makes the object visible, whole and durable."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """What both layouts stand on: a bucket (below a prefix) or a directory. Keys cannot leave the root.
+
+    Every failure is a `SiteError` of the site; operations name the key.
+    """
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        ...
+
+    async def stat(self, key: str) -> ObjectInfo | None:
+        """The object's facts, None where there is none (a folder is none)."""
+        ...
+
+    async def get(self, key: str, max_bytes: int) -> tuple[bytes, str]:
+        """A small object's bytes and version. Raises `NotFound`, `Corrupt` where it is larger."""
+        ...
+
+    def read(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An object's bytes from `offset` on, in chunks of at most 1 MiB. Raises `NotFound`."""
+        ...
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str | None:
+        """Writes a small object at once, atomically and durably; returns its version.
+
+        None: the condition did not hold and nothing was written. A store without conditional writes (told by its
+        `conditional` property) checks first, which is good for one writer.
+        """
+        ...
+
+    @property
+    def conditional(self) -> bool:
+        """Whether conditions of `put` hold against other writers."""
+        ...
+
+    def upload(self, key: str, size: int | None) -> AbstractAsyncContextManager[ObjectUpload]:
+        """Writes a large object; leaving the context without `commit` leaves nothing behind."""
+        ...
+
+    def list(self, prefix: str, *, delimiter: bool = False) -> AsyncIterator[ObjectPage]:
+        """Objects whose key begins with `prefix`; with `delimiter` only one level ("/") of it."""
+        ...
+
+    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
+        """Copies within the store (server-side; hard link or reflink on disk). False: not the same store."""
+        ...
+
+    async def link(self, origin_key: str, key: str) -> None:
+        """Gives the same content a second key at no cost where the store can (hard link), else copies inside it."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Removes an object; one that is not there is no failure."""
+        ...
+
+    async def sweep(self) -> None:
+        """Removes what a killed run of ours left behind (stale multiparts, temporary files)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Gives everything back."""
+        ...
+
+
+class OpenedFile(Protocol):
+    """An object that is a file, open for reading. `fd` is the lender's: duplicate it to keep it."""
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes, as of when it was opened."""
+        ...
+
+
+@runtime_checkable
+class OpensFiles(Protocol):
+    """A store whose objects are files, so that the kernel can send them."""
+
+    def opened(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[OpenedFile]:
+        """The object's open file, at that offset. Raises as `ObjectStore.read`."""
+        ...

@@ -1,0 +1,164 @@
+"""Repositories and the blobs in them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from replicator.errors import SiteError
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
+
+BlobOutcome = Literal["copied", "mounted"]
+
+
+class BlobSource(Protocol):
+    """A blob that can be read, again and from any offset.
+
+    `failure` is the error that broke the latest reading, None while there was none. An uploader looks there
+    first: aiohttp reports a body generator's own error as a connection error of the upload, and a source's
+    failure must never be reported as the destination's.
+    """
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What is read; `size` bytes of it."""
+        ...
+
+    @property
+    def failure(self) -> SiteError | None:
+        """See the class."""
+        ...
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on, in chunks of at most 1 MiB.
+
+        Nothing is requested before the context is entered; leaving it early ends the reading. Raises a
+        `SiteError` of the site that is read, from entering or from the iteration.
+        """
+        ...
+
+
+class Repository(Protocol):
+    """One repository at one site."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The repository's name there."""
+        ...
+
+    def tags(self) -> AsyncIterator[Sequence[str]]:
+        """The tags, a page at a time, each once, in no promised order.
+
+        Raises `NotFound` where there is no such repository. An iteration that ends without an error was complete.
+        """
+        ...
+
+    async def resolve(self, reference: str) -> Descriptor:
+        """What a tag or digest names now. Raises `NotFound`. Costs no pull where the site counts pulls."""
+        ...
+
+    async def read_manifest(self, reference: str) -> Manifest:
+        """The manifest, its bytes verified against the digest asked for (or announced), size-capped.
+
+        Raises `NotFound`, or `Corrupt` for bytes that are not what they were called or cannot be parsed.
+        """
+        ...
+
+    async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether this very repository has the blob; where it can be told, of that size.
+
+        What has another size is not the blob: it was cut short behind our back, and is to be written again.
+        """
+        ...
+
+    def blob(self, descriptor: Descriptor) -> BlobSource:
+        """The blob, for reading. Not verified: whoever reads hashes."""
+        ...
+
+    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        """The manifests whose subject is `digest`. Raises `Unsupported` where the site has no such listing."""
+        ...
+
+    async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:
+        """Puts a blob into this repository.
+
+        With `origin`, another repository of this site that has the blob, a mount is tried first; the source is
+        opened only where that is refused, and the refused mount's own upload session is continued. Nothing is
+        visible on failure. A failure of the source is raised as the source's error.
+        """
+        ...
+
+    async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
+        """Puts the manifest's exact bytes, by digest or, where given, by tag (root and tag in one request).
+
+        Returns the digest that the site says it stored, None where it does not say. Raises `MissingReference`
+        where the site misses something the manifest names.
+        """
+        ...
+
+    async def delete_tag(self, tag: str) -> None:
+        """Removes one tag and no other. Raises `Unsupported` where that cannot be done."""
+        ...
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A tag with what it names, from a listing. `version` changes whenever the tag does, and means nothing else."""
+
+    tag: str
+    digest: Digest
+    version: str
+
+
+# --- optional powers, found by isinstance ---
+
+
+@runtime_checkable
+class ListsDigests(Protocol):
+    """A repository whose listing tells what the tags name."""
+
+    def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:
+        """As `tags`, with digests. A tag that still has the `version` it has in `known` is not read again.
+
+        A tag that cannot be read does not hide the others: all pages come, then its error is raised.
+        """
+        ...
+
+
+@runtime_checkable
+class ComparesTags(Protocol):
+    """A repository that tells, cheaper than by `resolve`, that a tag still names what it did."""
+
+    async def changed(self, tag: str, known: Digest) -> Descriptor | None:
+        """None where the tag still names `known`, else what it names now. Raises as `resolve` does."""
+        ...
+
+
+@runtime_checkable
+class CopiesFromSibling(Protocol):
+    """A repository that can have a blob from another site of the same store without it passing through us."""
+
+    async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
+        """Has the store copy the blob from `origin`. False where the two do not share a store; nothing was done then.
+
+        The size is compared; the digest is the origin's word (nothing passes through that could be hashed).
+        """
+        ...
+
+
+@runtime_checkable
+class RefusesManifests(Protocol):
+    """A repository that knows of itself what it could never serve."""
+
+    def refuses(self, manifest: Manifest) -> str | None:
+        """Why `write_manifest` would be `Unsupported`, asked before anything is written; None where it would not."""
+        ...

@@ -1,0 +1,95 @@
+"""Sites: registries, buckets and directories alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from replicator.model.digest import Digest
+from replicator.ports.repository import Repository
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a site can do, as far as the engine has to know. Discovered or configured, never asked by kind of site.
+
+    `mount`: blobs can be had from another repository of the site without sending them.
+    `refuses_dangling`: a manifest that names a missing blob or child is refused (`MissingReference`).
+    `catalog`: repositories can be listed.
+    """
+
+    mount: bool = False
+    refuses_dangling: bool = False
+    catalog: bool = False
+
+
+class SiteCheck(msgspec.Struct, frozen=True):
+    """What `check` found at a site.
+
+    `findings` are (what, answer) pairs in the order to show, such as ("credentials", "good");
+    `problems` are one-line errors, none of them meaning that the site passed.
+    """
+
+    site: str
+    findings: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+
+
+class Site(Protocol):
+    """One place that holds images."""
+
+    @property
+    def name(self) -> str:
+        """The name in the config."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As known now; may get better informed with use."""
+        ...
+
+    def repositories(self) -> AsyncIterator[Sequence[str]]:
+        """The repositories, a page at a time. Raises `Unsupported` where the site has no catalog."""
+        ...
+
+    def repository(self, name: str) -> Repository:
+        """A repository by name; asks nothing yet."""
+        ...
+
+    async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
+        """Reaches the site and says what works.
+
+        Args:
+            repositories: some that must be readable (the first that the rules name).
+            push: a repository in which to start and cancel an upload.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Gives everything back. The site is of no use afterwards."""
+        ...
+
+
+# --- optional powers, found by isinstance ---
+
+
+@runtime_checkable
+class ListsBlobs(Protocol):
+    """A site that tells by listing which blobs it has."""
+
+    def blobs(self) -> AsyncIterator[tuple[str | None, Sequence[tuple[Digest, int]]]]:
+        """Pages of digests (manifests' among them) and sizes as they lie there, with a repository that has them.
+
+        None for the repository: whichever is asked has them.
+        """
+        ...
+
+
+@runtime_checkable
+class LimitsBytes(Protocol):
+    """A site or store whose bytes a second can be limited while it works."""
+
+    def set_bytes_per_second(self, rate: float | None) -> None:
+        """Another limit from now on, read and written together; None is none."""
+        ...
