@@ -110,6 +110,20 @@ class Observed(msgspec.Struct, frozen=True):
     at: float
 
 
+class TagSeen(msgspec.Struct, frozen=True):
+    """A look that an event asked for knows what a tag that it named is at the source.
+
+    `digest` None: there was no need to ask, since the rule does not select the tag, or it is immutable and every
+    destination has it.
+    """
+
+    rule: str
+    source: str
+    repository: str
+    tag: str
+    digest: str | None
+
+
 class RunStarted(msgspec.Struct, frozen=True):
     """A rule's run began."""
 
@@ -202,6 +216,7 @@ Event = (
     | ImagePrepared
     | TagDone
     | Observed
+    | TagSeen
     | RunStarted
     | RunEnded
     | Failed
@@ -223,6 +238,10 @@ class Events:
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Calls `subscriber` with each event from now on, in order, on the emitting task."""
         self._subscribers.append(subscriber)
+
+    def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Calls `subscriber` no more."""
+        self._subscribers.remove(subscriber)
 
     def emit(self, event: Event) -> None:
         """Tells everybody. A subscriber that raises is logged and does not disturb the others."""

@@ -6,13 +6,13 @@ are named, the whole rule is wanted instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.daemon.runs import Cause
 from replicator.policy.rule import Rule
-from replicator.policy.selection import select_repository
+from replicator.policy.selection import may_select, select_repository
 
 REPOSITORIES_WANTED: Final = 1_000
 """Per rule and destination; with more, the whole rule is looked at."""
@@ -107,20 +107,33 @@ class Triggers:
         self._wake()
         return True
 
-    def hint(
-        self, site: str, repository: str, tag: str | None = None, *, at: float | None = None
-    ) -> tuple[str, ...]:
-        """An event at a site: something changed in this repository, at this tag (None: anywhere in it).
+    def concerned(self, site: str, repository: str | None, tag: str | None = None) -> tuple[str, ...]:
+        """The rules that look when something changed at a site, in this repository (None: in any), at this tag (None: any).
 
-        Returns the rules that look again because of it: those that have the site as source and select the repository.
+        They have the site as source, select the repository and, as far as its name tells, the tag; none is paused.
         """
-        tags = None if tag is None else frozenset({tag})
         return tuple(
             name
             for name, rule in self._rules.items()
             if rule.source == site
-            and self.submit(name, cause="webhook", repositories={repository: tags}, at=at)
+            and not self._is_paused(name)
+            and (repository is None or select_repository(rule.repositories, repository))
+            and (tag is None or may_select(rule.tags, tag))
         )
+
+    def hint(
+        self, site: str, repository: str | None, tag: str | None = None, *, at: float | None = None
+    ) -> tuple[str, ...]:
+        """An event at a site: something changed in this repository (None: in any), at this tag (None: at any).
+
+        Returns the rules that look again because of it.
+        """
+        tags = None if tag is None else frozenset({tag})
+        named = None if repository is None else {repository: tags}
+        rules = self.concerned(site, repository, tag)
+        for name in rules:
+            self.submit(name, cause="webhook", repositories=named, at=at)
+        return rules
 
     def take(self, rule: str, destination: str) -> Want | None:
         """Takes what is wanted there, all of it."""
@@ -129,6 +142,10 @@ class Triggers:
     def peek(self, rule: str, destination: str) -> Want | None:
         """What is wanted there."""
         return self._wants.get((rule, destination))
+
+    def wanted(self) -> Iterator[tuple[str, Repositories]]:
+        """The rules that wait, each with the repositories that events named; one entry for each destination."""
+        return ((rule, want.repositories) for (rule, _), want in self._wants.items())
 
     def put_back(self, rule: str, destination: str, want: Want) -> None:
         """Wants again what was taken and cannot be begun yet."""

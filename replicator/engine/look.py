@@ -17,6 +17,7 @@ from replicator.engine.plan import Wish
 from replicator.engine.result import FilterCount
 from replicator.engine.supply import Supply
 from replicator.errors import NotFound, Rejected, SiteError
+from replicator.events import TagSeen
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
@@ -198,14 +199,16 @@ class Look:
         created = await self._creation_times(repository, known, dating) if dating else None
         selected = select(self._rule.tags, listing.tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
+        self._tell_not_selected(name, listing, selected, known)
         await self._wish(repository, selected, known, batcher, strict=listing.strict)
         batcher.close(frozenset(listing.tags) if listing.complete else None)
 
     async def _list(self, repository: Repository) -> Listing:
         exact = exact_tags(self._rule.tags)
-        if exact is not None:
-            return Listing(exact, complete=False, strict=True)
         named = self._scope.repositories.get(repository.name) if self._scope else None
+        if exact is not None:
+            wanted = exact if named is None else tuple(tag for tag in exact if tag in named)
+            return Listing(wanted, complete=False, strict=self._scope is None)
         if named is not None and judges_each_alone(self._rule.tags):
             return Listing(named, complete=False)
         try:
@@ -231,6 +234,19 @@ class Look:
             self._on_warning(f"rule {rule}: {name}: {len(selected.undated)} tags of unknown age left out")
         for problem in selected.short:
             self._failed(Rejected(self._rule.source, "select tags", problem, repository=name))
+
+    def _tell_not_selected(
+        self, name: str, listing: Listing, selected: Selected, known: Mapping[str, Digest]
+    ) -> None:
+        if self._scope is not None:
+            for tag in frozenset(listing.tags).difference(selected.tags):
+                self._tell_seen(name, tag, known.get(tag))
+
+    def _tell_seen(self, repository: str, tag: str, digest: Digest | None) -> None:
+        named = self._scope.repositories.get(repository) if self._scope else None
+        if named is not None and tag in named:
+            rule = self._rule
+            self._context.events.emit(TagSeen(rule.name, rule.source, repository, tag, digest))
 
     async def _creation_times(
         self, repository: Repository, known: Mapping[str, Digest], tags: Collection[str]
@@ -265,13 +281,16 @@ class Look:
         for tag, named in targets.items():
             if tag in settled:
                 batcher.add(Wish(tag, named, None))
+                self._tell_seen(repository.name, tag, None)
             elif tag in known:
                 batcher.add(Wish(tag, named, known[tag]))
+                self._tell_seen(repository.name, tag, known[tag])
             else:
                 ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
             batcher.add(Wish(tag, targets[tag], digest))
+            self._tell_seen(repository.name, tag, digest)
 
         believed = await self._context.state.beliefs(self._rule.destinations[0], batcher.target)
         before = {tag: believed[targets[tag]].digest for tag in ask if targets[tag] in believed}
@@ -343,7 +362,7 @@ class Look:
             # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
             if strict:
                 self._failed(error.about(f"tag {tag}"))
-            else:
+            elif self._scope is None:  # an event may come before its tag, and after it is gone
                 self._on_warning(f"{repository.site}: {repository.name}: tag {tag} is listed but not there")
             return None
         except SiteError as error:

@@ -86,6 +86,14 @@ def certain_tags(selections: tuple[TagSelection, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def may_select(selections: tuple[TagSelection, ...], tag: str) -> bool:
+    """Whether a tag of this name can be selected, whatever its age and whatever other tags there are.
+
+    What a pin names is not: the pin decides what that tag is.
+    """
+    return tag not in _pinned(selections) and any(_passes(selection, tag) for selection in selections)
+
+
 def is_immutable(selections: tuple[TagSelection, ...], tag: str) -> bool:
     """Whether the tag, once present at a destination, is never asked for again."""
     return any(_any(selection.immutable, tag) for selection in selections)

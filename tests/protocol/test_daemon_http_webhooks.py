@@ -1,6 +1,7 @@
 """Webhooks at the door: who is let in, what is made of it, and that a flood stays small."""
 
 import asyncio
+import functools
 import hmac
 import io
 import tracemalloc
@@ -15,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.daemon.http import webhooks as webhooks_module
-from replicator.daemon.http.hints import Hints
+from replicator.daemon.http.hints import BURST_SECONDS, BURST_TAGS, SEEN_SECONDS, Hints
 from replicator.daemon.http.notifications import Hint, parse_notifications
 from replicator.daemon.http.server import listen
 from replicator.daemon.http.webhooks import MAX_BODY_BYTES
-from replicator.engine.result import ActionResult, DestinationResult, RuleResult
+from replicator.daemon.triggers import Want
+from replicator.engine.scope import Scope
+from replicator.events import TagSeen
 from replicator.policy.rule import Rule
 from tests.fakes.agent import HMAC_KEY, HOOK_TOKEN, FakeAgent, simple_rule
 
@@ -356,33 +359,47 @@ async def test_flood_of_distinct_repositories_becomes_one_whole_look(world: Worl
 
 @dataclass
 class Looks:
-    """Events passed on, with when."""
+    """Events passed on, with what was wanted because of them, and when. `on_look` does what a look does."""
 
     agent: FakeAgent
     hints: Hints
     at: list[float] = field(default_factory=list)
+    wants: list[Want] = field(default_factory=list)
+    on_look: Callable[[], None] = lambda: None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def watch(self) -> None:
-        """Takes what is wanted, and notes when; returns once nothing is on its way any more."""
+        """Takes what is wanted; returns once nothing is on its way any more."""
         began = self.agent.clock.monotonic()
         passing_on = asyncio.create_task(self.hints.run())
         async with asyncio.timeout(5):
             while len(self.hints):
-                if self.agent.triggers.take("platform", "fra") is not None:
-                    self.at.append(round(self.agent.clock.monotonic() - began, 1))
+                self._take(began)
                 await asyncio.sleep(0)
-        if self.agent.triggers.take("platform", "fra") is not None:
-            self.at.append(round(self.agent.clock.monotonic() - began, 1))
-        passing_on.cancel()
+        self._take(began)
+        for task in (passing_on, *self.tasks):
+            task.cancel()
+        await asyncio.wait([passing_on, *self.tasks])
 
-    def ended_run(self, digest: str) -> None:
-        """A run that copied `platform/app:v1` at this digest begins and ends now."""
-        runs, now = self.agent.runs, self.agent.clock.now()
-        run = runs.begin(
-            rule="platform", source="hub", destinations=("fra",), cause="webhook", scope=None, at=now
-        )
-        action = ActionResult("copy", "platform/app", "platform/app", "v1", digest, "copied")
-        runs.end(run, RuleResult("platform", "hub", [DestinationResult("fra", actions=[action])]), at=now)
+    def _take(self, began: float) -> None:
+        want = self.agent.triggers.take("platform", "fra")
+        if want is not None:
+            self.at.append(round(self.agent.clock.monotonic() - began, 2))
+            self.wants.append(want)
+            self.on_look()
+
+    def saw(self, digest: str | None, rule: str = "platform") -> None:
+        """A look for the rule asks now what `platform/app:v1` is."""
+        self.agent.events.emit(TagSeen(rule, "hub", "platform/app", "v1", digest))
+
+    def later(self, seconds: float, do: Callable[[], object]) -> None:
+        """Does something so long from now, by the agent's clock."""
+
+        async def wait() -> None:
+            await self.agent.clock.sleep(seconds)
+            do()
+
+        self.tasks.append(asyncio.create_task(wait()))
 
 
 @pytest.fixture
@@ -392,6 +409,7 @@ def looks(rule: Rule) -> Looks:
 
 
 PUSHED = Hint("platform/app", "v1", None, "sha256:aa")
+BEFORE = Hint("platform/app", "v1", None, "sha256:before")
 
 
 async def test_tag_that_is_not_there_yet_is_looked_at_again(looks: Looks) -> None:
@@ -401,26 +419,69 @@ async def test_tag_that_is_not_there_yet_is_looked_at_again(looks: Looks) -> Non
     assert looks.at == [0.1, 0.5, 3.0]
 
 
-async def test_tag_that_a_run_met_is_not_looked_at_again(looks: Looks) -> None:
+@pytest.mark.parametrize("digest", ["sha256:aa", None])
+async def test_tag_that_a_look_saw_is_not_looked_at_again(looks: Looks, digest: str | None) -> None:
+    looks.on_look = lambda: looks.saw(digest)
     looks.hints.add("hub", PUSHED)
-    looks.ended_run("sha256:aa")
     await looks.watch()
     assert looks.at == [0.1]
 
 
-async def test_run_that_met_the_tag_where_it_was_does_not_count(looks: Looks) -> None:
+async def test_look_that_saw_the_tag_where_it_was_does_not_count(looks: Looks) -> None:
+    looks.on_look = lambda: looks.saw("sha256:before")
     looks.hints.add("hub", PUSHED)
-    looks.ended_run("sha256:before")
     await looks.watch()
     assert looks.at == [0.1, 0.5, 3.0]
 
 
-async def test_run_before_the_event_does_not_count(looks: Looks) -> None:
-    looks.ended_run("sha256:aa")
-    looks.agent.clock.advance(1)
+async def test_look_for_another_rule_does_not_count(looks: Looks) -> None:
+    looks.on_look = lambda: looks.saw("sha256:aa", "other")
     looks.hints.add("hub", PUSHED)
     await looks.watch()
     assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_what_a_look_saw_before_the_event_does_not_count(looks: Looks) -> None:
+    looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_tail_of_a_burst_causes_no_look(looks: Looks) -> None:
+    looks.on_look = lambda: looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.hints.add("hub", PUSHED)
+    assert len(looks.hints) == 0
+    looks.agent.clock.advance(SEEN_SECONDS)
+    looks.hints.add("hub", PUSHED)
+    assert len(looks.hints) == 1
+
+
+async def test_tag_that_moved_and_came_back_is_looked_at(looks: Looks) -> None:
+    looks.on_look = lambda: looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    looks.on_look = lambda: looks.saw("sha256:before")
+    looks.hints.add("hub", BEFORE)
+    await looks.watch()
+    looks.on_look = lambda: looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert len(looks.at) == 3
+
+
+async def test_tag_is_not_looked_at_again_while_a_look_is_under_way(looks: Looks) -> None:
+    runs, now = looks.agent.runs, looks.agent.clock.now()
+    scope = Scope({"platform/app": frozenset({"v1"})})
+    run = runs.begin(
+        rule="platform", source="hub", destinations=("fra",), cause="webhook", scope=scope, at=now
+    )
+    looks.later(2.0, lambda: runs.end(run, None, at=now))
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [0.1, 2.0, 3.0]
 
 
 async def test_deletion_is_looked_at_once(looks: Looks) -> None:
@@ -429,16 +490,81 @@ async def test_deletion_is_looked_at_once(looks: Looks) -> None:
     assert looks.at == [0.1]
 
 
-async def test_what_is_beyond_the_bound_is_passed_on_at_once(
+async def test_events_one_upon_the_other_put_off_the_look_no_longer_than_a_burst_lasts(looks: Looks) -> None:
+    for number in range(40):
+        looks.later(number * 0.06, lambda: looks.hints.add("hub", PUSHED))
+    looks.on_look = lambda: looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [pytest.approx(BURST_SECONDS + 0.1, abs=0.06)]
+
+
+def test_event_that_names_no_digest_waits_for_none() -> None:
+    hint = next(parse_notifications(envelope(event(digest="sha256:aa"))))
+    assert hint is not None
+    assert hint.tag == "v1"
+    assert hint.digest is None
+
+
+async def test_tag_beside_a_deletion_has_a_second_look_of_its_own(looks: Looks) -> None:
+    looks.hints.add("hub", Hint("platform/app", None, None, None))
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    assert looks.at == [0.1, 0.5, 3.0]
+
+
+async def test_many_tags_wait_for_each_other(looks: Looks) -> None:
+    def push(number: int) -> None:
+        looks.hints.add("hub", Hint("platform/app", f"v{number}", None, None))
+
+    for number in range(BURST_TAGS + 1):
+        push(number)
+    for number in range(1, 10):
+        looks.later(number * 0.08, functools.partial(push, 1000 + number))
+    await looks.watch()
+    assert looks.at == [pytest.approx(0.85, abs=0.06)]
+
+
+async def test_flood_without_an_end_is_looked_at_all_the_same(looks: Looks) -> None:
+    def push(number: int) -> None:
+        looks.hints.add("hub", Hint("platform/app", f"v{number}", None, None))
+
+    for number in range(BURST_TAGS + 1):
+        push(number)
+    for number in range(1, 40):
+        looks.later(number * 0.05, functools.partial(push, 1000 + number))
+    await looks.watch()
+    assert looks.at[0] == pytest.approx(BURST_SECONDS, abs=0.06)
+
+
+async def test_too_many_tags_are_looked_at_by_repository(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 3)
-    for number in range(9):
+    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 8)
+    for number in range(30):
+        looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
+    assert len(looks.hints) == 1
+    await looks.watch()
+    assert looks.at == [3.0]
+    assert looks.wants[0].repositories == {"platform/app": None}
+
+
+async def test_too_many_repositories_are_looked_at_as_one_site(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 8)
+    for number in range(30):
         looks.hints.add("hub", Hint(f"platform/app{number}", "v1", None, "sha256:aa"))
-    assert len(looks.hints) == 3
-    want = looks.agent.triggers.peek("platform", "fra")
-    assert want is not None
-    assert len(want.repositories) == 6
+    assert len(looks.hints) == 1
+    await looks.watch()
+    assert looks.at == [3.0]
+    assert looks.wants[0].whole
+
+
+async def test_event_of_a_tag_that_no_rule_selects_causes_no_look(looks: Looks) -> None:
+    assert not looks.hints.add("hub", Hint("other/app", "v1", None, "sha256:aa"))
+    assert not looks.hints.add("elsewhere", PUSHED)
+    assert len(looks.hints) == 0
 
 
 async def test_series_of_hooks_exist_before_their_first_event(world: World) -> None:

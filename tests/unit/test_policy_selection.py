@@ -17,6 +17,7 @@ from replicator.policy.selection import (
     exact_repositories,
     exact_tags,
     is_immutable,
+    may_select,
     needs_created,
     select,
     select_repository,
@@ -197,6 +198,16 @@ def test_immutable_tags_are_those_that_a_pattern_of_any_table_names() -> None:
         "v1.2.3",
         "abcdef0",
     ]
+
+
+def test_tag_may_be_selected_where_the_name_filters_of_any_table_let_it_pass_and_no_pin_decides() -> None:
+    tables = (
+        TagSelection(_patterns("v*"), exclude=_patterns("*-rc"), latest=1),
+        TagSelection(semver=SemverRange.parse(">=2"), newer_than=60),
+        TagSelection(pins=(Pin(PIN, "v9"),)),
+    )
+    tags = ["v1", "v1-rc", "2.1.0", "1.0.0", "v9", "latest"]
+    assert [tag for tag in tags if may_select(tables, tag)] == ["v1", "2.1.0"]
 
 
 # --- laws ---------------------------------------------------------------------------------------------------

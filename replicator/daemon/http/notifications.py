@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from replicator.model.digest import is_digest
 from replicator.model.names import is_repository, is_tag
 
 MEDIA_TYPES: Final = frozenset(
@@ -27,7 +28,7 @@ MEDIA_TYPES: Final = frozenset(
 class Hint:
     """Something changed in this repository, at this tag, or (None) anywhere in it; `at` in epoch seconds.
 
-    `digest` is what the tag names now, where it was pushed.
+    `digest` is what the tag names now, where it was pushed and the event tells it.
     """
 
     repository: str
@@ -81,7 +82,7 @@ def _judge(event: Event) -> Hint | None:
         return None
     at = _time(event.timestamp)
     if event.action == "push" and target.tag:
-        return Hint(target.repository, target.tag, at, target.digest or None)
+        return Hint(target.repository, target.tag, at, target.digest if is_digest(target.digest) else None)
     if event.action == "delete":
         return Hint(target.repository, target.tag or None, at, None)
     return None

@@ -15,7 +15,6 @@ from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.notifications import MEDIA_TYPES, Hint, parse_notifications
 from replicator.daemon.http.problems import Problem
 from replicator.events import WebhookOutcome, WebhookSeen
-from replicator.policy.selection import select_repository
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
@@ -51,21 +50,11 @@ class Webhooks:
         for hint in hints:
             if hint is None:
                 self._note(name, "ignored")
-            elif self._concerns(hook.site, hint.repository):
-                self._hints.add(hook.site, hint)
+            elif self._hints.add(hook.site, hint):
                 self._note(name, "matched")
             else:
                 self._note(name, "unmatched")
         return web.Response(status=202)
-
-    def _concerns(self, site: str, repository: str) -> bool:
-        """Whether any rule looks at this."""
-        return any(
-            each.rule.source == site
-            and not each.paused
-            and select_repository(each.rule.repositories, repository)
-            for each in self._app.rules
-        )
 
     async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | None]:
         size = (
