@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -240,28 +240,18 @@ class _Follower:
     """A `BlobSource` on the spool."""
 
     def __init__(self, spool: Spool, source: BlobSource) -> None:
+        self.descriptor = source.descriptor
+        self.failure: SiteError | None = None
         self._spool = spool
         self._source = source
-        self._failure: SiteError | None = None
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return self._source.descriptor
-
-    @property
-    def failure(self) -> SiteError | None:
-        return self._failure
-
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        return self._open(offset)
 
     @asynccontextmanager
-    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        self._failure = None
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        self.failure = None
         try:
             entry = self._spool.join(self._source)
         except SpoolFull as error:
-            self._failure = error
+            self.failure = error
             raise
         try:
             async with contextlib.aclosing(self._chunks(entry, offset)) as chunks:
@@ -275,7 +265,7 @@ class _Follower:
             while True:
                 await entry.wait_beyond(position)
                 if entry.failure is not None:
-                    self._failure = entry.failure
+                    self.failure = entry.failure
                     raise entry.failure
                 if position >= entry.written:
                     return
@@ -289,8 +279,8 @@ class _Follower:
                     position += len(chunk)
                     yield chunk
         except OSError as error:
-            self._failure = SpoolFull(f"{entry.path}: {error.strerror or error}")
-            raise self._failure from error
+            self.failure = SpoolFull(f"{entry.path}: {error.strerror or error}")
+            raise self.failure from error
         finally:
             if descriptor >= 0:
                 os.close(descriptor)

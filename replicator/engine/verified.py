@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,32 +62,19 @@ class VerifiedBlob:
         on_read: Callable[[str, int], None],
         on_lost: Callable[[Place, SiteError], None] = _ignore,
     ) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        self.failure: SiteError | None = None
         self._places = list(places)
         self._on_read = on_read
         self._on_lost = on_lost
         self._hash = new_hash(descriptor.digest)
         self._hashed = 0
         self._corrupt = 0
-        self._failure: SiteError | None = None
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What is read."""
-        return self._descriptor
-
-    @property
-    def failure(self) -> SiteError | None:
-        """The error that broke the latest reading."""
-        return self._failure
-
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes from `offset` on. Beyond what was read before, all is read again and the first part dropped."""
-        return self._open(offset)
 
     @asynccontextmanager
-    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        self._failure = None
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """The bytes from `offset` on. Beyond what was read before, all is read again and the first part dropped."""
+        self.failure = None
         if offset == 0 or offset > self._hashed:
             self._restart()
         chunks = self._verified(offset)
@@ -97,7 +84,7 @@ class VerifiedBlob:
             await chunks.aclose()
 
     def _restart(self) -> None:
-        self._hash = new_hash(self._descriptor.digest)
+        self._hash = new_hash(self.descriptor.digest)
         self._hashed = 0
 
     async def _verified(self, offset: int) -> AsyncGenerator[bytes, None]:
@@ -114,10 +101,10 @@ class VerifiedBlob:
                     held = given
             self._check(position)
         except _Wrong as wrong:
-            self._failure = self._corrupted(str(wrong))
-            raise self._failure from None
+            self.failure = self._corrupted(str(wrong))
+            raise self.failure from None
         except SiteError as error:
-            self._failure = error
+            self.failure = error
             raise
         if held:
             yield held
@@ -125,9 +112,8 @@ class VerifiedBlob:
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
         stalled = 0
-        while (
-            position != self._descriptor.size
-        ):  # a site may refuse to be asked for what comes after the last byte
+        # A site may refuse to be asked for what comes after the last byte.
+        while position != self.descriptor.size:
             before = position
             place = self._places[0]
             try:
@@ -152,7 +138,7 @@ class VerifiedBlob:
 
     def _take(self, place: Place, chunk: bytes, position: int) -> None:
         self._on_read(place.site, len(chunk))
-        size = self._descriptor.size
+        size = self.descriptor.size
         end = position + len(chunk)
         if size is not None and end > size:
             raise _Wrong(f"more than the {size} bytes of its descriptor")
@@ -161,12 +147,12 @@ class VerifiedBlob:
             self._hashed = end
 
     def _check(self, position: int) -> None:
-        size = self._descriptor.size
+        size = self.descriptor.size
         if size is not None and position < size:
             raise _Wrong(f"{position} bytes where its descriptor says {size}")
         found = self._hash.hexdigest()
-        if found != encoded(self._descriptor.digest):
-            raise _Wrong(f"its bytes hash to {algorithm(self._descriptor.digest)}:{found}")
+        if found != encoded(self.descriptor.digest):
+            raise _Wrong(f"its bytes hash to {algorithm(self.descriptor.digest)}:{found}")
 
     def _corrupted(self, what: str) -> Corrupt:
         place = self._places[0]
@@ -175,7 +161,7 @@ class VerifiedBlob:
         error = Corrupt(
             place.site,
             "read blob",
-            f"{self._descriptor.digest}: {what}",
+            f"{self.descriptor.digest}: {what}",
             repository=place.repository,
             advice=Advice.RETRY if again else Advice.LATER,
         )

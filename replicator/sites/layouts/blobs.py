@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-    contextmanager,
-)
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Final, Protocol, runtime_checkable
 
 from replicator.errors import Corrupt, NotFound, SiteError
@@ -40,30 +34,17 @@ class StoredBlob:
     """A `BlobSource` over one object. The number of bytes is held against the descriptor's, the hash is not."""
 
     def __init__(self, store: ObjectStore, key: str, descriptor: Descriptor, place: Place) -> None:
+        self.descriptor = descriptor
+        self.failure: SiteError | None = None
         self._store = store
         self._key = key
-        self._descriptor = descriptor
         self._place = place
-        self._failure: SiteError | None = None
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What is read."""
-        return self._descriptor
-
-    @property
-    def failure(self) -> SiteError | None:
-        """The error that broke the latest reading."""
-        return self._failure
-
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes from `offset` on."""
-        return self._open(offset)
 
     @asynccontextmanager
-    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        self._failure = None
-        size = self._descriptor.size
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """The bytes from `offset` on; see `ports.BlobSource`."""
+        self.failure = None
+        size = self.descriptor.size
         if size is not None and 0 < size <= offset:
             yield _nothing()  # a store would call the range unsatisfiable
             return
@@ -73,7 +54,7 @@ class StoredBlob:
             yield await stack.enter_async_context(aclosing(self._counted(chunks, offset)))
 
     async def _counted(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:
-        size = self._descriptor.size
+        size = self.descriptor.size
         with self._remembering():
             async for chunk in chunks:
                 position += len(chunk)
@@ -89,11 +70,11 @@ class StoredBlob:
             with self._place.named():
                 yield
         except SiteError as error:
-            self._failure = error
+            self.failure = error
             raise
 
     def _wrong(self, what: str) -> SiteError:
-        return self._place.corrupt("read blob", f"{self._descriptor.digest}: {what}")
+        return self._place.corrupt("read blob", f"{self.descriptor.digest}: {what}")
 
 
 async def write_stream(store: ObjectStore, key: str, source: BlobSource, place: Place) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final
 
-from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Unavailable
+from replicator.errors import Advice, AuthFailed, Corrupt, Rejected, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.ports import BlobSource
@@ -65,20 +65,10 @@ class RegistryBlob:
     """A blob in a registry's repository. Each opening asks the registry anew, so that no signed URL gets stale."""
 
     def __init__(self, registry: Registry, repository: str, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.failure: SiteError | None = None
         self._registry = registry
         self._repository = repository
-        self._descriptor = descriptor
-        self._failure: SiteError | None = None
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What is read."""
-        return self._descriptor
-
-    @property
-    def failure(self) -> SiteError | None:
-        """The error that broke the latest reading."""
-        return self._failure
 
     def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The bytes from `offset` on; see `ports.BlobSource`.
@@ -93,7 +83,7 @@ class RegistryBlob:
         return Call(
             _OPERATION,
             "GET",
-            f"/v2/{self._repository}/blobs/{self._descriptor.digest}",
+            f"/v2/{self._repository}/blobs/{self.descriptor.digest}",
             repository=self._repository,
             headers={"Range": f"bytes={offset}-"} if offset else {},
             expected=frozenset({200, 206}) if offset else frozenset({200}),
@@ -105,12 +95,12 @@ class RegistryBlob:
 
     def failed(self, error: SiteError) -> SiteError:
         """Keeps the error as the reading's failure."""
-        self._failure = error
+        self.failure = error
         return error
 
     def begin(self) -> None:
         """Forgets an earlier reading's failure."""
-        self._failure = None
+        self.failure = None
 
     def corrupt(self, cause: str) -> SiteError:
         """Keeps and returns what is wrong with the content."""
@@ -139,9 +129,8 @@ class _Reading:
         size = blob.descriptor.size
         if size is not None and offset >= size:
             return _pieces(b"")
-        stream = blob.stream(offset)
         try:
-            reply = await stream.__aenter__()
+            stream, reply = await self._ask()
         except SiteError as error:
             blob.failed(error)
             raise
@@ -153,6 +142,17 @@ class _Reading:
         self._stream = stream
         return self._chunks(reply, skip)
 
+    async def _ask(self) -> tuple[AbstractAsyncContextManager[StreamReply], StreamReply]:
+        """The answer from the offset on; from the start where the registry takes no such range (it need take none)."""
+        stream = self._blob.stream(self._offset)
+        try:
+            return stream, await stream.__aenter__()
+        except Rejected as error:
+            if error.status != 416 or not self._offset:
+                raise
+        stream = self._blob.stream(0)
+        return stream, await stream.__aenter__()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -161,14 +161,14 @@ class _Reading:
 
     def _skip(self, reply: StreamReply) -> int:
         """How many bytes to throw away: all before the offset where the range was ignored."""
-        blob, offset = self._blob, self._offset
+        blob, offset, size = self._blob, self._offset, self._blob.descriptor.size
         if reply.status != 206:
             return offset
         match = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != offset:
+        if match is None or int(match[1]) != offset or int(match[2]) < offset:
             raise blob.corrupt(f"asked for the bytes from {offset} on, got another range")
-        if match[3] != "*" and blob.descriptor.size not in (None, int(match[3])):
-            raise blob.corrupt(f"it has {match[3]} bytes, not {blob.descriptor.size} as its descriptor says")
+        if match[3] != "*" and size not in (None, int(match[3])):
+            raise blob.corrupt(f"it has {match[3]} bytes, not {size} as its descriptor says")
         return 0
 
     async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[bytes]:
@@ -191,9 +191,11 @@ class _Reading:
             raise
         if size is not None and position < size:
             cause = f"it ended after {position} of {size} bytes"
-            if "Content-Length" in reply.headers:
+            if "Content-Length" in reply.headers and reply.status != 206:
                 raise blob.corrupt(cause)
-            raise blob.broken(cause)  # only the connection's end told where the body ends (I-19)
+            # Only the connection's end told where the body ends (I-19), or the answer is a part of the range (RFC
+            # 9110, 15.3.7: a cache may do so), and the rest can be asked for.
+            raise blob.broken(cause)
 
 
 class _InlineBlob:
