@@ -6,6 +6,7 @@ import json
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from replicator.errors import (
     Advice,
@@ -22,6 +23,7 @@ from replicator.errors import (
 )
 from replicator.events import QuotaSeen, RequestDone, RetryPlanned
 from replicator.flow.retry import Budget
+from replicator.sites.registry.errormap import authority, network_failure
 from replicator.sites.registry.http import Call
 from replicator.sites.registry.settings import Quota
 from tests.fakes.clock import FakeClock
@@ -169,6 +171,40 @@ async def test_missing_references_of_a_manifest_are_named(status: int, code: str
         with pytest.raises(MissingReference) as caught:
             await here.transport.request(put)
     assert list(caught.value.digests) == digests
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "detail", "expected"),
+    [
+        (
+            401,
+            "UNAUTHORIZED",
+            "authentication required",
+            [{"Type": "repository", "Class": "", "Name": "a/b", "Action": "pull"}],
+            "401 Unauthorized: UNAUTHORIZED: authentication required",
+        ),
+        (
+            404,
+            "NAME_UNKNOWN",
+            "repository name not known to registry",
+            {"name": "a/b"},
+            "404 Not Found: NAME_UNKNOWN: repository name not known to registry (name a/b)",
+        ),
+        (400, "TAG_INVALID", "", None, "400 Bad Request: TAG_INVALID"),
+        (400, "", "", [{"a": {"deep": 1}, "b": 2, "c": ""}, "x"], "400 Bad Request: b 2"),
+    ],
+)
+async def test_error_is_told_in_words_not_in_json(
+    status: int, code: str, message: str, detail: object, expected: str
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, body=_errors(code, message, detail))
+
+    async with scripted(answer) as server, rig(server.url, budget=ONCE) as here:
+        with pytest.raises(SiteError) as caught:
+            await here.transport.request(READ)
+    assert caught.value.cause.startswith(expected)
+    assert not set('{}[]"') & set(caught.value.cause)
 
 
 async def test_error_shows_little_and_only_printable_text() -> None:
@@ -342,12 +378,28 @@ async def test_connection_closed_while_idle_costs_no_failure() -> None:
         assert (await here.transport.request(READ)).status == 200
 
 
-async def test_refused_connection_names_host_and_reason() -> None:
+async def test_refused_connection_names_host_port_and_reason() -> None:
     async with raw(lambda _r, _w: asyncio.sleep(0)) as url:
         pass
     async with rig(url, budget=ONCE) as here:
-        with pytest.raises(Unavailable, match=r"cannot connect to 127\.0\.0\.1: Connection refused"):
+        with pytest.raises(Unavailable) as caught:
             await here.transport.request(READ)
+    place = url.removeprefix("http://").rstrip("/")
+    assert caught.value.cause == f"cannot connect to {place}: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://registry.example/v2/", "registry.example:443"),
+        ("http://u:secret@[::1]:5000/v2/", "[::1]:5000"),
+    ],
+)
+def test_place_that_cannot_be_reached_is_named_with_its_port_and_without_secrets(
+    url: str, place: str
+) -> None:
+    failure = network_failure(TimeoutError(), authority(URL(url)))
+    assert failure.cause == f"no answer from {place} in time"
 
 
 async def test_congestion_reaches_the_gate_of_its_kind() -> None:

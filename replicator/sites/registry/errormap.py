@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import aiohttp
+from yarl import URL
 
 from replicator.errors import (
     Advice,
@@ -34,6 +35,8 @@ from replicator.errors import (
 MAX_ERROR_BYTES: Final = 64 * 1024
 """More of an error's body is not read."""
 _SHOWN_CHARACTERS: Final = 200
+_DETAILS: Final = 8
+_REFUSAL_CODES: Final = frozenset({"UNAUTHORIZED", "DENIED"})
 _MISSING_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _THROTTLE_CODES: Final = frozenset(
     {"TOOMANYREQUESTS", "TOO_MANY_REQUEST", "THROTTLINGEXCEPTION", "RESOURCE_EXHAUSTED"}
@@ -94,8 +97,13 @@ class Failure:
         )
 
 
+def authority(url: URL) -> str:
+    """Host and port of a URL, also where the port is the scheme's own: that may be what is wrong."""
+    return f"{url.host_subcomponent}:{url.port}"
+
+
 def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0911 - a table
-    """What an exception of aiohttp, ssl or the system means.
+    """What an exception of aiohttp, ssl or the system means. `host`: see `authority`.
 
     The exception's own text is used only where it cannot hold a URL: a redirect's signed query is a secret.
     """
@@ -211,11 +219,11 @@ def read_error(body: bytes) -> Told:
     errors = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     errors = errors or [document]
     codes = [_code(entry) for entry in errors]
-    messages = [_message(entry) for entry in errors]
+    texts = [_text(entry, code) for entry, code in zip(errors, codes, strict=True)]
     return Told(
         codes=tuple(dict.fromkeys(code for code in codes if code)),
         digests=tuple(dict.fromkeys(_DIGEST.findall(text))),
-        text=_shown("; ".join(dict.fromkeys(message for message in messages if message))),
+        text=_shown("; ".join(dict.fromkeys(each for each in texts if each))),
     )
 
 
@@ -224,13 +232,25 @@ def _code(entry: dict[str, Any]) -> str:
     return code.rpartition("#")[2].upper()[:64] if isinstance(code, str) else ""
 
 
-def _message(entry: dict[str, Any]) -> str:
+def _text(entry: dict[str, Any], code: str) -> str:
+    """One error in words: its code, its message, and what its detail names."""
     words = [entry.get(key) for key in ("message", "error_description", "error", "details", "detail")]
     message = next((word for word in words if isinstance(word, str) and word.strip()), "")
-    detail = entry.get("detail")
-    if isinstance(detail, dict | list) and detail:
-        message = f"{message} ({json.dumps(detail)})"
-    return message
+    # distribution's detail of a refusal is the scope that it wanted: no more than what was tried and where.
+    detail = "" if code in _REFUSAL_CODES else ", ".join(_words(entry.get("detail")))
+    text = ": ".join(part for part in (code, message) if part)
+    return f"{text} ({detail})" if text and detail else text or detail
+
+
+def _words(detail: object) -> Iterator[str]:
+    """A structured detail, as `key value`; nothing of one that is text (see `_text`) or nested deeper."""
+    for each in detail[:_DETAILS] if isinstance(detail, list) else [detail]:
+        if isinstance(each, dict):
+            yield from (
+                f"{key} {value}"
+                for key, value in list(each.items())[:_DETAILS]
+                if isinstance(value, str | int) and value != ""
+            )
 
 
 def _shown(text: str) -> str:
@@ -239,7 +259,7 @@ def _shown(text: str) -> str:
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."
 
 
-def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is the rule
+def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the rule
     site: str, errand: Errand, answer: Answer, *, now: float, hint: str = ""
 ) -> SiteError:
     """The error of a reply that was not expected, by status and codes.
@@ -254,8 +274,6 @@ def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is
     told = read_error(answer.body)
     status, codes = answer.status, frozenset(told.codes)
     cause = _status(status) + (f": {told.text}" if told.text else "") + (f" ({hint})" if hint else "")
-    if not told.text and told.codes:
-        cause += f": {', '.join(told.codes)}"
     where, repository = (site, errand.operation, cause), errand.repository
     if status == 429 or (status >= 400 and (codes & _THROTTLE_CODES or "rate exceeded" in told.text.lower())):
         # Docker Hub's spent pull quota comes back in hours, not in this run.

@@ -32,7 +32,7 @@ from replicator.ports import Clock
 from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
-from replicator.sites.registry.errormap import Answer, network_failure, reply_failure, retry_after
+from replicator.sites.registry.errormap import Answer, authority, network_failure, reply_failure, retry_after
 from replicator.sites.registry.origin import origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.settings import RegistrySettings
@@ -79,7 +79,7 @@ class StreamReply:
                     await self._limits.pace_bytes(len(chunk))
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            failure = network_failure(error, self._response.url.raw_host or "")
+            failure = network_failure(error, authority(self._response.url))
             raise failure.error(self._site, self._call) from None
 
 

@@ -126,7 +126,7 @@ async def catalog_pages(registry: Registry) -> AsyncIterator[Sequence[str]]:
         n=registry.knowledge.record.repositories_per_page,
         refused_n=lambda: registry.knowledge.learn(repositories_per_page=0),
     )
-    cause = "the registry has no catalog; name the repositories in the rule, without wildcards"
+    cause = "the registry lists none to us; name the repositories in the rule, without wildcards"
     if not registry.knowledge.record.catalog:
         raise Unsupported(registry.site, listing.operation, cause)
     begun = False

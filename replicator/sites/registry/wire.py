@@ -14,7 +14,7 @@ from replicator import __version__
 from replicator.errors import Corrupt
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
-from replicator.sites.registry.errormap import MAX_ERROR_BYTES, Errand, network_failure
+from replicator.sites.registry.errormap import MAX_ERROR_BYTES, Errand, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS, RegistrySettings
@@ -108,7 +108,7 @@ class Wire:
                 timeout=self._patient if method in _COMMITTING else self._quick,
             )
         except _FAILURES as error:
-            failure = network_failure(error, url.raw_host or "")
+            failure = network_failure(error, authority(url))
             self._done(errand, failure.word, began)
             # The chain is cut: aiohttp's own messages may hold a signed URL.
             raise failure.error(self.site, errand) from None
@@ -132,7 +132,7 @@ class Wire:
             data = b"" if length is not None else await _at_most(response, max_bytes + 1)
         except _FAILURES as error:
             response.close()
-            failure = network_failure(error, response.url.raw_host or "")
+            failure = network_failure(error, authority(response.url))
             raise failure.error(self.site, errand) from None
         except BaseException:
             response.close()
