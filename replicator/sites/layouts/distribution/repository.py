@@ -41,27 +41,15 @@ class DistributionRepository:
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
+        self.site = storage.store.site
+        self.name = name
+        self.store = storage.store
         self._storage = storage
-        self._place = Place(storage.store.site, name)
+        self._place = Place(self.site, name)
         self._unchecked = RepositoryPaths(name)
 
     def __repr__(self) -> str:
         return f"<DistributionRepository {self.site}: {self.name}>"
-
-    @property
-    def site(self) -> str:
-        """The site's name."""
-        return self._place.site
-
-    @property
-    def name(self) -> str:
-        """The repository's name there."""
-        return self._place.repository
-
-    @property
-    def store(self) -> ObjectStore:
-        """Where the blobs lie."""
-        return self._storage.store
 
     def blob_key(self, digest: Digest) -> str:
         """The key of a blob, there or not."""

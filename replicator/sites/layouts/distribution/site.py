@@ -17,8 +17,6 @@ from replicator.sites.layouts.manifests import Subjects
 from replicator.sites.layouts.walk import Folder, look_into, walk_repositories
 from replicator.sites.layouts.writing import FirstWrite
 
-_CAPABILITIES: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
-
 
 class DistributionSite:
     """What `docker-registry` keeps, without the registry; one that is pointed at the same place serves it.
@@ -31,21 +29,14 @@ class DistributionSite:
         events: gets `Warned`.
     """
 
+    capabilities: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
+
     def __init__(self, store: ObjectStore, *, events: Events) -> None:
+        self.name = store.site
         self._storage = Storage(store, events, ManifestWriter(store), Subjects(), FirstWrite(store, events))
 
     def __repr__(self) -> str:
         return f"<DistributionSite {self.name}>"
-
-    @property
-    def name(self) -> str:
-        """The name in the config."""
-        return self._storage.store.site
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """All that the engine asks about."""
-        return _CAPABILITIES
 
     async def repositories(self) -> AsyncIterator[Sequence[str]]:
         """The repositories, found by walking folders.

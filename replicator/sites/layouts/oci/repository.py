@@ -10,7 +10,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Kind, Manifest
 from replicator.model.names import is_tag
-from replicator.ports import BlobOutcome, BlobSource, Listed, ObjectStore, Repository
+from replicator.ports import BlobOutcome, BlobSource, Listed, Repository
 from replicator.sites.layouts.blobs import KeepsObjects, StoredBlob, copy_stored, has_object, write_stream
 from replicator.sites.layouts.manifests import read_stored
 from replicator.sites.layouts.oci.index import Entry, Index, descriptor_of, digest_in
@@ -26,26 +26,14 @@ class OciRepository:
     """A repository by name; asks nothing until something is asked of it."""
 
     def __init__(self, layouts: Layouts, name: str) -> None:
+        self.site = layouts.store.site
+        self.name = name
+        self.store = layouts.store
         self._layouts = layouts
-        self._place = Place(layouts.store.site, name)
+        self._place = Place(self.site, name)
 
     def __repr__(self) -> str:
         return f"<OciRepository {self.site}: {self.name}>"
-
-    @property
-    def site(self) -> str:
-        """The site's name."""
-        return self._place.site
-
-    @property
-    def name(self) -> str:
-        """The repository's name there."""
-        return self._place.repository
-
-    @property
-    def store(self) -> ObjectStore:
-        """Where the blobs lie."""
-        return self._layouts.store
 
     def blob_key(self, digest: Digest) -> str:
         """The key of a blob, there or not. Raises `Rejected` for a name that no layout can have."""

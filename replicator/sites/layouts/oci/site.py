@@ -16,8 +16,6 @@ from replicator.sites.layouts.oci.repository import OciRepository
 from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.walk import look_into, walk_repositories
 
-_CAPABILITIES: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
-
 
 class OciSite:
     """One OCI image layout a repository, in a folder of the repository's name.
@@ -28,21 +26,14 @@ class OciSite:
         only: for a folder that is itself a layout (`oci:DIR`): the name of its one repository.
     """
 
+    capabilities: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
+
     def __init__(self, store: ObjectStore, *, events: Events, only: str | None = None) -> None:
+        self.name = store.site
         self._layouts = Layouts(store, events, only)
 
     def __repr__(self) -> str:
         return f"<OciSite {self.name}>"
-
-    @property
-    def name(self) -> str:
-        """The name in the config."""
-        return self._layouts.store.site
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """All that the engine asks about."""
-        return _CAPABILITIES
 
     async def repositories(self) -> AsyncIterator[Sequence[str]]:
         """The repositories, found by walking folders.
