@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from replicator.errors import AuthFailed, Corrupt, NotFound, SiteError, Unavailable
+from replicator.errors import AuthFailed, Corrupt, NotFound, Rejected, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import BlobSource
@@ -136,6 +136,59 @@ async def test_another_range_than_asked_for_is_corrupt(
     with pytest.raises(Corrupt) as raised:
         await read(source, 9 if content_range and "items" not in content_range else 5)
     assert source.failure is raised.value
+
+
+async def test_the_last_byte_is_named_where_it_is_known(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    """go-containerregistry's registry answers 416 to a range without an end."""
+    await read(repository.blob(BLOB), 5)
+    await read(repository.blob(Descriptor("x", DIGEST, None)), 5)
+    ranges = [entry.headers.get("Range") for entry in fake.find("GET", BLOBS)]
+    assert ranges == [f"bytes=5-{len(DATA) - 1}", "bytes=5-"]
+
+
+@pytest.mark.parametrize("size", [len(DATA), None])
+async def test_a_range_that_is_not_satisfied_is_read_from_the_start(
+    fake: FakeRegistry, repository: RegistryRepository, size: int | None
+) -> None:
+    fake.fault("GET", BLOBS, faults.refuse(416, "BLOB_UNKNOWN"))
+    source = repository.blob(Descriptor("x", DIGEST, size))
+    assert await read(source, 300_001) == DATA[300_001:]
+    assert source.failure is None
+    assert [entry.headers.get("Range") for entry in fake.find("GET", BLOBS)][1:] == [None]
+
+
+async def test_a_range_that_is_refused_for_good_is_an_error(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    fake.fault("GET", BLOBS, faults.refuse(416, "BLOB_UNKNOWN"), times=None)
+    source = repository.blob(BLOB)
+    with pytest.raises(Rejected) as raised:
+        await read(source, 5)
+    assert source.failure is raised.value
+    assert fake.count("GET", BLOBS) == 2
+
+
+async def test_nothing_is_asked_for_where_all_is_there_already(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    assert await read(repository.blob(BLOB), len(DATA)) == b""
+    assert fake.count("GET", BLOBS) == 0
+
+
+async def test_a_part_of_the_range_may_be_gone_on_with(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    async def part(_: Exchange) -> web.StreamResponse:
+        told = {"Content-Range": f"bytes 5-9/{len(DATA)}"}
+        return web.Response(status=206, body=DATA[5:10], headers=told)
+
+    fake.fault("GET", BLOBS, part)
+    got: list[bytes] = []
+    with pytest.raises(Unavailable, match="10 of 700000"):
+        await read_into(got, repository.blob(BLOB), 5)
+    assert b"".join(got) == DATA[5:10]
 
 
 async def test_a_blob_of_another_total_is_corrupt(fake: FakeRegistry, repository: RegistryRepository) -> None:

@@ -79,13 +79,18 @@ class RegistryBlob:
         return _Reading(self, offset)
 
     def call(self, offset: int) -> Call:
-        """The request for the bytes from `offset` on."""
+        """The request for the bytes from `offset` on; it names the last one, where that is known.
+
+        go-containerregistry's registry answers 416 to a range without an end.
+        """
+        size = self.descriptor.size
+        last = "" if size is None else size - 1
         return Call(
             _OPERATION,
             "GET",
             f"/v2/{self._repository}/blobs/{self.descriptor.digest}",
             repository=self._repository,
-            headers={"Range": f"bytes={offset}-"} if offset else {},
+            headers={"Range": f"bytes={offset}-{last}"} if offset else {},
             expected=frozenset({200, 206}) if offset else frozenset({200}),
         )
 
