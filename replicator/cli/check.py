@@ -27,7 +27,7 @@ from replicator.sites.open import SiteSettings
 @click.option(
     "--push",
     metavar="REPOSITORY",
-    help="Also start and cancel an upload in this existing repository of each destination.",
+    help="Also start and cancel an upload in this repository of each destination; Quay makes one that is not there.",
 )
 @everywhere
 @click.pass_obj

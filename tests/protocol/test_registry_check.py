@@ -100,6 +100,21 @@ async def test_no_catalog_and_no_referrers_are_findings_and_no_problems() -> Non
         assert dict(found.findings)["referrers"] == "no"
 
 
+async def test_referrers_are_asked_about_where_something_is_to_be_asked_about() -> None:
+    async with FakeRegistry() as fake:
+        assert dict((await check(fake)).findings)["referrers"] == "unknown: no repository to ask about"
+        load(fake.store, "aaa/untagged", None, image("a"))
+        fill(fake)
+        assert dict((await check(fake)).findings)["referrers"] == "yes"  # one of the catalog's
+        assert dict((await check(fake, "no-such")).findings)["referrers"] == "yes"
+
+
+async def test_a_repository_that_cannot_be_read_leaves_referrers_unknown_and_says_which() -> None:
+    async with FakeRegistry(habits.no_catalog()) as fake:
+        found = await check(fake, "no-such")
+        assert dict(found.findings)["referrers"].startswith("unknown: no-such: 404")
+
+
 async def test_a_clock_that_is_off_is_a_problem() -> None:
     class LateClock(SystemClock):
         def now(self) -> float:

@@ -30,7 +30,7 @@ async def check_registry(
     Args:
         registry: what is checked.
         repositories: some that must be readable; the first five are tried.
-        push: an existing repository to push to. None leaves writing untried: asking alone may create things.
+        push: a repository to push to. None leaves writing untried: asking alone creates a missing one at Quay.
     """
     check = _Check(registry)
     await check.ping()
@@ -38,8 +38,8 @@ async def check_registry(
         return check.result()
     for name in repositories[:_MAX_REPOSITORIES]:
         await check.pull(name)
-    await check.catalog()
-    await check.referrers(repositories[0] if repositories else None)
+    listed = await check.catalog()
+    await check.referrers(list(dict.fromkeys([*repositories, *listed]))[:_MAX_REPOSITORIES])
     check.presets()
     if push is None:
         check.found("push", _UNTRIED)
@@ -96,37 +96,44 @@ class _Check:
         """May list the repository's tags."""
         what = f"pull {name}"
         try:
-            count = await _first_page(RegistryRepository(self._registry, name).tags())
+            tags = await _first_page(RegistryRepository(self._registry, name).tags())
         except SiteError as error:
             self._failed(what, error)
             return
-        self.found(what, "yes" if count else "yes, no tags yet")
+        self.found(what, "yes" if tags else "yes, no tags yet")
 
-    async def catalog(self) -> None:
-        """Whether repositories can be listed; that they cannot is no problem in itself."""
+    async def catalog(self) -> Sequence[str]:
+        """Whether repositories can be listed, and some; that they cannot is no problem in itself."""
         try:
-            await _first_page(catalog_pages(self._registry))
+            names = await _first_page(catalog_pages(self._registry))
         except Unsupported as error:
             self.found("catalog", f"no: {error.cause}")
         except SiteError as error:
             self._failed("catalog", error)
         else:
             self.found("catalog", "yes")
+            return names
+        return ()
 
-    async def referrers(self, name: str | None) -> None:
-        """Whether referrers can be listed, asked for a manifest that is there (Quay wants that)."""
-        if name is None:
-            self.found("referrers", "unknown: no repository to ask about")
-            return
-        repository = RegistryRepository(self._registry, name)
-        try:
-            await repository.referrers((await _some_manifest(repository)).digest)
-        except Unsupported:
-            self.found("referrers", "no")
-        except SiteError as error:
-            self.found("referrers", f"unknown: {error.cause}")
-        else:
-            self.found("referrers", "yes")
+    async def referrers(self, names: Sequence[str]) -> None:
+        """Whether referrers can be listed, asked in the first of these repositories that has a tag.
+
+        For a manifest that is there, since Quay wants that. One that cannot be read decides nothing: the next may.
+        """
+        answer = "unknown: no repository to ask about"
+        for name in names:
+            repository = RegistryRepository(self._registry, name)
+            try:
+                await repository.referrers((await _some_manifest(repository)).digest)
+            except Unsupported:
+                answer = "no"
+                break
+            except SiteError as error:
+                answer = f"unknown: {name}: {error.cause}"
+            else:
+                answer = "yes"
+                break
+        self.found("referrers", answer)
 
     def presets(self) -> None:
         """What is known without trying."""
@@ -149,16 +156,14 @@ class _Check:
         )
 
 
-async def _first_page(pages: AsyncIterator[Sequence[str]]) -> int:
+async def _first_page(pages: AsyncIterator[Sequence[str]]) -> Sequence[str]:
     async with aclosing(cast("AsyncGenerator[Sequence[str], None]", pages)) as names:
         async for page in names:
-            return len(page)
-    return 0
+            return page
+    return ()
 
 
 async def _some_manifest(repository: RegistryRepository) -> Descriptor:
-    async with aclosing(cast("AsyncGenerator[Sequence[str], None]", repository.tags())) as pages:
-        async for page in pages:
-            for tag in page[:1]:
-                return await repository.resolve(tag)
+    for tag in (await _first_page(repository.tags()))[:1]:
+        return await repository.resolve(tag)
     raise NotFound(repository.site, "list referrers", "no tag to ask about", repository=repository.name)
