@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of, is_digest, new_hash
-from replicator.model.manifest import Manifest
+from replicator.model.manifest import Manifest, described
 
 CHUNK_BYTES: Final = 256 * 1024
 MAX_BLOB_BYTES: Final = 1024**3
@@ -91,10 +89,6 @@ class Content:
     tags: dict[str, Digest] = field(default_factory=dict)
 
 
-class _Annotated(msgspec.Struct):
-    annotations: dict[str, str] | None = None
-
-
 class Store:
     """The whole registry. A repository exists from its first blob or manifest on.
 
@@ -137,7 +131,7 @@ class Store:
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
         """The manifests of the repository whose subject is `digest`, as the referrers API describes them."""
         content = self.repositories.get(repository, Content())
-        return [_described(manifest) for manifest in content.manifests.values() if _refers(manifest, digest)]
+        return [described(manifest) for manifest in content.manifests.values() if _refers(manifest, digest)]
 
     def missing(self, repository: str, manifest: Manifest) -> Sequence[Digest]:
         """What the manifest names and the repository lacks: the reason to refuse it. A subject need not exist."""
@@ -234,16 +228,3 @@ class Store:
 
 def _refers(manifest: Manifest, digest: Digest) -> bool:
     return manifest.subject is not None and manifest.subject.digest == digest
-
-
-def _described(manifest: Manifest) -> Descriptor:
-    artifact_type = manifest.descriptor.artifact_type or (
-        manifest.config.media_type if manifest.config else None
-    )
-    return Descriptor(
-        manifest.media_type,
-        manifest.digest,
-        len(manifest.body),
-        artifact_type=artifact_type,
-        annotations=msgspec.json.decode(manifest.body, type=_Annotated).annotations,
-    )

@@ -69,6 +69,12 @@ class _Edges(msgspec.Struct, rename="camel"):
     subject: Descriptor | None = None
 
 
+class _Annotated(msgspec.Struct):
+    """What only listings of referrers ask of a manifest."""
+
+    annotations: dict[str, str] | None = None
+
+
 _decoder: Final = msgspec.json.Decoder(_Edges)
 
 
@@ -113,6 +119,28 @@ def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -
     if actual in SCHEMA1:
         return Manifest(descriptor, body, Kind.SCHEMA1)
     return Manifest(descriptor, body, Kind.UNKNOWN, subject=edges.subject)
+
+
+def described(manifest: Manifest) -> Descriptor:
+    """A manifest as listings of referrers describe it (distribution-spec, "Listing Referrers")."""
+    artifact_type = manifest.descriptor.artifact_type or (
+        manifest.config.media_type if manifest.config else None
+    )
+    return Descriptor(
+        manifest.media_type,
+        manifest.digest,
+        len(manifest.body),
+        artifact_type=artifact_type,
+        annotations=annotations_of(manifest),
+    )
+
+
+def annotations_of(manifest: Manifest) -> dict[str, str] | None:
+    """A manifest's own annotations; None where it has none that can be used."""
+    try:
+        return msgspec.json.decode(manifest.body, type=_Annotated).annotations
+    except JSON_ERRORS:
+        return None
 
 
 def _media_type(served: str, edges: _Edges) -> str:

@@ -12,7 +12,7 @@ from replicator.errors import NotFound
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
-from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest, described, parse_manifest
 from replicator.ports import ObjectStore
 from replicator.sites.layouts.parallel import each
 from replicator.sites.layouts.place import Place
@@ -25,12 +25,6 @@ class _Head(msgspec.Struct, rename="camel"):
 
     schema_version: int | None = None
     media_type: str | None = None
-
-
-class _Annotated(msgspec.Struct):
-    """What a listing of referrers tells of a manifest."""
-
-    annotations: dict[str, str] | None = None
 
 
 async def read_stored(
@@ -59,20 +53,6 @@ async def read_stored(
         return parse_manifest(body, media_type, digest)
     except ValueError as error:
         raise place.corrupt(_READ, f"{digest}: {error}") from error
-
-
-def described(manifest: Manifest) -> Descriptor:
-    """A manifest as listings of referrers describe it (distribution-spec, "Listing Referrers")."""
-    artifact_type = manifest.descriptor.artifact_type or (
-        manifest.config.media_type if manifest.config else None
-    )
-    return Descriptor(
-        manifest.media_type,
-        manifest.digest,
-        len(manifest.body),
-        artifact_type=artifact_type,
-        annotations=annotations_of(manifest),
-    )
 
 
 class Subjects:
@@ -122,11 +102,3 @@ def _is_manifest(body: bytes) -> bool:
     except JSON_ERRORS:
         return False
     return bool(head.media_type) or head.schema_version in (1, 2)
-
-
-def annotations_of(manifest: Manifest) -> dict[str, str] | None:
-    """A manifest's own annotations; None where it has none that can be used."""
-    try:
-        return msgspec.json.decode(manifest.body, type=_Annotated).annotations
-    except JSON_ERRORS:
-        return None

@@ -10,10 +10,9 @@ import msgspec
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, parse_digest
-from replicator.model.manifest import Manifest
+from replicator.model.manifest import Manifest, annotations_of
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.model.names import is_tag, parse_reference
-from replicator.sites.layouts.manifests import annotations_of
 
 MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
 REF_NAME: Final = "org.opencontainers.image.ref.name"
