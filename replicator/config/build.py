@@ -23,13 +23,14 @@ from replicator.config.model import (
 from replicator.config.secrets import Secret
 from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.config.template import Template
+from replicator.flow.settings import LimitSettings
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
 from replicator.sites.open import SiteSettings
-from replicator.sites.registry.settings import TLS, LimitSettings, Login, Quota, RegistrySettings
+from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
 
 
 @dataclass(frozen=True, slots=True)

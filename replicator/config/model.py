@@ -44,13 +44,13 @@ from replicator.config.syntax import (
     Rate,
     RepositoryPattern,
 )
+from replicator.flow.settings import DEFAULT_CONCURRENCY
 from replicator.policy.bandwidth import LocalTime
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Sort
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 from replicator.sites.layouts.settings import Layout
-from replicator.sites.registry.settings import DEFAULT_CONCURRENCY
 
 
 class Table(BaseModel):

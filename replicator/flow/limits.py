@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 from replicator.events import Events, InFlight, LimitChanged
 from replicator.flow.gate import Gate
 from replicator.flow.pace import Pace
+from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
 
 Kind = Literal["requests", "reads", "writes"]
@@ -30,29 +31,19 @@ class SiteLimits:
 
     Args:
         site: the site's name.
-        concurrency: the widest that each gate gets.
-        requests_per_second: of all kinds together; None is unlimited.
-        bytes_per_second: read and written together; None is unlimited.
+        settings: how much it is spared.
         events: gets `InFlight` and `LimitChanged`.
         clock: the time.
     """
 
-    def __init__(
-        self,
-        site: str,
-        *,
-        concurrency: int = 32,
-        requests_per_second: float | None = None,
-        bytes_per_second: float | None = None,
-        events: Events,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, site: str, settings: LimitSettings, *, events: Events, clock: Clock) -> None:
         self._clock = clock
-        self._requests = None if requests_per_second is None else Pace(requests_per_second, clock=clock)
-        self._bytes = None if bytes_per_second is None else Pace(bytes_per_second, clock=clock)
+        self._requests = _pace(settings.requests_per_second, clock)
+        self._bytes = _pace(settings.bytes_per_second, clock)
         self._held_until: float | None = None
         self._slots: dict[Kind, _Slot] = {
-            kind: _Slot(self, site, kind, concurrency=concurrency, events=events) for kind in get_args(Kind)
+            kind: _Slot(self, site, kind, concurrency=settings.concurrency, events=events)
+            for kind in get_args(Kind)
         }
 
     def slot(self, kind: Kind) -> AbstractAsyncContextManager[None]:
@@ -62,7 +53,7 @@ class SiteLimits:
     def set_bytes_per_second(self, rate: float | None) -> None:
         """Another limit from now on; None is none. Who waits already waits by the old one."""
         if rate != (None if self._bytes is None else self._bytes.rate):
-            self._bytes = None if rate is None else Pace(rate, clock=self._clock)
+            self._bytes = _pace(rate, self._clock)
 
     async def pace_bytes(self, count: int) -> None:
         """Returns when `count` bytes may move; at once where bytes are not limited."""
@@ -136,3 +127,7 @@ class _Slot:
     ) -> None:
         self.gate.release()
         self._events.emit(self._back)
+
+
+def _pace(rate: float | None, clock: Clock) -> Pace | None:
+    return None if rate is None else Pace(rate, clock=clock)

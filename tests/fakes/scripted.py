@@ -15,6 +15,7 @@ from replicator.events import Event, Events, InFlight
 from replicator.flow.clock import SystemClock
 from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import Budget
+from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
 from replicator.sites.registry.http import Timeouts, Transport
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
@@ -144,7 +145,7 @@ async def rig(  # one keyword a thing that tests vary
     told: list[Event] = []
     events.subscribe(told.append)
     clock = clock or SystemClock()
-    limits = SiteLimits("here", events=events, clock=clock)
+    limits = SiteLimits("here", LimitSettings(), events=events, clock=clock)
     settings = RegistrySettings(
         "here", url, login, docker_config=docker_config, tls=tls or TLS(), proxy=proxy, quota=quota or Quota()
     )

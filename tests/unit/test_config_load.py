@@ -11,10 +11,11 @@ import pytest
 from replicator.config.build import AgentSettings, Loaded
 from replicator.config.load import load
 from replicator.errors import ConfigError
+from replicator.flow.settings import LimitSettings
 from replicator.model.digest import Digest
 from replicator.policy.rule import Pin, Rename, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
-from replicator.sites.objects.settings import LimitSettings, LocalSettings, S3Settings
+from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.registry.settings import Login, RegistrySettings
 
 HOME = {"HOME": "/home/me"}

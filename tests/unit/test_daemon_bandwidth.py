@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 from replicator.daemon.bandwidth import follow
 from replicator.events import Events
 from replicator.flow.limits import SiteLimits
+from replicator.flow.settings import LimitSettings
 from replicator.policy.bandwidth import MINUTES_A_DAY, Bandwidth, Window, parse_days, parse_time
 from tests.fakes.clock import FakeClock
 
@@ -39,7 +40,7 @@ async def test_a_site_gets_each_limit_when_its_window_begins_and_ends() -> None:
 
 async def test_a_limit_can_be_set_changed_and_lifted_while_bytes_move() -> None:
     clock = FakeClock()
-    limits = SiteLimits("hub", events=Events(), clock=clock)
+    limits = SiteLimits("hub", LimitSettings(), events=Events(), clock=clock)
     await limits.pace_bytes(10**9)
     assert clock.monotonic() == 0
     limits.set_bytes_per_second(100)

@@ -8,31 +8,19 @@ import pytest
 
 from replicator.events import Event, Events, InFlight, LimitChanged
 from replicator.flow.limits import MAX_HOLD_SECONDS, Kind, SiteLimits
+from replicator.flow.settings import LimitSettings
 from tests.fakes.clock import FakeClock
 
 
 class World:
     """One site's limits, with everything they told."""
 
-    def __init__(
-        self,
-        *,
-        concurrency: int = 32,
-        requests_per_second: float | None = None,
-        bytes_per_second: float | None = None,
-    ) -> None:
+    def __init__(self, settings: LimitSettings = LimitSettings()) -> None:  # noqa: B008 - frozen
         self.clock = FakeClock()
         self.told: list[Event] = []
         events = Events()
         events.subscribe(self.told.append)
-        self.limits = SiteLimits(
-            "hub",
-            concurrency=concurrency,
-            requests_per_second=requests_per_second,
-            bytes_per_second=bytes_per_second,
-            events=events,
-            clock=self.clock,
-        )
+        self.limits = SiteLimits("hub", settings, events=events, clock=self.clock)
 
     async def request(self, kind: Kind = "requests") -> float:
         """Makes one and tells when it started."""
@@ -54,7 +42,7 @@ def test_unlimited_request_never_gives_way() -> None:
 
 
 async def test_every_gate_tells_its_width_from_the_start_and_what_is_in_flight() -> None:
-    world = World(concurrency=20)
+    world = World(LimitSettings(concurrency=20))
     assert world.told == [LimitChanged("hub", kind, 16) for kind in ("requests", "reads", "writes")]
     world.told.clear()
     await world.request("reads")
@@ -72,7 +60,7 @@ async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_
 
 async def test_copies_both_ways_between_two_sites_cannot_wait_for_each_other() -> None:
     """With one gate for reads and writes each copy would hold the only slot that the other needs."""
-    one, other = World(concurrency=1), World(concurrency=1)
+    one, other = World(LimitSettings(concurrency=1)), World(LimitSettings(concurrency=1))
     both_writing = asyncio.Barrier(2)
 
     async def copy(source: World, destination: World) -> None:
@@ -121,13 +109,13 @@ async def test_retry_after_of_nothing_holds_nobody(retry_after: float | None) ->
 
 
 async def test_requests_of_all_kinds_share_one_pace() -> None:
-    world = World(requests_per_second=2)
+    world = World(LimitSettings(requests_per_second=2))
     kinds: list[Kind] = ["requests", "reads", "writes", "requests"]
     assert [await world.request(kind) for kind in kinds] == pytest.approx([0, 0, 0.5, 1])
 
 
 async def test_cancelled_while_held_gives_its_slot_back() -> None:
-    world = World(concurrency=1)
+    world = World(LimitSettings(concurrency=1))
     world.limits.congested("requests", retry_after=60)
     world.told.clear()
     first = asyncio.create_task(world.request())
@@ -140,7 +128,7 @@ async def test_cancelled_while_held_gives_its_slot_back() -> None:
 
 
 async def test_bytes_are_paced_only_where_they_are_limited() -> None:
-    free, slow = World(), World(bytes_per_second=1000)
+    free, slow = World(), World(LimitSettings(bytes_per_second=1000))
     for _ in range(5):
         await free.limits.pace_bytes(1_000_000)
         await slow.limits.pace_bytes(1000)
@@ -149,7 +137,7 @@ async def test_bytes_are_paced_only_where_they_are_limited() -> None:
 
 
 async def test_slot_is_given_back_when_the_request_fails() -> None:
-    world = World(concurrency=1)
+    world = World(LimitSettings(concurrency=1))
     with pytest.raises(OSError, match="reset"):
         async with world.limits.slot("reads"):
             raise OSError("reset")

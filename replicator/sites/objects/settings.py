@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from replicator.sites.registry.settings import LimitSettings, ReadSecret
+from replicator.flow.settings import LimitSettings
+from replicator.sites.registry.settings import ReadSecret
 
-__all__ = ["LimitSettings", "LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
+__all__ = ["LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
 
 
 @dataclass(frozen=True, slots=True)

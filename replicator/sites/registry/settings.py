@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from replicator.flow.settings import LimitSettings
+
 ReadSecret = Callable[[], str]
 """Reads a secret where it lies (file, credential, environment); called again after an authentication failure.
 Raises ConfigError naming the place, never the secret."""
-
-DEFAULT_CONCURRENCY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,6 @@ class TLS:
     cert: Path | None = None
     key: Path | None = None
     verify: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class LimitSettings:
-    """Limits of one site. `concurrency` bounds small requests, blob reads and blob writes each."""
-
-    concurrency: int = DEFAULT_CONCURRENCY
-    requests_per_second: float | None = None
-    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,7 @@ class RegistrySite:
         budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         knowledge = Knowledge(settings.name, settings.url, settings.capabilities)
-        limits = SiteLimits(
-            settings.name,
-            concurrency=settings.limits.concurrency,
-            requests_per_second=settings.limits.requests_per_second,
-            bytes_per_second=settings.limits.bytes_per_second,
-            events=events,
-            clock=clock,
-        )
+        limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._limits = limits
         self._registry = Registry(
             site=settings.name,

@@ -56,14 +56,7 @@ class LocalStore:
         self._site = settings.name
         self._events = events
         self._clock = clock
-        self._limits = SiteLimits(
-            settings.name,
-            concurrency=settings.limits.concurrency,
-            requests_per_second=settings.limits.requests_per_second,
-            bytes_per_second=settings.limits.bytes_per_second,
-            events=events,
-            clock=clock,
-        )
+        self._limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._tree = Tree(settings.path)
         self._workspace = Workspace(self._tree)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"objects-{settings.name}")

@@ -54,14 +54,7 @@ class S3Store:
         self._events = events
         self._clock = clock
         self._whole_copy_bytes = whole_copy_bytes
-        self._limits = SiteLimits(
-            settings.name,
-            concurrency=settings.limits.concurrency,
-            requests_per_second=settings.limits.requests_per_second,
-            bytes_per_second=settings.limits.bytes_per_second,
-            events=events,
-            clock=clock,
-        )
+        self._limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._bucket = Bucket(settings, limits=self._limits, events=events, clock=clock, budget=budget)
         self._root = f"{settings.prefix}/" if settings.prefix else ""
         self._extra = _extra(settings)
