@@ -57,6 +57,14 @@ def left_in(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def modes(*paths: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in paths}
+
+
+def set_mode(path: Path, mode: int) -> None:
+    path.chmod(mode)
+
+
 def put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -126,20 +134,20 @@ async def test_a_missing_folder_is_made_for_its_owner_alone(path: Path) -> None:
 
 
 async def test_only_its_owner_can_read_the_state_wherever_it_lies(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
+    set_mode(tmp_path, 0o755)
     async with opened(tmp_path / "state.db") as state:
         state.record(PLACED)
         await state.flush()
-        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
-    assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm"), 0o600)
-    assert tmp_path.stat().st_mode & 0o777 == 0o755
+        found = modes(tmp_path, *(tmp_path / name for name in left_in(tmp_path)))
+    assert found.pop(tmp_path.name) == 0o755
+    assert found == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm"), 0o600)
 
 
 async def test_a_file_that_is_there_keeps_its_mode(path: Path) -> None:
     put(path, b"")
-    path.chmod(0o640)
+    set_mode(path, 0o640)
     await fill(path)
-    assert path.stat().st_mode & 0o777 == 0o640
+    assert modes(path) == {"state.db": 0o640}
 
 
 async def test_the_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
