@@ -20,7 +20,7 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import image_settings, open_sites
 from replicator.cli.platforms import child_for, parse_platform
-from replicator.cli.runner import draining, run_async
+from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.engine.run import Engine
@@ -31,7 +31,7 @@ from replicator.model.names import is_tag
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
-from replicator.report import combine, failed, render_copy
+from replicator.report import combine, render_copy
 from replicator.sites.archive.names import called, name_of
 from replicator.sites.layouts.oci.index import digest_in, tag_of
 from replicator.sites.layouts.settings import Layout
@@ -165,9 +165,7 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
         print_json(result)
     else:
         click.echo(render_copy(result))
-    if drain.code is not None:
-        return drain.code
-    return 1 if failed(result) else 0
+    return exit_code(result, drain)
 
 
 @contextlib.asynccontextmanager

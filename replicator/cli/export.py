@@ -20,7 +20,7 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites
 from replicator.cli.rules import read_config
-from replicator.cli.runner import Drain, draining, run_async
+from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
 from replicator.engine.result import RunResult
@@ -29,7 +29,7 @@ from replicator.errors import ConfigError
 from replicator.model.digest import Digest
 from replicator.policy.mapping import static_collisions
 from replicator.policy.rule import Rule
-from replicator.report import combine, failed, render_run
+from replicator.report import combine, render_run
 
 _STDOUT = "-"
 
@@ -80,12 +80,12 @@ async def _export(invocation: Invocation, names: Sequence[str], have: Path | Non
                 async with shown(watch.progress, display=watch.display):
                     results = await engine.sync(rules)
         result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
-        if drain.code is None and result.outcome != "failed":
+        if result.outcome in {"ok", "partial"}:
             await writer.finish()
         else:
             log(logging.ERROR, f"{out or 'stdout'}: the archive was not finished")
     _tell(invocation, result, to_stderr=out is None)
-    return _code(result, drain)
+    return exit_code(result, drain)
 
 
 def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:
@@ -122,9 +122,3 @@ def _tell(invocation: Invocation, result: RunResult, *, to_stderr: bool) -> None
         print_json(result)
     else:
         click.echo(render_run(result))
-
-
-def _code(result: RunResult, drain: Drain) -> int:
-    if drain.code is not None:
-        return drain.code
-    return 1 if failed(result) else 0

@@ -17,7 +17,7 @@ from replicator.cli.nostate import NoState
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
-from replicator.cli.runner import draining, run_async
+from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.engine.run import Engine
 from replicator.errors import NotFound, SiteError
@@ -27,7 +27,7 @@ from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
-from replicator.report import combine, failed, format_count, render_run
+from replicator.report import combine, format_count, render_run
 
 _RULE: Final = "import"
 _TOLD: Final = 3
@@ -82,9 +82,7 @@ async def _import(invocation: Invocation, path: Path | None, name: str, *, insec
         print_json(result)
     else:
         click.echo(render_run(result))
-    if drain.code is not None:
-        return drain.code
-    return 1 if failed(result) else 0
+    return exit_code(result, drain)
 
 
 class _Whereabouts(NoState):

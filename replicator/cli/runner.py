@@ -13,6 +13,8 @@ from types import FrameType
 from typing import Any, Final
 
 from replicator.cli.logs import log
+from replicator.engine.result import RunResult
+from replicator.report import failed
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
@@ -62,6 +64,13 @@ def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iter
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
             signal.signal(each, before[each])
+
+
+def exit_code(result: RunResult, drain: Drain) -> int:
+    """A run's: the signal's where it cut something off. What was done whole when it came is as if none had come."""
+    if drain.code is not None and result.outcome == "interrupted":
+        return drain.code
+    return 1 if failed(result) else 0
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

@@ -17,14 +17,14 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.remote import remote_option, remote_sync
 from replicator.cli.rules import read_config, select_rules
-from replicator.cli.runner import Drain, draining, run_async
+from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import Wired, wire
 from replicator.config.build import Loaded
 from replicator.daemon.hooks import RunHooks
 from replicator.engine.result import RuleResult, RunResult
 from replicator.policy.rule import Rule
-from replicator.report import combine, failed, render_run
+from replicator.report import combine, render_run
 from replicator.state.locks import hold_rules
 
 if TYPE_CHECKING:
@@ -91,16 +91,14 @@ async def _sync(
         print_json(result)
     else:
         click.echo(render_run(result))
-    all_good = not failed(result)
+    code = exit_code(result, drain)
     if metrics is not None:
         try:
             metrics.write()
         except OSError as error:  # the report stands; the file is what it was before
             log(logging.ERROR, f"metrics file {metrics_file}: {error.strerror}")
-            all_good = False
-    if drain.code is not None:
-        return drain.code
-    return 0 if all_good else 1
+            code = code or 1
+    return code
 
 
 def _metrics(path: Path, rules: Sequence[Rule], watch: Watch) -> MetricsFile:

@@ -79,6 +79,8 @@ class DestinationRun:
         self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._looked_at: set[str] = set()
+        self._undecided = False
+        self._is_over = False
         self._leftovers = Leftovers(rule.name)
         self._targets = Targets(
             rule, destination, context, listing=_wants_listing(rule, context), on_failure=self._blind
@@ -94,8 +96,14 @@ class DestinationRun:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._take_batches())
                 await self._dispatch.run()
+            self._is_over = True
         finally:
             self._targets.release()
+
+    @property
+    def is_through(self) -> bool:
+        """Whether all that was offered has been dealt with, so that a drain left nothing of it undone."""
+        return self._is_over and not (self._undecided or self._dispatch.has_left or self.tally.was_interrupted)
 
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -115,6 +123,7 @@ class DestinationRun:
                 self.tally.unseen(len(batch.wishes))
                 return
             if self._context.draining.is_set():
+                self._undecided = True
                 return
             with faults(self._site.name, "compare tags", batch.target):
                 self._note(batch, catalog)

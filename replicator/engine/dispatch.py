@@ -52,6 +52,11 @@ class Dispatch:
         self._closed = True
         self._changed.set()
 
+    @property
+    def has_left(self) -> bool:
+        """Whether there is anything that came and was not begun, or more may come."""
+        return bool(self._actions or len(self._window) or not self._closed)
+
     async def run(self) -> None:
         """Works until all that came is done, or what is under way when draining begins."""
         async with asyncio.TaskGroup() as tasks:

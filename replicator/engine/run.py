@@ -191,7 +191,7 @@ class RuleRun:
         self._context = context
         self._began = context.clock.monotonic()
         self._destinations: list[DestinationRun] = []
-        self._interrupted = False
+        self._look_was_cut = False
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._look = Look(
             rule,
@@ -248,7 +248,7 @@ class RuleRun:
 
     async def _work(self, destination: DestinationRun) -> None:
         await destination.run()
-        if self._look.complete and not self._context.draining.is_set():
+        if self._look.complete and not self._was_cut(destination):
             destination.settle()
         with suppress(StateError):  # `close` tries again, and raises it when the others are through
             await self._end(destination)
@@ -260,7 +260,7 @@ class RuleRun:
             if self._look.complete and not self._context.dry:
                 self._context.events.emit(Observed(self._rule.name, began))
         except asyncio.CancelledError:
-            self._interrupted = True
+            self._look_was_cut = True
             if not self._context.draining.is_set():
                 raise
         finally:
@@ -269,11 +269,14 @@ class RuleRun:
     async def _drain(self, work: Sequence[asyncio.Task[None]], look: asyncio.Task[None]) -> None:
         """Waits for a drain; then ends the look at once and the rest when its time is over."""
         await self._context.draining.wait()
-        self._interrupted = self._interrupted or any(not task.done() for task in work)
         look.cancel()
         await asyncio.wait(work, timeout=DRAIN_SECONDS)
         for task in work:
             task.cancel()
+
+    def _was_cut(self, destination: DestinationRun) -> bool:
+        """Whether a drain left something undone there. What was done whole by the time it came is no worse for it."""
+        return self._context.draining.is_set() and (self._look_was_cut or not destination.is_through)
 
     def _offer(self, batch: Batch | None) -> None:
         for destination in self._destinations:
@@ -304,7 +307,7 @@ class RuleRun:
     async def _end(self, destination: DestinationRun) -> None:
         """Closes a destination's row, the last thing written of it, and tells that it is through."""
         tally = destination.tally
-        row = tally.close(interrupted=self._interrupted and self._context.draining.is_set())
+        row = tally.close(interrupted=self._was_cut(destination))
         standing = None if self._context.dry else await self._context.state.close_run(row)
         self._unlisten.pop(row.destination)()
         if standing is not None:

@@ -29,6 +29,7 @@ class Tally:
         self._told: set[Failure] = set()
         self.result = DestinationResult(destination)
         self.complete_look = True
+        self.was_interrupted = False
 
     def unchanged(self) -> None:
         """A tag is in step already."""
@@ -82,6 +83,7 @@ class Tally:
 
     def interrupted(self, action: Action, totals: Totals) -> None:
         """A copy was ended by a drain; it stays pending."""
+        self.was_interrupted = True
         self.result.totals.add(totals)
         self.result.actions.append(self._row(action, "interrupted", "ended before it was done"))
 

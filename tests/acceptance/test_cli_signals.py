@@ -73,6 +73,24 @@ async def test_first_signal_lets_running_blobs_end_and_saves_the_state(
     assert all(world.hub.count("GET", path, status=200) == 1 for path in moved)
 
 
+@pytest.mark.parametrize("command", ["copy", "sync"])
+async def test_what_is_done_whole_when_a_signal_comes_is_no_interrupted_run(
+    world: World, command: str
+) -> None:
+    one = rule().replace("platform/**", "platform/app0")
+    world.program.write_config({"hub": world.hub.url, "fra": world.fra.url}, one)
+    hub, fra = (registry.url.removeprefix("http://") for registry in (world.hub, world.fra))
+    places = [f"{hub}/platform/app0:v1", f"{fra}/platform/app0"] if command == "copy" else []
+    async with world.program.started(command, *places, "--json") as running:
+        await world.held.begun.wait()
+        running.signal(signal.SIGINT)
+        await running.says("SIGINT: no new work")
+        world.held.let_go.set()
+        ended = await running.end()
+    assert (ended.code, ended.json["outcome"]) == (0, "ok")
+    assert world.fra.store.content("platform/app0").tags.keys() == {"v1"}
+
+
 async def test_second_signal_ends_it_at_once(world: World) -> None:
     async with world.program.started("sync") as running:
         await world.held.begun.wait()

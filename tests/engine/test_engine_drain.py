@@ -68,6 +68,25 @@ async def test_run_that_a_drain_finds_done_is_not_interrupted() -> None:
         assert result.outcome == "interrupted"
 
 
+async def test_run_whose_last_copies_end_within_a_drain_is_not_interrupted() -> None:
+    async with world() as w:
+        await _many(w, 3)
+        engine = w.engine()
+        pause = w.left.pause("write_manifest")
+        run = asyncio.create_task(engine.sync([rule()]))
+        await pause.reached.wait()
+        await settled()
+        engine.drain()
+        await settled()
+        pause.release()
+        result = (await run)[0].destinations[0]
+        assert (result.outcome, result.totals.tags.copied) == ("ok", 3)
+        assert len(w.tags()["app"]) == 3
+        [standing] = await w.state.standings(["rule"])
+        assert standing.last_look is not None
+        assert standing.last_success is not None
+
+
 async def test_one_runs_drain_leaves_the_other_runs_alone() -> None:
     async with world(destinations=["left", "right"]) as w:
         await _many(w, 3)
@@ -208,8 +227,12 @@ async def test_drain_at_every_turn_ends_soon_and_the_next_run_ends_alike() -> No
                 await asyncio.sleep(0)
             was_running = not run.done()
             engine.drain()
-            await run
+            drained = (await run)[0].destinations[0]
             assert w.idle
+            assert drained.outcome in {"ok", "interrupted"}
+            if drained.outcome == "ok":
+                assert w.tags() == w.tags("source")
+                assert not await w.state.pending("rule", "left", "app")
             assert (await w.sync_one()).outcome == "ok"
             assert w.tags() == w.tags("source")
         if not was_running:
