@@ -1,11 +1,10 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from replicator import __version__
-from tests.acceptance.program import ROOT, Program
+from tests.acceptance.program import Program
+from tests.fakes.modules import loaded_by
 
 HEAVY = (
     "aiobotocore",
@@ -27,12 +26,7 @@ def program(tmp_path: Path) -> Program:
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
 def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom replicator.cli.__main__ import run\n"
-        f"assert run({arguments!r}) == 0\nprint(*sorted(sys.modules), sep='\\n', file=sys.stderr)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=ROOT)
-    imported = set(ended.stderr.split())
+    imported = loaded_by(f"from replicator.cli.__main__ import run\nassert run({arguments!r}) == 0")
     assert "click" in imported
     assert imported.isdisjoint(HEAVY)
 

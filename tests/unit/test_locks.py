@@ -15,6 +15,7 @@ import pytest
 from replicator.errors import StateError, StateInUse
 from replicator.state.locks import hold_rules
 from replicator.state.paths import rule_lock, state_lock
+from tests.fakes.modules import loaded_by
 
 HOLD_RULES = """
 import sys
@@ -164,16 +165,6 @@ def test_a_lock_that_cannot_be_made_is_a_state_error(tmp_path: Path, blocked: st
 
 
 def test_locks_and_lag_cost_no_database() -> None:
-    loaded = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, replicator.state.locks, replicator.state.lag; print([*sys.modules])",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    ).stdout
-    assert "'replicator.state.locks'" in loaded
-    assert not [name for name in ("sqlalchemy", "aiosqlite", "sqlite3") if f"'{name}'" in loaded]
+    loaded = loaded_by("import replicator.state.locks, replicator.state.lag")
+    assert "replicator.state.locks" in loaded
+    assert loaded.isdisjoint({"sqlalchemy", "aiosqlite", "sqlite3"})
