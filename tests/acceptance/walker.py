@@ -16,7 +16,7 @@ from replicator.flow.clock import SystemClock
 from replicator.model.mediatypes import MANIFEST_ACCEPT
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.site import RegistrySite
-from tests.fakes.source import BytesSource
+from tests.fakes.layouts import put_image
 
 Images = Mapping[tuple[str, str], BuiltImage]
 """By repository and tag."""
@@ -29,11 +29,7 @@ async def fill(settings: RegistrySettings, images: Images) -> None:
     site = RegistrySite(settings, events=Events(), clock=SystemClock())
     try:
         for (name, tag), built in images.items():
-            repository = site.repository(name)
-            for one in built.walk():
-                for data in one.blobs.values():
-                    await repository.write_blob(BytesSource(data))
-                await repository.write_manifest(one.manifest, tag if one is built else None)
+            await put_image(site.repository(name), built, tag)
     finally:
         await site.aclose()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index
+from replicator.demo.images import AMD64, ARM64, image, index
 from replicator.errors import (
     Corrupt,
     MissingReference,
@@ -37,6 +37,7 @@ from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.site import RegistrySite
 from tests.fakes import interop
 from tests.fakes.distribution import Server
+from tests.fakes.layouts import put_image
 from tests.fakes.memory import MemorySite
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.s3 import raw_client, settings
@@ -164,16 +165,6 @@ async def on_s3(layout: str, endpoint: str) -> Kind:
     return Kind(LAYOUTS[layout](store, events=Events()), list)
 
 
-async def put(repository: Repository, built: BuiltImage, tag: str | None = None) -> None:
-    """An image, whole, children first."""
-    for one in built.walk():
-        for data in one.blobs.values():
-            await repository.write_blob(BytesSource(data))
-        if one is not built:
-            await repository.write_manifest(one.manifest)
-    await repository.write_manifest(built.manifest, tag)
-
-
 async def all_tags(repository: Repository) -> list[str]:
     return [tag async for page in repository.tags() for tag in page]
 
@@ -199,7 +190,7 @@ async def test_missing_repository_is_not_found(kind: Kind) -> None:
 
 async def test_every_tag_is_listed_once(kind: Kind) -> None:
     built = image("a")
-    await put(kind.repository, built, "v0")
+    await put_image(kind.repository, built, "v0")
     for number in range(1, 12):
         await kind.repository.write_manifest(built.manifest, f"v{number}")
     assert sorted(await all_tags(kind.repository)) == sorted(f"v{number}" for number in range(12))
@@ -207,7 +198,7 @@ async def test_every_tag_is_listed_once(kind: Kind) -> None:
 
 async def test_tag_and_digest_lead_to_the_exact_bytes(kind: Kind) -> None:
     built = image("a")
-    await put(kind.repository, built, "v1")
+    await put_image(kind.repository, built, "v1")
     for reference in ("v1", built.digest):
         descriptor = await kind.repository.resolve(reference)
         assert (descriptor.digest, descriptor.size) == (built.digest, len(built.manifest.body))
@@ -217,7 +208,7 @@ async def test_tag_and_digest_lead_to_the_exact_bytes(kind: Kind) -> None:
 
 
 async def test_unknown_references_are_not_found(kind: Kind) -> None:
-    await put(kind.repository, image("a"), "v1")
+    await put_image(kind.repository, image("a"), "v1")
     for reference in ("v2", digest_of(b"nothing")):
         with pytest.raises(NotFound):
             await kind.repository.resolve(reference)
@@ -227,7 +218,7 @@ async def test_unknown_references_are_not_found(kind: Kind) -> None:
 
 async def test_index_is_kept_with_its_children(kind: Kind) -> None:
     built = index([image("x", platform=AMD64), image("y", platform=ARM64)])
-    await put(kind.repository, built, "v1")
+    await put_image(kind.repository, built, "v1")
     manifest = await kind.repository.read_manifest("v1")
     assert manifest == built.manifest
     for child in manifest.children:
@@ -330,7 +321,7 @@ async def test_refused_mount_becomes_an_upload(kind: Kind) -> None:
 
 async def test_manifest_is_stored_by_digest_and_by_tag(kind: Kind) -> None:
     built = image("a")
-    await put(kind.repository, built)
+    await put_image(kind.repository, built)
     assert (await kind.repository.resolve(built.digest)).digest == built.digest
     assert await kind.repository.write_manifest(built.manifest, "v1") in {built.digest, None}
     assert await kind.repository.write_manifest(built.manifest) in {built.digest, None}
@@ -339,7 +330,7 @@ async def test_manifest_is_stored_by_digest_and_by_tag(kind: Kind) -> None:
 
 async def test_tag_moves(kind: Kind) -> None:
     for built in (image("a"), image("b")):
-        await put(kind.repository, built, "v1")
+        await put_image(kind.repository, built, "v1")
         assert (await kind.repository.resolve("v1")).digest == built.digest
 
 
@@ -367,8 +358,8 @@ async def test_missing_children_are_a_missing_reference(kind: Kind) -> None:
 async def test_referrers_are_listed_or_unsupported(kind: Kind) -> None:
     built = image("a")
     signature = image("signature", subject=built.manifest.descriptor)
-    await put(kind.repository, built, "v1")
-    await put(kind.repository, signature)
+    await put_image(kind.repository, built, "v1")
+    await put_image(kind.repository, signature)
     if "referrers" in kind.cannot:
         with pytest.raises(Unsupported):
             await kind.repository.referrers(built.digest)
@@ -379,7 +370,7 @@ async def test_referrers_are_listed_or_unsupported(kind: Kind) -> None:
 
 async def test_one_tag_is_deleted_or_that_is_unsupported(kind: Kind) -> None:
     built = image("a")
-    await put(kind.repository, built, "v1")
+    await put_image(kind.repository, built, "v1")
     await kind.repository.write_manifest(built.manifest, "v2")
     if "delete_tag" in kind.cannot:
         with pytest.raises(Unsupported):
@@ -392,8 +383,8 @@ async def test_one_tag_is_deleted_or_that_is_unsupported(kind: Kind) -> None:
 
 
 async def test_repositories_are_listed(kind: Kind) -> None:
-    await put(kind.repository, image("a"), "v1")
-    await put(kind.other(), image("a"), "v1")
+    await put_image(kind.repository, image("a"), "v1")
+    await put_image(kind.other(), image("a"), "v1")
     if "catalog" in kind.cannot:
         with pytest.raises(Unsupported):
             _ = [page async for page in kind.site.repositories()]

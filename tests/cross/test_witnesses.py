@@ -14,7 +14,7 @@ from replicator.flow.clock import SystemClock
 from replicator.sites.registry.site import RegistrySite
 from tests.cross.witness import podman_pull, skopeo_copy_to_layout, skopeo_inspect, skopeo_raw
 from tests.fakes.distribution import Server
-from tests.fakes.source import BytesSource
+from tests.fakes.layouts import put_image
 
 SHARED = layer("shared", 70_000)
 IMAGE = image("witness", [SHARED, layer("witness/own")])
@@ -28,10 +28,7 @@ async def written(docker_registry: Server) -> AsyncIterator[str]:
     try:
         repository = site.repository("witness/app")
         for tag, built in (("v1", IMAGE), ("multi", INDEX)):
-            for one in built.walk():
-                for data in one.blobs.values():
-                    await repository.write_blob(BytesSource(data))
-                await repository.write_manifest(one.manifest, tag if one is built else None)
+            await put_image(repository, built, tag)
         yield f"{docker_registry.host}/witness/app"
     finally:
         await site.aclose()
