@@ -108,6 +108,13 @@ async def test_recheck_sees_a_changed_tag_at_once() -> None:
         assert w.tags()["app"]["v1"] == built.digest
 
 
+async def _copy_240_tags(w: World) -> None:
+    built = image("one for all")
+    for number in range(240):
+        w.put("app", f"v{number}", built)
+    await w.sync_one()
+
+
 async def _tags_due(w: World, clock: FakeClock, hours: int) -> list[int]:
     """How many tags are asked for in each of the next hours."""
     asked = []
@@ -122,10 +129,7 @@ async def _tags_due(w: World, clock: FakeClock, hours: int) -> list[int]:
 async def test_rechecks_of_a_cold_copy_are_spread_over_the_period() -> None:
     clock = FakeClock()
     async with world(clock=clock) as w:
-        built = image("one for all")
-        for number in range(240):
-            w.put("app", f"v{number}", built)
-        await w.sync_one()
+        await _copy_240_tags(w)
         first = await _tags_due(w, clock, 24)
         assert sum(first) == 240  # each once a day
         assert max(first) < 40
@@ -136,10 +140,7 @@ async def test_rechecks_stay_spread_after_all_were_asked_for_at_once() -> None:
     """`sync --recheck` asks for everything; that must not make everything due at the same hour of the next day."""
     clock = FakeClock()
     async with world(clock=clock) as w:
-        built = image("one for all")
-        for number in range(240):
-            w.put("app", f"v{number}", built)
-        await w.sync_one()
+        await _copy_240_tags(w)
         await w.sync_one(recheck=True)
         assert max(await _tags_due(w, clock, 24)) < 40
 
@@ -147,10 +148,7 @@ async def test_rechecks_stay_spread_after_all_were_asked_for_at_once() -> None:
 async def test_rechecks_stay_spread_after_a_destination_was_wiped() -> None:
     clock = FakeClock()
     async with world(clock=clock) as w:
-        built = image("one for all")
-        for number in range(240):
-            w.put("app", f"v{number}", built)
-        await w.sync_one()
+        await _copy_240_tags(w)
         del w.left.store.repositories["app"]
         assert (await w.sync_one()).totals.tags.copied == 240
         assert max(await _tags_due(w, clock, 24)) < 40
