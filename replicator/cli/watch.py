@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from replicator.cli.console import Progress, has_display
 from replicator.cli.logs import configure, log_event
 from replicator.cli.options import Invocation
+from replicator.engine.counted import count_request
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.report import Tally
@@ -27,6 +28,6 @@ class Watch:
         """Sets the log up and lets log, sums and progress listen. `quiet`: draws nothing, even on a terminal."""
         watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
-        for subscriber in (log_event, watch.tally, watch.progress):
+        for subscriber in (log_event, watch.tally, count_request, watch.progress):
             watch.events.subscribe(subscriber)
         return watch

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from replicator.engine.result import DestinationResult, RuleResult, RunResult
+from replicator.engine.result import DestinationResult, RuleResult, RunResult, Totals
 from replicator.engine.scope import Scope
 from replicator.report import Tally, combine
 
@@ -25,6 +25,7 @@ ACTIONS_KEPT_IN_ALL: Final = 50_000
 class Run:
     """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is under way.
 
+    `totals` has its requests and retries, by `engine.counted`; the rest is in the report.
     `left` are the destinations that are not through yet, `ended` the results of those that are.
     `actions_left_out` counts what the report had and is not kept.
     """
@@ -37,6 +38,7 @@ class Run:
     scope: Scope | None
     started_at: float
     left: set[str]
+    totals: Totals = field(default_factory=Totals)
     ended: dict[str, DestinationResult] = field(default_factory=dict)
     ended_at: float | None = None
     report: RunResult | None = None
@@ -97,7 +99,11 @@ class Runs:
         run.ended_at, run.error = at, error
         run.left.clear()
         results = [] if result is None else [result]
-        tally = Tally(bytes_read=sum(each.totals.bytes.read for r in results for each in r.destinations))
+        tally = Tally(
+            requests=run.totals.requests,
+            retries=run.totals.retries,
+            bytes_read=sum(each.totals.bytes.read for r in results for each in r.destinations),
+        )
         run.report = combine(results, tally, started_at=run.started_at, seconds=max(0.0, at - run.started_at))
         if result is None:
             run.report.outcome = "failed"

@@ -17,6 +17,7 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Run, Runs
 from replicator.daemon.triggers import Triggers, Want
+from replicator.engine.counted import counted
 from replicator.engine.result import DestinationResult, Outcome, RuleResult
 from replicator.engine.scope import Scope
 from replicator.errors import ReplicatorError
@@ -286,7 +287,8 @@ class Scheduler:
     async def _execute(self, active: _Active) -> None:
         result, problem = None, None
         try:
-            result = await self._sync(active)
+            with counted(active.run.totals):
+                result = await self._sync(active)
         except ReplicatorError as error:
             problem = str(error)
             _log.error("%s", problem, extra={"fields": {"rule": active.rule.name, "run": active.run.id}})

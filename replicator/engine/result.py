@@ -43,7 +43,11 @@ class ByteTotals(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """Sums of a run, or of one destination of it (there `read` counts what was read for this destination alone)."""
+    """Sums of a run, or of one destination of it.
+
+    There `read` counts what was read for this destination alone, `requests` and `retries` what its part of the run
+    caused at any site (see `engine.counted`).
+    """
 
     tags: TagTotals = msgspec.field(default_factory=TagTotals)
     blobs: BlobTotals = msgspec.field(default_factory=BlobTotals)

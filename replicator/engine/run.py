@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from replicator.engine.context import Context
+from replicator.engine.counted import counted
 from replicator.engine.destination import DestinationRun
 from replicator.engine.inhand import InHand
 from replicator.engine.look import Batch, Look
@@ -247,7 +248,8 @@ class RuleRun:
             drain.cancel()
 
     async def _work(self, destination: DestinationRun) -> None:
-        await destination.run()
+        with counted(destination.tally.result.totals):
+            await destination.run()
         if self._look.complete and not self._was_cut(destination):
             destination.settle()
         with suppress(StateError):  # `close` tries again, and raises it when the others are through

@@ -46,6 +46,26 @@ async def test_sync_brings_the_destination_in_step_and_then_has_nothing_to_do(wo
     assert second.json["totals"]["bytes"] == {"read": 0, "written": 0, "saved": 0}
 
 
+async def test_requests_are_counted_for_the_run_and_for_each_destination(world: World) -> None:
+    async with FakeRegistry() as sin:
+        load(sin.store, "other", "v1", image("other"))  # so that the two differ in what they are asked
+        urls = {"hub": world.hub.url, "fra": world.fra.url, "sin": sin.url}
+        world.program.write_config(urls, rule(destinations=("fra", "sin")))
+        assert (await world.program("sync")).code == 0
+        load(world.hub.store, "platform/app", "v2", image("new"))
+        load(sin.store, "platform/app", "v2", image("new"))
+        sites = (world.hub, world.fra, sin)
+        before = [len(site.requests) for site in sites]
+        ended = await world.program("sync", "--json")
+        hub, fra, there = (len(site.requests) - begun for site, begun in zip(sites, before, strict=True))
+    assert ended.json["totals"]["requests"] == hub + fra + there
+    counts = [each["totals"]["requests"] for each in ended.json["rules"][0]["destinations"]]
+    reads = sum(counts) - fra - there  # of the image at the source, each by whoever came first
+    assert 0 < reads < hub
+    assert counts[0] >= fra > there
+    assert counts[1] >= there > 0
+
+
 async def test_results_go_to_stdout_and_plain_lines_without_errors_to_stderr(world: World) -> None:
     ended = await world.program("sync")
     assert ended.code == 0

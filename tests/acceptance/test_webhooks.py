@@ -212,6 +212,8 @@ async def test_sync_remote_has_the_agent_do_it(world: World) -> None:
     assert ended.code == 0, ended.stderr
     assert ended.json["outcome"] == "ok"
     assert [each["rule"] for each in ended.json["rules"]] == ["platform"]
+    [there] = ended.json["rules"][0]["destinations"]
+    assert ended.json["totals"]["requests"] > there["totals"]["requests"] > 0
     assert "v0" in world.fra.store.repositories["platform/first"].tags
 
     from_config = await world.program("sync", "--remote", world.agent.url)
