@@ -5,12 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Final, cast
+from typing import cast
 
 from replicator.errors import NotFound, SiteError
 from replicator.ports import ObjectStore, Repository, SiteCheck
-
-_MAX_REPOSITORIES: Final = 5
+from replicator.sites.findings import MAX_REPOSITORIES, Findings
 
 
 async def check_layout(
@@ -28,12 +27,12 @@ async def check_layout(
         repositories: some that must be readable; the first five are tried.
         push: whether to write (and delete) a small object, under a name that no layout has.
     """
-    check = _Check(store)
+    check = _Check(store.site)
     await check.attempt("reachable", lambda: _reach(store))
     if check.problems:
         return check.result()
     await check.attempt("layout", recognise)
-    for repository in repositories[:_MAX_REPOSITORIES]:
+    for repository in repositories[:MAX_REPOSITORIES]:
         await check.attempt(f"pull {repository.name}", lambda one=repository: _tags(one))  # type: ignore[misc]
     conditional = "yes" if store.conditional else "no: only one agent may write here at a time"
     check.found("conditional writes", conditional)
@@ -44,27 +43,13 @@ async def check_layout(
     return check.result()
 
 
-class _Check:
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self._findings: list[tuple[str, str]] = []
-        self.problems: list[str] = []
-
-    def found(self, what: str, answer: str) -> None:
-        """Notes an answer."""
-        self._findings.append((what, answer))
-
+class _Check(Findings):
     async def attempt(self, what: str, ask: Callable[[], Awaitable[str]]) -> None:
         """Notes the answer, or what is wrong."""
         try:
             self.found(what, await ask())
         except SiteError as error:
-            self.found(what, f"no: {error.cause}")
-            self.problems.append(str(error))
-
-    def result(self) -> SiteCheck:
-        """All that was found."""
-        return SiteCheck(self._store.site, tuple(self._findings), tuple(self.problems))
+            self.failed(what, error)
 
 
 async def _reach(store: ObjectStore) -> str:

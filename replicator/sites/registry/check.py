@@ -10,13 +10,13 @@ from typing import Final, cast
 from replicator.errors import NotFound, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.ports import SiteCheck
+from replicator.sites.findings import MAX_REPOSITORIES, Findings
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import catalog_pages
 from replicator.sites.registry.repository import RegistryRepository
 from replicator.sites.registry.sessions import probe_upload
 
-_MAX_REPOSITORIES: Final = 5
 _SKEW_SECONDS: Final = 60.0
 """More than this and tokens, which are dated, may be refused."""
 _UNTRIED: Final = "unknown until the first push"
@@ -36,10 +36,10 @@ async def check_registry(
     await check.ping()
     if check.problems:
         return check.result()
-    for name in repositories[:_MAX_REPOSITORIES]:
+    for name in repositories[:MAX_REPOSITORIES]:
         await check.pull(name)
     listed = await check.catalog()
-    await check.referrers(list(dict.fromkeys([*repositories, *listed]))[:_MAX_REPOSITORIES])
+    await check.referrers(list(dict.fromkeys([*repositories, *listed]))[:MAX_REPOSITORIES])
     check.presets()
     if push is None:
         check.found("push", _UNTRIED)
@@ -48,30 +48,19 @@ async def check_registry(
     return check.result()
 
 
-class _Check:
+class _Check(Findings):
+    """The steps, each of which notes what it found."""
+
     def __init__(self, registry: Registry) -> None:
+        super().__init__(registry.site)
         self._registry = registry
-        self._findings: list[tuple[str, str]] = []
-        self.problems: list[str] = []
-
-    def found(self, what: str, answer: str) -> None:
-        """Notes an answer."""
-        self._findings.append((what, answer))
-
-    def result(self) -> SiteCheck:
-        """All that was found."""
-        return SiteCheck(self._registry.site, tuple(self._findings), tuple(self.problems))
-
-    def _failed(self, what: str, error: SiteError) -> None:
-        self.found(what, f"no: {error.cause}")
-        self.problems.append(str(error))
 
     async def ping(self) -> None:
         """Reachable, a registry, and the credentials are taken."""
         try:
             reply = await self._registry.transport.request(Call("ping", "GET", "/v2/", actions=""))
         except SiteError as error:
-            self._failed(
+            self.failed(
                 "reachable" if error.reason in {"unavailable", "unsupported"} else "credentials", error
             )
             return
@@ -98,7 +87,7 @@ class _Check:
         try:
             tags = await _first_page(RegistryRepository(self._registry, name).tags())
         except SiteError as error:
-            self._failed(what, error)
+            self.failed(what, error)
             return
         self.found(what, "yes" if tags else "yes, no tags yet")
 
@@ -109,7 +98,7 @@ class _Check:
         except Unsupported as error:
             self.found("catalog", f"no: {error.cause}")
         except SiteError as error:
-            self._failed("catalog", error)
+            self.failed("catalog", error)
         else:
             self.found("catalog", "yes")
             return names
@@ -149,7 +138,7 @@ class _Check:
         try:
             cancelled = await probe_upload(self._registry, name)
         except SiteError as error:
-            self._failed(f"push {name}", error)
+            self.failed(f"push {name}", error)
             return
         self.found(
             f"push {name}", "yes" if cancelled else "yes (the upload that was started could not be cancelled)"
