@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import os
 import platform
 import shutil
@@ -69,6 +70,7 @@ def tell(text: str) -> None:
 
 async def main(arguments: argparse.Namespace) -> int:
     """Runs what was asked for; 1 where one of the programs failed."""
+    compileall.compile_dir("replicator", quiet=1)  # as an installed package is; a tree that was edited is not
     versions = {program.name: program.version() for program in PROGRAMS}
     chosen = arguments.program or [program.name for program in PROGRAMS]
     taking_part = [program for program in PROGRAMS if program.name in chosen and versions[program.name]]

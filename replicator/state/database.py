@@ -1,32 +1,32 @@
-"""One SQLite file, one connection, one error family.
+"""One SQLite file, one connection in a thread of its own, one error family.
 
-There is a single connection, in driver-level autocommit; transactions are opened and ended here. Whoever uses
-it does so one at a time and to the end (`store` sees to that): a cancelled statement would cost SQLAlchemy the
-connection.
+SQLAlchemy's synchronous Core, not its asyncio package: that one imports the whole ORM, which a one-shot command would
+wait for, and goes to its thread and back for each statement instead of once for a piece of work. The connection is in
+driver-level autocommit; transactions are opened and ended here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
-import aiosqlite
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import StateError
 from replicator.state.migrations import is_current, migrate
 from replicator.state.paths import make_file, make_folder
 
-_DRIVER: Final = "sqlite+aiosqlite"
-_JOIN_SECONDS: Final = 5.0
+_T = TypeVar("_T")
+
+_DRIVER: Final = "sqlite+pysqlite"
 _MOVE_AWAY: Final = (
     "it may be moved away: the state is only an accelerator, and the next run starts a new one"
 )
@@ -35,70 +35,66 @@ _MOVE_AWAY: Final = (
 class Database:
     """An open database. Made by `open_database` and `open_for_reading`."""
 
-    def __init__(self, path: Path, url: URL, busy_seconds: float) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._thread: threading.Thread | None = None
-        self._engine = create_async_engine(
-            url,
-            # `backup` reads the one connection from the other one's thread.
-            connect_args={"timeout": busy_seconds, "factory": self._connect, "check_same_thread": False},
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-        )
-        self._connection: AsyncConnection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._connection: Connection | None = None
 
-    @property
-    def connection(self) -> AsyncConnection:
-        """The connection; for reading as it is, for writing inside `transaction`."""
-        if self._connection is None:
-            raise StateError(f"state {self.path}: is closed")
-        return self._connection
-
-    async def connect(self) -> None:
-        """Opens the file. On failure nothing is left open."""
-        with mapped(self.path, "open"):
-            try:
-                self._connection = await self._engine.connect()
-            except BaseException:
-                self._join()
-                raise
-
-    @asynccontextmanager
-    async def transaction(self, *, writing: bool = True) -> AsyncIterator[AsyncConnection]:
-        """A transaction: durable when the context is left, undone if it is left by an exception.
-
-        One that only reads sees the file as of one moment.
-        """
-        connection = self.connection
-        await connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    @classmethod
+    async def open(cls, path: Path, connect: Callable[[], Connection]) -> Database:
+        """The database that `connect`, called in the thread, gives. On failure nothing is left open."""
+        database = cls(path)
+        opening = asyncio.get_running_loop().run_in_executor(database._thread, connect)
         try:
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
+            with mapped(path, "open"):
+                database._connection = await asyncio.shield(opening)
         except BaseException:
-            # SQLite has ended the transaction itself after some errors (disk full, I/O); the driver knows.
-            await connection.rollback()
+            # Half an opening cannot be taken back; a whole one can.
+            with suppress(DBAPIError, StateError, OSError):
+                database._connection = await opening
+                await database.close()
+            database._thread.shutdown()
             raise
+        return database
+
+    async def run(self, work: Callable[[Connection], _T]) -> _T:
+        """Does the work in the thread, after all that was given before.
+
+        It is done to the end, also where the caller is cancelled meanwhile.
+        """
+        connection = self._connection
+        if connection is None:
+            raise StateError(f"state {self.path}: is closed")
+        return await self._in_thread(lambda: work(connection))
 
     async def close(self) -> None:
-        """Closes the file and ends the driver's thread."""
+        """Closes the file and ends the thread."""
         connection, self._connection = self._connection, None
         with mapped(self.path, "close"):
             try:
                 if connection is not None:
-                    await connection.close()
+                    await self._in_thread(connection.close)
             finally:
-                await self._engine.dispose()
-                self._join()
+                self._thread.shutdown()  # at once: nothing is left for it to do
 
-    def _connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        self._thread = threading.current_thread()
-        return sqlite3.Connection(*arguments, **options)
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
-    def _join(self) -> None:
-        """The driver tells its thread to end but does not wait for it, and it must not outlive the loop."""
-        if self._thread is not None:
-            self._thread.join(_JOIN_SECONDS)
-            self._thread = None
+
+@contextmanager
+def transaction(connection: Connection, *, writing: bool = True) -> Iterator[None]:
+    """A transaction: durable when the context is left, undone if it is left by an exception.
+
+    One that only reads sees the file as of one moment.
+    """
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        # SQLite has ended the transaction itself after some errors (disk full, I/O); the driver knows.
+        connection.rollback()
+        raise
 
 
 async def open_database(path: Path, busy_seconds: float) -> Database:
@@ -111,37 +107,17 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
     """
     make_folder(path)
     make_file(path)
-    database = Database(path, _url(path, "rwc"), busy_seconds)
-    await database.connect()
-    try:
-        with mapped(path, "open"):
-            if not await _is_current(database):
-                async with database.transaction() as connection:
-                    await migrate(connection)
-            await _write_ahead(database.connection)
-    except BaseException:
-        await database.close()
-        raise
-    return database
 
+    def connect() -> Connection:
+        connection = _connect(_url(path, "rwc"), busy_seconds)
+        with _closed_on_failure(connection):
+            if not _is_current(connection):
+                with transaction(connection):
+                    migrate(connection)
+            _write_ahead(connection)
+        return connection
 
-async def _is_current(database: Database) -> bool:
-    async with database.transaction(writing=False) as connection:
-        return await is_current(connection)
-
-
-async def _write_ahead(connection: AsyncConnection) -> None:
-    """Lets `plan` and `status` read while `sync` writes."""
-    try:
-        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    except DBAPIError as error:
-        # SQLite does not wait here when two processes make one new file at once. The mode is the file's own, so the
-        # other one's switch is ours too; and if it was not that, the old journal is right as well until the next open.
-        if not _is_busy(error.orig):
-            raise
-    # NORMAL: a commit survives the death of the process. A power cut may cost the last seconds but no consistency,
-    # and a hint needs no more.
-    await connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    return await Database.open(path, connect)
 
 
 async def open_for_reading(path: Path, busy_seconds: float) -> Database:
@@ -152,22 +128,73 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
     Raises:
         StateError: see `store.open_state`.
     """
-    url = _url_for_reading(path)
-    if url is None:
-        return await _open_in_memory(path)
-    database = Database(path, url, busy_seconds)
-    await database.connect()
+
+    def connect() -> Connection:
+        url = _url_for_reading(path)
+        if url is None:
+            return _connect_in_memory()
+        connection = _connect(url, busy_seconds)
+        with _closed_on_failure(connection):
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            if _is_current(connection):
+                return connection
+            copy = _connect_in_memory(connection)
+        connection.close()
+        return copy
+
+    return await Database.open(path, connect)
+
+
+def _connect(url: URL, busy_seconds: float) -> Connection:
+    engine = create_engine(
+        url, connect_args={"timeout": busy_seconds}, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+    return engine.connect()
+
+
+def _connect_in_memory(origin: Connection | None = None) -> Connection:
+    connection = _connect(URL.create(_DRIVER), 0.0)
+    with _closed_on_failure(connection):
+        if origin is not None:
+            _driver(origin).backup(_driver(connection))
+        with transaction(connection):
+            migrate(connection)
+    return connection
+
+
+@contextmanager
+def _closed_on_failure(connection: Connection) -> Iterator[None]:
     try:
-        with mapped(path, "open"):
-            await database.connection.exec_driver_sql("PRAGMA query_only = ON")
-            if await _is_current(database):
-                return database
-            copy = await _open_in_memory(path, database)
+        yield
     except BaseException:
-        await database.close()
+        connection.close()
         raise
-    await database.close()
-    return copy
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        raise TypeError(f"{driver!r} is not sqlite3's")
+    return driver
+
+
+def _is_current(connection: Connection) -> bool:
+    with transaction(connection, writing=False):
+        return is_current(connection)
+
+
+def _write_ahead(connection: Connection) -> None:
+    """Lets `plan` and `status` read while `sync` writes."""
+    try:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    except DBAPIError as error:
+        # SQLite does not wait here when two processes make one new file at once. The mode is the file's own, so the
+        # other one's switch is ours too; and if it was not that, the old journal is right as well until the next open.
+        if not _is_busy(error.orig):
+            raise
+    # NORMAL: a commit survives the death of the process. A power cut may cost the last seconds but no consistency,
+    # and a hint needs no more.
+    connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
 
 
 def _url(path: Path, mode: str) -> URL:
@@ -175,37 +202,14 @@ def _url(path: Path, mode: str) -> URL:
 
 
 def _url_for_reading(path: Path) -> URL | None:
-    with mapped(path, "open"):
-        try:
-            path.stat()
-        except FileNotFoundError:
-            return None
-        # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
-        # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.
-        mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
-    return _url(path, mode)
-
-
-async def _open_in_memory(path: Path, origin: Database | None = None) -> Database:
-    database = Database(path, URL.create(_DRIVER), 0.0)
-    await database.connect()
     try:
-        with mapped(path, "open"):
-            if origin is not None:
-                await (await _driver(origin)).backup(await _driver(database))
-            async with database.transaction() as connection:
-                await migrate(connection)
-    except BaseException:
-        await database.close()
-        raise
-    return database
-
-
-async def _driver(database: Database) -> aiosqlite.Connection:
-    driver = (await database.connection.get_raw_connection()).driver_connection
-    if not isinstance(driver, aiosqlite.Connection):
-        raise TypeError(f"{driver!r} is not aiosqlite's")
-    return driver
+        path.stat()
+    except FileNotFoundError:
+        return None
+    # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
+    # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.
+    mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
+    return _url(path, mode)
 
 
 @contextmanager

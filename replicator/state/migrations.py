@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from replicator.errors import StateError
 
@@ -70,7 +70,7 @@ STEPS: tuple[str, ...] = (
 """Statements parted by semicolons; executed one by one, as a script would end the transaction."""
 
 
-async def is_current(connection: AsyncConnection) -> bool:
+def is_current(connection: Connection) -> bool:
     """Whether the file has today's schema; False for an older one and an empty file. Changes nothing.
 
     Called inside a transaction, or the answers may be of two moments.
@@ -78,9 +78,9 @@ async def is_current(connection: AsyncConnection) -> bool:
     Raises:
         StateError: the file is another program's, or from a newer version of this one.
     """
-    version = await _number(connection, "PRAGMA user_version")
-    owner = await _number(connection, "PRAGMA application_id")
-    tables = await _number(connection, "SELECT count(*) FROM sqlite_master")
+    version = _number(connection, "PRAGMA user_version")
+    owner = _number(connection, "PRAGMA application_id")
+    tables = _number(connection, "SELECT count(*) FROM sqlite_master")
     if owner != APPLICATION_ID and (tables or owner or version):
         raise StateError("the file is another program's database; give another path for the state")
     if version > len(STEPS):
@@ -91,20 +91,20 @@ async def is_current(connection: AsyncConnection) -> bool:
     return version == len(STEPS)
 
 
-async def migrate(connection: AsyncConnection) -> None:
+def migrate(connection: Connection) -> None:
     """Takes the schema to today's. Called inside a write transaction, which makes it all or nothing.
 
     Raises:
         StateError: as `is_current`; another process may have been here since the caller asked.
     """
-    if await is_current(connection):
+    if is_current(connection):
         return
-    for step in STEPS[await _number(connection, "PRAGMA user_version") :]:
+    for step in STEPS[_number(connection, "PRAGMA user_version") :]:
         for statement in step.split(";"):
-            await connection.exec_driver_sql(statement)
-    await connection.exec_driver_sql(f"PRAGMA user_version = {len(STEPS)}")
-    await connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(f"PRAGMA user_version = {len(STEPS)}")
+    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-async def _number(connection: AsyncConnection, statement: str) -> int:
-    return int((await connection.exec_driver_sql(statement)).scalar_one())
+def _number(connection: Connection, statement: str) -> int:
+    return int((connection.exec_driver_sql(statement)).scalar_one())

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
-from sqlalchemy import Executable
+from sqlalchemy import Connection, Executable
 
 from replicator.errors import StateError
 from replicator.model.digest import Digest
 from replicator.ports import BehindRepository, Belief, Clock, Entry, Listed, Pending, RunRow, Standing
 from replicator.state import statements
 from replicator.state.batch import Batch
-from replicator.state.database import Database, mapped, open_database, open_for_reading
+from replicator.state.database import Database, mapped, open_database, open_for_reading, transaction
 from replicator.state.writing import Names, close_run, pieces, write_batch
 
 _log = logging.getLogger(__name__)
@@ -58,15 +57,7 @@ async def open_state(
             long, or not to be opened or made. The file is then left as it is.
     """
     open_it = open_for_reading if read_only else open_database
-    opening = asyncio.get_running_loop().create_task(open_it(path, busy_seconds))
-    try:
-        database = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        # Half an opening cannot be taken back without leaving the driver's thread behind; a whole one can.
-        with contextlib.suppress(StateError):
-            await (await opening).close()
-        raise
-    return SqliteState(database, clock, read_only=read_only)
+    return SqliteState(await open_it(path, busy_seconds), clock, read_only=read_only)
 
 
 class SqliteState:
@@ -307,11 +298,14 @@ class SqliteState:
         return await asyncio.shield(task)
 
     async def _select(self, statement: Executable, **parameters: object) -> Sequence[Any]:
-        return (await self._database.connection.execute(statement, parameters)).all()
+        return await self._database.run(lambda connection: connection.execute(statement, parameters).all())
 
     async def _execute(self, statement: Executable, **parameters: object) -> None:
-        async with self._database.transaction() as connection:
-            await connection.execute(statement, parameters)
+        def work(connection: Connection) -> None:
+            with transaction(connection):
+                connection.execute(statement, parameters)
+
+        await self._database.run(work)
 
     async def _write(self) -> None:
         if self._batch.size:
@@ -325,10 +319,14 @@ class SqliteState:
         """Writes the batch, and closes the run where a row is given, in one transaction."""
         batch, self._batch = self._batch, Batch()
         self._enough.clear()
+
+        def work(connection: Connection) -> Standing | None:
+            with transaction(connection):
+                write_batch(connection, batch, self._names)
+                return close_run(connection, row, self._names) if row else None
+
         try:
-            async with self._database.transaction() as connection:
-                await write_batch(connection, batch, self._names)
-                standing = await close_run(connection, row, self._names) if row else None
+            standing = await self._database.run(work)
         except BaseException:
             self._names.undo()
             batch.absorb(self._batch)

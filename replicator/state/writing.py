@@ -7,8 +7,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Executable
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Executable
 
 from replicator.ports import RunRow, Standing
 from replicator.state import statements
@@ -16,7 +15,7 @@ from replicator.state.batch import Batch, clean
 
 _T = TypeVar("_T")
 _ROWS_AT_ONCE: Final = 1_000
-"""Rows are made and handed over in pieces, so that a large batch does not hold up the loop."""
+"""Rows are made and handed over in pieces, so that a large batch is not in memory twice."""
 
 
 class Names:
@@ -30,12 +29,12 @@ class Names:
         number = self._known.get(name)
         return self._new[name] if number is None else number
 
-    async def intern(self, connection: AsyncConnection, names: set[str]) -> None:
+    def intern(self, connection: Connection, names: set[str]) -> None:
         """Gives each name a number that has none yet."""
         missing = sorted(name for name in names if name not in self._known and name not in self._new)
-        await execute_many(connection, statements.INTERN, ({"name": name} for name in missing))
+        execute_many(connection, statements.INTERN, ({"name": name} for name in missing))
         for part in pieces(missing):
-            for name, number in await connection.execute(statements.NAME_IDS, {"names": part}):
+            for name, number in connection.execute(statements.NAME_IDS, {"names": part}):
                 self._new[name] = number
 
     def commit(self) -> None:
@@ -48,21 +47,21 @@ class Names:
         self._new = {}
 
 
-async def write_batch(connection: AsyncConnection, batch: Batch, names: Names) -> None:
+def write_batch(connection: Connection, batch: Batch, names: Names) -> None:
     """Writes everything of the batch."""
-    await names.intern(connection, _names_of(batch))
+    names.intern(connection, _names_of(batch))
     places = sorted((names[site], names[repository]) for site, repository in batch.repositories)
-    await execute_many(
+    execute_many(
         connection, statements.KNOW_REPOSITORY, ({"site": site, "repository": repo} for site, repo in places)
     )
-    await _write_pending(connection, batch, names)
-    await execute_many(connection, statements.BELIEVE, _belief_rows(batch, names))
-    await _write_whereabouts(connection, batch, names)
-    await execute_many(
+    _write_pending(connection, batch, names)
+    execute_many(connection, statements.BELIEVE, _belief_rows(batch, names))
+    _write_whereabouts(connection, batch, names)
+    execute_many(
         connection, statements.CREATE, ({"digest": digest, "at": at} for digest, at in batch.created.items())
     )
-    await execute_many(connection, statements.NOTE, _listed_rows(batch, names))
-    await execute_many(
+    execute_many(connection, statements.NOTE, _listed_rows(batch, names))
+    execute_many(
         connection,
         statements.BEGIN,
         (
@@ -72,9 +71,9 @@ async def write_batch(connection: AsyncConnection, batch: Batch, names: Names) -
     )
 
 
-async def close_run(connection: AsyncConnection, row: RunRow, names: Names) -> Standing:
+def close_run(connection: Connection, row: RunRow, names: Names) -> Standing:
     """Writes the run's row and brings the standing up to date."""
-    await names.intern(connection, {row.rule, row.destination})
+    names.intern(connection, {row.rule, row.destination})
     rule, destination = names[row.rule], names[row.destination]
     where = {"the_rule": rule, "the_destination": destination}
     values = msgspec.structs.asdict(row) | {
@@ -82,13 +81,13 @@ async def close_run(connection: AsyncConnection, row: RunRow, names: Names) -> S
         "destination": destination,
         "error": clean(row.error),
     }
-    await connection.execute(statements.RUN, values)
-    await connection.execute(statements.TRIM_RUNS, where)
-    await connection.execute(statements.BEGIN, _new_standing(rule, destination, row.started_at))
-    found = await connection.execute(statements.STANDING, {"rule": row.rule, "destination": row.destination})
+    connection.execute(statements.RUN, values)
+    connection.execute(statements.TRIM_RUNS, where)
+    connection.execute(statements.BEGIN, _new_standing(rule, destination, row.started_at))
+    found = connection.execute(statements.STANDING, {"rule": row.rule, "destination": row.destination})
     standing = _after(Standing(*found.one()), row)
     kept = ("last_look", "last_success", "in_step", "held", "last_error")
-    await connection.execute(statements.CLOSE, where | {name: getattr(standing, name) for name in kept})
+    connection.execute(statements.CLOSE, where | {name: getattr(standing, name) for name in kept})
     return standing
 
 
@@ -161,7 +160,7 @@ def _listed_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
             yield {**place, "tag": listed.tag, "digest": listed.digest, "version": listed.version}
 
 
-async def _write_pending(connection: AsyncConnection, batch: Batch, names: Names) -> None:
+def _write_pending(connection: Connection, batch: Batch, names: Names) -> None:
     over = (
         {
             "the_rule": names[rule],
@@ -173,7 +172,7 @@ async def _write_pending(connection: AsyncConnection, batch: Batch, names: Names
         for tag, change in changes.items()
         if change.fresh
     )
-    await execute_many(connection, statements.UNPEND, over)
+    execute_many(connection, statements.UNPEND, over)
     rows = (
         msgspec.structs.asdict(change.pending)
         | {"rule": names[rule], "destination": names[destination], "repository": names[repository]}
@@ -181,37 +180,35 @@ async def _write_pending(connection: AsyncConnection, batch: Batch, names: Names
         for change in changes.values()
         if change.pending is not None
     )
-    await execute_many(connection, statements.PEND, rows)
+    execute_many(connection, statements.PEND, rows)
 
 
-async def _write_whereabouts(connection: AsyncConnection, batch: Batch, names: Names) -> None:
+def _write_whereabouts(connection: Connection, batch: Batch, names: Names) -> None:
     gone = (
         {"the_site": names[site], "the_digest": digest, "the_repository": names[repository]}
         for (site, digest), places in batch.seen.items()
         for repository, at in places.items()
         if at is None
     )
-    await execute_many(connection, statements.FORGET, gone)
+    execute_many(connection, statements.FORGET, gone)
     rows = (
         {"site": names[site], "digest": digest, "repository": names[repository], "seen_at": at}
         for (site, digest), places in batch.seen.items()
         for repository, at in places.items()
         if at is not None
     )
-    await execute_many(connection, statements.SEE, rows)
-    await execute_many(
+    execute_many(connection, statements.SEE, rows)
+    execute_many(
         connection,
         statements.TRIM_WHEREABOUTS,
         ({"the_site": names[site], "the_digest": digest} for site, digest in batch.seen),
     )
 
 
-async def execute_many(
-    connection: AsyncConnection, statement: Executable, rows: Iterable[Mapping[str, Any]]
-) -> None:
+def execute_many(connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]) -> None:
     """Executes the statement with each of the rows; with none, not at all."""
     for part in pieces(rows):
-        await connection.execute(statement, part)
+        connection.execute(statement, part)
 
 
 def pieces(rows: Iterable[_T]) -> Iterator[list[_T]]:

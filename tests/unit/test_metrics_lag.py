@@ -207,7 +207,7 @@ async def counted(path: Path, clock: FakeClock) -> AsyncIterator[tuple[SqliteSta
         asked.clear()
         return told
 
-    engine = state._database._engine.sync_engine
+    engine = await state._database.run(lambda connection: connection.engine)
     event.listen(engine, "before_cursor_execute", note)
     try:
         yield state, taken

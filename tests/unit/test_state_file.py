@@ -77,6 +77,10 @@ def spoil(path: Path) -> None:
         file.write(b"\xa5" * (path.stat().st_size - 4096 * 3))
 
 
+async def pragma(state: SqliteState, setting: str) -> None:
+    await state._database.run(lambda connection: connection.exec_driver_sql(f"PRAGMA {setting}"))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "folder" / "state.db"
@@ -439,16 +443,17 @@ async def test_a_new_file_locked_by_another_is_not_waited_for_forever(path: Path
 
 async def test_a_full_disk_is_a_state_error_and_costs_nothing_recorded(path: Path) -> None:
     async with opened(path) as state:
-        connection = state._database.connection
-        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        pages = await state._database.run(
+            lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        )
+        await pragma(state, f"max_page_count = {pages + 2}")
         for number in range(400):
             pending = Pending("app", f"v{number}", ONE, 5.0, 1, "x" * 900)
             state.record(Missing("rule", "fra", pending))
         with pytest.raises(StateError, match=rf"^state {path}: write: database or disk is full"):
             await state.flush()
         assert len(await state.pending("rule", "fra", "app")) == 400
-        await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        await pragma(state, "max_page_count = 1000000")
     async with opened(path) as state:
         assert len(await state.pending("rule", "fra", "app")) == 400
 

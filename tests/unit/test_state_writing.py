@@ -74,7 +74,8 @@ async def turns(count: int) -> None:
 
 
 async def refuse_writes(state: SqliteState, *, refuse: bool = True) -> None:
-    await state._database.connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if refuse else 'OFF'}")
+    setting = f"PRAGMA query_only = {'ON' if refuse else 'OFF'}"
+    await state._database.run(lambda connection: connection.exec_driver_sql(setting))
 
 
 # --- when ---
