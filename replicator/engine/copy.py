@@ -43,11 +43,13 @@ class Copying:
     def __init__(self, transfers: Transfers, presence: Presence) -> None:
         self._transfers = transfers
         self._presence = presence
-        self._once: Once[tuple[str, Digest], None] = Once()
+        self._below: Once[tuple[str, Digest], None] = Once()
+        self._whole: Once[tuple[str, Digest], None] = Once()
 
     async def aclose(self) -> None:
         """Ends what is under way."""
-        await self._once.aclose()
+        await self._whole.aclose()
+        await self._below.aclose()
 
     async def copy(self, placement: Placement) -> None:
         """Puts the image there and, last, its tag.
@@ -75,12 +77,20 @@ class Copying:
         root = placement.image.root
         key = (placement.repository.name, root.digest)
         if not self._presence.has(*key):
-            await self._once.run(key, lambda: self._put_below(placement, root))
+            await self._ensure_below(placement, root)
         await self._write(placement, root, placement.tag)
         self._presence.add(*key)
 
+    async def _ensure_below(self, placement: Placement, manifest: Manifest) -> None:
+        """Returns when all that the manifest names is there; the manifest itself need not be.
+
+        So this and a child's own writing are shared apart: one image may be the root of a tag and a child of another,
+        and the index must not be put while only the blobs of that child are there.
+        """
+        key = (placement.repository.name, manifest.digest)
+        await self._below.run(key, lambda: self._put_below(placement, manifest))
+
     async def _put_below(self, placement: Placement, manifest: Manifest) -> None:
-        """Returns when all that the manifest names is there."""
         await _all(
             [
                 *(
@@ -95,12 +105,12 @@ class Copying:
         key = (placement.repository.name, child.digest)
 
         async def put() -> None:
-            await self._put_below(placement, child)
+            await self._ensure_below(placement, child)
             await self._write(placement, child, None)
             self._presence.add(*key)
 
         if not self._presence.has(*key):
-            await self._once.run(key, put)
+            await self._whole.run(key, put)
 
     async def _write(self, placement: Placement, manifest: Manifest, tag: str | None) -> None:
         """Puts the manifest and makes sure that it is what is found there."""
