@@ -125,15 +125,16 @@ class TagSeen(msgspec.Struct, frozen=True):
 
 
 class RunStarted(msgspec.Struct, frozen=True):
-    """A rule's run began."""
+    """A rule's run began. `repositories` of the source where it looks only at some, None where at all of the rule's."""
 
     rule: str
     source: str
     destinations: tuple[str, ...]
+    repositories: tuple[str, ...] | None = None
 
 
 class RunEnded(msgspec.Struct, frozen=True):
-    """A rule's run ended at one destination. Tag counts are of this run's catalog."""
+    """A rule's run ended at one destination. Tag counts are of this run's catalog; `repositories` as in `RunStarted`."""
 
     rule: str
     destination: str
@@ -143,6 +144,8 @@ class RunEnded(msgspec.Struct, frozen=True):
     pending: int
     held: int
     failed: int
+    copied: int = 0
+    repositories: tuple[str, ...] | None = None
 
 
 class Failed(msgspec.Struct, frozen=True):

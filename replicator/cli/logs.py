@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Final, TextIO
 
 import msgspec
@@ -32,6 +33,8 @@ TRACE: Final = 5
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
 _FIELDS: Final = "fields"
+_NAMED: Final = 3
+"""Of a run's repositories so many are named."""
 
 _log = logging.getLogger("replicator")
 
@@ -59,7 +62,7 @@ def log(level: int, message: str, **fields: object) -> None:
 
 
 def log_event(event: Event) -> None:
-    """A subscriber to `Events`: every failure once, every warning, every run's start and end."""
+    """A subscriber to `Events`: every failure once, every warning, runs' starts and ends."""
     match event:
         case Failed():
             log(
@@ -74,29 +77,45 @@ def log_event(event: Event) -> None:
             )
         case Warned():
             log(logging.WARNING, event.text, site=event.site)
-        case RunStarted():
-            log(
-                logging.INFO,
-                "run started",
-                rule=event.rule or None,
-                source=event.source,
-                destinations=",".join(event.destinations),
-            )
-        case RunEnded():
-            log(
-                logging.INFO,
-                "run ended",
-                rule=event.rule or None,
-                destination=event.destination,
-                outcome=event.outcome,
-                seconds=round(event.seconds, 1),
-                in_step=event.in_step,
-                pending=event.pending,
-                held=event.held,
-                failed=event.failed,
-            )
+        case RunStarted() | RunEnded():
+            _log_run(event)
         case _:
             _log_detail(event)
+
+
+def _log_run(event: RunStarted | RunEnded) -> None:
+    """A run that an event narrowed is worth a line only where it did something: there may be ten thousand a day."""
+    narrowed = event.repositories is not None
+    if isinstance(event, RunStarted):
+        log(
+            logging.DEBUG if narrowed else logging.INFO,
+            "run started",
+            rule=event.rule or None,
+            source=event.source,
+            destinations=",".join(event.destinations),
+            repositories=_listed(event.repositories),
+        )
+        return
+    log(
+        logging.DEBUG if narrowed and event.outcome == "ok" and not event.copied else logging.INFO,
+        "run ended",
+        rule=event.rule or None,
+        destination=event.destination,
+        repositories=_listed(event.repositories),
+        outcome=event.outcome,
+        seconds=round(event.seconds, 1),
+        copied=event.copied,
+        in_step=event.in_step,
+        pending=event.pending,
+        held=event.held,
+        failed=event.failed,
+    )
+
+
+def _listed(names: Sequence[str] | None) -> str | None:
+    if names is None or len(names) <= _NAMED:
+        return None if names is None else ",".join(names)
+    return f"{','.join(names[:_NAMED])} and {len(names) - _NAMED} more"
 
 
 def _log_detail(event: Event) -> None:

@@ -41,6 +41,11 @@ class Context:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     on_end: Callable[[str, DestinationResult], None] | None = None
 
+    @property
+    def narrowed_to(self) -> tuple[str, ...] | None:
+        """The source repositories that the run looks at, None where it is not narrowed."""
+        return None if self.scope is None else tuple(sorted(self.scope.repositories))
+
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""
         return self.breakers.setdefault(site, Breaker(site))

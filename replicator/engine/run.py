@@ -239,7 +239,8 @@ class RuleRun:
         """Looks, and feeds the destinations while looking."""
         names = tuple(tally.result.destination for tally in self._tallies)
         if not self._context.dry:
-            self._context.events.emit(RunStarted(self._rule.name, self._rule.source, names))
+            started = RunStarted(self._rule.name, self._rule.source, names, self._context.narrowed_to)
+            self._context.events.emit(started)
         async with asyncio.TaskGroup() as tasks:
             look = tasks.create_task(self._look_and_tell())
             work = [tasks.create_task(self._work(destination)) for destination in self._destinations]
@@ -324,6 +325,8 @@ class RuleRun:
                     pending=standing.pending,
                     held=tags.held,
                     failed=tags.failed,
+                    copied=tags.copied,
+                    repositories=self._context.narrowed_to,
                 )
             )
         if self._context.on_end is not None:

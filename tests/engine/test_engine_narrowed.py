@@ -6,7 +6,7 @@ import pytest
 
 from replicator.demo.images import image
 from replicator.engine.scope import Scope
-from replicator.events import TagSeen
+from replicator.events import RunEnded, RunStarted, TagSeen
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import Pin, TagSelection
 from tests.engine.world import World, rule, world
@@ -41,6 +41,19 @@ async def test_complete_look_says_nothing_of_single_tags() -> None:
         w.put("app", "v1")
         await w.sync_one()
         assert seen(w) == []
+
+
+async def test_run_tells_what_it_was_narrowed_to_and_how_much_it_copied() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        w.put("other", "v1")
+        for scope, named, copied in ((V1, ("app",), 1), (V1, ("app",), 0), (None, None, 1)):
+            await w.sync_one(scope=scope)
+            [started] = [each for each in w.seen if isinstance(each, RunStarted)]
+            [ended] = [each for each in w.seen if isinstance(each, RunEnded)]
+            assert started.repositories == ended.repositories == named
+            assert ended.copied == copied
+            w.seen.clear()
 
 
 async def test_tag_that_is_not_there_yet_is_not_seen_and_no_reason_to_warn() -> None:

@@ -1,13 +1,14 @@
 import io
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 import pytest
 
 from replicator.cli.logs import configure, log, log_event
 from replicator.cli.options import LogFormat
-from replicator.events import Failed, RequestDone, RunStarted, TagDone, Warned
+from replicator.events import Failed, RequestDone, RunEnded, RunStarted, TagDone, Warned
 
 FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
 
@@ -104,6 +105,38 @@ def test_each_v_says_more_and_a_display_says_the_rest(
     log_event(TagDone("platform", "fra", "app", "v1", "copy", "copied"))
     log_event(RequestDone("hub", "ping", "200", 0.1))
     assert [line.split()[1] for line in told(stderr)] == levels
+
+
+@pytest.mark.parametrize(
+    ("repositories", "outcome", "copied", "levels"),
+    [
+        (None, "ok", 0, ["INFO", "INFO"]),
+        (("app",), "ok", 0, ["DEBUG", "DEBUG"]),
+        (("app",), "ok", 1, ["DEBUG", "INFO"]),
+        (("app",), "failed", 0, ["DEBUG", "INFO"]),
+    ],
+)
+def test_run_for_an_event_that_did_nothing_is_no_news(
+    monkeypatch: pytest.MonkeyPatch,
+    repositories: tuple[str, ...] | None,
+    outcome: Literal["ok", "failed"],
+    copied: int,
+    levels: list[str],
+) -> None:
+    stderr = logging_to(monkeypatch, verbose=1)
+    log_event(RunStarted("platform", "hub", ("fra",), repositories))
+    ended = RunEnded("platform", "fra", outcome, 0.1, 1, 0, 0, 0, copied, repositories)
+    log_event(ended)
+    assert [line.split()[1] for line in told(stderr)] == levels
+    assert all(("repositories=app" in line) == (repositories is not None) for line in told(stderr))
+
+
+def test_run_for_events_names_few_of_its_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch)
+    names = tuple(f"app{number}" for number in range(1000))
+    log_event(RunEnded("platform", "fra", "ok", 0.1, 1, 0, 0, 0, 7, names))
+    [line] = told(stderr)
+    assert 'repositories="app0,app1,app2 and 997 more"' in line
 
 
 def test_other_libraries_log_in_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
