@@ -124,14 +124,16 @@ class Supply:
         *,
         beside: Repository | None = None,
         on_lost: Callable[[SiteError], None] | None = None,
+        spooled: bool = True,
     ) -> BlobSource:
         """The blob, for one destination: the spool, else the destination's own repository `beside`, else the source.
 
         `on_read` is told the bytes that come in because of this destination, `on_lost` why `beside` did
-        not have it.
+        not have it. Not `spooled`: the spool has failed and is left out.
         """
-        if beside is None or self.is_spooled(descriptor.digest):
-            return self._shared(name, descriptor, mirrors, on_read)
+        rest = self._shared if spooled else self.direct
+        if beside is None or (spooled and self.is_spooled(descriptor.digest)):
+            return rest(name, descriptor, mirrors, on_read)
 
         def read(site: str, count: int) -> None:
             if site == beside.site:  # the other place counts for itself
@@ -142,8 +144,11 @@ class Supply:
             if on_lost is not None:
                 on_lost(error)
 
-        rest = Place(self._source, name, self._shared(name, descriptor, mirrors, on_read))
-        return VerifiedBlob(descriptor, [Place.at(beside, descriptor), rest], read, lost)
+        places = [
+            Place.at(beside, descriptor),
+            Place(self._source, name, rest(name, descriptor, mirrors, on_read)),
+        ]
+        return VerifiedBlob(descriptor, places, read, lost)
 
     def _shared(
         self, name: str, descriptor: Descriptor, mirrors: Sequence[str], on_read: Callable[[int], None]

@@ -146,10 +146,11 @@ class Transfers:
                 return self._done(repository, blob, "present")
             recalled = None if other or _is_cheap(blob) else await self._recall(repository.name, digest)
             # The first transfer may have ended while these were asked: what is known is looked at only now.
-            other = self._elsewhere(repository.name, digest) or recalled
+            other = self._elsewhere(repository.name, digest)
             leader = self._leaders.get(digest)
+            # What is only remembered may be wrong, and then would be read from the source beside the first transfer.
             if other or leader is None:
-                return await self._lead(repository, blob, other)
+                return await self._lead(repository, blob, other or recalled)
             await leader.ended.wait()
             if leader.error and leader.source == blob.source and leader.error.site != self._site.name:
                 raise leader.error  # the source's own failure: asking it again would tell the same
@@ -189,27 +190,30 @@ class Transfers:
     async def _write(self, repository: Repository, work: _Work) -> Outcome:
         blob, other = work.blob, work.other
         origin = other if self._may_mount else None
-        beside = self._site.repository(other) if other else None
-        source = blob.supply.blob(
-            blob.source,
-            blob.descriptor,
-            blob.mirrors,
-            work.on_read,
-            beside=beside,
-            on_lost=work.on_lost,
-        )
-        corrupt = 0
+        source, corrupt = self._source_of(work), 0
         while True:
             delivery = _Delivery(source, lambda count: self.written(blob.totals, count))
             try:
                 return await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
                 blob.supply.warn_spool(error)
-                source = blob.supply.direct(blob.source, blob.descriptor, blob.mirrors, work.on_read)
+                source = self._source_of(work, spooled=False)
             except Corrupt as error:
                 corrupt += 1
                 if error.advice is not Advice.RETRY or corrupt >= READINGS * (1 + len(blob.mirrors)):
                     raise
+
+    def _source_of(self, work: _Work, *, spooled: bool = True) -> BlobSource:
+        blob, other = work.blob, work.other
+        return blob.supply.blob(
+            blob.source,
+            blob.descriptor,
+            blob.mirrors,
+            work.on_read,
+            beside=None if other is None or work.is_hint_wrong else self._site.repository(other),
+            on_lost=work.on_lost,
+            spooled=spooled,
+        )
 
     async def _take_back(self, other: str, digest: Digest) -> None:
         """Another repository of the site was believed to have the blob and has not."""

@@ -13,7 +13,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 
-BlobOutcome = Literal["copied", "mounted"]
+BlobOutcome = Literal["copied", "mounted", "present"]
 
 
 class BlobSource(Protocol):
@@ -93,8 +93,9 @@ class Repository(Protocol):
         """Puts a blob into this repository.
 
         With `origin`, another repository of this site that has the blob, a mount is tried first; the source is
-        opened only where that is refused, and the refused mount's own upload session is continued. Nothing is
-        visible on failure. A failure of the source is raised as the source's error.
+        opened only where that is refused and the blob is not here already ("present": the caller need not ask
+        before), and the refused mount's own upload session is continued. Nothing is visible on failure. A failure
+        of the source is raised as the source's error.
         """
         ...
 

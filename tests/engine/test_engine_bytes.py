@@ -11,11 +11,12 @@ from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer
 from replicator.engine import spool as spool_module
 from replicator.engine.result import Totals
 from replicator.engine.shared import Shared
+from replicator.engine.spool import SpoolFull
 from replicator.engine.transfer import MOUNT_REFUSALS, Blob
-from replicator.errors import Denied, Rejected, Unavailable
+from replicator.errors import Denied, MissingReference, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
 from replicator.model.digest import digest_of
-from tests.engine.world import World, big, rule, until, world
+from tests.engine.world import World, big, rule, settled, until, world
 
 THREE = ("left", "right", "third")
 
@@ -316,3 +317,85 @@ async def test_blob_that_arrives_in_one_repository_while_another_is_asked_is_mou
         asking.release()
         assert (await second)[0].destinations[0].totals.blobs.mounted == 1
         assert w.source.count("open_blob", digest) == 1
+
+
+async def test_index_waits_for_a_child_that_is_on_its_way_as_the_image_of_a_tag() -> None:
+    """Only the blobs of that child are shared with the tag's writing, not the child itself.
+
+    Seen against crane's registry: the index was refused for want of the child, and then, mounts being refused too, the
+    blobs went over once more.
+    """
+    async with world(refuses_dangling=False) as w:
+        child = w.put("app", "v1", image("child"))
+        root = w.put("app", "all", index([child, image("other")]))
+        writing = w.left.pause("write_manifest", subject="v1")
+        run = asyncio.create_task(w.sync_one())
+        await writing.reached.wait()
+        await until(lambda: root.digest in w.left.store.repositories["app"].manifests)
+        assert child.digest in w.left.store.repositories["app"].manifests
+        writing.release()
+        assert (await run).outcome == "ok"
+
+
+async def test_blob_that_is_there_is_not_sent_after_a_refused_mount() -> None:
+    """A mount is asked for unasked: what it would have told must be asked for where it is refused."""
+    async with world() as w:
+        shared = layer("shared", 200_000)
+        for name in ("a", "b"):
+            w.put(name, "v1", image(name, [shared]))
+        w.left.refuses_mounts = True
+        lost = MissingReference("left", "write manifest", "gone, it says", repository="b")
+        w.left.fail("write_manifest", lost, repository="b", subject="v1")
+        result = await w.sync_one()
+        assert result.outcome == "ok"
+        assert w.left.count("write_blob", digest_of(shared.data), "done") == 2
+        assert result.totals.bytes.written < 3 * len(shared.data)
+
+
+async def test_wrong_memory_does_not_read_the_source_beside_the_first_transfer() -> None:
+    async with world() as w:
+        shared = layer("shared", 200_000)
+        digest = digest_of(shared.data)
+        w.put("a", "v1", image("a", [shared]))
+        await w.sync_one()
+        w.left.store.repositories["a"].tags.clear()
+        w.left.store.delete_blob("a", digest)
+        w.put("b", "v1", image("b", [shared]))
+        w.clear_log()
+        engine = w.engine()
+        writing = w.left.pause("write_blob", subject=digest)
+        first = asyncio.create_task(engine.sync([rule("one", repositories=["a"])], recheck=True))
+        await writing.reached.wait()
+        second = asyncio.create_task(engine.sync([rule("two", repositories=["b"])]))
+        await until(lambda: w.left.count("has_blob", digest, "done") == 2)
+        await settled()
+        writing.release()
+        results = [(await run)[0].destinations[0] for run in (first, second)]
+        assert [one.outcome for one in results] == ["ok", "ok"]
+        assert results[1].totals.blobs.mounted == 1
+        assert w.source.count("open_blob", digest) == 1
+
+
+async def test_spool_that_fails_leaves_the_destinations_own_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a mount is refused: from the spool, else from there, and only then from the source again."""
+
+    def full(*_: object) -> None:
+        raise SpoolFull("no room, it says")
+
+    async with world(tmp_path, destinations=["left", "right"]) as w:
+        shared = layer("shared", 200_000)
+        digest = digest_of(shared.data)
+        both = rule(destinations=["left", "right"])
+        w.put("a", "v1", image("a", [shared]))
+        await w.sync(both)
+        w.put("b", "v1", image("b", [shared]))
+        w.left.refuses_mounts = w.right.refuses_mounts = True
+        w.clear_log()
+        assert w.spool is not None
+        assert w.spool.has(digest)
+        monkeypatch.setattr(w.spool, "join", full)
+        assert [one.outcome for one in (await w.sync(both))[0].destinations] == ["ok", "ok"]
+        assert w.source.count("open_blob", digest) == 0
+        assert w.left.count("open_blob", digest) == w.right.count("open_blob", digest) == 1

@@ -1,7 +1,8 @@
 """Random worlds: image graphs that share, faults wherever they like, sites of any width.
 
-At every moment no tag dangles; nothing is uploaded twice to one repository; once the faults have ended, one clean run
-brings everything in step, and the next one finds nothing to do.
+At every moment no tag dangles; nothing is uploaded twice to one repository, nor read twice from the source where nothing
+fails, however the calls interleave and whether or not mounts are refused; once the faults have ended, one clean run brings
+everything in step, and the next one finds nothing to do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,8 @@ LAYERS: Sequence[Layer] = [
 ]
 REPOSITORIES = ("a", "b/c", "d")
 TAGS = ("v1", "v2", "latest")
+SPOOLED_BYTES = 1 << 20
+"""More than all blobs of a world."""
 METHODS: Sequence[Method] = (
     "repositories",
     "tags",
@@ -81,15 +85,18 @@ class Drawn:
     faults: list[Fault]
     destinations: int
     mount: bool
+    refuses_mounts: bool
     refuses: bool
     tells: bool
     spool_bytes: int
     copies_at_once: int
     page: int
     cancel_after: int | None
+    pace: int | None
 
 
-def _images() -> st.SearchStrategy[BuiltImage]:
+def _tags() -> st.SearchStrategy[dict[tuple[str, str], BuiltImage]]:
+    """Tags on a few images and on indexes of them, so that a tag's image often is a child of another one's."""
     single = st.builds(
         lambda seed, picked, platform: image(
             f"seed/{seed}", [LAYERS[number] for number in picked], platform=platform
@@ -98,6 +105,17 @@ def _images() -> st.SearchStrategy[BuiltImage]:
         st.lists(st.integers(0, len(LAYERS) - 1), unique=True, max_size=3),
         st.sampled_from([AMD64, ARM64]),
     )
+    return st.lists(single, min_size=1, max_size=4).flatmap(
+        lambda few: st.dictionaries(
+            st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)),
+            _images(st.sampled_from(few)),
+            min_size=1,
+            max_size=6,
+        )
+    )
+
+
+def _images(single: st.SearchStrategy[BuiltImage]) -> st.SearchStrategy[BuiltImage]:
     return st.recursive(
         single,
         lambda below: st.builds(index, st.lists(below, min_size=1, max_size=3)),
@@ -124,18 +142,18 @@ def _faults() -> st.SearchStrategy[Fault]:
 
 WORLDS = st.builds(
     Drawn,
-    tags=st.dictionaries(
-        st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)), _images(), min_size=1, max_size=6
-    ),
+    tags=_tags(),
     faults=st.lists(_faults(), max_size=5),
     destinations=st.integers(1, 3),
     mount=st.booleans(),
+    refuses_mounts=st.booleans(),
     refuses=st.booleans(),
     tells=st.booleans(),
     spool_bytes=st.sampled_from([0, 100_000, 1 << 30]),
     copies_at_once=st.sampled_from([1, 2, 32]),
     page=st.integers(1, 3),
     cancel_after=st.none() | st.integers(1, 300),
+    pace=st.none() | st.integers(0, 2**16),
 )
 
 
@@ -168,6 +186,12 @@ def _uploaded_twice(w: World) -> list[tuple[str, str, str]]:
     ]
 
 
+def _read_twice(w: World) -> list[str]:
+    """Blobs that were read from the source more than once."""
+    read = Counter(one.subject for one in w.source.operations if one.method == "open_blob")
+    return [digest for digest, count in read.items() if count > 1]
+
+
 async def _live(drawn: Drawn, folder: Path) -> None:
     destinations = ("left", "right", "third")[: drawn.destinations]
     async with world(
@@ -182,7 +206,9 @@ async def _live(drawn: Drawn, folder: Path) -> None:
         for (repository, tag), built in drawn.tags.items():
             w.put(repository, tag, built)
         for site in w.sites.values():
-            site.page = drawn.page
+            site.page, site.refuses_mounts = drawn.page, drawn.refuses_mounts
+            if drawn.pace is not None:
+                site.turns = partial(random.Random(drawn.pace).randint, 1, 12)
         one = rule(destinations=destinations)
         for fault in drawn.faults:
             _break(w, fault)
@@ -217,6 +243,8 @@ async def _troubled_run(w: World, one: object, drawn: Drawn) -> None:
     denied = any(fault.at_source and fault.error is NotFound for fault in drawn.faults)
     if not again:
         assert _uploaded_twice(w) == []
+    if not drawn.faults and (drawn.destinations == 1 or drawn.spool_bytes > SPOOLED_BYTES):
+        assert _read_twice(w) == []
     for result in results:
         tags = result.totals.tags
         in_step = w.tags(result.destination)
@@ -256,9 +284,7 @@ def test_whatever_happens_in_many_worlds(drawn: Drawn, monkeypatch: pytest.Monke
 
 @settings(max_examples=20, deadline=None, suppress_health_check=QUIET)
 @given(
-    tags=st.dictionaries(
-        st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)), _images(), min_size=1, max_size=6
-    ),
+    tags=_tags(),
     seed=st.randoms(use_true_random=False),
 )
 def test_order_of_listings_does_not_matter(

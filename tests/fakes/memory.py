@@ -116,7 +116,7 @@ class MemorySite:
     Args:
         name: the site's name.
         store: what it holds; two sites may share one. It says itself whether it refuses dangling manifests.
-        mount: whether blobs can be mounted (`capabilities.mount` says the same).
+        mount: whether blobs can be mounted (`capabilities.mount` says the same; `refuses_mounts` makes it a lie).
         refuses_dangling: where no store is given, whether the new one refuses dangling manifests.
         catalog: whether repositories can be listed.
         referrers: whether referrers can be listed.
@@ -151,6 +151,9 @@ class MemorySite:
         self.operations: list[Operation] = []
         self.peak: Counter[str] = Counter()
         self.closed = False
+        self.turns: Callable[[], int] = lambda: 1
+        """How many turns of the loop each step of an operation takes: random ones interleave at random."""
+        self.refuses_mounts = False
         self._running: Counter[str] = Counter()
         self._faults: list[_Fault] = []
         self._pauses: list[Pause] = []
@@ -256,7 +259,8 @@ class MemorySite:
 
     async def step(self, operation: Operation, at: int | None = None) -> None:
         """A point where an operation may be held, fail or be cancelled."""
-        await asyncio.sleep(0)
+        for _ in range(self.turns()):
+            await asyncio.sleep(0)
         for pause in self._pauses:
             await pause.hold(operation, at)
         self._strike(operation, late=False, at=at)
@@ -342,6 +346,9 @@ class MemoryRepository:
             if origin is not None and await self._mount(digest, origin):
                 operation.outcome = "mounted"
                 return "mounted"
+            if origin is not None and await self.has_blob(digest):
+                operation.outcome = "present"
+                return "present"
             upload = self._site.store.start_upload(self.name)
             try:
                 await self._receive(source, upload, operation)
@@ -364,7 +371,8 @@ class MemoryRepository:
 
     async def _mount(self, digest: Digest, origin: str) -> bool:
         async with self._site.operation("mount", self.name, digest) as operation:
-            mounted = self._site.capabilities.mount and self._site.store.mount(self.name, digest, origin)
+            can = self._site.capabilities.mount and not self._site.refuses_mounts
+            mounted = can and self._site.store.mount(self.name, digest, origin)
             operation.outcome = "mounted" if mounted else "refused"
             return mounted
 

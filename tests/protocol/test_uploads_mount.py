@@ -14,7 +14,7 @@ from replicator.sites.registry.site import RegistrySite
 from tests.fakes import faults
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import CountedSource, registry_site
-from tests.fakes.registry import Exchange, FakeRegistry
+from tests.fakes.registry import Action, Exchange, FakeRegistry
 
 DATA = b"layer" * 10_000
 MOUNT = r"/v2/app/blobs/uploads/\?mount="
@@ -51,6 +51,18 @@ async def test_the_session_of_a_refused_mount_is_used(fake: FakeRegistry, site: 
     assert await site.repository("app").write_blob(CountedSource(DATA), origin="near/base") == "copied"
     assert stored(fake)
     assert [entry.method for entry in fake.find(target="/uploads/")] == ["POST", "PUT"]
+
+
+@pytest.mark.parametrize("refusal", [faults.ignore_mount(), faults.answer(405)])
+async def test_a_blob_that_is_there_already_is_not_sent_after_a_refused_mount(
+    fake: FakeRegistry, site: RegistrySite, refusal: Action
+) -> None:
+    fake.store.put_blob("app", DATA)
+    fake.fault("POST", MOUNT, refusal)
+    source = CountedSource(DATA)
+    assert await site.repository("app").write_blob(source, origin="near/base") == "present"
+    assert source.opened == []
+    assert not fake.store.uploads
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 500])

@@ -84,6 +84,10 @@ class Upload:
         try:
             if origin is not None and self._registry.knowledge.record.mount and await self._mount(origin):
                 return "mounted"
+            # Whoever hopes for a mount has not asked: a mount would have told.
+            if origin is not None and await self._is_there():
+                await self._abandon()
+                return "present"
             await retrying(self._attempt, ATTEMPTS, self._tell_retry)
         except _SourceFailed as error:
             await self._abandon()
