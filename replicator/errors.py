@@ -120,44 +120,35 @@ class AuthFailed(SiteError):
     default_advice = Advice.STOP_SITE
 
 
-class Throttled(SiteError):
-    """The site asks us to slow down. `retry_after` in seconds, None where it did not say."""
+class Transient(SiteError):
+    """What passes by itself, as a rule. `retry_after` in seconds, None where the site did not say."""
+
+    default_advice = Advice.RETRY
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.retry_after = retry_after
+
+
+class Throttled(Transient):
+    """The site asks us to slow down."""
 
     reason = "throttled"
-    default_advice = Advice.RETRY
-
-    def __init__(
-        self,
-        site: str,
-        operation: str,
-        cause: str,
-        *,
-        repository: str | None = None,
-        advice: Advice | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(site, operation, cause, repository=repository, advice=advice)
-        self.retry_after = retry_after
 
 
-class Unavailable(SiteError):
-    """No answer, a broken connection, or a server's own failure. `retry_after` as in `Throttled`."""
+class Unavailable(Transient):
+    """No answer, a broken connection, or a server's own failure."""
 
     reason = "unavailable"
-    default_advice = Advice.RETRY
-
-    def __init__(
-        self,
-        site: str,
-        operation: str,
-        cause: str,
-        *,
-        repository: str | None = None,
-        advice: Advice | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(site, operation, cause, repository=repository, advice=advice)
-        self.retry_after = retry_after
 
 
 class Rejected(SiteError):

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
-from replicator.errors import Advice, SiteError, Throttled, Unavailable
+from replicator.errors import Advice, SiteError, Transient
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class _Patience:
         return wait
 
     def _wait(self, error: SiteError) -> float:
-        if isinstance(error, Throttled | Unavailable) and error.retry_after:
+        if isinstance(error, Transient) and error.retry_after:
             return error.retry_after
         # The exponent is bounded because 2.0 ** 1024 is an OverflowError.
         doubled = self._budget.wait_initial * 2.0 ** min(self._failures - 1, 64)

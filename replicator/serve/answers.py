@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from replicator.errors import ConfigError, NotFound, SiteError, Throttled, Unavailable
+from replicator.errors import ConfigError, NotFound, SiteError, Transient
 from replicator.serve.answered import Answered, Audience, Transfer, current_transfer, start_transfer
 from replicator.serve.connections import RETRY_AFTER_SECONDS
 from replicator.serve.users import Users
@@ -140,7 +140,7 @@ def _operation(request: web.Request) -> str:
 
 def _failure(error: SiteError | ConfigError) -> Refused:
     """What a client is told of a failure here: whether to come again; the rest is in the log."""
-    if isinstance(error, Unavailable | Throttled):
+    if isinstance(error, Transient):
         wait = max(math.ceil(error.retry_after or 0), RETRY_AFTER_SECONDS)
         return Refused(
             "UNAVAILABLE", "the storage cannot be reached", status=503, headers={"Retry-After": str(wait)}

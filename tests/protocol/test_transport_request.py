@@ -245,7 +245,7 @@ async def test_retry_after_is_read_in_all_its_forms(
     async with scripted(answer) as server, rig(server.url, budget=ONCE, clock=FakeClock()) as here:
         with pytest.raises(Throttled if status == 429 else Unavailable) as caught:
             await here.transport.request(READ)
-    assert caught.value.retry_after == expected  # type: ignore[attr-defined]
+    assert caught.value.retry_after == expected
 
 
 async def test_safe_requests_are_tried_again_and_told() -> None:

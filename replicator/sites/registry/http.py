@@ -21,7 +21,7 @@ from replicator.errors import (
     Corrupt,
     Rejected,
     SiteError,
-    Throttled,
+    Transient,
     Unavailable,
     Unsupported,
 )
@@ -338,7 +338,7 @@ class Transport:
     def _foreign_error(self, call: Call, answer: Answer, url: URL) -> SiteError:
         """An answer of the storage behind a redirect: never about the registry's credentials."""
         error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=f"from {shown(url)}")
-        if isinstance(error, Throttled | Unavailable):
+        if isinstance(error, Transient):
             return error
         if call.method == "HEAD" and answer.status != 404:
             # GitLab's dependency proxy redirects HEAD to a URL that is signed for GET (moby#50065).
