@@ -21,7 +21,7 @@ from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Standing
-from replicator.report import format_seconds
+from replicator.report import format_count, format_seconds
 from replicator.state.store import SqliteState, Told
 
 ATTEMPTS: Final = 3
@@ -136,7 +136,9 @@ class Notifier:
         self, key: Told, standing: Standing, lag: float, source: str, *, holds: bool
     ) -> dict[str, str]:
         event = ("failure" if key.condition == "failing" else "stale") if holds else "recovery"
-        error = standing.last_error or (f"{standing.failed} tags failed" if standing.failed else "")
+        error = standing.last_error or (
+            f"{format_count(standing.failed, 'tag')} failed" if standing.failed else ""
+        )
         behind = format_seconds(lag)
         what = {
             "failure": f"failing: {error}",

@@ -141,7 +141,7 @@ class Look:
         if not self._repositories:
             self._on_warning(f"rule {self._rule.name}: no repository of {self._rule.source} matches")
         elif not self._selected:
-            self._on_warning(f"rule {self._rule.name}: no tag matches in {self._repositories} repositories")
+            self._on_warning(f"rule {self._rule.name}: no tag matches (repositories: {self._repositories})")
 
     def _failed(self, error: SiteError) -> None:
         self.complete = False
@@ -228,10 +228,12 @@ class Look:
             self._on_warning(f"rule {rule}: no tag of {name} matches")
         if selected.left_out_non_versions:
             self._on_warning(
-                f"rule {rule}: {name}: {selected.left_out_non_versions} tags that are no versions left out"
+                f"rule {rule}: {name}: tags left out because they are no versions: {selected.left_out_non_versions}"
             )
         if selected.undated:
-            self._on_warning(f"rule {rule}: {name}: {len(selected.undated)} tags of unknown age left out")
+            self._on_warning(
+                f"rule {rule}: {name}: tags left out because their age is unknown: {len(selected.undated)}"
+            )
         for problem in selected.short:
             self._failed(Rejected(self._rule.source, "select tags", problem, repository=name))
 

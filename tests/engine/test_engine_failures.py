@@ -235,7 +235,7 @@ async def test_rule_that_matches_no_tag_says_so() -> None:
     async with world() as w:
         w.put("app", "v1")
         result = await w.sync_one(rule(tags=["release-*"]))
-        assert result.warnings == ["rule rule: no tag matches in 1 repositories"]
+        assert result.warnings == ["rule rule: no tag matches (repositories: 1)"]
 
 
 async def test_failure_is_not_taken_for_a_rule_that_matches_nothing() -> None:
