@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -196,60 +197,53 @@ class Metrics:
             raise
 
     def _make(self) -> None:
-        def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
-            return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=self.registry)
-
+        histogram = functools.partial(Histogram, registry=self.registry)
+        counter = functools.partial(Counter, registry=self.registry)
+        gauge = functools.partial(Gauge, registry=self.registry)
         self._delay = histogram(
             "replicator_delay_seconds",
             "From when a change was seen until its tag was visible at the destination.",
             ["rule", "destination"],
-            buckets.DELAY,
+            buckets=buckets.DELAY,
         )
-        self._runs = counter("replicator_runs_total", "Runs by outcome.", "rule", "destination", "outcome")
+        self._runs = counter("replicator_runs_total", "Runs by outcome.", ["rule", "destination", "outcome"])
         self._run_duration = histogram(
-            "replicator_run_duration_seconds", "How long runs took.", ["rule"], buckets.RUN
+            "replicator_run_duration_seconds", "How long runs took.", ["rule"], buckets=buckets.RUN
         )
         self._blobs = counter(
-            "replicator_blobs_total", "Blob transfers by outcome.", "source", "destination", "outcome"
+            "replicator_blobs_total", "Blob transfers by outcome.", ["source", "destination", "outcome"]
         )
-        self._bytes = counter("replicator_bytes_total", "Payload bytes written.", "source", "destination")
+        self._bytes = counter("replicator_bytes_total", "Payload bytes written.", ["source", "destination"])
         self._source_bytes = counter(
-            "replicator_source_bytes_total", "Payload bytes read from a site.", "source"
+            "replicator_source_bytes_total", "Payload bytes read from a site.", ["source"]
         )
         self._saved = counter(
             "replicator_bytes_saved_total",
             "Payload bytes that did not have to move.",
-            "destination",
-            "reason",
+            ["destination", "reason"],
         )
         self._requests = counter(
-            "replicator_requests_total", "Requests to a site.", "site", "operation", "code"
+            "replicator_requests_total", "Requests to a site.", ["site", "operation", "code"]
         )
         self._request_duration = histogram(
             "replicator_request_duration_seconds",
             "How long requests took.",
             ["site", "operation"],
-            buckets.REQUEST,
+            buckets=buckets.REQUEST,
         )
-        self._retries = counter("replicator_retries_total", "Retries by reason.", "site", "reason")
+        self._retries = counter("replicator_retries_total", "Retries by reason.", ["site", "reason"])
         self._errors = counter(
-            "replicator_errors_total", "What failed for good in a run.", "rule", "destination", "reason"
+            "replicator_errors_total", "What failed for good in a run.", ["rule", "destination", "reason"]
         )
-        self._in_flight = gauge("replicator_in_flight", "Requests under way.", "site", "kind")
+        self._in_flight = gauge("replicator_in_flight", "Requests under way.", ["site", "kind"])
         self._limit = gauge(
-            "replicator_concurrency_limit", "Requests allowed at once, as adapted.", "site", "kind"
+            "replicator_concurrency_limit", "Requests allowed at once, as adapted.", ["site", "kind"]
         )
-        self._quota = gauge("replicator_rate_limit_remaining", "Pulls that the site still grants.", "site")
+        self._quota = gauge("replicator_rate_limit_remaining", "Pulls that the site still grants.", ["site"])
         self._webhooks = counter(
-            "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", "hook", "outcome"
+            "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", ["hook", "outcome"]
         )
-        gauge("replicator_build_info", "The running version.", "version").labels(__version__).set(1)
+        gauge("replicator_build_info", "The running version.", ["version"]).labels(__version__).set(1)
 
     def _start(self, rules: Sequence[Rule]) -> None:
         """Makes the known combinations exist, so that a first increase is seen as one."""
