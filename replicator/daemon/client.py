@@ -49,11 +49,13 @@ class RemoteAgent:
         return (await self._ask("status", "GET", "/api/v1/rules", Rules)).rules
 
     async def sync(self, order: SyncOrder) -> Accepted:
-        """Asks it to run rules. It may have begun none of them yet."""
+        """Asks it to run rules. It may have begun none of them yet; `finished` waits for orders of whole rules."""
         return await self._ask("sync", "POST", "/api/v1/sync", Accepted, order)
 
     async def finished(self, accepted: Accepted) -> list[RunDetail]:
-        """The runs that did what was accepted, once they have ended at each of its destinations.
+        """The whole runs that did what was accepted, once they have ended at each of its destinations.
+
+        A run that looked only at what an event named is none of them: it says nothing of the rest.
 
         Raises:
             Rejected: some will never come: the agent was started anew, or the rule paused or taken away.
@@ -63,7 +65,7 @@ class RemoteAgent:
         for turn in itertools.count():
             # Asked before the runs are: one that ends meanwhile is among them.
             lost = await self._lost(accepted, missing) if turn % _TURNS_BETWEEN_LOOKS == 0 else None
-            for run in await self._ended_since(accepted):
+            for run in await self._whole_since(accepted):
                 served = missing & {(run.rule, place) for place in run.destinations}
                 if served:
                     missing -= served
@@ -89,15 +91,17 @@ class RemoteAgent:
                 )
         return None
 
-    async def _ended_since(self, accepted: Accepted) -> Iterator[RunInfo]:
-        """Runs that began when it was accepted or later, and are over; the earliest first."""
+    async def _whole_since(self, accepted: Accepted) -> Iterator[RunInfo]:
+        """Whole runs that began when it was accepted or later, and are over; the earliest first."""
         told = await self._ask("sync", "GET", f"/api/v1/runs?limit={RUNS_KEPT}", RunsList)
         since = dt.datetime.fromisoformat(accepted.at)
         return reversed(
             [
                 run
                 for run in told.runs
-                if run.ended_at is not None and dt.datetime.fromisoformat(run.started_at) >= since
+                if run.repositories is None
+                and run.ended_at is not None
+                and dt.datetime.fromisoformat(run.started_at) >= since
             ]
         )
 

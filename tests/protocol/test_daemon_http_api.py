@@ -219,6 +219,22 @@ async def test_who_waits_for_a_sync_is_told_where_a_pause_or_restart_took_it_awa
             await agent.finished(accepted)
 
 
+async def test_run_that_an_event_narrowed_is_not_taken_for_the_sync_that_was_asked_for(world: World) -> None:
+    runs, at = world.agent.runs, world.agent.clock.now()
+    async with remote_agent(world.url, TOKEN) as agent:
+        accepted = await agent.sync(SyncOrder(rules=["relay"]))
+        begun = [
+            runs.begin(
+                rule="relay", source="fra", destinations=("edge",), cause="webhook", scope=scope, at=at + number
+            )
+            for number, scope in enumerate([Scope({"platform/app": frozenset({"v1"})}), None])
+        ]
+        for run in begun:
+            runs.end(run, RuleResult("relay", "fra", [DestinationResult("edge", "ok")]), at=at + 5)
+        (done,) = await agent.finished(accepted)
+    assert done.run.id == begun[1].id
+
+
 async def test_sync_of_one_tag_to_one_place(world: World) -> None:
     order = {"repository": "platform/app", "tags": ["v1"], "destinations": ["fra"], "recheck": True}
     told = await world.post("/api/v1/sync", order, 202)
