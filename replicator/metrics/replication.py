@@ -355,7 +355,7 @@ class _Known:
 
     def has(self, event: Event) -> bool:
         """Whether an event is about one of these."""
-        if not self.pairs:
+        if not (self.rules or self.sites or self.pairs):
             return False
         return self.names({name: getattr(event, name, None) for name in _NAMING})
 

@@ -1,6 +1,8 @@
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -282,6 +284,19 @@ def test_a_run_that_outlives_its_rule_makes_no_series_again() -> None:
     ):
         metrics(event)
     assert metrics.expose() == before
+
+
+@pytest.mark.parametrize("more", [{"mirrors": ()}, {"source": "other"}])
+def test_a_run_that_outlives_a_site_of_its_rule_makes_no_series_of_it_again(more: dict[str, Any]) -> None:
+    """Here the pairs of rule and destination all stay; the mirror, or the source, is what is gone."""
+    metrics = fed(InFlight("hub", "reads", +1), InFlight("near", "reads", +1))
+    metrics.follow([replace(rule(), **more)], ())
+    gone = {"hub", "near"} - label_values(metrics, "site", "source")
+    assert len(gone) == 1
+    for site in gone:
+        metrics(RequestDone(site, "read blob", "200", 0.1))
+        metrics(InFlight(site, "reads", -1))
+    assert not gone & label_values(metrics, "site", "source")
 
 
 def test_a_rule_and_site_that_come_back_are_counted_again() -> None:
