@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -296,17 +296,10 @@ class _Delivery:
     def failure(self) -> SiteError | None:
         return self._source.failure
 
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        return self._open(offset)
-
     @asynccontextmanager
-    async def _open(self, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        async with self._source.open(offset) as chunks:
-            counted = self._count(chunks)
-            try:
-                yield counted
-            finally:
-                await counted.aclose()
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        async with self._source.open(offset) as chunks, aclosing(self._count(chunks)) as counted:
+            yield counted
 
     async def _count(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks:
