@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from replicator.cli.rules import lag_of
 from replicator.cli.watch import Watch
 from replicator.metrics import Metrics
 from replicator.policy.rule import Rule
 from replicator.ports import Standing, State
-from replicator.state.lag import lag
 
 
 class MetricsFile:
@@ -25,11 +25,11 @@ class MetricsFile:
 
     async def look(self, state: State) -> None:
         """Takes the standings as the state has them now. Raises StateError."""
-        intervals = {rule.name: rule.interval for rule in self._rules}
+        rules = {rule.name: rule for rule in self._rules}
         now = self._clock.now()
         self._standings = [
-            (standing, lag(standing, intervals[standing.rule], now))
-            for standing in await state.standings(list(intervals))
+            (standing, lag_of(rules[standing.rule], standing, now))
+            for standing in await state.standings(list(rules))
         ]
 
     def write(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from replicator.cli.options import Invocation
@@ -13,6 +13,9 @@ from replicator.config.load import load
 from replicator.errors import ConfigError
 from replicator.events import Warned
 from replicator.policy.rule import Rule
+from replicator.policy.schedule import promised_interval
+from replicator.ports import Standing
+from replicator.state.lag import lag
 
 
 def read_config(invocation: Invocation, watch: Watch) -> Loaded:
@@ -41,17 +44,31 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     if problems:
         raise ConfigError(problems)
     wanted = set(loaded.agent.serves) & set(destinations or loaded.agent.serves)
-    rules = [
-        replace(rule, destinations=tuple(each for each in rule.destinations if each in wanted))
-        for rule in loaded.rules
-        if not names or rule.name in names
-    ]
-    rules = [rule for rule in rules if rule.destinations]
+    rules = [rule for rule in _within(loaded.rules, wanted) if not names or rule.name in names]
     if not loaded.rules:
         raise ConfigError(["nothing to run: the config has no rule"])
     if not rules:
         raise ConfigError([f"nothing to run: no chosen rule has a destination among {_listed(wanted)}"])
     return rules
+
+
+def served_rules(loaded: Loaded) -> list[Rule]:
+    """All rules that have something to do here, each with the destinations that the agent serves."""
+    return _within(loaded.rules, set(loaded.agent.serves))
+
+
+def lag_of(rule: Rule, standing: Standing, now: float) -> float:
+    """Seconds that the rule's destination may be behind, by what the rule promises: an interval, or cron's times."""
+    return lag(standing, promised_interval(rule.interval, rule.cron, standing.last_look), now)
+
+
+def _within(rules: Iterable[Rule], sites: Container[str]) -> list[Rule]:
+    """The rules, each with those of its destinations that are among the sites; without any it is left out."""
+    narrowed = [
+        replace(rule, destinations=tuple(each for each in rule.destinations if each in sites))
+        for rule in rules
+    ]
+    return [rule for rule in narrowed if rule.destinations]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import iso, print_json
 from replicator.cli.remote import remote_option, remote_status
+from replicator.cli.rules import lag_of, served_rules
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
 from replicator.config.load import load
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds, table
-from replicator.state.lag import lag
 from replicator.state.store import open_state
 
 _Standings = Mapping[tuple[str, str], Standing]
@@ -28,7 +27,7 @@ _Standings = Mapping[tuple[str, str], Standing]
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, remote: str | None) -> int:
-    """Shows how each rule stands at each destination, from the state alone: no site is asked, nothing is written.
+    """Shows how each rule stands at each destination that is served here, from the state alone: no site is asked, nothing is written.
 
     Lag is the age of the oldest change that a destination lacks, as far as the last run could see.
     """
@@ -45,11 +44,11 @@ async def _status(invocation: Invocation) -> int:
         known = {(each.rule, each.destination): each for each in await state.standings()}
     finally:
         await state.aclose()
-    now = watch.clock.now()
+    rules, now = served_rules(loaded), watch.clock.now()
     if invocation.json:
-        print_json({"version": 1, "rules": [_rule_json(rule, known, now) for rule in loaded.rules]})
+        print_json({"version": 1, "rules": [_rule_json(rule, known, now) for rule in rules]})
     else:
-        click.echo("\n".join(_lines(loaded, known, now)))
+        click.echo("\n".join(_lines(rules, known, now)))
     return 0
 
 
@@ -58,14 +57,14 @@ def _rule_json(rule: Rule, known: _Standings, now: float) -> dict[str, object]:
         "rule": rule.name,
         "source": rule.source,
         "destinations": [
-            _destination_json(destination, known.get((rule.name, destination)), rule.interval, now)
+            _destination_json(rule, destination, known.get((rule.name, destination)), now)
             for destination in rule.destinations
         ],
     }
 
 
 def _destination_json(
-    destination: str, standing: Standing | None, interval: float | None, now: float
+    rule: Rule, destination: str, standing: Standing | None, now: float
 ) -> dict[str, object]:
     """All null where the rule has never run with the destination."""
     if standing is None:
@@ -81,7 +80,7 @@ def _destination_json(
         "destination": destination,
         "last_success": None if standing.last_success is None else iso(standing.last_success),
         "last_look": None if standing.last_look is None else iso(standing.last_look),
-        "lag_seconds": round(lag(standing, interval, now), 1),
+        "lag_seconds": round(lag_of(rule, standing, now), 1),
         "tags": {
             "in_step": standing.in_step,
             "held": standing.held,
@@ -92,12 +91,12 @@ def _destination_json(
     }
 
 
-def _lines(loaded: Loaded, known: _Standings, now: float) -> Iterator[str]:
+def _lines(rules: Sequence[Rule], known: _Standings, now: float) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [
         ("RULE", "DESTINATION", "LAST SUCCESS", "LAG", "IN STEP", "HELD", "PENDING", "FAILED")
     ]
     errors: list[str] = []
-    for rule in loaded.rules:
+    for rule in rules:
         for destination in rule.destinations:
             standing = known.get((rule.name, destination))
             if standing is None:
@@ -109,7 +108,7 @@ def _lines(loaded: Loaded, known: _Standings, now: float) -> Iterator[str]:
                     rule.name,
                     destination,
                     "never" if success is None else f"{format_seconds(max(0.0, now - success))} ago",
-                    format_seconds(lag(standing, rule.interval, now)),
+                    format_seconds(lag_of(rule, standing, now)),
                     *(str(n) for n in (standing.in_step, standing.held, standing.pending, standing.failed)),
                 )
             )
