@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from replicator.config.build import Loaded
@@ -77,6 +77,7 @@ class App:
         self._state = state
         self._pool = pool
         self._generation = generation
+        self._at_start = generation.loaded
         self._paused: set[str] = set()
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
@@ -132,7 +133,7 @@ class App:
 
     @property
     def config(self) -> Loaded:
-        """The config in force."""
+        """The config in force. What takes a restart is as it was at the start."""
         return self._generation.loaded
 
     @property
@@ -216,7 +217,8 @@ class App:
         """
         try:
             chosen = await asyncio.to_thread(read)
-            generation = await Generation.open(chosen, self._equipment, self._pool)
+            in_force = replace(chosen, loaded=_with_what_stays(self._at_start, chosen.loaded))
+            generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:
             self._config_problem = "the config was refused on the last reload"
             self.events.emit(ConfigRead(successful=False, at=self.clock.now()))
@@ -225,7 +227,7 @@ class App:
             self._changed.set()
             return False
         self._config_problem = None
-        for text in (*chosen.loaded.warnings, *_only_at_start(self.config, chosen.loaded)):
+        for text in (*chosen.loaded.warnings, *_takes_a_restart(self._at_start, chosen.loaded)):
             self.events.emit(Warned(None, text))
         old, self._generation = self._generation, generation
         self._know_rules()
@@ -301,15 +303,33 @@ class App:
             self._notifier.look(self.config.notify, self._generation.rules, self._standings())
 
 
-def _only_at_start(old: Loaded, new: Loaded) -> list[str]:
-    kept = {
-        "agent.name": (old.agent.name, new.agent.name),
-        "agent.listen": (old.agent.listen, new.agent.listen),
-        "agent.state": (old.agent.state_path, new.agent.state_path),
+def _with_what_stays(start: Loaded, new: Loaded) -> Loaded:
+    """The new config as far as it can come into force without a restart."""
+    agent = replace(
+        new.agent,
+        name=start.agent.name,
+        listen=start.agent.listen,
+        state_path=start.agent.state_path,
+        cache_path=start.agent.cache_path,
+        cache_max_bytes=start.agent.cache_max_bytes,
+    )
+    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls))
+
+
+def _takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
+    """Says of each key of these that is another now than when the agent started, that it is not in force."""
+    keys = {
+        "agent.name": (start.agent.name, new.agent.name),
+        "agent.listen": (start.agent.listen, new.agent.listen),
+        "agent.state": (start.agent.state_path, new.agent.state_path),
         "agent.cache": (
-            (old.agent.cache_path, old.agent.cache_max_bytes),
+            (start.agent.cache_path, start.agent.cache_max_bytes),
             (new.agent.cache_path, new.agent.cache_max_bytes),
         ),
-        "http.tls": (old.http.tls, new.http.tls),
+        "http.tls": (start.http.tls, new.http.tls),
     }
-    return [f"{key} is another now: that takes a restart" for key, (was, now) in kept.items() if was != now]
+    return [
+        f"{key} has changed since the agent started: that takes a restart"
+        for key, (was, now) in keys.items()
+        if was != now
+    ]

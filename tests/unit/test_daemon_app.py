@@ -1,0 +1,40 @@
+"""The agent as its HTTP side and systemd see it: what a reload changes and what it does not, and whether it is well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from replicator.events import Event, Warned
+from tests.fakes.memory import MemorySite
+from tests.unit.test_daemon_standings import agent
+
+SITES = {name: MemorySite(name) for name in ("hub", "fra")}
+
+
+async def test_what_takes_a_restart_stays_as_at_the_start_and_is_warned_of_while_it_differs(
+    tmp_path: Path,
+) -> None:
+    async with agent(tmp_path, SITES) as world:
+        app, at_start = world.app, world.chosen.loaded
+        moved = replace(
+            world.chosen,
+            loaded=replace(
+                at_start,
+                agent=replace(at_start.agent, name="other", listen=("127.0.0.1", 9999)),
+                warnings=(),
+            ),
+        )
+        told: list[Event] = []
+        app.events.subscribe(told.append)
+        for chosen, keys in (
+            (moved, ["agent.name", "agent.listen"]),
+            (moved, ["agent.name", "agent.listen"]),
+        ):
+            told.clear()
+            assert await app.reload(lambda chosen=chosen: chosen)  # type: ignore[misc]
+            assert [each.text.split()[0] for each in told if isinstance(each, Warned)] == keys
+            assert app.config.agent == at_start.agent
+        told.clear()
+        assert await app.reload(lambda: world.chosen)
+        assert not [each for each in told if isinstance(each, Warned)]
