@@ -147,7 +147,7 @@ def _lines(rules: Sequence[RuleInfo], now: float) -> Iterator[str]:
 def _state(rule: RuleInfo, at: RuleDestination) -> str:
     if rule.paused:
         return "paused"
-    if rule.running:
+    if at.running:
         return "running"
     return "backing off" if at.backing_off_until else "waiting"
 

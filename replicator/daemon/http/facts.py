@@ -53,12 +53,11 @@ class Facts:
     def status(self) -> Status:
         """All of it."""
         app = self._app
-        problem = app.health()
         return Status(
             agent=app.config.agent.name,
             version=__version__,
             started_at=iso(app.started_at),
-            problems=[*([problem] if problem else []), *app.ready()],
+            problems=list(app.problems),
             sites=self.sites(),
             flows=self.flows(),
             rules=self.rules(),
@@ -158,6 +157,7 @@ class Facts:
 
     def _rule(self, status: RuleStatus, known: _Known) -> RuleInfo:
         rule = status.rule
+        running = [run for run in self._app.runs.running if run.rule == rule.name]
         return RuleInfo(
             rule=rule.name,
             source=rule.source,
@@ -165,9 +165,14 @@ class Facts:
             schedule=_schedule(rule),
             paused=status.paused,
             next_run=None if status.next_run is None else iso(status.next_run),
-            running=[run.id for run in self._app.runs.running if run.rule == rule.name],
+            running=[run.id for run in running],
             destinations=[
-                _destination(each, known.get((rule.name, each)), status.backing_off.get(each))
+                _destination(
+                    each,
+                    known.get((rule.name, each)),
+                    status.backing_off.get(each),
+                    running=any(each in run.left for run in running),
+                )
                 for each in rule.destinations
             ],
         )
@@ -214,13 +219,16 @@ class Facts:
                 yield each.rule.name, destination
 
 
-def _destination(name: str, known: tuple[Standing, float] | None, backs_off: float | None) -> RuleDestination:
+def _destination(
+    name: str, known: tuple[Standing, float] | None, backs_off: float | None, *, running: bool
+) -> RuleDestination:
     until = None if backs_off is None else iso(backs_off)
     if known is None:
-        return RuleDestination(name, None, None, None, None, None, until)
+        return RuleDestination(name, running, None, None, None, None, None, until)
     standing, lag = known
     return RuleDestination(
         destination=name,
+        running=running,
         lag_seconds=round(lag, 3),
         last_success=None if standing.last_success is None else iso(standing.last_success),
         last_look=None if standing.last_look is None else iso(standing.last_look),

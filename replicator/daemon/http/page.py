@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from replicator.daemon.http.facts import Facts
+from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
 from replicator.daemon.http.markup import Child, Markup, element, join
 from replicator.daemon.http.routes import Route
 from replicator.daemon.http.shapes import FailureInfo, RuleDestination, RuleInfo, RunInfo, RunProgress, Status
@@ -220,18 +220,23 @@ def _schedule(rule: RuleInfo) -> Markup | None:
 
 
 def _state(rule: RuleInfo, at: RuleDestination) -> Markup:
+    word, kind = _state_words(rule, at)
+    return element("span", word, class_=f"pill {kind}", title=at.last_error if kind == "failing" else None)
+
+
+def _state_words(rule: RuleInfo, at: RuleDestination) -> tuple[str, str]:
+    """The state in a word or two, and its colour. That it fails is said while it is tried again, too."""
     if rule.paused:
-        return element("span", "paused", class_="pill paused")
-    if rule.running:
-        return element("span", "running", class_="pill moving")
+        return "paused", "paused"
     if at.last_error or (at.tags is not None and at.tags.failed):
-        word = "failing, waits" if at.backing_off_until else "failing"
-        return element("span", word, class_="pill failing", title=at.last_error)
+        return f"failing{', runs' if at.running else ', waits' if at.backing_off_until else ''}", "failing"
+    if at.running:
+        return "running", "moving"
     if at.lag_seconds is None:
-        return element("span", "not looked yet", class_="pill new")
-    if at.tags is not None and at.tags.pending:
-        return element("span", "behind", class_="pill behind")
-    return element("span", "in step", class_="pill ok")
+        return "not looked yet", "new"
+    if at.lag_seconds > BEHIND_SECONDS or (at.tags is not None and at.tags.pending):
+        return "behind", "behind"
+    return "in step", "ok"
 
 
 def _tags(at: RuleDestination) -> str:

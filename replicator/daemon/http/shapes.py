@@ -31,9 +31,13 @@ class Tags(msgspec.Struct, frozen=True):
 
 
 class RuleDestination(msgspec.Struct, frozen=True):
-    """One rule at one destination. The lag is in seconds; `backing_off_until`: it failed often and waits."""
+    """One rule at one destination. The lag is in seconds; `backing_off_until`: it failed often and waits.
+
+    `running`: a run of the rule is under way and not through with this destination.
+    """
 
     destination: str
+    running: bool
     lag_seconds: float | None
     last_success: str | None
     last_look: str | None

@@ -1,0 +1,111 @@
+"""What the status page says of an agent's standing, cell by cell."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from replicator.cli.options import Invocation
+from replicator.cli.remote import remote_status
+from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
+from replicator.daemon.http.live import Live
+from replicator.daemon.http.page import render
+from replicator.daemon.http.server import listen
+from replicator.ports import Standing
+from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
+
+
+class _Cells(HTMLParser):
+    """The rows of all tables, each as text by the name of its column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, str]] = []
+        self._cell = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append({})
+        if tag == "td":
+            self._cell = dict(attrs)["data-label"] or ""
+            self.rows[-1][self._cell] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._cell = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[-1][self._cell] += data
+
+
+class World:
+    """An agent with one rule to `fra` and `sin`, and its page."""
+
+    def __init__(self) -> None:
+        self.agent = FakeAgent(simple_rule(destinations=("fra", "sin")))
+        self.live = Live(self.agent.clock)
+        self.agent.events.subscribe(self.live)
+        self.now = self.agent.clock.now()
+
+    def stands(self, destination: str, *, ago: float = 5, **more: object) -> None:
+        """Where the rule stands there, with its last look so many seconds ago."""
+        at = self.now - ago
+        standing = Standing("platform", destination, self.now - 90_000, last_look=at, last_success=at, **more)  # type: ignore[arg-type]
+        self.agent.known.append(standing)
+
+    def runs(self, *destinations: str) -> None:
+        self.agent.runs.begin(
+            rule="platform", source="hub", destinations=destinations, cause="webhook", scope=None, at=self.now
+        )
+
+    def rows(self, column: str) -> dict[str, dict[str, str]]:
+        """The rows of the table that has such a column, by destination."""
+        cells = _Cells()
+        cells.feed(render(Facts(self.agent, self.live).status(), self.now))
+        return {row["To"]: row for row in cells.rows if column in row}
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {destination: row["State"] for destination, row in self.rows("State").items()}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_only_the_destination_that_a_run_is_not_through_with_is_running(world: World) -> None:
+    for destination in ("fra", "sin"):
+        world.stands(destination, in_step=1)
+    world.runs("sin")
+    assert world.states == {"fra": "in step", "sin": "running"}
+
+
+def test_a_run_hides_no_failure(world: World) -> None:
+    for destination in ("fra", "sin"):
+        world.stands(destination, failed=1, pending=1, oldest_pending=world.now - 90)
+    world.runs("sin")
+    assert world.states == {"fra": "failing", "sin": "failing, runs"}
+
+
+def test_an_overdue_look_is_behind_in_the_table_as_on_the_map(world: World) -> None:
+    world.stands("fra", ago=7200, in_step=1)
+    world.stands("sin", in_step=1)
+    assert world.states == {"fra": "behind", "sin": "in step"}
+    flows = {each.destination: each.state for each in Facts(world.agent, world.live).flows()}
+    assert flows == {"fra": "behind", "sin": "ok"}
+    assert BEHIND_SECONDS < 7200
+
+
+async def test_remote_status_says_where_a_rule_is_running(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATOR_TOKEN", TOKEN)
+    world.runs("sin")
+    async with listen(world.agent) as url:
+        assert await remote_status(Invocation(), url) == 0
+    _, fra, sin = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert fra[:3] == ["platform", "fra", "waiting"]
+    assert sin[:3] == ["platform", "sin", "running"]
