@@ -176,6 +176,11 @@ class App:
         problems = (self.health(), self._state_problem)
         return [problem for problem in problems if problem is not None]
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """What a person should know of the agent itself: what `ready` tells, and a config that was refused on a reload."""
+        return [*self.ready(), *([self._config_problem] if self._config_problem else [])]
+
     def status(self) -> str:
         """One sentence for a person."""
         return sentence(self.rules, self.standings(), self.runs.running, self._config_problem)
@@ -220,7 +225,7 @@ class App:
             in_force = replace(chosen, loaded=_with_what_stays(self._at_start, chosen.loaded))
             generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:
-            self._config_problem = "the config was refused on the last reload"
+            self._config_problem = "the config was refused on the last reload, the log says why"
             self.events.emit(ConfigRead(successful=False, at=self.clock.now()))
             for problem in error.problems:
                 _log.error("config not reloaded: %s", problem)

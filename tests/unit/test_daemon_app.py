@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from replicator.daemon.generation import Chosen
+from replicator.errors import ConfigError
 from replicator.events import Event, Warned
 from tests.fakes.memory import MemorySite
-from tests.unit.test_daemon_standings import agent
+from tests.unit.test_daemon_standings import agent, until
 
 SITES = {name: MemorySite(name) for name in ("hub", "fra")}
 
@@ -38,3 +40,19 @@ async def test_what_takes_a_restart_stays_as_at_the_start_and_is_warned_of_while
         told.clear()
         assert await app.reload(lambda: world.chosen)
         assert not [each for each in told if isinstance(each, Warned)]
+
+
+async def test_a_refused_config_is_told_of_until_a_reload_succeeds_and_the_agent_stays_ready(
+    tmp_path: Path,
+) -> None:
+    def refused() -> Chosen:
+        raise ConfigError(["replicator.toml: rule[0].source: there is no site 'hup'"])
+
+    async with agent(tmp_path, SITES) as world:
+        await until(lambda: not world.app.ready())
+        assert not world.app.problems
+        assert not await world.app.reload(refused)
+        assert world.app.problems == ["the config was refused on the last reload, the log says why"]
+        assert not world.app.ready()
+        assert await world.app.reload(lambda: world.chosen)
+        assert not world.app.problems

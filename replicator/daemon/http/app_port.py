@@ -121,6 +121,8 @@ class AppPort(Protocol):
     def config(self) -> ConfigPort: ...  # noqa: D102
     @property
     def rules(self) -> Sequence[RuleStatus]: ...  # noqa: D102
+    @property
+    def problems(self) -> Sequence[str]: ...  # noqa: D102
 
     def standings(self) -> Sequence[tuple[Standing, float]]: ...  # noqa: D102
 
