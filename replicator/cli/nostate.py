@@ -33,6 +33,10 @@ class NoState:
         """None."""
         return {}
 
+    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:  # noqa: ARG002 - a port
+        """None."""
+        return frozenset()
+
     async def knows_repository(self, site: str, repository: str) -> bool:
         """Only the one."""
         return (site, repository) == (self._site, self._repository)

@@ -92,6 +92,10 @@ class DestinationRun:
 
     async def run(self) -> None:
         """Returns when all that was offered is dealt with, or drained."""
+        if self._context.scope is None:
+            # Asked for now: a run beside this one may find a repository that this one's look no longer meets.
+            name = self._site.name
+            self._leftovers.expect(await self._context.state.pending_repositories(self._rule.name, name))
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._take_batches())
@@ -103,12 +107,15 @@ class DestinationRun:
     @property
     def is_through(self) -> bool:
         """Whether all that was offered has been dealt with, so that a drain left nothing of it undone."""
-        return self._is_over and not (self._undecided or self._dispatch.has_left or self.tally.was_interrupted)
+        return self._is_over and not (
+            self._undecided or self._dispatch.has_left or self.tally.was_interrupted
+        )
 
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (batch := await self._batches.get()) is not None:
                 self._targets.enter(batch.target)
+                self._leftovers.visited(batch.target)
                 if batch.repository not in self._looked_at:
                     # In hand until the last batch of the source repository, not only for the time of this one.
                     self._looked_at.add(batch.repository)
@@ -149,11 +156,14 @@ class DestinationRun:
             present = None if batch.present is None else _renamed(self._rule, batch.present)
             self._leftovers.present(batch.target, present)
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         """After a complete look: ends what is pending and no longer wanted, tells what the source no longer has.
 
-        Nothing is deleted.
+        Nothing is deleted. Raises `StateError`.
         """
+        for target in self._leftovers.unvisited:
+            for tag in await self._context.state.pending(self._rule.name, self._site.name, target):
+                self.tally.unwanted(target, tag)
         for target, tag in self._leftovers.pending():
             self.tally.unwanted(target, tag)
         for gone in self._leftovers.gone():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from replicator.engine.catalog import Catalog
@@ -40,6 +40,20 @@ class Leftovers:
     def __init__(self, rule: str) -> None:
         self._rule = rule
         self._targets: dict[str, _Target] = {}
+        self._unvisited: set[str] = set()
+
+    def expect(self, targets: Iterable[str]) -> None:
+        """Takes the targets with something pending; those that are never `visited` have nothing to look for."""
+        self._unvisited = set(targets)
+
+    def visited(self, target: str) -> None:
+        """A source repository that leads to the target is there, whatever can be told of it."""
+        self._unvisited.discard(target)
+
+    @property
+    def unvisited(self) -> Sequence[str]:
+        """Targets with something pending that no source repository leads to any more."""
+        return sorted(self._unvisited)
 
     def open(self, repository: str, target: str, catalog: Catalog) -> None:
         """Takes what is remembered of a target, the first time."""

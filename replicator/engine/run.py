@@ -194,6 +194,7 @@ class RuleRun:
         self._destinations: list[DestinationRun] = []
         self._look_was_cut = False
         self._unlisten: dict[str, Callable[[], None]] = {}
+        self._ends: dict[str, asyncio.Task[None]] = {}
         self._look = Look(
             rule,
             context,
@@ -251,9 +252,9 @@ class RuleRun:
     async def _work(self, destination: DestinationRun) -> None:
         with counted(destination.tally.result.totals):
             await destination.run()
-        if self._look.complete and not self._was_cut(destination):
-            destination.settle()
         with suppress(StateError):  # `close` tries again, and raises it when the others are through
+            if self._look.complete and not self._was_cut(destination):
+                await destination.settle()
             await self._end(destination)
 
     async def _look_and_tell(self) -> None:
@@ -298,8 +299,7 @@ class RuleRun:
     async def close(self) -> RuleResult:
         """Closes the rows that are still open, and gives the result."""
         for destination in self._destinations:
-            if destination.tally.result.destination in self._unlisten:
-                await self._end(destination)
+            await self._end(destination)
         return RuleResult(
             self._rule.name,
             self._rule.source,
@@ -308,6 +308,21 @@ class RuleRun:
         )
 
     async def _end(self, destination: DestinationRun) -> None:
+        """Closes a destination's row, once, however often it is called; cancelled, it has closed it all the same.
+
+        Raises `StateError`: it is not closed, and the next call tries again.
+        """
+        name = destination.tally.result.destination
+        ending = self._ends.get(name)
+        if ending is None or (ending.done() and ending.exception() is not None):
+            ending = self._ends[name] = asyncio.create_task(self._close(destination))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending})
+            raise
+
+    async def _close(self, destination: DestinationRun) -> None:
         """Closes a destination's row, the last thing written of it, and tells that it is through."""
         tally = destination.tally
         row = tally.close(interrupted=self._was_cut(destination))

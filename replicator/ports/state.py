@@ -152,6 +152,10 @@ class State(Protocol):
         """What is pending in one (target) repository, by tag."""
         ...
 
+    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
+        """The (target) repositories with something pending; maybe some more, where it has ended just now."""
+        ...
+
     async def knows_repository(self, site: str, repository: str) -> bool:
         """Whether we ever recorded a blob or tag there."""
         ...

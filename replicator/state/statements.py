@@ -43,6 +43,12 @@ PENDING: Final = select(pending.c.tag, *(pending.c[name] for name in _PENDING_VA
     pending.c.destination == _id("destination"),
     pending.c.repository == _id("repository"),
 )
+PENDING_REPOSITORIES: Final = (
+    select(names.c.name)
+    .join(pending, pending.c.repository == names.c.id)
+    .where(pending.c.rule == _id("rule"), pending.c.destination == _id("destination"))
+    .distinct()
+)
 KNOWS_REPOSITORY: Final = select(repositories.c.site).where(
     repositories.c.site == _id("site"), repositories.c.repository == _id("repository")
 )

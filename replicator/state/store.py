@@ -106,6 +106,16 @@ class SqliteState:
 
         return await self._in_turn("read pending tags", read)
 
+    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
+        """See `ports.State`."""
+
+        async def read() -> frozenset[str]:
+            rows = await self._select(statements.PENDING_REPOSITORIES, rule=rule, destination=destination)
+            recorded = (place[2] for place in self._batch.pending if place[:2] == (rule, destination))
+            return frozenset(row[0] for row in rows).union(recorded)
+
+        return await self._in_turn("read repositories with pending tags", read)
+
     async def knows_repository(self, site: str, repository: str) -> bool:
         """See `ports.State`."""
 

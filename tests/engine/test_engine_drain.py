@@ -10,9 +10,12 @@ import pytest
 from replicator.demo.images import AMD64, ARM64, image, index, layer, load
 from replicator.engine import run as module
 from replicator.engine.result import RuleResult
-from replicator.errors import Unavailable
+from replicator.errors import StateError, Unavailable
+from replicator.events import RunEnded
 from replicator.policy.rule import TagSelection
+from replicator.ports import RunRow, Standing
 from tests.engine.world import World, big, only, rule, settled, until, world
+from tests.fakes.state import MemoryState
 
 
 async def _many(w: World, count: int = 100) -> None:
@@ -290,3 +293,51 @@ async def test_drained_run_asks_the_destination_nothing_more() -> None:
         pause.release()
         await run
         assert w.left.count("resolve") == 0
+
+
+async def test_run_that_is_ended_while_it_is_being_closed_is_closed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closing, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryState):
+        async def close_run(self, row: RunRow) -> Standing:
+            return await asyncio.shield(asyncio.create_task(self._close(row)))  # as `SqliteState` does it
+
+        async def _close(self, row: RunRow) -> Standing:
+            closing.set()
+            await go_on.wait()
+            return await super().close_run(row)
+
+    monkeypatch.setattr(module, "DRAIN_SECONDS", 0.0)
+    async with world() as w:
+        w.put("app", "v1")
+        state = w.state = Slow()
+        engine = w.engine()
+        run = asyncio.create_task(engine.sync([rule()]))
+        await closing.wait()
+        engine.drain()
+        await settled()
+        go_on.set()
+        result = (await run)[0].destinations[0]
+        assert result.outcome == "ok"
+        assert [row.outcome for row in await state.runs("rule", "left")] == ["ok"]
+        assert [event.outcome for event in w.seen if isinstance(event, RunEnded)] == ["ok"]
+
+
+async def test_run_that_could_not_be_closed_is_closed_at_its_end() -> None:
+    class Busy(MemoryState):
+        tries = 0
+
+        async def close_run(self, row: RunRow) -> Standing:
+            self.tries += 1
+            if self.tries == 1:
+                raise StateError("state: busy")
+            return await super().close_run(row)
+
+    async with world() as w:
+        w.put("app", "v1")
+        state = w.state = Busy()
+        await w.sync_one()
+        assert state.tries == 2
+        assert len([event for event in w.seen if isinstance(event, RunEnded)]) == 1

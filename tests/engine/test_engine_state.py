@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from replicator.demo.images import image, index, layer, load
 from replicator.engine.plan import recheck_at
+from replicator.engine.scope import Scope
 from replicator.errors import Denied, NotFound, Rejected, StateError, Unavailable
 from replicator.events import TagDone
 from replicator.model.digest import Digest
@@ -287,6 +289,64 @@ async def test_tag_no_longer_wanted_is_no_longer_pending(how: str) -> None:
         assert await w.state.pending("rule", "left", "app") == {}
         standing = (await w.state.standings(["rule"]))[0]
         assert (standing.pending, standing.last_success is None) == (0, False)
+
+
+@pytest.mark.parametrize("how", ["removed", "deselected"])
+async def test_repository_no_longer_wanted_has_nothing_pending(how: str) -> None:
+    """No look comes by it any more, and its tags must not hold the lag up for ever."""
+    async with world() as w:
+        w.put("app", "v1")
+        w.put("gone", "v1")
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "no"), repository="gone")
+        await w.sync_one()
+        if how == "removed":
+            del w.source.store.repositories["gone"]
+        await w.sync_one(rule(repositories=["app"] if how == "deselected" else ["**"]))
+        assert await w.state.pending("rule", "left", "gone") == {}
+        standing = (await w.state.standings(["rule"]))[0]
+        assert (standing.pending, standing.last_success is None) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "how", ["listing broke off", "narrowed", "planned", "drained", "target not to be read"]
+)
+async def test_repository_that_was_not_looked_for_keeps_what_is_pending(how: str) -> None:
+    """A listing that broke off is not an empty listing."""
+    async with world() as w:
+        w.put("app", "v1")
+        w.put("later", "v1")
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "no"), repository="later")
+        await w.sync_one()
+        if how != "target not to be read":
+            del w.source.store.repositories["later"]
+        drain = asyncio.Event()
+        if how == "listing broke off":
+            w.source.fail("repositories", Rejected("source", "list repositories", "no"))
+        elif how == "drained":
+            drain.set()
+        elif how == "target not to be read":
+            w.left.fail("tags", Rejected("left", "list tags", "no"), repository="later")
+        if how == "planned":
+            await w.plan_one()
+        else:
+            scope = Scope({"app": None}) if how == "narrowed" else None
+            await w.engine().sync([rule()], scope=scope, drain=drain)
+        assert set(await w.state.pending("rule", "left", "later")) == {"v1"}
+
+
+async def test_what_is_pending_for_another_rule_or_destination_stays() -> None:
+    async with world(destinations=["left", "right"]) as w:
+        w.put("app", "v1")
+        for destination in ("left", "right"):
+            refused = Rejected(destination, "write manifest", "no")
+            w.sites[destination].fail("write_manifest", refused, times=9)
+        await w.sync(rule("one"), rule("two", destinations=["left", "right"]))
+        del w.source.store.repositories["app"]
+        await w.engine().sync([rule("one")])
+        assert [
+            set(await w.state.pending(name, destination, "app"))
+            for name, destination in (("one", "left"), ("two", "left"), ("two", "right"))
+        ] == [set(), {"v1"}, {"v1"}]
 
 
 async def test_tag_that_moved_back_before_it_was_copied_is_no_longer_pending() -> None:

@@ -48,6 +48,9 @@ class MemoryState:
         known = self._pending.get((rule, destination), {})
         return {tag: each for (place, tag), each in known.items() if place == repository}
 
+    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
+        return frozenset(place for place, _ in self._pending.get((rule, destination), {}))
+
     async def knows_repository(self, site: str, repository: str) -> bool:
         return (site, repository) in self._repositories
 
