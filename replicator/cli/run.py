@@ -80,7 +80,7 @@ async def _serve(app: App, read: Callable[[], Chosen], *, reload: asyncio.Event,
     async with asyncio.TaskGroup() as tasks:
         side = [
             tasks.create_task(_reload_when_told(app, read, systemd, reload)),
-            tasks.create_task(_watchdog(app, systemd)),
+            tasks.create_task(systemd.keep_alive(app.health, app.clock)),
         ]
         await stop.wait()
         side[0].cancel()
@@ -103,11 +103,3 @@ async def _reload_when_told(
         systemd.reloading()
         await app.reload(read)
         systemd.ready(app.status())
-
-
-async def _watchdog(app: App, systemd: Systemd) -> None:
-    """Tells systemd that the scheduler lives, as long as it does."""
-    while systemd.watchdog_seconds is not None:
-        if app.health() is None:
-            systemd.watchdog()
-        await app.clock.sleep(systemd.watchdog_seconds / 2)

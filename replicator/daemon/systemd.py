@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
-_MICROSECONDS = 1_000_000
+from replicator.ports import Clock
+
+_MICROSECONDS: Final = 1_000_000
+AGAIN_SECONDS: Final = 1.0
+"""After a look at which the agent was not well."""
 
 
 class Systemd:
@@ -42,9 +47,19 @@ class Systemd:
             self._status = text
             self._send(f"STATUS={_line(text)}")
 
-    def watchdog(self) -> None:
-        """It is alive."""
-        self._send("WATCHDOG=1")
+    async def keep_alive(self, health: Callable[[], str | None], clock: Clock) -> None:
+        """Tells that it is alive, twice as often as is asked for, while `health` has nothing to say against it.
+
+        After a stall (a loop that was blocked, a machine that slept) this may wake before what `health` asks about has
+        had its turn. So then it looks again soon: half an interval more would be all that is left.
+        """
+        while self.watchdog_seconds is not None:
+            wait = self.watchdog_seconds / 2
+            if health() is None:
+                self._send("WATCHDOG=1")
+            else:
+                wait = min(wait, AGAIN_SECONDS)
+            await clock.sleep(wait)
 
     def _send(self, message: str) -> None:
         if not self._path.startswith(("/", "@")):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from replicator.daemon.app import STILL_SECONDS
 from replicator.daemon.generation import Chosen
 from replicator.errors import ConfigError
 from replicator.events import Event, Warned
+from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
 from tests.unit.test_daemon_standings import agent, until
 
@@ -56,3 +58,16 @@ async def test_a_refused_config_is_told_of_until_a_reload_succeeds_and_the_agent
         assert not world.app.ready()
         assert await world.app.reload(lambda: world.chosen)
         assert not world.app.problems
+
+
+async def test_an_agent_is_well_only_while_its_scheduler_turns(tmp_path: Path) -> None:
+    async with agent(tmp_path, SITES) as world:
+        app = world.app
+        await until(lambda: app.health() is None)
+        assert isinstance(app.clock, FakeClock)
+        app.clock.advance(STILL_SECONDS + 1)
+        assert str(app.health()).startswith("the scheduler has not turned for ")
+        assert app.problems == app.ready() == [app.health()]
+        await until(lambda: app.health() is None)
+        await app.drain()
+        assert app.health() == "the scheduler has ended"
