@@ -99,6 +99,13 @@ def test_an_overdue_look_is_behind_in_the_table_as_on_the_map(world: World) -> N
     assert BEHIND_SECONDS < 7200
 
 
+def test_cause_of_a_failure_stands_there_when_its_run_is_forgotten(world: World) -> None:
+    world.stands("fra", failed=1, pending=1, oldest_pending=world.now - 90, last_error="fra: 403 Forbidden")
+    assert world.states["fra"] == "failingfra: 403 Forbidden"
+    world.agent.paused.add("platform")
+    assert world.states["fra"] == "paused"
+
+
 async def test_remote_status_says_where_a_rule_is_running(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

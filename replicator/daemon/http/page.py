@@ -220,8 +220,11 @@ def _schedule(rule: RuleInfo) -> Markup | None:
 
 
 def _state(rule: RuleInfo, at: RuleDestination) -> Markup:
+    """The state, and why where it fails: its run may be long forgotten, or of an agent before this one."""
     word, kind = _state_words(rule, at)
-    return element("span", word, class_=f"pill {kind}", title=at.last_error if kind == "failing" else None)
+    failing = kind == "failing" and at.last_error
+    cause = element("small", at.last_error, class_="cause long") if failing else None
+    return join((element("span", word, class_=f"pill {kind}"), cause))
 
 
 def _state_words(rule: RuleInfo, at: RuleDestination) -> tuple[str, str]:
