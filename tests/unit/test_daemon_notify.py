@@ -15,7 +15,6 @@ from replicator.config.build import NotifySettings
 from replicator.config.secrets import Secret
 from replicator.config.template import FACTS, Template, parse_template
 from replicator.daemon.notify import ATTEMPTS, LATER_SECONDS, Notifier
-from replicator.daemon.systemd import Systemd
 from replicator.events import Event, Events, Warned
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
@@ -182,43 +181,3 @@ def test_whatever_the_facts_hold_the_result_is_json_with_just_them(facts: dict[s
         "a": [facts["error"], 1, None],
         "b": {"c": f"x {facts['rule']}/{facts['destination']} {{"},
     }
-
-
-# --- systemd ---
-
-
-def test_without_a_manager_nothing_is_told_and_nothing_breaks() -> None:
-    for path in ("", "relative", "/nowhere/notify"):
-        systemd = Systemd({"NOTIFY_SOCKET": path})
-        systemd.ready("x")
-        systemd.watchdog()
-
-
-def test_a_status_is_told_when_it_changes_and_is_one_line(tmp_path: Path) -> None:
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        manager.setblocking(False)
-        systemd = Systemd({"NOTIFY_SOCKET": path})
-        for text in ("a\nREADY=0", "a\nREADY=0", "b"):
-            systemd.status(text)
-        assert manager.recv(100) == b"STATUS=a READY=0"
-        assert manager.recv(100) == b"STATUS=b"
-        with pytest.raises(BlockingIOError):
-            manager.recv(100)
-
-
-@pytest.mark.parametrize(
-    ("environ", "seconds"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "30000000"}, 30.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-    ],
-)
-def test_the_watchdog_is_fed_only_where_one_watches_us(
-    environ: dict[str, str], seconds: float | None
-) -> None:
-    assert Systemd(environ).watchdog_seconds == seconds

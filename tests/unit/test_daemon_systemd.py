@@ -85,8 +85,40 @@ async def test_agent_that_is_well_again_says_so_soon(manager: socket.socket) -> 
         assert agent.told() == 1
 
 
-async def test_where_nobody_watches_nothing_is_told() -> None:
-    clock = FakeClock()
-    for environ in ({}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}):
-        await Systemd(environ).keep_alive(lambda: None, clock)
-    assert clock.slept == []
+def test_without_a_manager_nothing_is_told_and_nothing_breaks() -> None:
+    for path in ("", "relative", "/nowhere/notify"):
+        systemd = Systemd({"NOTIFY_SOCKET": path})
+        systemd.ready("x")
+        systemd.stopping("y")
+
+
+def test_a_status_is_told_when_it_changes_and_is_one_line(manager: socket.socket) -> None:
+    systemd = Systemd({"NOTIFY_SOCKET": manager.getsockname()})
+    for text in ("a\nREADY=0", "a\nREADY=0", "b"):
+        systemd.status(text)
+    assert manager.recv(100) == b"STATUS=a READY=0"
+    assert manager.recv(100) == b"STATUS=b"
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_fed_only_where_one_watches_us(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert Systemd(environ).watchdog_seconds == seconds
+
+
+async def test_where_nobody_watches_nothing_is_told(manager: socket.socket) -> None:
+    await Systemd({"NOTIFY_SOCKET": manager.getsockname()}).keep_alive(lambda: None, FakeClock())
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
