@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from replicator.report import failed
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
+_STARTED_SECONDS: Final = 1.0
+"""By then all that a command needs is imported."""
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
@@ -26,6 +29,7 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
     SIGINT (raised as KeyboardInterrupt) and SIGTERM (143) cancel it, so that everything is closed on the way out.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.get_loop().call_later(_STARTED_SECONDS, _collect_garbage)
         return runner.run(_cancelled_by_sigterm(main))
 
 
@@ -97,6 +101,12 @@ async def _cancelled_by_sigterm(main: Coroutine[Any, Any, int]) -> int:
         if terminated:
             return 128 + signal.SIGTERM
         raise
+
+
+def _collect_garbage() -> None:
+    """From now on garbage is collected, but nothing that is there already: modules and classes stay."""
+    gc.freeze()
+    gc.enable()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
