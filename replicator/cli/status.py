@@ -84,7 +84,7 @@ def _destination_json(
         "tags": {
             "in_step": standing.in_step,
             "held": standing.held,
-            "pending": standing.pending,
+            "pending": standing.untried,
             "failed": standing.failed,
         },
         "last_error": standing.last_error or None,
@@ -109,7 +109,7 @@ def _lines(rules: Sequence[Rule], known: _Standings, now: float) -> Iterator[str
                     destination,
                     "never" if success is None else f"{format_seconds(max(0.0, now - success))} ago",
                     format_seconds(lag_of(rule, standing, now)),
-                    *(str(n) for n in (standing.in_step, standing.held, standing.pending, standing.failed)),
+                    *(str(n) for n in (standing.in_step, standing.held, standing.untried, standing.failed)),
                 )
             )
             if standing.last_error:

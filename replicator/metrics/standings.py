@@ -119,6 +119,5 @@ class RepositoriesCollector(Collector):
 
 
 def _counts(standing: Standing) -> tuple[int, ...]:
-    """In the order of `STATES`; a failed tag is pending too, and is shown once, so that they add up."""
-    waiting = max(0, standing.pending - standing.failed)
-    return standing.in_step, standing.held, waiting, standing.failed
+    """In the order of `STATES`."""
+    return standing.in_step, standing.held, standing.untried, standing.failed

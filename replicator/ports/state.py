@@ -97,7 +97,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     `first_seen`: when the rule was first run with this destination. `last_look`: the last complete look at the
     source. `last_success`: the end of the last run that left nothing pending. `oldest_pending`: the earliest
-    `since` of what is pending now.
+    `since` of what is pending now. `pending` counts the failed ones too.
     """
 
     rule: str
@@ -111,6 +111,11 @@ class Standing(msgspec.Struct, frozen=True):
     failed: int = 0
     oldest_pending: float | None = None
     last_error: str = ""
+
+    @property
+    def untried(self) -> int:
+        """What is pending and has not failed: with `in_step`, `held` and `failed` it adds up to all there is."""
+        return max(0, self.pending - self.failed)
 
 
 class BehindRepository(msgspec.Struct, frozen=True):

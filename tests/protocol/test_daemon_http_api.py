@@ -93,7 +93,7 @@ async def test_rules_tell_where_they_stand(world: World) -> None:
     world.agent.known = [
         Standing(
             "platform", "fra", now - 1000, last_look=now - 20, last_success=now - 500,
-            in_step=7, pending=1, failed=1, oldest_pending=now - 90, last_error="hub: refused",
+            in_step=7, pending=3, failed=1, oldest_pending=now - 90, last_error="hub: refused",
         ),
     ]  # fmt: skip
     world.agent.next_runs["platform"] = now + 60
@@ -104,7 +104,7 @@ async def test_rules_tell_where_they_stand(world: World) -> None:
     assert first["next_run"] == "2023-11-14T22:14:20.000+00:00"
     fra, sin = first["destinations"]
     assert fra["lag_seconds"] == 90
-    assert fra["tags"] == {"in_step": 7, "held": 0, "pending": 1, "failed": 1}
+    assert fra["tags"] == {"in_step": 7, "held": 0, "pending": 2, "failed": 1}  # each tag once
     assert fra["last_error"] == "hub: refused"
     assert fra["backing_off_until"] == "2023-11-14T22:13:50.000+00:00"
     assert (sin["lag_seconds"], sin["tags"], sin["last_look"]) == (None, None, None)
@@ -225,7 +225,12 @@ async def test_run_that_an_event_narrowed_is_not_taken_for_the_sync_that_was_ask
         accepted = await agent.sync(SyncOrder(rules=["relay"]))
         begun = [
             runs.begin(
-                rule="relay", source="fra", destinations=("edge",), cause="webhook", scope=scope, at=at + number
+                rule="relay",
+                source="fra",
+                destinations=("edge",),
+                cause="webhook",
+                scope=scope,
+                at=at + number,
             )
             for number, scope in enumerate([Scope({"platform/app": frozenset({"v1"})}), None])
         ]

@@ -99,6 +99,13 @@ def test_an_overdue_look_is_behind_in_the_table_as_on_the_map(world: World) -> N
     assert BEHIND_SECONDS < 7200
 
 
+def test_each_tag_is_counted_once(world: World) -> None:
+    world.stands("fra", in_step=7, pending=3, failed=3, held=1, oldest_pending=world.now - 90)
+    world.stands("sin", in_step=7, pending=3, failed=1, oldest_pending=world.now - 90)
+    tags = {destination: row["Tags"] for destination, row in world.rows("Tags").items()}
+    assert tags == {"fra": "7 in step, 3 failed, 1 held", "sin": "7 in step, 2 pending, 1 failed"}
+
+
 def test_cause_of_a_failure_stands_there_when_its_run_is_forgotten(world: World) -> None:
     world.stands("fra", failed=1, pending=1, oldest_pending=world.now - 90, last_error="fra: 403 Forbidden")
     assert world.states["fra"] == "failingfra: 403 Forbidden"

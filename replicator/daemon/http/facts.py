@@ -232,7 +232,7 @@ def _destination(
         lag_seconds=round(lag, 3),
         last_success=None if standing.last_success is None else iso(standing.last_success),
         last_look=None if standing.last_look is None else iso(standing.last_look),
-        tags=Tags(standing.in_step, standing.held, standing.pending, standing.failed),
+        tags=Tags(standing.in_step, standing.held, standing.untried, standing.failed),
         last_error=standing.last_error[:MAX_TEXT] or None,
         backing_off_until=until,
     )

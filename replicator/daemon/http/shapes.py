@@ -22,7 +22,7 @@ TagName = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[a-zA-Z0-9
 
 
 class Tags(msgspec.Struct, frozen=True):
-    """Selected tags by where they stand."""
+    """Selected tags by where they stand: each is counted once. `pending`: not tried yet; `failed`: tried in vain."""
 
     in_step: int
     held: int
