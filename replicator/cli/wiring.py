@@ -54,7 +54,7 @@ async def wire(
             events=watch.events,
             clock=watch.clock,
             spool=spool,
-            rules=[rule.name for rule in loaded.rules],
+            rules=loaded.rules,
         )
         yield Wired(engine, state)
 

@@ -94,7 +94,7 @@ class Generation:
             events=equipment.events,
             clock=equipment.clock,
             spool=equipment.spool,
-            rules=[rule.name for rule in chosen.loaded.rules],
+            rules=chosen.loaded.rules,
         )
         self.hooks = RunHooks(
             chosen.loaded.commands,

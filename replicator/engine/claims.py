@@ -1,21 +1,59 @@
-"""Who wants which target in this run: two sources for one tag must not take turns."""
+"""Who wants which target: two sources for one tag must not take turns."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from replicator.engine.inhand import Origin
 from replicator.model.digest import Digest
+from replicator.policy.mapping import target_repository, target_tag
+from replicator.policy.rule import Rule
+from replicator.policy.selection import may_select, select_repository
+
+
+class _Claim(NamedTuple):
+    claimant: str
+    origin: Origin
+    digest: Digest
 
 
 class Claims:
     """Targets of a run, each with the first that claimed it."""
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[str, str], dict[str, tuple[str, Digest]]] = {}
+        self._claims: dict[tuple[str, str], dict[str, _Claim]] = {}
 
-    def claim(self, place: tuple[str, str], tag: str, claimant: str, digest: Digest) -> str | None:
+    def claim(
+        self, place: tuple[str, str], tag: str, claimant: str, origin: Origin, digest: Digest
+    ) -> str | None:
         """Claims a tag of (destination, repository) for a digest.
 
         Returns:
-            None where it may be written, else the claimant that came first with another digest.
+            None where it may be written, else the claimant that came first with another digest of another origin.
+            One tag that was another digest when another rule asked has moved meanwhile: the next run agrees.
         """
-        first, claimed = self._claims.setdefault(place, {}).setdefault(tag, (claimant, digest))
-        return None if claimed == digest else first
+        claim = _Claim(claimant, origin, digest)
+        first = self._claims.setdefault(place, {}).setdefault(tag, claim)
+        return None if first.digest == digest or first.origin == origin else first.claimant
+
+
+def is_shared(rule: Rule, other: Rule, origin: Origin, target: tuple[str, str, str]) -> bool:
+    """Whether both rules follow the very same source tag to the same target: then what it is now is both rules' wish.
+
+    Args:
+        rule: one that takes the tag there now.
+        other: the one in question.
+        origin: the source tag. One that is pinned, by either, is a digest of that rule's own choosing.
+        target: destination, repository and tag.
+    """
+    source, repository, tag = origin
+    if tag is None or not may_select(rule.tags, tag) or not may_select(other.tags, tag):
+        return False
+    if other.source != source or not select_repository(other.repositories, repository):
+        return False
+    try:
+        place = target_repository(other, repository), target_tag(other, tag)
+    except ValueError:
+        return False
+    destination, *wanted = target
+    return destination in other.destinations and place == tuple(wanted)

@@ -12,6 +12,7 @@ from replicator.engine.result import DestinationResult
 from replicator.engine.scope import Scope
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
+from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, State
 
 
@@ -21,7 +22,7 @@ class Context:
 
     `dry` only plans. `recheck` asks each destination tag by tag, whatever is believed. `unattended` leaves a
     tag that failed alone until its time has come. `scope` narrows the run to what an event named. `in_hand` keeps
-    runs that are under way at the same time apart. `rules` are the names of all rules there are: a belief that
+    runs that are under way at the same time apart. `rules` are all rules there are, by name: a belief that
     belongs to a rule no longer there protects nothing. `on_end` is told each destination's result as soon as that
     destination is through, the rule's name first.
     """
@@ -30,7 +31,7 @@ class Context:
     state: State
     events: Events
     clock: Clock
-    rules: frozenset[str]
+    rules: Mapping[str, Rule]
     in_hand: InHand
     dry: bool = False
     recheck: bool = False

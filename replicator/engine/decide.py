@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.engine.catalog import Catalog
+from replicator.engine.claims import is_shared
 from replicator.engine.context import Context
 from replicator.engine.fault import faults
+from replicator.engine.inhand import Origin
 from replicator.engine.look import Batch
 from replicator.engine.plan import Action, Change, Wish, compare, compare_seen, recheck_at
 from replicator.engine.supply import Supply
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
+from replicator.policy.selection import may_select
 from replicator.ports import Belief, Placed
 
 ASKS_AT_ONCE: Final = 32
@@ -179,7 +182,7 @@ class Decisions:
 
     def _changed(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> None:
         action = self._action(batch, catalog, wish, digest, change)
-        other = self._claim(batch, catalog, wish, digest) or self._owner(catalog, wish, digest)
+        other = self._claim(batch, catalog, wish, digest) or self._owner(batch, catalog, wish, digest)
         if other:
             self._contest(batch, action, other)
             return
@@ -201,16 +204,25 @@ class Decisions:
         if wish.target is None:
             return None
         place = (self._destination, catalog.repository.name)
-        return self._context.claims.claim(
-            place, wish.target, f"{self._claimant(batch)} tag {wish.tag}", digest
-        )
+        claimant = f"{self._claimant(batch)} tag {wish.tag}"
+        return self._context.claims.claim(place, wish.target, claimant, self._origin(batch, wish), digest)
 
-    def _owner(self, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
-        """Another rule, still there, that put something else under the tag."""
+    def _origin(self, batch: Batch, wish: Wish) -> Origin:
+        """What the wish is of: a source tag, or the digest that a pin has chosen."""
+        is_tag = wish.tag is not None and may_select(self._rule.tags, wish.tag)
+        return self._rule.source, batch.repository, wish.tag if is_tag else wish.digest
+
+    def _owner(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
+        """Another rule, still there, that put something else under the tag, and not because it was that at its source."""
         belief = catalog.beliefs.get(wish.target or digest)
         if belief is None or belief.rule == self._rule.name or belief.digest == digest:
             return None
-        return f"rule {belief.rule}" if belief.rule in self._context.rules else None
+        other = self._context.rules.get(belief.rule)
+        if other is None:
+            return None
+        target = (self._destination, catalog.repository.name, belief.tag)
+        origin = (self._rule.source, batch.repository, wish.tag)
+        return None if is_shared(self._rule, other, origin, target) else f"rule {belief.rule}"
 
     def _action(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> Action:
         pending = catalog.pending.get(wish.target or digest)

@@ -36,7 +36,7 @@ class Engine:
         events: told everything.
         clock: the time.
         spool: for sources that feed several destinations; None streams.
-        rules: the names of all rules there are, also those not run: their targets are theirs.
+        rules: all rules there are, also those not run: their targets are theirs.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Engine:
         events: Events,
         clock: Clock,
         spool: Spool | None,
-        rules: Sequence[str] = (),
+        rules: Sequence[Rule] = (),
     ) -> None:
         self._sites = sites
         self._state = state
         self._events = events
         self._clock = clock
         self._spool = spool
-        self._rules = frozenset(rules)
+        self._rules = {rule.name: rule for rule in rules}
         self._in_hand = InHand(clock)
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
@@ -124,7 +124,7 @@ class Engine:
             self._state,
             self._events,
             self._clock,
-            rules=self._rules | {rule.name for rule in rules},
+            rules=self._rules | {rule.name: rule for rule in rules},
             in_hand=self._in_hand,
             dry=dry,
             recheck=recheck,

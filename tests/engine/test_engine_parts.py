@@ -133,11 +133,18 @@ def test_presence_that_proved_wrong_is_taken_back_there_alone() -> None:
 def test_first_claim_holds() -> None:
     claims = Claims()
     place = ("left", "app")
-    assert claims.claim(place, "v1", "one", A) is None
-    assert claims.claim(place, "v1", "two", A) is None
-    assert claims.claim(place, "v1", "two", B) == "one"
-    assert claims.claim(place, "v2", "two", B) is None
-    assert claims.claim(("right", "app"), "v1", "two", B) is None
+    here, there = ("source", "app", "v1"), ("second", "app", "v1")
+    assert claims.claim(place, "v1", "one", here, A) is None
+    assert claims.claim(place, "v1", "two", there, A) is None
+    assert claims.claim(place, "v1", "two", there, B) == "one"
+    assert claims.claim(place, "v2", "two", there, B) is None
+    assert claims.claim(("right", "app"), "v1", "two", there, B) is None
+
+
+def test_claim_of_the_same_source_tag_is_no_other_claim_whatever_it_is_by_now() -> None:
+    claims, here = Claims(), ("source", "app", "v1")
+    assert claims.claim(("left", "app"), "v1", "one", here, A) is None
+    assert claims.claim(("left", "app"), "v1", "two", here, B) is None
 
 
 async def test_place_in_hand_is_given_on_in_turn() -> None:
@@ -291,9 +298,7 @@ def test_fault_leaves_a_sites_error_as_it_is() -> None:
 
 def _tally() -> Tally:
     clock = FakeClock()
-    context = Context(
-        {}, MemoryState(clock), Events(), clock, rules=frozenset({"rule"}), in_hand=InHand(clock)
-    )
+    context = Context({}, MemoryState(clock), Events(), clock, rules={"rule": rule()}, in_hand=InHand(clock))
     return Tally(rule(), "left", context)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import Pin, Rename, Replacement, TagSelection
 from replicator.ports import Belief
 from replicator.state.store import open_state
-from tests.engine.world import only, rule, world
+from tests.engine.world import only, rule, until, world
 from tests.fakes.clock import FakeClock
 
 DAY = 24 * 3600.0
@@ -193,12 +194,69 @@ async def test_target_of_another_rule_is_a_failure_that_names_both_and_stays_as_
         ours = w.put("app", "v1", image("ours"))
         load(w.sites["second"].store, "app", "v1", image("theirs"))
         one, two = rule("one"), rule("two", source="second")
-        await w.engine(["one", "two"]).sync([one])
-        result = (await w.engine(["one", "two"]).sync([two]))[0].destinations[0]
+        await w.engine([one, two]).sync([one])
+        result = (await w.engine([one, two]).sync([two]))[0].destinations[0]
         assert result.outcome == "failed"
         assert "rule one" in result.failures[0].cause
         assert "rule two" in result.failures[0].cause
         assert w.tags()["app"]["v1"] == ours.digest
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_source_tag_that_moves_is_the_same_wish_of_all_rules_that_follow_it(*, together: bool) -> None:
+    """Which of them put it there last time says nothing: what the tag is now is what both want."""
+    one, two = rule("one"), rule("two", repositories=["a*"], tags=["v*"])
+    async with world() as w:
+        for number in range(3):
+            built = w.put("app", "v1", image(f"{number}"))
+            engine = w.engine([one, two])
+            runs = [[one, two]] if together else [[two], [one]] if number % 2 else [[one], [two]]
+            results = [result for rules in runs for result in await engine.sync(rules)]
+            assert [(r.rule, r.destinations[0].failures) for r in results] == [
+                (each.name, []) for rules in runs for each in rules
+            ]
+            assert w.tags() == {"app": {"v1": built.digest}}
+
+
+@pytest.mark.parametrize(
+    "how", ["pins it", "has another source", "renames another", "selects other tags", "is gone"]
+)
+async def test_what_another_rule_put_there_is_its_own_unless_it_follows_the_same_source_tag(how: str) -> None:
+    async with world(mirrors=["second"]) as w:
+        first, newer = image("first"), image("newer")
+        w.put("app", "v1", first)
+        load(w.sites["second"].store, "app", "v1", first)
+        pinned = TagSelection(pins=(Pin(first.digest, "v1"),))
+        other = {
+            "pins it": rule("other", selection=pinned),
+            "has another source": rule("other", source="second"),
+            "renames another": rule("other", repositories=["app"], rename_tag=Rename(prefix="x")),
+            "selects other tags": rule("other", tags=["v2"]),
+            "is gone": rule("other"),
+        }[how]
+        await w.engine().sync([rule("other", selection=pinned if how == "pins it" else None)])
+        w.put("app", "v1", newer)
+        one = rule("one")
+        result = (await w.engine([one] if how == "is gone" else [one, other]).sync([one]))[0].destinations[0]
+        if how == "is gone":
+            assert result.failures == []
+        else:
+            assert "rule other has another digest" in result.failures[0].cause
+        assert w.tags()["app"]["v1"] == (newer if how == "is gone" else first).digest
+
+
+async def test_tag_that_moves_between_two_rules_looks_is_no_conflict() -> None:
+    async with world() as w:
+        first = w.put("app", "v1", image("first"))
+        one, two = rule("one", repositories=["app"]), rule("two", repositories=["a*"])
+        listing = w.source.pause("repositories")  # only the second rule has to list them
+        run = asyncio.create_task(w.sync(one, two))
+        await listing.reached.wait()
+        await until(lambda: w.tags() == {"app": {"v1": first.digest}})
+        second = w.put("app", "v1", image("second"))
+        listing.release()
+        assert [each.destinations[0].failures for each in await run] == [[], []]
+        assert w.tags() == {"app": {"v1": second.digest}}
 
 
 async def test_target_of_a_rule_that_is_no_more_is_free() -> None:
@@ -206,8 +264,8 @@ async def test_target_of_a_rule_that_is_no_more_is_free() -> None:
         w.put("app", "v1", image("ours"))
         theirs = image("theirs")
         load(w.sites["second"].store, "app", "v1", theirs)
-        await w.engine(["one"]).sync([rule("one")])
-        result = (await w.engine(["two"]).sync([rule("two", source="second")]))[0].destinations[0]
+        await w.engine([rule("one")]).sync([rule("one")])
+        result = (await w.engine().sync([rule("two", source="second")]))[0].destinations[0]
         assert result.outcome == "ok"
         assert w.tags()["app"]["v1"] == theirs.digest
 

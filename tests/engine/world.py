@@ -89,7 +89,7 @@ class World:
         """Forgets everything but the sites, as if the state had been deleted."""
         self.state = MemoryState(self.clock)
 
-    def engine(self, rules: Sequence[str] = ()) -> Engine:
+    def engine(self, rules: Sequence[Rule] = ()) -> Engine:
         """A new engine, as a new process would have it."""
         return Engine(
             sites=self.sites,
