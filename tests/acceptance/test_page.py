@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from replicator.daemon.http import page as page_module
+from replicator.daemon.http import stream as stream_module
+from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
 from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.events import RunStarted, TagDone, TagPlanned
@@ -73,6 +76,61 @@ async def test_page_keeps_up_with_the_agent_by_itself(agent: FakeAgent, url: str
     await browser.until("Nothing is running", "#running")
     assert await browser.title() == "in step · here · replicator"
     assert await browser.complaints() == []
+
+
+QUICK = (
+    "const interval = window.setInterval; window.setInterval = (call, wait) => interval(call, wait / 100);"
+)
+"""The page's turn of 15 s is 150 ms."""
+
+
+@pytest.fixture
+async def quick(browser: Browser) -> Browser:
+    await browser.prepare(QUICK)
+    return browser
+
+
+async def test_page_of_a_quiet_agent_counts_down_all_the_same(
+    agent: FakeAgent, url: str, quick: Browser
+) -> None:
+    now = agent.clock.now()
+    del agent.known[1:]  # what is pending is a little older each second, and told
+    agent.next_runs["platform"] = now + 250
+    await quick.open(url)
+    await quick.until("in 4 min 10 s", "#rules")
+    agent.paused.add("relay")
+    agent.clock.advance(2)
+    await quick.until("paused", "#rules")  # so the stream has told what there is to tell
+    agent.clock.advance(238)
+    await quick.until("in 10 s", "#rules")
+    assert await quick.complaints() == []
+
+
+async def test_page_whose_stream_was_refused_is_up_to_date_and_gets_it_later(
+    agent: FakeAgent, url: str, quick: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_CLIENTS", 0)
+    await quick.open(url)
+    agent.paused.add("platform")
+    await quick.until("paused", "#rules")
+    assert await quick.run("return document.body.className") == ""
+    monkeypatch.setattr(stream_module, "MAX_CLIENTS", 1)
+    await quick.until("", "body.live")
+
+
+async def test_page_says_when_it_cannot_be_had_any_more(
+    url: str, quick: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await quick.open(url)
+    await quick.until("", "body.live:not(.stale)")
+    with monkeypatch.context() as broken:
+        broken.setattr(page_module, "render", refuse)  # as a proxy may; the stream goes on
+        await quick.until("", "body.live.stale")
+    await quick.until("", "body.live:not(.stale)")
+
+
+def refuse(*_: object) -> str:
+    raise Problem(502, "not now")
 
 
 async def test_nothing_that_a_registry_says_is_run(agent: FakeAgent, url: str, browser: Browser) -> None:

@@ -33,6 +33,11 @@ class Browser:
         """Goes there and waits until it is loaded."""
         await self._call("POST", "/url", {"url": url})
 
+    async def prepare(self, script: str) -> None:
+        """Has every page that is opened from now on run this before its own scripts."""
+        parameters = {"cmd": "Page.addScriptToEvaluateOnNewDocument", "params": {"source": script}}
+        await self._call("POST", "/goog/cdp/execute", parameters)
+
     async def run(self, script: str, *arguments: Any) -> Any:
         """What the script, a function's body, returns."""
         return await self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})

@@ -1,11 +1,15 @@
-// Keeps the page up to date: when the agent says that something changed, asks for the page again and replaces the
-// sections that differ. Without this script the page is the same, as of when it was loaded.
+// Keeps the page up to date: when the agent says that something changed, and every 15 s anyhow (what is shown as "in
+// 4 min" is another then, and whatever kept the agent's word away), asks for the page again and replaces the sections
+// that differ. Without this script the page is the same, as of when it was loaded.
 "use strict";
 
 (() => {
   const WATCHED = "header > p, main > section";
+  const TURN_MS = 15_000;
+  const ANSWER_MS = 10_000;
   let asking = false;
   let again = false;
+  let events;
 
   const refresh = async () => {
     if (asking) {
@@ -14,12 +18,19 @@
     }
     asking = true;
     try {
-      const answer = await fetch("/", { headers: { Accept: "text/html" }, cache: "no-store" });
+      const answer = await fetch("/", {
+        headers: { Accept: "text/html" },
+        cache: "no-store",
+        signal: AbortSignal.timeout(ANSWER_MS),
+      });
       if (answer.ok) {
         replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        document.body.classList.remove("stale");
+      } else {
+        stale(); // a restarted proxy, another token
       }
     } catch {
-      stale(); // the next event asks again
+      stale(); // the next turn asks again
     } finally {
       asking = false;
       if (again) {
@@ -48,14 +59,26 @@
         }
       }
     }
-    document.body.classList.remove("stale");
   };
 
   const stale = () => document.body.classList.add("stale");
 
-  const events = new EventSource("/api/v1/events");
-  events.addEventListener("status", refresh);
-  events.addEventListener("error", stale);
-  events.addEventListener("open", () => document.body.classList.add("live"));
+  const listen = () => {
+    events = new EventSource("/api/v1/events");
+    events.addEventListener("status", refresh);
+    events.addEventListener("error", () => {
+      document.body.classList.remove("live");
+      refresh(); // which tells whether the agent is there
+    });
+    events.addEventListener("open", () => document.body.classList.add("live"));
+  };
+
+  listen();
+  setInterval(() => {
+    refresh();
+    if (events.readyState === EventSource.CLOSED) {
+      listen(); // a stream that was refused is not tried again by itself
+    }
+  }, TURN_MS);
   window.addEventListener("pagehide", () => events.close());
 })();
