@@ -100,10 +100,23 @@ class SiteError(ReplicatorError):
 
 
 class NotFound(SiteError):
-    """The thing is not there (or not shown to us)."""
+    """The thing is not there (or not shown to us). `doubtful`: not in the site's own words, but perhaps a proxy's."""
 
     reason = "not_found"
     default_advice = Advice.LATER
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        doubtful: bool = False,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
+        self.doubtful = doubtful
 
 
 class Denied(SiteError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from replicator.errors import NotFound, SiteError
+from replicator.errors import SiteError
 from replicator.model.digest import Digest
 from replicator.ports import ListsDigests, Noted, Repository, State
 
@@ -34,7 +34,7 @@ async def list_tags(repository: Repository, state: State, *, record: bool) -> Li
         record: False leaves the state alone.
 
     Raises:
-        NotFound: there is no such repository.
+        NotFound: there is no such repository; not where one told tags before.
         SiteError: the listing failed before it told anything.
     """
     if isinstance(repository, ListsDigests):
@@ -43,8 +43,6 @@ async def list_tags(repository: Repository, state: State, *, record: bool) -> Li
     try:
         async for page in repository.tags():
             tags.extend(page)
-    except NotFound:
-        raise
     except SiteError as error:
         if not tags:
             raise
@@ -65,8 +63,6 @@ async def _list_digests(
                 digests[listed.tag] = listed.digest
                 if record and known.get(listed.tag) != listed:
                     state.record(Noted(site, name, listed))
-    except NotFound:
-        raise
     except SiteError as failure:
         if not digests:
             raise

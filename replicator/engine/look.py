@@ -213,10 +213,12 @@ class Look:
             return Listing(named, complete=False)
         try:
             return await list_tags(repository, self._context.state, record=not self._context.dry)
-        except NotFound:
-            if repository.name in self._named:
+        except NotFound as error:
+            # distribution's catalog has repositories whose last tag is gone, and then answers 404 NAME_UNKNOWN. A 404
+            # in other words may be a proxy's that leads astray, and "no tags" would be more than we know.
+            if repository.name in self._named or error.doubtful:
                 raise
-            return Listing(())  # distribution lists repositories whose last tag is gone, and then answers 404
+            return Listing(())
 
     def _tell_selection(self, name: str, selected: Selected) -> None:
         self._repositories += 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from replicator.demo.images import image, layer, load
-from replicator.errors import AuthFailed, Denied, Rejected, SiteError, Unavailable
+from replicator.errors import AuthFailed, Denied, NotFound, Rejected, SiteError, Unavailable
 from replicator.events import Failed
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import TagSelection
@@ -191,6 +191,36 @@ async def test_latest_is_not_chosen_from_a_listing_that_broke_off() -> None:
         result = await w.sync_one(rule(selection=TagSelection(latest=1)))
         assert w.tags() == {}
         assert [failure.cause for failure in result.failures] == ["reset"]
+
+
+@pytest.mark.parametrize("page", [1, 2])
+async def test_listing_of_which_a_later_page_is_not_found_is_not_an_empty_one(page: int) -> None:
+    """A registry (zot) may answer 404 where the tag is gone after which the next page was to begin."""
+    async with world() as w:
+        w.source.page = page
+        for tag in ("v1", "v2", "v3"):
+            w.put("app", tag)
+        _breaks_off(w.source, "app", NotFound("source", "list tags", "gone", repository="app"))
+        result = await w.sync_one()
+        assert [failure.cause for failure in result.failures] == ["gone"]
+        assert len(w.tags()["app"]) == page
+        assert (await w.state.standings(["rule"]))[0].last_look is None
+
+
+@pytest.mark.parametrize("doubtful", [False, True])
+async def test_repository_in_the_catalog_without_tags_is_empty_only_if_the_registry_says_so(
+    *, doubtful: bool
+) -> None:
+    """CNCF distribution says NAME_UNKNOWN where the last tag is gone; a proxy's 404 may lead astray."""
+    async with world() as w:
+        w.put("app", "v1")
+        w.put("web", "v1")
+        gone = NotFound("source", "list tags", "404 Not Found", repository="web", doubtful=doubtful)
+        w.source.fail("tags", gone, repository="web")
+        result = await w.sync_one()
+        assert w.tags().keys() == {"app"}
+        assert [failure.repository for failure in result.failures] == (["web"] if doubtful else [])
+        assert result.outcome == ("partial" if doubtful else "ok")
 
 
 async def test_listing_that_breaks_off_at_the_destination_is_not_an_empty_one() -> None:

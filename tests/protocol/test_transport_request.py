@@ -81,6 +81,28 @@ def _errors(code: str, message: str = "", detail: object = None) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("body", "doubtful"),
+    [
+        (_errors("NAME_UNKNOWN"), False),
+        (b"<html><h1>404 Not Found</h1></html>", True),
+        (b"", True),
+        (b"{}", True),
+    ],
+)
+async def test_not_found_in_other_words_than_the_registrys_own_is_doubtful(
+    body: bytes, *, doubtful: bool
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404, body=body)
+
+    async with scripted(answer) as server, rig(server.url, budget=ONCE) as here:
+        with pytest.raises(NotFound) as caught:
+            await here.transport.request(READ)
+    assert caught.value.doubtful is doubtful
+    assert caught.value.about("tag v1").doubtful is doubtful
+
+
+@pytest.mark.parametrize(
     ("status", "body", "expected", "advice"),
     [
         (404, _errors("MANIFEST_UNKNOWN", "manifest unknown"), NotFound, Advice.LATER),

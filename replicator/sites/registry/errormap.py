@@ -285,7 +285,7 @@ def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the r
     if "UNSUPPORTED" in codes or status in {405, 501}:
         return Unsupported(*where, repository=repository)
     if status == 404 and "BLOB_UPLOAD_UNKNOWN" not in codes:
-        return NotFound(*where, repository=repository)
+        return NotFound(*where, repository=repository, doubtful=not codes)
     if status == 401:
         return AuthFailed(*where, repository=repository)
     if status == 403:
