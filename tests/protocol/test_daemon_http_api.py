@@ -14,7 +14,7 @@ from replicator.daemon.http.shapes import SyncOrder
 from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.engine.scope import Scope
 from replicator.errors import Rejected
-from replicator.events import BytesWritten, QuotaSeen, RunStarted, TagDone, TagPlanned
+from replicator.events import BytesWritten, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, Config, FakeAgent, SiteConfig, simple_rule
 
@@ -130,7 +130,10 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
         rule="platform", source="hub", destinations=("fra", "sin"), cause="webhook",
         scope=Scope({"platform/b": None, "platform/a": frozenset({"v1"})}), at=now,
     )  # fmt: skip
+    agent.events.emit(BytesWritten("hub", "fra", 700))  # of a run before this one
+    agent.clock.advance(60)
     agent.events.emit(RunStarted("platform", "hub", ("fra", "sin")))
+    agent.events.emit(ImagePrepared("platform", "fra", 8_000))
     agent.events.emit(TagPlanned("platform", "fra"))
     agent.events.emit(TagPlanned("platform", "fra"))
     agent.events.emit(TagDone("platform", "fra", "platform/a", "v1", "copy", "failed"))
@@ -146,7 +149,7 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     fra, sin = first["progress"]
     assert fra == {
         "destination": "fra", "done": False, "tags_planned": 2, "tags_done": 1, "tags_failed": 1,
-        "bytes_per_second": 500.0,
+        "bytes_planned": 8_000, "bytes_written": 5_000, "bytes_per_second": 500.0,
     }  # fmt: skip
     assert sin["done"]
     assert (second["outcome"], second["progress"]) == ("failed", [])

@@ -12,6 +12,7 @@ from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
 from replicator.daemon.http.live import Live
 from replicator.daemon.http.page import render
 from replicator.daemon.http.server import listen
+from replicator.events import BytesWritten, ImagePrepared, RunStarted
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 
@@ -97,6 +98,18 @@ def test_an_overdue_look_is_behind_in_the_table_as_on_the_map(world: World) -> N
     flows = {each.destination: each.state for each in Facts(world.agent, world.live).flows()}
     assert flows == {"fra": "behind", "sin": "ok"}
     assert BEHIND_SECONDS < 7200
+
+
+def test_a_run_shows_how_many_bytes_it_has_moved_and_at_most_will(world: World) -> None:
+    world.runs("fra", "sin")
+    emit = world.agent.events.emit
+    emit(RunStarted("platform", "hub", ("fra", "sin")))
+    emit(ImagePrepared("platform", "fra", 2_000_000))
+    emit(BytesWritten("hub", "fra", 500_000))
+    cells = {destination: row["Bytes"] for destination, row in world.rows("Bytes").items()}
+    assert cells == {"fra": "500 kB of at most 2.0 MB", "sin": "0 B"}
+    emit(BytesWritten("hub", "fra", 2_000_000))  # another rule's, from and to the same
+    assert world.rows("Bytes")["fra"]["Bytes"] == "2.5 MB"
 
 
 def test_each_tag_is_counted_once(world: World) -> None:

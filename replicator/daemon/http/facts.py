@@ -205,6 +205,8 @@ class Facts:
             tags_planned=progress.tags_planned,
             tags_done=progress.tags_done,
             tags_failed=progress.tags_failed,
+            bytes_planned=progress.bytes_planned,
+            bytes_written=self._live.written(run.rule, run.source, destination),
             bytes_per_second=round(self._live.rate(run.source, destination), 1),
         )
 

@@ -14,20 +14,27 @@ WINDOW_SECONDS: Final = 10
 
 @dataclass(slots=True)
 class Progress:
-    """Of one rule's run at one destination. `bytes_prepared` is the most that its images will move."""
+    """Of one rule's run at one destination. `bytes_planned` is the most that its images will move, as far as known.
+
+    `bytes_before`: what had been written from its source to the destination when it began.
+    """
 
     tags_planned: int = 0
     tags_done: int = 0
     tags_failed: int = 0
-    bytes_prepared: int = 0
+    bytes_planned: int = 0
+    bytes_before: int = 0
 
 
 @dataclass(slots=True)
 class _Flow:
     seconds: deque[tuple[int, int]] = field(default_factory=deque)
     """Bytes written in each of the last seconds that had any."""
+    total: int = 0
+    """Bytes written since the agent began."""
 
     def add(self, second: int, count: int) -> None:
+        self.total += count
         if self.seconds and self.seconds[-1][0] == second:
             count += self.seconds.pop()[1]
         self.seconds.append((second, count))
@@ -55,7 +62,7 @@ class Live:
                 flow = self._flows.setdefault((event.source, event.destination), _Flow())
                 flow.add(int(self._clock.monotonic()), event.count)
             case ImagePrepared():
-                self.progress(event.rule, event.destination).bytes_prepared += event.count
+                self.progress(event.rule, event.destination).bytes_planned += event.count
             case TagPlanned():
                 self.progress(event.rule, event.destination).tags_planned += 1
             case TagDone(action="copy"):
@@ -64,13 +71,21 @@ class Live:
                 progress.tags_failed += event.outcome == "failed"
             case RunStarted():
                 for destination in event.destinations:
-                    self._progress[event.rule, destination] = Progress()
+                    before = self._total(event.source, destination)
+                    self._progress[event.rule, destination] = Progress(bytes_before=before)
             case QuotaSeen():
                 self.quotas[event.site] = event.remaining
 
     def progress(self, rule: str, destination: str) -> Progress:
         """How far the rule's last run is at the destination."""
         return self._progress.setdefault((rule, destination), Progress())
+
+    def written(self, rule: str, source: str, destination: str) -> int:
+        """Bytes written from the rule's source to the destination since the rule's last run there began.
+
+        By all rules that copy from one to the other: a blob that several want moves once, and is nobody's alone.
+        """
+        return self._total(source, destination) - self.progress(rule, destination).bytes_before
 
     def rate(self, source: str, destination: str) -> float:
         """Bytes a second written from one to the other, over the last ten seconds."""
@@ -79,3 +94,7 @@ class Live:
             return 0.0
         flow.trim(int(self._clock.monotonic()))
         return sum(count for _, count in flow.seconds) / WINDOW_SECONDS
+
+    def _total(self, source: str, destination: str) -> int:
+        flow = self._flows.get((source, destination))
+        return 0 if flow is None else flow.total

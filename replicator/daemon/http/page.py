@@ -153,7 +153,7 @@ def _map(status: Status) -> Markup:
 def _running(status: Status, now: float) -> Markup:
     rows = [_running_row(run, each, now) for run in status.running for each in run.progress]
     content = (
-        _table(("Rule", "To", "Because of", "For", "Tags", "Rate"), rows)
+        _table(("Rule", "To", "Because of", "For", "Tags", "Bytes", "Rate"), rows)
         if rows
         else element("p", "Nothing is running.", class_="quiet")
     )
@@ -186,8 +186,17 @@ def _running_row(run: RunInfo, at: RunProgress, now: float) -> Sequence[Child]:
         what,
         format_seconds(max(0.0, now - _epoch(run.started_at))),
         tags,
+        _bytes(at),
         "-" if at.done else f"{format_bytes(at.bytes_per_second)}/s",
     )
+
+
+def _bytes(at: RunProgress) -> str:
+    """What has moved, and at most how much will: what the destination has already does not move."""
+    written = format_bytes(at.bytes_written)
+    if at.done or at.bytes_planned <= at.bytes_written:
+        return written
+    return f"{written} of at most {format_bytes(at.bytes_planned)}"
 
 
 def _rules(status: Status, now: float) -> Markup:

@@ -67,13 +67,19 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True):
-    """One run at one destination, under way."""
+    """One run at one destination, under way.
+
+    `bytes_planned`: the most that the images read so far will move. `bytes_written`: from the source to the destination
+    since the run began, by whichever rule; what is there already is not written.
+    """
 
     destination: str
     done: bool
     tags_planned: int
     tags_done: int
     tags_failed: int
+    bytes_planned: int
+    bytes_written: int
     bytes_per_second: float
 
 
