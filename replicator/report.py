@@ -6,6 +6,7 @@ The text is plain ASCII and narrow, the same in a terminal and in a pipe; JSON i
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ from replicator.engine.result import (
 from replicator.events import BytesRead, Event, RequestDone, RetryPlanned
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_NUMBERS: Final = re.compile(r"([0-9]+)")
 
 
 @dataclass
@@ -115,12 +117,12 @@ def render_copy(result: RunResult) -> str:
     rows = [
         (
             action.outcome,
-            f"{each.destination}/{action.target}{f':{action.tag}' if action.tag else ''}",
+            _place(each.destination, action),
             action.digest,
         )
         for rule in result.rules
         for each in rule.destinations
-        for action in each.actions
+        for action in _sorted(each.actions)
     ]
     return "\n".join([*table(rows), *_remarks(result), _sum(result)])
 
@@ -131,12 +133,12 @@ def render_plan(result: RunResult) -> str:
     for rule in result.rules:
         for each in rule.destinations:
             lines.append(f"{rule.rule}: {rule.source} -> {each.destination}")
-            lines += [f"  {line}" for line in table([_planned(action) for action in each.actions])]
+            lines += [f"  {line}" for line in table([_planned(action) for action in _sorted(each.actions)])]
             lines.append(f"  {_plan_sum(each)}")
         lines += [
             f"  filter: {each.repository}: {each.filter} took {each.removed} of"
             f" {format_count(each.removed + each.left, 'tag')}"
-            for each in rule.filters or ()
+            for each in sorted(rule.filters or (), key=lambda each: natural(each.repository))
             if each.removed
         ]
     lines += _remarks(result)
@@ -188,6 +190,30 @@ def format_seconds(seconds: float) -> str:
             rest = whole % size // smaller_size
             return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """Sorts names as people do: numbers in them count as numbers, so that v1.10 comes after v1.9."""
+    parts: list[str | tuple[int, str]] = []
+    for index, part in enumerate(_NUMBERS.split(name)):
+        # Text and numbers alternate, text first: never is one compared with the other.
+        digits = part.lstrip("0")
+        parts.append((len(digits), digits) if index % 2 else part)
+    return parts, name
+
+
+def _sorted(actions: Iterable[ActionResult]) -> list[ActionResult]:
+    """In the order of their names; they were done in that which moves least."""
+    return sorted(actions, key=lambda action: (natural(action.repository), natural(action.tag or "")))
+
+
+def _place(site: str, action: ActionResult) -> str:
+    """Where an action leads to, as `copy` takes it."""
+    if site.startswith(("oci:", "oci-archive:")):
+        name = site  # `copy` writes one repository into it
+    else:
+        name = f"{site}{'//' if '://' in site else '/'}{action.target}"
+    return f"{name}:{action.tag}" if action.tag else name
 
 
 def _add(totals: Totals, more: Totals) -> None:

@@ -243,7 +243,10 @@ async def _selected(
     """
     if not request.all_tags:
         reference = request.source.digest or request.source.tag or ""
-        return TagSelection(pins=(await _pin(request, repository, reference, watch),)), []
+        try:
+            return TagSelection(pins=(await _pin(request, repository, reference, watch),)), []
+        except SiteError as error:
+            raise error.about(reference) from None
     if request.platform is None:
         return TagSelection(), []
     tasks = []

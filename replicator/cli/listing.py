@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -18,11 +17,10 @@ from replicator.errors import SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.names import parse_repository
 from replicator.ports import Repository, Site
-from replicator.report import table
+from replicator.report import natural, table
 
 _AT_ONCE: Final = 64
 """Tags being resolved; the site's own limits are usually narrower."""
-_NUMBERS: Final = re.compile(r"([0-9]+)")
 
 
 @click.command("list")
@@ -95,16 +93,6 @@ async def _collect(pages: AsyncIterator[Sequence[str]]) -> list[str]:
 def _print(names: Sequence[str]) -> None:
     if names:
         click.echo("\n".join(names))
-
-
-def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """Sorts names as people do: numbers in them count as numbers, so that v1.10 comes after v1.9."""
-    parts: list[str | tuple[int, str]] = []
-    for index, part in enumerate(_NUMBERS.split(name)):
-        # Text and numbers alternate, text first: never is one compared with the other.
-        digits = part.lstrip("0")
-        parts.append((len(digits), digits) if index % 2 else part)
-    return parts, name
 
 
 async def _show_digests(repository: Repository, *, as_json: bool) -> int:

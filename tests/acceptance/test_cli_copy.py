@@ -98,7 +98,7 @@ async def test_image_that_is_not_there_is_one_line_and_exit_code_1(world: World)
     assert ended.code == 1
     assert ended.json["outcome"] == "failed"
     assert len(ended.stderr.splitlines()) == 1
-    assert "platform/app" in ended.stderr
+    assert "platform/app: resolve: absent: 404" in ended.stderr
 
 
 async def test_within_one_registry_blobs_are_mounted_not_moved(world: World) -> None:

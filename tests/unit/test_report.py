@@ -1,3 +1,5 @@
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ from replicator.report import (
     format_bytes,
     format_seconds,
     overall,
+    render_copy,
     render_plan,
     render_run,
     table,
@@ -172,15 +175,37 @@ def test_plan_shows_actions_reasons_filters_and_the_sum() -> None:
     )
     assert render_plan(plan).splitlines() == [
         "platform: hub -> fra",
+        "  hold  app:v2                          sha256:aaaaaaaaaaaa  another rule owns it",
         (
             "  copy  platform/app:v1  -> mirror/app  sha256:aaaaaaaaaaaa"
             "  1.5 MB; blobs: 3 to copy, 1 to mount, 2 present"
         ),
-        "  hold  app:v2                          sha256:aaaaaaaaaaaa  another rule owns it",
         "  1 to copy, 5 unchanged, 1 held, 0 failed; 1.5 MB to move",
         "  filter: platform/app: semver took 3 of 10 tags",
         "drift: looked in 0.5 s",
     ]
+
+
+def test_plan_and_copy_show_tags_in_the_order_of_their_versions() -> None:
+    tags = ("v1.10", "v1.9", "v2")
+    done = report(destination("fra", actions=[copy_action(tag) for tag in tags]))
+    for text in (render_plan(done), render_copy(done)):
+        assert re.findall(r":(v[0-9.]+)", text) == ["v1.9", "v1.10", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("site", "place"),
+    [
+        ("fra:5000", "fra:5000/mirror/app:v1"),
+        ("file:///srv/mirror", "file:///srv/mirror//mirror/app:v1"),
+        ("s3://bucket", "s3://bucket//mirror/app:v1"),
+        ("oci:layout", "oci:layout:v1"),
+        ("oci-archive:app.tar", "oci-archive:app.tar:v1"),
+    ],
+)
+def test_what_was_copied_is_named_as_copy_takes_it(site: str, place: str) -> None:
+    text = render_copy(report(destination(site, actions=[copy_action("v1")])))
+    assert text.split()[1] == place
 
 
 @pytest.mark.parametrize(
