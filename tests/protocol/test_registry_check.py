@@ -83,6 +83,12 @@ async def test_wrong_credentials_are_a_problem_that_does_not_tell_them(kind: typ
         assert "hunter2" not in str(found)
 
 
+async def test_credentials_that_nobody_asked_for_are_not_called_good() -> None:
+    async with FakeRegistry() as fake:
+        found = await check(fake, user="u", password="wrong")
+        assert dict(found.findings)["credentials"] == "not tried: none were asked for"
+
+
 async def test_each_repository_that_cannot_be_read_is_a_problem() -> None:
     async with FakeRegistry() as fake:
         fill(fake)

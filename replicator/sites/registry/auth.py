@@ -121,6 +121,11 @@ class Authenticator:
         return self._known.get(repository) is None
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the registry has asked for credentials; one that has not may still do so for a repository."""
+        return self._challenge is not None and self._challenge.scheme != "none"
+
+    @property
     def is_basic(self) -> bool:
         """Whether the registry takes user name and password itself, so that its refusal is about them."""
         return self._challenge is not None and self._challenge.scheme == "basic"

@@ -66,8 +66,13 @@ class _Check(Findings):
             return
         self._registry.knowledge.see(reply.headers)
         self.found("reachable", "yes")
-        self.found("credentials", "good" if self._registry.has_login else "none set; docker's own, if any")
+        self.found("credentials", self._credentials())
         self.found("clock", self._skew(reply))
+
+    def _credentials(self) -> str:
+        if not self._registry.has_login:
+            return "none set; docker's own, if any"
+        return "good" if self._registry.transport.asks_for_credentials else "not tried: none were asked for"
 
     def _skew(self, reply: Reply) -> str:
         try:

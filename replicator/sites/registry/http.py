@@ -218,6 +218,11 @@ class Transport:
             )
         return error
 
+    @property
+    def asks_for_credentials(self) -> bool:
+        """Whether the registry has asked for any. Until it does, those that are set are not tried."""
+        return self._auth.is_asked
+
     def is_own_origin(self, url: str) -> bool:
         """Whether the absolute URL is of the registry's own scheme, host and port."""
         return origin_of(URL(url, encoded=True)) == self._wire.origin
