@@ -10,7 +10,7 @@ from replicator.daemon.http import stream as stream_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
 from replicator.engine.result import DestinationResult, Failure, RuleResult
-from replicator.events import RunStarted, TagDone, TagPlanned
+from replicator.events import BytesWritten, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, simple_rule
 from tests.fakes.browser import Browser, chromium
@@ -174,6 +174,46 @@ async def test_map_draws_each_flow_with_its_lag(url: str, browser: Browser) -> N
     )
     assert sorted(kind for kind, _ in drawn) == ["flow failing", "flow new", "flow ok"]
     assert all(length > 100 for _, length in drawn)
+
+
+async def test_labels_of_the_map_stand_above_the_straight_ends_of_their_lines(
+    agent: FakeAgent, url: str, browser: Browser
+) -> None:
+    now = agent.clock.now()
+    agent.known.append(
+        Standing("platform", "sin", now - 1e5, last_look=now, pending=1, oldest_pending=now - 86_399)
+    )
+    agent.events.emit(BytesWritten("hub", "sin", 999_000_000))
+    await browser.open(url)
+    assert "lag 23 h 59 min · 99.9 MB/s" in await browser.text("svg")
+    overlaps = """
+        const labels = [...document.querySelectorAll("svg .label")];
+        return [...document.querySelectorAll("svg .flow")].map((line, index) => {
+          const [, level, end] = /([\\d.]+) [\\d.]+ H([\\d.]+)$/.exec(line.getAttribute("d"));
+          const { x, width } = labels[index].getBBox();
+          return [labels[index].textContent, x - level, end - (x + width)];
+        });
+    """
+    rooms = await browser.run(overlaps)
+    assert len(rooms) == 3
+    assert [each for each in rooms if min(each[1:]) < 0] == []
+
+
+async def test_names_are_not_broken_at_their_hyphens(browser: Browser) -> None:
+    long = "a-rule-with-a-name-that-is-longer-than-any-other-here"
+    agent = FakeAgent(simple_rule("base-images", "hub", ("edge-1",)), simple_rule(long, "hub", ("edge-2",)))
+    now = agent.clock.now()
+    error = "edge-1: platform/app: write manifest: 403 Forbidden: denied: the robot account may not push here"
+    agent.known = [Standing("base-images", "edge-1", now - 9, last_look=now, in_step=4100, failed=123, held=12,
+                            pending=123, oldest_pending=now - 340, last_error=error)]  # fmt: skip
+    async with listen(agent) as url:
+        for width in (1280, 860, 500):  # 860: hardly wide enough for the tables
+            await browser.resize(width, 900)
+            await browser.open(url)
+            broken = "return [...document.querySelectorAll('.whole')].filter(e => e.getClientRects().length > 1).length"
+            assert await browser.run(broken) == 0
+            overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert await browser.run(overflow) == 0
 
 
 async def test_narrow_screen_needs_no_scrolling_sideways(url: str, browser: Browser) -> None:

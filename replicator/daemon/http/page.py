@@ -23,6 +23,7 @@ from replicator.ports import Clock
 from replicator.report import format_bytes, format_seconds
 
 _STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_WHOLE: Final = 20
 
 
 class Page:
@@ -181,8 +182,8 @@ def _running_row(run: RunInfo, at: RunProgress, now: float) -> Sequence[Child]:
     if at.tags_failed:
         tags = element("span", tags, " ", element("span", f"{at.tags_failed} failed", class_="failing"))
     return (
-        run.rule,
-        at.destination,
+        _whole(run.rule),
+        _whole(at.destination),
         what,
         format_seconds(max(0.0, now - _epoch(run.started_at))),
         tags,
@@ -213,11 +214,13 @@ def _rules(status: Status, now: float) -> Markup:
 
 def _rule_row(rule: RuleInfo, at: RuleDestination, now: float) -> Sequence[Child]:
     return (
-        element("strong", rule.rule),
-        rule.source,
-        at.destination,
+        element("strong", _whole(rule.rule)),
+        _whole(rule.source),
+        _whole(at.destination),
         _state(rule, at),
-        "-" if at.lag_seconds is None else format_seconds(at.lag_seconds) if at.lag_seconds else "0 s",
+        _whole(
+            "-" if at.lag_seconds is None else format_seconds(at.lag_seconds) if at.lag_seconds else "0 s"
+        ),
         _tags(at),
         _moment(at.last_success, now, "never"),
         "paused" if rule.paused else join((_moment(rule.next_run, now, "-"), _schedule(rule))),
@@ -225,7 +228,7 @@ def _rule_row(rule: RuleInfo, at: RuleDestination, now: float) -> Sequence[Child
 
 
 def _schedule(rule: RuleInfo) -> Markup | None:
-    return element("small", rule.schedule, class_="quiet") if rule.schedule else None
+    return element("small", _whole(rule.schedule), class_="quiet") if rule.schedule else None
 
 
 def _state(rule: RuleInfo, at: RuleDestination) -> Markup:
@@ -251,7 +254,7 @@ def _state_words(rule: RuleInfo, at: RuleDestination) -> tuple[str, str]:
     return "in step", "ok"
 
 
-def _tags(at: RuleDestination) -> str:
+def _tags(at: RuleDestination) -> Child:
     if at.tags is None:
         return "-"
     counts = (
@@ -260,7 +263,8 @@ def _tags(at: RuleDestination) -> str:
         ("failed", at.tags.failed),
         ("held", at.tags.held),
     )
-    return ", ".join(f"{count} {word}" for word, count in counts if count or word == "in step")
+    shown = [_whole(f"{count} {word}") for word, count in counts if count or word == "in step"]
+    return join((shown[0], *((", ", each) for each in shown[1:])))
 
 
 def _failures(status: Status, now: float) -> Markup:
@@ -277,8 +281,8 @@ def _failure_row(failure: FailureInfo, now: float) -> Sequence[Child]:
     where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
     return (
         _moment(failure.at, now, ""),
-        failure.rule,
-        failure.destination or "-",
+        _whole(failure.rule),
+        _whole(failure.destination or "-"),
         element("span", where, class_="long"),
         failure.operation,
         element("span", failure.cause, class_="long"),
@@ -301,6 +305,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Child]]) -> Markup:
             ],
         ),
     )
+
+
+def _whole(text: str) -> Markup:
+    """A short text that is not broken where lines end, as browsers do after each hyphen of a name."""
+    return element("span", text, class_="whole" if len(text) <= _WHOLE else "long")
 
 
 def _moment(at: str | None, now: float, never: str) -> Child:

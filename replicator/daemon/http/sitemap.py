@@ -14,9 +14,9 @@ _WIDTH: Final = 176
 _HEIGHT: Final = 52
 _PORT: Final = 26
 """Between the ends of two lines at one side of a site: room for a label on each."""
-_ACROSS: Final = 264
-_RUN: Final = 164
-"""The straight end of a line, above which its label stands."""
+_ACROSS: Final = 310
+_RUN: Final = 224
+"""The straight end of a line, above which its label stands: room for "lag 23 h 59 min · 99.9 MB/s" in a wide font."""
 _DOWN: Final = 24
 _MARGIN: Final = 10
 _NAME: Final = 20
