@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from replicator.errors import Advice, Corrupt, SiteError
@@ -14,6 +15,12 @@ from replicator.ports import BlobSource, Repository
 
 STALLED_READINGS: Final = 5
 """So often in a row a reading may break without one more byte; each of its requests is retried on its own."""
+STALLED_SECONDS: Final = 120.0
+"""Nor is a blob waited for any longer without one more byte, once it has been tried again.
+
+A registry that hangs takes 60 s for each reading of a body, and two minutes where it does not even answer: it has failed
+after two to four minutes.
+"""
 CORRUPT_READINGS: Final = 2
 """So often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
 
@@ -111,7 +118,7 @@ class VerifiedBlob:
 
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
-        stalled = 0
+        stalled, since = 0, monotonic()
         # A site may refuse to be asked for what comes after the last byte.
         while position != self.descriptor.size:
             before = position
@@ -122,11 +129,15 @@ class VerifiedBlob:
                         self._take(place, chunk, position)
                         position += len(chunk)
                         yield chunk
+                        since = (
+                            monotonic()
+                        )  # after the chunk was taken: a slow destination is not the source's fault
             except SiteError as error:
                 stalled = 0 if position > before else stalled + 1
+                hangs = stalled > 1 and monotonic() - since >= STALLED_SECONDS
                 if len(self._places) > 1:
                     self._leave(error)
-                elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS:
+                elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS or hangs:
                     raise
             else:
                 return

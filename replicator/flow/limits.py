@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Literal, get_args
 
+from replicator.errors import Advice, Throttled
 from replicator.events import Events, InFlight, LimitChanged
 from replicator.flow.gate import Gate
 from replicator.flow.pace import Pace
@@ -16,7 +17,7 @@ Kind = Literal["requests", "reads", "writes"]
 """Small requests, blobs read, blobs written."""
 
 MAX_HOLD_SECONDS: Final = 300.0
-"""No Retry-After holds a whole site longer than this."""
+"""No Retry-After holds a whole site longer than this; nor is a longer one waited for, as each request would wait anew."""
 
 _HOLD_RESOLUTION_SECONDS: Final = 0.001
 
@@ -37,17 +38,22 @@ class SiteLimits:
     """
 
     def __init__(self, site: str, settings: LimitSettings, *, events: Events, clock: Clock) -> None:
+        self._site = site
         self._clock = clock
         self._requests = _pace(settings.requests_per_second, clock)
         self._bytes = _pace(settings.bytes_per_second, clock)
         self._held_until: float | None = None
+        self._shut: float | None = None
         self._slots: dict[Kind, _Slot] = {
             kind: _Slot(self, site, kind, concurrency=settings.concurrency, events=events)
             for kind in get_args(Kind)
         }
 
     def slot(self, kind: Kind) -> AbstractAsyncContextManager[None]:
-        """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end."""
+        """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end.
+
+        Raises `Throttled`, advising STOP_SITE, where the site asked to be left alone for longer than anybody waits.
+        """
         return self._slots[kind]
 
     def set_bytes_per_second(self, rate: float | None) -> None:
@@ -67,10 +73,13 @@ class SiteLimits:
     def congested(self, kind: Kind, retry_after: float | None = None) -> None:
         """Tells that the site had too much: the kind's gate is halved, once per congestion.
 
-        With `retry_after` (seconds, `MAX_HOLD_SECONDS` at most) no request of any kind starts before that.
+        With `retry_after` (seconds) no request of any kind starts before that, or before `MAX_HOLD_SECONDS`; where it
+        is more than these, requests fail instead of waiting for it, and then the site is asked again.
         """
         self._slots[kind].gate.congested()
         if retry_after is not None and retry_after > 0:
+            if retry_after > MAX_HOLD_SECONDS:
+                self._shut = retry_after
             until = self._clock.monotonic() + min(retry_after, MAX_HOLD_SECONDS)
             self._held_until = until if self._held_until is None else max(self._held_until, until)
 
@@ -80,13 +89,18 @@ class SiteLimits:
         return self._requests is not None or self._held_until is not None
 
     async def wait_turn(self) -> None:
-        """Waits for the request pace, then until no hold is left (it may be prolonged meanwhile)."""
+        """Waits for the request pace, then until no hold is left (it may be prolonged meanwhile). Raises as `slot`."""
         if self._requests is not None:
             await self._requests.take(1)
         while self._held_until is not None:
             wait = self._held_until - self._clock.monotonic()
             if wait < _HOLD_RESOLUTION_SECONDS:
-                self._held_until = None
+                self._held_until = self._shut = None
+            elif self._shut is not None:
+                cause = f"not tried: it asked to be left alone for {self._shut:.0f} s"
+                raise Throttled(
+                    self._site, "send request", cause, advice=Advice.STOP_SITE, retry_after=self._shut
+                )
             else:
                 await self._clock.sleep(wait)
 

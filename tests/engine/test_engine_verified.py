@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.engine import verified
 from replicator.engine.verified import Place, VerifiedBlob
 from replicator.errors import Advice, Corrupt, NotFound, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import BlobSource
+from tests.fakes.clock import FakeClock
 from tests.fakes.source import BytesSource
 
 DATA = bytes(range(256)) * 40
@@ -64,6 +66,49 @@ async def test_whole_blob_is_given_out() -> None:
     assert await reading.all() == DATA
     assert reading.count == len(DATA)
     assert reading.blob.failure is None
+
+
+class Hanging(BytesSource):
+    """Breaks each reading, `seconds` later, after so many more bytes."""
+
+    def __init__(self, clock: FakeClock, seconds: float, *, step: int = 0) -> None:
+        super().__init__(DATA, chunk_bytes=1_000)
+        self.readings = 0
+        self._clock = clock
+        self._seconds = seconds
+        self._step = step
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.readings += 1
+        yield self._some(offset)
+
+    async def _some(self, offset: int) -> AsyncIterator[bytes]:
+        if self._step:
+            yield DATA[offset : offset + self._step]
+        if offset + self._step < len(DATA):
+            self._clock.advance(self._seconds)
+            raise RESET
+
+
+@pytest.mark.parametrize(("seconds", "readings"), [(0.1, 5), (60, 2), (120, 2), (600, 2)])
+async def test_source_that_hangs_is_tried_again_but_not_for_long(
+    seconds: float, readings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(verified, "monotonic", clock.monotonic)
+    source = Hanging(clock, seconds)
+    _, error = await Reading(source).until_it_breaks()
+    assert error is RESET
+    assert source.readings == readings
+
+
+async def test_source_that_hangs_after_each_of_its_bytes_is_read_to_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(verified, "monotonic", clock.monotonic)
+    assert await Reading(Hanging(clock, 60, step=1_000)).all() == DATA
 
 
 async def test_broken_reading_goes_on_at_its_offset_with_the_hash_kept() -> None:

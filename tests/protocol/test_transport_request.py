@@ -18,6 +18,7 @@ from replicator.errors import (
     Rejected,
     SiteError,
     Throttled,
+    Transient,
     Unavailable,
     Unsupported,
 )
@@ -100,6 +101,20 @@ async def test_not_found_in_other_words_than_the_registrys_own_is_doubtful(
             await here.transport.request(READ)
     assert caught.value.doubtful is doubtful
     assert caught.value.about("tag v1").doubtful is doubtful
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("seconds", "advice"), [(300, Advice.RETRY), (301, Advice.STOP_SITE)])
+async def test_site_that_wants_to_be_left_alone_for_long_is_asked_nothing_more_in_this_run(
+    status: int, seconds: int, advice: Advice
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Retry-After": str(seconds)})
+
+    async with scripted(answer) as server, rig(server.url, budget=ONCE) as here:
+        with pytest.raises(Transient) as caught:
+            await here.transport.request(READ)
+    assert (caught.value.advice, caught.value.retry_after) == (advice, seconds)
 
 
 @pytest.mark.parametrize(

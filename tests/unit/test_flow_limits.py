@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from replicator.errors import Advice, Throttled
 from replicator.events import Event, Events, InFlight, LimitChanged
 from replicator.flow.limits import MAX_HOLD_SECONDS, Kind, SiteLimits
 from replicator.flow.settings import LimitSettings
@@ -95,10 +96,38 @@ async def test_hold_can_be_prolonged_while_it_is_waited_for_but_not_shortened() 
     assert await request == pytest.approx(25)
 
 
-async def test_hold_is_bounded_whatever_the_site_says() -> None:
+async def test_longest_hold_is_waited_for() -> None:
     world = World()
-    world.limits.congested("requests", retry_after=1e9)
+    world.limits.congested("requests", retry_after=MAX_HOLD_SECONDS)
     assert await world.request() == pytest.approx(MAX_HOLD_SECONDS)
+
+
+async def test_site_that_wants_to_be_left_alone_for_a_day_is_not_waited_for_but_asked_again() -> None:
+    """Each request would wait as long as a hold may be, and be told the same: a run of a thousand would take days."""
+    world = World()
+    world.limits.congested("requests", retry_after=10)
+    waiting = asyncio.create_task(world.request("reads"))
+    await _settle()
+    world.limits.congested("requests", retry_after=86_400)
+    for request in (waiting, world.request(), world.request("writes")):
+        with pytest.raises(Throttled, match=r"hub: .* 86400 s") as raised:
+            await request
+        assert raised.value.advice is Advice.STOP_SITE
+    assert world.clock.monotonic() <= 10
+    world.clock.advance(MAX_HOLD_SECONDS)
+    before = len(world.clock.slept)
+    await world.request()
+    assert len(world.clock.slept) == before
+
+
+async def test_slot_is_free_again_where_the_site_is_not_asked() -> None:
+    world = World(LimitSettings(concurrency=1))
+    world.limits.congested("requests", retry_after=86_400)
+    for _ in range(3):
+        with pytest.raises(Throttled):
+            await world.request()
+    world.clock.advance(MAX_HOLD_SECONDS)
+    await world.request()
 
 
 @pytest.mark.parametrize("retry_after", [0, -5, None])

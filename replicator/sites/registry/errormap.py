@@ -31,6 +31,7 @@ from replicator.errors import (
     Unavailable,
     Unsupported,
 )
+from replicator.flow.limits import MAX_HOLD_SECONDS
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 """More of an error's body is not read."""
@@ -275,10 +276,10 @@ def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the r
     status, codes = answer.status, frozenset(told.codes)
     cause = _status(status) + (f": {told.text}" if told.text else "") + (f" ({hint})" if hint else "")
     where, repository = (site, errand.operation, cause), errand.repository
+    wait = retry_after(answer.headers, now)
     if status == 429 or (status >= 400 and (codes & _THROTTLE_CODES or "rate exceeded" in told.text.lower())):
         # Docker Hub's spent pull quota comes back in hours, not in this run.
-        advice = Advice.LATER if "pull rate limit" in told.text.lower() else None
-        wait = retry_after(answer.headers, now)
+        advice = Advice.LATER if "pull rate limit" in told.text.lower() else _patience(wait)
         return Throttled(*where, repository=repository, advice=advice, retry_after=wait)
     if _misses_reference(answer, codes, told.text):
         return MissingReference(*where, repository=repository, digests=told.digests)
@@ -293,10 +294,15 @@ def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the r
     if status == 407:
         return Unavailable(*where, repository=repository, advice=Advice.STOP_SITE)
     if status == 408 or status >= 500:
-        return Unavailable(*where, repository=repository, retry_after=retry_after(answer.headers, now))
+        return Unavailable(*where, repository=repository, advice=_patience(wait), retry_after=wait)
     if status < 400:
         where = (site, errand.operation, f"unexpected answer {cause}")
     return Rejected(*where, repository=repository, codes=told.codes, status=status)
+
+
+def _patience(retry_after: float | None) -> Advice | None:
+    """What a wait is worth: the site is asked nothing more in a run that would have to wait longer than anybody does."""
+    return Advice.STOP_SITE if retry_after is not None and retry_after > MAX_HOLD_SECONDS else None
 
 
 def _misses_reference(answer: Answer, codes: frozenset[str], text: str) -> bool:
