@@ -13,7 +13,7 @@ from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.engine.scope import Scope
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
-from replicator.ports import Clock, RunRow, State
+from replicator.ports import Clock, RunRow, Standing, State
 
 _OPERATION: Final = "run the command before"
 
@@ -68,7 +68,9 @@ class RunHooks:
         self, rule: Rule, destinations: Sequence[str], problem: str, began: float
     ) -> RuleResult:
         results = []
+        known = {each.destination: each for each in await self._state.standings([rule.name])}
         for name in destinations:
+            stood = known.get(name) or Standing(rule.name, name, began)
             failure = Failure(rule.source, None, _OPERATION, problem, "command")
             results.append(DestinationResult(name, "failed", failures=[failure]))
             self._events.emit(Failed(rule.name, name, rule.source, None, _OPERATION, failure.reason, problem))
@@ -79,11 +81,10 @@ class RunHooks:
                 ended_at=self._clock.now(),
                 outcome="failed",
                 complete_look=False,
-                in_step=0,
-                held=0,
+                in_step=stood.in_step,  # nothing was looked at, so all is as it was
+                held=stood.held,
                 failed=0,
                 error=f"{_OPERATION}: {problem}",
-                narrowed=True,  # nothing was looked at
             )
             standing = await self._state.close_run(row)
             self._events.emit(

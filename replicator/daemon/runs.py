@@ -12,8 +12,8 @@ from replicator.engine.result import DestinationResult, RuleResult, RunResult, T
 from replicator.engine.scope import Scope
 from replicator.report import Tally, combine
 
-Cause = Literal["start", "interval", "cron", "webhook", "api"]
-"""What starts a run."""
+Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
+"""What starts a run. `retry`: an earlier one had failures, and nothing else would make the rule look again."""
 
 RUNS_KEPT: Final = 200
 ACTIONS_KEPT: Final = 1_000

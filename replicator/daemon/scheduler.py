@@ -15,7 +15,7 @@ from typing import Final
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
-from replicator.daemon.runs import Run, Runs
+from replicator.daemon.runs import Cause, Run, Runs
 from replicator.daemon.triggers import Triggers, Want
 from replicator.engine.counted import counted
 from replicator.engine.result import DestinationResult, Outcome, RuleResult
@@ -32,7 +32,10 @@ LONGEST_WAIT_SECONDS: Final = 10.0
 """So often it looks at the clock on the wall, which may be set."""
 BACK_OFF_FROM_SECONDS: Final = 60.0
 BACK_OFF_TO_SECONDS: Final = 900.0
-"""How long a destination at which nothing succeeds waits: twice as long each time, at least the rule's interval."""
+"""How long a destination at which nothing succeeds waits: twice as long each time, at least the rule's interval.
+
+Where a rule has no schedule, so long until it looks again after failures.
+"""
 
 
 @dataclass(eq=False)
@@ -48,12 +51,12 @@ class _Active:
 
 @dataclass(eq=False)
 class _Lane:
-    """One destination of one rule. `owed`: it was due while it backed off."""
+    """One destination of one rule. `owed`: it runs whole at `not_before`, because of this."""
 
     active: set[_Active] = field(default_factory=set)
     failures: int = 0
     not_before: float = 0.0
-    owed: bool = False
+    owed: Cause | None = None
 
     @property
     def has_whole(self) -> bool:
@@ -62,6 +65,29 @@ class _Lane:
     @property
     def busy(self) -> set[str]:
         return {name for active in self.active for name in active.want.repositories}
+
+    def note(self, active: _Active, outcome: Outcome, now: float) -> None:
+        """How a run ended here: when it is worth trying again."""
+        rule, whole = active.rule, active.want.whole
+        if rule.interval is None and rule.cron is None:
+            self._note_unscheduled(outcome, now, whole=whole)
+        elif outcome in {"ok", "partial"}:
+            self.failures, self.not_before = 0, 0.0
+        elif outcome == "failed" and whole:
+            self.failures += 1
+            self.not_before = now + back_off(self.failures, rule.interval)
+
+    def _note_unscheduled(self, outcome: Outcome, now: float, *, whole: bool) -> None:
+        """After failures it looks at everything again in a while: no tick would ever make up for them."""
+        if outcome in {"failed", "partial"}:
+            self.failures += 1 if whole else 0
+            if whole or self.owed is None:
+                self.owed = "retry"
+                self.not_before = now + max(BACK_OFF_FROM_SECONDS, back_off(self.failures, None))
+        elif outcome == "ok" and whole:
+            self.failures = 0
+            if self.owed is None:  # else an event's look failed meanwhile
+                self.not_before = 0.0
 
 
 class Scheduler:
@@ -190,13 +216,13 @@ class Scheduler:
                 for name in plan.rule.destinations:
                     lane = self._lane(plan.rule.name, name)
                     if lane.not_before > monotonic:
-                        lane.owed = True
+                        lane.owed = cause
                     else:
                         self.triggers.submit(plan.rule.name, cause=cause, destinations=[name])
         for (rule, name), lane in self._lanes.items():
             if lane.owed and lane.not_before <= monotonic:
-                lane.owed = False
-                self.triggers.submit(rule, cause="interval", destinations=[name])
+                self.triggers.submit(rule, cause=lane.owed, destinations=[name])
+                lane.owed = None
         for plan in self._plans.values():
             self._begin_what_is_wanted(plan.rule)
 
@@ -248,6 +274,7 @@ class Scheduler:
         if want.whole and not lane.has_whole:
             found.append(replace(want, repositories={}, at=None))
             rest = replace(rest, whole=False)
+            lane.owed = None
         busy = lane.busy
         free = {name: tags for name, tags in want.repositories.items() if name not in busy}
         if free and sum(not active.want.whole for active in lane.active) < NARROWED_AT_ONCE:
@@ -331,11 +358,8 @@ class Scheduler:
         active.run.left.discard(destination)
         lane = self._lane(active.rule.name, destination)
         lane.active.discard(active)
-        if outcome in {"ok", "partial"}:
-            lane.failures, lane.not_before = 0, 0.0
-        elif outcome == "failed" and active.want.whole:
-            lane.failures += 1
-            lane.not_before = self._clock.monotonic() + back_off(lane.failures, active.rule.interval)
+        if not active.drain.is_set():
+            lane.note(active, outcome, self._clock.monotonic())
         self._wake.set()
         self._on_change()
 

@@ -93,10 +93,11 @@ def close_run(connection: Connection, row: RunRow, names: Names) -> Standing:
 
 def _after(standing: Standing, row: RunRow) -> Standing:
     """Where the rule stands after the run. What is pending is as found: the run's entries are written before."""
-    error = clean(row.error)
     if row.narrowed:
-        # Its counts are not the rule's, and that it went well says nothing of what failed elsewhere.
-        return msgspec.structs.replace(standing, last_error=error or standing.last_error)
+        # Its counts are not the rule's. That it went well says nothing of what failed elsewhere, and its own error
+        # would stay until a whole look, however soon the same tag went well: what it could not copy is pending.
+        return standing
+    error = clean(row.error)
     if row.outcome == "interrupted":
         # It saw a part; that it met with no failure so far does not mean that there is none.
         return msgspec.structs.replace(

@@ -108,7 +108,7 @@ class MemoryState:
         key = (row.rule, row.destination)
         before = self._counted(self._standings.get(key) or Standing(*key, row.started_at))
         if row.narrowed:
-            after = msgspec.structs.replace(before, last_error=row.error or before.last_error)
+            after = before
         else:
             good = row.complete_look and row.outcome == "ok" and not row.failed and not before.pending
             after = msgspec.structs.replace(

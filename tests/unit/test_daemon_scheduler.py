@@ -288,6 +288,69 @@ def test_backing_off_has_an_end_and_never_undercuts_the_interval() -> None:
     assert back_off(2, None) > 0
 
 
+async def test_a_rule_without_a_schedule_looks_again_after_failures_until_there_are_none() -> None:
+    stage = Stage(rule(interval=None))
+    stage.engine.outcomes = {"fra": "failed"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 6)
+        stage.engine.outcomes = {"fra": "partial"}
+        await stage.until(lambda: len(stage.engine.calls) == 7)
+        times = [call.at for call in stage.engine.calls]
+        gaps = [60, 120, 240, 480, BACK_OFF_TO_SECONDS, BACK_OFF_TO_SECONDS]
+        assert [b - a for a, b in pairwise(times)] == pytest.approx(gaps, abs=1)
+        assert [run.cause for run in stage.runs.recent][-2:] == ["retry", "start"]
+        assert stage.engine.calls[1].unattended
+        assert "fra" in stage.scheduler.backing_off(rule())
+        stage.engine.outcomes = {"fra": "ok"}
+        await stage.until(lambda: len(stage.engine.calls) == 8)
+        await stage.until(lambda: stage.clock.monotonic() > times[-1] + 10 * BACK_OFF_TO_SECONDS)
+        assert len(stage.engine.calls) == 8
+        assert not stage.scheduler.backing_off(rule())
+
+
+async def test_a_rule_without_a_schedule_looks_at_everything_after_an_event_whose_look_failed() -> None:
+    stage = Stage(rule(interval=None))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {"fra": "failed"}
+        stage.triggers.hint("hub", "app", "v1")
+        await stage.until(lambda: len(stage.runs.recent) == 2)
+        first = stage.engine.calls[1].at
+        await stage.until(lambda: stage.clock.now() - START > first + 20)
+        stage.triggers.hint("hub", "app", "v2")  # puts nothing off
+        await stage.until(lambda: len(stage.runs.recent) == 3)
+        stage.engine.outcomes = {"fra": "ok"}
+        stage.triggers.hint("hub", "app", "v3")  # that this goes well says nothing of v1
+        await stage.until(lambda: len(stage.runs.recent) == 5)
+        assert [call.scope is None for call in stage.engine.calls[1:]] == [False, False, False, True]
+        assert stage.engine.calls[-1].at - first == pytest.approx(60, abs=1)
+
+
+async def test_what_failed_during_a_whole_look_is_looked_at_after_it() -> None:
+    stage = Stage(rule(interval=None))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.triggers.hint("hub", "app", "v1")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        stage.engine.calls[1].end("fra", "failed")
+        await stage.until(lambda: bool(stage.scheduler.backing_off(rule())))
+        stage.engine.calls[0].end("fra")  # it may have been past app already
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        assert stage.engine.calls[2].scope is None
+
+
+async def test_who_asks_meanwhile_saves_the_look_that_was_due_after_a_failure() -> None:
+    stage = Stage(rule(interval=None))
+    stage.engine.outcomes = {"fra": "failed"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {"fra": "ok"}
+        stage.triggers.submit("r", cause="api")
+        await stage.until(lambda: stage.clock.monotonic() > BACK_OFF_TO_SECONDS)
+        assert len(stage.engine.calls) == 2
+
+
 async def test_a_paused_rule_does_not_run_and_a_resumed_one_does_at_once() -> None:
     stage = Stage(rule())
     stage.paused.add("r")

@@ -274,6 +274,12 @@ class TestState:
             await state.close_run(row(started=NOW + 60, look=False, narrowed=True))
         ).last_error == "refused"
 
+    async def test_what_failed_in_a_narrowed_run_is_no_error_of_the_rule(self, state: AnyState) -> None:
+        """A later event's look may go well at once, and would have no way to take the error back."""
+        before = await state.close_run(row())
+        narrow = RunRow("rule", "fra", NOW + 60, NOW + 61, "failed", False, 0, 0, 1, "refused", narrowed=True)
+        assert await state.close_run(narrow) == before
+
     async def test_runs_are_remembered_latest_first(self, state: AnyState) -> None:
         rows = [row(started=NOW + number, look=bool(number % 2)) for number in range(4)]
         for each in rows:
