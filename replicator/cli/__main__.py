@@ -79,12 +79,17 @@ def main() -> None:
 def _failed(invocation: Invocation, error: Exception) -> int:
     """Says what went wrong, a line for each problem; returns the exit code."""
     import json  # noqa: PLC0415 - only here, and never for --version
+    import logging  # noqa: PLC0415
+
+    from replicator.cli.logs import leads_to_journal, priority  # noqa: PLC0415
 
     errors = list(_leaves(error))
     lines = [line for each in errors for line in _lines(each)]
+    lead = priority(logging.ERROR) if leads_to_journal() else ""
     for line in lines:
         as_json = invocation.log_format == "json"
-        click.echo(json.dumps({"level": "error", "message": line}) if as_json else f"error: {line}", err=True)
+        text = json.dumps({"level": "error", "message": line}) if as_json else f"error: {line}"
+        click.echo(f"{lead}{text}", err=True)
     if invocation.json:
         click.echo(json.dumps({"version": 1, "outcome": "failed", "error": "\n".join(lines)}))
     if invocation.verbose > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
@@ -49,7 +50,9 @@ def configure(log_format: LogFormat, verbose: int, *, display: bool) -> None:
     logging.addLevelName(TRACE, "TRACE")
     level = _LEVELS[min(verbose + (0 if display else 1), len(_LEVELS) - 1)]
     root = logging.getLogger()
-    root.handlers[:] = [_Stderr(JSONLines() if log_format == "json" else TextLines())]
+    journal = leads_to_journal()
+    lines = JSONLines() if log_format == "json" else TextLines(timed=not journal)
+    root.handlers[:] = [_Stderr(JournalLines(lines) if journal else lines)]
     root.setLevel(logging.WARNING)
     _log.setLevel(level)
 
@@ -153,13 +156,47 @@ def _log_detail(event: Event) -> None:
             )
 
 
+def leads_to_journal() -> bool:
+    """Whether stderr is systemd's journal itself ($JOURNAL_STREAM, systemd.exec(5)), not what it was turned into since."""
+    try:
+        stderr = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
+
+
+def priority(level: int) -> str:
+    """What a line to the journal begins with, so that `journalctl -p` can tell it (sd-daemon(3))."""
+    names = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+    return f"<{next((number for least, number in names if level >= least), 7)}>"
+
+
+class JournalLines(logging.Formatter):
+    """The lines of another formatter, each with its priority: `<4>WARNING ...`."""
+
+    def __init__(self, lines: logging.Formatter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        """What the other says of it; a traceback's lines have the priority too."""
+        text = self._lines.format(record)
+        return "\n".join(f"{priority(record.levelno)}{line}" for line in text.splitlines())
+
+
 class TextLines(logging.Formatter):
-    """`2026-11-24T09:00:00Z INFO run started rule=platform source=hub`."""
+    """`2026-11-24T09:00:00Z INFO run started rule=platform source=hub`; without the time where it is not `timed`."""
+
+    def __init__(self, *, timed: bool = True) -> None:
+        super().__init__()
+        self._timed = timed
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, followed by the traceback where the record has one."""
         fields = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
-        line = f"{_timestamp(record)} {record.levelname} {_one_line(record.getMessage())}{fields}"
+        line = f"{record.levelname} {_one_line(record.getMessage())}{fields}"
+        if self._timed:
+            line = f"{_timestamp(record)} {line}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

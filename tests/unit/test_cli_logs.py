@@ -1,11 +1,14 @@
 import io
 import logging
+import os
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TextIO
 
 import msgspec
 import pytest
 
+from replicator.cli.__main__ import run
 from replicator.cli.logs import configure, log, log_event
 from replicator.cli.options import LogFormat
 from replicator.events import Failed, RequestDone, RunEnded, RunStarted, TagDone, Warned
@@ -137,6 +140,78 @@ def test_run_for_events_names_few_of_its_repositories(monkeypatch: pytest.Monkey
     log_event(RunEnded("platform", "fra", "ok", 0.1, 1, 0, 0, 0, 7, names))
     [line] = told(stderr)
     assert 'repositories="app0,app1,app2 and 997 more"' in line
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """A file that is the journal, as far as a process can tell."""
+    with (tmp_path / "journal").open("w+") as journal:
+        there = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
+        yield journal
+
+
+def told_journal(journal: TextIO) -> list[str]:
+    journal.seek(0)
+    return journal.read().splitlines()
+
+
+def test_journal_is_told_the_priority_of_each_line_and_has_the_time_itself(
+    journal: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", journal)
+    configure("text", 9, display=False)
+    log_event(FAILED)
+    log_event(Warned("hub", "verify = false"))
+    log_event(RunStarted("platform", "hub", ("fra",)))
+    log_event(TagDone("platform", "fra", "app", "v1", "copy", "copied"))
+    log_event(RequestDone("hub", "ping", "200", 0.1))
+    found = [line.split()[0] for line in told_journal(journal)]
+    assert found == ["<3>ERROR", "<4>WARNING", "<6>INFO", "<7>DEBUG", "<7>TRACE"]
+
+
+def test_all_lines_of_a_traceback_have_its_priority(journal: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", journal)
+    configure("text", 0, display=False)
+    try:
+        int("none\nat all")
+    except ValueError:
+        logging.getLogger("replicator").exception("it broke")
+    lines = told_journal(journal)
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_json_goes_to_the_journal_with_its_priority_before_it(
+    journal: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", journal)
+    configure("json", 0, display=False)
+    log_event(FAILED)
+    (line,) = told_journal(journal)
+    assert line[:3] == "<3>"
+    assert msgspec.json.decode(line[3:])["time"].endswith("Z")
+
+
+def test_what_ends_the_program_has_its_priority_too(
+    journal: TextIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stderr", journal)
+    assert run(["run", "--config", str(tmp_path / "none.toml")]) == 2
+    (line,) = told_journal(journal)
+    assert line.startswith("<3>error: ")
+
+
+def test_stderr_that_was_turned_away_from_the_journal_is_as_ever(
+    tmp_path: Path, journal: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "elsewhere").open("w+") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        configure("text", 0, display=False)
+        log_event(FAILED)
+        (line,) = told_journal(stderr)
+    assert line.split()[1] == "ERROR"
+    assert told_journal(journal) == []
 
 
 def test_other_libraries_log_in_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
