@@ -214,6 +214,7 @@ async def test_names_are_not_broken_at_their_hyphens(browser: Browser) -> None:
             assert await browser.run(broken) == 0
             overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert await browser.run(overflow) == 0
+        assert await browser.text("#rules td[data-label=Tags]") == "4100 in step, 123 failed, 12 held"
 
 
 async def test_narrow_screen_needs_no_scrolling_sideways(url: str, browser: Browser) -> None:

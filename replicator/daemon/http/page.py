@@ -264,7 +264,7 @@ def _tags(at: RuleDestination) -> Child:
         ("held", at.tags.held),
     )
     shown = [_whole(f"{count} {word}") for word, count in counts if count or word == "in step"]
-    return join((shown[0], *((", ", each) for each in shown[1:])))
+    return element("span", shown[0], *((", ", each) for each in shown[1:]))
 
 
 def _failures(status: Status, now: float) -> Markup:
