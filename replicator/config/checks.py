@@ -56,7 +56,9 @@ def check(document: Document, problems: list[str]) -> None:
         _check_names(document, hook, "site", problems)
         problems.extend(hook.problem(place, text) for place, text in _hook(hook.table))
     for notify in document.notify.values():
-        problems.extend(notify.problem(place, text) for place, text in _notify(notify.table))
+        problems.extend(
+            notify.problem(place, text) for place, text in _notify(notify.table) if place not in notify.unset
+        )
     problems.extend(_listening(document))
     for rule in document.rules:
         problems.extend(rule.problem(place, text) for place, text in _schedule(rule.table))
@@ -76,6 +78,9 @@ def warnings(document: Document) -> list[str]:
     sections += [
         (hook, place) for hook in document.hooks.values() for place in (("token",), ("hmac", "secret"))
     ]
+    sections += [
+        (notify, ("url",)) for notify in document.notify.values()
+    ]  # chats' URLs are all it takes to post
     found += [section.problem(place, _LITERAL) for section, place in sections if _is_literal(section, place)]
     return found
 
@@ -155,6 +160,11 @@ def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         return [(("command",), "contradicts url; keep one of the two")]
     if "url" not in table and "command" not in table:
         return [((), "tells nobody; write url or command")]
+    url = table.get("url")
+    if isinstance(url, str) and url and not _is_web_address(url):
+        return [
+            (("url",), "is no URL to post to; write https://HOST/PATH")
+        ]  # a secret, so it is not repeated
     return []
 
 
@@ -259,6 +269,14 @@ def _site_warnings(site: Section) -> list[tuple[str, str]]:
             ("tls", "verify = false accepts any server as this site; better ca with its certificate")
         )
     return found
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the host or port
+        return False
 
 
 def _host(url: str) -> str | None:

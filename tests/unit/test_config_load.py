@@ -297,7 +297,16 @@ def test_what_should_not_be_left_so_is_a_warning(tmp_path: Path) -> None:
         url = "http://127.0.0.1:5000"
         username = "u"
         password = "${T}"
+        [notify.chat]
+        url = "https://chat.example.com/literal secret"
+        [notify.other]
+        url = { env = "T" }
     """
     found = loaded(tmp_path, text, T="t").warnings
-    assert [text.split(": ")[1] for text in found] == ["site.hub.password", "site.hub.tls", "site.plain.url"]
+    assert [text.split(": ")[1] for text in found] == [
+        "site.hub.password",
+        "site.hub.tls",
+        "site.plain.url",
+        "notify.chat.url",
+    ]
     assert "literal secret" not in "".join(found)

@@ -270,6 +270,14 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
         ),
         (SITES + "[notify.x]\nurl = 'u'\ntemplate = '{'", "notify.x.template: is no JSON"),
         (
+            SITES + "[notify.x]\nurl = 'nonsense'",
+            "notify.x.url: is no URL to post to; write https://HOST/PATH",
+        ),
+        (SITES + "[notify.x]\nurl = '${ABSENT}'", "notify.x.url: the environment variable ABSENT is not set"),
+        (SITES + "[notify.x]\nurl = 'ftp://chat.example.com/x'", "notify.x.url: is no URL to post to"),
+        (SITES + "[notify.x]\nurl = 'https:///x'", "notify.x.url: is no URL to post to"),
+        (SITES + "[notify.x]\nurl = 'https://chat:port/x'", "notify.x.url: is no URL to post to"),
+        (
             SITES.replace('com"\n[site.fra]', 'com"\nlimits.bytes_per_second = "fast"\n[site.fra]'),
             "site.hub.limits.bytes_per_second: 'fast' is no size",
         ),
