@@ -16,6 +16,7 @@ from typing import Final, TextIO
 import msgspec
 
 from replicator.cli.options import LogFormat
+from replicator.daemon.runs import current_run
 from replicator.events import (
     Event,
     Failed,
@@ -88,7 +89,7 @@ def log_event(event: Event) -> None:
 
 def _log_run(event: RunStarted | RunEnded) -> None:
     """A run that an event narrowed is worth a line only where it did something: there may be ten thousand a day."""
-    narrowed = event.repositories is not None
+    narrowed, run = event.repositories is not None, current_run()
     if isinstance(event, RunStarted):
         log(
             logging.DEBUG if narrowed else logging.INFO,
@@ -97,6 +98,7 @@ def _log_run(event: RunStarted | RunEnded) -> None:
             source=event.source,
             destinations=",".join(event.destinations),
             repositories=_listed(event.repositories),
+            cause=run.cause if run else None,
         )
         return
     log(
@@ -105,6 +107,7 @@ def _log_run(event: RunStarted | RunEnded) -> None:
         rule=event.rule or None,
         destination=event.destination,
         repositories=_listed(event.repositories),
+        cause=run.cause if run else None,
         outcome=event.outcome,
         seconds=round(event.seconds, 1),
         copied=event.copied,
@@ -230,8 +233,10 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """With the run's id where it is an agent's: runs of one rule may overlap."""
     fields: dict[str, object] = getattr(record, _FIELDS, {})
-    return fields
+    run = current_run()
+    return fields if run is None else {"run": run.id, **fields}
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -52,6 +53,21 @@ class Run:
         else:
             for rule in self.report.rules:
                 yield from rule.destinations
+
+
+_CURRENT: Final[ContextVar[Run | None]] = ContextVar("run", default=None)
+
+
+def context_of(run: Run) -> Context:
+    """For the run's task: the context as it is, with `run` as `current_run` of what is begun in it."""
+    context = copy_context()
+    context.run(_CURRENT.set, run)
+    return context
+
+
+def current_run() -> Run | None:
+    """The run that this is done for; None where it is for none, as in a command that runs no agent."""
+    return _CURRENT.get()
 
 
 class Runs:

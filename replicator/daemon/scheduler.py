@@ -15,7 +15,7 @@ from typing import Final
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
-from replicator.daemon.runs import Cause, Run, Runs
+from replicator.daemon.runs import Cause, Run, Runs, context_of
 from replicator.daemon.triggers import Triggers, Want
 from replicator.engine.counted import counted
 from replicator.engine.result import DestinationResult, Outcome, RuleResult
@@ -300,7 +300,9 @@ class Scheduler:
         for name in destinations:
             self._lane(rule.name, name).active.add(active)
         generation.enter()
-        task = asyncio.get_running_loop().create_task(self._execute(active), name=f"run {run.id}")
+        task = asyncio.get_running_loop().create_task(
+            self._execute(active), name=f"run {run.id}", context=context_of(run)
+        )
         self._tasks[task] = active
         task.add_done_callback(self._forget)
         self._on_change()
@@ -318,7 +320,7 @@ class Scheduler:
                 result = await self._sync(active)
         except ReplicatorError as error:
             problem = str(error)
-            _log.error("%s", problem, extra={"fields": {"rule": active.rule.name, "run": active.run.id}})
+            _log.error("%s", problem, extra={"fields": {"rule": active.rule.name}})
         except Exception as error:  # noqa: BLE001  # one run that breaks must not end the agent
             problem = f"internal error: {type(error).__name__}: {error}"
             _log.exception("the run broke, please report it", extra={"fields": {"rule": active.rule.name}})

@@ -11,6 +11,7 @@ import pytest
 from replicator.cli.__main__ import run
 from replicator.cli.logs import configure, log, log_event
 from replicator.cli.options import LogFormat
+from replicator.daemon.runs import Runs, context_of
 from replicator.events import Failed, RequestDone, RunEnded, RunStarted, TagDone, Warned
 
 FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
@@ -50,6 +51,20 @@ def test_failure_is_one_line_with_all_that_is_needed_to_act_on_it(monkeypatch: p
         "ERROR 400 MANIFEST_INVALID rule=platform destination=fra site=fra repository=mirror/app"
         ' operation="put manifest" reason=rejected'
     )
+
+
+def test_what_is_done_for_an_agents_run_names_it_and_why_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch)
+    run = Runs().begin(
+        rule="platform", source="hub", destinations=("fra",), cause="webhook", scope=None, at=1.0
+    )
+    for event in (FAILED, RunStarted("platform", "hub", ("fra",)), Warned("hub", "verify = false")):
+        context_of(run).run(log_event, event)
+    log_event(FAILED)
+    failed, started, warned, outside = told(stderr)
+    assert all(f" run={run.id} " in line for line in (failed, started, warned))
+    assert started.endswith("cause=webhook")
+    assert " run=" not in outside
 
 
 def test_json_has_the_same_as_fields(monkeypatch: pytest.MonkeyPatch) -> None:

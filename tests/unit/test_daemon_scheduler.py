@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from replicator.daemon.generation import Generation
-from replicator.daemon.runs import RUNS_KEPT, Runs
+from replicator.daemon.runs import RUNS_KEPT, Run, Runs, current_run
 from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_AT_ONCE, Scheduler, back_off
 from replicator.daemon.triggers import REPOSITORIES_WANTED
 from replicator.engine.result import DestinationResult, Outcome, RuleResult
@@ -33,6 +33,7 @@ class Call:
     unattended: bool
     drain: asyncio.Event
     on_end: Callable[[str, DestinationResult], None]
+    run: Run | None = field(default_factory=current_run)
     ended: dict[str, DestinationResult] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -184,6 +185,14 @@ async def test_rules_run_side_by_side() -> None:
     stage = Stage(rule("a"), rule("b"))
     async with stage.running():
         await stage.until(lambda: {call.rule for call in stage.engine.calls} == {"a", "b"})
+
+
+async def test_what_is_done_for_a_run_can_tell_which_one_it_is() -> None:
+    stage = Stage(rule("a"), rule("b"))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert [call.run for call in stage.engine.calls] == list(stage.runs.running)
+    assert current_run() is None
 
 
 async def test_an_event_runs_at_once_beside_a_whole_run() -> None:
