@@ -17,7 +17,7 @@ from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Site, State
+from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Site, State, VerifiesItself
 
 Outcome = Literal["copied", "mounted", "present"]
 
@@ -295,6 +295,10 @@ class _Delivery:
     @property
     def failure(self) -> SiteError | None:
         return self._source.failure
+
+    @property
+    def is_verified(self) -> bool:
+        return isinstance(self._source, VerifiesItself) and self._source.is_verified
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:

@@ -71,6 +71,7 @@ class VerifiedBlob:
     ) -> None:
         self.descriptor = descriptor
         self.failure: SiteError | None = None
+        self.is_verified = True
         self._places = list(places)
         self._on_read = on_read
         self._on_lost = on_lost

@@ -18,6 +18,7 @@ from replicator.ports.repository import (
     ListsDigests,
     RefusesManifests,
     Repository,
+    VerifiesItself,
 )
 from replicator.ports.site import Capabilities, LimitsBytes, ListsBlobs, Site, SiteCheck
 from replicator.ports.state import (
@@ -70,4 +71,5 @@ __all__ = [
     "Standing",
     "State",
     "Unpending",
+    "VerifiesItself",
 ]

@@ -124,6 +124,16 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
+class VerifiesItself(Protocol):
+    """A `BlobSource` that may hash what it gives out."""
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all of it comes only where it is the blob of its digest, so that whoever writes need not hash again."""
+        ...
+
+
+@runtime_checkable
 class ListsDigests(Protocol):
     """A repository whose listing tells what the tags name."""
 

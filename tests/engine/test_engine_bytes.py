@@ -16,7 +16,9 @@ from replicator.engine.transfer import MOUNT_REFUSALS, Blob
 from replicator.errors import Denied, MissingReference, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
 from replicator.model.digest import digest_of
+from replicator.ports import BlobOutcome, BlobSource, VerifiesItself
 from tests.engine.world import World, big, rule, settled, until, world
+from tests.fakes.memory import MemoryRepository
 
 THREE = ("left", "right", "third")
 
@@ -399,3 +401,25 @@ async def test_spool_that_fails_leaves_the_destinations_own_repository(
         assert [one.outcome for one in (await w.sync(both))[0].destinations] == ["ok", "ok"]
         assert w.source.count("open_blob", digest) == 0
         assert w.left.count("open_blob", digest) == w.right.count("open_blob", digest) == 1
+
+
+async def test_destination_is_told_what_is_verified_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Straight from the source the bytes were hashed in this very moment; what lay on the spool's disk was not."""
+    for destinations, verified in ((["left"], True), (["left", "right"], False)):
+        told: list[bool] = []
+        async with world(tmp_path, destinations=destinations) as w:
+            write_blob = MemoryRepository.write_blob
+
+            async def watched(
+                self: MemoryRepository, source: BlobSource, *, origin: str | None = None
+            ) -> BlobOutcome:
+                told.append(isinstance(source, VerifiesItself) and source.is_verified)  # noqa: B023
+                return await write_blob(self, source, origin=origin)  # noqa: B023
+
+            monkeypatch.setattr(MemoryRepository, "write_blob", watched)
+            w.put("app", "v1", big("large"))
+            await w.sync(rule(destinations=destinations))
+            monkeypatch.undo()
+        assert set(told) == {verified}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from replicator.errors import Corrupt, SiteError, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.model.descriptor import Descriptor
-from replicator.model.digest import digest_of
+from replicator.model.digest import Digest, digest_of
 from replicator.ports import ObjectStore, Site
+from replicator.sites.layouts import blobs
 from replicator.sites.layouts.distribution.site import DistributionSite
 from replicator.sites.layouts.oci.site import OciSite
 from replicator.sites.layouts.parallel import each
@@ -83,6 +85,30 @@ async def test_wrong_bytes_leave_nothing(
         await layout(store, events=Events()).repository("a").write_blob(source())
     assert store.objects == {}
     assert store.open_uploads == 0
+
+
+class Verified(BytesSource):
+    """A source that hashes for itself, or says so."""
+
+    is_verified = True
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("verified", [False, True])
+async def test_what_a_source_has_verified_is_not_hashed_again(
+    layout: type[DistributionSite | OciSite], monkeypatch: pytest.MonkeyPatch, *, verified: bool
+) -> None:
+    hashed: list[str] = []
+
+    def new_hash(digest: Digest) -> object:
+        hashed.append(digest)
+        return hashlib.sha256()
+
+    monkeypatch.setattr(blobs, "new_hash", new_hash)
+    store = MemoryStore()
+    source = (Verified if verified else BytesSource)(DATA)
+    await layout(store, events=Events()).repository("a").write_blob(source)
+    assert hashed == ([] if verified else [digest_of(DATA)])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
