@@ -7,6 +7,7 @@ import io
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,7 @@ from replicator.daemon.http import webhooks as webhooks_module
 from replicator.daemon.http.hints import BURST_SECONDS, BURST_TAGS, SEEN_SECONDS, Hints
 from replicator.daemon.http.notifications import Hint, parse_notifications
 from replicator.daemon.http.server import listen
-from replicator.daemon.http.webhooks import MAX_BODY_BYTES
+from replicator.daemon.http.webhooks import EVENTS_A_TURN, MAX_BODY_BYTES
 from replicator.daemon.triggers import Want
 from replicator.engine.scope import Scope
 from replicator.events import TagSeen
@@ -319,6 +320,24 @@ async def test_body_that_does_not_come_is_given_up(world: World, monkeypatch: py
     async with world.session.post("/hooks/hub", data=slow(), headers=sent) as answer:
         assert answer.status == 408
     let_go.set()
+
+
+async def test_a_huge_envelope_leaves_the_loop_its_turns(world: World) -> None:
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            seen.append(sum(world.counts().values()))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    events = [
+        {"action": "push", "target": {"repository": f"x/{number}", "tag": "v"}} for number in range(5000)
+    ]
+    assert await world.post(envelope(*events)) == 202
+    watching.cancel()
+    assert world.counts() == {"unmatched": 5000}
+    assert max(after - before for before, after in pairwise(seen)) <= EVENTS_A_TURN
 
 
 async def test_ten_thousand_events_become_one_small_want(world: World) -> None:
