@@ -249,25 +249,26 @@ class Scheduler:
     # --- beginning ---
 
     def _begin_what_is_wanted(self, rule: Rule) -> None:
-        begun: list[tuple[Want, list[str]]] = []
+        begun: list[tuple[tuple[Want, Generation], list[str]]] = []
         for name in rule.destinations:
-            for want in self._startable(rule.name, name):
-                together = next((names for other, names in begun if other == want), None)
+            for startable in self._startable(rule.name, name):
+                together = next((names for other, names in begun if other == startable), None)
                 if together is None:
-                    begun.append((want, [name]))
+                    begun.append((startable, [name]))
                 else:
                     together.append(name)
-        for want, names in begun:
-            self._begin(rule, want, tuple(names))
+        for (want, generation), names in begun:
+            self._begin(rule, want, tuple(names), generation)
 
-    def _startable(self, rule: str, destination: str) -> Sequence[Want]:
-        """Takes what can begin at the destination now, and leaves the rest in the queue."""
+    def _startable(self, rule: str, destination: str) -> Sequence[tuple[Want, Generation]]:
+        """Takes what can begin at the destination now, with the config that it runs by; leaves the rest in the queue."""
         lane = self._lane(rule, destination)
         want = self.triggers.take(rule, destination)
         if want is None:
             return ()
-        if any(active.generation is not self._generation for active in lane.active):
-            self.triggers.put_back(rule, destination, want)  # two engines know nothing of each other
+        generation = self._generation_at(lane)
+        if generation is None:
+            self.triggers.put_back(rule, destination, want)
             return ()
         found = []
         rest = want
@@ -283,11 +284,22 @@ class Scheduler:
             rest = replace(rest, repositories=left, at=want.at if left else None)
         if rest.whole or rest.repositories:
             self.triggers.put_back(rule, destination, rest)
-        return found
+        return [(each, generation) for each in found]
 
-    def _begin(self, rule: Rule, want: Want, destinations: tuple[str, ...]) -> None:
-        generation = self._generation
-        assert generation is not None  # noqa: S101  # rules come from it
+    def _generation_at(self, lane: _Lane) -> Generation | None:
+        """The config that a run beginning there goes by; None where what is under way has to end first.
+
+        Two engines know nothing of each other, so runs beside each other have one. While a whole run of the config
+        before goes on, for its rule is as it was, events join it: it may take hours. Nothing joins anything else of
+        it, or it would never retire.
+        """
+        before = [active for active in lane.active if active.generation is not self._generation]
+        if not before:
+            return self._generation
+        whole = (active.generation for active in before if active.want.whole and not active.drain.is_set())
+        return next(whole, None)
+
+    def _begin(self, rule: Rule, want: Want, destinations: tuple[str, ...], generation: Generation) -> None:
         run = self._runs.begin(
             rule=rule.name,
             source=rule.source,

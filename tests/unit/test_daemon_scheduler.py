@@ -53,6 +53,7 @@ class ScriptedEngine:
         self.calls: list[Call] = []
         self.outcomes: dict[str, Outcome] = {}
         """Destinations that end at once, and how."""
+        self.slow_to_drain = False
 
     async def sync(
         self,
@@ -72,7 +73,8 @@ class ScriptedEngine:
             call.end(name, self.outcomes[name])
         drained = asyncio.ensure_future(drain.wait())  # noqa: TID251
         done = asyncio.ensure_future(call.done.wait())  # noqa: TID251
-        await asyncio.wait({drained, done}, return_when=asyncio.FIRST_COMPLETED)
+        waited = {done} if self.slow_to_drain else {drained, done}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         done.cancel()
         for name in tuple(call.left):
@@ -387,16 +389,39 @@ async def test_a_reload_leaves_runs_of_unchanged_rules_alone_and_drains_changed_
         await stage.until(lambda: old.users == 1)
 
 
-async def test_what_is_wanted_waits_for_a_run_of_the_config_before() -> None:
+async def test_an_event_joins_the_whole_run_that_goes_on_after_a_reload() -> None:
     stage = Stage(rule(interval=3600))
     async with stage.running():
         await stage.until(lambda: len(stage.engine.calls) == 1)
-        stage.reload(rule(interval=3600))
+        old = stage.reload(rule(interval=3600))
+        stage.triggers.hint("hub", "app", "v1")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert stage.engine.calls[1].scope == Scope({"app": frozenset({"v1"})})
+        assert old.users == 3  # in one engine: runs that meet in a repository have to know of each other
+        stage.engine.calls[0].end("fra")
+        await stage.until(lambda: old.users == 2)
+        stage.triggers.hint("hub", "app2", "v1")  # that would keep the config before in use for ever
+        await stage.turns()
+        assert len(stage.engine.calls) == 2
+        stage.engine.calls[1].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        assert (old.users, stage.world.users) == (1, 2)
+
+
+async def test_what_is_wanted_waits_for_a_run_that_is_drained_after_a_reload() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.slow_to_drain = True
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.reload(replace(rule(interval=3600), recheck=1.0))
         stage.triggers.hint("hub", "app", "v1")
         await stage.turns()
         assert len(stage.engine.calls) == 1
         stage.engine.calls[0].end("fra")
-        await stage.until(lambda: len(stage.engine.calls) == 2)
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        assert [call.scope is None for call in stage.engine.calls] == [True, True, False]
+        for call in stage.engine.calls[1:]:
+            call.end("fra")
 
 
 async def test_stopping_drains_what_is_under_way_and_begins_nothing() -> None:
