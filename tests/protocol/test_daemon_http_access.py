@@ -14,7 +14,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import HTTPSettings, ServerTLS
+from replicator.config.build import HookSettings, HTTPSettings, ServerTLS
+from replicator.config.secrets import Secret
 from replicator.daemon.http import server as server_module
 from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen
@@ -167,8 +168,6 @@ async def test_every_answer_forbids_frames_and_foreign_content() -> None:
 
 
 async def test_token_is_read_again_for_each_request(tmp_path: Path) -> None:
-    from replicator.config.secrets import Secret  # noqa: PLC0415
-
     place = tmp_path / "token"
     place.write_text("first\n")
     http = HTTPSettings(token=Secret("file", str(place), {}))
@@ -224,6 +223,36 @@ async def raw(url: str, data: bytes) -> bytes:
         return await reader.read()
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("twice", [
+    "Origin: http://localhost\r\nOrigin: http://evil.example", "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site",
+    "Host: evil.example", "Authorization: Bearer wrong",
+])  # fmt: skip
+async def test_who_says_two_things_is_refused(twice: str) -> None:
+    agent = FakeAgent()
+    async with listen(agent) as url:
+        head = (
+            f"POST /api/v1/sync HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{twice}\r\n"
+        )
+        more = "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+        assert b" 400 " in (await raw(url, (head + more).encode())).partition(b"\r\n")[0]
+    assert not len(agent.triggers)
+
+
+async def test_secret_that_cannot_be_read_is_logged_once_however_many_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = HookSettings("hub", "hub", token=Secret("file", str(tmp_path / "gone"), {}))
+    async with served(Config(hooks={"hub": hook})) as (agent, session):
+        for _ in range(5):
+            assert await status(session, "POST", "/hooks/hub") == 503
+        assert [record.getMessage() for record in caplog.records] == [
+            f"POST /hooks/hub: secret file {tmp_path}/gone cannot be read: No such file or directory"
+        ]
+        agent.clock.advance(60)
+        assert await status(session, "POST", "/hooks/hub") == 503
+        assert len(caplog.records) == 2
 
 
 async def test_connection_that_sends_no_headers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

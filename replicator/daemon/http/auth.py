@@ -24,6 +24,7 @@ Need = Literal["health", "metrics", "read", "change", "hook"]
 _CHALLENGE: Final[dict[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="replicator", charset="UTF-8", Bearer realm="replicator"'
 }
+_JUDGED: Final = (hdrs.AUTHORIZATION, hdrs.HOST, hdrs.ORIGIN, "Sec-Fetch-Site")
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
@@ -42,10 +43,14 @@ class Doorkeeper:
 
         Raises:
             Problem: 401 without a token that is needed, or with a wrong one; 403 from another web site, or where a
-                change would need a token and none is configured; 415 for a change that is no JSON.
+                change would need a token and none is configured; 415 for a change that is no JSON; 400 where what
+                this is judged by is sent twice, so that a proxy before us may have looked at the other one.
         """
         if need in {"health", "hook"} or (need == "metrics" and settings.metrics_open):
             return
+        for name in _JUDGED:
+            if len(request.headers.getall(name, ())) > 1:
+                raise Problem(400, f"{name} is sent twice")
         trusted = self._has_token(request, settings)
         if not trusted and not self.loopback:
             raise Problem(

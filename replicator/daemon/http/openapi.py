@@ -15,8 +15,8 @@ from replicator.daemon.http.routes import Route
 _REFS: Final = "#/components/schemas/{name}"
 _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
     "health": {},
-    "metrics": {401: "A token is needed", 403: "Not under this Host"},
-    "read": {401: "A token is needed", 403: "Not under this Host"},
+    "metrics": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
+    "read": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
     "change": {
         400: "Not what is wanted here",
         401: "A token is needed",

@@ -35,6 +35,8 @@ HEADER_SECONDS: Final = 10.0
 """From connecting until the first request's headers are there; later ones have the time of a kept connection."""
 KEEPALIVE_SECONDS: Final = 75.0
 SHUTDOWN_SECONDS: Final = 3.0
+REPEAT_SECONDS: Final = 60.0
+"""So long the same failure is not logged again."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -104,6 +106,8 @@ class _Served:
         self._app = app
         self._door = door
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._told: dict[str, float] = {}
+        """What was logged lately, and when (monotonic)."""
         live = Live(app.clock)
         app.events.subscribe(live)
         facts = Facts(app, live)
@@ -166,9 +170,17 @@ class _Served:
             return Problem(refusal.status, refusal.reason, headers=_allowed(refusal)).response()
         except ReplicatorError as error:
             # a secret's file is gone, the state cannot be written: neither is the client's fault
-            _log.error("%s %s: %s", request.method, request.path, error)
+            self._complain(request, error)
             what = "a secret cannot be read" if isinstance(error, ConfigError) else str(error)
             return Problem(503, what).response()
+
+    def _complain(self, request: web.Request, error: ReplicatorError) -> None:
+        """Logs it, once in a while: who has no token may meet it too, as often as they like."""
+        now, text = self._app.clock.monotonic(), str(error)
+        self._told = {told: at for told, at in self._told.items() if now - at < REPEAT_SECONDS}
+        if text not in self._told:
+            self._told[text] = now
+            _log.error("%s %s: %s", request.method, request.path, text)
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
