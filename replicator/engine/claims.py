@@ -8,7 +8,7 @@ from replicator.engine.inhand import Origin
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
-from replicator.policy.selection import may_select, select_repository
+from replicator.policy.selection import may_select, pinned_tags, select_repository
 
 
 class _Claim(NamedTuple):
@@ -46,14 +46,31 @@ def is_shared(rule: Rule, other: Rule, origin: Origin, target: tuple[str, str, s
         origin: the source tag. One that is pinned, by either, is a digest of that rule's own choosing.
         target: destination, repository and tag.
     """
-    source, repository, tag = origin
+    _, repository, tag = origin
     if tag is None or not may_select(rule.tags, tag) or not may_select(other.tags, tag):
         return False
-    if other.source != source or not select_repository(other.repositories, repository):
+    return select_repository(other.repositories, repository) and _leads(other, origin, target)
+
+
+def has_let_go(other: Rule, origin: Origin, target: tuple[str, str, str]) -> bool:
+    """Whether a rule that has put a target there does so no longer, so that another may: parts of rules move to others.
+
+    Its destinations leave that one out, or it would take the source tag there as well, but selects it no more.
+    """
+    _, repository, tag = origin
+    if target[0] not in other.destinations:
+        return True
+    if tag is None or tag in pinned_tags(other.tags) or not _leads(other, origin, target):
+        return False
+    return not (select_repository(other.repositories, repository) and may_select(other.tags, tag))
+
+
+def _leads(rule: Rule, origin: Origin, target: tuple[str, str, str]) -> bool:
+    """Whether the rule, where it selects the source tag, takes it to the target."""
+    source, repository, tag = origin
+    if rule.source != source or target[0] not in rule.destinations:
         return False
     try:
-        place = target_repository(other, repository), target_tag(other, tag)
+        return (target_repository(rule, repository), target_tag(rule, tag or "")) == target[1:]
     except ValueError:
         return False
-    destination, *wanted = target
-    return destination in other.destinations and place == tuple(wanted)

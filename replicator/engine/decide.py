@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.engine.catalog import Catalog
-from replicator.engine.claims import is_shared
+from replicator.engine.claims import has_let_go, is_shared
 from replicator.engine.context import Context
 from replicator.engine.fault import faults
 from replicator.engine.inhand import Origin
@@ -222,7 +222,9 @@ class Decisions:
             return None
         target = (self._destination, catalog.repository.name, belief.tag)
         origin = (self._rule.source, batch.repository, wish.tag)
-        return None if is_shared(self._rule, other, origin, target) else f"rule {belief.rule}"
+        if is_shared(self._rule, other, origin, target) or has_let_go(other, origin, target):
+            return None
+        return f"rule {belief.rule}"
 
     def _action(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> Action:
         pending = catalog.pending.get(wish.target or digest)

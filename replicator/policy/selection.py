@@ -75,7 +75,7 @@ def judges_each_alone(selections: tuple[TagSelection, ...]) -> bool:
 
 def certain_tags(selections: tuple[TagSelection, ...]) -> tuple[str, ...]:
     """The tags that are selected by their own name if they exist, whatever a listing says of others."""
-    pinned = _pinned(selections)
+    pinned = pinned_tags(selections)
     names = {
         name: None
         for selection in selections
@@ -91,7 +91,7 @@ def may_select(selections: tuple[TagSelection, ...], tag: str) -> bool:
 
     What a pin names is not: the pin decides what that tag is.
     """
-    return tag not in _pinned(selections) and any(_passes(selection, tag) for selection in selections)
+    return tag not in pinned_tags(selections) and any(_passes(selection, tag) for selection in selections)
 
 
 def is_immutable(selections: tuple[TagSelection, ...], tag: str) -> bool:
@@ -152,7 +152,7 @@ def select(
             short.append(f"min_tags{which} is {selection.min_tags}, but {found} selected")
     pins = tuple(dict.fromkeys(pin for selection in selections for pin in selection.pins))
     return Selected(
-        tags=tuple(sorted(wanted - _pinned(selections))),
+        tags=tuple(sorted(wanted - pinned_tags(selections))),
         pins=pins,
         filters=tuple(filters),
         left_out_non_versions=len(non_versions - wanted),
@@ -261,7 +261,8 @@ def _passes(selection: TagSelection, tag: str) -> bool:
     return bool(sieve.left)
 
 
-def _pinned(selections: Iterable[TagSelection]) -> set[str]:
+def pinned_tags(selections: Iterable[TagSelection]) -> set[str]:
+    """The tags for which a pin decides what they are."""
     return {pin.tag for selection in selections for pin in selection.pins if pin.tag is not None}
 
 

@@ -218,10 +218,12 @@ async def test_source_tag_that_moves_is_the_same_wish_of_all_rules_that_follow_i
             assert w.tags() == {"app": {"v1": built.digest}}
 
 
-@pytest.mark.parametrize(
-    "how", ["pins it", "has another source", "renames another", "selects other tags", "is gone"]
-)
-async def test_what_another_rule_put_there_is_its_own_unless_it_follows_the_same_source_tag(how: str) -> None:
+_LET_GO = ("selects other tags", "selects other repositories", "writes elsewhere", "is gone")
+
+
+@pytest.mark.parametrize("how", ["pins it", "has another source", "renames another", *_LET_GO])
+async def test_what_another_rule_put_there_is_its_own_until_it_lets_go(how: str) -> None:
+    """Rules are split, and repositories move from one to another: what a rule no longer takes there is free."""
     async with world(mirrors=["second"]) as w:
         first, newer = image("first"), image("newer")
         w.put("app", "v1", first)
@@ -232,17 +234,19 @@ async def test_what_another_rule_put_there_is_its_own_unless_it_follows_the_same
             "has another source": rule("other", source="second"),
             "renames another": rule("other", repositories=["app"], rename_tag=Rename(prefix="x")),
             "selects other tags": rule("other", tags=["v2"]),
+            "selects other repositories": rule("other", repositories=["b*"]),
+            "writes elsewhere": rule("other", destinations=["right"]),
             "is gone": rule("other"),
         }[how]
         await w.engine().sync([rule("other", selection=pinned if how == "pins it" else None)])
         w.put("app", "v1", newer)
         one = rule("one")
         result = (await w.engine([one] if how == "is gone" else [one, other]).sync([one]))[0].destinations[0]
-        if how == "is gone":
+        if how in _LET_GO:
             assert result.failures == []
         else:
             assert "rule other has another digest" in result.failures[0].cause
-        assert w.tags()["app"]["v1"] == (newer if how == "is gone" else first).digest
+        assert w.tags()["app"]["v1"] == (newer if how in _LET_GO else first).digest
 
 
 async def test_tag_that_moves_between_two_rules_looks_is_no_conflict() -> None:
