@@ -17,6 +17,7 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.rules import read_config
 from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
+from replicator.config.certificate import server_context
 from replicator.config.syntax import parse_listen
 from replicator.errors import ConfigError, SiteError
 from replicator.events import Warned
@@ -153,13 +154,10 @@ def _settled(
 def _tls(options: Options) -> ssl.SSLContext | None:
     if options.tls_cert is None or options.tls_key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        cause = error.strerror or str(error)
-        raise ConfigError([f"--tls-cert {options.tls_cert}, --tls-key {options.tls_key}: {cause}"]) from None
-    return context
+        return server_context(options.tls_cert, options.tls_key)
+    except ValueError as error:
+        raise ConfigError([f"--tls-cert {error}"]) from None
 
 
 def _report(operation: str, error: Exception) -> None:

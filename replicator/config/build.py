@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from replicator.config.model import (
     RuleTable,
     SiteTable,
     TagsTable,
+    TLSTable,
 )
 from replicator.config.secrets import Secret
 from replicator.config.syntax import parse_bucket, parse_directory
@@ -232,12 +234,27 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         url=table.url,
         login=login,
         docker_config=table.docker_config,
-        tls=TLS(table.tls.ca, table.tls.cert, table.tls.key, table.tls.verify),
+        tls=_client_tls(table.tls),
         proxy=table.proxy,
         limits=limits,
         quota=Quota(table.quota.reserve, table.quota.below),
         capabilities=dict(table.capabilities),
     )
+
+
+def _client_tls(table: TLSTable) -> TLS:
+    return TLS(table.ca, table.cert, table.key, table.verify, _seen(table.ca, table.cert, table.key))
+
+
+def _seen(*files: Path | None) -> tuple[tuple[int, ...], ...]:
+    """Another value once one of the files is replaced or written; a missing one is the opening site's to tell of."""
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError):
+            if file is not None:
+                stat = file.stat()
+                found.append((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def build_rule(table: RuleTable, timezone: ZoneInfo) -> Rule:

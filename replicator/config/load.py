@@ -20,6 +20,7 @@ from replicator.config.build import (
     build_rule,
     build_site,
 )
+from replicator.config.certificate import server_context
 from replicator.config.checks import check, warnings
 from replicator.config.document import Document, Section, find, read_document
 from replicator.config.model import (
@@ -108,7 +109,14 @@ class _Builder:
     def http(self) -> HTTPSettings:
         section = self._document.http
         table = self._validate(section, HTTPTable) if section else None
-        return build_http(table) if table else HTTPSettings()
+        if section is None or table is None:
+            return HTTPSettings()
+        if table.tls is not None:
+            try:
+                server_context(table.tls.cert, table.tls.key)
+            except ValueError as error:
+                self._problems.append(section.problem(("tls",), str(error)))
+        return build_http(table)
 
     def named(self, key: str, model: type[_T]) -> dict[str, _T]:
         """The tables of `[KEY.NAME]` that are right, by name."""

@@ -20,6 +20,7 @@ from replicator.daemon.http import server as server_module
 from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen
 from replicator.errors import ConfigError
+from replicator.events import ConfigRead
 from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, literal
 
 ANYWHERE = ("0.0.0.0", 0)  # noqa: S104 - what is tested is that it asks for a token there
@@ -183,15 +184,31 @@ async def test_token_is_read_again_for_each_request(tmp_path: Path) -> None:
             assert str(tmp_path) not in await answer.text()
 
 
-async def test_serves_https_where_a_certificate_is_configured(tmp_path: Path) -> None:
-    authority = trustme.CA()
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA, tmp_path: Path) -> ServerTLS:
+    """Files with a certificate for 127.0.0.1 and its key."""
+    files = ServerTLS(tmp_path / "cert.pem", tmp_path / "key.pem")
+    issue(authority, files)
+    return files
+
+
+def issue(authority: trustme.CA, files: ServerTLS) -> None:
     issued = authority.issue_cert("127.0.0.1")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    key.write_bytes(issued.private_key_pem.bytes())
+    files.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    files.key.write_bytes(issued.private_key_pem.bytes())
+
+
+async def test_serves_https_where_a_certificate_is_configured(
+    authority: trustme.CA, certificate: ServerTLS
+) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    agent = FakeAgent(config=Config(http=HTTPSettings(token=literal(TOKEN), tls=ServerTLS(cert, key))))
+    agent = FakeAgent(config=Config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
     async with listen(agent) as url, aiohttp.ClientSession(url) as session:
         assert url.startswith("https://")
         async with session.get("/healthz", ssl=context) as answer:
@@ -199,6 +216,33 @@ async def test_serves_https_where_a_certificate_is_configured(tmp_path: Path) ->
         headers = {**BEARER, "Origin": url.replace("https", "http")}
         async with session.post("/api/v1/sync", json={}, headers=headers, ssl=context) as answer:
             assert answer.status == 403
+
+
+async def test_renewed_certificate_is_shown_after_a_reload(
+    authority: trustme.CA, certificate: ServerTLS, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = FakeAgent(config=Config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
+
+    async with listen(agent) as url:
+        port = urlsplit(url).port
+        assert port is not None
+
+        async def shown() -> str:
+            return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+
+        before = await shown()
+        issue(authority, certificate)
+        agent.events.emit(ConfigRead(successful=False, at=0))
+        assert await shown() == before
+        agent.events.emit(ConfigRead(successful=True, at=0))
+        after = await shown()
+        assert after != before
+        assert certificate.cert.read_text().startswith(after.strip())
+
+        certificate.key.write_text("half of a pair that is being exchanged")
+        agent.events.emit(ConfigRead(successful=True, at=0))
+        assert await shown() == after
+        assert "http.tls" in caplog.text
 
 
 async def test_bad_certificate_and_taken_address_are_config_errors(tmp_path: Path) -> None:

@@ -7,8 +7,15 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from replicator.config.build import AgentSettings, Loaded
+from replicator.config.build import AgentSettings, Loaded, ServerTLS
 from replicator.config.load import load
 from replicator.errors import ConfigError
 from replicator.flow.settings import LimitSettings
@@ -179,7 +186,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert site.login.password is not None
     assert (site.login.username, site.login.password()) == ("mirror", "hush")
     assert (site.url, site.docker_config, site.proxy) == ("https://hub.example.com:5000", False, "")
-    assert dataclasses.astuple(site.tls) == (*[tmp_path / "ca.pem"] * 3, False)
+    assert dataclasses.astuple(site.tls)[:-1] == (*[tmp_path / "ca.pem"] * 3, False)
     assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
     assert dataclasses.astuple(site.quota) == (7, "stop")
     assert site.capabilities == {"mount": False, "upload": "patch"}
@@ -281,6 +288,41 @@ def test_without_any_home_the_state_must_be_named(tmp_path: Path) -> None:
     assert agent == AgentSettings(
         "x", ("fra",), Path("/a/b.db"), Path("/c"), 1, ("127.0.0.1", 9650), ZoneInfo("UTC")
     )
+
+
+@pytest.mark.parametrize("renewed", ["ca.pem", "cert.pem", "key.pem"])
+def test_files_renewed_in_their_place_make_a_site_another_one(tmp_path: Path, renewed: str) -> None:
+    """An agent keeps a site open across reloads for as long as its settings are equal."""
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).write_text("old")
+    text = SITES.replace(
+        "[site.fra]", 'tls = { ca = "ca.pem", cert = "cert.pem", key = "key.pem" }\n[site.fra]'
+    )
+    before = loaded(tmp_path, text)
+    assert loaded(tmp_path, text).sites == before.sites
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "new").replace(tmp_path / renewed)  # as certbot, and Kubernetes' secrets
+    after = loaded(tmp_path, text)
+    assert after.sites["hub"] != before.sites["hub"]
+    assert after.sites["fra"] == before.sites["fra"]
+
+
+def test_certificate_of_the_agent_and_its_key_belong_together(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ours, other = (authority.issue_cert("agent.example.com") for _ in range(2))
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    text = SITES + '[http.tls]\ncert = "cert.pem"\nkey = "key.pem"'
+    assert loaded(tmp_path, text).http.tls == ServerTLS(tmp_path / "cert.pem", tmp_path / "key.pem")
+    key = load_pem_private_key(ours.private_key_pem.bytes(), None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    for content, what in (
+        (other.private_key_pem.bytes(), "key values mismatch"),
+        (encrypted, "unencrypted key"),
+    ):
+        (tmp_path / "key.pem").write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"http\.tls: .*{what}"):
+            loaded(tmp_path, text)
 
 
 def test_what_should_not_be_left_so_is_a_warning(tmp_path: Path) -> None:

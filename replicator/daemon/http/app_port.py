@@ -1,7 +1,7 @@
 """What the HTTP side needs of the agent; `daemon.app.App` has it, and tests bring a small one of their own.
 
-Everything here is read anew for each request, since a reload may change it; only where it listens, and with which
-certificate, is settled when listening starts.
+Everything here is read anew for each request, since a reload may change it; only where it listens, and which files hold
+its certificate, is settled when listening starts.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from replicator.config.certificate import server_context
 from replicator.daemon.http.api import API, openapi
 from replicator.daemon.http.app_port import AppPort, TLSPort
 from replicator.daemon.http.auth import Doorkeeper, is_loopback
@@ -27,6 +28,7 @@ from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.http.stream import Stream
 from replicator.daemon.http.webhooks import Webhooks
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.events import ConfigRead, Event, Events
 
 MAX_CONNECTIONS: Final = 512
 MAX_LINE_BYTES: Final = 8 * 1024
@@ -84,7 +86,10 @@ async def listen(app: AppPort) -> AsyncIterator[str]:
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     await runner.setup()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        if context is not None and tls is not None:
+            stack.enter_context(_renewed(context, tls, app.events))
         server = await _bind(served, runner, (host, port), context)
         passing_on = asyncio.create_task(served.hints.run())
         try:
@@ -95,8 +100,6 @@ async def listen(app: AppPort) -> AsyncIterator[str]:
             passing_on.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await passing_on
-    finally:
-        await runner.cleanup()
 
 
 class _Served:
@@ -210,12 +213,30 @@ async def _bind(
 
 
 def _tls(files: TLSPort) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(files.cert, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError([f"http.tls: {files.cert}, {files.key}: {error.strerror or error}"]) from None
-    return context
+        return server_context(files.cert, files.key)
+    except ValueError as error:
+        raise ConfigError([f"http.tls: {error}"]) from None
+
+
+@contextlib.contextmanager
+def _renewed(context: ssl.SSLContext, files: TLSPort, events: Events) -> Iterator[None]:
+    """Shows new connections what the files hold at each good reload."""
+
+    def renew(event: Event) -> None:
+        if isinstance(event, ConfigRead) and event.successful:
+            try:
+                # Another one first: of a pair that does not fit, a context would take the certificate and keep the key.
+                _tls(files)
+                context.load_cert_chain(files.cert, files.key, password=str)
+            except (ConfigError, OSError) as error:  # exchanged again since the config was checked
+                _log.error("%s; the certificate before stays", error)
+
+    events.subscribe(renew)
+    try:
+        yield
+    finally:
+        events.unsubscribe(renew)
 
 
 def _url(host: str, server: asyncio.Server, context: ssl.SSLContext | None) -> str:

@@ -26,12 +26,17 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Own CA (beside the system's), client certificate and key, and whether the server is verified."""
+    """Own CA (beside the system's), client certificate and key, and whether the server is verified.
+
+    The files are read when the site opens. `seen` tells their contents apart without holding them, so that settings
+    read after a file was renewed in its place are other ones, and the site is opened anew.
+    """
 
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
     verify: bool = True
+    seen: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
