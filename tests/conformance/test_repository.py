@@ -265,8 +265,8 @@ async def test_written_blob_is_there_and_only_there(kind: Kind, data: bytes) -> 
 
 
 async def test_writing_a_blob_again_is_no_failure(kind: Kind) -> None:
-    for _ in range(2):
-        assert await kind.repository.write_blob(BytesSource(b"data")) == "copied"
+    assert await kind.repository.write_blob(BytesSource(b"data")) == "copied"
+    assert await kind.repository.write_blob(BytesSource(b"data")) in {"copied", "present"}
     assert await kind.repository.has_blob(digest_of(b"data"))
 
 

@@ -129,7 +129,7 @@ class DistributionRepository:
             await self._storage.first_write.ready()
             if await has_object(self.store, blob_data(digest), size):
                 if await has_object(self.store, paths.layer(digest), None):
-                    return "copied"  # as a registry answers to a blob that is sent again
+                    return "present"
                 await write_link(self.store, paths.layer(digest), digest)
                 return "mounted"
             await write_stream(self.store, blob_data(digest), source, self._place)

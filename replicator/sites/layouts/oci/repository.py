@@ -144,7 +144,7 @@ class OciRepository:
         with self._place.named():
             await self._layouts.first_write.ready()
             if await has_object(self.store, key, descriptor.size):
-                return "copied"  # as a registry answers to a blob that is sent again
+                return "present"
             if origin is not None and await self._link(descriptor, origin, key):
                 return "mounted"
             await write_stream(self.store, key, source, self._place)
