@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replicator.cli.commanded import CommandedRuns
 from replicator.cli.console import shown
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
@@ -19,10 +19,10 @@ from replicator.cli.remote import remote_option, remote_sync
 from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
-from replicator.cli.wiring import Wired, wire
+from replicator.cli.wiring import wire
 from replicator.config.build import Loaded
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.result import RuleResult, RunResult
+from replicator.engine.result import RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
 from replicator.state.locks import hold_rules
@@ -123,30 +123,12 @@ async def replicate(
     started_at, started = watch.clock.now(), time.monotonic()
     with hold_rules(loaded.agent.state_path, [rule.name for rule in rules]):
         async with wire(loaded, rules, watch, read_only=False) as wired:
-            with draining(wired.engine.drain) as drain:
+            hooks = RunHooks(loaded.commands, state=wired.state, events=watch.events, clock=watch.clock)
+            runs = CommandedRuns(wired.engine, hooks, watch.events, loaded.commands.keys(), recheck=recheck)
+            with draining(runs.drain) as drain:
                 async with shown(watch.progress, display=watch.display):
-                    results = await _with_commands(loaded, rules, watch, wired, recheck=recheck)
+                    results = await runs.run(rules)
             if metrics is not None:
                 await metrics.look(wired.state)
     result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
     return result, drain
-
-
-async def _with_commands(
-    loaded: Loaded, rules: Sequence[Rule], watch: Watch, wired: Wired, *, recheck: bool
-) -> list[RuleResult]:
-    """The rules' results, in their order; those that a command prevented did not run."""
-    hooks = RunHooks(loaded.commands, state=wired.state, events=watch.events, clock=watch.clock)
-    async with asyncio.TaskGroup() as tasks:
-        asked = [tasks.create_task(hooks.before(rule, rule.destinations, None)) for rule in rules]
-    prevented = [task.result() for task in asked]
-    ran = iter(
-        await wired.engine.sync(
-            [rule for rule, result in zip(rules, prevented, strict=True) if result is None], recheck=recheck
-        )
-    )
-    results = [next(ran) if result is None else result for result in prevented]
-    async with asyncio.TaskGroup() as tasks:
-        for rule, result in zip(rules, results, strict=True):
-            tasks.create_task(hooks.after(rule, result))
-    return results

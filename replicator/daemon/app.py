@@ -12,6 +12,7 @@ from typing import Final
 from replicator.config.build import Loaded
 from replicator.daemon import bandwidth
 from replicator.daemon.generation import Chosen, Equipment, Generation, SitePool
+from replicator.daemon.hooks import HOOK_SECONDS
 from replicator.daemon.notify import Notifier
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
@@ -31,8 +32,6 @@ _log = logging.getLogger(__name__)
 
 STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
 """A scheduler that has not turned for so long is stuck."""
-HOOK_SECONDS: Final = 5.0
-"""What commands around runs get beside `DRAIN_SECONDS` when the agent ends."""
 _LOOK_SECONDS: Final = 10.0
 """So often lag is compared with what receivers of notifications know."""
 

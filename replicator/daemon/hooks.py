@@ -15,6 +15,8 @@ from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, RunRow, Standing, State
 
+HOOK_SECONDS: Final = 5.0
+"""What commands around runs get beside the runs' `DRAIN_SECONDS` when the program ends."""
 _OPERATION: Final = "run the command before"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from tests.acceptance.program import Program, rule
 from tests.fakes.faults import answer
 from tests.fakes.registry import FakeRegistry
 
+STAYS = "import os, sys, time; open(sys.argv[1], 'a').write(str(os.getpid()) + chr(10)); time.sleep(600)"
 KEEPS = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10)); sys.exit(int(sys.argv[2]))"
 
 
@@ -31,6 +33,10 @@ class World:
     def command(self, name: str, code: int = 0) -> str:
         """An argv, as TOML, that keeps what it is told in a file."""
         return msgspec.json.encode([sys.executable, "-c", KEEPS, str(self.file(name)), str(code)]).decode()
+
+    def staying(self, name: str) -> str:
+        """An argv, as TOML, that writes its pid to a file and goes on until it is killed."""
+        return msgspec.json.encode([sys.executable, "-c", STAYS, str(self.file(name))]).decode()
 
     def file(self, name: str) -> Path:
         return self.program.folder / f"{name}.jsonl"
@@ -88,6 +94,27 @@ async def test_a_before_that_is_not_required_stops_nothing(world: World) -> None
     assert ended.code == 0
     assert "ended with 3" in ended.stderr
     assert "v1" in world.fra.store.content("platform/app").tags
+
+
+async def test_sync_waits_with_no_other_rule_for_a_command_and_ends_it_when_told_to_end(world: World) -> None:
+    load(world.hub.store, "other/app", "v1", image("other", 1))
+    slow = rule(more=f'hooks = {{ before = {world.staying("before")}, timeout = "10m" }}')
+    rules = slow + rule("other").replace("platform/**", "other/**")
+    write_agent(world.program, {"hub": world.hub.url, "fra": world.fra.url}, rules)
+    async with world.program.started("sync", "--json") as running:
+        (pid,) = await world.hears("before", 1)
+        await running.says("run ended rule=other")
+        assert "v1" in world.fra.store.content("other/app").tags
+        os.kill(pid, 0)
+        running.signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            ended = await running.end()
+    assert ended.code == 128 + signal.SIGTERM
+    assert [each["destinations"][0]["outcome"] for each in ended.json["rules"]] == ["interrupted", "ok"]
+    assert "rule platform: run the command before: was killed" in ended.stderr
+    assert "platform/app" not in world.fra.store.repositories
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 async def test_the_daemon_runs_them_around_every_run(world: World) -> None:

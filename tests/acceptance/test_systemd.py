@@ -10,7 +10,8 @@ from typing import Final
 
 import pytest
 
-from replicator.daemon.app import HOOK_SECONDS, STILL_SECONDS
+from replicator.daemon.app import STILL_SECONDS
+from replicator.daemon.hooks import HOOK_SECONDS
 from replicator.engine.run import DRAIN_SECONDS
 from tests.fakes.process import ROOT, require
 
