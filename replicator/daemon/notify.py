@@ -30,6 +30,8 @@ WAIT_SECONDS: Final = 2.0
 LATER_SECONDS: Final = 300.0
 """After the last attempt, until the next round."""
 AT_ONCE: Final = 4
+ENDING_SECONDS: Final = 2.0
+"""For what is being told when the agent ends: most of it would be told again by the next start for want of a note."""
 
 
 class Notifier:
@@ -77,7 +79,9 @@ class Notifier:
                         self._begin(receiver, key, facts, holds=holds)
 
     async def aclose(self) -> None:
-        """Ends what is being told; it is told by the next start where it still stands."""
+        """Gives what is being told a moment, then ends it; that is told by the next start where it still stands."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=ENDING_SECONDS)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -124,7 +128,12 @@ class Notifier:
             if attempt:
                 await self._clock.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
             if receiver.url is None:
-                problem = await run_command(receiver.command, msgspec.json.encode(facts), receiver.timeout)
+                problem = await run_command(
+                    receiver.command,
+                    msgspec.json.encode(facts),
+                    receiver.timeout,
+                    withheld=receiver.withheld,
+                )
                 again = True
             else:
                 problem, again = await _post(receiver.url, receiver.template.fill(facts), receiver.timeout)

@@ -35,9 +35,12 @@ class Receiver:
         self.statuses: list[int] = []
         """What to answer, in turn; then 200."""
         self.url = ""
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def take(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
+        await self.answers.wait()
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
 
 
@@ -118,6 +121,19 @@ async def test_a_restart_tells_nothing_again_and_the_end_of_what_was_told(
     await stage.restart()
     await stage.look(chat, FINE)
     assert [body["event"] for body in receiver.bodies] == ["failure", "recovery"]
+
+
+async def test_what_is_told_when_the_agent_ends_is_not_told_again(stage: Stage, receiver: Receiver) -> None:
+    chat = settings(receiver.url)
+    receiver.answers.clear()
+    stage.notifier.look({"chat": chat}, RULES, [(FAILING, 0.0)])
+    await stage.until(lambda: len(receiver.bodies) == 1)
+    restart = asyncio.create_task(stage.restart())
+    await asyncio.sleep(0)
+    receiver.answers.set()
+    await restart
+    await stage.look(chat, FAILING)
+    assert len(receiver.bodies) == 1
 
 
 async def test_staleness_is_told_by_lag(stage: Stage, receiver: Receiver) -> None:
