@@ -14,6 +14,7 @@ import click
 from replicator.cli.options import Invocation
 from replicator.cli.output import print_json
 from replicator.config.load import load
+from replicator.config.secrets import TOKEN_VARIABLE
 from replicator.engine.result import RuleResult
 from replicator.errors import ConfigError, NotFound
 from replicator.report import Tally, combine, failed, format_seconds, render_run, table
@@ -21,8 +22,6 @@ from replicator.report import Tally, combine, failed, format_seconds, render_run
 if TYPE_CHECKING:
     from replicator.daemon.client import RemoteAgent
     from replicator.daemon.http.shapes import RuleDestination, RuleInfo, RunDetail
-
-TOKEN_VARIABLE = "REPLICATOR_TOKEN"  # noqa: S105 - a variable's name
 
 remote_option = click.option(
     "--remote",

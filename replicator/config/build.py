@@ -87,7 +87,7 @@ class HookSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """Whom to tell: `url` or `command`. `stale_after` and `timeout` in seconds."""
+    """Whom to tell: `url` or `command`. `stale_after` and `timeout` in seconds; `withheld` as of `RunCommands`."""
 
     name: str
     url: Secret | None
@@ -96,16 +96,21 @@ class NotifySettings:
     on: frozenset[str]
     stale_after: float
     timeout: float
+    withheld: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class RunCommands:
-    """Commands around each run of a rule; empty means none. `timeout` in seconds, for each."""
+    """Commands around each run of a rule; empty means none. `timeout` in seconds, for each.
+
+    `withheld`: variables of the environment that hold the config's secrets, which are not the commands' to know.
+    """
 
     before: tuple[str, ...] = ()
     before_required: bool = True
     after: tuple[str, ...] = ()
     timeout: float = 60.0
+    withheld: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +167,8 @@ def build_hook(name: str, table: HookTable) -> HookSettings:
     return HookSettings(name, table.site, table.token, hmac)
 
 
-def build_notify(name: str, table: NotifyTable) -> NotifySettings:
-    """One receiver of notifications."""
+def build_notify(name: str, table: NotifyTable, withheld: frozenset[str]) -> NotifySettings:
+    """One receiver of notifications. `withheld`: see `RunCommands`."""
     return NotifySettings(
         name=name,
         url=table.url,
@@ -172,16 +177,17 @@ def build_notify(name: str, table: NotifyTable) -> NotifySettings:
         on=frozenset(table.on),
         stale_after=table.stale_after,
         timeout=table.timeout,
+        withheld=withheld,
     )
 
 
-def build_commands(table: RuleTable) -> RunCommands | None:
+def build_commands(table: RuleTable, withheld: frozenset[str]) -> RunCommands | None:
     """The commands around a rule's runs; None where there are none."""
     hooks = table.hooks
     if not hooks.before and not hooks.after:
         return None
     before, after = tuple(hooks.before or ()), tuple(hooks.after or ())
-    return RunCommands(before, hooks.before_required, after, hooks.timeout)
+    return RunCommands(before, hooks.before_required, after, hooks.timeout, withheld)
 
 
 def build_bandwidth(table: LimitsTable, timezone: ZoneInfo) -> Bandwidth | None:

@@ -32,14 +32,14 @@ class Section:
     """One table of the document: `[agent]`, `[http]`, a `[site.NAME]` (hook, notify) or a `[[rule]]`, variables expanded.
 
     `unset` are places in it whose variables are missing: that is the one problem to report there.
-    `expanded` are places that had variables.
+    `expanded` are places that had variables, and which.
     """
 
     file: Path
     place: Place
     table: Mapping[str, Any] = field(repr=False)
     unset: frozenset[Place]
-    expanded: frozenset[Place]
+    expanded: Mapping[Place, frozenset[str]]
 
     def problem(self, place: Place, text: str) -> str:
         """One line about a place in this section."""
@@ -237,7 +237,7 @@ class _Merge:
             place,
             expanded,
             frozenset(at for at, _ in expansion.problems),
-            frozenset(expansion.places),
+            {place: frozenset(names) for place, names in expansion.names.items()},
         )
 
 
@@ -247,7 +247,7 @@ class _Expansion:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self.problems: list[tuple[Place, str]] = []
-        self.places: list[Place] = []
+        self.names: dict[Place, set[str]] = {}
 
     def expand(self, value: Any, place: Place) -> Any:
         if isinstance(value, dict):
@@ -272,6 +272,6 @@ class _Expansion:
                 )
             )
         else:
-            self.places.append(place)
+            self.names.setdefault(place, set()).add(name)
             return self._environ[name]
         return match[0]

@@ -9,6 +9,9 @@ from typing import Any, Final, Literal
 
 from replicator.errors import ConfigError
 
+TOKEN_VARIABLE: Final = "REPLICATOR_TOKEN"  # noqa: S105 - a variable's name
+"""Where the command line looks for an agent's token."""
+
 MAX_SECRET_BYTES: Final = 64 * 1024
 
 FORMS: Final = '{ credential = "NAME" }, { file = "PATH" } or { env = "NAME" }'

@@ -7,22 +7,27 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, cast
+
+from replicator.config.secrets import TOKEN_VARIABLE
 
 _KEPT_BYTES: Final = 2_000
 _GRACE_SECONDS: Final = 0.5
-_OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-"""Between the service manager and this process alone."""
+_OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", TOKEN_VARIABLE})
+"""Between the service manager, or who started us, and this process alone."""
 
 
-async def run_command(argv: Sequence[str], data: bytes, seconds: float) -> str | None:
+async def run_command(
+    argv: Sequence[str], data: bytes, seconds: float, *, withheld: Collection[str] = ()
+) -> str | None:
     """Runs the command to its end; None where it succeeded, else what went wrong, in one line.
 
     One that takes longer than `seconds`, and one whose caller is cancelled, is killed with its whole process group.
     It need not read its stdin; its stdout goes nowhere, and of its stderr the end is kept for the message. What it
-    leaves running in the background is not waited for.
+    leaves running in the background is not waited for. It has our environment without the `withheld` variables.
     """
+    hidden = {*_OURS, *withheld}
     try:
         transport, process = await asyncio.get_running_loop().subprocess_exec(
             _Process,
@@ -30,7 +35,7 @@ async def run_command(argv: Sequence[str], data: bytes, seconds: float) -> str |
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name not in _OURS},
+            env={name: value for name, value in os.environ.items() if name not in hidden},
             start_new_session=True,
         )
     except OSError as error:

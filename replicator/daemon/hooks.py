@@ -45,7 +45,7 @@ class RunHooks:
             "repositories": None if scope is None else _plain(scope),
         }
         began = self._clock.now()
-        problem = await run_command(commands.before, msgspec.json.encode(told), commands.timeout)
+        problem = await _run(commands, commands.before, told)
         if problem is None:
             return None
         if not commands.before_required:
@@ -59,7 +59,7 @@ class RunHooks:
         if commands is None or not commands.after:
             return
         told = {"version": 1, "event": "after", "report": result}
-        problem = await run_command(commands.after, msgspec.json.encode(told), commands.timeout)
+        problem = await _run(commands, commands.after, told)
         if problem is not None:
             text = f"rule {rule.name}: run the command after: {problem}"
             self._events.emit(Warned(None, text))
@@ -102,6 +102,10 @@ class RunHooks:
                 )
             )
         return RuleResult(rule.name, rule.source, results)
+
+
+async def _run(commands: RunCommands, argv: Sequence[str], told: Mapping[str, object]) -> str | None:
+    return await run_command(argv, msgspec.json.encode(told), commands.timeout, withheld=commands.withheld)
 
 
 def _plain(scope: Scope) -> dict[str, list[str] | None]:

@@ -88,6 +88,17 @@ async def test_a_failing_before_stops_the_run_and_is_the_runs_failure(world: Wor
     assert ended.stderr.count("ended with 3") == 1
 
 
+async def test_commands_are_not_told_the_configs_secrets(world: World) -> None:
+    told = world.file("environ")
+    keeps = f"import json, os; json.dump(dict(os.environ), open({str(told)!r}, 'w'))"
+    command = msgspec.json.encode([sys.executable, "-c", keeps]).decode()
+    world.write(f"before = {command}", '[http]\ntoken = { env = "AGENT_TOKEN" }\n')
+    given = {"AGENT_TOKEN": "hush", "REPLICATOR_TOKEN": "hush", "HARMLESS": "x"}
+    assert (await world.program("sync", environ=given)).code == 0
+    environ = msgspec.json.decode(told.read_bytes())
+    assert given.keys() & environ.keys() == {"HARMLESS"}
+
+
 async def test_a_before_that_is_not_required_stops_nothing(world: World) -> None:
     world.write(f"before = {world.command('before', 3)}, before_required = false")
     ended = await world.program("sync")

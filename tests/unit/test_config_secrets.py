@@ -118,6 +118,40 @@ def test_no_error_repeats_a_secret(tmp_path: Path, site: str) -> None:
     assert HUSH not in str(caught.value)
 
 
+def test_variables_that_hold_secrets_are_withheld_from_commands(tmp_path: Path) -> None:
+    file = tmp_path / "replicator.toml"
+    file.write_text("""
+        [agent]
+        name = "${NAME}"
+        [http]
+        token = { env = "AGENT" }
+        [site.a]
+        url = "https://a.example.com"
+        username = "${NAME}"
+        password = { env = "PASSWORD" }
+        proxy = "http://me:${PROXY}@proxy.example.com"
+        [site.b]
+        url = "s3://bucket"
+        access_key = "literal"
+        secret_key = "${FIRST}${SECOND}"
+        [hook.a]
+        site = "a"
+        hmac = { header = "X-Signature", secret = { env = "SIGNATURE" } }
+        [notify.chat]
+        url = { env = "CHAT" }
+        [[rule]]
+        name = "r"
+        source = "a"
+        destinations = ["b"]
+        repositories = ["**"]
+        hooks = { before = ["true", "${NAME}"] }
+    """)
+    secrets = {"AGENT", "PASSWORD", "PROXY", "FIRST", "SECOND", "SIGNATURE", "CHAT"}
+    loaded = load(file, {"HOME": "/home/me", "NAME": "n", **dict.fromkeys(secrets, HUSH)})
+    assert loaded.commands["r"].withheld == secrets
+    assert loaded.notify["chat"].withheld == secrets
+
+
 def test_repr_names_the_place() -> None:
     assert repr(Secret("literal", HUSH, {})) == "Secret(***)"
     assert repr(Secret("env", "TOKEN", {"TOKEN": HUSH})) == "Secret(env='TOKEN')"

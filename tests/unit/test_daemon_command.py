@@ -112,6 +112,15 @@ async def test_commands_do_not_speak_to_the_service_manager(
     assert await run_command(python(code), b"", 20) is None
 
 
+async def test_commands_know_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REPLICATOR_TOKEN", "HUB_PASSWORD", "HARMLESS"):
+        monkeypatch.setenv(name, "x")
+    code = "import os, sys; sys.exit(str(sorted({'REPLICATOR_TOKEN', 'HUB_PASSWORD', 'HARMLESS'} & set(os.environ))))"
+    problem = await run_command(python(code), b"", 20, withheld={"HUB_PASSWORD"})
+    assert problem is not None
+    assert problem.endswith("['HARMLESS']")
+
+
 def test_it_is_the_same_on_uvloop() -> None:
     """Its transports are of other classes than asyncio's; the command once waited for the end of its stdin for ever."""
     uvloop = pytest.importorskip("uvloop")
