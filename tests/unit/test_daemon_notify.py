@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,25 @@ async def test_a_receiver_that_is_not_there_is_a_warning_without_its_url(stage: 
     (warned,) = stage.seen
     assert "cannot be reached" in str(warned)
     assert "secret" not in str(warned)
+
+
+async def test_a_command_gets_the_facts_and_none_of_the_configs_secrets(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HUB_PASSWORD", "HARMLESS"):
+        monkeypatch.setenv(name, "x")
+    told = tmp_path / "told"
+    code = (
+        f"import os, sys; names = sorted({{'HUB_PASSWORD', 'HARMLESS'}} & set(os.environ));"
+        f" open({str(told)!r}, 'w').write(f'{{names}} {{sys.stdin.read()}}')"
+    )
+    command = replace(
+        settings(""), url=None, command=(sys.executable, "-c", code), withheld=frozenset({"HUB_PASSWORD"})
+    )
+    await stage.look(command, FAILING)
+    names, _, facts = told.read_text().partition(" ")
+    assert names == "['HARMLESS']"
+    assert json.loads(facts)["event"] == "failure"
 
 
 @given(st.fixed_dictionaries({name: st.text() for name in FACTS}))
