@@ -102,15 +102,17 @@ class Notifier:
             if problem is None:
                 await self._note(key, holds=holds)
             else:
-                self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
-                self._events.emit(
-                    Warned(None, f"notify.{receiver.name}: {facts['event']} not told: {problem}")
-                )
+                self._put_off(receiver, key, f"{facts['event']} not told: {problem}")
         except ReplicatorError as error:
-            self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
-            self._events.emit(Warned(None, f"notify.{receiver.name}: {error}"))
+            self._put_off(receiver, key, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not come again at every look
+            self._put_off(receiver, key, f"unexpected {type(error).__name__}")  # its text may have the URL
         finally:
             self._under_way.discard(key)
+
+    def _put_off(self, receiver: NotifySettings, key: Told, why: str) -> None:
+        self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
+        self._events.emit(Warned(None, f"notify.{receiver.name}: {why}"))
 
     async def _note(self, key: Told, *, holds: bool) -> None:
         self._not_before.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -349,7 +350,10 @@ class SqliteState:
         if self._batch.size >= FLUSH_SIZE:
             self._enough.set()
         if self._background is None or self._background.done():
-            self._background = asyncio.get_running_loop().create_task(self._write_in_background())
+            # It outlives whoever recorded first, whose run its log lines are not about.
+            self._background = asyncio.get_running_loop().create_task(
+                self._write_in_background(), context=contextvars.Context()
+            )
 
     async def _write_in_background(self) -> None:
         """Writes until nothing is left, whenever there is enough or some time has passed."""

@@ -12,7 +12,7 @@ from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
 from replicator.daemon.http.live import Live
 from replicator.daemon.http.page import render
 from replicator.daemon.http.server import listen
-from replicator.events import BytesWritten, ImagePrepared, RunStarted
+from replicator.events import BytesWritten, ImagePrepared, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 
@@ -110,6 +110,24 @@ def test_a_run_shows_how_many_bytes_it_has_moved_and_at_most_will(world: World) 
     assert cells == {"fra": "500 kB of at most 2.0 MB", "sin": "0 B"}
     emit(BytesWritten("hub", "fra", 2_000_000))  # another rule's, from and to the same
     assert world.rows("Bytes")["fra"]["Bytes"] == "2.5 MB"
+
+
+def test_a_run_for_an_event_counts_with_the_one_beside_which_it_begins(world: World) -> None:
+    emit = world.agent.events.emit
+
+    def counts() -> tuple[int, int]:
+        progress = world.live.progress("platform", "fra")
+        return progress.tags_planned, progress.tags_done
+
+    emit(RunStarted("platform", "hub", ("fra",)))
+    for _ in range(2):
+        emit(TagPlanned("platform", "fra"))
+    emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
+    for _ in range(2):
+        emit(TagDone("platform", "fra", "platform/app", "v1", "copy", "copied"))
+    assert counts() == (2, 2)
+    emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
+    assert counts() == (0, 0)
 
 
 def test_each_tag_is_counted_once(world: World) -> None:

@@ -192,6 +192,21 @@ async def test_a_receiver_that_is_not_there_is_a_warning_without_its_url(stage: 
     assert "secret" not in str(warned)
 
 
+async def test_a_fault_of_ours_is_a_warning_and_does_not_come_again_at_every_look(
+    stage: Stage, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(told: object) -> None:
+        raise ZeroDivisionError(receiver.url)
+
+    monkeypatch.setattr(stage.state, "tell", broken)
+    await stage.look(settings(receiver.url), FAILING)
+    stage.notifier._told.clear()
+    await stage.look(settings(receiver.url), FAILING)
+    assert len(receiver.bodies) == 1
+    (warned,) = stage.seen
+    assert str(warned.text) == "notify.chat: unexpected ZeroDivisionError"  # type: ignore[union-attr]
+
+
 async def test_a_command_gets_the_facts_and_none_of_the_configs_secrets(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,8 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path, clock: FakeClock | None = None) -> AsyncIterator[SqliteState]:
-    state = await open_state(path, clock=clock or StandingClock(), busy_seconds=0.0)
+    # not 0: who looks from outside holds the file for a moment when it is opened
+    state = await open_state(path, clock=clock or StandingClock(), busy_seconds=1.0)
     try:
         yield state
     finally:

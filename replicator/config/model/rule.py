@@ -129,7 +129,7 @@ class RuleTable(Table):
     )
     cron: Annotated[Cron | None, CRON] = setting(
         "When the rule runs, as five cron fields; instead of `interval`. With neither, `run` looks once at its start, "
-        "then when asked or told by a webhook.",
+        "then when asked, told by a webhook, or after a failure.",
         None,
     )
     timezone: Annotated[ZoneInfo | None, TIMEZONE] = setting(

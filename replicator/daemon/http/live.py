@@ -71,13 +71,19 @@ class Live:
                 progress.tags_failed += event.outcome == "failed"
             case RunStarted():
                 for destination in event.destinations:
-                    before = self._total(event.source, destination)
-                    self._progress[event.rule, destination] = Progress(bytes_before=before)
+                    self._begin(event, destination)
             case QuotaSeen():
                 self.quotas[event.site] = event.remaining
 
+    def _begin(self, event: RunStarted, destination: str) -> None:
+        """Counts anew; but a run that looks only at what an event named counts with the one beside which it begins."""
+        last = self.progress(event.rule, destination)
+        if event.repositories is None or last.tags_done >= last.tags_planned:
+            before = self._total(event.source, destination)
+            self._progress[event.rule, destination] = Progress(bytes_before=before)
+
     def progress(self, rule: str, destination: str) -> Progress:
-        """How far the rule's last run is at the destination."""
+        """How far the rule's last run is at the destination, with those for events that began beside it."""
         return self._progress.setdefault((rule, destination), Progress())
 
     def written(self, rule: str, source: str, destination: str) -> int:

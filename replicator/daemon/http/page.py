@@ -114,7 +114,7 @@ def _summary(status: Status) -> tuple[str, str]:
     """The whole in a word or two, and its colour."""
     states = [flow.state for flow in status.flows]
     if status.problems:
-        return "not ready", "failing"
+        return "in trouble", "failing"
     if failing := states.count("failing"):
         return f"{failing} failing", "failing"
     if behind := states.count("behind"):

@@ -227,7 +227,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What was taken on. Runs of these rules that start at `at` or later include it.
+    """What was taken on. Whole runs of these rules that start at `at` or later include it.
 
     `passed_over`: rules that were not: paused, or they do not select the repository or have the destination.
     """
