@@ -90,11 +90,17 @@ class SiteError(ReplicatorError):
 
     def about(self, subject: str) -> Self:
         """The same error, its cause beginning with what it is about ("tag v1")."""
-        where = f"{self.site}: {self.repository}" if self.repository else self.site
+        return self._twin(cause=f"{subject}: {self.cause}")
+
+    def during(self, operation: str, repository: str | None) -> Self:
+        """The same error, met by that operation."""
+        return self._twin(operation=operation, repository=repository)
+
+    def _twin(self, **changes: str | None) -> Self:
         twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin.cause = f"{subject}: {self.cause}"
-        twin.args = (f"{where}: {self.operation}: {twin.cause}",)
+        twin.__dict__.update(self.__dict__, **changes)
+        where = f"{twin.site}: {twin.repository}" if twin.repository else twin.site
+        twin.args = (f"{where}: {twin.operation}: {twin.cause}",)
         twin.__cause__ = self
         return twin
 

@@ -56,6 +56,17 @@ class SiteLimits:
         """
         return self._slots[kind]
 
+    async def enter(
+        self, kind: Kind, operation: str, repository: str | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """A slot that has been entered, and is the caller's to leave. Raises as `slot`, for that operation."""
+        slot = self._slots[kind]
+        try:
+            await slot.__aenter__()
+        except Throttled as error:
+            raise error.during(operation, repository) from None
+        return slot
+
     def set_bytes_per_second(self, rate: float | None) -> None:
         """Another limit from now on; None is none. Who waits already waits by the old one."""
         if rate != (None if self._bytes is None else self._bytes.rate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 
@@ -9,7 +10,7 @@ import pytest
 
 from replicator.events import RetryPlanned
 from replicator.flow import limits
-from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, SHORT, Wired, only_app_failed, wired
+from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, SHORT, Wired, wired
 from tests.fakes import faults
 from tests.fakes.auth import Bearer
 from tests.fakes.registry import Action, FakeRegistry
@@ -101,15 +102,25 @@ async def test_time_that_makes_no_sense_never_holds_a_run_up(told: str) -> None:
 
 @pytest.mark.parametrize("told", ["86400", "9" * 40])
 @pytest.mark.parametrize(("status", "reason"), [(429, "throttled"), (503, "unavailable")])
-async def test_wait_longer_than_patience_is_a_failure_at_once_and_holds_the_rest_but_for_a_while(
+async def test_site_that_asks_for_a_wait_longer_than_patience_is_left_alone_but_for_a_while(
     status: int, reason: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_HOLD_SECONDS", 0.2)
     async with wired() as w:
         refusal = faults.answer(status, headers={"Retry-After": told})
         w.source.fault("GET", "/app/manifests/sha256", refusal, times=None)
-        assert only_app_failed(w, await w.sync_one(), "source").startswith(f"{reason}: {status} ")
+        result = await w.sync_one()
+        first, *rest = result.failures
+        assert (first.site, first.repository, first.operation) == ("source", "app", "read manifest")
+        assert f"{first.reason}: {first.cause}".startswith(f"{reason}: {status} ")
+        assert all(each.cause.startswith("not tried: it asked to be left alone") for each in rest)
+        assert all(each.repository and each.operation != "send request" for each in rest)
         assert w.source.count("GET", "/app/manifests/sha256") == 1
+        w.source.clear_faults()
+        async with asyncio.timeout(20):
+            while (await w.sync_one()).outcome != "ok":
+                pass
+        await w.must_heal()
 
 
 # --- no bytes ---

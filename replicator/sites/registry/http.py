@@ -169,7 +169,8 @@ class Transport:
         headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
         if length is not None:
             headers["Content-Length"] = str(length)
-        async with self._limits.slot("writes"):
+        slot = await self._limits.enter("writes", call.operation, call.repository)
+        try:
             feed = UploadBody(body(), length, limits=self._limits, stall_seconds=self._timeouts.progress)
             try:
                 reply = await self._feed(call, url, headers, feed)
@@ -178,6 +179,8 @@ class Transport:
                 raise
             finally:
                 await feed.aclose()
+        finally:
+            await slot.__aexit__(None, None, None)
         self._raise_source_failure(call, feed, failure)
         if reply.status in call.expected:
             grant.accepted |= reply.status not in _REFUSALS
@@ -272,8 +275,7 @@ class Transport:
         url, grant = await self._prepare(call)
         tried = 0
         while True:
-            slot = self._limits.slot(kind)
-            await slot.__aenter__()
+            slot = await self._limits.enter(kind, call.operation, call.repository)
             is_handed_over = False
             try:
                 response = await self._send(call, kind, url, grant)
