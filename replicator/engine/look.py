@@ -247,8 +247,10 @@ class Look:
                 self._tell_seen(name, tag, known.get(tag))
 
     def _tell_seen(self, repository: str, tag: str, digest: Digest | None) -> None:
-        named = self._scope.repositories.get(repository) if self._scope else None
-        if named is not None and tag in named:
+        if self._scope is None:
+            return
+        named = self._scope.repositories.get(repository)
+        if named is None or tag in named:
             rule = self._rule
             self._context.events.emit(TagSeen(rule.name, rule.source, repository, tag, digest))
 

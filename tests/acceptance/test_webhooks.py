@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from replicator.daemon.http.hints import LOOKS_AFTER
+from replicator.daemon.http.waiting import LOOKS_AFTER
 from replicator.demo.images import BuiltImage, image
 from tests.acceptance.agent import Agent, running_agent, write_agent
 from tests.acceptance.program import Program, rule
@@ -95,9 +95,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     folder = tmp_path / "hub"
     folder.mkdir()
     port = free_port()
+    async with aiohttp.ClientSession() as session:
+        with distribution(folder) as quiet:  # or it would tell of this once the agent is there
+            await push(session, quiet, "platform/first", "v0", image("first", 0))
     with distribution(folder, notifications=notifications(port)) as hub:
         async with FakeRegistry() as fra, aiohttp.ClientSession() as session:
-            await push(session, hub, "platform/first", "v0", image("first", 0))
             program = Program(tmp_path)
             hook = f'[http]\ntoken = "{TOKEN}"\n[hook.hub]\nsite = "hub"\ntoken = "{HOOK_TOKEN}"\n'
             sites = {"hub": hub.url, "fra": fra.url}

@@ -65,6 +65,14 @@ async def test_tag_that_is_not_there_yet_is_not_seen_and_no_reason_to_warn() -> 
         assert result.outcome == "ok"
 
 
+async def test_look_at_a_whole_repository_says_what_each_of_its_tags_is() -> None:
+    async with world() as w:
+        one, two = w.put("app", "v1"), w.put("app", "v2")
+        w.put("web", "v1")
+        await w.sync_one(scope=Scope({"app": None}))
+        assert {each[2:] for each in seen(w)} == {("app", "v1", one.digest), ("app", "v2", two.digest)}
+
+
 @pytest.mark.parametrize("latest", [None, 1])
 async def test_tag_that_the_rule_leaves_out_needs_no_second_look(latest: int | None) -> None:
     only_others = TagSelection(include=(parse_tag_pattern("v2*"),), latest=latest)

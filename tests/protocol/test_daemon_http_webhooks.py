@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.daemon.http import webhooks as webhooks_module
-from replicator.daemon.http.hints import BURST_SECONDS, BURST_TAGS, SEEN_SECONDS, Hints
+from replicator.daemon.http.hints import Hints
 from replicator.daemon.http.notifications import Hint, parse_notifications
 from replicator.daemon.http.server import listen
+from replicator.daemon.http.waiting import BURST_SECONDS, BURST_TAGS, FLOOD_SECONDS, SEEN_SECONDS
 from replicator.daemon.http.webhooks import EVENTS_A_TURN, MAX_BODY_BYTES
 from replicator.daemon.triggers import Want
 from replicator.engine.scope import Scope
@@ -559,7 +560,7 @@ async def test_flood_without_an_end_is_looked_at_all_the_same(looks: Looks) -> N
 async def test_too_many_tags_are_looked_at_by_repository(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 8)
+    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
     for number in range(30):
         looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
     assert len(looks.hints) == 1
@@ -571,13 +572,71 @@ async def test_too_many_tags_are_looked_at_by_repository(
 async def test_too_many_repositories_are_looked_at_as_one_site(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.hints.MAX_PENDING", 8)
+    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
     for number in range(30):
         looks.hints.add("hub", Hint(f"platform/app{number}", "v1", None, "sha256:aa"))
     assert len(looks.hints) == 1
     await looks.watch()
     assert looks.at == [3.0]
     assert looks.wants[0].whole
+
+
+async def test_merged_flood_is_looked_at_when_it_has_ended(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of its tags may come too early for a look that the first one caused."""
+    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+
+    def push(number: int) -> None:
+        looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
+
+    for number in range(30):
+        push(number)
+    looks.later(2.9, functools.partial(push, 100))
+    await looks.watch()
+    assert looks.at == [pytest.approx(5.9, abs=0.06)]
+
+
+async def test_merged_flood_without_an_end_is_looked_at_now_and_then_and_after_its_end(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+
+    def push(number: int) -> None:
+        looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
+
+    push(0)
+    for number in range(1, 130):
+        looks.later(number * 0.1, functools.partial(push, number))
+    await looks.watch()
+    floods = [
+        at
+        for at, want in zip(looks.at, looks.wants, strict=True)
+        if want.repositories == {"platform/app": None}
+    ]
+    assert floods == [pytest.approx(FLOOD_SECONDS, abs=0.2), pytest.approx(12.9 + 3.0, abs=0.1)]
+
+
+async def test_deleted_tag_that_is_pushed_again_is_looked_at(looks: Looks) -> None:
+    looks.on_look = lambda: looks.saw("sha256:aa")
+    looks.hints.add("hub", PUSHED)
+    await looks.watch()
+    for deletion in (Hint("platform/app", "v1", None, None), Hint("platform/app", None, None, None)):
+        looks.hints.add("hub", deletion)
+        await looks.watch()
+        looks.hints.add("hub", PUSHED)
+        assert len(looks.hints) == 1
+        await looks.watch()
+
+
+async def test_flood_at_one_site_leaves_another_alone(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    agent = FakeAgent(rule, simple_rule("second", "lab"))
+    hints = Hints(agent)
+    for number in range(30):
+        hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
+    hints.add("lab", PUSHED)
+    assert len(hints) == 2
 
 
 async def test_event_of_a_tag_that_no_rule_selects_causes_no_look(looks: Looks) -> None:

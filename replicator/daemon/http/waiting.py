@@ -1,0 +1,177 @@
+"""Events of one site on their way to rules: when each tag is looked at, and when no longer. Pure: time is told.
+
+distribution tells of a push by tag when the manifest is stored, which is before the tag is: who looks at once finds
+the tag missing, or where it was. So a tag is looked at a moment after its event (which merges bursts as well), and
+again, less and less often, until a look has seen the digest that the event named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+LOOKS_AFTER: Final = (0.1, 0.5, 3.0)
+"""Seconds from the event; on a file system the tag is there after 10 to 20 ms, on an object store it takes longer."""
+BURST_SECONDS: Final = 1.0
+"""Events of one tag that come one upon the other put off its first look, but no longer than this."""
+BURST_TAGS: Final = 64
+"""With more tags on their way they wait for each other, until nothing came for `QUIET_SECONDS`; no longer either."""
+QUIET_SECONDS: Final = 0.1
+MAX_TAGS: Final = 1_000
+"""With more on their way, whole repositories are looked at instead, and with too many of those the whole site."""
+FLOOD_SECONDS: Final = 10.0
+"""A whole is looked at when nothing came for the longest of `LOOKS_AFTER`, or after so long."""
+SEEN_SECONDS: Final = 10.0
+"""Events that name what a look has seen so short a time ago are the tail of a burst, and cause no other look."""
+
+Place = tuple[str | None, str | None]
+"""Repository and tag; None for all there are."""
+_EVERYTHING: Final[Place] = (None, None)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A tag that is going to be looked at, or a whole that is (`digest` None). Times in monotonic seconds.
+
+    `digest` is what the last event named, `first` and `last` when events came, `at` the earliest event's own time
+    (epoch seconds). `rules` look, `seen` is what the tag was when a look of theirs asked. `is_merged`: a whole that
+    stands for many tags, which may all come too early.
+    """
+
+    digest: str | None
+    at: float | None
+    first: float
+    last: float
+    rules: tuple[str, ...]
+    looks: int = 0
+    seen: dict[str, str | None] = field(default_factory=dict)
+    is_merged: bool = False
+
+    @property
+    def due(self) -> float:
+        """When it is looked at next."""
+        if self.is_merged:
+            return min(self.last + LOOKS_AFTER[-1], self.first + FLOOD_SECONDS)
+        if self.looks:
+            return self.last + LOOKS_AFTER[self.looks]
+        return min(self.last, self.first + BURST_SECONDS) + LOOKS_AFTER[0]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether each rule has seen what the event told; None is a rule's word that it need not."""
+        met = (None, self.digest)
+        return self.digest is not None and all(self.seen.get(rule, "") in met for rule in self.rules)
+
+    def join(self, other: Waiting) -> None:
+        """A later event: what it names is what is waited for, the earliest time is what counts."""
+        times = [at for at in (self.at, other.at) if at is not None]
+        self.at = min(times, default=None)
+        if not self.looks:
+            self.last = max(self.last, other.last)
+        elif self.digest != other.digest:
+            self.first, self.last, self.looks = other.first, other.last, 0
+        if not self.is_merged:
+            self.digest = other.digest
+        self.rules = other.rules
+
+    def looked(self, now: float) -> bool:
+        """It is being looked at. Returns whether it has to be looked at again."""
+        if self.is_merged:
+            is_over = self.last + LOOKS_AFTER[-1] <= now
+            self.first = self.last
+            return not is_over
+        self.looks += 1
+        return self.digest is not None and self.looks < len(LOOKS_AFTER)
+
+
+class Site:
+    """The events of one site, in bounded number."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Place, Waiting] = {}
+        self._seen: dict[Place, tuple[str, float]] = {}
+        """The digest that all rules have seen last, and until when that counts."""
+        self._last = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, repository: str, tag: str | None, event: Waiting) -> None:
+        """An event."""
+        place = self._place(repository, tag)
+        if place not in self._waiting and self._is_tail(place, event):
+            return
+        self._forget(repository, tag)
+        self._last = event.last
+        self._put(place, event)
+        if len(self._waiting) > MAX_TAGS:
+            self._merge()
+
+    def saw(self, repository: str, tag: str, rule: str, digest: str | None) -> None:
+        """A look of the rule's asked what the tag is; None: it had no need to."""
+        place = (repository, tag)
+        if place in self._waiting:
+            self._waiting[place].seen[rule] = digest
+        if place in self._seen and digest not in {None, self._seen[place][0]}:
+            del self._seen[place]
+
+    def settle(self, now: float) -> None:
+        """Drops what needs no further look."""
+        self._seen = {place: seen for place, seen in self._seen.items() if seen[1] > now}
+        for place in [place for place, each in self._waiting.items() if each.is_met]:
+            digest = self._waiting.pop(place).digest
+            if digest is not None and len(self._seen) < MAX_TAGS:
+                self._seen[place] = (digest, now + SEEN_SECONDS)
+
+    def drop(self, place: Place) -> None:
+        """It is not looked at again."""
+        self._waiting.pop(place, None)
+
+    def due(self, now: float) -> Sequence[tuple[Place, Waiting]]:
+        """What is to be looked at now; nothing while a burst is coming in."""
+        if self._is_burst(now):
+            return ()
+        return [(place, each) for place, each in self._waiting.items() if each.due <= now]
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until something is due; None where nothing waits."""
+        return min((each.due - now for each in self._waiting.values()), default=None)
+
+    def _place(self, repository: str, tag: str | None) -> Place:
+        """Where an event belongs: to what it was merged to, where that is so."""
+        for wider in (_EVERYTHING, (repository, None)):
+            if wider in self._waiting and self._waiting[wider].is_merged:
+                return wider
+        return (repository, tag)
+
+    def _put(self, place: Place, event: Waiting) -> None:
+        known = self._waiting.get(place)
+        if known is None:
+            self._waiting[place] = event
+        else:
+            known.join(event)
+
+    def _is_tail(self, place: Place, event: Waiting) -> bool:
+        digest, until = self._seen.get(place, ("", 0.0))
+        return digest == event.digest and event.last < until
+
+    def _forget(self, repository: str, tag: str | None) -> None:
+        """Something else than what was seen is told of it."""
+        for place in [(repository, tag)] if tag else [each for each in self._seen if each[0] == repository]:
+            self._seen.pop(place, None)
+
+    def _merge(self) -> None:
+        for width in (1, 0):
+            waiting, self._waiting = self._waiting, {}
+            for (repository, _), each in waiting.items():
+                each.digest, each.is_merged, each.looks = None, True, 0
+                self._put((repository, None) if width else _EVERYTHING, each)
+            if len(self._waiting) <= MAX_TAGS // 2:
+                return
+
+    def _is_burst(self, now: float) -> bool:
+        if now - self._last >= QUIET_SECONDS:
+            return False
+        new = [each.first for each in self._waiting.values() if not each.looks and not each.is_merged]
+        return len(new) > BURST_TAGS and now - min(new) < BURST_SECONDS
