@@ -184,7 +184,7 @@ class JournalLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """What the other says of it; a traceback's lines have the priority too."""
         text = self._lines.format(record)
-        return "\n".join(f"{priority(record.levelno)}{line}" for line in text.splitlines())
+        return "\n".join(f"{priority(record.levelno)}{line}" for line in text.split("\n"))
 
 
 class TextLines(logging.Formatter):

@@ -29,7 +29,7 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
     SIGINT (raised as KeyboardInterrupt) and SIGTERM (143) cancel it, so that everything is closed on the way out.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.get_loop().call_later(_STARTED_SECONDS, _collect_garbage)
+        runner.get_loop().call_later(_STARTED_SECONDS, gc.enable)  # off since `cli.__main__.main`
         return runner.run(_cancelled_by_sigterm(main))
 
 
@@ -71,8 +71,8 @@ def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iter
 
 
 def exit_code(result: RunResult, drain: Drain) -> int:
-    """A run's: the signal's where it cut something off. What was done whole when it came is as if none had come."""
-    if drain.code is not None and result.outcome == "interrupted":
+    """A run's: the signal's where one came, also where all was done by then; the report tells which."""
+    if drain.code is not None:
         return drain.code
     return 1 if failed(result) else 0
 
@@ -101,12 +101,6 @@ async def _cancelled_by_sigterm(main: Coroutine[Any, Any, int]) -> int:
         if terminated:
             return 128 + signal.SIGTERM
         raise
-
-
-def _collect_garbage() -> None:
-    """From now on garbage is collected, but nothing that is there already: modules and classes stay."""
-    gc.freeze()
-    gc.enable()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from replicator.sites.registry.tls import pem_problem
+
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     """A server's side of TLS with this certificate (PEM, with its chain) and key. Reads files; asks nobody anything.
@@ -18,12 +20,6 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert, key, password=str)
     except OSError as error:
         raise ValueError(
-            f"{cert} with key {key}: {_reason(error)}; expected a PEM certificate and its unencrypted key"
+            f"{cert} with key {key}: {pem_problem(error)}; expected a PEM certificate and its unencrypted key"
         ) from None
     return context
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason.replace("_", " ").lower() if error.reason else "not usable"
-    return error.strerror or "not readable"

@@ -78,9 +78,8 @@ def warnings(document: Document) -> list[str]:
     sections += [
         (hook, place) for hook in document.hooks.values() for place in (("token",), ("hmac", "secret"))
     ]
-    sections += [
-        (notify, ("url",)) for notify in document.notify.values()
-    ]  # chats' URLs are all it takes to post
+    # A chat's URL is all it takes to post there.
+    sections += [(notify, ("url",)) for notify in document.notify.values()]
     found += [section.problem(place, _LITERAL) for section, place in sections if _is_literal(section, place)]
     return found
 
@@ -162,9 +161,8 @@ def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         return [((), "tells nobody; write url or command")]
     url = table.get("url")
     if isinstance(url, str) and url and not _is_web_address(url):
-        return [
-            (("url",), "is no URL to post to; write https://HOST/PATH")
-        ]  # a secret, so it is not repeated
+        # a secret, so it is not repeated
+        return [(("url",), "is no URL to post to; write https://HOST/PATH")]
     return []
 
 

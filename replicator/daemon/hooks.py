@@ -51,7 +51,7 @@ class RunHooks:
         if not commands.before_required:
             self._events.emit(Warned(None, f"rule {rule.name}: {_OPERATION}: {problem}"))
             return None
-        return await self._prevented(rule, destinations, problem, began)
+        return await self._prevented(rule, destinations, problem, began, narrowed=scope is not None)
 
     async def after(self, rule: Rule, result: RuleResult) -> None:
         """Runs the rule's `after`; that it failed is a warning, told and in the report."""
@@ -67,7 +67,7 @@ class RunHooks:
                 destination.warnings.append(text)
 
     async def _prevented(
-        self, rule: Rule, destinations: Sequence[str], problem: str, began: float
+        self, rule: Rule, destinations: Sequence[str], problem: str, began: float, *, narrowed: bool
     ) -> RuleResult:
         results = []
         known = {each.destination: each for each in await self._state.standings([rule.name])}
@@ -87,6 +87,7 @@ class RunHooks:
                 held=stood.held,
                 failed=0,
                 error=f"{_OPERATION}: {problem}",
+                narrowed=narrowed,
             )
             standing = await self._state.close_run(row)
             self._events.emit(

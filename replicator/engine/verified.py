@@ -119,6 +119,7 @@ class VerifiedBlob:
 
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
+        # Not the run's clock: this adds up time limits of the wire, which are real.
         stalled, since = 0, monotonic()
         # A site may refuse to be asked for what comes after the last byte.
         while position != self.descriptor.size:
@@ -130,14 +131,14 @@ class VerifiedBlob:
                         self._take(place, chunk, position)
                         position += len(chunk)
                         yield chunk
-                        since = (
-                            monotonic()
-                        )  # after the chunk was taken: a slow destination is not the source's fault
+                        # after the chunk was taken: a slow destination is not the source's fault
+                        since = monotonic()
             except SiteError as error:
                 stalled = 0 if position > before else stalled + 1
                 hangs = stalled > 1 and monotonic() - since >= STALLED_SECONDS
                 if len(self._places) > 1:
                     self._leave(error)
+                    stalled, since = 0, monotonic()  # the next place has a patience of its own
                 elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS or hangs:
                     raise
             else:

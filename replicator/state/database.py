@@ -50,7 +50,7 @@ class Database:
                 database._connection = await asyncio.shield(opening)
         except BaseException:
             # Half an opening cannot be taken back; a whole one can.
-            with suppress(DBAPIError, StateError, OSError):
+            with suppress(Exception):
                 database._connection = await opening
                 await database.close()
             database._thread.shutdown()

@@ -87,7 +87,7 @@ async def test_what_is_done_whole_when_a_signal_comes_is_no_interrupted_run(
         await running.says("SIGINT: no new work")
         world.held.let_go.set()
         ended = await running.end()
-    assert (ended.code, ended.json["outcome"]) == (0, "ok")
+    assert (ended.code, ended.json["outcome"]) == (130, "ok")
     assert world.fra.store.content("platform/app0").tags.keys() == {"v1"}
 
 

@@ -103,6 +103,16 @@ async def test_source_that_hangs_is_tried_again_but_not_for_long(
     assert source.readings == readings
 
 
+async def test_source_has_a_patience_of_its_own_after_a_mirror_that_hung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(verified, "monotonic", clock.monotonic)
+    mirror, source = Hanging(clock, 60), Hanging(clock, 60)
+    await Reading(mirror, source).until_it_breaks()
+    assert (mirror.readings, source.readings) == (1, 2)
+
+
 async def test_source_that_hangs_after_each_of_its_bytes_is_read_to_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,7 +12,7 @@ from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
 from replicator.daemon.http.live import Live
 from replicator.daemon.http.page import render
 from replicator.daemon.http.server import listen
-from replicator.events import BytesWritten, ImagePrepared, RunStarted, TagDone, TagPlanned
+from replicator.events import BytesWritten, ImagePrepared, RunEnded, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 
@@ -128,6 +128,18 @@ def test_a_run_for_an_event_counts_with_the_one_beside_which_it_begins(world: Wo
     assert counts() == (2, 2)
     emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
     assert counts() == (0, 0)
+
+
+def test_what_a_drained_run_left_is_not_counted_with_later_ones(world: World) -> None:
+    emit, progress = world.agent.events.emit, world.live.progress
+    emit(RunStarted("platform", "hub", ("fra",)))
+    for _ in range(3):
+        emit(TagPlanned("platform", "fra"))
+    emit(TagDone("platform", "fra", "platform/app", "v1", "hold", "held"))
+    assert progress("platform", "fra").tags_done == 1
+    emit(RunEnded("platform", "fra", "interrupted", 1.0, in_step=0, pending=2, held=1, failed=0))
+    emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
+    assert progress("platform", "fra").tags_planned == 0
 
 
 def test_each_tag_is_counted_once(world: World) -> None:

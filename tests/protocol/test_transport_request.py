@@ -85,6 +85,9 @@ def _errors(code: str, message: str = "", detail: object = None) -> bytes:
     ("body", "doubtful"),
     [
         (_errors("NAME_UNKNOWN"), False),
+        (_errors("NOT_FOUND"), False),
+        (_errors("404"), True),
+        (b'{"code": "404", "message": "no route"}', True),
         (b"<html><h1>404 Not Found</h1></html>", True),
         (b"", True),
         (b"{}", True),

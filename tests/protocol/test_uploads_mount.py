@@ -65,6 +65,15 @@ async def test_a_blob_that_is_there_already_is_not_sent_after_a_refused_mount(
     assert not fake.store.uploads
 
 
+async def test_a_registry_that_will_not_say_what_is_there_after_a_refused_mount_is_sent_the_blob(
+    fake: FakeRegistry, site: RegistrySite
+) -> None:
+    fake.fault("POST", MOUNT, faults.ignore_mount())
+    fake.fault("HEAD", "/v2/app/blobs/", faults.answer(403), times=None)
+    assert await site.repository("app").write_blob(CountedSource(DATA), origin="near/base") == "copied"
+    assert stored(fake)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 500])
 async def test_a_mount_answered_with_an_error_is_followed_by_a_plain_upload(
     fake: FakeRegistry, site: RegistrySite, status: int

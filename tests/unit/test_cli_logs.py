@@ -168,7 +168,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]
 
 def told_journal(journal: TextIO) -> list[str]:
     journal.seek(0)
-    return journal.read().splitlines()
+    return journal.read().split("\n")[:-1]
 
 
 def test_journal_is_told_the_priority_of_each_line_and_has_the_time_itself(
@@ -195,6 +195,18 @@ def test_all_lines_of_a_traceback_have_its_priority(journal: TextIO, monkeypatch
     lines = told_journal(journal)
     assert len(lines) > 3
     assert all(line.startswith("<3>") for line in lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_registry_says_begins_no_line_of_its_own(
+    form: Literal["text", "json"], journal: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", journal)
+    configure(form, 0, display=False)
+    log_event(Warned("hub", "tag a\u2028<6>fake\u0085<6>fake\x1c<6>fake\n<6>fake"))
+    (line,) = told_journal(journal)
+    assert line.startswith("<4>")
+    assert line.count("<4>") == 1
 
 
 def test_json_goes_to_the_journal_with_its_priority_before_it(

@@ -300,6 +300,21 @@ async def test_todays_schema_is_migrated_by_tomorrows_program(
         assert migrated.execute("SELECT count(*) FROM more").fetchone() == (0,)
 
 
+async def test_a_copy_that_fails_is_a_state_error_and_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(path)
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
+
+    class Failing:
+        def backup(self, _: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("replicator.state.database._driver", lambda _: Failing())
+    with pytest.raises(StateError, match=rf"^state {path}: open: disk I/O error"):
+        await open_state(path, clock=FakeClock(), read_only=True)
+
+
 async def test_a_newer_schema_is_left_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch, *, read_only: bool
 ) -> None:

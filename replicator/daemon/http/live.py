@@ -6,7 +6,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.events import BytesWritten, Event, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
+from replicator.events import (
+    BytesWritten,
+    Event,
+    ImagePrepared,
+    QuotaSeen,
+    RunEnded,
+    RunStarted,
+    TagDone,
+    TagPlanned,
+)
 from replicator.ports import Clock
 
 WINDOW_SECONDS: Final = 10
@@ -65,13 +74,16 @@ class Live:
                 self.progress(event.rule, event.destination).bytes_planned += event.count
             case TagPlanned():
                 self.progress(event.rule, event.destination).tags_planned += 1
-            case TagDone(action="copy"):
+            case TagDone(action="copy" | "hold"):
                 progress = self.progress(event.rule, event.destination)
                 progress.tags_done += 1
                 progress.tags_failed += event.outcome == "failed"
             case RunStarted():
                 for destination in event.destinations:
                     self._begin(event, destination)
+            case RunEnded(outcome="interrupted"):
+                progress = self.progress(event.rule, event.destination)
+                progress.tags_planned = progress.tags_done  # the rest is another run's
             case QuotaSeen():
                 self.quotas[event.site] = event.remaining
 

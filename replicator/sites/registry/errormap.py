@@ -39,6 +39,8 @@ _SHOWN_CHARACTERS: Final = 200
 _DETAILS: Final = 8
 _REFUSAL_CODES: Final = frozenset({"UNAUTHORIZED", "DENIED"})
 _MISSING_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_UNKNOWN_CODES: Final = _MISSING_CODES | {"NAME_UNKNOWN", "NOT_FOUND"}
+"""A registry's own words for what it does not have; Harbor says NOT_FOUND."""
 _THROTTLE_CODES: Final = frozenset(
     {"TOOMANYREQUESTS", "TOO_MANY_REQUEST", "THROTTLINGEXCEPTION", "RESOURCE_EXHAUSTED"}
 )
@@ -286,7 +288,7 @@ def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the r
     if "UNSUPPORTED" in codes or status in {405, 501}:
         return Unsupported(*where, repository=repository)
     if status == 404 and "BLOB_UPLOAD_UNKNOWN" not in codes:
-        return NotFound(*where, repository=repository, doubtful=not codes)
+        return NotFound(*where, repository=repository, doubtful=codes.isdisjoint(_UNKNOWN_CODES))
     if status == 401:
         return AuthFailed(*where, repository=repository)
     if status == 403:

@@ -28,7 +28,7 @@ class Login:
 class TLS:
     """Own CA (beside the system's), client certificate and key, and whether the server is verified.
 
-    The files are read when the site opens. `seen` tells their contents apart without holding them, so that settings
+    The files are read when the site opens. `seen` changes when one of them is replaced or written, so that settings
     read after a file was renewed in its place are other ones, and the site is opened anew.
     """
 

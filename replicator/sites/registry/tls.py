@@ -28,7 +28,7 @@ def client_context(site: str, tls: TLS, *, with_certificate: bool = True) -> ssl
             context.load_verify_locations(cafile=tls.ca)
         except OSError as error:
             raise ConfigError(
-                [f"site.{site}.tls.ca: {tls.ca}: {_reason(error)}; expected PEM certificates"]
+                [f"site.{site}.tls.ca: {tls.ca}: {pem_problem(error)}; expected PEM certificates"]
             ) from None
     if not tls.verify:
         context.check_hostname = False
@@ -41,13 +41,14 @@ def client_context(site: str, tls: TLS, *, with_certificate: bool = True) -> ssl
             files = f"{tls.cert}" if tls.key is None else f"{tls.cert} with key {tls.key}"
             raise ConfigError(
                 [
-                    f"site.{site}.tls.cert: {files}: {_reason(error)}; expected a PEM certificate and its unencrypted key"
+                    f"site.{site}.tls.cert: {files}: {pem_problem(error)}; expected a PEM certificate and its unencrypted key"
                 ]
             ) from None
     return context
 
 
-def _reason(error: OSError) -> str:
+def pem_problem(error: OSError) -> str:
+    """What was wrong with a PEM file, in a few words."""
     if isinstance(error, ssl.SSLError):
         return error.reason.replace("_", " ").lower() if error.reason else "not usable"
     return error.strerror or "not readable"

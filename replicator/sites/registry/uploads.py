@@ -85,7 +85,7 @@ class Upload:
             if origin is not None and self._registry.knowledge.record.mount and await self._mount(origin):
                 return "mounted"
             # Whoever hopes for a mount has not asked: a mount would have told.
-            if origin is not None and await self._is_there():
+            if origin is not None and await self._is_perhaps_there():
                 await self._abandon()
                 return "present"
             await retrying(self._attempt, ATTEMPTS, self._tell_retry)
@@ -351,6 +351,13 @@ class Upload:
             raise self._error(
                 Unavailable, f"it answered {reply.status} to the upload but does not have the blob"
             )
+
+    async def _is_perhaps_there(self) -> bool:
+        """For saving an upload only: where it cannot be told, the upload will."""
+        try:
+            return await self._is_there()
+        except SiteError:
+            return False
 
     async def _is_there(self) -> bool:
         return await blob_exists(self._registry, self._repository, self._digest)

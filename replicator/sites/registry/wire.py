@@ -66,9 +66,8 @@ class Wire:
         tls = settings.tls
         self._context: ssl.SSLContext | None = None
         self._foreign_context: ssl.SSLContext | None = None
-        if (
-            tls != TLS()
-        ):  # else aiohttp's own serves, which is as good and costs no second reading of all authorities
+        # Without settings aiohttp's own context serves: as good, and no second reading of all authorities.
+        if tls != TLS():
             self._context = self._foreign_context = client_context(settings.name, tls)
             if tls.cert is not None:
                 self._foreign_context = client_context(settings.name, tls, with_certificate=False)
