@@ -132,13 +132,18 @@ def test_it_is_the_same_on_uvloop() -> None:
 # --- around runs ---
 
 
-async def ran(path: Path, commands: RunCommands) -> tuple[RuleResult | None, list[Event], str]:
+NARROWED = Scope({"app": frozenset({"v2", "v1"}), "all": None})
+
+
+async def ran(
+    path: Path, commands: RunCommands, scope: Scope | None = None
+) -> tuple[RuleResult | None, list[Event], str]:
     events, seen = Events(), list[Event]()
     events.subscribe(seen.append)
     state = await open_state(path / "state.db", clock=SystemClock())
     try:
         hooks = RunHooks({"r": commands}, state=state, events=events, clock=SystemClock())
-        result = await hooks.before(RULE, ["fra"], Scope({"app": frozenset({"v2", "v1"}), "all": None}))
+        result = await hooks.before(RULE, ["fra"], scope)
         if result is None:
             await hooks.after(RULE, RuleResult("r", "hub", [DestinationResult("fra")]))
         standings = await state.standings(["r"])
@@ -153,7 +158,8 @@ async def test_commands_are_told_what_is_going_to_run_and_what_became_of_it(tmp_
             f"import sys, pathlib; pathlib.Path({str(tmp_path / name)!r}).write_text(sys.stdin.read())"
         )
 
-    result, seen, _ = await ran(tmp_path, RunCommands(before=writes("before"), after=writes("after")))
+    commands = RunCommands(before=writes("before"), after=writes("after"))
+    result, seen, _ = await ran(tmp_path, commands, NARROWED)
     assert (result, seen) == (None, [])
     assert msgspec.json.decode((tmp_path / "before").read_bytes()) == {
         "version": 1,
