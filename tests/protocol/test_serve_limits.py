@@ -157,6 +157,7 @@ async def test_client_that_leaves_is_told_of_as_not_served_whole(
         await until(lambda: len(served.answered) == 1)
         assert not served.answered[0].whole
         assert (await served.get(BLOB)).body == BIG.data
+        await until(lambda: len(served.answered) == 2)  # told of after the last byte is out
         assert served.answered[1].whole
 
 
@@ -237,6 +238,7 @@ async def test_store_that_fails_in_the_middle_breaks_the_connection(memory: Memo
     async with serving(layout_site("distribution", store)) as served:
         with pytest.raises(aiohttp.ClientPayloadError):
             await served.get(BLOB)
+        await until(lambda: len(served.answered) > 0)
         [told] = served.answered
         assert (told.status, told.size, told.whole) == (200, 100_000, False)
         assert [str(one) for one in served.reported] == ["store: app: read object: reset"]
