@@ -139,10 +139,6 @@ class Triggers:
         """Takes what is wanted there, all of it."""
         return self._wants.pop((rule, destination), None)
 
-    def peek(self, rule: str, destination: str) -> Want | None:
-        """What is wanted there."""
-        return self._wants.get((rule, destination))
-
     def wanted(self) -> Iterator[tuple[str, Repositories]]:
         """The rules that wait, each with the repositories that events named; one entry for each destination."""
         return ((rule, want.repositories) for (rule, _), want in self._wants.items())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Literal, get_args
 
@@ -66,6 +67,17 @@ class SiteLimits:
         except Throttled as error:
             raise error.during(operation, repository) from None
         return slot
+
+    @asynccontextmanager
+    async def slot_for(
+        self, kind: Kind, operation: str, repository: str | None = None
+    ) -> AsyncIterator[None]:
+        """As `slot`; what is raised on entering is of that operation."""
+        slot = await self.enter(kind, operation, repository)
+        try:
+            yield
+        finally:
+            await slot.__aexit__(None, None, None)
 
     def set_bytes_per_second(self, rate: float | None) -> None:
         """Another limit from now on; None is none. Who waits already waits by the old one."""

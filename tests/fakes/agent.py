@@ -10,7 +10,7 @@ from replicator.config.build import HMACSettings, HookSettings, HTTPSettings
 from replicator.config.secrets import Secret
 from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
-from replicator.daemon.triggers import Triggers
+from replicator.daemon.triggers import Triggers, Want
 from replicator.events import Events, WebhookSeen
 from replicator.metrics import Metrics
 from replicator.policy.pattern import Glob
@@ -95,6 +95,10 @@ class FakeAgent:
             )
             for rule in self._rules
         ]
+
+    def wanted(self, rule: str, destination: str) -> Want | None:
+        """What waits to be run there."""
+        return self.triggers._wants.get((rule, destination))
 
     def standings(self) -> Sequence[tuple[Standing, float]]:
         intervals = {rule.name: rule.interval for rule in self._rules}

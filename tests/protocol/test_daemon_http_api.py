@@ -205,7 +205,7 @@ async def test_sync_of_everything(world: World) -> None:
         {"rule": "platform", "destinations": ["fra", "sin"]},
         {"rule": "relay", "destinations": ["edge"]},
     ]
-    want = world.agent.triggers.peek("platform", "sin")
+    want = world.agent.wanted("platform", "sin")
     assert want is not None
     assert (want.whole, want.cause, want.recheck) == (True, "api", False)
 
@@ -248,18 +248,18 @@ async def test_sync_of_one_tag_to_one_place(world: World) -> None:
     told = await world.post("/api/v1/sync", order, 202)
     assert told["rules"] == [{"rule": "platform", "destinations": ["fra"]}]
     assert told["passed_over"] == ["relay"]
-    want = world.agent.triggers.peek("platform", "fra")
+    want = world.agent.wanted("platform", "fra")
     assert want is not None
     assert want.repositories == {"platform/app": frozenset({"v1"})}
     assert want.recheck
     assert not want.whole
-    assert world.agent.triggers.peek("platform", "sin") is None
+    assert world.agent.wanted("platform", "sin") is None
 
 
 async def test_sync_of_one_rule(world: World) -> None:
     assert (await world.post("/api/v1/rules/relay/sync", {}, 202))["rules"][0]["rule"] == "relay"
     assert (await world.post("/api/v1/sync", {"rules": ["relay"]}, 202))["rules"][0]["rule"] == "relay"
-    assert world.agent.triggers.peek("platform", "fra") is None
+    assert world.agent.wanted("platform", "fra") is None
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class World:
     @property
     def wanted(self) -> dict[str, set[str] | None]:
         """What the rule is to look at in `fra`."""
-        want = self.agent.triggers.peek("platform", "fra")
+        want = self.agent.wanted("platform", "fra")
         if want is None:
             return {}
         return {name: None if tags is None else set(tags) for name, tags in want.repositories.items()}
@@ -105,7 +105,7 @@ async def test_push_makes_the_rule_look_at_that_tag(world: World, media_type: st
     assert await world.post(envelope(), media_type=media_type) == 202
     await world.passed_on()
     assert world.wanted == {"platform/app": {"v1"}}
-    want = world.agent.triggers.peek("platform", "fra")
+    want = world.agent.wanted("platform", "fra")
     assert want is not None
     assert not want.whole
     assert want.cause == "webhook"
@@ -123,7 +123,7 @@ async def test_events_time_is_never_in_the_future(world: World) -> None:
     assert await world.post(envelope({**event(), "timestamp": "2999-01-01T00:00:00Z"})) == 202
     now = world.agent.clock.now()
     await world.passed_on()
-    want = world.agent.triggers.peek("platform", "fra")
+    want = world.agent.wanted("platform", "fra")
     assert want is not None
     assert want.at is not None
     assert want.at <= now
@@ -369,9 +369,9 @@ async def test_flood_of_distinct_repositories_becomes_one_whole_look(world: Worl
         assert await world.post(envelope(*events)) == 202
     await world.passed_on()
     async with asyncio.timeout(5):
-        while not (want := world.agent.triggers.peek("platform", "fra")) or not want.whole:  # noqa: ASYNC110
+        while not (want := world.agent.wanted("platform", "fra")) or not want.whole:  # noqa: ASYNC110
             await asyncio.sleep(0)
-    want = world.agent.triggers.peek("platform", "fra")
+    want = world.agent.wanted("platform", "fra")
     assert want is not None
     assert want.whole
     assert len(want.repositories) <= 1_000

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,10 +99,19 @@ async def test_one_whose_caller_is_cancelled_is_killed(tmp_path: Path) -> None:
     await until_gone([int(pid) for pid in pids.read_text().split()])
 
 
-async def test_a_child_left_in_the_background_is_not_waited_for() -> None:
-    code = "import os, time\nif not os.fork(): time.sleep(30)"
+async def test_a_child_left_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = (
+        "import os, sys, time, pathlib\n"
+        "child = os.fork()\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(child)) if child else time.sleep(600)"
+    )
     async with asyncio.timeout(10):
-        assert await run_command(python(code), b"", 20) is None
+        assert await run_command((*python(code), str(pid)), b"", 20) is None
+    child = int(pid.read_text())
+    assert not is_gone(child)
+    os.kill(child, signal.SIGKILL)
+    await until_gone([child])
 
 
 async def test_commands_do_not_speak_to_the_service_manager(

@@ -120,6 +120,16 @@ async def test_site_that_wants_to_be_left_alone_for_a_day_is_not_waited_for_but_
     assert len(world.clock.slept) == before
 
 
+async def test_refusal_to_wait_names_the_operation_that_met_it() -> None:
+    world = World()
+    world.limits.congested("requests", retry_after=86_400)
+    with pytest.raises(Throttled, match=r"^hub: app: list tags: not tried"):
+        await world.limits.enter("requests", "list tags", "app")
+    with pytest.raises(Throttled, match=r"^hub: read object: not tried"):
+        async with world.limits.slot_for("reads", "read object"):
+            raise AssertionError("entered")
+
+
 async def test_slot_is_free_again_where_the_site_is_not_asked() -> None:
     world = World(LimitSettings(concurrency=1))
     world.limits.congested("requests", retry_after=86_400)

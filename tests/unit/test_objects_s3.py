@@ -137,6 +137,17 @@ async def test_passing_trouble_is_tried_again(
     assert stores.of(RetryPlanned)
 
 
+async def test_store_that_wants_to_be_left_alone_for_a_day_is_not_asked_for_the_next_object(
+    store: S3Store, proxy: Faulty
+) -> None:
+    proxy.on("GET", "/a", error(503, "SlowDown", **{"Retry-After": "86400"}))
+    with pytest.raises(Throttled, match=r"bucket: read object a: SlowDown"):
+        await store.get("a", 9)
+    with pytest.raises(Throttled, match=r"bucket: read object other: not tried: it asked to be left alone"):
+        await store.get("other", 9)
+    assert proxy.count("GET", "/other") == 0
+
+
 async def test_slow_down_halves_the_gate_and_lasting_trouble_is_raised(
     store: S3Store, proxy: Faulty, stores: Stores
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from replicator.daemon.http.app_port import AppPort
 from replicator.daemon.http.notifications import Hint
-from replicator.daemon.http.waiting import Place, Site, Waiting
+from replicator.daemon.http.waiting import Place, SiteEvents, Waiting
 from replicator.events import Event, TagSeen
 
 TURN_SECONDS: Final = 0.05
@@ -22,7 +22,7 @@ class Hints:
 
     def __init__(self, app: AppPort) -> None:
         self._app = app
-        self._sites: defaultdict[str, Site] = defaultdict(Site)
+        self._sites: defaultdict[str, SiteEvents] = defaultdict(SiteEvents)
         self._more = asyncio.Event()
 
     def add(self, site: str, hint: Hint) -> bool:

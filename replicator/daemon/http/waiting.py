@@ -85,7 +85,7 @@ class Waiting:
         return self.digest is not None and self.looks < len(LOOKS_AFTER)
 
 
-class Site:
+class SiteEvents:
     """The events of one site, in bounded number."""
 
     def __init__(self) -> None:

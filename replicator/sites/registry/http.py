@@ -169,8 +169,7 @@ class Transport:
         headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
         if length is not None:
             headers["Content-Length"] = str(length)
-        slot = await self._limits.enter("writes", call.operation, call.repository)
-        try:
+        async with self._limits.slot_for("writes", call.operation, call.repository):
             feed = UploadBody(body(), length, limits=self._limits, stall_seconds=self._timeouts.progress)
             try:
                 reply = await self._feed(call, url, headers, feed)
@@ -179,8 +178,6 @@ class Transport:
                 raise
             finally:
                 await feed.aclose()
-        finally:
-            await slot.__aexit__(None, None, None)
         self._raise_source_failure(call, feed, failure)
         if reply.status in call.expected:
             grant.accepted |= reply.status not in _REFUSALS

@@ -122,7 +122,9 @@ class Bucket:
 
     async def send(self, step: Step, method: str, /, **parameters: Any) -> Mapping[str, Any]:
         """As `ask`, once."""
-        slot = contextlib.nullcontext() if step.holds_slot else self.limits.slot(step.kind)
+        slot = (
+            contextlib.nullcontext() if step.holds_slot else self.limits.slot_for(step.kind, step.operation)
+        )
         async with slot:
             client = await self._open(step)
             try:

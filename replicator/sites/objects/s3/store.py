@@ -116,14 +116,14 @@ class S3Store:
             text = f"has {max(size, len(data))} bytes, more than the {max_bytes} allowed"
             raise Corrupt(self._site, step.operation, text)
 
-        async with self._limits.slot("requests"):
+        async with self._limits.slot_for("requests", step.operation):
             return await self._bucket.retried(step, get)
 
     @contextlib.asynccontextmanager
     async def read(self, key: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
         step = Step("read object", shown("read object", key), "reads", holds_slot=True)
-        async with self._limits.slot("reads"):
+        async with self._limits.slot_for("reads", step.operation):
             body = await self._opened(step, self._full(step, key), offset)
             async with _closing(body, self._chunks(step, body)) as chunks:
                 yield chunks
@@ -220,8 +220,9 @@ class S3Store:
     @contextlib.asynccontextmanager
     async def upload(self, key: str, size: int | None) -> AsyncIterator[ObjectUpload]:
         """See `ports.ObjectStore` and `S3Upload`, which says how much memory it takes."""
-        full = self._full(Step("", shown("write object", key)), key)
-        async with self._limits.slot("writes"):
+        step = Step("", shown("write object", key))
+        full = self._full(step, key)
+        async with self._limits.slot_for("writes", step.operation):
             upload = S3Upload(self._bucket, full, size=size, extra=self._extra, spare=self._spare)
             try:
                 yield upload
@@ -282,7 +283,7 @@ class S3Store:
         step = Step("copy object", shown("copy object", key))
         full = self._full(step, key)
         origin_full, found = await origin.located(origin_key)
-        async with self._limits.slot("writes"):
+        async with self._limits.slot_for("writes", step.operation):
             await copying.copy_object(
                 self._bucket,
                 full,
