@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,6 +21,7 @@ from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
+from replicator.sites.objects.s3.transport import BrokenTransport
 from replicator.sites.objects.settings import S3Settings
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a reply has if it is one. botocore reads any web page with a 200 as an empty listing or a done writing."""
 
-FAILURES: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
+FAILURES: Final = (BotoCoreError, ClientError, BrokenTransport, OSError, TimeoutError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp  # aiobotocore lets its ClientPayloadError through where a body breaks off
 from botocore import exceptions as boto
 
 from replicator.errors import (
@@ -21,6 +20,7 @@ from replicator.errors import (
     Unavailable,
     Unsupported,
 )
+from replicator.sites.objects.s3.transport import BrokenTransport, TruncatedBody
 
 _CREDENTIALS: Final = frozenset(
     {
@@ -95,7 +95,7 @@ def word(error: Exception) -> str:  # noqa: PLR0911 - a table
             return "tls"
         case boto.EndpointConnectionError():
             return "connect"
-        case boto.HTTPClientError() | aiohttp.ClientError() | OSError():
+        case boto.HTTPClientError() | BrokenTransport() | OSError():
             return "reset"
         case boto.IncompleteReadError():
             return "truncated"
@@ -191,9 +191,9 @@ def _failure(place: Place, operation: str, error: Exception) -> SiteError:  # no
             return Unavailable(site, operation, f"cannot connect to {endpoint}{_why(error)}")
         case boto.ProxyConnectionError():
             return Unavailable(site, operation, "cannot reach the proxy that the environment names")
-        case boto.IncompleteReadError() | aiohttp.ClientPayloadError():
+        case boto.IncompleteReadError() | TruncatedBody():
             return Unavailable(site, operation, f"the answer of {endpoint} broke off")
-        case boto.HTTPClientError() | aiohttp.ClientError() | OSError():
+        case boto.HTTPClientError() | BrokenTransport() | OSError():
             return Unavailable(site, operation, f"the connection to {endpoint} broke{_why(error)}")
         case boto.BotoCoreError() | ValueError():
             # Parameters, endpoint or bucket name that botocore does not take.
