@@ -20,6 +20,7 @@ from replicator.config.model import (
     RuleTable,
     SiteTable,
     TagsTable,
+    TimeoutsTable,
     TLSTable,
 )
 from replicator.config.secrets import Secret
@@ -32,7 +33,7 @@ from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
 from replicator.sites.open import SiteSettings
-from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
+from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,12 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         limits=limits,
         quota=Quota(table.quota.reserve, table.quota.below),
         capabilities=dict(table.capabilities),
+        timeouts=_timeouts(table.timeouts),
     )
+
+
+def _timeouts(table: TimeoutsTable) -> Timeouts:
+    return Timeouts(table.connect, table.first_byte, table.read, table.commit, table.minimum_rate)
 
 
 def _client_tls(table: TLSTable) -> TLS:

@@ -24,6 +24,7 @@ _REGISTRY = frozenset(
         "tls",
         "proxy",
         "quota",
+        "timeouts",
         "capabilities",
     }
 )

@@ -20,9 +20,8 @@ from replicator.model.digest import Digest, digest_of
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.sites.registry import uploads
-from replicator.sites.registry.settings import Login, RegistrySettings
+from replicator.sites.registry.settings import Login, RegistrySettings, Timeouts
 from replicator.sites.registry.site import RegistrySite
-from replicator.sites.registry.wire import Timeouts
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.state import MemoryState
 from tests.fakes.watched import WatchedStore
@@ -34,7 +33,7 @@ BUDGET = Budget(attempts=3, seconds=20.0, wait_initial=0.001, wait_max=0.002)
 UPLOADS = Budget(attempts=3, seconds=60.0, wait_initial=0.001, wait_max=0.002)
 USER, PASSWORD = "mirror", "not-to-be-told"
 PATIENT = Timeouts()
-SHORT = Timeouts(connect=2.0, read=0.25, commit=0.25, progress=0.25)
+SHORT = Timeouts(connect=2.0, first_byte=0.25, read=0.25, commit=0.25)
 """For what hangs; far above what an answer takes, for these tests share two cores with others."""
 
 

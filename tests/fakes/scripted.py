@@ -23,7 +23,7 @@ from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettin
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUICK = Budget(attempts=3, seconds=10.0, wait_initial=0.001, wait_max=0.002)
-SHORT = Timeouts(connect=5.0, read=0.3, commit=0.3, progress=0.3)
+SHORT = Timeouts(connect=5.0, first_byte=0.3, read=0.3, commit=0.3)
 
 
 @dataclass

@@ -178,6 +178,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
         proxy = ""
         limits = { concurrency = 4, requests_per_second = 0.5, bytes_per_second = "1MiB" }
         quota = { reserve = 7, below = "stop" }
+        timeouts = { connect = "5s", first_byte = "10m", read = "2m", commit = "1h", minimum_rate = "5kB" }
         capabilities = { mount = false, upload = "patch" }
     """
     site = loaded(tmp_path, text, SECRET="hush").sites["hub"]
@@ -189,6 +190,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert dataclasses.astuple(site.tls)[:-1] == (*[tmp_path / "ca.pem"] * 3, False)
     assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
     assert dataclasses.astuple(site.quota) == (7, "stop")
+    assert dataclasses.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
     assert site.capabilities == {"mount": False, "upload": "patch"}
 
 

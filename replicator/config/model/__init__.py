@@ -28,6 +28,7 @@ from replicator.config.model.site import (
     LimitsTable,
     QuotaTable,
     SiteTable,
+    TimeoutsTable,
     TLSTable,
     WindowTable,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "TLSTable",
     "Table",
     "TagsTable",
+    "TimeoutsTable",
     "WindowTable",
     "keys_of",
     "table_in",

@@ -11,6 +11,7 @@ from replicator.config.secrets import Secret
 from replicator.config.syntax import (
     CAPABILITY,
     DAYS,
+    DURATION,
     ENDPOINT,
     FILE,
     PROXY,
@@ -75,6 +76,28 @@ class LimitsTable(Table):
     )
 
 
+class TimeoutsTable(Table):
+    """How patient replicator is with one registry. Nothing here limits how long a whole blob may take."""
+
+    connect: Annotated[float, DURATION] = setting("To connect, TLS included.", "30s")
+    first_byte: Annotated[float, DURATION] = setting(
+        "Until the first byte of a blob comes; a pull-through cache fetches it first.", "5m"
+    )
+    read: Annotated[float, DURATION] = setting(
+        "Until any other answer begins, between two pieces of an answer, and until the registry takes the next piece of "
+        "an upload. A small answer must also end in this time, longer only by its size at `minimum_rate`.",
+        "1m",
+    )
+    commit: Annotated[float, DURATION] = setting(
+        "For the answer to a blob or manifest that was sent, plus a second for every 10 MB of it: registries on object "
+        "stores copy the blob before they answer.",
+        "15m",
+    )
+    minimum_rate: Annotated[int, SIZE] = setting(
+        "Bytes a second that an answer must keep, measured over `read`. Slower ones are broken off.", "1kB"
+    )
+
+
 class QuotaTable(Table):
     """What to do where a registry counts pulls (Docker Hub)."""
 
@@ -110,6 +133,7 @@ class SiteTable(Table):
         repr=False,
     )
     limits: LimitsTable = setting("Upper bounds of what is asked of the site.", default_factory=LimitsTable)
+    timeouts: TimeoutsTable = setting("How patient to be with the registry.", default_factory=TimeoutsTable)
     quota: QuotaTable = setting(
         "What to do when the registry's own pull quota runs low.", default_factory=QuotaTable
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from replicator.flow.limits import SiteLimits
 
@@ -24,7 +24,13 @@ class UploadBody:
     """
 
     def __init__(
-        self, source: AsyncIterator[bytes], length: int | None, *, limits: SiteLimits, stall_seconds: float
+        self,
+        source: AsyncIterator[bytes],
+        length: int | None,
+        *,
+        limits: SiteLimits,
+        stall_seconds: float,
+        commit_seconds: Callable[[int], float],
     ) -> None:
         self.problem: Exception | None = None
         self.sent = 0
@@ -33,14 +39,26 @@ class UploadBody:
         self._length = length
         self._limits = limits
         self._stall_seconds = stall_seconds
+        self._commit_seconds = commit_seconds
         self._deadline: asyncio.Timeout | None = None
         self._iterated = False
         self._closed = False
         self._turn = asyncio.Lock()
 
     def watch(self, deadline: asyncio.Timeout | None) -> None:
-        """From now on `deadline` is moved along: `stall_seconds` after each chunk, off while the source is asked."""
+        """From now on `deadline` is moved along.
+
+        It is `stall_seconds` after each chunk, off while the source is asked, and when all was sent as many seconds
+        away as `commit_seconds` gives for that many bytes; no answer of the server moves it (a flood of 1xx would).
+        """
         self._deadline = deadline
+
+    def late_text(self) -> str:
+        """What the deadline's passing means."""
+        if self.ended:
+            seconds = self._commit_seconds(self.sent)
+            return f"no answer within {seconds:g} s after all {self.sent} bytes were sent (timeouts.commit)"
+        return f"no progress for {self._stall_seconds:g} s after {self.sent} bytes (timeouts.read)"
 
     def __aiter__(self) -> UploadBody:
         if self._iterated:
@@ -58,6 +76,7 @@ class UploadBody:
                 self.problem = error
                 raise
             if chunk is None:
+                self._due(self._commit_seconds(self.sent))
                 raise StopAsyncIteration
             await self._limits.pace_bytes(len(chunk))
             self.sent += len(chunk)

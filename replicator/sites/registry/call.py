@@ -26,6 +26,7 @@ class Call:
         max_bytes: a longer reply is `Corrupt`.
         idempotent: whether it may be tried again; None: as its method is.
         follow: whether redirects of GET and HEAD are followed.
+        commits: bytes that the registry may have to copy before it answers.
     """
 
     operation: str
@@ -40,6 +41,7 @@ class Call:
     max_bytes: int = 1 << 20
     idempotent: bool | None = None
     follow: bool = True
+    commits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from replicator.errors import (
     Unsupported,
 )
 from replicator.flow.limits import MAX_HOLD_SECONDS
+from replicator.sites.registry.reading import BrokenFraming, Late
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 """More of an error's body is not read."""
@@ -105,7 +106,7 @@ def authority(url: URL) -> str:
     return f"{url.host_subcomponent}:{url.port}"
 
 
-def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0911 - a table
+def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0911, PLR0912 - a table
     """What an exception of aiohttp, ssl or the system means. `host`: see `authority`.
 
     The exception's own text is used only where it cannot hold a URL: a redirect's signed query is a secret.
@@ -130,6 +131,12 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
             return Failure("timeout", f"no connection to {host} in time")
         case aiohttp.ClientConnectorError():
             return Failure("connect", f"cannot connect to {host}: {_reason(error.os_error)}")
+        case Late():
+            return Failure("timeout", f"{host} {error.text}")
+        case BrokenFraming():
+            return Failure(
+                "malformed", f"the answer of {host} is not valid HTTP: its body breaks the framing"
+            )
         case TimeoutError():
             return Failure("timeout", f"no answer from {host} in time")
         case aiohttp.ClientPayloadError():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -32,11 +32,11 @@ from replicator.ports import Clock
 from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
-from replicator.sites.registry.errormap import Answer, authority, network_failure, reply_failure, retry_after
+from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
 from replicator.sites.registry.origin import origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.quota import PullQuota
-from replicator.sites.registry.settings import RegistrySettings
-from replicator.sites.registry.wire import Timeouts, Wire
+from replicator.sites.registry.settings import RegistrySettings, Timeouts
+from replicator.sites.registry.wire import Patience, Wire
 
 __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 
@@ -51,17 +51,16 @@ _REFUSALS: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
 """What a redirect takes along to another origin."""
-DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 class StreamReply:
     """A reply whose body is still to be read, within its context."""
 
-    def __init__(self, site: str, call: Call, response: aiohttp.ClientResponse, limits: SiteLimits) -> None:
+    def __init__(self, wire: Wire, call: Call, response: aiohttp.ClientResponse, limits: SiteLimits) -> None:
         self.status = response.status
         self.headers = response.headers
         self.url = str(response.url)
-        self._site = site
+        self._wire = wire
         self._call = call
         self._response = response
         self._limits = limits
@@ -70,17 +69,14 @@ class StreamReply:
         """The body as it comes, at most 1 MiB at a time, at the site's pace.
 
         Raises:
-            Unavailable: it broke off, or nothing came for `Timeouts.read`.
+            Unavailable: it broke off, nothing came for `Timeouts.read`, or it is too slow.
         """
-        try:
-            async for data in self._response.content.iter_any():
+        async with aclosing(self._wire.chunks(self._call, self._response)) as body:
+            async for data in body:
                 for start in range(0, len(data), MAX_CHUNK_BYTES):
                     chunk = data if len(data) <= MAX_CHUNK_BYTES else data[start : start + MAX_CHUNK_BYTES]
                     await self._limits.pace_bytes(len(chunk))
                     yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            failure = network_failure(error, authority(self._response.url))
-            raise failure.error(self._site, self._call) from None
 
 
 class Transport:
@@ -91,7 +87,7 @@ class Transport:
         limits: its gates and paces; every request passes one.
         events: gets `RequestDone`, `RetryPlanned`, `QuotaSeen` and `Warned`.
         clock: the time.
-        timeouts: see there.
+        timeouts: instead of those of the settings.
         budget: how often and how long idempotent requests are tried.
 
     Raises:
@@ -105,16 +101,16 @@ class Transport:
         limits: SiteLimits,
         events: Events,
         clock: Clock,
-        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        timeouts: Timeouts | None = None,
         budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         self._site = settings.name
         self._limits = limits
         self._events = events
         self._clock = clock
-        self._timeouts = timeouts
+        self._timeouts = timeouts or settings.timeouts
         self._budget = budget
-        self._wire = Wire(settings, timeouts, events, clock)
+        self._wire = Wire(settings, self._timeouts, events, clock)
         self._auth = Authenticator(settings, self._wire, clock)
         self._prefix = settings.url.rstrip("/")
         self._quota = PullQuota(settings.name, settings.quota, events, clock)
@@ -138,7 +134,7 @@ class Transport:
         """
         response, slot = await self._retried(call, functools.partial(self._open, call, "reads"))
         try:
-            yield StreamReply(self._site, call, response, self._limits)
+            yield StreamReply(self._wire, call, response, self._limits)
         finally:
             response.close()  # which after the last byte gives the connection back
             await slot.__aexit__(None, None, None)
@@ -163,14 +159,20 @@ class Transport:
 
         Raises:
             SiteError: the source's own, if it broke; `Corrupt` if it gave another number of bytes than `length`;
-                else as `request`. `Unavailable` where nothing was taken for `Timeouts.progress`.
+                else as `request`. `Unavailable` where nothing was taken for `Timeouts.read`.
         """
         url, grant = await self._prepare(call, before_body=True)
         headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
         if length is not None:
             headers["Content-Length"] = str(length)
         async with self._limits.slot_for("writes", call.operation, call.repository):
-            feed = UploadBody(body(), length, limits=self._limits, stall_seconds=self._timeouts.progress)
+            feed = UploadBody(
+                body(),
+                length,
+                limits=self._limits,
+                stall_seconds=self._timeouts.read,
+                commit_seconds=self._timeouts.commit_seconds,
+            )
             try:
                 reply = await self._feed(call, url, headers, feed)
             except Unavailable:
@@ -301,14 +303,19 @@ class Transport:
 
     async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> aiohttp.ClientResponse:
         headers = {**call.headers, **grant.headers} if call.headers else grant.headers
-        response = await self._wire.send(call, call.method, url, headers, data=call.body)
+        patience = self._patience(call, kind)
+        response = await self._wire.send(call, call.method, url, headers, data=call.body, patience=patience)
         if response.status in _REDIRECTS and call.follow and call.method in {"GET", "HEAD"}:
-            response = await self._follow(call, response, headers)
+            response = await self._follow(call, response, headers, patience)
         self._learn(kind, response)
         return response
 
     async def _follow(
-        self, call: Call, response: aiohttp.ClientResponse, headers: Mapping[str, str]
+        self,
+        call: Call,
+        response: aiohttp.ClientResponse,
+        headers: Mapping[str, str],
+        patience: Patience | None,
     ) -> aiohttp.ClientResponse:
         seen = {str(response.url)}
         while response.status in _REDIRECTS:
@@ -326,8 +333,16 @@ class Transport:
             seen.add(str(url))
             if origin_of(url) != self._wire.origin:
                 headers = _for_foreigners(headers)  # and so they stay: who sends us back gets no credentials
-            response = await self._wire.send(call, call.method, url, headers)
+            response = await self._wire.send(call, call.method, url, headers, patience=patience)
         return response
+
+    def _patience(self, call: Call, kind: Kind) -> Patience | None:
+        """How long the headers of the answer are waited for; None for what a registry knows at once."""
+        if kind == "reads":
+            return Patience(self._timeouts.first_byte, "first_byte")
+        if call.method in {"PUT", "PATCH"}:
+            return Patience(self._timeouts.commit_seconds(call.commits), "commit")
+        return None if call.method in {"GET", "HEAD"} else Patience(self._timeouts.first_byte, "first_byte")
 
     def _checked(self, call: Call, target: URL) -> URL:
         """The target of a Location, over https where it is the registry itself; refused where it is unsafe."""
@@ -366,7 +381,7 @@ class Transport:
                 finally:
                     feed.watch(None)
         except TimeoutError:
-            cause = f"no progress for {self._timeouts.progress:g} s after {feed.sent} bytes"
+            cause = feed.late_text()
             raise Unavailable(self._site, call.operation, cause, repository=call.repository) from None
         finally:
             if response is not None:

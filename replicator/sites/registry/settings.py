@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from replicator.flow.settings import LimitSettings
+
+COMMITTED_BYTES_PER_SECOND: Final = 10_000_000
+"""The slowest copy inside a registry's own object store that is waited for; 100 GB take up to three hours."""
 
 ReadSecret = Callable[[], str]
 """Reads a secret where it lies (file, credential, environment); called again after an authentication failure.
@@ -48,6 +51,27 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds of patience with a site, and the bytes a second that it must keep. No key bounds a whole transfer.
+
+    `connect`: to connect, TLS included. `first_byte`: until a blob begins to come (a pull-through cache fetches it
+    first). `read`: until any other answer begins, until the next bytes of an answer come, and until the site takes the
+    next bytes of an upload. `commit`: for the answer to what is written; `commit_seconds` adds to it by size.
+    `minimum_rate`: see `reading.Reading`.
+    """
+
+    connect: float = 30.0
+    first_byte: float = 300.0
+    read: float = 60.0
+    commit: float = 900.0
+    minimum_rate: float = 1000.0
+
+    def commit_seconds(self, size: int) -> float:
+        """How long to wait for the answer to a write of `size` bytes: object stores copy them before they answer."""
+        return self.commit + size / COMMITTED_BYTES_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
 class RegistrySettings:
     """One registry.
 
@@ -66,3 +90,4 @@ class RegistrySettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     quota: Quota = field(default_factory=Quota)
     capabilities: Mapping[str, bool | int | str] = field(default_factory=dict)
+    timeouts: Timeouts = field(default_factory=Timeouts)

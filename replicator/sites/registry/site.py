@@ -13,7 +13,7 @@ from replicator.ports import Capabilities, Clock, SiteCheck
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.check import check_registry
 from replicator.sites.registry.context import Registry
-from replicator.sites.registry.http import DEFAULT_TIMEOUTS, Timeouts, Transport
+from replicator.sites.registry.http import Timeouts, Transport
 from replicator.sites.registry.listing import catalog_pages
 from replicator.sites.registry.repository import RegistryRepository
 from replicator.sites.registry.settings import RegistrySettings
@@ -22,7 +22,7 @@ from replicator.sites.registry.settings import RegistrySettings
 class RegistrySite:
     """A registry over HTTP, as `ports.Site`. Connects when first asked for something.
 
-    `timeouts` and `budget` are how long it waits for an answer and how often it asks: see `http.Transport`.
+    `timeouts` replaces those of the settings; `budget` is how often it asks: see `http.Transport`.
 
     Raises:
         ConfigError: the settings cannot be used; asks nobody for that.
@@ -34,7 +34,7 @@ class RegistrySite:
         *,
         events: Events,
         clock: Clock,
-        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        timeouts: Timeouts | None = None,
         budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         knowledge = Knowledge(settings.name, settings.url, settings.capabilities)

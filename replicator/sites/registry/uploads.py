@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -168,6 +169,9 @@ class Upload:
     async def _attempt(self) -> None:
         """Sends what is missing, by whichever strategy the registry takes; raises what `retrying` judges."""
         if self._session is not None and self._session.doubtful and not await self._resume(self._session):
+            if await self._is_perhaps_there():  # only the answer was lost: nothing is sent twice
+                self._session = None
+                return
             await self._abandon()
         while True:
             session = self._session = self._session or await self._start()
@@ -333,6 +337,7 @@ class Upload:
     async def _close(self, session: Session) -> None:
         """The closing PUT without a body; the transport repeats it with a fresh token where that ran out."""
         call = self._call("finish upload", "PUT", with_digest(session.url, self._digest), _JUDGED, _OCTETS)
+        call = replace(call, commits=self._size or session.offset)
         reply = await self._registry.transport.request(call)
         if reply.status == 404 and await self._is_there():
             return  # the answer to an earlier try of this PUT was lost

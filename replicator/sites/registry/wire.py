@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from types import SimpleNamespace
+from typing import Final, NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -17,38 +18,36 @@ from replicator.ports import Clock
 from replicator.sites.registry.errormap import MAX_ERROR_BYTES, Errand, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
-from replicator.sites.registry.settings import TLS, RegistrySettings
+from replicator.sites.registry.reading import BrokenFraming, Late, Reading
+from replicator.sites.registry.settings import TLS, RegistrySettings, Timeouts
 from replicator.sites.registry.tls import client_context
 
 USER_AGENT: Final = f"replicator/{__version__}"
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""Of one header line. Signed Locations with session tokens exceed aiohttp's 8190; Go takes 1 MiB of headers."""
+MAX_HEADERS: Final = 1000
 _READ_BUFFER_BYTES: Final = 128 * 1024
 _KEEPALIVE_SECONDS: Final = 30.0
 """Below the 60 s after which load balancers close idle connections."""
-_COMMITTING: Final = frozenset({"PUT", "PATCH", "DELETE"})
-_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError)
+_ERROR_SECONDS: Final = 15.0
+"""For the body of an error, which only decides how well the error is explained."""
+_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, BrokenFraming)
 """All that aiohttp raises, TimeoutError (an OSError) included; ValueError: a header or URL that cannot be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds without any progress after which a request has failed. None bounds a whole transfer.
+class Patience(NamedTuple):
+    """How long the headers of an answer are waited for, the connecting excluded, and the key that says so."""
 
-    `connect`: to connect, TLS included. `read`: between two readings of an answer. `commit`: for the answer to
-    a request that changes something (registries on object stores copy a whole blob before they answer its
-    PUT). `progress`: for the server to take a chunk of an upload.
-    """
-
-    connect: float = 30.0
-    read: float = 60.0
-    commit: float = 300.0
-    progress: float = 60.0
+    seconds: float
+    key: str
 
 
 class Wire:
     """One site's connections.
 
     Sends what it is given, follows no redirect and keeps no cookie. Every exception becomes `Unavailable`, every
-    request one `RequestDone`. Connections are made on demand; `aclose` closes them.
+    request one `RequestDone`. Nothing is waited for without a deadline: see `Timeouts`. Connections are made on
+    demand; `aclose` closes them.
 
     Raises:
         ConfigError: the site's proxy or its TLS files are unusable.
@@ -71,11 +70,10 @@ class Wire:
             self._context = self._foreign_context = client_context(settings.name, tls)
             if tls.cert is not None:
                 self._foreign_context = client_context(settings.name, tls, with_certificate=False)
-        self._quick = aiohttp.ClientTimeout(
-            total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
-        )
-        self._patient = aiohttp.ClientTimeout(
-            total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.commit
+        self._small = Patience(timeouts.read, "read")
+        # Connecting alone is aiohttp's to time. Its sock_read starts anew with each byte, and with each 1xx answer.
+        self._connecting = aiohttp.ClientTimeout(
+            total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=None
         )
         self._session: aiohttp.ClientSession | None = None
         self._foreign: aiohttp.ClientSession | None = None
@@ -88,27 +86,37 @@ class Wire:
         headers: Mapping[str, str],
         *,
         data: bytes | AsyncIterable[bytes] | None = None,
+        patience: Patience | None = None,
     ) -> aiohttp.ClientResponse:
         """Sends one request and returns when the headers of its answer are there.
 
-        The response is the caller's to read and close.
+        The response is the caller's to read and close. `patience` is `Timeouts.read` where it is not given. A
+        request whose body is an iterable has no deadline here: the iterable knows when the body has gone out.
 
         Raises:
             Unavailable: no answer.
         """
         session = self._session_for(url)
         began = self._clock.monotonic()
+        limit = patience or self._small
+        is_timed = data is None or isinstance(data, bytes)
+        timer = asyncio.timeout(self.timeouts.connect + limit.seconds if is_timed else None)
         try:
-            response = await session.request(
-                method,
-                url,
-                headers=headers,
-                data=data,
-                allow_redirects=False,
-                proxy=self._proxies.find(url),
-                timeout=self._patient if method in _COMMITTING else self._quick,
-            )
-        except _FAILURES as error:
+            async with timer:
+                response = await session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    allow_redirects=False,
+                    proxy=self._proxies.find(url),
+                    timeout=self._connecting,
+                    trace_request_ctx=(timer, limit.seconds) if is_timed else None,
+                )
+        except _FAILURES as caught:
+            error: Exception = caught
+            if timer.expired():
+                error = Late(f"sent no answer within {limit.seconds:g} s (timeouts.{limit.key})")
             failure = network_failure(error, authority(url))
             self._done(errand, failure.word, began)
             # The chain is cut: aiohttp's own messages may hold a signed URL.
@@ -128,9 +136,10 @@ class Wire:
             return b""
         length = response.content_length
         try:
-            if length is not None and length <= max_bytes:
-                return await response.read()
-            data = b"" if length is not None else await _at_most(response, max_bytes + 1)
+            if length is not None and length > max_bytes:
+                data = b""
+            else:
+                data = await _at_most(Reading(response, self.timeouts, small=True), max_bytes + 1)
         except _FAILURES as error:
             response.close()
             failure = network_failure(error, authority(response.url))
@@ -138,9 +147,10 @@ class Wire:
         except BaseException:
             response.close()
             raise
-        if length is None and len(data) <= max_bytes:
+        is_whole = len(data) <= max_bytes and (length is None or length <= max_bytes)
+        response.close()  # which after the last byte gives the connection back
+        if is_whole:
             return data
-        response.close()
         cause = f"the answer is longer than the {max_bytes} bytes allowed"
         raise Corrupt(self.site, errand.operation, cause, repository=errand.repository)
 
@@ -149,12 +159,31 @@ class Wire:
         if response.method == "HEAD":
             response.release()
             return b""
+        parts: list[bytes] = []
+        reading = Reading(response, self.timeouts, small=True)
         try:
-            return await _at_most(response, MAX_ERROR_BYTES)
+            async with asyncio.timeout(min(_ERROR_SECONDS, self.timeouts.read)):
+                await _collect(reading, MAX_ERROR_BYTES, parts)
         except _FAILURES:
-            return b""
+            pass
         finally:
             response.close()  # which after the last byte gives the connection back
+        return b"".join(parts)
+
+    async def chunks(self, errand: Errand, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The body of an answer of any length, as it comes.
+
+        Raises:
+            Unavailable: it broke off, stalled, or is slower than `Timeouts.minimum_rate`.
+        """
+        reading = Reading(response, self.timeouts, small=False)
+        try:
+            while chunk := await reading.next():
+                yield chunk
+        except _FAILURES as error:
+            response.close()
+            failure = network_failure(error, authority(response.url))
+            raise failure.error(self.site, errand) from None
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -187,7 +216,11 @@ class Wire:
             auto_decompress=False,
             requote_redirect_url=False,
             read_bufsize=_READ_BUFFER_BYTES,
-            timeout=self._quick,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            timeout=self._connecting,
+            trace_configs=[_timing()],
             trust_env=False,  # it would bring ~/.netrc with it
         )
 
@@ -195,12 +228,28 @@ class Wire:
         self._events.emit(RequestDone(self.site, errand.operation, code, self._clock.monotonic() - began))
 
 
-async def _at_most(response: aiohttp.ClientResponse, count: int) -> bytes:
+def _timing() -> aiohttp.TraceConfig:
+    """Starts the wait for an answer when its request has gone out, so that it excludes the connecting."""
+
+    async def sent(_session: object, context: SimpleNamespace, _params: object) -> None:
+        if context.trace_request_ctx is not None:
+            timer, seconds = context.trace_request_ctx
+            timer.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(sent)
+    return trace
+
+
+async def _at_most(reading: Reading, count: int) -> bytes:
     parts: list[bytes] = []
+    await _collect(reading, count, parts)
+    return b"".join(parts)
+
+
+async def _collect(reading: Reading, count: int, parts: list[bytes]) -> None:
+    """Adds the body to `parts`, `count` bytes at most; what had come is in them when this raises."""
     left = count
-    async for chunk in response.content.iter_any():
+    while left > 0 and (chunk := await reading.next()):
         parts.append(chunk[:left])
         left -= len(parts[-1])
-        if left <= 0:
-            break
-    return b"".join(parts)
