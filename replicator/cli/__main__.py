@@ -24,6 +24,7 @@ _COMMANDS = {
     "list": Entry(
         "replicator.cli.listing", "Show the repositories of a site, or the tags of one repository."
     ),
+    "images": Entry("replicator.cli.lists", "Print the images that lists name, with file and line."),
     "status": Entry(
         "replicator.cli.status", "Show lag, last success and failures of each rule, from the state."
     ),

@@ -1,0 +1,54 @@
+"""What reading a list yields: images that it mentions, problems, and notes, each with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """A line of a file. `line` counts from 1; 0 is the file as a whole."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Mention(NamedTuple):
+    """An image as a list writes it, not parsed yet."""
+
+    text: str
+    place: Place
+
+
+class Remark(NamedTuple):
+    """A problem or a note, one line."""
+
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one or more lists mention, in the order of the lines.
+
+    `problems` are images that cannot be taken, or files that cannot be read: failures of the run.
+    `notes` are what a reader should know, and are no failure: a Compose service that is only built, for example.
+    """
+
+    mentions: list[Mention] = field(default_factory=list)
+    problems: list[Remark] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
+
+    def add(self, others: Sequence[Findings]) -> None:
+        """Appends what other lists yielded."""
+        for other in others:
+            self.mentions += other.mentions
+            self.problems += other.problems
+            self.notes += other.notes

@@ -1,0 +1,52 @@
+"""From what lists mention to images: names expanded as docker does, duplicates merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from replicator.lists.findings import Findings, Place, Remark
+from replicator.model.names import Reference, parse_reference
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image that lists name. `reference` has a tag or a digest, or both: that tag with that digest.
+
+    `places`: every line that names it. `is_latest_implied`: no line gave a tag or digest.
+    """
+
+    reference: Reference
+    places: tuple[Place, ...]
+    is_latest_implied: bool = False
+
+
+def merge(found: Findings) -> tuple[Sequence[ListedImage], Sequence[Remark]]:
+    """The images, each once, in the order of their first line; and what could not be parsed."""
+    places: dict[Reference, list[Place]] = {}
+    implied: set[Reference] = set()
+    problems: list[Remark] = []
+    for text, place in found.mentions:
+        try:
+            reference = parse_reference(_without_scheme(text))
+        except ValueError as error:
+            problems.append(Remark(place, str(error)))
+            continue
+        if reference.tag is None and reference.digest is None:
+            reference = Reference(reference.host, reference.repository, "latest")
+            implied.add(reference)
+        places.setdefault(reference, []).append(place)
+    images = [ListedImage(each, tuple(at), each in implied) for each, at in places.items()]
+    return images, problems
+
+
+def _without_scheme(text: str) -> str:
+    """`docker://` and `oci://` stand before references of skopeo and Helm."""
+    for scheme in ("docker://", "oci://"):
+        text = text.removeprefix(scheme)
+    return text
+
+
+def hosts(images: Iterable[ListedImage]) -> Sequence[str]:
+    """The hosts that the images are at, sorted."""
+    return sorted({image.reference.host for image in images})
