@@ -32,7 +32,10 @@ _COMMANDS = {
     "export": Entry("replicator.cli.export", "Write what rules select into an archive, where no wire leads."),
     "import": Entry("replicator.cli.imports", "Put all images of an archive into a site."),
     "inventory": Entry("replicator.cli.inventory", "List every blob a site has, for export --have."),
-    "config": Entry("replicator.cli.config", "JSON Schema of the config, or the effective config."),
+    "config": Entry(
+        "replicator.cli.config",
+        "JSON Schema of the config, the effective config, or another tool's config as TOML.",
+    ),
     "demo": Entry("replicator.cli.demo", "See it work on this machine alone; nothing else is needed."),
 }
 

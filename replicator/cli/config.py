@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import click
 
@@ -13,7 +15,7 @@ from replicator.cli.output import print_json
 @click.group("config")
 @everywhere
 def command() -> None:
-    """JSON Schema of the config, or the effective config."""
+    """JSON Schema of the config, the effective config, or another tool's config as TOML."""
 
 
 @command.command("schema")
@@ -42,3 +44,50 @@ def show_config(invocation: Invocation) -> int:
     else:
         click.echo(show(loaded), nl=False)
     return 0
+
+
+@command.command("import")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True, path_type=Path)
+)
+@click.option(
+    "--from",
+    "tool",
+    type=click.Choice(["regsync", "skopeo", "image-syncer", "dregsy", "ocync", "harbor"]),
+    help="The tool whose config it is. Default: told by its keys.",
+)
+@click.option("--destination", metavar="HOST[/PATH]", help="Where to; skopeo's file does not say it.")
+@click.option("--scoped", is_flag=True, help="As --scoped of skopeo sync.")
+@click.option("--strict", is_flag=True, help="Exit 1 if something that matters has no equivalent.")
+@everywhere
+def import_command(
+    files: tuple[Path, ...], tool: str | None, destination: str | None, *, scoped: bool, strict: bool
+) -> int:
+    """Print another tool's config as TOML.
+
+    FILE is a config of regsync, skopeo sync, image-syncer (with its auth file as a second FILE), dregsy or ocync, or
+    replication policies exported from Harbor's API; - is stdin. What has no equivalent is a comment at the top, and a
+    warning on stderr. Passwords are not taken over.
+    """
+    from replicator.config.importers import TOOLS, Source, import_config, render  # noqa: PLC0415 - tomlkit and PyYAML
+
+    sources = [Source(str(file), _read(file)) for file in files]
+    known = next((each for each in TOOLS if each == tool), None)
+    try:
+        draft = import_config(sources, known, destination=destination, scoped=scoped)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(render(draft, f"Imported from {', '.join(map(str, files))}."), nl=False)
+    for text in draft.dropped:
+        click.echo(f"warning: not taken over: {text}", err=True)
+    if not draft.rules:
+        click.echo("warning: the config copies nothing", err=True)
+    return 1 if strict and (draft.dropped or not draft.rules) else 0
+
+
+def _read(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise click.UsageError(f"{file}: {cause}") from None
