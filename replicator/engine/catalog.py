@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.engine.listing import list_tags
-from replicator.errors import NotFound
+from replicator.errors import Advice, AuthFailed, Denied, NotFound, Unsupported
 from replicator.model.digest import Digest
 from replicator.ports import Belief, Pending, Repository, State
 
@@ -15,8 +15,8 @@ from replicator.ports import Belief, Pending, Repository, State
 class Catalog:
     """A destination's repository.
 
-    `tags` is its complete listing, empty where there is no such repository, None where it was not listed because
-    each of a few tags is asked for instead. `digests` are what the listing told of them, None where it tells none.
+    `tags` is its complete listing, empty where there is no such repository, None where each tag is asked for instead:
+    because they are few, or because the site does not list them. `digests` are what the listing told of them, None where it tells none.
     `fresh`: it did not exist, and nothing of ours is remembered there.
     """
 
@@ -45,7 +45,8 @@ async def read_catalog(
         record: False leaves the state alone.
 
     Raises:
-        SiteError: the listing failed or broke off; a repository that is not there is no failure.
+        SiteError: the listing failed or broke off. No failure: a repository that does not exist, or one whose
+            listing is refused, since some registries refuse to show what does not exist yet.
     """
     site, name = repository.site, repository.name
     tags: frozenset[str] | None = None
@@ -54,9 +55,13 @@ async def read_catalog(
     if listing:
         try:
             found = await list_tags(repository, state, record=record)
-        except NotFound:
-            tags = frozenset()
-            fresh = not await state.knows_repository(site, name)
+        except NotFound as error:
+            if not error.doubtful:
+                tags = frozenset()
+                fresh = not await state.knows_repository(site, name)
+        except (Denied, AuthFailed, Unsupported) as error:
+            if error.advice is Advice.STOP_SITE:
+                raise
         else:
             if found.error is not None:
                 raise found.error

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from replicator.engine.fault import is_unreadable
 from replicator.engine.image import Image
 from replicator.engine.presence import Presence
 from replicator.engine.result import Totals
@@ -118,7 +119,11 @@ class Copying:
         stored = await repository.write_manifest(manifest, tag)
         self._transfers.written(placement.totals, len(manifest.body))
         if stored is None and tag is not None:
-            stored = (await repository.resolve(tag)).digest
+            try:
+                stored = (await repository.resolve(tag)).digest
+            except SiteError as error:
+                if not is_unreadable(error):  # else that it was accepted is all there is to know
+                    raise
         if stored is not None and stored != manifest.digest:
             what = f"{tag or manifest.digest} is {stored} after {manifest.digest} was put"
             raise Corrupt(repository.site, "verify manifest", what, repository=repository.name)

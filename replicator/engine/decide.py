@@ -10,10 +10,18 @@ from typing import Final
 from replicator.engine.catalog import Catalog
 from replicator.engine.claims import has_let_go, is_shared
 from replicator.engine.context import Context
-from replicator.engine.fault import faults
+from replicator.engine.fault import faults, is_unreadable
 from replicator.engine.inhand import Origin
 from replicator.engine.look import Batch
-from replicator.engine.plan import Action, Change, Wish, compare, compare_seen, recheck_at
+from replicator.engine.plan import (
+    Action,
+    Change,
+    Wish,
+    compare,
+    compare_seen,
+    compare_unreadable,
+    recheck_at,
+)
 from replicator.engine.supply import Supply
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
@@ -29,13 +37,14 @@ class Verdicts:
     """Who is told what becomes of a wish. None of them may wait.
 
     `copy`: it is to be copied. `same`: it is in step. `postponed`: it failed before and is not due, with the
-    reason. `failed`: why nothing can be done.
+    reason. `failed`: why nothing can be done. `unreadable`: the destination refuses to tell what a tag is.
     """
 
     copy: Callable[[Action], None]
     same: Callable[[Wish], None]
     postponed: Callable[[Action, str], None]
     failed: Callable[[Action, SiteError], None]
+    unreadable: Callable[[SiteError], None]
 
 
 class Decisions:
@@ -139,6 +148,7 @@ class Decisions:
 
     async def _ask_one(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> None:
         seen: Digest | None = None
+        unreadable: SiteError | None = None
         try:
             self._breaker.check("resolve tag", catalog.repository.name)
             with faults(self._destination, "resolve tag", catalog.repository.name):
@@ -147,10 +157,18 @@ class Decisions:
         except NotFound:
             pass
         except SiteError as error:
-            self._breaker.failed(error)
-            self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.UNKNOWN), error)
-            return
-        change = compare_seen(digest, seen, catalog.beliefs.get(wish.target or digest))
+            if not is_unreadable(error):
+                self._breaker.failed(error)
+                self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.UNKNOWN), error)
+                return
+            unreadable = error
+        belief = catalog.beliefs.get(wish.target or digest)
+        if unreadable is not None:
+            if belief is not None:  # else the repository may only not exist yet
+                self._verdicts.unreadable(unreadable)
+            change = compare_unreadable(digest, belief)
+        else:
+            change = compare_seen(digest, seen, belief)
         if change is Change.SAME:
             self._same(batch, catalog, wish, digest, asked=True)
         else:

@@ -75,7 +75,9 @@ class DestinationRun:
         self._breaker = context.breaker(destination)
         self.tally = Tally(rule, destination, context)
         self._dispatch = Dispatch(self._prepare, self._plan if context.dry else self._copy, context.draining)
-        verdicts = Verdicts(self._queue, self._same, self.tally.postponed, self.tally.failed)
+        verdicts = Verdicts(
+            self._queue, self._same, self.tally.postponed, self.tally.failed, self._unreadable
+        )
         self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._looked_at: set[str] = set()
@@ -171,6 +173,11 @@ class DestinationRun:
 
     def _same(self, _: Wish) -> None:
         self.tally.unchanged()
+
+    def _unreadable(self, error: SiteError) -> None:
+        text = f"{error}; the tag cannot be read there, so it is compared with what was last written"
+        if text not in self.tally.result.warnings:
+            self.tally.warn(text)
 
     def _queue(self, action: Action) -> None:
         self._targets.enter(action.target)

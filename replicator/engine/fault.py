@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from replicator.errors import SiteError, StateError
+from replicator.errors import Advice, AuthFailed, Denied, SiteError, StateError
 
 _log = logging.getLogger(__name__)
 
@@ -15,6 +15,15 @@ class Fault(SiteError):
     """A fault of ours while we worked with a site."""
 
     reason = "internal"
+
+
+def is_unreadable(error: SiteError) -> bool:
+    """Whether a site refuses to show something, which decides nothing about writing it.
+
+    Quay, GHCR, GitLab and Artifactory refuse so to show what does not exist yet; Harbor what its policies keep from
+    being pulled; others whatever a push-only account asks for.
+    """
+    return isinstance(error, (Denied, AuthFailed)) and error.advice is not Advice.STOP_SITE
 
 
 @contextmanager

@@ -19,6 +19,7 @@ class Change(enum.Enum):
     DIVERGED = "the destination has something else"
     SAME = "the same on both sides"
     UNKNOWN = "the destination must be asked"
+    UNREADABLE = "the destination does not tell what it has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ def compare_seen(digest: Digest, seen: Digest | None, belief: Belief | None) -> 
     if seen == digest:
         return Change.SAME
     return Change.MOVED if belief is not None and belief.digest == seen else Change.DIVERGED
+
+
+def compare_unreadable(digest: Digest, belief: Belief | None) -> Change:
+    """What the change is, where the destination refuses to tell: only what we last put there counts."""
+    if belief is None:
+        return Change.UNREADABLE
+    return Change.SAME if belief.digest == digest else Change.MOVED
 
 
 def recheck_at(now: float, recheck: float, *, key: str, before: float | None) -> float:

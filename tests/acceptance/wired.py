@@ -95,7 +95,7 @@ class Wired:
         }
 
     async def sync(
-        self, *, spool: Path | None = None, timeouts: Timeouts = PATIENT
+        self, *, spool: Path | None = None, timeouts: Timeouts = PATIENT, recheck: bool = False
     ) -> dict[str, DestinationResult]:
         """One run, as a new process would do it but for the state; by destination. However it ends, it ends soon."""
         rule = Rule("rule", "source", tuple(self.targets), RepositorySelection((Glob.parse("**"),)))
@@ -117,13 +117,17 @@ class Wired:
                 stack.push_async_callback(cache.aclose)
             engine = Engine(sites=opened, state=self.state, events=self.events, clock=self.clock, spool=cache)
             async with asyncio.timeout(30):
-                [result] = await engine.sync([rule])
+                [result] = await engine.sync([rule], recheck=recheck)
         return {each.destination: each for each in result.destinations}
 
-    async def sync_one(self, timeouts: Timeouts = PATIENT) -> DestinationResult:
+    async def sync_one(self, timeouts: Timeouts = PATIENT, *, recheck: bool = False) -> DestinationResult:
         """One run with the one destination."""
-        [result] = (await self.sync(timeouts=timeouts)).values()
+        [result] = (await self.sync(timeouts=timeouts, recheck=recheck)).values()
         return result
+
+    def forget(self) -> None:
+        """Forgets everything but the sites, as if the state had been deleted."""
+        self.state = MemoryState(self.clock)
 
     def settings(self, name: str, fake: FakeRegistry) -> RegistrySettings:
         """How a fake is reached."""

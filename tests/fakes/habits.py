@@ -103,7 +103,58 @@ async def _body(response: web.Response) -> bytes:
     return b"" if body is None else await body.as_bytes()  # type: ignore[union-attr]
 
 
+def heads_answered(status: int, *, html: bool = False) -> Middleware:
+    """HEAD of a manifest is answered so while GET is right: proxies, firewalls, serverless registries."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "HEAD" and MANIFEST.fullmatch(request.path):
+            media = "text/html" if html else "application/json"
+            return web.Response(status=status, content_type=media)
+        return await handler(request)
+
+    return quirk
+
+
+def pull_policy(status: int = 412, code: str = "PROJECTPOLICYVIOLATION") -> Middleware:
+    """Harbor: what a scan found wanting may be pushed over, but neither pulled nor asked for."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if (
+            request.method in {"GET", "HEAD"}
+            and MANIFEST.fullmatch(request.path)
+            and response.status in {200, 304}
+        ):
+            return wire.refusal(code, "current image with 7 vulnerabilities cannot be pulled", status=status)
+        return response
+
+    return quirk
+
+
+def hides_unknown_repositories(status: int = 401) -> Middleware:
+    """Quay, GHCR, GitLab, Artifactory: what does not exist is not told from what is not shown; the first push makes it."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = request.match_info.get("name", "")
+        if name and request.method in {"GET", "HEAD"} and session_of(request) is None:
+            content = fake_of(request).store.repositories.get(name)
+            if content is None or not content.manifests:
+                code = "UNAUTHORIZED" if status == 401 else "DENIED"
+                return wire.refusal(code, "access to the requested resource is not authorized", status=status)
+        return await handler(request)
+
+    return quirk
+
+
 # --- listings ---
+
+
+def no_tags_list(status: int = 403, *, html: bool = False) -> Middleware:
+    """Push-only accounts, and registries of little software: the tags of a repository are not listed."""
+    return answers(lambda request: request.path.endswith("/tags/list"), status, html=html)
 
 
 def distribution_tags() -> Middleware:

@@ -10,7 +10,17 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import BuiltImage, image, index, layer, load
-from replicator.errors import Corrupt, Denied, MissingReference, NotFound, Rejected, SiteError, Unsupported
+from replicator.errors import (
+    Advice,
+    Corrupt,
+    Denied,
+    MissingReference,
+    NotFound,
+    Rejected,
+    SiteError,
+    Unavailable,
+    Unsupported,
+)
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, parse_manifest
 from replicator.model.mediatypes import DOCKER_SCHEMA1_SIGNED, MANIFEST_ACCEPT, OCI_INDEX, OCI_MANIFEST
@@ -187,7 +197,7 @@ async def test_a_manifest_asked_for_by_sha512_is_verified_by_sha512(
         await repository.read_manifest(digest_of(b"other", "sha512"))
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", "<html>", '{"layers": 3}', '{"config": {"digest": "x"}}'])
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"layers": 3}', '{"config": {"digest": "x"}}'])
 async def test_what_is_no_manifest_is_corrupt(
     fake: FakeRegistry, repository: RegistryRepository, body: str
 ) -> None:
@@ -199,6 +209,25 @@ async def test_what_is_no_manifest_is_corrupt(
     fake.fault("GET", MANIFESTS, serve)
     with pytest.raises(Corrupt):
         await repository.read_manifest("v1")
+
+
+PAGES = {
+    "by its type": ("text/html; charset=utf-8", "<p>hello"),
+    "by its text": (OCI_MANIFEST, "<!DOCTYPE html><html><title>Sign&nbsp;in</title>"),
+}
+
+
+@pytest.mark.parametrize(("media_type", "body"), PAGES.values(), ids=PAGES)
+async def test_a_web_page_instead_of_a_manifest_is_called_one(
+    fake: FakeRegistry, repository: RegistryRepository, media_type: str, body: str
+) -> None:
+    async def serve(_: Exchange) -> web.StreamResponse:
+        return web.Response(body=body.encode(), headers={"Content-Type": media_type})
+
+    fake.fault("GET", MANIFESTS, serve)
+    with pytest.raises(Unavailable, match=r"received a web page.*proxy or a login page") as raised:
+        await repository.read_manifest("v1")
+    assert raised.value.advice is Advice.LATER
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -11,17 +11,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final
 
-from replicator.errors import Advice, AuthFailed, Corrupt, Rejected, SiteError, Unavailable
+from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.ports import BlobSource
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.http import StreamReply
+from replicator.sites.registry.page import web_page
 
 CHUNK_BYTES: Final = 1024 * 1024
 _OPERATION: Final = "read blob"
-_EXISTENCE: Final = frozenset({200, 403, 404})
+_EXISTENCE: Final = frozenset({200, 400, 403, 404, 405, 412, 500, 501, 502, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -29,7 +30,8 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bool:
     """Whether the repository has the blob, by HEAD.
 
-    404 is no. 403 is "not known", thus no: the upload then tells (go-containerregistry). 307 and 308 are yes
+    404 is no. 403 and other refusals, a server's failure and a web page are "not known", thus no: the upload then
+    tells (go-containerregistry). 307 and 308 are yes
     without following: distribution and its kin look before they sign a URL, and portals that redirect
     whatever is asked use 302. Redirects by other statuses are followed.
     """
@@ -43,14 +45,14 @@ async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bo
     )
     try:
         reply = await registry.transport.request(call)
-    except AuthFailed as error:
-        # The token service had no objection, so it is this repository: Quay and Harbor say so of missing ones.
-        if error.advice is not Advice.GIVE_UP:
+    except (AuthFailed, Denied) as error:
+        # Of this repository alone: Quay and Harbor, and token services, say so of missing ones.
+        if error.advice is Advice.STOP_SITE:
             raise
         return False
     if reply.status in {301, 302, 303}:
         reply = await registry.transport.request(replace(call, expected=_EXISTENCE, follow=True))
-    return reply.status in {200, 307, 308}
+    return reply.status in {200, 307, 308} and web_page(reply.headers, b"") is None
 
 
 def open_blob(registry: Registry, repository: str, descriptor: Descriptor) -> BlobSource:

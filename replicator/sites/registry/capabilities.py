@@ -32,6 +32,8 @@ class CapabilityRecord:
     `mount`: blobs can be mounted from another repository.
     `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
     (nothing does so yet).
+    `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
+    `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests are read instead.
     `refuses_dangling`: manifests that name what is not there are refused.
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
@@ -44,6 +46,8 @@ class CapabilityRecord:
     mount: bool = True
     catalog: bool = True
     delete_tag: bool = False
+    tags_list: bool = True
+    head_manifests: bool = True
     refuses_dangling: bool = False
     tags_per_page: int = 1000
     repositories_per_page: int = 1000
@@ -131,6 +135,8 @@ class Knowledge:
         self.is_recognised = known is not None
         self.record = replace(known or _GENERIC, **self._overrides)
         self._refused_mounts = 0
+        self._useless_heads = 0
+        self._unlisted: set[str] = set()
 
     def see(self, headers: Mapping[str, str]) -> None:
         """Takes an answer's headers as a hint of the software, until one was found."""
@@ -150,6 +156,20 @@ class Knowledge:
         self._refused_mounts = self._refused_mounts + 1 if refused else 0
         if self._refused_mounts >= 3:
             self.learn(mount=False)
+
+    def head_ended(self, *, useful: bool) -> None:
+        """Counts HEADs of manifests that did not tell what the GET after them did; after three in a row none is sent."""
+        self._useless_heads = 0 if useful else self._useless_heads + 1
+        if self._useless_heads >= 3:
+            self.learn(head_manifests=False)
+
+    def listing_refused(self, repository: str) -> None:
+        """Notes that the tags of a repository which exists cannot be listed; it is not asked for them again."""
+        self._unlisted.add(repository)
+
+    def lists_tags(self, repository: str) -> bool:
+        """Whether it is worth asking for the tags of the repository."""
+        return self.record.tags_list and repository not in self._unlisted
 
     @property
     def capabilities(self) -> Capabilities:

@@ -49,7 +49,8 @@ async def _bounded(farewell: Coroutine[Any, Any, object]) -> None:
 class Registry:
     """One registry as its repositories see it: how to ask, what it can do, whom to tell.
 
-    `has_login`: credentials were configured (others may still be found where docker keeps them).
+    `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
+    repositories that refused to list their tags and are not known to exist.
     """
 
     site: str
@@ -59,6 +60,7 @@ class Registry:
     events: Events
     clock: Clock
     has_login: bool = False
+    unlisted: set[str] = field(default_factory=set)
     farewells: Farewells = field(default_factory=Farewells)
 
     def warn(self, text: str) -> None:

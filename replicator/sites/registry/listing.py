@@ -6,7 +6,7 @@ An iteration that ends was complete; whatever might make it silently short is an
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,7 +91,7 @@ class Listing:
     refused_n: Callable[[], None]
 
 
-async def tag_pages(registry: Registry, repository: str) -> AsyncIterator[Sequence[str]]:
+async def tag_pages(registry: Registry, repository: str) -> AsyncGenerator[Sequence[str], None]:
     """The tags of a repository, a page at a time, each once.
 
     Names outside the grammar are left out with a warning. Raises `NotFound` where there is no such repository,

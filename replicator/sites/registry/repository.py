@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
-from replicator.errors import Corrupt, MissingReference, NotFound, Rejected, SiteError, Unsupported
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    Corrupt,
+    Denied,
+    MissingReference,
+    NotFound,
+    Rejected,
+    SiteError,
+    Transient,
+    Unavailable,
+    Unsupported,
+)
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
@@ -15,11 +29,13 @@ from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import MAX_NAMES, next_page, tag_pages
+from replicator.sites.registry.page import web_page
 from replicator.sites.registry.uploads import Upload
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
-_HEAD_ANSWERS: Final = frozenset({200, 400, 403, 405, 501})
+_HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 408, 429, 503}
+"""All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
 _STORED: Final = frozenset({200, 201, 202, 204})
 _IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
 
@@ -44,41 +60,81 @@ class RegistryRepository:
         """The repository's name there."""
         return self._name
 
-    def tags(self) -> AsyncIterator[Sequence[str]]:
-        """The tags, a page at a time; see `listing.tag_pages`."""
-        return tag_pages(self._registry, self._name)
+    async def tags(self) -> AsyncIterator[Sequence[str]]:
+        """The tags, a page at a time; see `listing.tag_pages`.
+
+        Raises `Unsupported`, without asking, where it is known that they cannot be listed.
+        """
+        knowledge = self._registry.knowledge
+        if not knowledge.lists_tags(self._name):
+            raise self._error(
+                Unsupported, "list tags", "the registry does not list the tags of this repository"
+            )
+        try:
+            async with aclosing(tag_pages(self._registry, self._name)) as pages:
+                async for page in pages:
+                    yield page
+        except Unsupported:
+            knowledge.learn(tags_list=False)
+            raise
+        except (Denied, AuthFailed) as error:
+            # Of a repository that does not exist too, at Quay, GHCR, GitLab and Artifactory: `resolve` finds out.
+            if error.advice is not Advice.STOP_SITE:
+                self._registry.unlisted.add(self._name)
+            raise
 
     async def resolve(self, reference: str) -> Descriptor:
         """What a tag or digest names now, by HEAD.
 
-        By GET and hashing where the HEAD carries no digest we can compute (old Artifactory, I-12), is not
-        allowed, or was redirected to storage that signed for a GET (GitLab's proxy, I-15).
+        A HEAD is believed only where it is good and carries a digest that can be computed. After any other answer
+        (registries and the proxies before them answer HEAD with 401, 403, 404, 405, 412, 5xx or a web page while
+        GET is right; old Artifactory sends no digest) the manifest is read and hashed: GET decides.
+
+        Raises `Denied` for a manifest that is there but may not be pulled (Harbor's policies answer 412).
         """
-        call = self._call("resolve", "HEAD", reference, _HEAD_ANSWERS)
-        return await self._described(reference, await self._head(call))
+        return await self._described(reference, _ACCEPT)
 
     async def changed(self, tag: str, known: Digest) -> Descriptor | None:
         """As `resolve`, asking with If-None-Match: distribution answers 304 without reading the manifest."""
-        headers = {**_ACCEPT, "If-None-Match": f'"{known}"'}
-        call = self._call("resolve", "HEAD", tag, _HEAD_ANSWERS | {304}, headers=headers)
-        reply = await self._head(call)
-        return None if reply is not None and reply.status == 304 else await self._described(tag, reply)
-
-    async def _head(self, call: Call) -> Reply | None:
         try:
-            return await self._registry.transport.request(call)
-        except Unsupported:  # what the transport makes of storage that refuses a redirected HEAD
+            return await self._described(tag, {**_ACCEPT, "If-None-Match": f'"{known}"'})
+        except _Unchanged:
             return None
 
-    async def _described(self, reference: str, reply: Reply | None) -> Descriptor:
-        if reply is None:
-            return (await self.read_manifest(reference)).descriptor
+    async def _described(self, reference: str, headers: Mapping[str, str]) -> Descriptor:
+        knowledge = self._registry.knowledge
+        tries_head = knowledge.record.head_manifests
+        told: Descriptor | SiteError | None = await self._head(reference, headers) if tries_head else None
+        if isinstance(told, Descriptor):
+            knowledge.head_ended(useful=True)
+        else:
+            # A HEAD that got no answer at all has had all its retries.
+            found = await self._read_instead(reference, told if isinstance(told, Transient) else None)
+            if tries_head:
+                knowledge.head_ended(useful=False)
+            told = found.descriptor
+        if self._name in self._registry.unlisted:
+            self._registry.unlisted.discard(self._name)
+            knowledge.listing_refused(self._name)
+        return told
+
+    async def _head(self, reference: str, headers: Mapping[str, str]) -> Descriptor | SiteError | None:
+        """What a HEAD tells for certain; else how it failed, or None where it only says too little."""
+        call = self._call("resolve", "HEAD", reference, _HEAD_ANSWERS, headers=headers)
+        try:
+            reply = await self._registry.transport.request(call)
+        except SiteError as error:
+            if error.advice is Advice.STOP_SITE or error.operation != call.operation:
+                raise
+            return error
+        if reply.status == 304 and "If-None-Match" in headers:
+            raise _Unchanged
         told = reply.headers.get("Docker-Content-Digest", "")
         if reply.status != 200 or not is_digest(told):
-            return (await self.read_manifest(reference)).descriptor
+            return None
         if is_digest(reference) and told != reference:
             if algorithm(Digest(told)) != algorithm(Digest(reference)):
-                return (await self.read_manifest(reference)).descriptor
+                return None
             raise self._error(Corrupt, "resolve", f"asked for {reference}, got {told}")
         media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip()
         length = reply.headers.get("Content-Length", "")
@@ -86,11 +142,32 @@ class RegistryRepository:
         size = int(length) if length.isascii() and length.isdigit() and length != "0" else None
         return Descriptor(media_type, Digest(told), size)
 
+    async def _read_instead(self, reference: str, unanswered: Transient | None) -> Manifest:
+        """The manifest by GET, where HEAD did not tell; tried once where HEAD got no answer in all its retries."""
+        try:
+            return await self._read(reference, retried=unanswered is None)
+        except SiteError as error:
+            if isinstance(error, Transient) and unanswered is not None:
+                raise unanswered from error
+            if error.operation != "read manifest":
+                raise
+            if isinstance(error, Rejected) and error.status == 412:
+                raise self._error(Denied, "resolve", error.cause) from error
+            raise error.during("resolve", self._name) from error
+
     async def read_manifest(self, reference: str) -> Manifest:
         """The manifest, its bytes verified against the digest asked for, else the one announced."""
+        return await self._read(reference)
+
+    async def _read(self, reference: str, *, retried: bool = True) -> Manifest:
         operation = "read manifest"
         call = self._call(operation, "GET", reference, frozenset({200}), max_bytes=MAX_MANIFEST_BYTES)
-        reply = await self._registry.transport.request(call)
+        reply = await self._registry.transport.request(call if retried else replace(call, idempotent=False))
+        if (page := web_page(reply.headers, reply.body)) is not None:
+            cause = (
+                f"expected a manifest, received {page}; is a proxy or a login page in front of the registry?"
+            )
+            raise self._error(Unavailable, operation, cause, advice=Advice.LATER)
         media_type = reply.headers.get("Content-Type", "")
         told = reply.headers.get("Docker-Content-Digest", "")
         expected = reference if is_digest(reference) else told if is_digest(told) else None
@@ -235,8 +312,14 @@ class RegistryRepository:
             self.site, error.operation, cause, repository=self._name, codes=error.codes, status=error.status
         )
 
-    def _error(self, kind: type[SiteError], operation: str, cause: str) -> SiteError:
-        return kind(self.site, operation, cause, repository=self._name)
+    def _error(
+        self, kind: type[SiteError], operation: str, cause: str, advice: Advice | None = None
+    ) -> SiteError:
+        return kind(self.site, operation, cause, repository=self._name, advice=advice)
+
+
+class _Unchanged(Exception):
+    """The tag still names what it did (304)."""
 
 
 def _says_immutable(error: Rejected) -> bool:
