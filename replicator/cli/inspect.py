@@ -1,0 +1,178 @@
+"""`replicator inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from replicator.cli.options import Invocation, everywhere
+from replicator.cli.output import print_json
+from replicator.cli.references import opened_image
+from replicator.cli.runner import run_async
+from replicator.cli.watch import Watch
+from replicator.discovery.describe import Description, Variant, describe
+from replicator.report import format_bytes, format_count, table
+
+
+@click.command("inspect")
+@click.argument("reference")
+@click.option(
+    "--env", "with_env", is_flag=True, help="Show the values of environment variables, not only their names."
+)
+@click.option(
+    "--insecure", is_flag=True, help="For a registry by host: plain HTTP, or TLS that is not verified."
+)
+@everywhere
+@click.pass_obj
+def command(invocation: Invocation, reference: str, *, with_env: bool, insecure: bool) -> int:
+    """Describe one image: platforms, layers, config, signatures and other referrers.
+
+    REFERENCE is SITE/REPOSITORY[:TAG][@DIGEST] with a site of the config, or an image as `copy` takes it: HOST/REPOSITORY,
+    s3://, file://, oci: or oci-archive:. Exit code 1 if a part of the image could not be read.
+    """
+    return run_async(_inspect(invocation, reference, with_env=with_env, insecure=insecure))
+
+
+async def _inspect(invocation: Invocation, text: str, *, with_env: bool, insecure: bool) -> int:
+    watch = Watch.start(invocation)
+    async with opened_image(invocation, text, watch, insecure=insecure) as (repository, reference):
+        description = await describe(repository, reference)
+    if invocation.json:
+        print_json(_as_json(description, with_env=with_env))
+    else:
+        click.echo("\n".join(_lines(description, with_env=with_env)))
+    for problem in description.problems:
+        click.echo(f"error: {problem}", err=True)
+    return 1 if description.problems else 0
+
+
+def _lines(image: Description, *, with_env: bool) -> Iterator[str]:
+    yield (
+        f"{image.site}: {image.repository}:{image.reference}"
+        if "@" not in image.reference
+        else image.reference
+    )
+    layers = image.layers
+    yield from table(
+        [
+            ("digest", image.root.digest),
+            ("type", image.root.descriptor.artifact_type or image.root.media_type),
+            ("size", f"{format_bytes(image.size)} in {format_count(len(layers), 'layer')}"),
+        ]
+    )
+    names = {variant.digest: _name(variant) for variant in image.variants}
+    yield ""
+    yield "Platforms"
+    yield from _indented(
+        [
+            (
+                names[v.digest],
+                v.digest,
+                format_bytes(sum(layer.size or 0 for layer in v.layers)),
+                v.created or "-",
+            )
+            for v in image.variants
+        ]
+    )
+    yield ""
+    yield "Layers"
+    everybody = len(image.variants)
+    rows = []
+    for digest, (layer, users) in layers.items():
+        shared = "all platforms" if len(users) == everybody > 1 else ", ".join(names[user] for user in users)
+        rows.append((digest, format_bytes(layer.size or 0), shared))
+    yield from _indented(rows)
+    yield from _config_lines(image, with_env=with_env)
+    yield ""
+    yield "Referrers"
+    yield from _indented(
+        [(each.kind, each.digest, each.tag or "") for each in image.referrers] or [("none",)]
+    )
+
+
+def _config_lines(image: Description, *, with_env: bool) -> Iterator[str]:
+    variant = next((each for each in image.variants if each.run is not None), None)
+    if variant is None or variant.run is None:
+        return
+    run = variant.run
+    rows = [
+        ("entrypoint", " ".join(run.entrypoint or ())),
+        ("cmd", " ".join(run.cmd or ())),
+        ("user", run.user or ""),
+        ("working dir", run.working_dir or ""),
+        ("ports", ", ".join(sorted(run.exposed_ports or ()))),
+        ("env", ", ".join(_env(run.env or [], with_env=with_env))),
+        *((f"label {key}", value) for key, value in sorted((run.labels or {}).items())),
+        *((f"annotation {key}", value) for key, value in sorted(image.annotations.items())),
+    ]
+    yield ""
+    yield f"Config ({_name(variant)})"
+    yield from _indented([(key, _printable(value)) for key, value in rows if value])
+
+
+def _env(variables: list[str], *, with_env: bool) -> list[str]:
+    """Values may be secrets that somebody baked in, so they are shown only on request."""
+    return variables if with_env else [each.partition("=")[0] for each in variables]
+
+
+def _name(variant: Variant) -> str:
+    return (
+        str(variant.platform)
+        if variant.platform is not None and str(variant.platform)
+        else variant.digest[:19]
+    )
+
+
+def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [f"  {line}" for line in table(rows)]
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: labels are whatever whoever pushed the image wrote."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _as_json(image: Description, *, with_env: bool) -> dict[str, object]:
+    return {
+        "version": 1,
+        "site": image.site,
+        "repository": image.repository,
+        "reference": image.reference,
+        "digest": image.root.digest,
+        "mediaType": image.root.media_type,
+        "artifactType": image.root.descriptor.artifact_type,
+        "bytes": image.size,
+        "annotations": dict(image.annotations),
+        "platforms": [_variant_json(each, with_env=with_env) for each in image.variants],
+        "layers": [
+            {"digest": digest, "size": layer.size, "mediaType": layer.media_type, "images": list(users)}
+            for digest, (layer, users) in image.layers.items()
+        ],
+        "referrers": [
+            {"digest": each.digest, "type": each.kind, "tag": each.tag} for each in image.referrers
+        ],
+        "problems": list(image.problems),
+    }
+
+
+def _variant_json(variant: Variant, *, with_env: bool) -> dict[str, object]:
+    run = variant.run
+    return {
+        "platform": None if variant.platform is None else str(variant.platform),
+        "digest": variant.digest,
+        "created": variant.created,
+        "bytes": sum(layer.size or 0 for layer in variant.layers),
+        "layers": [layer.digest for layer in variant.layers],
+        "config": None
+        if run is None
+        else {
+            "entrypoint": run.entrypoint,
+            "cmd": run.cmd,
+            "user": run.user,
+            "working_dir": run.working_dir,
+            "ports": sorted(run.exposed_ports or ()),
+            "env": _env(run.env or [], with_env=with_env),
+            "labels": run.labels or {},
+        },
+    }

@@ -1,0 +1,1 @@
+"""What is where: sites compared, images described. Asks only, and knows ports only."""

@@ -1,0 +1,104 @@
+"""`replicator diff` and `inspect`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.images import ARM64, image, index, layer, load
+from replicator.model.digest import digest_of
+from tests.acceptance.program import Program, rule
+from tests.fakes.faults import answer
+from tests.fakes.registry import FakeRegistry
+
+
+@dataclass
+class World:
+    program: Program
+    hub: FakeRegistry
+    fra: FakeRegistry
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with FakeRegistry() as hub, FakeRegistry() as fra:
+        program = Program(tmp_path)
+        program.write_config({"hub": hub.url, "fra": fra.url}, rule())
+        yield World(program, hub, fra)
+
+
+async def test_diff_names_each_tag_that_is_not_the_same(world: World) -> None:
+    load(world.hub.store, "team/app", "same", image("same"))
+    load(world.fra.store, "team/app", "same", image("same"))
+    load(world.hub.store, "team/app", "moved", image("new"))
+    load(world.fra.store, "team/app", "moved", image("old"))
+    load(world.hub.store, "team/app", "new", image("x"))
+    load(world.fra.store, "team/gone", "v1", image("y"))
+    ended = await world.program("diff", "hub", "fra", "--json")
+    assert ended.code == 3
+    assert ended.json["same"] == 1
+    assert {(each["repository"], each["tag"], each["difference"]) for each in ended.json["differences"]} == {
+        ("team/app", "moved", "different"),
+        ("team/app", "new", "only_here"),
+        ("team/gone", "v1", "only_there"),
+    }
+    told = await world.program("diff", "hub", "fra", "team/gone")
+    assert (told.code, told.stdout) == (3, "team/gone:v1  only at fra\n")
+
+
+async def test_diff_of_what_is_the_same_exits_0_and_asks_for_no_manifest_body(world: World) -> None:
+    for registry in (world.hub, world.fra):
+        load(registry.store, "team/app", "v1", image("same"))
+    ended = await world.program("diff", "hub", "fra", "team/app")
+    assert (ended.code, ended.stdout) == (0, "")
+    assert not [each for each in world.hub.requests if each.method == "GET" and "/manifests/" in each.path]
+
+
+async def test_diff_that_cannot_ask_is_a_failure_and_no_difference(world: World) -> None:
+    load(world.hub.store, "team/app", "v1", image("same"))
+    world.fra.fault("GET", "/v2/team/app/tags/list", answer(403))
+    ended = await world.program("diff", "hub", "fra", "team/app")
+    assert ended.code == 1
+    assert "fra" in ended.stderr
+    assert not ended.stdout
+
+
+async def test_inspect_shows_platforms_shared_layers_config_and_referrers(world: World) -> None:
+    shared = layer("shared", 2_000)
+    built = index([image("a", [shared, layer("own")]), image("b", [shared], platform=ARM64)])
+    load(world.hub.store, "team/app", "v1", built)
+    load(world.hub.store, "team/app", f"{built.digest.replace(':', '-')}.sig", image("signature"))
+    ended = await world.program("inspect", "hub/team/app:v1", "--json")
+    assert (ended.code, ended.stderr) == (0, "")
+    found = ended.json
+    assert found["digest"] == built.digest
+    assert [each["platform"] for each in found["platforms"]] == ["linux/amd64", "linux/arm64"]
+    users = {each["digest"]: len(each["images"]) for each in found["layers"]}
+    assert users[digest_of(shared.data)] == 2
+    assert sorted(users.values()) == [1, 2]
+    assert [(each["type"], each["tag"][-4:]) for each in found["referrers"]] == [("cosign .sig", ".sig")]
+    told = await world.program("inspect", "hub/team/app:v1")
+    assert "all platforms" in told.stdout
+    assert built.digest in told.stdout
+
+
+async def test_inspect_takes_a_host_and_says_what_is_not_there(world: World) -> None:
+    load(world.hub.store, "team/app", "v1", image("x"))
+    host = world.hub.url.partition("://")[2]
+    assert (await world.program("inspect", f"{host}/team/app:v1")).code == 0
+    missing = await world.program("inspect", f"{host}/team/app:v2")
+    assert missing.code == 1
+    assert "team/app" in missing.stderr
+
+
+async def test_inspect_of_an_image_that_lacks_a_part_says_which(world: World) -> None:
+    child = image("a")
+    load(world.hub.store, "team/app", "v1", index([child, image("b", platform=ARM64)]))
+    world.hub.fault("GET", f"/manifests/{child.digest}", answer(404))
+    ended = await world.program("inspect", "hub/team/app:v1", "--json")
+    assert ended.code == 1
+    assert child.digest in json.dumps(ended.json["problems"])
