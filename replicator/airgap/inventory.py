@@ -8,7 +8,7 @@ from typing import IO, Final
 
 import msgspec
 
-from replicator.engine.image import read_image
+from replicator.engine import read_image
 from replicator.errors import ConfigError, SiteError
 from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.engine.image import read_image
+from replicator.engine import read_image
 from replicator.errors import Corrupt, NotFound
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest

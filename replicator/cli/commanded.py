@@ -7,8 +7,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from replicator.daemon.hooks import HOOK_SECONDS, RunHooks
-from replicator.engine.result import RuleResult
-from replicator.engine.run import Engine
+from replicator.engine import Engine, RuleResult
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 

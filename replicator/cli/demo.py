@@ -12,7 +12,7 @@ from replicator.cli.runner import run_async
 from replicator.cli.sync import replicate
 from replicator.cli.watch import Watch
 from replicator.demo.run import Stage, stage
-from replicator.engine.result import RunResult
+from replicator.engine import RunResult
 from replicator.report import failed, render_plan, render_run
 
 _NEXT = """\

@@ -23,8 +23,7 @@ from replicator.cli.rules import read_config
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
-from replicator.engine.result import RunResult
-from replicator.engine.run import Engine
+from replicator.engine import Engine, RunResult
 from replicator.errors import ConfigError
 from replicator.model.digest import Digest
 from replicator.policy.mapping import static_collisions

@@ -22,7 +22,7 @@ from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
 from replicator.config.build import Loaded
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.result import RunResult
+from replicator.engine import RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
 from replicator.state.locks import hold_rules

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from replicator.cli.console import Progress, has_display
 from replicator.cli.logs import configure, log_event
 from replicator.cli.options import Invocation
-from replicator.engine.counted import count_request
+from replicator.engine import count_request
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.report import Tally

@@ -11,8 +11,7 @@ from replicator.cli.places import open_sites
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
 from replicator.daemon.bandwidth import follow
-from replicator.engine.run import Engine
-from replicator.engine.spool import Spool
+from replicator.engine import Engine, Spool
 from replicator.errors import ReplicatorError
 from replicator.events import Warned
 from replicator.policy.rule import Rule

@@ -19,7 +19,7 @@ from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
 from replicator.daemon.standings import Standings
 from replicator.daemon.status import sentence
 from replicator.daemon.triggers import Triggers
-from replicator.engine.run import DRAIN_SECONDS
+from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import ConfigRead, Events, Warned
 from replicator.metrics import Metrics

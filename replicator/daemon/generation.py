@@ -10,8 +10,7 @@ from typing import Any
 
 from replicator.config.build import Loaded
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.run import Engine
-from replicator.engine.spool import Spool
+from replicator.engine import Engine, Spool
 from replicator.events import Events
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, State

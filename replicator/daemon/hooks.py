@@ -9,8 +9,7 @@ import msgspec
 
 from replicator.config.build import RunCommands
 from replicator.daemon.command import run_command
-from replicator.engine.result import DestinationResult, Failure, RuleResult
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, RunRow, Standing, State
@@ -31,7 +30,9 @@ class RunHooks:
         self._events = events
         self._clock = clock
 
-    async def before(self, rule: Rule, destinations: Sequence[str], scope: Scope | None) -> RuleResult | None:
+    async def before(
+        self, rule: Rule, destinations: Sequence[str], scope: RunScope | None
+    ) -> RuleResult | None:
         """Runs the rule's `before`. None: the run may begin; else it is prevented, and this is its result."""
         commands = self._commands.get(rule.name)
         if commands is None or not commands.before:
@@ -109,5 +110,5 @@ async def _run(commands: RunCommands, argv: Sequence[str], told: Mapping[str, ob
     return await run_command(argv, msgspec.json.encode(told), commands.timeout, withheld=commands.withheld)
 
 
-def _plain(scope: Scope) -> dict[str, list[str] | None]:
+def _plain(scope: RunScope) -> dict[str, list[str] | None]:
     return {name: None if tags is None else sorted(tags) for name, tags in scope.repositories.items()}

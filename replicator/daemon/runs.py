@@ -9,8 +9,7 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from replicator.engine.result import DestinationResult, RuleResult, RunResult, Totals
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, RuleResult, RunResult, RunScope, Totals
 from replicator.report import Tally, combine
 
 Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
@@ -36,7 +35,7 @@ class Run:
     source: str
     destinations: tuple[str, ...]
     cause: Cause
-    scope: Scope | None
+    scope: RunScope | None
     started_at: float
     left: set[str]
     totals: Totals = field(default_factory=Totals)
@@ -100,7 +99,7 @@ class Runs:
         source: str,
         destinations: tuple[str, ...],
         cause: Cause,
-        scope: Scope | None,
+        scope: RunScope | None,
         at: float,
     ) -> Run:
         """A run begins. Ids are unique across restarts."""

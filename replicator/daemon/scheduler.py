@@ -17,9 +17,7 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Cause, Run, Runs, context_of
 from replicator.daemon.triggers import Triggers, Want
-from replicator.engine.counted import counted
-from replicator.engine.result import DestinationResult, Outcome, RuleResult
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope, counted
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
@@ -305,7 +303,7 @@ class Scheduler:
             source=rule.source,
             destinations=destinations,
             cause=want.cause,
-            scope=None if want.whole else Scope(want.repositories, want.at),
+            scope=None if want.whole else RunScope(want.repositories, want.at),
             at=self._clock.now(),
         )
         active = _Active(run, rule, want, generation)

@@ -1,1 +1,50 @@
-"""observe -> plan -> transfer -> verify -> record. Knows ports only."""
+"""Brings destinations in step: observe -> plan -> transfer -> verify -> record. Knows ports only.
+
+Users of the engine import from here; `observe`, `plan`, `content` and `transfer` are its inside.
+"""
+
+from __future__ import annotations
+
+from replicator.engine.accounting import count_request, counted
+from replicator.engine.content.image import read_image
+from replicator.engine.content.spool import Spool
+from replicator.engine.context import DRAIN_SECONDS, RunScope
+from replicator.engine.engine import Engine
+from replicator.engine.result import (
+    ActionName,
+    ActionOutcome,
+    ActionResult,
+    BlobTotals,
+    ByteTotals,
+    DestinationResult,
+    Failure,
+    FilterCount,
+    Outcome,
+    RuleResult,
+    RunResult,
+    TagTotals,
+    Totals,
+)
+
+__all__ = [
+    "DRAIN_SECONDS",
+    "ActionName",
+    "ActionOutcome",
+    "ActionResult",
+    "BlobTotals",
+    "ByteTotals",
+    "DestinationResult",
+    "Engine",
+    "Failure",
+    "FilterCount",
+    "Outcome",
+    "RuleResult",
+    "RunResult",
+    "RunScope",
+    "Spool",
+    "TagTotals",
+    "Totals",
+    "count_request",
+    "counted",
+    "read_image",
+]

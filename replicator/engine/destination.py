@@ -7,22 +7,20 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from replicator.engine.catalog import Catalog
+from replicator.engine.content.image import Image, NotReplicated, read_image
+from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
-from replicator.engine.copy import Copying, Placement
-from replicator.engine.decide import Decisions, Verdicts
-from replicator.engine.dispatch import Dispatch
-from replicator.engine.fault import faults
-from replicator.engine.image import Image, NotReplicated, read_image
-from replicator.engine.leftovers import Leftovers
-from replicator.engine.look import Batch
-from replicator.engine.plan import Action, Wish
+from replicator.engine.faults import faults
+from replicator.engine.observe.destination import Catalog, DestinationCatalogs
+from replicator.engine.observe.wanted import WantedTag, WantedTags
+from replicator.engine.plan.compare import Action
+from replicator.engine.plan.decide import Decisions, Verdicts
+from replicator.engine.plan.stale import StaleTags
+from replicator.engine.queue import CopyQueue, Prepared
+from replicator.engine.record import Recorder
 from replicator.engine.result import Totals
-from replicator.engine.supply import Supply
-from replicator.engine.tally import Tally
-from replicator.engine.targets import Targets
-from replicator.engine.transfer import Blob, Transfers
-from replicator.engine.window import Prepared
+from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
+from replicator.engine.transfer.graph import ImageCopy, ImageWriter
 from replicator.errors import SiteError
 from replicator.events import ImagePrepared, TagPlanned
 from replicator.model.descriptor import Descriptor
@@ -48,9 +46,9 @@ class DestinationRun:
         rule: the rule.
         destination: the site's name.
         context: the run.
-        supply: the source's content.
+        content: the source's content.
         since: dates changes first seen now (epoch seconds).
-        copying: writes images there, shared by all rules of the run.
+        writer: writes images there, shared by all rules of the run.
         transfers: moves blobs there, shared too.
     """
 
@@ -60,35 +58,35 @@ class DestinationRun:
         destination: str,
         context: Context,
         *,
-        supply: Supply,
+        content: SourceContent,
         since: float,
-        copying: Copying,
-        transfers: Transfers,
+        writer: ImageWriter,
+        transfers: BlobTransfers,
     ) -> None:
         self._rule = rule
         self._site = context.sites[destination]
         self._context = context
-        self._supply = supply
-        self._copying = copying
+        self._content = content
+        self._writer = writer
         self._transfers = transfers
         self._source_breaker = context.breaker(rule.source)
         self._breaker = context.breaker(destination)
-        self.tally = Tally(rule, destination, context)
-        self._dispatch = Dispatch(self._prepare, self._plan if context.dry else self._copy, context.draining)
+        self.recorder = Recorder(rule, destination, context)
+        self._dispatch = CopyQueue(self._prepare, self._plan if context.dry else self._copy, context.draining)
         verdicts = Verdicts(
-            self._queue, self._same, self.tally.postponed, self.tally.failed, self._unreadable
+            self._queue, self._same, self.recorder.postponed, self.recorder.failed, self._unreadable
         )
-        self._decisions = Decisions(rule, destination, context, supply, since, verdicts)
-        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self._decisions = Decisions(rule, destination, context, content, since, verdicts)
+        self._batches: asyncio.Queue[WantedTags | None] = asyncio.Queue()
         self._looked_at: set[str] = set()
         self._undecided = False
         self._is_over = False
-        self._leftovers = Leftovers(rule.name)
-        self._targets = Targets(
+        self._stale = StaleTags(rule.name)
+        self._targets = DestinationCatalogs(
             rule, destination, context, listing=_wants_listing(rule, context), on_failure=self._blind
         )
 
-    def offer(self, batch: Batch | None) -> None:
+    def offer(self, batch: WantedTags | None) -> None:
         """Takes a batch; None when the look has ended."""
         self._batches.put_nowait(batch)
 
@@ -97,7 +95,7 @@ class DestinationRun:
         if self._context.scope is None:
             # Asked for now: a run beside this one may find a repository that this one's look no longer meets.
             name = self._site.name
-            self._leftovers.expect(await self._context.state.pending_repositories(self._rule.name, name))
+            self._stale.expect(await self._context.state.pending_repositories(self._rule.name, name))
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._take_batches())
@@ -110,14 +108,14 @@ class DestinationRun:
     def is_through(self) -> bool:
         """Whether all that was offered has been dealt with, so that a drain left nothing of it undone."""
         return self._is_over and not (
-            self._undecided or self._dispatch.has_left or self.tally.was_interrupted
+            self._undecided or self._dispatch.has_left or self.recorder.was_interrupted
         )
 
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (batch := await self._batches.get()) is not None:
                 self._targets.enter(batch.target)
-                self._leftovers.visited(batch.target)
+                self._stale.visited(batch.target)
                 if batch.repository not in self._looked_at:
                     # In hand until the last batch of the source repository, not only for the time of this one.
                     self._looked_at.add(batch.repository)
@@ -125,11 +123,11 @@ class DestinationRun:
                 tasks.create_task(self._decide(batch))
         self._dispatch.close()
 
-    async def _decide(self, batch: Batch) -> None:
+    async def _decide(self, batch: WantedTags) -> None:
         try:
             catalog = await self._targets.catalog(batch.target)
             if catalog is None:
-                self.tally.unseen(len(batch.wishes))
+                self.recorder.unseen(len(batch.wishes))
                 return
             if self._context.draining.is_set():
                 self._undecided = True
@@ -146,42 +144,42 @@ class DestinationRun:
 
     def _blind(self, error: SiteError) -> None:
         """The destination could not be looked at: what it lacks is not known, so the look was not complete."""
-        self.tally.complete_look = False
-        self.tally.failure(error)
+        self.recorder.complete_look = False
+        self.recorder.failure(error)
 
-    def _note(self, batch: Batch, catalog: Catalog) -> None:
+    def _note(self, batch: WantedTags, catalog: Catalog) -> None:
         """Notes what is wanted, so that at the end it is known what no longer is."""
-        self._leftovers.open(batch.repository, batch.target, catalog)
+        self._stale.open(batch.repository, batch.target, catalog)
         for wish in batch.wishes:
-            self._leftovers.wanted(batch.target, wish.target or wish.digest or "")
+            self._stale.wanted(batch.target, wish.target or wish.digest or "")
         if batch.last:
             present = None if batch.present is None else _renamed(self._rule, batch.present)
-            self._leftovers.present(batch.target, present)
+            self._stale.present(batch.target, present)
 
     async def settle(self) -> None:
         """After a complete look: ends what is pending and no longer wanted, tells what the source no longer has.
 
         Nothing is deleted. Raises `StateError`.
         """
-        for target in self._leftovers.unvisited:
+        for target in self._stale.unvisited:
             for tag in await self._context.state.pending(self._rule.name, self._site.name, target):
-                self.tally.unwanted(target, tag)
-        for target, tag in self._leftovers.pending():
-            self.tally.unwanted(target, tag)
-        for gone in self._leftovers.gone():
-            self.tally.kept(gone.repository, gone.target, gone.tag, gone.digest)
+                self.recorder.unwanted(target, tag)
+        for target, tag in self._stale.pending():
+            self.recorder.unwanted(target, tag)
+        for gone in self._stale.gone():
+            self.recorder.kept(gone.repository, gone.target, gone.tag, gone.digest)
 
-    def _same(self, _: Wish) -> None:
-        self.tally.unchanged()
+    def _same(self, _: WantedTag) -> None:
+        self.recorder.unchanged()
 
     def _unreadable(self, error: SiteError) -> None:
         text = f"{error}; the tag cannot be read there, so it is compared with what was last written"
-        if text not in self.tally.result.warnings:
-            self.tally.warn(text)
+        if text not in self.recorder.result.warnings:
+            self.recorder.warn(text)
 
     def _queue(self, action: Action) -> None:
         self._targets.enter(action.target)
-        self.tally.pend(action)
+        self.recorder.pend(action)
         if not self._context.dry:
             self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
         self._dispatch.add(action)
@@ -210,10 +208,10 @@ class DestinationRun:
             totals.bytes.read += size
 
         def read(digest: Digest) -> Awaitable[Manifest]:
-            return self._supply.manifest(action.repository, digest, self._rule.mirrors, count)
+            return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
 
         image = await read_image(action.digest, read, self._rule.source, action.repository)
-        self.tally.result.totals.add(totals)
+        self.recorder.result.totals.add(totals)
         return image
 
     def _check_refusal(self, action: Action, image: Image) -> None:
@@ -232,24 +230,24 @@ class DestinationRun:
         async def copy() -> None:
             self._breaker.check("write manifest", action.target)
             catalog = await self._decided_on(action)
-            placement = Placement(
+            placement = ImageCopy(
                 prepared.image,
                 catalog.repository,
                 action.wish.target,
                 self._wish(action, catalog, totals),
                 totals,
             )
-            await self._copying.copy(placement)
+            await self._writer.copy(placement)
             self._breaker.succeeded()
             self._source_breaker.succeeded()
             key = action.wish.target or action.digest
             self._decisions.record(catalog, key, action.digest)
-            self._context.in_hand.settle(
+            self._context.locks.settle(
                 (self._site.name, action.target, key),
                 (self._rule.source, action.repository, action.wish.tag),
                 action.asked_at,
             )
-            self.tally.copied(action, totals, self._context.clock.monotonic() - began)
+            self.recorder.copied(action, totals, self._context.clock.monotonic() - began)
 
         await self._guarded(action, totals, copy)
         self._targets.leave(action.target)
@@ -266,7 +264,7 @@ class DestinationRun:
                 outcome = await self._transfers.locate(catalog.repository, wish(descriptor))
                 totals.blobs.count(outcome)
                 to_send += (descriptor.size or 0) if outcome == "copied" else 0
-            self.tally.planned(action, totals, to_send + prepared.image.manifest_bytes)
+            self.recorder.planned(action, totals, to_send + prepared.image.manifest_bytes)
 
         await self._guarded(action, totals, plan)
         self._targets.leave(action.target)
@@ -277,10 +275,10 @@ class DestinationRun:
             raise AssertionError(f"{action.target} was decided on without a catalog")
         return catalog
 
-    def _wish(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], Blob]:
-        def wish(descriptor: Descriptor) -> Blob:
-            return Blob(
-                descriptor, action.repository, self._rule.mirrors, self._supply, catalog.fresh, totals
+    def _wish(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], WantedBlob]:
+        def wish(descriptor: Descriptor) -> WantedBlob:
+            return WantedBlob(
+                descriptor, action.repository, self._rule.mirrors, self._content, catalog.fresh, totals
             )
 
         return wish
@@ -291,12 +289,12 @@ class DestinationRun:
             with faults(self._site.name, "copy image", action.target):
                 return await work()
         except NotReplicated as error:
-            self.tally.held(action, error.cause)
+            self.recorder.held(action, error.cause)
         except SiteError as error:
             self._context.breaker(error.site).failed(error)
-            self.tally.failed(action, error, totals)
+            self.recorder.failed(action, error, totals)
         except asyncio.CancelledError:
-            self.tally.interrupted(action, totals)
+            self.recorder.interrupted(action, totals)
             raise
         return None
 

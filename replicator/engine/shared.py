@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from replicator.engine.copy import Copying
-from replicator.engine.presence import MAX_AGE_SECONDS, Presence
-from replicator.engine.spool import Spool
-from replicator.engine.supply import Supply
-from replicator.engine.transfer import Transfers
+from replicator.engine.content.source import SourceContent
+from replicator.engine.content.spool import Spool
+from replicator.engine.transfer.blob import BlobTransfers
+from replicator.engine.transfer.graph import ImageWriter
+from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
 from replicator.events import Events, Warned
 from replicator.ports import Clock, Site, State
 
@@ -38,8 +38,8 @@ class Shared:
         self._users = 0
         self._stack = AsyncExitStack()
         self._fed: defaultdict[str, set[str]] = defaultdict(set)
-        self._supplies: dict[str, Supply] = {}
-        self._writers: dict[tuple[str, str], tuple[Transfers, Copying]] = {}
+        self._contents: dict[str, SourceContent] = {}
+        self._writers: dict[tuple[str, str], tuple[BlobTransfers, ImageWriter]] = {}
         self._presences: dict[str, Presence] = {}
         self._listeners: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
 
@@ -67,10 +67,10 @@ class Shared:
         """Notes that a source feeds a destination: where it feeds several, blobs go through the spool."""
         self._fed[source].add(destination)
 
-    def supply(self, source: str) -> Supply:
+    def content(self, source: str) -> SourceContent:
         """The content of a source."""
-        if source not in self._supplies:
-            self._supplies[source] = supply = Supply(
+        if source not in self._contents:
+            self._contents[source] = content = SourceContent(
                 self._sites,
                 source,
                 spool=self._spool,
@@ -78,25 +78,25 @@ class Shared:
                 events=self._events,
                 warn=lambda text: self._warn(source, text),
             )
-            self._stack.push_async_callback(supply.aclose)
-        return self._supplies[source]
+            self._stack.push_async_callback(content.aclose)
+        return self._contents[source]
 
-    def writers(self, source: str, destination: str) -> tuple[Transfers, Copying]:
+    def writers(self, source: str, destination: str) -> tuple[BlobTransfers, ImageWriter]:
         """What writes from a source to a destination."""
         key = (source, destination)
         if key not in self._writers:
             presence = self._presences.setdefault(destination, Presence(self._clock))
-            transfers = Transfers(
+            transfers = BlobTransfers(
                 self._sites[destination],
                 source=source,
                 presence=presence,
                 state=self._state,
                 events=self._events,
             )
-            copying = Copying(transfers, presence)
+            writer = ImageWriter(transfers, presence)
             self._stack.push_async_callback(transfers.aclose)
-            self._stack.push_async_callback(copying.aclose)
-            self._writers[key] = (transfers, copying)
+            self._stack.push_async_callback(writer.aclose)
+            self._writers[key] = (transfers, writer)
         return self._writers[key]
 
     def listen(self, source: str, tell: Callable[[str], None]) -> Callable[[], None]:

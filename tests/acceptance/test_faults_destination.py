@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, layer
-from replicator.engine import spool
+from replicator.engine.content import spool
 from replicator.model.digest import digest_of
 from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, Wired, only_app_failed, wired
 from tests.fakes import faults

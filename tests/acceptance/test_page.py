@@ -9,7 +9,7 @@ from replicator.daemon.http import page as page_module
 from replicator.daemon.http import stream as stream_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
-from replicator.engine.result import DestinationResult, Failure, RuleResult
+from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.events import BytesWritten, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, simple_rule

@@ -12,7 +12,7 @@ import pytest
 
 from replicator.daemon.app import STILL_SECONDS
 from replicator.daemon.hooks import HOOK_SECONDS
-from replicator.engine.run import DRAIN_SECONDS
+from replicator.engine import DRAIN_SECONDS
 from tests.fakes.process import ROOT, require
 
 UNITS: Final = ROOT / "systemd"

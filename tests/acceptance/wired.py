@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine.result import DestinationResult
-from replicator.engine.run import Engine
-from replicator.engine.spool import Spool
+from replicator.engine import DestinationResult, Engine, Spool
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget

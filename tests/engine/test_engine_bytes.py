@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer, load
-from replicator.engine import spool as spool_module
-from replicator.engine.result import Totals
+from replicator.engine import Totals
+from replicator.engine.content import spool as spool_module
+from replicator.engine.content.spool import SpoolFull
 from replicator.engine.shared import Shared
-from replicator.engine.spool import SpoolFull
-from replicator.engine.transfer import MOUNT_REFUSALS, Blob
+from replicator.engine.transfer.blob import MOUNT_REFUSALS, WantedBlob
 from replicator.errors import Denied, MissingReference, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
 from replicator.model.digest import digest_of
@@ -167,7 +167,9 @@ async def test_site_that_refuses_mounts_is_not_asked_for_ever() -> None:
             built = w.put("app", f"v{number}", big(f"{number}"))
             descriptor = built.manifest.blobs[1]
             for name in ("a", "b"):
-                blob = Blob(descriptor, "app", (), shared.supply("source"), fresh=False, totals=Totals())
+                blob = WantedBlob(
+                    descriptor, "app", (), shared.content("source"), fresh=False, totals=Totals()
+                )
                 outcomes.append(await transfers.ensure(w.left.repository(name), blob))
         assert outcomes == ["copied"] * 12
         assert w.left.count("mount") == MOUNT_REFUSALS
@@ -184,8 +186,8 @@ async def test_what_one_source_brought_is_mounted_for_another() -> None:
         outcomes = []
         for source, name in (("source", "a"), ("second", "b")):
             transfers, _ = shared.writers(source, "left")
-            blob = Blob(
-                built.manifest.blobs[1], "app", (), shared.supply(source), fresh=False, totals=Totals()
+            blob = WantedBlob(
+                built.manifest.blobs[1], "app", (), shared.content(source), fresh=False, totals=Totals()
             )
             outcomes.append(await transfers.ensure(w.left.repository(name), blob))
         assert outcomes == ["copied", "mounted"]

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from replicator.demo.images import image
-from replicator.engine.dispatch import COPIES_AT_ONCE, WINDOW_IMAGES, Dispatch
-from replicator.engine.image import Image
-from replicator.engine.plan import Action, Wish
-from replicator.engine.window import Prepared
+from replicator.engine.content.image import Image
+from replicator.engine.observe.wanted import WantedTag
+from replicator.engine.plan.compare import Action
+from replicator.engine.queue import COPIES_AT_ONCE, WINDOW_IMAGES, CopyQueue, Prepared
 from replicator.model.digest import digest_of
 from replicator.model.manifest import Manifest
 from tests.engine.world import settled
@@ -31,11 +31,11 @@ class Work:
         self.most = 0
         self.go = asyncio.Event()
         self.draining = asyncio.Event()
-        self.dispatch = Dispatch(self._prepare, self._copy, self.draining)
+        self.dispatch = CopyQueue(self._prepare, self._copy, self.draining)
 
     def add(self, count: int) -> None:
         for number in range(count):
-            wish = Wish(f"v{number}", f"v{number}", DIGEST)
+            wish = WantedTag(f"v{number}", f"v{number}", DIGEST)
             self.dispatch.add(Action("app", "app", wish, DIGEST, "", 0.0, 0.0))
 
     async def _prepare(self, action: Action) -> Image | None:
@@ -107,7 +107,7 @@ async def test_fault_in_a_copy_ends_the_queue_with_it() -> None:
     async def broken(_: Prepared) -> None:
         raise ZeroDivisionError
 
-    dispatch = Dispatch(work._prepare, broken, work.draining)
-    dispatch.add(Action("app", "app", Wish("v1", "v1", DIGEST), DIGEST, "", 0.0, 0.0))
+    dispatch = CopyQueue(work._prepare, broken, work.draining)
+    dispatch.add(Action("app", "app", WantedTag("v1", "v1", DIGEST), DIGEST, "", 0.0, 0.0))
     with pytest.raises(ExceptionGroup):
         await dispatch.run()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, layer, load
-from replicator.engine import dispatch
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
+from replicator.engine import queue as copies
 from replicator.errors import Rejected
 from replicator.events import TagPlanned
 from tests.engine.world import big, only, rule, settled, until, world
@@ -59,7 +59,7 @@ async def test_older_look_does_not_put_an_older_image_over_a_newer_one() -> None
         first = asyncio.create_task(engine.sync([rule()]))
         await until(lambda: w.source.count("resolve", "v1", "done") == 1)
         new = w.put("app", "v1", image("new"))
-        await engine.sync([rule()], scope=Scope({"app": frozenset({"v1"})}))
+        await engine.sync([rule()], scope=RunScope({"app": frozenset({"v1"})}))
         assert w.tags()["app"]["v1"] == new.digest
         pause.release()
         await first
@@ -91,7 +91,7 @@ async def test_narrowed_run_looks_only_at_what_the_event_named() -> None:
         for name in ("a", "b"):
             for tag in ("v1", "v2"):
                 w.put(name, tag)
-        result = await w.sync_one(scope=Scope({"a": frozenset({"v1"})}))
+        result = await w.sync_one(scope=RunScope({"a": frozenset({"v1"})}))
         assert result.outcome == "ok"
         assert {name: set(tags) for name, tags in w.tags().items()} == {"a": {"v1"}}
         assert w.source.count("tags") == w.source.count("repositories") == 0
@@ -113,7 +113,7 @@ async def test_narrowed_run_dates_the_change_by_the_event_within_what_can_be(
         clock.advance(100.0)
         w.put("a", "v1")
         w.left.fail("write_manifest", Rejected("left", "write manifest", "no"))
-        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}, at=began + event))
+        await w.sync_one(scope=RunScope({"a": frozenset({"v1"})}, at=began + event))
         pending = (await w.state.pending("rule", "left", "a"))["v1"]
         assert pending.since == pytest.approx(began + since, abs=1.0)
 
@@ -124,7 +124,7 @@ async def test_narrowed_run_leaves_other_pending_tags_pending() -> None:
         w.put("a", "v2")
         w.left.fail("write_manifest", Rejected("left", "write manifest", "no"), subject="v2")
         await w.sync_one()
-        await w.sync_one(scope=Scope({"a": frozenset({"v1"})}))
+        await w.sync_one(scope=RunScope({"a": frozenset({"v1"})}))
         assert set(await w.state.pending("rule", "left", "a")) == {"v2"}
 
 
@@ -147,7 +147,7 @@ async def test_plan_beside_a_sync_makes_it_believe_nothing() -> None:
 
 
 async def test_plan_during_a_sync_makes_it_believe_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "COPIES_AT_ONCE", 1)
+    monkeypatch.setattr(copies, "COPIES_AT_ONCE", 1)
     async with world(refuses_dangling=False) as w:
         first, second = w.put("app", "v1", big("one")), w.put("app", "v2", big("two"))
         engine = w.engine()

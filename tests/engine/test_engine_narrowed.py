@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from replicator.demo.images import image
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
 from replicator.events import RunEnded, RunStarted, TagSeen
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import Pin, TagSelection
 from tests.engine.world import World, rule, world
 
-V1 = Scope({"app": frozenset({"v1"})})
+V1 = RunScope({"app": frozenset({"v1"})})
 
 
 def seen(w: World) -> list[tuple[str, str, str, str, str | None]]:
@@ -69,7 +69,7 @@ async def test_look_at_a_whole_repository_says_what_each_of_its_tags_is() -> Non
     async with world() as w:
         one, two = w.put("app", "v1"), w.put("app", "v2")
         w.put("web", "v1")
-        await w.sync_one(scope=Scope({"app": None}))
+        await w.sync_one(scope=RunScope({"app": None}))
         assert {each[2:] for each in seen(w)} == {("app", "v1", one.digest), ("app", "v2", two.digest)}
 
 

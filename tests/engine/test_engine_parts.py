@@ -1,4 +1,4 @@
-"""The engine's small parts: window, presence, leftovers, claims, places in hand, images, tally."""
+"""The engine's small parts: window, presence, leftovers, claims, places in hand, images, recorder."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.demo.images import image, index
-from replicator.engine.catalog import Catalog
-from replicator.engine.claims import Claims
+from replicator.engine import Totals
+from replicator.engine.content.image import MAX_DEPTH, Image, read_image
 from replicator.engine.context import Context
-from replicator.engine.created import parse_created
-from replicator.engine.fault import Fault, faults
-from replicator.engine.image import MAX_DEPTH, Image, read_image
-from replicator.engine.inhand import REMEMBER_SECONDS, InHand
-from replicator.engine.leftovers import Leftovers
-from replicator.engine.plan import Action, Wish
-from replicator.engine.presence import MAX_AGE_SECONDS, Presence
-from replicator.engine.result import Totals
-from replicator.engine.tally import Tally
-from replicator.engine.window import Prepared, Window
+from replicator.engine.coordination import REMEMBER_SECONDS, RepositoryLocks, TagClaims
+from replicator.engine.faults import Fault, faults
+from replicator.engine.observe.created import parse_created
+from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.wanted import WantedTag
+from replicator.engine.plan.compare import Action
+from replicator.engine.plan.stale import StaleTags
+from replicator.engine.queue import Prepared, ReadAhead
+from replicator.engine.record import Recorder
+from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
 from replicator.errors import Corrupt, NotFound, StateError, Unavailable
 from replicator.events import Events
 from replicator.model.descriptor import Descriptor
@@ -37,7 +37,7 @@ A, B, C = (digest_of(text.encode()) for text in "abc")
 
 
 def _action(tag: str, digest: Digest = A, attempts: int = 0) -> Action:
-    return Action("app", "app", Wish(tag, tag, digest), digest, "not there yet", 1.0, 0.0, attempts)
+    return Action("app", "app", WantedTag(tag, tag, digest), digest, "not there yet", 1.0, 0.0, attempts)
 
 
 def _prepared(tag: str, blobs: dict[Digest, int]) -> Prepared:
@@ -46,7 +46,7 @@ def _prepared(tag: str, blobs: dict[Digest, int]) -> Prepared:
 
 
 def _order(*images: Prepared) -> list[str | None]:
-    window = Window()
+    window = ReadAhead()
     for one in images:
         window.add(one)
     return [window.take().action.wish.tag for _ in images]
@@ -64,7 +64,7 @@ def test_among_equals_the_first_that_came_goes_first() -> None:
 
 
 def test_window_counts_what_its_manifests_take() -> None:
-    window, built = Window(), image("x")
+    window, built = ReadAhead(), image("x")
     one = Prepared(_action("x"), Image(built.manifest, {built.digest: built.manifest}, {}))
     window.add(one)
     assert (len(window), window.manifest_bytes) == (1, len(built.manifest.body))
@@ -82,7 +82,7 @@ def test_window_always_gives_out_what_shares_most_of_what_it_has(
     waiting = [
         _prepared(str(number), {digest: sizes[digest] for digest in one}) for number, one in enumerate(images)
     ]
-    window, inside = Window(), list[Prepared]()
+    window, inside = ReadAhead(), list[Prepared]()
 
     def shared(one: Prepared) -> int:
         others = [other.image.blobs for other in inside if other is not one]
@@ -131,7 +131,7 @@ def test_presence_that_proved_wrong_is_taken_back_there_alone() -> None:
 
 
 def test_first_claim_holds() -> None:
-    claims = Claims()
+    claims = TagClaims()
     place = ("left", "app")
     here, there = ("source", "app", "v1"), ("second", "app", "v1")
     assert claims.claim(place, "v1", "one", here, A) is None
@@ -142,53 +142,53 @@ def test_first_claim_holds() -> None:
 
 
 def test_claim_of_the_same_source_tag_is_no_other_claim_whatever_it_is_by_now() -> None:
-    claims, here = Claims(), ("source", "app", "v1")
+    claims, here = TagClaims(), ("source", "app", "v1")
     assert claims.claim(("left", "app"), "v1", "one", here, A) is None
     assert claims.claim(("left", "app"), "v1", "two", here, B) is None
 
 
 async def test_place_in_hand_is_given_on_in_turn() -> None:
-    in_hand, order = InHand(FakeClock()), list[int]()
+    locks, order = RepositoryLocks(FakeClock()), list[int]()
     place = ("rule", "left", "app")
 
     async def use(number: int) -> None:
-        await in_hand.take(place)
+        await locks.take(place)
         order.append(number)
         await asyncio.sleep(0)
-        in_hand.give_back(place)
+        locks.give_back(place)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(4):
             tasks.create_task(use(number))
     assert order == [0, 1, 2, 3]
-    assert not in_hand._locks
+    assert not locks._locks
 
 
 async def test_who_gives_up_waiting_for_a_place_leaves_nothing() -> None:
-    in_hand = InHand(FakeClock())
+    locks = RepositoryLocks(FakeClock())
     place = ("rule", "left", "app")
-    await in_hand.take(place)
-    waiting = asyncio.create_task(in_hand.take(place))
+    await locks.take(place)
+    waiting = asyncio.create_task(locks.take(place))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    in_hand.give_back(place)
-    assert not in_hand._locks
+    locks.give_back(place)
+    assert not locks._locks
 
 
 def test_what_was_settled_is_known_by_origin_and_not_for_ever() -> None:
     clock = FakeClock()
-    in_hand = InHand(clock)
+    locks = RepositoryLocks(clock)
     target, origin = ("left", "app", "v1"), ("source", "app", "v1")
-    in_hand.settle(target, origin, 10.0)
-    assert in_hand.is_settled_since(target, origin, 9.0)
-    assert not in_hand.is_settled_since(target, origin, 10.0)
-    assert not in_hand.is_settled_since(target, ("second", "app", "v1"), 9.0)
-    assert not in_hand.is_settled_since(("left", "app", "v2"), origin, 9.0)
+    locks.settle(target, origin, 10.0)
+    assert locks.is_settled_since(target, origin, 9.0)
+    assert not locks.is_settled_since(target, origin, 10.0)
+    assert not locks.is_settled_since(target, ("second", "app", "v1"), 9.0)
+    assert not locks.is_settled_since(("left", "app", "v2"), origin, 9.0)
     clock.advance(2 * REMEMBER_SECONDS)
-    in_hand.settle(("left", "app", "v2"), origin, clock.monotonic())
-    assert len(in_hand._settled) == 1
+    locks.settle(("left", "app", "v2"), origin, clock.monotonic())
+    assert len(locks._settled) == 1
 
 
 def _catalog(**tags: str) -> Catalog:
@@ -201,7 +201,7 @@ def _catalog(**tags: str) -> Catalog:
 
 
 def test_leftovers_are_ours_listed_and_gone_at_every_source() -> None:
-    leftovers = Leftovers("rule")
+    leftovers = StaleTags("rule")
     catalog = _catalog(here="rule", there="rule", gone="rule", theirs="other")
     for repository, present in (("a", ["here"]), ("b", ["there"])):
         leftovers.open(repository, "app", catalog)
@@ -212,7 +212,7 @@ def test_leftovers_are_ours_listed_and_gone_at_every_source() -> None:
 
 
 def test_nothing_is_called_gone_where_the_source_was_not_listed() -> None:
-    leftovers = Leftovers("rule")
+    leftovers = StaleTags("rule")
     leftovers.open("a", "app", _catalog(gone="rule"))
     leftovers.present("app", None)
     assert list(leftovers.gone()) == []
@@ -296,10 +296,12 @@ def test_fault_leaves_a_sites_error_as_it_is() -> None:
         raise Unavailable("left", "list tags", "down")
 
 
-def _tally() -> Tally:
+def _tally() -> Recorder:
     clock = FakeClock()
-    context = Context({}, MemoryState(clock), Events(), clock, rules={"rule": rule()}, in_hand=InHand(clock))
-    return Tally(rule(), "left", context)
+    context = Context(
+        {}, MemoryState(clock), Events(), clock, rules={"rule": rule()}, locks=RepositoryLocks(clock)
+    )
+    return Recorder(rule(), "left", context)
 
 
 DOWN = Unavailable("left", "write manifest", "down", repository="app")
@@ -320,33 +322,33 @@ DOWN = Unavailable("left", "write manifest", "down", repository="app")
     ],
 )
 def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str) -> None:
-    tally = _tally()
+    recorder = _tally()
     for number, verdict in enumerate(verdicts):
         action = _action(f"v{number}")
         match verdict:
             case "copied":
-                tally.copied(action, Totals(), 0.1)
+                recorder.copied(action, Totals(), 0.1)
             case "unchanged":
-                tally.unchanged()
+                recorder.unchanged()
             case "held":
-                tally.held(action, "schema 1")
+                recorder.held(action, "schema 1")
             case "failed":
-                tally.failed(action, DOWN)
+                recorder.failed(action, DOWN)
             case "postponed":
-                tally.postponed(action, "failed before")
+                recorder.postponed(action, "failed before")
             case _:
-                tally.failure(DOWN)
-    assert tally.close(interrupted=False).outcome == outcome
+                recorder.failure(DOWN)
+    assert recorder.close(interrupted=False).outcome == outcome
 
 
 def test_interrupted_run_is_no_complete_look() -> None:
-    tally = _tally()
-    tally.copied(_action("v1"), Totals(), 0.1)
-    row = tally.close(interrupted=True)
+    recorder = _tally()
+    recorder.copied(_action("v1"), Totals(), 0.1)
+    row = recorder.close(interrupted=True)
     assert (row.outcome, row.complete_look, row.in_step) == ("interrupted", False, 1)
 
 
 def test_row_carries_the_last_error_with_its_place() -> None:
-    tally = _tally()
-    tally.failed(_action("v1"), DOWN)
-    assert tally.close(interrupted=False).error == "left: app: write manifest: down"
+    recorder = _tally()
+    recorder.failed(_action("v1"), DOWN)
+    assert recorder.close(interrupted=False).error == "left: app: write manifest: down"

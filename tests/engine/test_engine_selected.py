@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, index, load
-from replicator.engine.plan import Change, compare, compare_seen, retry_at
+from replicator.engine.plan.compare import Change, compare, compare_seen, retry_at
 from replicator.errors import Unavailable
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest

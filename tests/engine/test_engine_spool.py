@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from replicator.engine import spool as module
-from replicator.engine.spool import Spool, SpoolFull
+from replicator.engine import Spool
+from replicator.engine.content import spool as module
+from replicator.engine.content.spool import SpoolFull
 from replicator.errors import ReplicatorError, Unavailable
 from replicator.ports import BlobSource
 from tests.fakes.source import BytesSource

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, index, layer, load
-from replicator.engine.plan import recheck_at
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
+from replicator.engine.plan.compare import recheck_at
 from replicator.errors import Denied, NotFound, Rejected, StateError, Unavailable
 from replicator.events import TagDone
 from replicator.model.digest import Digest
@@ -329,7 +329,7 @@ async def test_repository_that_was_not_looked_for_keeps_what_is_pending(how: str
         if how == "planned":
             await w.plan_one()
         else:
-            scope = Scope({"app": None}) if how == "narrowed" else None
+            scope = RunScope({"app": None}) if how == "narrowed" else None
             await w.engine().sync([rule()], scope=scope, drain=drain)
         assert set(await w.state.pending("rule", "left", "later")) == {"v1"}
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.engine import verified
-from replicator.engine.verified import Place, VerifiedBlob
+from replicator.engine.content import verified
+from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.errors import Advice, Corrupt, NotFound, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
@@ -29,14 +29,14 @@ class Reading:
     def __init__(self, *sources: BlobSource, size: int | None = len(DATA)) -> None:
         self.count = 0
         self.lost: list[str] = []
-        places = [Place(str(number), "app", source) for number, source in enumerate(sources)]
+        places = [BlobPlace(str(number), "app", source) for number, source in enumerate(sources)]
         descriptor = Descriptor("text/plain", digest_of(DATA), size)
         self.blob = VerifiedBlob(descriptor, places, self._read, self._lose)
 
     def _read(self, _: str, count: int) -> None:
         self.count += count
 
-    def _lose(self, place: Place, _: SiteError) -> None:
+    def _lose(self, place: BlobPlace, _: SiteError) -> None:
         self.lost.append(place.site)
 
     async def all(self, offset: int = 0) -> bytes:
@@ -289,9 +289,9 @@ def test_whatever_breaks_what_is_given_out_is_the_blob(
 ) -> None:
     async def run() -> None:
         places = [
-            Place(str(at), "app", BytesSource(data, chunk_bytes=chunk, breaks=RESET, breaks_at=at))
+            BlobPlace(str(at), "app", BytesSource(data, chunk_bytes=chunk, breaks=RESET, breaks_at=at))
             for at in breaks
-        ] + [Place("last", "app", BytesSource(data, chunk_bytes=chunk))]
+        ] + [BlobPlace("last", "app", BytesSource(data, chunk_bytes=chunk))]
         blob = VerifiedBlob(Descriptor("text/plain", digest_of(data), len(data)), places, lambda *_: None)
         for offset in (0, *(min(at, len(data)) for at in resumes)):
             async with blob.open(offset) as chunks:

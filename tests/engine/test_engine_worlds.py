@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, Layer, image, index, layer
-from replicator.engine import dispatch
+from replicator.engine import queue as copies
 from replicator.errors import (
     Corrupt,
     Denied,
@@ -258,7 +258,7 @@ async def _troubled_run(w: World, one: object, drawn: Drawn) -> None:
 
 def _run(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(0)
-    monkeypatch.setattr(dispatch, "COPIES_AT_ONCE", drawn.copies_at_once)
+    monkeypatch.setattr(copies, "COPIES_AT_ONCE", drawn.copies_at_once)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_live(drawn, Path(folder)))
 

@@ -8,10 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine.result import ActionResult, DestinationResult, RuleResult
-from replicator.engine.run import Engine
-from replicator.engine.scope import Scope
-from replicator.engine.spool import Spool
+from replicator.engine import ActionResult, DestinationResult, Engine, RuleResult, RunScope, Spool
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest
@@ -110,7 +107,7 @@ class World:
         *,
         recheck: bool = False,
         unattended: bool = False,
-        scope: Scope | None = None,
+        scope: RunScope | None = None,
     ) -> DestinationResult:
         """One run of one rule with one destination."""
         results = await self.engine().sync(

@@ -11,8 +11,7 @@ import pytest
 from replicator.daemon.client import remote_agent
 from replicator.daemon.http.server import listen
 from replicator.daemon.http.shapes import SyncOrder
-from replicator.engine.result import DestinationResult, Failure, RuleResult
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.errors import Rejected
 from replicator.events import BytesWritten, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
@@ -128,7 +127,7 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     )
     run = agent.runs.begin(
         rule="platform", source="hub", destinations=("fra", "sin"), cause="webhook",
-        scope=Scope({"platform/b": None, "platform/a": frozenset({"v1"})}), at=now,
+        scope=RunScope({"platform/b": None, "platform/a": frozenset({"v1"})}), at=now,
     )  # fmt: skip
     agent.events.emit(BytesWritten("hub", "fra", 700))  # of a run before this one
     agent.clock.advance(60)
@@ -235,7 +234,7 @@ async def test_run_that_an_event_narrowed_is_not_taken_for_the_sync_that_was_ask
                 scope=scope,
                 at=at + number,
             )
-            for number, scope in enumerate([Scope({"platform/app": frozenset({"v1"})}), None])
+            for number, scope in enumerate([RunScope({"platform/app": frozenset({"v1"})}), None])
         ]
         for run in begun:
             runs.end(run, RuleResult("relay", "fra", [DestinationResult("edge", "ok")]), at=at + 5)

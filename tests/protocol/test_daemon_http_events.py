@@ -17,7 +17,7 @@ from replicator.daemon.http.server import listen
 from replicator.daemon.http.shapes import FlowInfo, SiteInfo
 from replicator.daemon.http.sitemap import draw
 from replicator.daemon.http.stream import MAX_CLIENTS
-from replicator.engine.result import DestinationResult, Failure, RuleResult
+from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.ports import Standing
 from tests.fakes.agent import FakeAgent, simple_rule
 

@@ -23,7 +23,7 @@ from replicator.daemon.http.server import listen
 from replicator.daemon.http.waiting import BURST_SECONDS, BURST_TAGS, FLOOD_SECONDS, SEEN_SECONDS
 from replicator.daemon.http.webhooks import EVENTS_A_TURN, MAX_BODY_BYTES
 from replicator.daemon.triggers import Want
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
 from replicator.events import TagSeen
 from replicator.policy.rule import Rule
 from tests.fakes.agent import HMAC_KEY, HOOK_TOKEN, FakeAgent, simple_rule
@@ -494,7 +494,7 @@ async def test_tag_that_moved_and_came_back_is_looked_at(looks: Looks) -> None:
 
 async def test_tag_is_not_looked_at_again_while_a_look_is_under_way(looks: Looks) -> None:
     runs, now = looks.agent.runs, looks.agent.clock.now()
-    scope = Scope({"platform/app": frozenset({"v1"})})
+    scope = RunScope({"platform/app": frozenset({"v1"})})
     run = runs.begin(
         rule="platform", source="hub", destinations=("fra",), cause="webhook", scope=scope, at=now
     )

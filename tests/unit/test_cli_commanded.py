@@ -11,8 +11,7 @@ import pytest
 from replicator.cli import commanded
 from replicator.cli.commanded import CommandedRuns
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.result import DestinationResult, RuleResult
-from replicator.engine.run import Engine
+from replicator.engine import DestinationResult, Engine, RuleResult
 from replicator.events import Event, Events, Warned
 from replicator.policy.rule import Rule
 from tests.fakes.agent import simple_rule

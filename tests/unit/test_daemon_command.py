@@ -13,8 +13,7 @@ import pytest
 from replicator.config.build import RunCommands
 from replicator.daemon.command import run_command
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.result import DestinationResult, RuleResult
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, RuleResult, RunScope
 from replicator.events import Event, Events, Failed, RunEnded, Warned
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob
@@ -142,11 +141,11 @@ def test_it_is_the_same_on_uvloop() -> None:
 # --- around runs ---
 
 
-NARROWED = Scope({"app": frozenset({"v2", "v1"}), "all": None})
+NARROWED = RunScope({"app": frozenset({"v2", "v1"}), "all": None})
 
 
 async def ran(
-    path: Path, commands: RunCommands, scope: Scope | None = None
+    path: Path, commands: RunCommands, scope: RunScope | None = None
 ) -> tuple[RuleResult | None, list[Event], str]:
     events, seen = Events(), list[Event]()
     events.subscribe(seen.append)

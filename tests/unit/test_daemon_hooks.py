@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from replicator.config.build import RunCommands
 from replicator.daemon.hooks import RunHooks
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
 from replicator.events import Events
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
@@ -23,7 +23,7 @@ async def test_a_run_that_a_command_prevents_is_the_rules_error_and_changes_no_c
     hooks = RunHooks({"r": RunCommands(before=("false",))}, state=state, events=Events(), clock=clock)
     # One that an event narrowed sets no error that later events' runs, which went well, would leave standing.
     for scope, error in (
-        (Scope({"app": frozenset({"v1"})}), ""),
+        (RunScope({"app": frozenset({"v1"})}), ""),
         (None, "run the command before: false ended with 1"),
     ):
         clock.advance(60)

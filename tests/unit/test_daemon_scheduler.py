@@ -13,8 +13,7 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.runs import RUNS_KEPT, Run, Runs, current_run
 from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_AT_ONCE, Scheduler, back_off
 from replicator.daemon.triggers import REPOSITORIES_WANTED
-from replicator.engine.result import DestinationResult, Outcome, RuleResult
-from replicator.engine.scope import Scope
+from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from tests.fakes.clock import FakeClock
@@ -28,7 +27,7 @@ class Call:
 
     rule: str
     left: set[str]
-    scope: Scope | None
+    scope: RunScope | None
     at: float
     unattended: bool
     drain: asyncio.Event
@@ -62,7 +61,7 @@ class ScriptedEngine:
         destinations: frozenset[str],
         recheck: bool,
         unattended: bool,
-        scope: Scope | None,
+        scope: RunScope | None,
         drain: asyncio.Event,
         on_end: Callable[[str, DestinationResult], None],
     ) -> list[RuleResult]:
@@ -203,7 +202,7 @@ async def test_an_event_runs_at_once_beside_a_whole_run() -> None:
         await stage.until(lambda: len(stage.engine.calls) == 1)
         assert stage.triggers.hint("hub", "app", "v1", at=START - 5) == ("r",)
         await stage.until(lambda: len(stage.engine.calls) == 2)
-        assert stage.engine.calls[1].scope == Scope({"app": frozenset({"v1"})}, START - 5)
+        assert stage.engine.calls[1].scope == RunScope({"app": frozenset({"v1"})}, START - 5)
         assert stage.clock.monotonic() < 1
 
 
@@ -219,10 +218,10 @@ async def test_an_event_for_a_repository_in_hand_runs_directly_after() -> None:
         stage.triggers.hint("hub", "app2", "v2")
         await stage.until(lambda: len(stage.engine.calls) == 3)
         await stage.turns()
-        assert stage.engine.calls[2].scope == Scope({"app2": frozenset({"v2"})})
+        assert stage.engine.calls[2].scope == RunScope({"app2": frozenset({"v2"})})
         stage.engine.calls[1].end("fra")
         await stage.until(lambda: len(stage.engine.calls) == 4)
-        assert stage.engine.calls[3].scope == Scope({"app": frozenset({"v2"})})
+        assert stage.engine.calls[3].scope == RunScope({"app": frozenset({"v2"})})
 
 
 async def test_a_flood_of_events_is_a_handful_of_runs() -> None:
@@ -396,7 +395,7 @@ async def test_an_event_joins_the_whole_run_that_goes_on_after_a_reload() -> Non
         old = stage.reload(rule(interval=3600))
         stage.triggers.hint("hub", "app", "v1")
         await stage.until(lambda: len(stage.engine.calls) == 2)
-        assert stage.engine.calls[1].scope == Scope({"app": frozenset({"v1"})})
+        assert stage.engine.calls[1].scope == RunScope({"app": frozenset({"v1"})})
         assert old.users == 3  # in one engine: runs that meet in a repository have to know of each other
         stage.engine.calls[0].end("fra")
         await stage.until(lambda: old.users == 2)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from replicator.daemon.standings import Standings
-from replicator.engine.scope import Scope
+from replicator.engine import RunScope
 from replicator.errors import Rejected, StateError, Unavailable
 from replicator.metrics import Metrics
 from replicator.model.digest import digest_of
@@ -54,7 +54,7 @@ class Stage:
 
     async def run(self, *, at: float | None = None, repository: str = "app") -> str:
         """One run; with `at`, only for an event of that time. Gives its outcome."""
-        scope = None if at is None else Scope({repository: None}, at)
+        scope = None if at is None else RunScope({repository: None}, at)
         result = await self.world.sync_one(self.rule, scope=scope)
         await self.standings.refresh([self.rule])
         return result.outcome

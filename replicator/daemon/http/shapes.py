@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from replicator.engine.result import Outcome, RunResult
+from replicator.engine import Outcome, RunResult
 from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from replicator.engine.fault import is_unreadable
-from replicator.engine.image import Image
-from replicator.engine.presence import Presence
+from replicator.engine.content.image import Image
+from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
-from replicator.engine.transfer import Blob, Transfers
+from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
+from replicator.engine.transfer.presence import Presence
 from replicator.errors import Corrupt, MissingReference, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
@@ -20,7 +20,7 @@ from replicator.ports import Repository
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ImageCopy:
     """An image wanted in a repository under a tag (None: by digest alone).
 
     `blob` makes the wish for one of its blobs; `totals` counts the bytes of manifests that went out.
@@ -29,11 +29,11 @@ class Placement:
     image: Image
     repository: Repository
     tag: str | None
-    blob: Callable[[Descriptor], Blob]
+    blob: Callable[[Descriptor], WantedBlob]
     totals: Totals
 
 
-class Copying:
+class ImageWriter:
     """The graph walk of one run at one destination site.
 
     Args:
@@ -41,7 +41,7 @@ class Copying:
         presence: knows which manifests lie whole in which repository.
     """
 
-    def __init__(self, transfers: Transfers, presence: Presence) -> None:
+    def __init__(self, transfers: BlobTransfers, presence: Presence) -> None:
         self._transfers = transfers
         self._presence = presence
         self._below: Once[tuple[str, Digest], None] = Once()
@@ -52,7 +52,7 @@ class Copying:
         await self._whole.aclose()
         await self._below.aclose()
 
-    async def copy(self, placement: Placement) -> None:
+    async def copy(self, placement: ImageCopy) -> None:
         """Puts the image there and, last, its tag.
 
         Where the destination says that something is missing which was believed to be there (its garbage
@@ -67,14 +67,14 @@ class Copying:
             self._drop_beliefs(placement, error.digests)
             await self._put(placement)
 
-    def _drop_beliefs(self, placement: Placement, named: Iterable[str]) -> None:
+    def _drop_beliefs(self, placement: ImageCopy, named: Iterable[str]) -> None:
         image, repository = placement.image, placement.repository.name
         missing = set(named)
         blobs = [digest for digest in image.blobs if digest in missing] or list(image.blobs)
         self._transfers.forget(repository, blobs)
         self._presence.forget(repository, image.manifests)
 
-    async def _put(self, placement: Placement) -> None:
+    async def _put(self, placement: ImageCopy) -> None:
         root = placement.image.root
         key = (placement.repository.name, root.digest)
         if not self._presence.has(*key):
@@ -82,7 +82,7 @@ class Copying:
         await self._write(placement, root, placement.tag)
         self._presence.add(*key)
 
-    async def _ensure_below(self, placement: Placement, manifest: Manifest) -> None:
+    async def _ensure_below(self, placement: ImageCopy, manifest: Manifest) -> None:
         """Returns when all that the manifest names is there; the manifest itself need not be.
 
         So this and a child's own writing are shared apart: one image may be the root of a tag and a child of another,
@@ -91,7 +91,7 @@ class Copying:
         key = (placement.repository.name, manifest.digest)
         await self._below.run(key, lambda: self._put_below(placement, manifest))
 
-    async def _put_below(self, placement: Placement, manifest: Manifest) -> None:
+    async def _put_below(self, placement: ImageCopy, manifest: Manifest) -> None:
         await _all(
             [
                 *(
@@ -102,7 +102,7 @@ class Copying:
             ]
         )
 
-    async def _put_child(self, placement: Placement, child: Manifest) -> None:
+    async def _put_child(self, placement: ImageCopy, child: Manifest) -> None:
         key = (placement.repository.name, child.digest)
 
         async def put() -> None:
@@ -113,7 +113,7 @@ class Copying:
         if not self._presence.has(*key):
             await self._whole.run(key, put)
 
-    async def _write(self, placement: Placement, manifest: Manifest, tag: str | None) -> None:
+    async def _write(self, placement: ImageCopy, manifest: Manifest, tag: str | None) -> None:
         """Puts the manifest and makes sure that it is what is found there."""
         repository = placement.repository
         stored = await repository.write_manifest(manifest, tag)

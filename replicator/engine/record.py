@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.engine.context import Context
-from replicator.engine.plan import Action, retry_at
+from replicator.engine.plan.compare import Action, retry_at
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
@@ -19,7 +19,7 @@ from replicator.policy.rule import Rule
 from replicator.ports import Missing, Pending, RunRow, Unpending
 
 
-class Tally:
+class Recorder:
     """Keeps the count. Every verdict about a tag goes through one of its methods, once."""
 
     def __init__(self, rule: Rule, destination: str, context: Context) -> None:

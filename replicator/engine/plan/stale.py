@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from replicator.engine.catalog import Catalog
+from replicator.engine.observe.destination import Catalog
 from replicator.model.digest import Digest
 
 
-class Gone(NamedTuple):
+class GoneTag(NamedTuple):
     """A tag that the rule once put there, that is still there, and that its source no longer has."""
 
     repository: str
@@ -28,7 +28,7 @@ class _Target:
         self.is_judged = True
 
 
-class Leftovers:
+class StaleTags:
     """Told what a look finds, it knows at the end, if the look was complete, what nobody wants any more.
 
     Several source repositories may share one target, so nothing is certain before the last of them.
@@ -77,12 +77,12 @@ class Leftovers:
         for tag in tags or ():
             known.gone.pop(tag, None)
 
-    def gone(self) -> Iterator[Gone]:
+    def gone(self) -> Iterator[GoneTag]:
         """The tags that their source no longer has."""
         for target, known in self._targets.items():
             if known.is_judged:
                 for tag, digest in known.gone.items():
-                    yield Gone(known.repository, target, tag, digest)
+                    yield GoneTag(known.repository, target, tag, digest)
 
     def pending(self) -> Iterator[tuple[str, str]]:
         """Target and tag of what was pending and is no longer wanted."""

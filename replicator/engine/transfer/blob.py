@@ -8,10 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from replicator.engine.presence import Presence
+from replicator.engine.content.source import SourceContent
+from replicator.engine.content.spool import SpoolFull
 from replicator.engine.result import Totals
-from replicator.engine.spool import SpoolFull
-from replicator.engine.supply import Supply
+from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
 from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
 from replicator.flow.once import Once
@@ -30,7 +30,7 @@ READINGS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class WantedBlob:
     """A blob wanted at a destination.
 
     `source` is the repository it comes from, with the `mirrors` to ask before; `fresh` says that the target
@@ -41,7 +41,7 @@ class Blob:
     descriptor: Descriptor
     source: str
     mirrors: tuple[str, ...]
-    supply: Supply
+    content: SourceContent
     fresh: bool
     totals: Totals
 
@@ -49,7 +49,7 @@ class Blob:
 class _Work:
     """One transfer: what it read, and whether the hint was right that the blob lies in the repository `other`."""
 
-    def __init__(self, blob: Blob, other: str | None) -> None:
+    def __init__(self, blob: WantedBlob, other: str | None) -> None:
         self.blob = blob
         self.other = other
         self.read = 0
@@ -74,7 +74,7 @@ class _Leader:
         self.error: SiteError | None = None
 
 
-class Transfers:
+class BlobTransfers:
     """All transfers of one run to one destination site.
 
     Whoever wants the same blob in the same repository shares one transfer, failures included. Whoever wants it
@@ -97,7 +97,7 @@ class Transfers:
         """Ends what is under way."""
         await self._once.aclose()
 
-    async def ensure(self, repository: Repository, blob: Blob) -> Outcome:
+    async def ensure(self, repository: Repository, blob: WantedBlob) -> Outcome:
         """Returns when the repository has the blob.
 
         Raises:
@@ -108,7 +108,7 @@ class Transfers:
             return self._done(repository, blob, "present")
         return await self._once.run((repository.name, digest), lambda: self._place(repository, blob))
 
-    async def locate(self, repository: Repository, blob: Blob) -> Outcome:
+    async def locate(self, repository: Repository, blob: WantedBlob) -> Outcome:
         """What `ensure` would do, asking only; remembers the answer as if it had been done."""
         digest = blob.descriptor.digest
         there = self._presence.has(repository.name, digest) or await repository.has_blob(
@@ -137,7 +137,7 @@ class Transfers:
     def _may_mount(self) -> bool:
         return self._site.capabilities.mount and self._refusals < MOUNT_REFUSALS
 
-    async def _place(self, repository: Repository, blob: Blob) -> Outcome:
+    async def _place(self, repository: Repository, blob: WantedBlob) -> Outcome:
         digest = blob.descriptor.digest
         while True:
             other = self._elsewhere(repository.name, digest)
@@ -155,8 +155,8 @@ class Transfers:
             if leader.error and leader.source == blob.source and leader.error.site != self._site.name:
                 raise leader.error  # the source's own failure: asking it again would tell the same
 
-    async def _lead(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
-        """Transfers the blob while those who want it in other repositories wait."""
+    async def _lead(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
+        """BlobTransfers the blob while those who want it in other repositories wait."""
         digest = blob.descriptor.digest
         leader = _Leader(blob.source)
         if self._leaders.setdefault(digest, leader) is not leader:
@@ -170,7 +170,7 @@ class Transfers:
             del self._leaders[digest]
             leader.ended.set()
 
-    async def _transfer(self, repository: Repository, blob: Blob, other: str | None) -> Outcome:
+    async def _transfer(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
         work = _Work(blob, other)
         try:
             if await self._copy_within_store(repository, blob, other):
@@ -196,7 +196,7 @@ class Transfers:
             try:
                 return await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
-                blob.supply.warn_spool(error)
+                blob.content.warn_spool(error)
                 source = self._source_of(work, spooled=False)
             except Corrupt as error:
                 corrupt += 1
@@ -205,7 +205,7 @@ class Transfers:
 
     def _source_of(self, work: _Work, *, spooled: bool = True) -> BlobSource:
         blob, other = work.blob, work.other
-        return blob.supply.blob(
+        return blob.content.blob(
             blob.source,
             blob.descriptor,
             blob.mirrors,
@@ -221,7 +221,7 @@ class Transfers:
         self._remembered.pop(digest, None)
         await self._state.forget(self._site.name, other, [digest])
 
-    async def _copy_within_store(self, repository: Repository, blob: Blob, other: str | None) -> bool:
+    async def _copy_within_store(self, repository: Repository, blob: WantedBlob, other: str | None) -> bool:
         """Where source and destination share a store, it copies by itself: no byte passes through here.
 
         Not where a mount will do: that takes no second room. False, too, where they share none.
@@ -232,13 +232,13 @@ class Transfers:
             beside = self._site.repository(other)
             if await beside.has_blob(blob.descriptor.digest, blob.descriptor.size):
                 return False
-        copied = await repository.copy_blob(blob.descriptor, blob.supply.repository(blob.source))
+        copied = await repository.copy_blob(blob.descriptor, blob.content.repository(blob.source))
         self._shares_store = copied
         if copied:
             self._save(blob, "server_side")
         return copied
 
-    async def _is_there(self, repository: Repository, blob: Blob) -> bool:
+    async def _is_there(self, repository: Repository, blob: WantedBlob) -> bool:
         if blob.fresh and _is_cheap(blob):
             return False
         return await repository.has_blob(blob.descriptor.digest, blob.descriptor.size)
@@ -254,7 +254,7 @@ class Transfers:
             self._remembered[digest] = tuple(found.get(digest, ()))
         return next((other for other in self._remembered[digest] if other != repository), None)
 
-    def _done(self, repository: Repository, blob: Blob, outcome: Outcome) -> Outcome:
+    def _done(self, repository: Repository, blob: WantedBlob, outcome: Outcome) -> Outcome:
         digest = blob.descriptor.digest
         if not self._presence.has(repository.name, digest):
             self._presence.add(repository.name, digest)
@@ -264,18 +264,20 @@ class Transfers:
             self._save(blob, outcome)
         return outcome
 
-    def _save(self, blob: Blob, why: Literal["present", "mounted", "shared_read", "server_side"]) -> None:
+    def _save(
+        self, blob: WantedBlob, why: Literal["present", "mounted", "shared_read", "server_side"]
+    ) -> None:
         size = blob.descriptor.size or 0
         blob.totals.bytes.saved += size
         self._events.emit(BytesSaved(self._site.name, why, size))
 
-    def _tell(self, repository: Repository, blob: Blob, outcome: Outcome | Literal["failed"]) -> None:
+    def _tell(self, repository: Repository, blob: WantedBlob, outcome: Outcome | Literal["failed"]) -> None:
         blob.totals.blobs.count(outcome)
         digest, size = blob.descriptor.digest, blob.descriptor.size or 0
         self._events.emit(BlobDone(self._source, self._site.name, repository.name, digest, outcome, size))
 
 
-def _is_cheap(blob: Blob) -> bool:
+def _is_cheap(blob: WantedBlob) -> bool:
     """Whether sending the blob costs no more than finding out how not to."""
     size = blob.descriptor.size
     return size is not None and size <= SMALL_BLOB_BYTES

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
-from replicator.engine.created import creation_times
-from replicator.engine.fault import faults
-from replicator.engine.listing import Listing, list_tags
-from replicator.engine.plan import Wish
+from replicator.engine.faults import faults
+from replicator.engine.observe.created import creation_times
+from replicator.engine.observe.tags import Listing, list_tags
+from replicator.engine.observe.wanted import Batcher, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
-from replicator.engine.supply import Supply
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.events import TagSeen
 from replicator.model.digest import Digest
@@ -37,56 +36,15 @@ from replicator.ports import ComparesTags, Repository
 REPOSITORIES_AT_ONCE: Final = 8
 RESOLVES_AT_ONCE: Final = 64
 """Per repository; the site's own limits narrow it."""
-BATCH_TAGS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some of the tags wanted of one source repository.
-
-    The last batch of a repository also tells `present`: every tag that the listing had (None where there was no
-    complete listing), so that what is gone can be told from what was not asked for. `asked_at` (monotonic seconds)
-    is when the source was first asked about the repository.
-    """
-
-    repository: str
-    target: str
-    wishes: Sequence[Wish]
-    asked_at: float
-    last: bool = False
-    present: frozenset[str] | None = None
-
-
-class _Batcher:
-    """Collects wishes of one repository into batches."""
-
-    def __init__(
-        self, repository: str, target: str, asked_at: float, on_batch: Callable[[Batch], None]
-    ) -> None:
-        self._repository = repository
-        self.target = target
-        self._asked_at = asked_at
-        self._on_batch = on_batch
-        self._wishes: list[Wish] = []
-
-    def add(self, wish: Wish) -> None:
-        self._wishes.append(wish)
-        if len(self._wishes) >= BATCH_TAGS:
-            self._on_batch(Batch(self._repository, self.target, self._wishes, self._asked_at))
-            self._wishes = []
-
-    def close(self, present: frozenset[str] | None) -> None:
-        wishes, asked_at = self._wishes, self._asked_at
-        self._on_batch(Batch(self._repository, self.target, wishes, asked_at, last=True, present=present))
-
-
-class Look:
+class SourceScan:
     """Looks at a rule's source and tells what it finds, piece by piece.
 
     Args:
         rule: whose source.
         context: the run.
-        supply: reads manifests and configs where creation times are asked for.
+        content: reads manifests and configs where creation times are asked for.
         on_batch: told each batch; must not wait.
         on_failure: told each failure (the rest goes on).
         on_warning: told what a person should know.
@@ -96,15 +54,15 @@ class Look:
         self,
         rule: Rule,
         context: Context,
-        supply: Supply,
+        content: SourceContent,
         *,
-        on_batch: Callable[[Batch], None],
+        on_batch: Callable[[WantedTags], None],
         on_failure: Callable[[SiteError], None],
         on_warning: Callable[[str], None],
     ) -> None:
         self._rule = rule
         self._context = context
-        self._supply = supply
+        self._content = content
         self._on_batch = on_batch
         self._on_failure = on_failure
         self._on_warning = on_warning
@@ -186,8 +144,8 @@ class Look:
             raise Rejected(self._rule.source, "rename repository", str(error), repository=name) from error
 
     async def _look_at(self, name: str, target: str) -> None:
-        repository = self._supply.repository(name)
-        batcher = _Batcher(name, target, self._context.clock.monotonic(), self._on_batch)
+        repository = self._content.repository(name)
+        batcher = Batcher(name, target, self._context.clock.monotonic(), self._on_batch)
         listing = await self._list(repository)
         if listing.error is not None:
             if not judges_each_alone(self._rule.tags):
@@ -260,7 +218,7 @@ class Look:
         digests = {tag: known[tag] for tag in tags if tag in known}
         times = await creation_times(
             self._context.state,
-            self._supply,
+            self._content,
             repository,
             digests.values(),
             self._rule.mirrors,
@@ -273,29 +231,29 @@ class Look:
         repository: Repository,
         selected: Selected,
         known: Mapping[str, Digest],
-        batcher: _Batcher,
+        batcher: Batcher,
         *,
         strict: bool,
     ) -> None:
         for pin in selected.pins:
             named = self._target_tag(repository.name, pin.tag) if pin.tag else None
             if named is not None or pin.tag is None:
-                batcher.add(Wish(pin.tag, named, pin.digest))
+                batcher.add(WantedTag(pin.tag, named, pin.digest))
         targets = {tag: named for tag in selected.tags if (named := self._target_tag(repository.name, tag))}
         settled = await self._settled(batcher.target, targets)
         ask = []
         for tag, named in targets.items():
             if tag in settled:
-                batcher.add(Wish(tag, named, None))
+                batcher.add(WantedTag(tag, named, None))
                 self._tell_seen(repository.name, tag, None)
             elif tag in known:
-                batcher.add(Wish(tag, named, known[tag]))
+                batcher.add(WantedTag(tag, named, known[tag]))
                 self._tell_seen(repository.name, tag, known[tag])
             else:
                 ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
-            batcher.add(Wish(tag, targets[tag], digest))
+            batcher.add(WantedTag(tag, targets[tag], digest))
             self._tell_seen(repository.name, tag, digest)
 
         believed = await self._context.state.beliefs(self._rule.destinations[0], batcher.target)

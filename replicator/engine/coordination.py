@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
+from replicator.model.digest import Digest
 from replicator.ports import Clock
 
 Place = tuple[str, str, str]
@@ -16,7 +17,7 @@ Origin = tuple[str, str, str | None]
 REMEMBER_SECONDS: Final = 3600.0
 
 
-class InHand:
+class RepositoryLocks:
     """Repositories in hand, and what was put there lately.
 
     A run that looked at the source before another one put a newer tag must not put the older one over it:
@@ -66,3 +67,29 @@ class InHand:
         """Whether a later look than `asked_at` at the same origin has brought the target in step already."""
         known, at = self._settled.get(target, (origin, asked_at))
         return known == origin and at > asked_at
+
+
+class _Claim(NamedTuple):
+    claimant: str
+    origin: Origin
+    digest: Digest
+
+
+class TagClaims:
+    """Targets of a run, each with the first that claimed it."""
+
+    def __init__(self) -> None:
+        self._claims: dict[tuple[str, str], dict[str, _Claim]] = {}
+
+    def claim(
+        self, place: tuple[str, str], tag: str, claimant: str, origin: Origin, digest: Digest
+    ) -> str | None:
+        """Claims a tag of (destination, repository) for a digest.
+
+        Returns:
+            None where it may be written, else the claimant that came first with another digest of another origin.
+            One tag that was another digest when another rule asked has moved meanwhile: the next run agrees.
+        """
+        claim = _Claim(claimant, origin, digest)
+        first = self._claims.setdefault(place, {}).setdefault(tag, claim)
+        return None if first.digest == digest or first.origin == origin else first.claimant

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from replicator.engine.supply import Supply
+from replicator.engine.content.source import SourceContent
 from replicator.errors import SiteError
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest
@@ -26,7 +26,7 @@ class _Config(msgspec.Struct):
 
 async def creation_times(
     state: State,
-    supply: Supply,
+    content: SourceContent,
     repository: Repository,
     digests: Iterable[Digest],
     mirrors: tuple[str, ...],
@@ -45,9 +45,9 @@ async def creation_times(
     async def work() -> None:
         for digest in todo:
             try:
-                at = await _created(supply, repository, digest, mirrors)
+                at = await _created(content, repository, digest, mirrors)
             except SiteError as error:
-                supply.warn(f"creation time unknown: {error}")
+                content.warn(f"creation time unknown: {error}")
                 continue
             if at is not None:
                 times[digest] = at
@@ -61,16 +61,16 @@ async def creation_times(
 
 
 async def _created(
-    supply: Supply, repository: Repository, digest: Digest, mirrors: tuple[str, ...]
+    content: SourceContent, repository: Repository, digest: Digest, mirrors: tuple[str, ...]
 ) -> float | None:
-    manifest = await supply.manifest(repository.name, digest, mirrors, _ignore)
+    manifest = await content.manifest(repository.name, digest, mirrors, _ignore)
     if manifest.kind is Kind.INDEX and manifest.children:
-        manifest = await supply.manifest(repository.name, manifest.children[0].digest, mirrors, _ignore)
+        manifest = await content.manifest(repository.name, manifest.children[0].digest, mirrors, _ignore)
     config = manifest.config
     if config is None or config.size is None or config.size > MAX_CONFIG_BYTES:
         return None
     body = bytearray()
-    async with supply.direct(repository.name, config, mirrors, _ignore).open() as chunks:
+    async with content.direct(repository.name, config, mirrors, _ignore).open() as chunks:
         async for chunk in chunks:
             body += chunk
     return parse_created(bytes(body))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from zlib import crc32
 
+from replicator.engine.observe.wanted import WantedTag
 from replicator.model.digest import Digest
 from replicator.ports import Belief
 
@@ -22,26 +23,13 @@ class Change(enum.Enum):
     UNREADABLE = "the destination does not tell what it has"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One tag of a source repository as resolved: `tag` and `digest` at the source, `target` at the destination.
-
-    `tag` and `target` are None for a digest that is pinned without a tag. `digest` is None for an immutable tag
-    that every destination is believed to have, which is not asked for again.
-    """
-
-    tag: str | None
-    target: str | None
-    digest: Digest | None
-
-
 @dataclass(slots=True)
 class Action:
     """Intent for one tag at one destination."""
 
     repository: str
     target: str
-    wish: Wish
+    wish: WantedTag
     digest: Digest
     reason: str
     since: float

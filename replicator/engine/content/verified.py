@@ -26,7 +26,7 @@ CORRUPT_READINGS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BlobPlace:
     """One repository that is said to have the blob."""
 
     site: str
@@ -34,12 +34,12 @@ class Place:
     source: BlobSource
 
     @classmethod
-    def at(cls, repository: Repository, descriptor: Descriptor) -> Place:
+    def at(cls, repository: Repository, descriptor: Descriptor) -> BlobPlace:
         """The blob in that repository."""
         return cls(repository.site, repository.name, repository.blob(descriptor))
 
 
-def _ignore(_: Place, __: SiteError) -> None:
+def _ignore(_: BlobPlace, __: SiteError) -> None:
     """Nobody wants to know."""
 
 
@@ -65,9 +65,9 @@ class VerifiedBlob:
     def __init__(
         self,
         descriptor: Descriptor,
-        places: Sequence[Place],
+        places: Sequence[BlobPlace],
         on_read: Callable[[str, int], None],
-        on_lost: Callable[[Place, SiteError], None] = _ignore,
+        on_lost: Callable[[BlobPlace, SiteError], None] = _ignore,
     ) -> None:
         self.descriptor = descriptor
         self.failure: SiteError | None = None
@@ -149,7 +149,7 @@ class VerifiedBlob:
         self._corrupt = 0
         self._on_lost(self._places.pop(0), error)
 
-    def _take(self, place: Place, chunk: bytes, position: int) -> None:
+    def _take(self, place: BlobPlace, chunk: bytes, position: int) -> None:
         self._on_read(place.site, len(chunk))
         size = self.descriptor.size
         end = position + len(chunk)

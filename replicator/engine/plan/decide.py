@@ -7,22 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.engine.catalog import Catalog
-from replicator.engine.claims import has_let_go, is_shared
+from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
-from replicator.engine.fault import faults, is_unreadable
-from replicator.engine.inhand import Origin
-from replicator.engine.look import Batch
-from replicator.engine.plan import (
+from replicator.engine.coordination import Origin
+from replicator.engine.faults import faults, is_unreadable
+from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.wanted import WantedTag, WantedTags
+from replicator.engine.plan.compare import (
     Action,
     Change,
-    Wish,
     compare,
     compare_seen,
     compare_unreadable,
     recheck_at,
 )
-from replicator.engine.supply import Supply
+from replicator.engine.plan.ownership import has_let_go, is_shared
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
@@ -41,7 +40,7 @@ class Verdicts:
     """
 
     copy: Callable[[Action], None]
-    same: Callable[[Wish], None]
+    same: Callable[[WantedTag], None]
     postponed: Callable[[Action, str], None]
     failed: Callable[[Action, SiteError], None]
     unreadable: Callable[[SiteError], None]
@@ -54,25 +53,31 @@ class Decisions:
         rule: the rule.
         destination: the destination's name.
         context: the run.
-        supply: resolves what the source was not asked for because it was believed to be settled.
+        content: resolves what the source was not asked for because it was believed to be settled.
         since: dates changes that are first seen now (epoch seconds).
         verdicts: where decisions go.
     """
 
     def __init__(
-        self, rule: Rule, destination: str, context: Context, supply: Supply, since: float, verdicts: Verdicts
+        self,
+        rule: Rule,
+        destination: str,
+        context: Context,
+        content: SourceContent,
+        since: float,
+        verdicts: Verdicts,
     ) -> None:
         self._rule = rule
         self._destination = destination
         self._context = context
-        self._supply = supply
+        self._content = content
         self._since = since
         self._verdicts = verdicts
         self._breaker = context.breaker(destination)
 
-    async def decide(self, batch: Batch, catalog: Catalog) -> None:
+    async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
         """Decides on every wish of the batch; a failure of one leaves the others alone."""
-        unknown: list[tuple[Wish, Digest | None]] = []
+        unknown: list[tuple[WantedTag, Digest | None]] = []
         for wish in batch.wishes:
             digest = wish.digest or self._settled(catalog, wish)
             if self._is_superseded(batch, catalog, wish):
@@ -81,21 +86,21 @@ class Decisions:
                 unknown.append((wish, digest))
         await self._ask(batch, catalog, unknown)
 
-    def _settled(self, catalog: Catalog, wish: Wish) -> Digest | None:
+    def _settled(self, catalog: Catalog, wish: WantedTag) -> Digest | None:
         """What an immutable tag is, by what we put there once; None where it has to be copied again."""
         belief = catalog.beliefs.get(wish.target or "")
         return belief.digest if belief is not None and catalog.lists(belief.tag) else None
 
-    def _is_superseded(self, batch: Batch, catalog: Catalog, wish: Wish) -> bool:
+    def _is_superseded(self, batch: WantedTags, catalog: Catalog, wish: WantedTag) -> bool:
         """Whether another run, which asked the source later than this one, has brought the tag in step."""
         key = wish.target or wish.digest or ""
-        return self._context.in_hand.is_settled_since(
+        return self._context.locks.is_settled_since(
             (self._destination, catalog.repository.name, key),
             (self._rule.source, batch.repository, wish.tag),
             batch.asked_at,
         )
 
-    def _compare(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> Change:
+    def _compare(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> Change:
         key = wish.target or digest
         belief = catalog.beliefs.get(key)
         due = belief is not None and (
@@ -115,13 +120,13 @@ class Decisions:
             self._changed(batch, catalog, wish, digest, change)
         return change
 
-    async def _settle(self, batch: Batch, catalog: Catalog, wish: Wish) -> None:
+    async def _settle(self, batch: WantedTags, catalog: Catalog, wish: WantedTag) -> None:
         """An immutable tag that was believed to be there and is not: what is it at the source?"""
         source = self._rule.source
         try:
             self._context.breaker(source).check("resolve tag", batch.repository)
             with faults(source, "resolve tag", batch.repository):
-                digest = (await self._supply.repository(batch.repository).resolve(wish.tag or "")).digest
+                digest = (await self._content.repository(batch.repository).resolve(wish.tag or "")).digest
         except SiteError as error:
             self._context.breaker(source).failed(error)
             belief = catalog.beliefs.get(wish.target or "")
@@ -131,7 +136,7 @@ class Decisions:
         self._changed(batch, catalog, wish, digest, Change.ADDED)
 
     async def _ask(
-        self, batch: Batch, catalog: Catalog, unknown: Sequence[tuple[Wish, Digest | None]]
+        self, batch: WantedTags, catalog: Catalog, unknown: Sequence[tuple[WantedTag, Digest | None]]
     ) -> None:
         waiting = iter(unknown)
 
@@ -146,7 +151,7 @@ class Decisions:
             for _ in range(min(ASKS_AT_ONCE, len(unknown))):
                 tasks.create_task(work())
 
-    async def _ask_one(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> None:
+    async def _ask_one(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> None:
         seen: Digest | None = None
         unreadable: SiteError | None = None
         try:
@@ -174,7 +179,9 @@ class Decisions:
         else:
             self._changed(batch, catalog, wish, digest, change)
 
-    def _same(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, *, asked: bool) -> None:
+    def _same(
+        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, *, asked: bool
+    ) -> None:
         other = self._claim(batch, catalog, wish, digest)
         if other:
             self._contest(batch, self._action(batch, catalog, wish, digest, Change.SAME), other)
@@ -198,7 +205,9 @@ class Decisions:
         belief = Belief(key, digest, self._rule.name, at)
         self._context.state.record(Placed(self._rule.name, self._destination, belief, repository))
 
-    def _changed(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> None:
+    def _changed(
+        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
+    ) -> None:
         action = self._action(batch, catalog, wish, digest, change)
         other = self._claim(batch, catalog, wish, digest) or self._owner(batch, catalog, wish, digest)
         if other:
@@ -210,27 +219,27 @@ class Decisions:
             return
         self._verdicts.copy(action)
 
-    def _contest(self, batch: Batch, action: Action, other: str) -> None:
+    def _contest(self, batch: WantedTags, action: Action, other: str) -> None:
         cause = f"{self._claimant(batch)} wants {action.digest} there, but {other} has another digest for it"
         operation = f"claim tag {action.wish.target}"
         self._verdicts.failed(action, Rejected(self._destination, operation, cause, repository=action.target))
 
-    def _claimant(self, batch: Batch) -> str:
+    def _claimant(self, batch: WantedTags) -> str:
         return f"rule {self._rule.name} (from {self._rule.source}: {batch.repository})"
 
-    def _claim(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
+    def _claim(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> str | None:
         if wish.target is None:
             return None
         place = (self._destination, catalog.repository.name)
         claimant = f"{self._claimant(batch)} tag {wish.tag}"
         return self._context.claims.claim(place, wish.target, claimant, self._origin(batch, wish), digest)
 
-    def _origin(self, batch: Batch, wish: Wish) -> Origin:
+    def _origin(self, batch: WantedTags, wish: WantedTag) -> Origin:
         """What the wish is of: a source tag, or the digest that a pin has chosen."""
         is_tag = wish.tag is not None and may_select(self._rule.tags, wish.tag)
         return self._rule.source, batch.repository, wish.tag if is_tag else wish.digest
 
-    def _owner(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest) -> str | None:
+    def _owner(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> str | None:
         """Another rule, still there, that put something else under the tag, and not because it was that at its source."""
         belief = catalog.beliefs.get(wish.target or digest)
         if belief is None or belief.rule == self._rule.name or belief.digest == digest:
@@ -244,7 +253,9 @@ class Decisions:
             return None
         return f"rule {belief.rule}"
 
-    def _action(self, batch: Batch, catalog: Catalog, wish: Wish, digest: Digest, change: Change) -> Action:
+    def _action(
+        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
+    ) -> Action:
         pending = catalog.pending.get(wish.target or digest)
         return Action(
             repository=batch.repository,

@@ -2,39 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from replicator.engine.inhand import Origin
-from replicator.model.digest import Digest
+from replicator.engine.coordination import Origin
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select, pinned_tags, select_repository
-
-
-class _Claim(NamedTuple):
-    claimant: str
-    origin: Origin
-    digest: Digest
-
-
-class Claims:
-    """Targets of a run, each with the first that claimed it."""
-
-    def __init__(self) -> None:
-        self._claims: dict[tuple[str, str], dict[str, _Claim]] = {}
-
-    def claim(
-        self, place: tuple[str, str], tag: str, claimant: str, origin: Origin, digest: Digest
-    ) -> str | None:
-        """Claims a tag of (destination, repository) for a digest.
-
-        Returns:
-            None where it may be written, else the claimant that came first with another digest of another origin.
-            One tag that was another digest when another rule asked has moved meanwhile: the next run agrees.
-        """
-        claim = _Claim(claimant, origin, digest)
-        first = self._claims.setdefault(place, {}).setdefault(tag, claim)
-        return None if first.digest == digest or first.origin == origin else first.claimant
 
 
 def is_shared(rule: Rule, other: Rule, origin: Origin, target: tuple[str, str, str]) -> bool:

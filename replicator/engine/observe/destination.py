@@ -1,15 +1,77 @@
-"""The target repositories of one run at one destination: each read once, and in hand while it is worked on."""
+"""The repositories of one destination as seen and believed: each read once, and locked while it is worked on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from replicator.engine.catalog import Catalog, read_catalog
 from replicator.engine.context import Context
-from replicator.engine.fault import faults
-from replicator.errors import SiteError
+from replicator.engine.faults import faults
+from replicator.engine.observe.tags import list_tags
+from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError, Unsupported
+from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
+from replicator.ports import Belief, Pending, Repository, State
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A destination's repository.
+
+    `tags` is its complete listing, empty where there is no such repository, None where each tag is asked for instead:
+    because they are few, or because the site does not list them. `digests` are what the listing told of them, None where it tells none.
+    `fresh`: it did not exist, and nothing of ours is remembered there.
+    """
+
+    repository: Repository
+    tags: frozenset[str] | None
+    digests: Mapping[str, Digest] | None
+    fresh: bool
+    beliefs: Mapping[str, Belief]
+    pending: Mapping[str, Pending]
+
+    def lists(self, tag: str) -> bool:
+        """Whether the tag may be there."""
+        return self.tags is None or tag in self.tags
+
+
+async def read_catalog(
+    repository: Repository, state: State, rule: str, *, listing: bool, record: bool
+) -> Catalog:
+    """Lists a destination's repository and recalls what is known of it.
+
+    Args:
+        repository: at the destination.
+        state: the memory.
+        rule: whose pending tags are wanted.
+        listing: False asks the destination nothing; each tag will be asked for.
+        record: False leaves the state alone.
+
+    Raises:
+        SiteError: the listing failed or broke off. No failure: a repository that does not exist, or one whose
+            listing is refused, since some registries refuse to show what does not exist yet.
+    """
+    site, name = repository.site, repository.name
+    tags: frozenset[str] | None = None
+    digests: Mapping[str, Digest] | None = None
+    fresh = False
+    if listing:
+        try:
+            found = await list_tags(repository, state, record=record)
+        except NotFound as error:
+            if not error.doubtful:
+                tags = frozenset()
+                fresh = not await state.knows_repository(site, name)
+        except (Denied, AuthFailed, Unsupported) as error:
+            if error.advice is Advice.STOP_SITE:
+                raise
+        else:
+            if found.error is not None:
+                raise found.error
+            tags, digests = frozenset(found.tags), found.digests or None
+    beliefs = await state.beliefs(site, name)
+    return Catalog(repository, tags, digests, fresh, beliefs, await state.pending(rule, site, name))
 
 
 class _Target:
@@ -21,7 +83,7 @@ class _Target:
         self.opening: asyncio.Future[Catalog | None] | None = None
 
 
-class Targets:
+class DestinationCatalogs:
     """Opens catalogs and keeps repositories in hand, from the first use to the last.
 
     Args:
@@ -69,7 +131,7 @@ class Targets:
     def _free(self, target: str, known: _Target) -> None:
         if known.held:
             known.held = False
-            self._context.in_hand.give_back((self._rule.name, self._destination, target))
+            self._context.locks.give_back((self._rule.name, self._destination, target))
 
     async def catalog(self, target: str) -> Catalog | None:
         """The catalog of a repository that the caller has entered; None where it could not be had, which was told."""
@@ -80,7 +142,7 @@ class Targets:
         catalog = None
         try:
             if not self._context.dry:  # who only looks is in nobody's way
-                await self._context.in_hand.take((self._rule.name, self._destination, target))
+                await self._context.locks.take((self._rule.name, self._destination, target))
                 known.held = True
             self._breaker.check("list tags", target)
             with faults(self._destination, "list tags", target):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from replicator.engine.spool import Spool, SpoolFull
-from replicator.engine.verified import Place, VerifiedBlob
+from replicator.engine.content.spool import Spool, SpoolFull
+from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.errors import SiteError
 from replicator.events import BytesRead, Events, Reread
 from replicator.flow.breaker import Breaker
@@ -27,7 +27,7 @@ class _Breakers(dict[str, Breaker]):
         return breaker
 
 
-class Supply:
+class SourceContent:
     """The content of one source site in one run, by digest.
 
     Manifests are read once (a bounded cache, single flight), blobs too: through the spool where more than one
@@ -140,13 +140,13 @@ class Supply:
                 on_read(count)
                 self._events.emit(BytesRead(site, count))
 
-        def lost(_: Place, error: SiteError) -> None:
+        def lost(_: BlobPlace, error: SiteError) -> None:
             if on_lost is not None:
                 on_lost(error)
 
         places = [
-            Place.at(beside, descriptor),
-            Place(self._source, name, rest(name, descriptor, mirrors, on_read)),
+            BlobPlace.at(beside, descriptor),
+            BlobPlace(self._source, name, rest(name, descriptor, mirrors, on_read)),
         ]
         return VerifiedBlob(descriptor, places, read, lost)
 
@@ -171,7 +171,7 @@ class Supply:
     ) -> BlobSource:
         """The blob from its mirrors and its source, not through the spool."""
         places = [
-            Place.at(self._sites[site].repository(name), descriptor)
+            BlobPlace.at(self._sites[site].repository(name), descriptor)
             for site in (*self._serving(mirrors), self._source)
         ]
 
@@ -180,7 +180,7 @@ class Supply:
             self._events.emit(BytesRead(site, count))
             self._count(site, descriptor, count)
 
-        def lost(place: Place, error: SiteError) -> None:
+        def lost(place: BlobPlace, error: SiteError) -> None:
             self._failed(place.site, error)
 
         return VerifiedBlob(descriptor, places, read, lost)

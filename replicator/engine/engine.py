@@ -1,0 +1,175 @@
+"""The engine: rules in, what became of them out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from replicator.engine.content.spool import Spool
+from replicator.engine.context import Context, RunScope
+from replicator.engine.coordination import RepositoryLocks
+from replicator.engine.result import DestinationResult, RuleResult
+from replicator.engine.run import RuleRun
+from replicator.engine.shared import Shared
+from replicator.errors import ReplicatorError
+from replicator.events import Events
+from replicator.policy.rule import Rule
+from replicator.ports import Clock, Site, State
+
+
+class Engine:
+    """Runs rules over sites.
+
+    Args:
+        sites: every site that the rules name.
+        state: the memory.
+        events: told everything.
+        clock: the time.
+        spool: for sources that feed several destinations; None streams.
+        rules: all rules there are, also those not run: their targets are theirs.
+    """
+
+    def __init__(
+        self,
+        *,
+        sites: Mapping[str, Site],
+        state: State,
+        events: Events,
+        clock: Clock,
+        spool: Spool | None,
+        rules: Sequence[Rule] = (),
+    ) -> None:
+        self._sites = sites
+        self._state = state
+        self._events = events
+        self._clock = clock
+        self._spool = spool
+        self._rules = {rule.name: rule for rule in rules}
+        self._locks = RepositoryLocks(clock)
+        self._shared: Shared | None = None
+        self._drains: set[asyncio.Event] = set()
+        self._draining = False
+
+    async def sync(
+        self,
+        rules: Sequence[Rule],
+        *,
+        destinations: frozenset[str] | None = None,
+        recheck: bool = False,
+        unattended: bool = False,
+        scope: RunScope | None = None,
+        drain: asyncio.Event | None = None,
+        on_end: Callable[[str, DestinationResult], None] | None = None,
+    ) -> list[RuleResult]:
+        """Brings destinations in step.
+
+        May be called while other calls are under way: runs that meet in a repository of a rule and destination go
+        one after the other, and all share content and transfers.
+
+        Args:
+            rules: which, side by side.
+            destinations: only these; None means all.
+            recheck: asks each destination tag by tag, whatever is believed.
+            unattended: leaves tags that failed before alone until their time has come.
+            scope: looks only at what an event named.
+            drain: once set, these runs end as `drain` ends all.
+            on_end: told each rule's name and destination's result as soon as that destination is through, which may
+                be long before the call returns.
+
+        Raises:
+            StateError: the memory cannot be kept; what was copied is copied.
+        """
+        context = self._context(rules, drain, recheck=recheck, unattended=unattended, scope=scope)
+        context.on_end = on_end
+        return await self._run(rules, destinations, context)
+
+    async def plan(
+        self, rules: Sequence[Rule], *, destinations: frozenset[str] | None = None
+    ) -> list[RuleResult]:
+        """What `sync` would do, asking only. Writes nothing, neither at a site nor to the state."""
+        return await self._run(rules, destinations, self._context(rules, None, dry=True))
+
+    def drain(self) -> None:
+        """Begins nothing new. What is under way gets `DRAIN_SECONDS`; then `sync` returns, "interrupted"."""
+        self._draining = True
+        for drain in self._drains:
+            drain.set()
+
+    def _context(
+        self,
+        rules: Sequence[Rule],
+        drain: asyncio.Event | None,
+        *,
+        dry: bool = False,
+        recheck: bool = False,
+        unattended: bool = False,
+        scope: RunScope | None = None,
+    ) -> Context:
+        draining = drain or asyncio.Event()
+        if self._draining:
+            draining.set()
+        self._drains.add(draining)
+        return Context(
+            self._sites,
+            self._state,
+            self._events,
+            self._clock,
+            rules=self._rules | {rule.name: rule for rule in rules},
+            locks=self._locks,
+            dry=dry,
+            recheck=recheck,
+            unattended=unattended,
+            scope=scope,
+            draining=draining,
+        )
+
+    async def _run(
+        self, rules: Sequence[Rule], destinations: frozenset[str] | None, context: Context
+    ) -> list[RuleResult]:
+        chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
+        try:
+            async with self._sharing(context) as shared:
+                runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
+                await _run_all(runs)
+                return [await run.close() for run in runs]
+        finally:
+            self._drains.discard(context.draining)
+
+    @asynccontextmanager
+    async def _sharing(self, context: Context) -> AsyncIterator[Shared]:
+        """The generation to join. A plan has its own: it notes as present what it would only bring."""
+        shared = None if context.dry else self._shared
+        if shared is None or not shared.is_young:
+            shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
+            if not context.dry:
+                self._shared = shared
+        shared.enter()
+        try:
+            yield shared
+        finally:
+            if shared.is_last and self._shared is shared:
+                self._shared = None  # nobody may join what is about to end
+            await shared.leave()
+
+
+def _chosen(rule: Rule, destinations: frozenset[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in rule.destinations if destinations is None or name in destinations)
+
+
+async def _run_all(runs: Sequence[RuleRun]) -> None:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for run in runs:
+                tasks.create_task(run.run())
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that is ours, else the first; a task group has nothing more to say than its tasks."""
+    matching = group.subgroup(ReplicatorError) or group
+    error: BaseException = matching
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

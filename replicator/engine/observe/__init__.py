@@ -1,0 +1,1 @@
+"""What is there: the source, the destinations, and what is wanted."""

@@ -1,0 +1,1 @@
+"""What is to be done. Pure: no await, no clock, no I/O."""

@@ -1,0 +1,1 @@
+"""Bytes to a destination: blobs, then manifests, the tag last."""
