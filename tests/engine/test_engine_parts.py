@@ -27,7 +27,7 @@ from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import Manifest
-from replicator.ports import Belief, Pending
+from replicator.ports import Pending, TagBelief
 from tests.engine.world import rule
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
@@ -192,7 +192,7 @@ def test_what_was_settled_is_known_by_origin_and_not_for_ever() -> None:
 
 
 def _catalog(**tags: str) -> Catalog:
-    beliefs = {tag: Belief(tag, A, name, 0.0) for tag, name in tags.items()}
+    beliefs = {tag: TagBelief(tag, A, A, name, 0.0) for tag, name in tags.items()}
     pending = {tag: Pending("app", tag, A, 0.0) for tag in ("late", "lost")}
     return Catalog(
         MemorySite("left").repository("app"), frozenset(tags) | {"foreign"}, None, fresh=False, beliefs=beliefs,
