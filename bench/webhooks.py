@@ -35,7 +35,7 @@ async def webhooks(bench: Bench) -> list[Row]:
     folder = bench.folder / NAME
     folder.mkdir()
     port = servers.free_port()
-    hook = Hook(f"http://{servers.HOST}:{port}/hooks/source", TOKEN)
+    hook = Hook(f"http://{servers.HOST}:{port}/webhooks/source", TOKEN)
     async with (
         servers.registry(folder / "source", folder / "source/storage", hook=hook) as source,
         servers.fresh(folder / "destination") as destination,
@@ -115,7 +115,7 @@ listen = "{servers.HOST}:{port}"
 url = "{pair.source.url}"
 [site.destination]
 url = "{pair.destination.url}"
-[hook.source]
+[webhook.source]
 site = "source"
 token = "{TOKEN}"
 [[rule]]

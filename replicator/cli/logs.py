@@ -16,7 +16,6 @@ from typing import Final, TextIO
 import msgspec
 
 from replicator.cli.options import LogFormat
-from replicator.daemon.runs import current_run
 from replicator.events import (
     Event,
     Failed,
@@ -29,6 +28,7 @@ from replicator.events import (
     TagDone,
     Warned,
 )
+from replicator.runs.current import current_run
 
 TRACE: Final = 5
 """Below DEBUG: every request."""

@@ -20,8 +20,8 @@ from replicator.errors import ConfigError, NotFound
 from replicator.report import Tally, combine, failed, format_seconds, render_run, table
 
 if TYPE_CHECKING:
-    from replicator.daemon.client import RemoteAgent
-    from replicator.daemon.http.shapes import RuleDestination, RuleInfo, RunDetail
+    from replicator.cli.client import RemoteAgent
+    from replicator.daemon.http.api.shapes import RuleDestination, RuleInfo, RunDetail
 
 remote_option = click.option(
     "--remote",
@@ -45,7 +45,7 @@ async def remote_sync(
     invocation: Invocation, url: str, rules: Sequence[str], destinations: Sequence[str], *, recheck: bool
 ) -> int:
     """Has an agent run rules, and reports what came of it."""
-    from replicator.daemon.http.shapes import SyncOrder  # noqa: PLC0415 - only here, and never for --version
+    from replicator.daemon.http.api.shapes import SyncOrder  # noqa: PLC0415 - only here, and never for --version
 
     order = SyncOrder(rules=list(rules) or None, destinations=list(destinations) or None, recheck=recheck)
     started_at, started = time.time(), time.monotonic()
@@ -79,7 +79,7 @@ async def remote_sync(
 
 @asynccontextmanager
 async def _agent(invocation: Invocation, url: str) -> AsyncIterator[RemoteAgent]:
-    from replicator.daemon.client import remote_agent, sends_in_the_clear  # noqa: PLC0415 - aiohttp takes its time
+    from replicator.cli.client import remote_agent, sends_in_the_clear  # noqa: PLC0415 - aiohttp takes its time
 
     token = _token(invocation)
     async with remote_agent(url, token) as agent:

@@ -13,16 +13,15 @@ import click
 
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
-from replicator.cli.places import open_sites
 from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
-from replicator.cli.wiring import open_spool
 from replicator.config.load import load
 from replicator.daemon.app import App
-from replicator.daemon.generation import Chosen, Equipment
+from replicator.daemon.generation import Chosen
 from replicator.daemon.http.server import listen
 from replicator.daemon.systemd import Systemd
+from replicator.runs.wiring import Equipment, open_spool
 from replicator.state.locks import hold_state
 from replicator.state.store import open_state
 
@@ -56,13 +55,8 @@ async def _run(invocation: Invocation) -> int:
         async with contextlib.AsyncExitStack() as stack:
             state = await open_state(loaded.agent.state_path, clock=watch.clock)
             stack.push_async_callback(state.aclose)
-            equipment = Equipment(
-                state=state,
-                events=watch.events,
-                clock=watch.clock,
-                spool=open_spool(loaded, watch, stack),
-                open_site=lambda settings: open_sites([settings], watch),
-            )
+            spool = open_spool(loaded, watch.events, stack)
+            equipment = Equipment(state, watch.events, watch.clock, spool)
             stack.enter_context(draining(stop.set, level=logging.INFO))
             app = await stack.enter_async_context(App.start(chosen, equipment, state))
             url = await stack.enter_async_context(listen(app))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.commanded import CommandedRuns
 from replicator.cli.console import shown
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
@@ -21,10 +20,11 @@ from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
 from replicator.config.build import Loaded
-from replicator.daemon.hooks import RunHooks
 from replicator.engine import RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
+from replicator.runs.hooks import RunHooks
+from replicator.runs.once import CommandedRuns
 from replicator.state.locks import hold_rules
 
 if TYPE_CHECKING:

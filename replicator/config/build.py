@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 from replicator.config.model import (
     AgentTable,
-    HookTable,
     HTTPTable,
     LimitsTable,
     NotifyTable,
@@ -22,6 +21,7 @@ from replicator.config.model import (
     TagsTable,
     TimeoutsTable,
     TLSTable,
+    WebhookTable,
 )
 from replicator.config.secrets import Secret
 from replicator.config.syntax import parse_bucket, parse_directory
@@ -77,7 +77,7 @@ class HMACSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class HookSettings:
+class WebhookSettings:
     """One webhook: the site that sends it, and either a token or a signature."""
 
     name: str
@@ -128,7 +128,7 @@ class Loaded:
     files: tuple[Path, ...]
     effective: Mapping[str, Any] = field(repr=False)
     http: HTTPSettings = field(default_factory=HTTPSettings)
-    hooks: Mapping[str, HookSettings] = field(default_factory=dict)
+    webhooks: Mapping[str, WebhookSettings] = field(default_factory=dict)
     notify: Mapping[str, NotifySettings] = field(default_factory=dict)
     bandwidth: Mapping[str, Bandwidth] = field(default_factory=dict)
     commands: Mapping[str, RunCommands] = field(default_factory=dict)
@@ -162,10 +162,10 @@ def build_http(table: HTTPTable) -> HTTPSettings:
     return HTTPSettings(table.token, tls, table.metrics_open, tuple(table.hosts))
 
 
-def build_hook(name: str, table: HookTable) -> HookSettings:
+def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
     """One webhook."""
     hmac = HMACSettings(table.hmac.header, table.hmac.secret) if table.hmac else None
-    return HookSettings(name, table.site, table.token, hmac)
+    return WebhookSettings(name, table.site, table.token, hmac)
 
 
 def build_notify(name: str, table: NotifyTable, withheld: frozenset[str]) -> NotifySettings:

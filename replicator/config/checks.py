@@ -53,7 +53,7 @@ def check(document: Document, problems: list[str]) -> None:
         for contradictions in (_misfits, _login, _tls, _keys):
             problems.extend(site.problem(place, text) for place, text in contradictions(site.table))
         problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
-    for hook in document.hooks.values():
+    for hook in document.webhooks.values():
         _check_names(document, hook, "site", problems)
         problems.extend(hook.problem(place, text) for place, text in _hook(hook.table))
     for notify in document.notify.values():
@@ -77,7 +77,7 @@ def warnings(document: Document) -> list[str]:
     if document.http is not None:
         sections.append((document.http, ("token",)))
     sections += [
-        (hook, place) for hook in document.hooks.values() for place in (("token",), ("hmac", "secret"))
+        (hook, place) for hook in document.webhooks.values() for place in (("token",), ("hmac", "secret"))
     ]
     # A chat's URL is all it takes to post there.
     sections += [(notify, ("url",)) for notify in document.notify.values()]

@@ -18,9 +18,9 @@ Place = tuple[str | int, ...]
 
 DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-SECTIONS: Final = ("agent", "http", "site", "rule", "hook", "notify")
+SECTIONS: Final = ("agent", "http", "site", "rule", "webhook", "notify")
 _ONCE: Final = frozenset({"agent", "http"})
-_NAMED: Final = frozenset({"site", "hook", "notify"})
+_NAMED: Final = frozenset({"site", "webhook", "notify"})
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
@@ -72,9 +72,9 @@ class Document:
         return self.named["site"]
 
     @property
-    def hooks(self) -> dict[str, Section]:
-        """`[hook.NAME]` by name."""
-        return self.named["hook"]
+    def webhooks(self) -> dict[str, Section]:
+        """`[webhook.NAME]` by name."""
+        return self.named["webhook"]
 
     @property
     def notify(self) -> dict[str, Section]:

@@ -14,23 +14,23 @@ from replicator.config.build import (
     build_agent,
     build_bandwidth,
     build_commands,
-    build_hook,
     build_http,
     build_notify,
     build_rule,
     build_site,
+    build_webhook,
 )
 from replicator.config.certificate import server_context
 from replicator.config.checks import check, warnings
 from replicator.config.document import Document, Section, find, read_document
 from replicator.config.model import (
     AgentTable,
-    HookTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
     SiteTable,
     Table,
+    WebhookTable,
 )
 from replicator.config.problems import validate
 from replicator.config.show import effective
@@ -58,7 +58,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     document = read_document(main, environ, problems)
     builder = _Builder(document, main, environ, problems)
     agent, http = builder.agent(), builder.http()
-    sites, hooks = builder.named("site", SiteTable), builder.named("hook", HookTable)
+    sites, webhooks = builder.named("site", SiteTable), builder.named("webhook", WebhookTable)
     notify, rules = builder.named("notify", NotifyTable), builder.rules()
     timezone = agent.timezone if agent else ZoneInfo("UTC")
     built = [build_rule(table, timezone) for table in rules]
@@ -75,7 +75,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         files=tuple(document.files),
         effective=effective(document, agent),
         http=http,
-        hooks={name: build_hook(name, table) for name, table in hooks.items()},
+        webhooks={name: build_webhook(name, table) for name, table in webhooks.items()},
         notify={name: build_notify(name, table, withheld) for name, table in notify.items()},
         bandwidth=_present({name: build_bandwidth(table.limits, timezone) for name, table in sites.items()}),
         commands=_present({table.name: build_commands(table, withheld) for table in rules}),

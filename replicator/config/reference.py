@@ -18,7 +18,6 @@ from replicator.config.model import (
     BandwidthTable,
     CacheTable,
     HMACTable,
-    HookTable,
     HTTPTable,
     LimitsTable,
     NotifyTable,
@@ -34,6 +33,7 @@ from replicator.config.model import (
     TagsTable,
     TimeoutsTable,
     TLSTable,
+    WebhookTable,
     WindowTable,
     keys_of,
     table_in,
@@ -116,8 +116,8 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`hooks` of a rule", RuleHooksTable),
     ("`[http]`", HTTPTable),
     ("`tls` of `http`", ServerTLSTable),
-    ("`[hook.NAME]`", HookTable),
-    ("`hmac` of a hook", HMACTable),
+    ("`[webhook.NAME]`", WebhookTable),
+    ("`hmac` of a webhook", HMACTable),
     ("`[notify.NAME]`", NotifyTable),
 )
 

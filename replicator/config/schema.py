@@ -10,12 +10,12 @@ from pydantic_core import core_schema
 
 from replicator.config.model import (
     AgentTable,
-    HookTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
     SiteTable,
     Table,
+    WebhookTable,
 )
 from replicator.config.syntax import NAME
 
@@ -27,7 +27,7 @@ class _Config(Table):
     http: HTTPTable | None = None
     site: dict[Annotated[str, NAME], SiteTable] = Field(default_factory=dict)
     rule: list[RuleTable] = Field(default_factory=list)
-    hook: dict[Annotated[str, NAME], HookTable] = Field(default_factory=dict)
+    webhook: dict[Annotated[str, NAME], WebhookTable] = Field(default_factory=dict)
     notify: dict[Annotated[str, NAME], NotifyTable] = Field(default_factory=dict)
 
 

@@ -10,12 +10,12 @@ from replicator.config.checks import unfitting
 from replicator.config.document import Document
 from replicator.config.model import (
     AgentTable,
-    HookTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
     SiteTable,
     Table,
+    WebhookTable,
     keys_of,
     table_in,
 )
@@ -43,7 +43,9 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
         "http": _effective(HTTPTable, document.http.table if document.http else {}),
         "site": {name: _site(section.table) for name, section in document.sites.items()},
         "rule": [_effective(RuleTable, section.table) for section in document.rules],
-        "hook": {name: _effective(HookTable, section.table) for name, section in document.hooks.items()},
+        "webhook": {
+            name: _effective(WebhookTable, section.table) for name, section in document.webhooks.items()
+        },
         "notify": {name: _effective(NotifyTable, section.table) for name, section in document.notify.items()},
     }
 
@@ -80,7 +82,7 @@ def show(loaded: Loaded) -> str:
     document = tomlkit.document()
     document.add("agent", _table(loaded.effective["agent"]))
     document.add("http", _table(loaded.effective["http"]))
-    for key in ("site", "hook", "notify"):
+    for key in ("site", "webhook", "notify"):
         tables = tomlkit.table(is_super_table=True)
         for name, values in loaded.effective[key].items():
             tables.add(name, _table(values))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from replicator.config.document import Document, Place, Section
-from replicator.config.model import HookTable, HTTPTable, NotifyTable, SiteTable, Table, keys_of, table_in
+from replicator.config.model import HTTPTable, NotifyTable, SiteTable, Table, WebhookTable, keys_of, table_in
 from replicator.config.syntax import PROXY, Syntax
 
 
@@ -14,7 +14,7 @@ def secret_variables(document: Document) -> frozenset[str]:
     """The names in `{ env = NAME }`, and in `${NAME}` where a secret, or a proxy with its login, stands."""
     sections: list[tuple[type[Table], Section]] = [
         *((SiteTable, section) for section in document.sites.values()),
-        *((HookTable, section) for section in document.hooks.values()),
+        *((WebhookTable, section) for section in document.webhooks.values()),
         *((NotifyTable, section) for section in document.notify.values()),
     ]
     if document.http is not None:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from replicator.config.build import Loaded
-from replicator.daemon import bandwidth
-from replicator.daemon.generation import Chosen, Equipment, Generation, SitePool
-from replicator.daemon.hooks import HOOK_SECONDS
+from replicator.daemon.generation import Chosen, Generation
 from replicator.daemon.notify import Notifier
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
@@ -26,6 +24,9 @@ from replicator.metrics import Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing
+from replicator.runs import bandwidth
+from replicator.runs.hooks import HOOK_SECONDS
+from replicator.runs.wiring import Equipment, OpenSite, SitePool
 from replicator.state.store import SqliteState
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class App:
         self._state_problem: str | None = None
         self._config_problem: str | None = None
         self._standings, self.metrics = seen
-        self.metrics.know_hooks(generation.loaded.hooks)
+        self.metrics.know_hooks(generation.loaded.webhooks)
         self._scheduler = Scheduler(
             generation.loaded.agent.name,
             clock=self.clock,
@@ -96,12 +97,14 @@ class App:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls, chosen: Chosen, equipment: Equipment, state: SqliteState) -> AsyncIterator[App]:
+    async def start(
+        cls, chosen: Chosen, equipment: Equipment, state: SqliteState, open_site: OpenSite | None = None
+    ) -> AsyncIterator[App]:
         """A running agent; when the context is left it drains, which takes half a minute at most.
 
         Raises StateError, ConfigError.
         """
-        pool = SitePool(equipment.open_site)
+        pool = SitePool(equipment.events, equipment.clock, open_site)
         standings = Standings(state, equipment.clock)
         metrics = Metrics(chosen.rules, standings, standings.behind)
         equipment.events.subscribe(metrics)  # sites tell of their limits when they open
@@ -235,7 +238,7 @@ class App:
             self.events.emit(Warned(None, text))
         old, self._generation = self._generation, generation
         self._know_rules()
-        self.metrics.follow(generation.rules, generation.loaded.hooks)
+        self.metrics.follow(generation.rules, generation.loaded.webhooks)
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
         await old.leave()

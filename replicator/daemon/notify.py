@@ -16,12 +16,12 @@ import msgspec
 
 from replicator.config.build import NotifySettings
 from replicator.config.secrets import Secret
-from replicator.daemon.command import run_command
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Standing
 from replicator.report import format_count, format_seconds
+from replicator.runs.command import run_command
 from replicator.state.store import SqliteState, Told
 
 ATTEMPTS: Final = 3

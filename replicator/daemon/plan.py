@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from replicator.daemon.runs import Cause
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import spread
+from replicator.runs.current import Cause
 
 _BACK_SECONDS = 60.0
 """A wall clock set back by more is a jump."""

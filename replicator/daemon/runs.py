@@ -1,72 +1,19 @@
-"""Runs of this process: those under way, and the last ones with their reports, in bounded memory."""
+"""Runs of this process: those in progress, and the last ones with their reports, in bounded memory."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
-from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-from replicator.engine import DestinationResult, RuleResult, RunResult, RunScope, Totals
+from replicator.engine import DestinationResult, RuleResult, RunScope
 from replicator.report import Tally, combine
-
-Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
-"""What starts a run. `retry`: an earlier one had failures, and nothing else would make the rule look again."""
+from replicator.runs.current import Cause, Run
 
 RUNS_KEPT: Final = 200
 ACTIONS_KEPT: Final = 1_000
 """Of each destination of a run that is over; failures first. A rule's first run may have a hundred thousand."""
 ACTIONS_KEPT_IN_ALL: Final = 50_000
-
-
-@dataclass(eq=False)
-class Run:
-    """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is under way.
-
-    `totals` has its requests and retries, by `engine.counted`; the rest is in the report.
-    `left` are the destinations that are not through yet, `ended` the results of those that are.
-    `actions_left_out` counts what the report had and is not kept.
-    """
-
-    id: str
-    rule: str
-    source: str
-    destinations: tuple[str, ...]
-    cause: Cause
-    scope: RunScope | None
-    started_at: float
-    left: set[str]
-    totals: Totals = field(default_factory=Totals)
-    ended: dict[str, DestinationResult] = field(default_factory=dict)
-    ended_at: float | None = None
-    report: RunResult | None = None
-    error: str | None = None
-    actions_left_out: int = 0
-
-    def results(self) -> Iterator[DestinationResult]:
-        """Of each destination that is through."""
-        if self.report is None:
-            yield from self.ended.values()
-        else:
-            for rule in self.report.rules:
-                yield from rule.destinations
-
-
-_CURRENT: Final[ContextVar[Run | None]] = ContextVar("run", default=None)
-
-
-def context_of(run: Run) -> Context:
-    """For the run's task: the context as it is, with `run` as `current_run` of what is begun in it."""
-    context = copy_context()
-    context.run(_CURRENT.set, run)
-    return context
-
-
-def current_run() -> Run | None:
-    """The run that this is done for; None where it is for none, as in a command that runs no agent."""
-    return _CURRENT.get()
 
 
 class Runs:

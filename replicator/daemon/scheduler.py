@@ -15,12 +15,13 @@ from typing import Final
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
-from replicator.daemon.runs import Cause, Run, Runs, context_of
+from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
 from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope, counted
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
+from replicator.runs.current import Cause, Run, context_of
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Protocol
 
-from replicator.daemon.runs import Run
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
+from replicator.runs.current import Run
 
 
 class _Rule(Protocol):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from replicator.daemon.runs import Cause
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select, select_repository
+from replicator.runs.current import Cause
 
 REPOSITORIES_WANTED: Final = 1_000
 """Per rule and destination; with more, the whole rule is looked at."""

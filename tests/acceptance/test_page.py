@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from replicator.daemon.http import page as page_module
-from replicator.daemon.http import stream as stream_module
+from replicator.daemon.http.api import stream as stream_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.events import BytesWritten, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
-from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, simple_rule
+from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
 from tests.fakes.browser import Browser, chromium
 
 HOSTILE = "</td><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
@@ -249,8 +249,8 @@ async def test_text_is_easy_to_read_in_light_and_dark(url: str, tmp_path: Path, 
 
 
 async def test_browser_logs_in_with_the_token_as_password(browser: Browser) -> None:
-    config = Config(agent=AgentConfig(listen=("0.0.0.0", 0)))  # noqa: S104 - where it asks for the token
-    async with listen(FakeAgent(config=config)) as url:
+    loaded = config(listen=("0.0.0.0", 0))  # noqa: S104 - where it asks for the token
+    async with listen(FakeAgent(loaded=loaded)) as url:
         port = url.rpartition(":")[2]
         await browser.open(f"http://127.0.0.1:{port}/")
         assert "platform" not in await browser.text()

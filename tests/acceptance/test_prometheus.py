@@ -155,7 +155,7 @@ class World:
         )
 
     def write(self) -> Path:
-        more = f'[http]\ntoken = "{TOKEN}"\n[hook.hub]\nsite = "hub"\ntoken = "hook-token"\n'
+        more = f'[http]\ntoken = "{TOKEN}"\n[webhook.hub]\nsite = "hub"\ntoken = "hook-token"\n'
         sites = {"hub": self.hub.url, "fra": self.fra.url}
         path = write_agent(self.program, sites, rule(more='interval = "1s"'), more)
         text = path.read_text().replace("[agent]\n", "[agent]\nmetrics_per_repository = 5\n", 1)
@@ -204,7 +204,7 @@ async def fail(world: World, agent: Agent, config: Path) -> None:
         world.push("web", tag)
     for tag in ("v2", "v3"):
         world.push("app", tag)
-    assert await post(f"{agent.url}/hooks/hub", {"events": []}, "wrong") == 401
+    assert await post(f"{agent.url}/webhooks/hub", {"events": []}, "wrong") == 401
     rewrite(config, 'source = "hub"', 'source = "hup"')
     agent.signal(signal.SIGHUP)
 

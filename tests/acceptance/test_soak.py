@@ -232,7 +232,7 @@ class Soak:
         headers = {"Content-Type": V1, "Authorization": f"Bearer {token}"}
         body = envelope(event(repository=repository, tag=tag, digest=digest) | {"timestamp": _now()})
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with asyncio.timeout(5), session.post("/hooks/hub", data=body, headers=headers):
+            async with asyncio.timeout(5), session.post("/webhooks/hub", data=body, headers=headers):
                 pass
 
     def _fault(self, fake: FakeRegistry) -> None:
@@ -261,7 +261,7 @@ class Soak:
 
     def _write_config(self, interval: int) -> None:
         sites = {"hub": self.hub.url, **{name: fake.url for name, fake in self.targets.items()}}
-        hook = f'[hook.hub]\nsite = "hub"\ntoken = "{HOOK_TOKEN}"\n'
+        hook = f'[webhook.hub]\nsite = "hub"\ntoken = "{HOOK_TOKEN}"\n'
         path = self._program.write_config(
             sites, rule(destinations=tuple(self.targets), more=f'interval = "{interval}s"') + hook
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from replicator.daemon.http.waiting import LOOKS_AFTER
+from replicator.daemon.http.webhooks.waiting import LOOKS_AFTER
 from replicator.demo.images import BuiltImage, image
 from tests.acceptance.agent import Agent, running_agent, write_agent
 from tests.acceptance.program import Program, rule
@@ -71,7 +71,7 @@ class World:
     async def post(self, body: bytes, authorization: str) -> int:
         headers = {"Content-Type": V1, "Authorization": authorization}
         async with self.session.post(
-            f"{self.agent.url}/hooks/hub", data=io.BytesIO(body), headers=headers
+            f"{self.agent.url}/webhooks/hub", data=io.BytesIO(body), headers=headers
         ) as answer:
             return answer.status
 
@@ -80,7 +80,7 @@ def notifications(port: int, hook: str = "hub") -> dict[str, object]:
     """As docs/webhooks.md has it."""
     endpoint = {
         "name": "replicator",
-        "url": f"http://127.0.0.1:{port}/hooks/{hook}",
+        "url": f"http://127.0.0.1:{port}/webhooks/{hook}",
         "headers": {"Authorization": [f"Bearer {HOOK_TOKEN}"]},
         "timeout": "2s",
         "threshold": 3,
@@ -101,7 +101,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     with distribution(folder, notifications=notifications(port)) as hub:
         async with FakeRegistry() as fra, aiohttp.ClientSession() as session:
             program = Program(tmp_path)
-            hook = f'[http]\ntoken = "{TOKEN}"\n[hook.hub]\nsite = "hub"\ntoken = "{HOOK_TOKEN}"\n'
+            hook = f'[http]\ntoken = "{TOKEN}"\n[webhook.hub]\nsite = "hub"\ntoken = "{HOOK_TOKEN}"\n'
             sites = {"hub": hub.url, "fra": fra.url}
             path = write_agent(program, sites, rule(more='interval = "1h"'), hook)
             path.write_text(path.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"'))
@@ -148,7 +148,7 @@ async def test_push_goes_down_a_chain_at_once(tmp_path: Path) -> None:
             first = rule("first", more='interval = "1h"')
             second = rule("second", destinations=["edge"], more='interval = "1h"').replace('"hub"', '"fra"')
             hooks = "".join(
-                f'[hook.{name}]\nsite = "{name}"\ntoken = "{HOOK_TOKEN}"\n' for name in ("hub", "fra")
+                f'[webhook.{name}]\nsite = "{name}"\ntoken = "{HOOK_TOKEN}"\n' for name in ("hub", "fra")
             )
             sites = {"hub": hub.url, "fra": fra.url, "edge": edge.url}
             path = write_agent(program, sites, first + second, hooks)

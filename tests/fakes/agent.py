@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from replicator.config.build import HMACSettings, HookSettings, HTTPSettings
+from replicator.config.build import AgentSettings, HMACSettings, HTTPSettings, Loaded, WebhookSettings
 from replicator.config.secrets import Secret
 from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
@@ -16,6 +17,7 @@ from replicator.metrics import Metrics
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Standing
+from replicator.sites.registry.settings import RegistrySettings
 from replicator.state.lag import lag
 from tests.fakes.clock import FakeClock
 
@@ -37,37 +39,41 @@ def simple_rule(
     return Rule(name, source, tuple(destinations), selection, interval=300.0, **more)  # type: ignore[arg-type]
 
 
-@dataclass
-class AgentConfig:
-    name: str = "here"
-    listen: tuple[str, int] = ("127.0.0.1", 0)
-
-
-@dataclass
-class SiteConfig:
-    url: str
-
-
-def _hooks() -> dict[str, HookSettings]:
+def _webhooks() -> dict[str, WebhookSettings]:
     return {
-        "hub": HookSettings("hub", "hub", token=literal(HOOK_TOKEN)),
-        "signed": HookSettings("signed", "hub", hmac=HMACSettings("X-Signature", literal(HMAC_KEY))),
+        "hub": WebhookSettings("hub", "hub", token=literal(HOOK_TOKEN)),
+        "signed": WebhookSettings("signed", "hub", hmac=HMACSettings("X-Signature", literal(HMAC_KEY))),
     }
 
 
-@dataclass
-class Config:
-    agent: AgentConfig = field(default_factory=AgentConfig)
-    http: HTTPSettings = field(default_factory=lambda: HTTPSettings(token=literal(TOKEN)))
-    hooks: Mapping[str, HookSettings] = field(default_factory=_hooks)
-    sites: Mapping[str, SiteConfig] = field(default_factory=dict)
+def config(
+    *,
+    listen: tuple[str, int] = ("127.0.0.1", 0),
+    http: HTTPSettings | None = None,
+    webhooks: Mapping[str, WebhookSettings] | None = None,
+    sites: Mapping[str, str] | None = None,
+) -> Loaded:
+    """A config of an agent called `here`. `sites`: URLs by name."""
+    agent = AgentSettings(
+        "here", ("fra",), Path("/nowhere/state.db"), Path("/nowhere/cache"), 0, listen, ZoneInfo("UTC")
+    )
+    return Loaded(
+        agent=agent,
+        sites={name: RegistrySettings(name, url) for name, url in (sites or {}).items()},
+        rules=(),
+        warnings=(),
+        files=(),
+        effective={},
+        http=http or HTTPSettings(token=literal(TOKEN)),
+        webhooks=_webhooks() if webhooks is None else webhooks,
+    )
 
 
 class FakeAgent:
-    """`AppPort`. Tests set what it stands at."""
+    """`daemon.http.agent.Agent`. Tests set what it reports."""
 
-    def __init__(self, *rules: Rule, config: Config | None = None) -> None:
-        self.config = config or Config()
+    def __init__(self, *rules: Rule, loaded: Loaded | None = None) -> None:
+        self.config = loaded or config()
         self.clock = FakeClock()
         self.events = Events()
         self.runs = Runs()

@@ -6,14 +6,12 @@ import asyncio
 import sys
 
 from replicator.daemon.http.server import listen
-from tests.fakes.agent import AgentConfig, Config, FakeAgent, simple_rule
+from tests.fakes.agent import FakeAgent, config, simple_rule
 
 
 async def serve(port: int) -> None:
     """Serves it; one run is under way."""
-    agent = FakeAgent(
-        simple_rule(destinations=("fra", "sin")), config=Config(agent=AgentConfig(listen=("127.0.0.1", port)))
-    )
+    agent = FakeAgent(simple_rule(destinations=("fra", "sin")), loaded=config(listen=("127.0.0.1", port)))
     agent.runs.begin(
         rule="platform", source="hub", destinations=("fra",), cause="start", scope=None, at=agent.clock.now()
     )

@@ -14,14 +14,14 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import HookSettings, HTTPSettings, ServerTLS
+from replicator.config.build import HTTPSettings, Loaded, ServerTLS, WebhookSettings
 from replicator.config.secrets import Secret
 from replicator.daemon.http import server as server_module
 from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen
 from replicator.errors import ConfigError
 from replicator.events import ConfigRead
-from tests.fakes.agent import TOKEN, AgentConfig, Config, FakeAgent, literal
+from tests.fakes.agent import TOKEN, FakeAgent, config, literal
 
 ANYWHERE = ("0.0.0.0", 0)  # noqa: S104 - what is tested is that it asks for a token there
 READS = ["/", "/static/page.css", "/api/v1/rules", "/api/v1/runs", "/api/v1/sites", "/api/v1/lag", "/api/v1/status",
@@ -42,8 +42,8 @@ WRONG = [
 
 
 @asynccontextmanager
-async def served(config: Config | None = None) -> AsyncIterator[tuple[FakeAgent, aiohttp.ClientSession]]:
-    agent = FakeAgent(config=config)
+async def served(loaded: Loaded | None = None) -> AsyncIterator[tuple[FakeAgent, aiohttp.ClientSession]]:
+    agent = FakeAgent(loaded=loaded)
     async with listen(agent) as url, aiohttp.ClientSession(url.replace("0.0.0.0", "127.0.0.1")) as session:  # noqa: S104
         yield agent, session
 
@@ -60,7 +60,7 @@ async def status(
 
 
 async def test_beyond_loopback_everything_but_health_needs_the_token() -> None:
-    async with served(Config(agent=AgentConfig(listen=ANYWHERE))) as (_, session):
+    async with served(config(listen=ANYWHERE)) as (_, session):
         for path in [*READS, "/metrics"]:
             assert await status(session, "GET", path) == 401, path
             for headers in WRONG:
@@ -72,14 +72,14 @@ async def test_beyond_loopback_everything_but_health_needs_the_token() -> None:
 
 
 async def test_refusal_tells_browsers_to_ask_for_the_token() -> None:
-    async with served(Config(agent=AgentConfig(listen=ANYWHERE))) as (_, session), session.get("/") as answer:
+    async with served(config(listen=ANYWHERE)) as (_, session), session.get("/") as answer:
         assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
         assert answer.content_type == "application/problem+json"
 
 
 async def test_metrics_open_opens_metrics_and_nothing_else() -> None:
     http = HTTPSettings(token=literal(TOKEN), metrics_open=True)
-    async with served(Config(agent=AgentConfig(listen=ANYWHERE), http=http)) as (_, session):
+    async with served(config(listen=ANYWHERE, http=http)) as (_, session):
         assert await status(session, "GET", "/metrics") == 200
         assert await status(session, "GET", "/api/v1/lag") == 401
 
@@ -104,7 +104,7 @@ async def test_wrong_token_is_refused_even_where_none_is_needed() -> None:
 
 
 async def test_without_a_configured_token_nothing_can_be_changed() -> None:
-    async with served(Config(http=HTTPSettings())) as (agent, session):
+    async with served(config(http=HTTPSettings())) as (agent, session):
         for path in CHANGES:
             assert await status(session, "POST", path, BEARER) == 403
         assert not agent.paused
@@ -134,7 +134,7 @@ async def test_without_a_configured_token_nothing_can_be_changed() -> None:
 )
 async def test_changes_are_not_taken_from_other_sites_pages(headers: dict[str, str], expected: int) -> None:
     http = HTTPSettings(token=literal(TOKEN), hosts=("replicator.example",))
-    async with served(Config(http=http)) as (_, session):
+    async with served(config(http=http)) as (_, session):
         assert await status(session, "POST", "/api/v1/sync", {**BASIC, **headers}) == expected
 
 
@@ -147,7 +147,7 @@ async def test_rebound_name_reads_nothing_without_the_token() -> None:
 
 
 async def test_reasons_for_not_being_ready_are_told_to_who_may_read() -> None:
-    async with served(Config(agent=AgentConfig(listen=ANYWHERE))) as (agent, session):
+    async with served(config(listen=ANYWHERE)) as (agent, session):
         agent.problems = ["the state /var/lib/x cannot be written"]
         async with session.get("/readyz") as answer:
             assert (answer.status, await answer.text()) == (503, "not ready\n")
@@ -172,7 +172,7 @@ async def test_token_is_read_again_for_each_request(tmp_path: Path) -> None:
     place = tmp_path / "token"
     place.write_text("first\n")
     http = HTTPSettings(token=Secret("file", str(place), {}))
-    async with served(Config(http=http)) as (_, session):
+    async with served(config(http=http)) as (_, session):
         assert await status(session, "POST", "/api/v1/sync", {"Authorization": "Bearer first"}) == 202
         place.write_text("second\n")
         assert await status(session, "POST", "/api/v1/sync", {"Authorization": "Bearer first"}) == 401
@@ -208,7 +208,7 @@ async def test_serves_https_where_a_certificate_is_configured(
 ) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    agent = FakeAgent(config=Config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
+    agent = FakeAgent(loaded=config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
     async with listen(agent) as url, aiohttp.ClientSession(url) as session:
         assert url.startswith("https://")
         async with session.get("/healthz", ssl=context) as answer:
@@ -221,7 +221,7 @@ async def test_serves_https_where_a_certificate_is_configured(
 async def test_renewed_certificate_is_shown_after_a_reload(
     authority: trustme.CA, certificate: ServerTLS, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agent = FakeAgent(config=Config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
+    agent = FakeAgent(loaded=config(http=HTTPSettings(token=literal(TOKEN), tls=certificate)))
 
     async with listen(agent) as url:
         port = urlsplit(url).port
@@ -248,14 +248,14 @@ async def test_renewed_certificate_is_shown_after_a_reload(
 async def test_bad_certificate_and_taken_address_are_config_errors(tmp_path: Path) -> None:
     missing = ServerTLS(tmp_path / "cert.pem", tmp_path / "key.pem")
     with pytest.raises(ConfigError, match=r"http\.tls"):
-        async with listen(FakeAgent(config=Config(http=HTTPSettings(tls=missing)))):
+        async with listen(FakeAgent(loaded=config(http=HTTPSettings(tls=missing)))):
             pass
     async with listen(FakeAgent()) as url:
         port = urlsplit(url).port
         assert port is not None
-        config = Config(agent=AgentConfig(listen=("127.0.0.1", port)))
+        taken = config(listen=("127.0.0.1", port))
         with pytest.raises(ConfigError, match=r"agent\.listen"):
-            async with listen(FakeAgent(config=config)):
+            async with listen(FakeAgent(loaded=taken)):
                 pass
 
 
@@ -287,15 +287,15 @@ async def test_who_says_two_things_is_refused(twice: str) -> None:
 async def test_secret_that_cannot_be_read_is_logged_once_however_many_ask(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hook = HookSettings("hub", "hub", token=Secret("file", str(tmp_path / "gone"), {}))
-    async with served(Config(hooks={"hub": hook})) as (agent, session):
+    hook = WebhookSettings("hub", "hub", token=Secret("file", str(tmp_path / "gone"), {}))
+    async with served(config(webhooks={"hub": hook})) as (agent, session):
         for _ in range(5):
-            assert await status(session, "POST", "/hooks/hub") == 503
+            assert await status(session, "POST", "/webhooks/hub") == 503
         assert [record.getMessage() for record in caplog.records] == [
-            f"POST /hooks/hub: secret file {tmp_path}/gone cannot be read: No such file or directory"
+            f"POST /webhooks/hub: secret file {tmp_path}/gone cannot be read: No such file or directory"
         ]
         agent.clock.advance(60)
-        assert await status(session, "POST", "/hooks/hub") == 503
+        assert await status(session, "POST", "/webhooks/hub") == 503
         assert len(caplog.records) == 2
 
 

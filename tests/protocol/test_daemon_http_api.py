@@ -8,14 +8,14 @@ import aiohttp
 import jsonschema
 import pytest
 
-from replicator.daemon.client import remote_agent
+from replicator.cli.client import remote_agent
+from replicator.daemon.http.api.shapes import SyncOrder
 from replicator.daemon.http.server import listen
-from replicator.daemon.http.shapes import SyncOrder
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.errors import Rejected
 from replicator.events import BytesWritten, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing
-from tests.fakes.agent import TOKEN, Config, FakeAgent, SiteConfig, simple_rule
+from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -59,11 +59,11 @@ def _matches(template: str, path: str) -> bool:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    config = Config(sites={"hub": SiteConfig("https://hub.example")})
+    loaded = config(sites={"hub": "https://hub.example"})
     agent = FakeAgent(
         simple_rule(destinations=("fra", "sin"), mirrors=("near",)),
         simple_rule("relay", "fra", ("edge",)),
-        config=config,
+        loaded=loaded,
     )
     async with listen(agent) as url, aiohttp.ClientSession(url) as session:
         async with session.get("/api/v1/openapi.json") as answer:
@@ -75,7 +75,7 @@ async def test_document_describes_every_route_and_no_other(world: World) -> None
     assert world.document["openapi"] == "3.1.0"
     described = {(path, method) for path, methods in world.document["paths"].items() for method in methods}
     assert ("/api/v1/sync", "post") in described
-    assert ("/hooks/{name}", "post") in described
+    assert ("/webhooks/{name}", "post") in described
     assert ("/", "get") not in described
     ids = [
         operation["operationId"] for path in world.document["paths"].values() for operation in path.values()

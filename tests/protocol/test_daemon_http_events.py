@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.daemon.http import stream as stream_module
-from replicator.daemon.http.markup import element
+from replicator.daemon.http.api import stream as stream_module
+from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo
+from replicator.daemon.http.api.stream import MAX_CLIENTS
+from replicator.daemon.http.page.markup import element
+from replicator.daemon.http.page.sitemap import draw
 from replicator.daemon.http.server import listen
-from replicator.daemon.http.shapes import FlowInfo, SiteInfo
-from replicator.daemon.http.sitemap import draw
-from replicator.daemon.http.stream import MAX_CLIENTS
 from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.ports import Standing
 from tests.fakes.agent import FakeAgent, simple_rule
@@ -122,7 +123,7 @@ def _parsed(text: str) -> _Tags:
 
 async def test_hostile_strings_stay_text(agent: FakeAgent, session: aiohttp.ClientSession) -> None:
     now = agent.clock.now()
-    agent.config.agent.name = HOSTILE
+    agent.config = replace(agent.config, agent=replace(agent.config.agent, name=HOSTILE))
     agent.problems = [HOSTILE]
     agent.known = [Standing("platform", "fra", now - 9, last_look=now, failed=1, last_error=HOSTILE)]
     run = agent.runs.begin(

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.daemon.http import webhooks as webhooks_module
-from replicator.daemon.http.hints import Hints
-from replicator.daemon.http.notifications import Hint, parse_notifications
 from replicator.daemon.http.server import listen
-from replicator.daemon.http.waiting import BURST_SECONDS, BURST_TAGS, FLOOD_SECONDS, SEEN_SECONDS
-from replicator.daemon.http.webhooks import EVENTS_A_TURN, MAX_BODY_BYTES
+from replicator.daemon.http.webhooks import endpoint as webhooks_module
+from replicator.daemon.http.webhooks.endpoint import EVENTS_A_TURN, MAX_BODY_BYTES
+from replicator.daemon.http.webhooks.envelopes import Hint, parse_notifications
+from replicator.daemon.http.webhooks.hints import Hints
+from replicator.daemon.http.webhooks.waiting import BURST_SECONDS, BURST_TAGS, FLOOD_SECONDS, SEEN_SECONDS
 from replicator.daemon.triggers import Want
 from replicator.engine import RunScope
 from replicator.events import TagSeen
@@ -69,7 +69,7 @@ class World:
         self, body: bytes, headers: dict[str, str] | None = None, *, hook: str = "hub", media_type: str = V1
     ) -> int:
         sent = {"Content-Type": media_type, **(BEARER if headers is None else headers)}
-        async with self.session.post(f"/hooks/{hook}", data=io.BytesIO(body), headers=sent) as answer:
+        async with self.session.post(f"/webhooks/{hook}", data=io.BytesIO(body), headers=sent) as answer:
             return answer.status
 
     async def passed_on(self) -> None:
@@ -264,7 +264,7 @@ async def test_oversized_body_is_refused_without_being_read(world: World) -> Non
             yield b" " * 64 * 1024
 
     sent = {**BEARER, "Content-Type": V1}
-    async with world.session.post("/hooks/hub", data=chunked(), headers=sent) as answer:
+    async with world.session.post("/webhooks/hub", data=chunked(), headers=sent) as answer:
         assert answer.status == 413
     assert world.counts() == {"too_large": 2}
     padded = envelope()
@@ -279,7 +279,7 @@ async def test_forged_token_is_refused_before_the_body_comes(world: World) -> No
         await let_go.wait()
 
     async with asyncio.timeout(5):
-        async with world.session.post("/hooks/hub", data=never(), headers={"Content-Type": V1}) as answer:
+        async with world.session.post("/webhooks/hub", data=never(), headers={"Content-Type": V1}) as answer:
             assert answer.status == 401
     let_go.set()
 
@@ -296,7 +296,7 @@ async def test_too_many_at_once_are_told_to_come_again(world: World, monkeypatch
 
     async def hold() -> int:
         sent = {**BEARER, "Content-Type": V1}
-        async with world.session.post("/hooks/hub", data=slow(), headers=sent) as answer:
+        async with world.session.post("/webhooks/hub", data=slow(), headers=sent) as answer:
             return answer.status
 
     holding = asyncio.create_task(hold())
@@ -318,7 +318,7 @@ async def test_body_that_does_not_come_is_given_up(world: World, monkeypatch: py
         await let_go.wait()
 
     sent = {**BEARER, "Content-Type": V1}
-    async with world.session.post("/hooks/hub", data=slow(), headers=sent) as answer:
+    async with world.session.post("/webhooks/hub", data=slow(), headers=sent) as answer:
         assert answer.status == 408
     let_go.set()
 
@@ -560,7 +560,7 @@ async def test_flood_without_an_end_is_looked_at_all_the_same(looks: Looks) -> N
 async def test_too_many_tags_are_looked_at_by_repository(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    monkeypatch.setattr("replicator.daemon.http.webhooks.waiting.MAX_TAGS", 8)
     for number in range(30):
         looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
     assert len(looks.hints) == 1
@@ -572,7 +572,7 @@ async def test_too_many_tags_are_looked_at_by_repository(
 async def test_too_many_repositories_are_looked_at_as_one_site(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    monkeypatch.setattr("replicator.daemon.http.webhooks.waiting.MAX_TAGS", 8)
     for number in range(30):
         looks.hints.add("hub", Hint(f"platform/app{number}", "v1", None, "sha256:aa"))
     assert len(looks.hints) == 1
@@ -585,7 +585,7 @@ async def test_merged_flood_is_looked_at_when_it_has_ended(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last of its tags may come too early for a look that the first one caused."""
-    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    monkeypatch.setattr("replicator.daemon.http.webhooks.waiting.MAX_TAGS", 8)
 
     def push(number: int) -> None:
         looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
@@ -600,7 +600,7 @@ async def test_merged_flood_is_looked_at_when_it_has_ended(
 async def test_merged_flood_without_an_end_is_looked_at_now_and_then_and_after_its_end(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    monkeypatch.setattr("replicator.daemon.http.webhooks.waiting.MAX_TAGS", 8)
 
     def push(number: int) -> None:
         looks.hints.add("hub", Hint("platform/app", f"v{number}", None, "sha256:aa"))
@@ -630,7 +630,7 @@ async def test_deleted_tag_that_is_pushed_again_is_looked_at(looks: Looks) -> No
 
 
 async def test_flood_at_one_site_leaves_another_alone(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replicator.daemon.http.waiting.MAX_TAGS", 8)
+    monkeypatch.setattr("replicator.daemon.http.webhooks.waiting.MAX_TAGS", 8)
     agent = FakeAgent(rule, simple_rule("second", "lab"))
     hints = Hints(agent)
     for number in range(30):

@@ -8,9 +8,9 @@ import pytest
 
 from replicator.cli.options import Invocation
 from replicator.cli.remote import remote_status
-from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
-from replicator.daemon.http.live import Live
-from replicator.daemon.http.page import render
+from replicator.daemon.http.api.facts import BEHIND_SECONDS, Facts
+from replicator.daemon.http.api.live import Live
+from replicator.daemon.http.page.page import render
 from replicator.daemon.http.server import listen
 from replicator.events import BytesWritten, ImagePrepared, RunEnded, RunStarted, TagDone, TagPlanned
 from replicator.ports import Standing

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from replicator.cli import commanded
-from replicator.cli.commanded import CommandedRuns
-from replicator.daemon.hooks import RunHooks
 from replicator.engine import DestinationResult, Engine, RuleResult
 from replicator.events import Event, Events, Warned
 from replicator.policy.rule import Rule
+from replicator.runs import once
+from replicator.runs.hooks import RunHooks
+from replicator.runs.once import CommandedRuns
 from tests.fakes.agent import simple_rule
 
 
@@ -89,7 +89,7 @@ async def test_a_drain_kills_a_command_before_a_run_and_the_run_is_interrupted()
 async def test_a_command_after_a_run_has_an_end_once_a_drain_began(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commanded, "HOOK_SECONDS", 0.01)
+    monkeypatch.setattr(once, "HOOK_SECONDS", 0.01)
     stage = Stage()
     running = asyncio.create_task(stage.runs.run(stage.rules))
     await stage.hooks.begun["before"].wait()

@@ -11,8 +11,9 @@ import pytest
 from replicator.cli.__main__ import run
 from replicator.cli.logs import configure, log, log_event
 from replicator.cli.options import LogFormat
-from replicator.daemon.runs import Runs, context_of
+from replicator.daemon.runs import Runs
 from replicator.events import Failed, RequestDone, RunEnded, RunStarted, TagDone, Warned
+from replicator.runs.current import context_of
 
 FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
 

@@ -44,7 +44,7 @@ SECTIONS: dict[str, type[Table]] = {
     "http": tables.HTTPTable,
     "site": tables.SiteTable,
     "rule": tables.RuleTable,
-    "hook": tables.HookTable,
+    "webhook": tables.WebhookTable,
     "notify": tables.NotifyTable,
 }
 
@@ -85,7 +85,7 @@ def test_the_example_shows_every_key_of_the_model_and_no_other() -> None:
     text = (ROOT / "config.example.toml").read_text()
     written = tomllib.loads(text)
     shown = {key for name in ("agent", "http", "rule") for key in keys_in(written[name], name)}
-    for name in ("site", "hook", "notify"):
+    for name in ("site", "webhook", "notify"):
         shown |= {key for table in written[name].values() for key in keys_in(table, name)}
     shown = {key for key in shown if not key.endswith(".env")}  # a secret's place, no key of ours
     assert shown - {"site.capabilities.mount"} == model_keys() - COMMENTED

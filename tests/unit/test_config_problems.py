@@ -257,11 +257,11 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             "[agent]\nlisten = '0.0.0.0:9650'\n" + SITES,
             "agent.listen: listens beyond loopback, where it needs a token",
         ),
-        (SITES + "[hook.x]\nsite = 'hup'\ntoken = 'a'", "hook.x.site: there is no site 'hup'"),
-        (SITES + "[hook.x]\nsite = 'hub'", "hook.x: anybody could call it; write token, or hmac"),
+        (SITES + "[webhook.x]\nsite = 'hup'\ntoken = 'a'", "webhook.x.site: there is no site 'hup'"),
+        (SITES + "[webhook.x]\nsite = 'hub'", "webhook.x: anybody could call it; write token, or hmac"),
         (
-            SITES + "[hook.x]\nsite = 'hub'\ntoken = 'a'\nhmac = { header = 'X-S', secret = 'b' }",
-            "hook.x.hmac: contradicts token",
+            SITES + "[webhook.x]\nsite = 'hub'\ntoken = 'a'\nhmac = { header = 'X-S', secret = 'b' }",
+            "webhook.x.hmac: contradicts token",
         ),
         (SITES + "[notify.x]", "notify.x: tells nobody; write url or command"),
         (

@@ -134,7 +134,7 @@ def test_variables_that_hold_secrets_are_withheld_from_commands(tmp_path: Path) 
         url = "s3://bucket"
         access_key = "literal"
         secret_key = "${FIRST}${SECOND}"
-        [hook.a]
+        [webhook.a]
         site = "a"
         hmac = { header = "X-Signature", secret = { env = "SIGNATURE" } }
         [notify.chat]

@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 from zoneinfo import ZoneInfo
 
-from replicator.daemon.bandwidth import follow
 from replicator.events import Events
 from replicator.flow.limits import SiteLimits
 from replicator.flow.settings import LimitSettings
 from replicator.policy.bandwidth import MINUTES_A_DAY, Bandwidth, Window, parse_days, parse_time
+from replicator.runs.bandwidth import follow
 from tests.fakes.clock import FakeClock
 
 UTC = ZoneInfo("UTC")

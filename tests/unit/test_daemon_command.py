@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from replicator.config.build import RunCommands
-from replicator.daemon.command import run_command
-from replicator.daemon.hooks import RunHooks
 from replicator.engine import DestinationResult, RuleResult, RunScope
 from replicator.events import Event, Events, Failed, RunEnded, Warned
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
+from replicator.runs.command import run_command
+from replicator.runs.hooks import RunHooks
 from replicator.state.store import open_state
 
 RULE = Rule("r", "hub", ("fra",), RepositorySelection((Glob.parse("**"),)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from replicator.config.build import RunCommands
-from replicator.daemon.hooks import RunHooks
 from replicator.engine import RunScope
 from replicator.events import Events
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import RunRow
+from replicator.runs.hooks import RunHooks
 from tests.fakes.clock import FakeClock
 from tests.fakes.state import MemoryState
 

@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from replicator.daemon.generation import Generation
-from replicator.daemon.runs import RUNS_KEPT, Run, Runs, current_run
+from replicator.daemon.runs import RUNS_KEPT, Runs
 from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_AT_ONCE, Scheduler, back_off
 from replicator.daemon.triggers import REPOSITORIES_WANTED
 from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
+from replicator.runs.current import Run, current_run
 from tests.fakes.clock import FakeClock
 
 START = 1_700_000_000.0

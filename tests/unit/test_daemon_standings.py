@@ -7,17 +7,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from replicator.config.load import load
 from replicator.daemon.app import App
-from replicator.daemon.generation import Chosen, Equipment
+from replicator.daemon.generation import Chosen
 from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.events import Events
-from replicator.ports import Site
+from replicator.runs.wiring import Equipment
 from replicator.state.store import open_state
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
@@ -60,14 +59,12 @@ async def agent(folder: Path, sites: Mapping[str, MemorySite]) -> AsyncIterator[
     loaded = load(config, {"HOME": str(folder)})
     clock = FakeClock()
 
-    @asynccontextmanager
-    async def open_site(settings: Any) -> AsyncIterator[Mapping[str, Site]]:
-        yield {settings.name: sites[settings.name]}
-
     state = await open_state(folder / "state.db", clock=clock)
     try:
-        equipment = Equipment(state, Events(), clock, None, open_site)
-        async with App.start(Chosen(loaded, loaded.rules), equipment, state) as app:
+        equipment = Equipment(state, Events(), clock, None)
+        async with App.start(
+            Chosen(loaded, loaded.rules), equipment, state, lambda settings: sites[settings.name]
+        ) as app:
             yield World(app, Chosen(loaded, loaded.rules), sites)
     finally:
         await state.aclose()

@@ -10,10 +10,10 @@ from replicator.config.model.agent import (
     AgentTable,
     CacheTable,
     HMACTable,
-    HookTable,
     HTTPTable,
     NotifyTable,
     ServerTLSTable,
+    WebhookTable,
 )
 from replicator.config.model.rule import (
     RenameTable,
@@ -40,7 +40,6 @@ __all__ = [
     "CacheTable",
     "HMACTable",
     "HTTPTable",
-    "HookTable",
     "LimitsTable",
     "NotifyTable",
     "QuotaTable",
@@ -55,6 +54,7 @@ __all__ = [
     "Table",
     "TagsTable",
     "TimeoutsTable",
+    "WebhookTable",
     "WindowTable",
     "keys_of",
     "table_in",

@@ -102,8 +102,8 @@ class HMACTable(Table):
     secret: Annotated[Secret, SECRET] = setting("Key of the signature.")
 
 
-class HookTable(Table):
-    """A webhook, `POST /hooks/NAME`: a site's own notifications make its rules look at once."""
+class WebhookTable(Table):
+    """A webhook, `POST /webhooks/NAME`: a site's own notifications make its rules look at once."""
 
     site: str = setting("Site that sends them.")
     token: Annotated[Secret | None, SECRET] = setting(

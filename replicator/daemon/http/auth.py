@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from replicator.daemon.http.app_port import HookPort, HTTPPort
+from replicator.config.build import HTTPSettings, WebhookSettings
 from replicator.daemon.http.problems import Problem
 
 Need = Literal["health", "metrics", "read", "change", "hook"]
@@ -38,7 +38,7 @@ class Doorkeeper:
     names: frozenset[str]
     """Names under which the agent is known, beside loopback's and any address."""
 
-    def admit(self, request: web.Request, need: Need, settings: HTTPPort) -> None:
+    def admit(self, request: web.Request, need: Need, settings: HTTPSettings) -> None:
         """Returns where the request may go on.
 
         Raises:
@@ -70,7 +70,7 @@ class Doorkeeper:
         if need == "change":
             self._expect_own_page(request)
 
-    def trusts(self, request: web.Request, settings: HTTPPort) -> bool:
+    def trusts(self, request: web.Request, settings: HTTPSettings) -> bool:
         """Whether the request may be told details."""
         try:
             self.admit(request, "read", settings)
@@ -78,7 +78,7 @@ class Doorkeeper:
             return False
         return True
 
-    def _has_token(self, request: web.Request, settings: HTTPPort) -> bool:
+    def _has_token(self, request: web.Request, settings: HTTPSettings) -> bool:
         """Whether the request has the token. Raises Problem (401) where it has a wrong one."""
         sent = request.headers.get(hdrs.AUTHORIZATION)
         if sent is None or settings.token is None:
@@ -87,7 +87,7 @@ class Doorkeeper:
             raise Problem(401, "the token is wrong", headers=_CHALLENGE)
         return True
 
-    def _expect_known_host(self, request: web.Request, settings: HTTPPort) -> None:
+    def _expect_known_host(self, request: web.Request, settings: HTTPSettings) -> None:
         """Keeps out pages whose own name was made to lead here (DNS rebinding): they cannot change the Host."""
         if not is_known_host(request.headers.get(hdrs.HOST, ""), (*self.names, *settings.hosts)):
             raise Problem(403, "is not known under this Host; names that are right go into http.hosts")
@@ -141,7 +141,7 @@ def is_address(text: str) -> bool:
     return True
 
 
-def accepts(hook: HookPort, request: web.Request, body: bytes) -> bool:
+def accepts(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
     """Whether the sender has the hook's token, or signed the body with its key. In constant time."""
     if hook.token is not None:
         sent = request.headers.get(hdrs.AUTHORIZATION, "")

@@ -14,19 +14,20 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from replicator.config.build import ServerTLS
 from replicator.config.certificate import server_context
-from replicator.daemon.http.api import API, openapi
-from replicator.daemon.http.app_port import AppPort, TLSPort
+from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.api.facts import Facts
+from replicator.daemon.http.api.live import Live
+from replicator.daemon.http.api.routes import API, openapi
+from replicator.daemon.http.api.stream import Stream
 from replicator.daemon.http.auth import Doorkeeper, is_loopback
-from replicator.daemon.http.facts import Facts
-from replicator.daemon.http.hints import Hints
-from replicator.daemon.http.live import Live
-from replicator.daemon.http.notifications import MEDIA_TYPES, Envelope
-from replicator.daemon.http.page import Page
+from replicator.daemon.http.page.page import Page
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
-from replicator.daemon.http.stream import Stream
-from replicator.daemon.http.webhooks import Webhooks
+from replicator.daemon.http.webhooks.endpoint import Webhooks
+from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Envelope
+from replicator.daemon.http.webhooks.hints import Hints
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import ConfigRead, Event, Events
 
@@ -61,7 +62,7 @@ _protocol_log.addFilter(
 
 
 @contextlib.asynccontextmanager
-async def listen(app: AppPort) -> AsyncIterator[str]:
+async def listen(app: Agent) -> AsyncIterator[str]:
     """Serves the agent until the context is left; yields the URL it listens at.
 
     Raises:
@@ -105,7 +106,7 @@ async def listen(app: AppPort) -> AsyncIterator[str]:
 class _Served:
     """The application, and who is connected to it."""
 
-    def __init__(self, app: AppPort, door: Doorkeeper) -> None:
+    def __init__(self, app: Agent, door: Doorkeeper) -> None:
         self._app = app
         self._door = door
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
@@ -141,7 +142,7 @@ class _Served:
         routes += [
             Route("GET", "/api/v1/events", self.stream.serve, "read", "Where it stands, sent again when it changes",
                   "text/event-stream", refuses={503: "Too many listen already"}),
-            Route("POST", "/hooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
+            Route("POST", "/webhooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
                   status=202, takes=Envelope, media_types=MEDIA_TYPES,
                   parameters=(Parameter("name", "path", "Name of the hook", {"type": "string", "minLength": 1}),), refuses={404: "There is no such hook"}),
         ]  # fmt: skip
@@ -212,7 +213,7 @@ async def _bind(
         raise ConfigError([f"agent.listen: cannot listen at {at[0]}, port {at[1]}: {text}"]) from None
 
 
-def _tls(files: TLSPort) -> ssl.SSLContext:
+def _tls(files: ServerTLS) -> ssl.SSLContext:
     try:
         return server_context(files.cert, files.key)
     except ValueError as error:
@@ -220,7 +221,7 @@ def _tls(files: TLSPort) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _renewed(context: ssl.SSLContext, files: TLSPort, events: Events) -> Iterator[None]:
+def _renewed(context: ssl.SSLContext, files: ServerTLS, events: Events) -> Iterator[None]:
     """Shows new connections what the files hold at each good reload."""
 
     def renew(event: Event) -> None:

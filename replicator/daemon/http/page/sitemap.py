@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from replicator.daemon.http.markup import Markup, element
-from replicator.daemon.http.shapes import FlowInfo, SiteInfo
+from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo
+from replicator.daemon.http.page.markup import Markup, element
 from replicator.report import format_bytes, format_seconds
 
 _WIDTH: Final = 176

@@ -8,11 +8,11 @@ from typing import Final
 import msgspec
 
 from replicator.config.build import RunCommands
-from replicator.daemon.command import run_command
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, RunRow, Standing, State
+from replicator.runs.command import run_command
 
 HOOK_SECONDS: Final = 5.0
 """What commands around runs get beside the runs' `DRAIN_SECONDS` when the program ends."""

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from replicator.daemon.hooks import HOOK_SECONDS, RunHooks
 from replicator.engine import Engine, RuleResult
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
+from replicator.runs.hooks import HOOK_SECONDS, RunHooks
 
 _T = TypeVar("_T")
 

@@ -14,9 +14,7 @@ import aiohttp
 import msgspec
 
 from replicator import __version__
-from replicator.daemon.http.auth import is_loopback
-from replicator.daemon.http.problems import ProblemDetails
-from replicator.daemon.http.shapes import (
+from replicator.daemon.http.api.shapes import (
     Accepted,
     RuleInfo,
     Rules,
@@ -26,6 +24,8 @@ from replicator.daemon.http.shapes import (
     Status,
     SyncOrder,
 )
+from replicator.daemon.http.auth import is_loopback
+from replicator.daemon.http.problems import ProblemDetails
 from replicator.daemon.runs import RUNS_KEPT
 from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, Rejected, SiteError, Unavailable
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from replicator.daemon.http.facts import Facts
+from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.problems import Problem
 from replicator.ports import Clock
 

@@ -14,11 +14,18 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from replicator.daemon.http.facts import BEHIND_SECONDS, Facts
-from replicator.daemon.http.markup import Child, Markup, element, join
+from replicator.daemon.http.api.facts import BEHIND_SECONDS, Facts
+from replicator.daemon.http.api.shapes import (
+    FailureInfo,
+    RuleDestination,
+    RuleInfo,
+    RunInfo,
+    RunProgress,
+    Status,
+)
+from replicator.daemon.http.page.markup import Child, Markup, element, join
+from replicator.daemon.http.page.sitemap import draw
 from replicator.daemon.http.routes import Route
-from replicator.daemon.http.shapes import FailureInfo, RuleDestination, RuleInfo, RunInfo, RunProgress, Status
-from replicator.daemon.http.sitemap import draw
 from replicator.ports import Clock
 from replicator.report import format_bytes, format_seconds
 
@@ -32,7 +39,7 @@ class Page:
     def __init__(self, facts: Facts, clock: Clock) -> None:
         self._facts = facts
         self._clock = clock
-        folder = files("replicator.daemon.http") / "static"
+        folder = files("replicator.daemon.http.page") / "static"
         self._static = {name: (folder / name).read_bytes() for name in _STATIC}
 
     def routes(self) -> list[Route]:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Final
 
-from replicator.daemon.http.app_port import AppPort
-from replicator.daemon.http.notifications import Hint
-from replicator.daemon.http.waiting import Place, SiteEvents, Waiting
+from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.webhooks.envelopes import Hint
+from replicator.daemon.http.webhooks.waiting import Place, SiteEvents, Waiting
 from replicator.events import Event, TagSeen
 
 TURN_SECONDS: Final = 0.05
@@ -20,7 +20,7 @@ TURN_SECONDS: Final = 0.05
 class Hints:
     """Events on their way to `Triggers`, one a tag, in bounded number for each site."""
 
-    def __init__(self, app: AppPort) -> None:
+    def __init__(self, app: Agent) -> None:
         self._app = app
         self._sites: defaultdict[str, SiteEvents] = defaultdict(SiteEvents)
         self._more = asyncio.Event()

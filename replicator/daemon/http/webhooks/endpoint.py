@@ -1,4 +1,4 @@
-"""`POST /hooks/NAME`: takes what a site tells about itself, quickly, and within bounds."""
+"""`POST /webhooks/NAME`: takes what a site tells about itself, quickly, and within bounds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Final
 
 from aiohttp import web
 
-from replicator.daemon.http.app_port import AppPort, HookPort
+from replicator.config.build import WebhookSettings
+from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.auth import accepts
 from replicator.daemon.http.bodies import read_body
-from replicator.daemon.http.hints import Hints
-from replicator.daemon.http.notifications import MEDIA_TYPES, Hint, parse_notifications
 from replicator.daemon.http.problems import Problem
+from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Hint, parse_notifications
+from replicator.daemon.http.webhooks.hints import Hints
 from replicator.events import WebhookOutcome, WebhookSeen
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -31,7 +32,7 @@ _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_lar
 class Webhooks:
     """Accepts webhooks. An event is a hint and no more: it makes rules look, it never says what a tag is."""
 
-    def __init__(self, app: AppPort, hints: Hints) -> None:
+    def __init__(self, app: Agent, hints: Hints) -> None:
         self._app = app
         self._hints = hints
         self._in_hand = 0
@@ -43,7 +44,7 @@ class Webhooks:
         is no notification, 408 where the body does not come, 503 where too many come at once.
         """
         name = request.match_info["name"]
-        hook = self._app.config.hooks.get(name)
+        hook = self._app.config.webhooks.get(name)
         if hook is None:
             raise Problem(404, "there is no such hook")
         try:
@@ -54,7 +55,7 @@ class Webhooks:
             raise
         return web.Response(status=202)
 
-    async def _pass_on(self, name: str, hook: HookPort, hints: Iterator[Hint | None]) -> None:
+    async def _pass_on(self, name: str, hook: WebhookSettings, hints: Iterator[Hint | None]) -> None:
         for number, hint in enumerate(hints, 1):
             if hint is None:
                 self._note(name, "ignored")
@@ -65,7 +66,7 @@ class Webhooks:
             if number % EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
 
-    async def _read(self, request: web.Request, hook: HookPort) -> Iterator[Hint | None]:
+    async def _read(self, request: web.Request, hook: WebhookSettings) -> Iterator[Hint | None]:
         if hook.hmac is None and not accepts(hook, request, b""):
             raise _unauthorized()  # before anything of the body is read
         body = await read_body(request, MAX_BODY_BYTES)

@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 from replicator import __version__
 from replicator.daemon.app import RuleStatus
-from replicator.daemon.http.app_port import AppPort
-from replicator.daemon.http.live import Live
-from replicator.daemon.http.shapes import (
+from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.api.live import Live
+from replicator.daemon.http.api.shapes import (
     FailureInfo,
     FlowInfo,
     LagInfo,
@@ -23,10 +23,10 @@ from replicator.daemon.http.shapes import (
     Status,
     Tags,
 )
-from replicator.daemon.runs import Run
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds
+from replicator.runs.current import Run
 
 FAILURES_SHOWN: Final = 20
 BEHIND_SECONDS: Final = 60.0
@@ -46,7 +46,7 @@ def iso(at: float) -> str:
 class Facts:
     """Asks the agent at each call; costs no I/O."""
 
-    def __init__(self, app: AppPort, live: Live) -> None:
+    def __init__(self, app: Agent, live: Live) -> None:
         self._app = app
         self._live = live
 

@@ -9,14 +9,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import hdrs, web
 
-from replicator.daemon.http.app_port import AppPort
-from replicator.daemon.http.auth import Doorkeeper
-from replicator.daemon.http.bodies import read_json
-from replicator.daemon.http.facts import Facts, iso
-from replicator.daemon.http.openapi import document
-from replicator.daemon.http.problems import Problem
-from replicator.daemon.http.routes import Parameter, Route
-from replicator.daemon.http.shapes import (
+from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.api.facts import Facts, iso
+from replicator.daemon.http.api.openapi import document
+from replicator.daemon.http.api.shapes import (
     Accepted,
     Lags,
     Nothing,
@@ -30,6 +26,10 @@ from replicator.daemon.http.shapes import (
     SyncOrder,
     Wanted,
 )
+from replicator.daemon.http.auth import Doorkeeper
+from replicator.daemon.http.bodies import read_json
+from replicator.daemon.http.problems import Problem
+from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.runs import RUNS_KEPT
 
 _NAME: Final = Parameter("name", "path", "Name of the rule", {"type": "string", "minLength": 1})
@@ -47,7 +47,7 @@ _NO_RULE: Final = {404: "There is no such rule"}
 class API:
     """The API's routes."""
 
-    def __init__(self, app: AppPort, facts: Facts, door: Doorkeeper) -> None:
+    def __init__(self, app: Agent, facts: Facts, door: Doorkeeper) -> None:
         self._app = app
         self._facts = facts
         self._door = door
@@ -95,7 +95,7 @@ class API:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The metrics in the format that the scraper accepts."""
-        self._app.metrics.know_hooks(self._app.config.hooks)
+        self._app.metrics.know_hooks(self._app.config.webhooks)
         accept = request.headers.get(hdrs.ACCEPT, "")
         # A thousand rules are megabytes of text and most of a second: the loop has better things to do.
         body, content_type = await asyncio.to_thread(self._app.metrics.negotiate, accept)

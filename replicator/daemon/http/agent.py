@@ -1,0 +1,51 @@
+"""What the HTTP side needs of the agent. `daemon.app.App` provides it; tests have a small one of their own.
+
+Everything here is read for each request, since a reload may change it. Only the address and the certificate's files are
+fixed when listening starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from replicator.config.build import Loaded
+from replicator.daemon.app import RuleStatus
+from replicator.daemon.runs import Runs
+from replicator.daemon.triggers import Triggers
+from replicator.events import Events
+from replicator.metrics import Metrics
+from replicator.ports import Clock, Standing
+
+
+class Agent(Protocol):
+    """The agent. See `daemon.app.App`."""
+
+    @property
+    def events(self) -> Events: ...  # noqa: D102
+    @property
+    def clock(self) -> Clock: ...  # noqa: D102
+    @property
+    def metrics(self) -> Metrics: ...  # noqa: D102
+    @property
+    def triggers(self) -> Triggers: ...  # noqa: D102
+    @property
+    def runs(self) -> Runs: ...  # noqa: D102
+    @property
+    def started_at(self) -> float: ...  # noqa: D102
+    @property
+    def config(self) -> Loaded: ...  # noqa: D102
+    @property
+    def rules(self) -> Sequence[RuleStatus]: ...  # noqa: D102
+    @property
+    def problems(self) -> Sequence[str]: ...  # noqa: D102
+
+    def standings(self) -> Sequence[tuple[Standing, float]]: ...  # noqa: D102
+
+    async def pause(self, rule: str) -> None: ...  # noqa: D102
+
+    async def resume(self, rule: str) -> None: ...  # noqa: D102
+
+    def health(self) -> str | None: ...  # noqa: D102
+
+    def ready(self) -> Sequence[str]: ...  # noqa: D102

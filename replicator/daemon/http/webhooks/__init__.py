@@ -1,0 +1,1 @@
+"""`POST /webhooks/NAME`: what sites tell of themselves, on its way to the rules."""

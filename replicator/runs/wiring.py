@@ -1,0 +1,126 @@
+"""One builder of sites, spool and engine, for a command that runs once and for the agent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.config.build import Loaded
+from replicator.engine import Engine, Spool
+from replicator.errors import ReplicatorError
+from replicator.events import Events, Warned
+from replicator.policy.bandwidth import Bandwidth
+from replicator.policy.rule import Rule
+from replicator.ports import Clock, Site, State
+from replicator.sites.open import SiteSettings, open_site
+
+OpenSite = Callable[[SiteSettings], Site]
+"""Opens a site; nothing is asked of it yet."""
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What an engine works with. `spool` None: each destination reads the source for itself."""
+
+    state: State
+    events: Events
+    clock: Clock
+    spool: Spool | None
+
+
+@dataclass(frozen=True)
+class SiteKey:
+    """What makes a site the same one: its name, its settings, and how its bandwidth varies by time of day."""
+
+    name: str
+    settings: SiteSettings
+    bandwidth: Bandwidth | None
+
+
+@dataclass(eq=False)
+class _Lease:
+    key: SiteKey
+    site: Site
+    users: int = 1
+
+
+class SitePool:
+    """Open sites, shared by all that use them with the same settings, closed after the last.
+
+    Args:
+        events: gets the sites' events.
+        clock: the sites' time.
+        open_site: opens a site; None opens it by its settings.
+    """
+
+    def __init__(self, events: Events, clock: Clock, open_site: OpenSite | None = None) -> None:
+        self._open = open_site or (lambda settings: _opened(settings, events, clock))
+        self._leases: list[_Lease] = []
+
+    async def take(self, loaded: Loaded, names: Sequence[str]) -> dict[str, Site]:
+        """The sites of a config by name. Raises ConfigError where one cannot be opened; then none is kept."""
+        taken: dict[str, Site] = {}
+        try:
+            for name in sorted(set(names)):
+                taken[name] = self._take(site_key(loaded, name))
+        except BaseException:
+            await self.give_back(taken)
+            raise
+        return taken
+
+    async def give_back(self, sites: Mapping[str, Site]) -> None:
+        """One user less of each; a site without users is closed, also where closing another fails."""
+        async with contextlib.AsyncExitStack() as stack:
+            for lease in [lease for lease in self._leases if lease.site in sites.values()]:
+                lease.users -= 1
+                if not lease.users:
+                    self._leases.remove(lease)
+                    stack.push_async_callback(lease.site.aclose)
+
+    def _take(self, key: SiteKey) -> Site:
+        for lease in self._leases:
+            if lease.key == key:
+                lease.users += 1
+                return lease.site
+        site = self._open(key.settings)
+        self._leases.append(_Lease(key, site))
+        return site
+
+
+def site_names(rules: Sequence[Rule]) -> list[str]:
+    """The sites that rules name, each once."""
+    named = [site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)]
+    return list(dict.fromkeys(named))
+
+
+def site_key(loaded: Loaded, name: str) -> SiteKey:
+    """What makes a site of a config the same as one of another config."""
+    return SiteKey(name, loaded.sites[name], loaded.bandwidth.get(name))
+
+
+def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment) -> Engine:
+    """The engine for the rules of a config."""
+    return Engine(
+        sites=sites,
+        state=equipment.state,
+        events=equipment.events,
+        clock=equipment.clock,
+        spool=equipment.spool,
+        rules=loaded.rules,
+    )
+
+
+def open_spool(loaded: Loaded, events: Events, stack: contextlib.AsyncExitStack) -> Spool | None:
+    """The spool, closed with the stack. None where it cannot be opened: blobs are streamed, and a warning says so."""
+    try:
+        spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
+    except ReplicatorError as error:
+        events.emit(Warned(None, f"{error}; blobs are read once for each destination"))
+        return None
+    stack.push_async_callback(spool.aclose)
+    return spool
+
+
+def _opened(settings: SiteSettings, events: Events, clock: Clock) -> Site:
+    return open_site(settings, events=events, clock=clock)
