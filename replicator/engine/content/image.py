@@ -13,8 +13,7 @@ from replicator.model.manifest import Kind, Manifest
 
 MAX_DEPTH: Final = 4
 """Indexes in indexes; nobody is known to nest deeper than two."""
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
-"""Of all manifests of one image, which are in memory together."""
+MAX_MANIFESTS: Final = 2_000
 
 
 class NotReplicated(SiteError):
@@ -60,36 +59,26 @@ async def read_image(
     Raises:
         NotReplicated: a Docker schema 1 image.
         Unsupported: a manifest of a media type whose content cannot be known.
-        Corrupt: nested too deep, or too large in all, or a manifest that contains itself or has another size than the
-            index says, which other clients refuse.
+        Corrupt: nested too deep, or too many manifests, or a manifest that contains itself.
         SiteError: as `read` raises it.
     """
     manifests: dict[Digest, Manifest] = {}
-    total = 0
 
-    def corrupt(cause: str) -> Corrupt:
-        return Corrupt(site, "read manifest", cause, repository=repository)
-
-    async def walk(digest: Digest, size: int | None, path: tuple[Digest, ...]) -> None:
-        nonlocal total
+    async def walk(digest: Digest, path: tuple[Digest, ...]) -> None:
         if digest in path:
-            raise corrupt(f"{digest} contains itself")
-        if len(path) > MAX_DEPTH:
-            raise corrupt(f"{root} has more than {MAX_DEPTH} levels")
-        manifest = manifests.get(digest) or await read(digest)
-        if size not in (None, len(manifest.body)):
-            raise corrupt(f"{digest} has {len(manifest.body)} bytes, not {size} as its index says")
+            raise Corrupt(site, "read manifest", f"{digest} contains itself", repository=repository)
+        if len(path) > MAX_DEPTH or len(manifests) >= MAX_MANIFESTS:
+            limit = f"more than {MAX_DEPTH} levels or {MAX_MANIFESTS} manifests"
+            raise Corrupt(site, "read manifest", f"{root} has {limit}", repository=repository)
         if digest in manifests:
             return
-        total += len(manifest.body)
-        if total > MAX_MANIFEST_BYTES:
-            raise corrupt(f"{root} has more than {MAX_MANIFEST_BYTES} bytes of manifests")
+        manifest = await read(digest)
         _check_kind(manifest, site, repository)
         for child in manifest.children:
-            await walk(child.digest, child.size, (*path, digest))
+            await walk(child.digest, (*path, digest))
         manifests[digest] = manifest
 
-    await walk(root, None, ())
+    await walk(root, ())
     blobs = {blob.digest: blob for manifest in manifests.values() for blob in manifest.blobs}
     return Image(manifests[root], manifests, blobs)
 

@@ -19,15 +19,14 @@ from replicator.engine.plan.compare import (
     compare,
     compare_seen,
     compare_unreadable,
+    recheck_at,
 )
 from replicator.engine.plan.ownership import has_let_go, is_shared
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
-from replicator.policy.backoff import is_postponed
-from replicator.policy.recheck import is_due
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select
-from replicator.ports import Placed, TagBelief
+from replicator.ports import Belief, Placed
 
 ASKS_AT_ONCE: Final = 32
 
@@ -105,11 +104,7 @@ class Decisions:
         key = wish.target or digest
         belief = catalog.beliefs.get(key)
         due = belief is not None and (
-            self._context.recheck
-            or catalog.tags is None
-            or is_due(
-                self._context.clock.now(), belief.checked_at, self._rule.recheck, self._place(catalog, key)
-            )
+            self._context.recheck or catalog.tags is None or self._context.clock.now() >= belief.recheck_at
         )
         # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
         listed = catalog.lists(wish.target) if wish.target else True
@@ -200,13 +195,15 @@ class Decisions:
         """Remembers that a target is in step, as seen now."""
         if self._context.dry:
             return
-        belief = TagBelief(key, digest, digest, self._rule.name, self._context.clock.now())
-        self._context.state.record(
-            Placed(self._rule.name, self._destination, belief, catalog.repository.name)
+        repository, known = catalog.repository.name, catalog.beliefs.get(key)
+        at = recheck_at(
+            self._context.clock.now(),
+            self._rule.recheck,
+            key=f"{self._destination}/{repository}:{key}",
+            before=known.recheck_at if known else None,
         )
-
-    def _place(self, catalog: Catalog, key: str) -> str:
-        return f"{self._destination}/{catalog.repository.name}:{key}"
+        belief = Belief(key, digest, self._rule.name, at)
+        self._context.state.record(Placed(self._rule.name, self._destination, belief, repository))
 
     def _changed(
         self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
@@ -217,11 +214,7 @@ class Decisions:
             self._contest(batch, action, other)
             return
         pending = catalog.pending.get(wish.target or digest)
-        if (
-            self._context.unattended
-            and pending
-            and is_postponed(self._context.clock.now(), pending.not_before)
-        ):
+        if self._context.unattended and pending and pending.not_before > self._context.clock.now():
             self._verdicts.postponed(action, f"failed before ({pending.error}); not tried again yet")
             return
         self._verdicts.copy(action)
