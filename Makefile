@@ -17,7 +17,7 @@ export PYTHON
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test coverage interop soak bench lint format packages servers tools clean
+.PHONY: help demo test coverage interop soak bench lint format reference packages servers tools clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -53,6 +53,11 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/configuration.md, from the model of the config
+reference: $(VENV)/.run
+	$(BIN)/python -m scripts.reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
 
 packages:
 	@scripts/packages

@@ -1,1 +1,1 @@
-"""TOML to rules and sites."""
+"""The config: from TOML files to rules and sites."""

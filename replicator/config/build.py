@@ -1,4 +1,4 @@
-"""From validated tables to what the rest of the program runs on, free of the config's syntax."""
+"""Builds the program's settings from validated tables, free of the syntax of the config."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettin
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """This agent. `serves` are the destinations it replicates to; paths are absolute, and need not exist yet."""
+    """This agent. `serves`: the destinations that it replicates to. Paths are absolute and may not exist yet."""
 
     name: str
     serves: tuple[str, ...]
@@ -60,7 +60,7 @@ class ServerTLS:
 
 @dataclass(frozen=True, slots=True)
 class HTTPSettings:
-    """Who may ask the agent what. `hosts` are names that it is reached under beside its own."""
+    """Access to the agent. `hosts`: additional host names that it is reached by."""
 
     token: Secret | None = None
     tls: ServerTLS | None = None
@@ -70,7 +70,7 @@ class HTTPSettings:
 
 @dataclass(frozen=True, slots=True)
 class HMACSettings:
-    """A signature: the header that holds it, and its key."""
+    """A signature: its header and its key."""
 
     header: str
     secret: Secret
@@ -88,7 +88,7 @@ class WebhookSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """Whom to tell: `url` or `command`. `stale_after` and `timeout` in seconds; `withheld` as of `RunCommands`."""
+    """A receiver of notifications: `url` or `command`. Times in seconds; `withheld` as in `RunCommands`."""
 
     name: str
     url: Secret | None
@@ -102,9 +102,9 @@ class NotifySettings:
 
 @dataclass(frozen=True, slots=True)
 class RunCommands:
-    """Commands around each run of a rule; empty means none. `timeout` in seconds, for each.
+    """Commands before and after each run of a rule; empty means none. `timeout` in seconds, for each command.
 
-    `withheld`: variables of the environment that hold the config's secrets, which are not the commands' to know.
+    `withheld`: environment variables with secrets of the config, which the commands do not get.
     """
 
     before: tuple[str, ...] = ()
@@ -116,9 +116,9 @@ class RunCommands:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config that can be used. `effective` is what `config show` prints: plain TOML types, secrets masked.
+    """A valid config. `effective` is what `config show` prints: plain TOML types, secrets masked.
 
-    `bandwidth` has the sites whose limit varies by time of day, `commands` the rules that have any.
+    `bandwidth` has only the sites whose limit varies by time of day, `commands` only the rules that have commands.
     """
 
     agent: AgentSettings
@@ -138,7 +138,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
     """The agent with its defaults.
 
     Raises:
-        ValueError: no place for the state or cache is known; says how to name one.
+        ValueError: the default directory of the state or cache cannot be determined. Says which key to set.
     """
     state = table.state or (
         _folder(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state", "state") / "state.db"
@@ -157,7 +157,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
 
 
 def build_http(table: HTTPTable) -> HTTPSettings:
-    """The server's settings."""
+    """The settings of the agent's HTTP server."""
     tls = ServerTLS(table.tls.cert, table.tls.key) if table.tls else None
     return HTTPSettings(table.token, tls, table.metrics_open, tuple(table.hosts))
 
@@ -183,7 +183,7 @@ def build_notify(name: str, table: NotifyTable, withheld: frozenset[str]) -> Not
 
 
 def build_commands(table: RuleTable, withheld: frozenset[str]) -> RunCommands | None:
-    """The commands around a rule's runs; None where there are none."""
+    """The commands before and after a rule's runs; None if it has none."""
     hooks = table.hooks
     if not hooks.before and not hooks.after:
         return None
@@ -192,7 +192,7 @@ def build_commands(table: RuleTable, withheld: frozenset[str]) -> RunCommands | 
 
 
 def build_bandwidth(table: LimitsTable, timezone: ZoneInfo) -> Bandwidth | None:
-    """The limit by time of day; None where it is always the same. `timezone`: the agent's."""
+    """The limit by time of day; None if it does not vary. `timezone`: the agent's."""
     rate = table.bytes_per_second
     if rate is None or not rate.windows:
         return None
@@ -259,7 +259,7 @@ def _client_tls(table: TLSTable) -> TLS:
 
 
 def _seen(*files: Path | None) -> tuple[tuple[int, ...], ...]:
-    """Another value once one of the files is replaced or written; a missing one is the opening site's to tell of."""
+    """A value that changes when a file is replaced or written. Missing files are reported when the site is opened."""
     found = []
     for file in files:
         with contextlib.suppress(OSError):
@@ -311,7 +311,7 @@ def _rename(table: RenameTagsTable) -> Rename:
 
 
 def _folder(environ: Mapping[str, str], systemd: str, xdg: str, below_home: str, what: str) -> Path:
-    """Systemd's folder (the first of several), else XDG's; a relative XDG variable is ignored, as XDG wants."""
+    """Systemd's directory (the first of several), else XDG's. A relative XDG variable is ignored, as XDG specifies."""
     if given := environ.get(systemd, "").partition(":")[0]:
         if not Path(given).is_absolute():
             raise ValueError(
@@ -323,5 +323,5 @@ def _folder(environ: Mapping[str, str], systemd: str, xdg: str, below_home: str,
         return base / "replicator"
     home = Path(environ.get("HOME", ""))
     if not home.is_absolute():
-        raise ValueError(f"no default without ${systemd}, ${xdg} or $HOME; set agent.{what}")
+        raise ValueError(f"has no default without ${systemd}, ${xdg} or $HOME; set agent.{what}")
     return home / below_home / "replicator"

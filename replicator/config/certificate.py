@@ -1,4 +1,4 @@
-"""The certificate that a server of ours shows."""
+"""The TLS certificate of the agent and of `serve`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from replicator.sites.registry.tls import pem_problem
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """A server's side of TLS with this certificate (PEM, with its chain) and key. Reads files; asks nobody anything.
+    """A TLS context for a server with this certificate (PEM, with its chain) and key. Never prompts for a password.
 
     Raises:
-        ValueError: they cannot be read, are no PEM, do not belong together, or the key is encrypted; names the files.
+        ValueError: a file cannot be read or is not PEM, the two do not match, or the key is encrypted. Names the files.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        # An encrypted key would make OpenSSL ask at the terminal; the empty password makes that an error.
+        # For an encrypted key OpenSSL would prompt on the terminal; with the empty password it fails instead.
         context.load_cert_chain(cert, key, password=str)
     except OSError as error:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""What no single key can know: names of sites, and keys that contradict each other.
+"""Problems that span keys or tables: unknown sites, and keys that contradict each other.
 
-These look at the tables as written, not as parsed, so that they are reported beside all other mistakes.
+The checks use the tables as written, not as parsed, so that their problems are reported together with all others.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _KINDS = {
     "file": ("a directory", _LAYOUT),
     "s3": ("a bucket", _BUCKET | _LAYOUT),
 }
-"""What each scheme names, and the keys that are not for every site but for it."""
+"""The kind of site of each scheme, and the keys that only some kinds have."""
 _OWNERS = (("a registry", _REGISTRY), ("a bucket", _BUCKET), ("a bucket or directory", _LAYOUT))
-_LITERAL = 'stands in the config as it is; better in a file of its own: { file = "PATH" }'
+_LITERAL = 'is a plain-text secret; move it to a file: { file = "PATH" }'
 
 
 def check(document: Document, problems: list[str]) -> None:
@@ -69,7 +69,7 @@ def check(document: Document, problems: list[str]) -> None:
 
 
 def warnings(document: Document) -> list[str]:
-    """What works but should not be left so."""
+    """Warnings: what works but should be changed."""
     found = [
         site.problem((key,), text) for site in document.sites.values() for key, text in _site_warnings(site)
     ]
@@ -79,7 +79,7 @@ def warnings(document: Document) -> list[str]:
     sections += [
         (hook, place) for hook in document.webhooks.values() for place in (("token",), ("hmac", "secret"))
     ]
-    # A chat's URL is all it takes to post there.
+    # Whoever knows a chat's webhook URL can post to it.
     sections += [(notify, ("url",)) for notify in document.notify.values()]
     found += [section.problem(place, _LITERAL) for section, place in sections if _is_literal(section, place)]
     return found
@@ -107,12 +107,12 @@ def _check_names(document: Document, section: Section, key: str, problems: list[
         if place in section.unset:
             continue
         if name not in document.sites:
-            unread = "" if document.complete else " (it may stand in the file that could not be read)"
+            unread = "" if document.complete else " (it may be defined in the file that could not be read)"
             problems.append(
-                section.problem(place, f"there is no site {name!r}{unread}; {suggest(name, document.sites)}")
+                section.problem(place, f"unknown site {name!r}{unread}; {suggest(name, document.sites)}")
             )
         elif name in seen:
-            problems.append(section.problem(place, f"the site {name!r} is named twice; name it once"))
+            problems.append(section.problem(place, f"the site {name!r} is listed twice; list it once"))
         seen.add(name)
 
 
@@ -122,53 +122,56 @@ def _check_roles(rule: Section, problems: list[str]) -> None:
         if name == source:
             problems.append(
                 rule.problem(
-                    place, f"the site {name!r} is the source of this rule; a rule copies to other sites"
+                    place, f"the site {name!r} is the source of this rule; destinations must be other sites"
                 )
             )
     for place, name in _names(rule.table, "mirrors"):
         if name == source:
             problems.append(
-                rule.problem(place, f"the site {name!r} is the source itself; name only other sites")
+                rule.problem(
+                    place, f"the site {name!r} is the source of this rule; mirrors must be other sites"
+                )
             )
     patterns = _names(rule.table, "repositories")
     if patterns and all(text.startswith("!") for _, text in patterns):
         problems.append(
             rule.problem(
-                ("repositories",), 'only takes away; name what to take it from, as in ["**", "!scratch/**"]'
+                ("repositories",),
+                'contains only exclusions; add a pattern to include, as in ["**", "!scratch/**"]',
             )
         )
 
 
 def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     if "interval" in table and "cron" in table:
-        return [(("cron",), "contradicts interval; keep one of the two")]
+        return [(("cron",), "cannot be combined with interval; keep one of them")]
     if "timezone" in table and "cron" not in table:
-        return [(("timezone",), "has no cron to be about; write cron beside it, or leave it out")]
+        return [(("timezone",), "applies only to cron; set cron or remove timezone")]
     return []
 
 
 def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     if "token" in table and "hmac" in table:
-        return [(("hmac",), "contradicts token; keep one of the two")]
+        return [(("hmac",), "cannot be combined with token; keep one of them")]
     if "token" not in table and "hmac" not in table:
-        return [((), "anybody could call it; write token, or hmac = { header = ..., secret = ... }")]
+        return [((), "has no authentication; set token, or hmac = { header = ..., secret = ... }")]
     return []
 
 
 def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     if "url" in table and "command" in table:
-        return [(("command",), "contradicts url; keep one of the two")]
+        return [(("command",), "cannot be combined with url; keep one of them")]
     if "url" not in table and "command" not in table:
-        return [((), "tells nobody; write url or command")]
+        return [((), "has no receiver; set url or command")]
     url = table.get("url")
     if isinstance(url, str) and url and not _is_web_address(url):
         # a secret, so it is not repeated
-        return [(("url",), "is no URL to post to; write https://HOST/PATH")]
+        return [(("url",), "is not a valid URL; write https://HOST/PATH")]
     return []
 
 
 def _listening(document: Document) -> list[str]:
-    """Beyond loopback nobody may change things unasked."""
+    """Listening beyond loopback requires a token."""
     section = document.agent
     listen = section.table.get("listen") if section else None
     if section is None or not isinstance(listen, str) or ("listen",) in section.unset:
@@ -177,15 +180,15 @@ def _listening(document: Document) -> list[str]:
     if host in _LOOPBACK or (document.http is not None and "token" in document.http.table):
         return []
     return [
-        section.problem(("listen",), "listens beyond loopback, where it needs a token; write token in [http]")
+        section.problem(("listen",), "is not a loopback address, which requires a token; set token in [http]")
     ]
 
 
 def _misfits(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
-    """Keys that mean nothing to what the url names."""
+    """Keys that do not apply to the kind of site that the url names."""
     kind, unfit = unfitting(table)
     return [
-        ((key,), f"is for {owner}, and {kind}:// is {_KINDS[kind][0]}; leave it out")
+        ((key,), f"applies only to {owner}, but {kind}:// is {_KINDS[kind][0]}; remove it")
         for key in table
         for owner, theirs in _OWNERS
         if key in theirs and key in unfit
@@ -193,7 +196,7 @@ def _misfits(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
 
 
 def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
-    """The scheme of a site's url, and the keys that mean nothing to what it names."""
+    """The scheme of a site's url, and the keys that do not apply to it."""
     url = site.get("url")
     kind = url.partition("://")[0] if isinstance(url, str) else ""
     if kind not in _KINDS:
@@ -202,7 +205,7 @@ def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
 
 
 def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
-    """What of a bucket's credentials and encryption does not go together."""
+    """Contradictions in a bucket's credentials and encryption."""
     found: list[tuple[Place, str]] = []
     for key, other in (
         ("access_key", "secret_key"),
@@ -210,25 +213,25 @@ def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         ("session_token", "access_key"),
     ):
         if key in table and other not in table:
-            found.append(((key,), f"has no {other}; write {other} beside it"))
+            found.append(((key,), f"requires {other}; set {other} as well"))
     if "profile" in table and "access_key" in table:
-        found.append((("profile",), "contradicts access_key; keep one of the two"))
+        found.append((("profile",), "cannot be combined with access_key; keep one of them"))
     if "kms_key" in table and table.get("sse") != "aws:kms":
-        found.append((("kms_key",), 'needs sse = "aws:kms" beside it'))
+        found.append((("kms_key",), 'requires sse = "aws:kms"'))
     return found
 
 
 def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     secrets = [key for key in ("password", "identity_token", "bearer_token") if key in table]
     found: list[tuple[Place, str]] = [
-        ((key,), f"contradicts {secrets[0]}; keep one of the two") for key in secrets[1:]
+        ((key,), f"cannot be combined with {secrets[0]}; keep one of them") for key in secrets[1:]
     ]
     if "username" in table and secrets == ["bearer_token"]:
-        found.append((("username",), "contradicts bearer_token, which needs no user; keep one of the two"))
+        found.append((("username",), "cannot be combined with bearer_token; keep one of them"))
     if "username" in table and not secrets:
-        found.append((("username",), "has no password; write password beside it"))
+        found.append((("username",), "requires password; set password as well"))
     if secrets == ["password"] and "username" not in table:
-        found.append((("password",), "has no username; write username beside it"))
+        found.append((("password",), "requires username; set username as well"))
     return found
 
 
@@ -239,9 +242,9 @@ def _tls(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     found: list[tuple[Place, str]] = []
     if ("cert" in tls) != ("key" in tls):
         has, lacks = ("cert", "key") if "cert" in tls else ("key", "cert")
-        found.append((("tls", has), f"has no {lacks}; write both"))
+        found.append((("tls", has), f"requires {lacks}; set both"))
     if isinstance(url, str) and url.startswith("http://"):
-        found.append((("tls",), "contradicts a url of http://; write https:// or leave tls out"))
+        found.append((("tls",), "cannot be combined with an http:// url; write https:// or remove tls"))
     return found
 
 
@@ -262,10 +265,10 @@ def _site_warnings(site: Section) -> list[tuple[str, str]]:
     ]
     url, tls = site.table.get("endpoint", site.table.get("url")), site.table.get("tls")
     if secrets and isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:
-        found.append(("url", "sends credentials unencrypted; better https://"))
+        found.append(("url", "sends credentials unencrypted; use https://"))
     if isinstance(tls, dict) and tls.get("verify") is False:
         found.append(
-            ("tls", "verify = false accepts any server as this site; better ca with its certificate")
+            ("tls", "verify = false accepts any server as this site; set ca to its certificate instead")
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Config files: where they lie, what is in them, and one document made of all of them."""
+"""Config files: finding them, reading them and merging them into one document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replicator.config.syntax import parse_name
 from replicator.errors import ConfigError
 
 Place = tuple[str | int, ...]
-"""Keys and list indexes from the top of a file, or of a section."""
+"""Keys and list indexes, starting at the top of a file or of a section."""
 
 DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
@@ -29,10 +29,10 @@ _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of the document: `[agent]`, `[http]`, a `[site.NAME]` (hook, notify) or a `[[rule]]`, variables expanded.
+    """One table of the document, variables expanded: `[agent]`, `[http]`, `[site.NAME]` (hook, notify) or `[[rule]]`.
 
-    `unset` are places in it whose variables are missing: that is the one problem to report there.
-    `expanded` are places that had variables, and which.
+    `unset`: the places whose variables are not set; no other problem is reported for them.
+    `expanded`: the places that had variables, with the names of the variables.
     """
 
     file: Path
@@ -42,13 +42,13 @@ class Section:
     expanded: Mapping[Place, frozenset[str]]
 
     def problem(self, place: Place, text: str) -> str:
-        """One line about a place in this section."""
+        """A problem of a place in this section, as one line."""
         return f"{self.file}: {dotted(self.place + place)}: {text}"
 
 
 @dataclass(slots=True)
 class Document:
-    """Everything the config files say. `complete` is False where a file could not be read."""
+    """The contents of all config files. `complete` is False if a file could not be read."""
 
     files: list[Path] = field(default_factory=list)
     once: dict[str, Section] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class Document:
 
     @property
     def agent(self) -> Section | None:
-        """`[agent]`, where there is one."""
+        """`[agent]`, if present."""
         return self.once.get("agent")
 
     @property
     def http(self) -> Section | None:
-        """`[http]`, where there is one."""
+        """`[http]`, if present."""
         return self.once.get("http")
 
     @property
@@ -83,7 +83,7 @@ class Document:
 
 
 def dotted(place: Place) -> str:
-    """A place as TOML writes keys: `rule.platform.tags[1].semver`."""
+    """A place in the notation of TOML keys: `rule.platform.tags[1].semver`."""
     text = ""
     for step in place:
         if isinstance(step, int):
@@ -95,19 +95,19 @@ def dotted(place: Place) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """The right word for a wrong one: the nearest known, else all of them."""
+    """A hint for an unknown word: the most similar known word, else all known words."""
     words = sorted(known)
     near = difflib.get_close_matches(word, words, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known here: {', '.join(words)}" if words else "none is known here"
+    return f"known: {', '.join(words)}" if words else "there are none"
 
 
 def find(path: Path | None, environ: Mapping[str, str]) -> Path:
     """The config file: the one given, else `$REPLICATOR_CONFIG`, else the first of `DEFAULT_PATHS` that exists.
 
     Raises:
-        ConfigError: there is none. A path that was given is returned as it is.
+        ConfigError: no config file exists. A path that was given is returned unchecked.
     """
     if path is not None:
         return path
@@ -116,12 +116,12 @@ def find(path: Path | None, environ: Mapping[str, str]) -> Path:
     for candidate in DEFAULT_PATHS:
         if candidate.exists():
             return candidate
-    looked = ", ".join(["$REPLICATOR_CONFIG (not set)", *(str(candidate) for candidate in DEFAULT_PATHS)])
-    raise ConfigError([f"no config found: looked at {looked}; name one with --config FILE"])
+    tried = ", ".join(["$REPLICATOR_CONFIG (not set)", *(str(candidate) for candidate in DEFAULT_PATHS)])
+    raise ConfigError([f"no config file found: tried {tried}; use --config FILE"])
 
 
 def read_document(main: Path, environ: Mapping[str, str], problems: list[str]) -> Document:
-    """The config file and `conf.d/*.toml` beside it, in the order of their names. Adds to `problems`, raises nothing."""
+    """The config file, then `conf.d/*.toml` beside it in the order of their names. Adds to `problems`; never raises."""
     document = Document()
     folder = main.parent / "conf.d"
     for file in [main, *sorted(folder.glob("*.toml"))]:
@@ -147,13 +147,13 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is not UTF-8 text, as TOML must be") from error
+        raise ValueError(f"{file}: is not valid UTF-8, which TOML requires") from error
     except tomllib.TOMLDecodeError as error:
         found = _AT.fullmatch(str(error))
         where, what = (f"{file}:{found[2]}:{found[3]}", found[1]) if found else (str(file), str(error))
-        raise ValueError(f"{where}: is not TOML: {what}") from error
+        raise ValueError(f"{where}: is not valid TOML: {what}") from error
     except RecursionError as error:
-        raise ValueError(f"{file}: is not TOML that can be read: nested too deeply") from error
+        raise ValueError(f"{file}: is not valid TOML: nested too deeply") from error
 
 
 class _Merge:
@@ -186,7 +186,7 @@ class _Merge:
         if not isinstance(value, dict):
             self._problem((key,), f"must be a table; write [{key}]")
         elif other is not None:
-            self._problem((key,), f"stands in {other.file} already; write [{key}] once")
+            self._problem((key,), f"is already defined in {other.file}; define [{key}] only once")
         else:
             self._document.once[key] = self._section((key,), value)
 
@@ -202,7 +202,7 @@ class _Merge:
                 self._problem(place, f"must be a table; write [{key}.NAME] above the keys of a {key}")
             elif other is not None:
                 self._problem(
-                    place, f"a {key} of this name stands in {other.file} already; give it another name"
+                    place, f"a {key} with this name is already defined in {other.file}; choose another name"
                 )
             else:
                 try:
@@ -223,7 +223,7 @@ class _Merge:
             if other is not None and isinstance(name, str):
                 self._problem(
                     (*place, "name"),
-                    f"a rule of this name stands in {other.file} already; give it another name",
+                    f"a rule with this name is already defined in {other.file}; choose another name",
                 )
             self._document.rules.append(section)
 
@@ -242,7 +242,7 @@ class _Merge:
 
 
 class _Expansion:
-    """Puts environment variables into the string values of one section."""
+    """Expands environment variables in the string values of one section."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -263,7 +263,7 @@ class _Expansion:
         if match[0] == "$${":
             return "${"
         if name is None:
-            self.problems.append((place, "holds ${ without NAME}; write ${NAME}, or $${ for a literal ${"))
+            self.problems.append((place, "contains ${ without NAME}; write ${NAME}, or $${ for a literal ${"))
         elif name not in self._environ:
             self.problems.append(
                 (

@@ -1,4 +1,4 @@
-"""The config, from its files to what the program runs on."""
+"""Loads the config: reads the files, validates them and builds the settings that the program uses."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     """Reads, checks and builds the config.
 
     Args:
-        path: the config file; None looks in `$REPLICATOR_CONFIG`, `./replicator.toml`, `/etc/replicator/config.toml`.
-        environ: for `${NAME}`, secrets and default folders; kept, and read again with each secret.
+        path: the config file; None tries `$REPLICATOR_CONFIG`, `./replicator.toml`, `/etc/replicator/config.toml`.
+        environ: for `${NAME}`, secrets and default directories. It is kept and read again with each secret.
 
     Raises:
-        ConfigError: with every problem of every file. No problem's text holds a secret.
+        ConfigError: has every problem of every file. No problem contains a secret.
     """
     problems: list[str] = []
     main = find(path, environ)
@@ -87,7 +87,7 @@ def _present(values: Mapping[str, _V | None]) -> dict[str, _V]:
 
 
 class _Builder:
-    """Validates what can be validated, and notes the problems of the rest."""
+    """Validates the sections of the document and collects their problems."""
 
     def __init__(
         self, document: Document, main: Path, environ: Mapping[str, str], problems: list[str]
@@ -121,7 +121,7 @@ class _Builder:
         return build_http(table)
 
     def named(self, key: str, model: type[_T]) -> dict[str, _T]:
-        """The tables of `[KEY.NAME]` that are right, by name."""
+        """The valid tables of `[KEY.NAME]` by name."""
         return _present(
             {name: self._validate(section, model) for name, section in self._document.named[key].items()}
         )

@@ -1,4 +1,4 @@
-"""One table validated, and what is wrong with it in our words."""
+"""Validates one table, and translates pydantic's errors into problems of the config."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _WORDS = {
     "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "model_type": "must be a table",
-    "string_too_short": "is empty; give it a value or leave it out",
+    "string_too_short": "is empty; set a value or remove the key",
     "string_type": "must be a string",
-    "too_short": "is empty; name at least one",
+    "too_short": "is empty; add at least one item",
     "value_error": "{error}",
 }
 
 
 def validate(section: Section, model: type[_T], context: Context, problems: list[str]) -> _T | None:
-    """The section as its model, or None with everything that is wrong with it added to `problems`."""
+    """The section as its model; None if it is invalid, with all its problems added to `problems`."""
     try:
         return model.model_validate(section.table, context=context)
     except ValidationError as error:
@@ -45,13 +45,13 @@ def validate(section: Section, model: type[_T], context: Context, problems: list
 
 
 def _place(raw: Any, loc: Place) -> Place:
-    """Where the error is in what was written: a table that stands for a list of one has no index."""
+    """The place of the error in the file. A table written instead of a list with one item has no index there."""
     place: list[str | int] = []
     for step in loc:
         if isinstance(step, int) and not isinstance(raw, list):
             continue
         if isinstance(raw, str):
-            break  # a value that stands for a table with that one key
+            break  # a plain value written instead of a table with this one key
         place.append(step)
         try:
             raw = raw[step]

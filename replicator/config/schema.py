@@ -1,4 +1,4 @@
-"""The config's JSON Schema, for editors and other checkers."""
+"""JSON Schema of the config, for editors and validators."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Config(Table):
 
 
 class _Generate(GenerateJsonSchema):
-    """TOML has no null: a key without a value is left out. And Python's names are no titles."""
+    """Without null, which TOML does not have, and without titles, which would be names of Python classes."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
         return self.generate_inner(schema["schema"])
@@ -50,7 +50,8 @@ class _Generate(GenerateJsonSchema):
 def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of one config file.
 
-    It knows the shape of every value, not what spans tables: names of sites, contradictions, files that must exist.
+    It describes each value, but not what spans tables or needs the file system: names of sites, contradictions,
+    missing files.
     """
     return {
         "$schema": GenerateJsonSchema.schema_dialect,

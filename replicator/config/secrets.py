@@ -1,4 +1,4 @@
-"""Secrets: where they lie, and how they are read without ever being shown."""
+"""Secrets: where they are stored, and how they are read without ever being shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from replicator.errors import ConfigError
 
 TOKEN_VARIABLE: Final = "REPLICATOR_TOKEN"  # noqa: S105 - a variable's name
-"""Where the command line looks for an agent's token."""
+"""The environment variable in which the command line finds an agent's token."""
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 
@@ -21,24 +21,24 @@ Kind = Literal["literal", "credential", "file", "env"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A secret by its place. Calling it reads the place anew; a `ReadSecret` as the sites want it.
+    """A reference to a secret. Calling it reads the secret again; it is a `ReadSecret` for the sites.
 
-    A literal is the one kind that holds the secret itself; `repr` masks it.
+    Only a literal contains the secret itself; `repr` masks it.
     """
 
     kind: Kind
     place: str
-    """Variable, path or credential's name; the secret itself of a literal."""
+    """The variable, the path or the credential's name; for a literal, the secret itself."""
     environ: Mapping[str, str]
 
     def __repr__(self) -> str:
         return f"Secret({'***' if self.kind == 'literal' else f'{self.kind}={self.place!r}'})"
 
     def __call__(self) -> str:
-        """The secret, as it is now.
+        """The current value of the secret.
 
         Raises:
-            ConfigError: it cannot be read, or is empty; names the place, never the content.
+            ConfigError: the secret cannot be read or is empty. Names the place, never the content.
         """
         try:
             return self._read()
@@ -67,10 +67,10 @@ class Secret:
 
 
 def parse_secret(value: Any, folder: Path, environ: Mapping[str, str]) -> Secret:
-    """The secret that a config value means, read once to see that it is there. A relative file lies in `folder`.
+    """The secret that a config value refers to, read once to check it. Relative files are relative to `folder`.
 
     Raises:
-        ValueError: of another form, or cannot be read; never holds the value.
+        ValueError: the value has another form, or the secret cannot be read. Never contains the value.
     """
     if isinstance(value, str):
         if not value:
@@ -82,7 +82,7 @@ def parse_secret(value: Any, folder: Path, environ: Mapping[str, str]) -> Secret
     if kind not in {"credential", "file", "env"} or not isinstance(place, str) or not place:
         raise ValueError(f"must be one of {FORMS}, or a string")
     if kind == "credential" and ("/" in place or place in {".", ".."}):
-        raise ValueError(f"{place!r} is no credential's name: it is a file's name in $CREDENTIALS_DIRECTORY")
+        raise ValueError(f"invalid credential name {place!r}: expected a file name in $CREDENTIALS_DIRECTORY")
     secret = Secret(kind, str(folder / place) if kind == "file" else place, environ)
     try:
         secret()

@@ -1,4 +1,4 @@
-"""The config as it takes effect: defaults filled in, files merged, secrets masked."""
+"""The effective config: files merged, defaults filled in, secrets masked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _USERINFO: Final = re.compile(r"://[^/]*@")
 
 
 def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
-    """The whole config as plain TOML types, in the config's own syntax; every secret that it held is masked."""
+    """The whole config as plain TOML types in the syntax of the config, with every literal secret masked."""
     own = _effective(AgentTable, document.agent.table if document.agent else {})
     return {
         "agent": {
@@ -51,7 +51,7 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
 
 
 def _site(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the keys that are for sites of another kind, as they would not load again."""
+    """Without the keys of other kinds of sites, which would not load again."""
     _, unfit = unfitting(table)
     return {key: value for key, value in _effective(SiteTable, table).items() if key not in unfit}
 
@@ -76,8 +76,8 @@ def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(loaded: Loaded) -> str:
-    """The effective config as TOML. It loads again, but for literal secrets, which are masked."""
-    import tomlkit  # noqa: PLC0415  # 30 ms that only `config show` has to pay
+    """The effective config as TOML. It can be loaded again, except for literal secrets, which are masked."""
+    import tomlkit  # noqa: PLC0415  # 30 ms that only `config show` needs to spend
 
     document = tomlkit.document()
     document.add("agent", _table(loaded.effective["agent"]))

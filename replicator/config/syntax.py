@@ -1,4 +1,4 @@
-"""Values of the config that are more than a TOML type: how each is written and what it becomes."""
+"""Values of the config with a syntax of their own: how each is written, and how it is parsed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SCHEMES: Final = "https:// or http:// (a registry), s3:// (a bucket) or file://
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the meaning of a value depends on beside itself: relative paths start at `folder`."""
+    """The context of a value: relative paths are relative to `folder`; secrets may come from `environ`."""
 
     folder: Path
     environ: Mapping[str, str]
@@ -42,9 +42,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How one kind of value is written; an `Annotated` mark that pydantic and the reference both read.
+    """The syntax of one kind of value: an `Annotated` mark that both pydantic and the reference read.
 
-    `parse` gets the raw value and raises ValueError that says what is wrong and what would be right.
+    `parse` gets the raw value. Its ValueError says what is wrong and what would be right.
     """
 
     word: str
@@ -60,7 +60,7 @@ class Syntax:
     ) -> dict[str, Any]:
         described = dict(self.schema)
         if "pattern" in described:
-            described["pattern"] += r"|\$\{"  # a variable may stand for any part of the value
+            described["pattern"] += r"|\$\{"  # a variable may replace any part of the value
         return described
 
     def _validate(self, value: Any, info: ValidationInfo) -> Any:
@@ -69,7 +69,7 @@ class Syntax:
 
 @dataclass(frozen=True, slots=True)
 class OneOrMany:
-    """Marks a list that may be written as its only item."""
+    """Marks a list that may be written as its only item, without brackets."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
@@ -85,7 +85,7 @@ class OneOrMany:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Marks a table that may be written as its `default` alone."""
+    """Marks a table that may be written as the value of its `default`."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
@@ -108,16 +108,16 @@ class RepositoryPattern:
 
 
 def parse_name(text: str) -> str:
-    """A name of a rule, site or agent; raises ValueError that says what is wrong."""
+    """A name of a rule, site or agent; raises ValueError."""
     if not _NAME.fullmatch(text):
         raise ValueError(
-            f"{text[:80]!r} is no name: a letter or digit, then at most 63 of letters, digits, '.', '_' and '-'"
+            f"invalid name {text[:80]!r}: write a letter or digit, then at most 63 of letters, digits, '.', '_' and '-'"
         )
     return text
 
 
 def parse_url(text: str) -> str:
-    """A site's URL without its trailing slash; raises ValueError that never repeats credentials."""
+    """A site's URL without its trailing slash; raises ValueError, which never contains credentials."""
     scheme, colon, _ = text.partition("://")
     if not colon:
         hint = "" if "@" in text or _CONTROL.search(text) else f"; write https://{text}"
@@ -134,24 +134,24 @@ def parse_url(text: str) -> str:
 
 
 def parse_registry(text: str) -> str:
-    """The URL of a registry without its trailing slash; raises ValueError that never repeats credentials."""
+    """The URL of a registry without its trailing slash; raises ValueError, which never contains credentials."""
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with https:// or http://")
     if "@" in text.partition("://")[2].partition("/")[0]:
-        raise ValueError("holds credentials; write them as username and password beside url")
+        raise ValueError("contains credentials; set username and password instead")
     parts = _split_url(text)
     if parts.query or parts.fragment or "?" in text or "#" in text:
-        raise ValueError("has a query or fragment; write scheme, host and optional port and path only")
+        raise ValueError("has a query or fragment; write only scheme, host and optional port and path")
     return text.rstrip("/")
 
 
 def parse_bucket(text: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://BUCKET[/PREFIX]`; raises ValueError that never repeats credentials."""
+    """Bucket and prefix of `s3://BUCKET[/PREFIX]`; raises ValueError, which never contains credentials."""
     bucket, _, prefix = text.removeprefix("s3://").rstrip("/").partition("/")
     if "@" in bucket:
-        raise ValueError("holds credentials; write them as access_key and secret_key beside url")
+        raise ValueError("contains credentials; set access_key and secret_key instead")
     if not _BUCKET.fullmatch(bucket):
-        raise ValueError("names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+        raise ValueError("has no valid bucket name; write s3://BUCKET or s3://BUCKET/PREFIX")
     if prefix and (
         _CONTROL.search(prefix) or any(part in {"", ".", ".."} for part in prefix.split("/")) or "?" in prefix
     ):
@@ -162,19 +162,17 @@ def parse_bucket(text: str) -> tuple[str, str]:
 
 
 def parse_directory(text: str) -> Path:
-    """The absolute path of `file:///PATH`, taken as it is written; raises ValueError that says what would be right."""
+    """The absolute path of `file:///PATH`, without percent-decoding; raises ValueError."""
     rest = text.removeprefix("file://")
     if not rest.startswith("/"):
-        raise ValueError(
-            "must name a directory by its absolute path, three slashes in all; write file:///PATH"
-        )
+        raise ValueError("must be the absolute path of a directory, with three slashes; write file:///PATH")
     if "\0" in rest or ".." in rest.split("/"):
         raise ValueError("has '..' or a NUL character in its path; write file:///PATH")
     return Path(rest)
 
 
 def parse_proxy(text: str) -> str:
-    """A proxy's URL, or "" for none; raises ValueError that never repeats credentials."""
+    """A proxy's URL, or "" for none; raises ValueError, which never contains credentials."""
     if not text:
         return text
     if not text.startswith(("http://", "https://")):
@@ -185,33 +183,33 @@ def parse_proxy(text: str) -> str:
 
 def _split_url(text: str) -> Any:
     if _CONTROL.search(text):
-        raise ValueError("holds a space or control character")
+        raise ValueError("contains a space or control character")
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("is no URL: host or port is malformed") from None  # its text may repeat credentials
+        raise ValueError(
+            "is not a valid URL: host or port is malformed"
+        ) from None  # the text may have credentials
     if not host:
-        raise ValueError("names no host; write https://HOST[:PORT]")
+        raise ValueError("has no host; write https://HOST[:PORT]")
     return parts
 
 
 def parse_state(text: str) -> Path:
-    """The file of a `sqlite:///ABSOLUTE` URL; raises ValueError that says what would be right."""
+    """The file of a `sqlite:///ABSOLUTE` URL; raises ValueError."""
     scheme, colon, rest = text.partition("://")
     example = 'write "sqlite:////var/lib/replicator/state.db"'
     if not colon or scheme != "sqlite":
-        raise ValueError(
-            f"must be a URL of the scheme sqlite, which is all that this version supports; {example}"
-        )
+        raise ValueError(f"must be a URL with the scheme sqlite, the only one supported; {example}")
     path = Path(rest[1:])
     if not rest.startswith("/") or not path.is_absolute() or not path.name:
-        raise ValueError(f"must name a file by its absolute path, four slashes in all; {example}")
+        raise ValueError(f"must be the absolute path of a file, with four slashes; {example}")
     return path
 
 
 def parse_path(text: str) -> Path:
-    """An absolute path; raises ValueError otherwise."""
+    """An absolute path; raises ValueError."""
     path = Path(text)
     if not path.is_absolute():
         raise ValueError(f"{text!r} is relative; write an absolute path")
@@ -219,42 +217,43 @@ def parse_path(text: str) -> Path:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Address and port of `ADDRESS:PORT`, `[::1]:PORT`; port 0 takes a free one. Raises ValueError."""
+    """Address and port of `ADDRESS:PORT` or `[::1]:PORT`; port 0 means any free port. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not inner or (":" in inner) != (inner != host) or not re.fullmatch(r"[0-9]{1,5}", port):
-        raise ValueError(f'{text[:80]!r} is no address to listen at; write "127.0.0.1:9650" or "[::]:9650"')
+        raise ValueError(f'invalid address {text[:80]!r}; write "127.0.0.1:9650" or "[::]:9650"')
     if int(port) > 65535:
-        raise ValueError(f"{port} is no port: at most 65535")
+        raise ValueError(f"invalid port {port}: must be at most 65535")
     return inner, int(port)
 
 
 def parse_timezone(text: str) -> ZoneInfo:
-    """A zone of the IANA database, as `Europe/Berlin`; raises ValueError that says what would be right."""
+    """A zone of the IANA database, such as `Europe/Berlin`; raises ValueError."""
     try:
         return ZoneInfo(text)
     except (OSError, KeyError, ValueError):
         raise ValueError(
-            f'{text[:80]!r} is no time zone known here; write one as "Europe/Berlin" (Debian\'s package tzdata has them)'
+            f'unknown time zone {text[:80]!r}; write a name such as "Europe/Berlin" (on Debian, the package tzdata '
+            "has them)"
         ) from None
 
 
 def parse_header(text: str) -> str:
-    """The name of an HTTP header; raises ValueError otherwise."""
+    """The name of an HTTP header; raises ValueError."""
     if not _HEADER.fullmatch(text):
-        raise ValueError(f'{text[:80]!r} is no name of an HTTP header; write one as "X-Signature"')
+        raise ValueError(f'invalid header name {text[:80]!r}; write a name such as "X-Signature"')
     return text
 
 
 def parse_argument(text: str) -> str:
-    """An argument of a command; raises ValueError where no process can have it."""
+    """An argument of a command; raises ValueError for a NUL character."""
     if "\0" in text:
-        raise ValueError("holds a NUL character, which no argument can")
+        raise ValueError("contains a NUL character, which arguments cannot have")
     return text
 
 
 def parse_file(value: Any, context: Context) -> Path:
-    """A file that can be read, relative to the config's folder; raises ValueError otherwise."""
+    """A readable file, relative to the directory of the config; raises ValueError."""
     path = context.folder / _string(value)
     try:
         with path.open("rb"):
@@ -265,13 +264,13 @@ def parse_file(value: Any, context: Context) -> Path:
 
 
 def parse_repository_pattern(text: str) -> RepositoryPattern:
-    """A glob or exact name, `!` before it for "not"; raises ValueError that says what is wrong."""
+    """A glob or exact name, with `!` in front to exclude it; raises ValueError."""
     negated = text.startswith("!")
     return RepositoryPattern(Glob.parse(text[1:] if negated else text), negated)
 
 
 def parse_include(text: str) -> TagPattern | Pin:
-    """A tag pattern, or a digest pin: `TAG@sha256:...` or `sha256:...`; raises ValueError that says what is wrong."""
+    """A tag pattern, or a digest pin: `TAG@sha256:...` or `sha256:...`; raises ValueError."""
     if text.startswith("re:"):
         return parse_tag_pattern(text)
     tag, at, digest = text.rpartition("@")
@@ -283,20 +282,20 @@ def parse_include(text: str) -> TagPattern | Pin:
 
 
 def parse_plain_pattern(text: str) -> TagPattern:
-    """A tag pattern where a digest makes no sense; raises ValueError that says what is wrong."""
+    """A tag pattern where digests are not allowed; raises ValueError."""
     if not text.startswith("re:") and ("@" in text or _DIGEST_START.match(text)):
-        raise ValueError(f"{text[:150]!r} is a digest; only include takes digests, write a tag or a pattern")
+        raise ValueError(f"{text[:150]!r} is a digest, which only include accepts; write a tag or a pattern")
     return parse_tag_pattern(text)
 
 
 def parse_regex(text: str) -> re.Pattern[str]:
-    """A regular expression; raises ValueError that says what is wrong and where."""
+    """A regular expression; raises ValueError, which says where it is wrong."""
     if not text:
         raise ValueError("is empty; write a regular expression")
     try:
         return re.compile(text)
     except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+        raise ValueError(f"invalid regular expression {text!r}: {error}") from error
 
 
 def _string(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The JSON that a notification posts, with places that facts fill in."""
+"""The JSON that a notification posts, with placeholders for facts."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A JSON document; `{name}` in its strings is filled in. What comes out is JSON whatever the facts hold."""
+    """A JSON document in whose strings `{name}` is replaced. The result is valid JSON for any facts."""
 
     text: str
 
     def fill(self, facts: Mapping[str, str]) -> bytes:
-        """The document with these facts, which must be all of `FACTS`."""
+        """The document with these facts. `facts` must have all of `FACTS`."""
         return json.dumps(_filled(json.loads(self.text), facts)).encode()
 
 
 def parse_template(text: str) -> Template:
-    """Raises ValueError that says what is wrong."""
+    """The template of a JSON text.
+
+    Raises:
+        ValueError: the text is not JSON, or has an unknown placeholder.
+    """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON: {error}") from None
+        raise ValueError(f"is not valid JSON: {error}") from None
     unknown = sorted({name for string in _strings(document) for name in _PLACE.findall(string)} - set(FACTS))
     if unknown:
-        raise ValueError(f"names {{{unknown[0]}}}, which is no fact; there are {', '.join(FACTS)}")
+        raise ValueError(f"has the unknown placeholder {{{unknown[0]}}}; known: {', '.join(FACTS)}")
     return Template(text)
 
 

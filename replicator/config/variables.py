@@ -1,4 +1,4 @@
-"""Variables of the environment that hold secrets, by what the config says of them."""
+"""Environment variables that contain secrets of the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from replicator.config.syntax import PROXY, Syntax
 
 
 def secret_variables(document: Document) -> frozenset[str]:
-    """The names in `{ env = NAME }`, and in `${NAME}` where a secret, or a proxy with its login, stands."""
+    """The names in `{ env = NAME }`, and in `${NAME}` in the value of a secret or a proxy URL."""
     sections: list[tuple[type[Table], Section]] = [
         *((SiteTable, section) for section in document.sites.values()),
         *((WebhookTable, section) for section in document.webhooks.values()),
@@ -29,7 +29,7 @@ def secret_variables(document: Document) -> frozenset[str]:
 
 
 def _secrets(model: type[Table], table: Mapping[str, Any], place: Place) -> Iterator[tuple[Place, Any]]:
-    """Each value in the table that is a secret by its key, with where it stands."""
+    """The value of each secret key in the table, with its place."""
     for key, info in keys_of(model).items():
         value, inner = table.get(key), table_in(info.annotation)
         if any(mark is PROXY or mark.secret for mark in info.metadata if isinstance(mark, Syntax)):

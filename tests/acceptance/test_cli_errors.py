@@ -33,7 +33,7 @@ async def test_failure_to_start_is_json_on_stdout_too(program: Program) -> None:
     assert ended.json["version"] == 1
     assert ended.json["outcome"] == "failed"
     assert ended.stderr == f"error: {ended.json['error']}\n"
-    assert "no config found" in ended.json["error"]
+    assert "no config file found" in ended.json["error"]
 
 
 async def test_json_log_stays_json_when_starting_fails(program: Program) -> None:

@@ -13,12 +13,12 @@ from replicator.config import model as tables
 from replicator.config.build import Loaded
 from replicator.config.load import load
 from replicator.config.model import Table, table_in
-from replicator.config.reference import reference
 from replicator.config.schema import schema
 from replicator.config.show import show
 from replicator.sites.objects.settings import S3Settings
 from replicator.sites.open import SiteSettings
 from replicator.sites.registry.settings import RegistrySettings
+from scripts.reference import reference
 from tests.fakes.modules import loaded_by
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def test_the_example_shows_every_key_of_the_model_and_no_other() -> None:
 
 def test_the_reference_is_up_to_date() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text()
-    assert written == reference(), "run: python -m replicator.config.reference > docs/configuration.md"
+    assert written == reference(), "run: python -m scripts.reference > docs/configuration.md"
 
 
 def test_every_key_says_what_it_means() -> None:

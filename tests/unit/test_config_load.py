@@ -245,7 +245,7 @@ def test_the_config_is_looked_for_where_the_design_says(
     given = config(tmp_path, '[agent]\nname = "given"', "given.toml")
     named = config(tmp_path, '[agent]\nname = "named"', "named.toml")
     environ = {**HOME, "REPLICATOR_CONFIG": str(named)}
-    with pytest.raises(ConfigError, match=r"no config found: looked at \$REPLICATOR_CONFIG"):
+    with pytest.raises(ConfigError, match=r"no config file found: tried \$REPLICATOR_CONFIG"):
         load(None, HOME)
     config(tmp_path, '[agent]\nname = "here"')
     assert load(None, HOME).agent.name == "here"

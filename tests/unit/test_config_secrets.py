@@ -50,7 +50,7 @@ def test_a_credential_lies_in_systemds_folder(tmp_path: Path) -> None:
         ({"env": "ABSENT"}, "the environment variable ABSENT is not set"),
         ({"env": "EMPTY"}, "the environment variable EMPTY is empty"),
         ({"credential": "hub"}, r"\$CREDENTIALS_DIRECTORY is not set"),
-        ({"credential": "../hub"}, "is no credential's name"),
+        ({"credential": "../hub"}, "invalid credential name"),
         ({"file": "absent"}, "absent cannot be read: No such file"),
         ({"file": "."}, "cannot be read: Is a directory"),
         ({"file": "empty"}, "empty is empty"),

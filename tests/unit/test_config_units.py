@@ -30,7 +30,7 @@ def test_duration_is_the_sum_of_its_parts(text: str, seconds: float) -> None:
     ["", "5", "5 m", "m", "-5m", "1.5h", "30m1h", "5m5m", "5min", "0s", "0h0m", "999999999w", "\u0665m"],
 )
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no (usable )?duration"):
+    with pytest.raises(ValueError, match="invalid duration"):
         parse_duration(text)
 
 
@@ -54,7 +54,7 @@ def test_size_knows_thousands_from_powers_of_two(text: str, size: int) -> None:
     "text", ["", "20", "20G", "20GBs", "GB", "-1GB", "1e3MB", "0B", "0.1B", "1,5GB", "20GB\n"]
 )
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no (usable )?size"):
+    with pytest.raises(ValueError, match="invalid size"):
         parse_size(text)
 
 

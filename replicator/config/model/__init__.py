@@ -1,7 +1,7 @@
 """The config's tables, key by key: the one source of validation, JSON Schema, reference and example.
 
-One table is validated at a time (`problems.validate`), so that a mistake in one never hides those in another.
-What no single table can know (names of sites, contradicting keys) is in `checks`.
+Each table is validated on its own (`problems.validate`), so that a problem in one does not hide problems in another.
+Problems that span tables or keys (unknown sites, contradictions) are found in `checks`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of the agent: itself, its HTTP side, webhooks, and whom it tells."""
+"""The tables of the agent: the agent itself, its HTTP server, webhooks and notifications."""
 
 from __future__ import annotations
 
@@ -25,44 +25,47 @@ from replicator.config.syntax import (
 
 
 class CacheTable(Table):
-    """Where blobs lie for a moment on their way to several destinations."""
+    """The spool: temporary storage for blobs that go to several destinations."""
 
     path: Annotated[Path | None, PATH] = setting(
         "Folder of the spool. Default: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/replicator`, else `~/.cache/replicator`.",
         None,
     )
     max_bytes: Annotated[int, SIZE] = setting(
-        "Bytes that the spool may hold; when it is full, blobs stream.", "20GB"
+        "Maximum size of the spool. When it is full, blobs are streamed to each destination.", "20GB"
     )
 
 
 class AgentTable(Table):
-    """This agent. All keys have defaults, so the table may be left out."""
+    """This agent. Every key has a default, so the table is optional."""
 
     name: Annotated[str | None, NAME] = setting(
-        "This data center, in reports. Default: the host's name.", None
+        "Name of this data center in reports. Default: the host name.", None
     )
     serves: list[str] | None = setting(
-        "Replicate only to these sites, so that all sites can share one config. Default: all sites.",
+        "Replicate only to these sites, so that all data centers can share one config. Default: all sites.",
         None,
         min_length=1,
     )
     state: Annotated[Path | None, STATE] = setting(
-        "Where the agent remembers what it did: `sqlite:///` and an absolute path. Default: `state.db` in "
+        "State database: `sqlite:///` and an absolute path. Default: `state.db` in "
         "`$STATE_DIRECTORY`, else in `$XDG_STATE_HOME/replicator`, else in `~/.local/state/replicator`.",
         None,
     )
-    cache: CacheTable = setting("Spool for blobs that feed several destinations.", default_factory=CacheTable)
+    cache: CacheTable = setting(
+        "Spool for blobs that go to several destinations.", default_factory=CacheTable
+    )
     listen: Annotated[tuple[str, int], LISTEN] = setting(
-        "Where `run` serves metrics, health, webhooks, API and status page. Beyond loopback it needs `http.token`.",
+        "Address where `run` serves metrics, health, webhooks, API and status page. An address other than loopback "
+        "requires `http.token`.",
         "127.0.0.1:9650",
     )
     timezone: Annotated[ZoneInfo, TIMEZONE] = setting(
-        "Time zone of `cron` and of bandwidth windows that name none.", "UTC"
+        "Time zone of `cron` and of bandwidth windows that set none.", "UTC"
     )
     metrics_per_repository: int = setting(
-        "So many repositories that are behind have series of their own in `/metrics`, those furthest behind first; the "
-        "rest is counted. See [metrics](metrics.md).",
+        "Export per-repository series for at most this many lagging repositories, furthest behind first. See "
+        "[metrics](metrics.md).",
         0,
         ge=0,
         le=10_000,
@@ -70,69 +73,71 @@ class AgentTable(Table):
 
 
 class ServerTLSTable(Table):
-    """The certificate that the agent shows."""
+    """The agent's TLS certificate."""
 
-    cert: Annotated[Path, FILE] = setting("PEM file of the certificate and what leads up to its CA.")
-    key: Annotated[Path, FILE] = setting("PEM file of its private key.")
+    cert: Annotated[Path, FILE] = setting("PEM file with the certificate and its intermediate certificates.")
+    key: Annotated[Path, FILE] = setting("PEM file with the private key, not encrypted.")
 
 
 class HTTPTable(Table):
-    """What `run` asks of those who connect to `agent.listen`."""
+    """Access to `agent.listen`."""
 
     token: Annotated[Secret | None, SECRET] = setting(
-        "Token for whatever changes something, and, beyond loopback, for everything but health: as "
-        "`Authorization: Bearer`, or as the password of Basic.",
+        "Token required for every change and, beyond loopback, for everything except health checks. Sent as "
+        "`Authorization: Bearer TOKEN`, or as the password of Basic authentication.",
         None,
     )
     tls: ServerTLSTable | None = setting("Serve HTTPS with this certificate. Default: plain HTTP.", None)
-    metrics_open: bool = setting("`true`: `/metrics` needs no token.", False)
+    metrics_open: bool = setting("Serve `/metrics` without a token.", False)
     hosts: list[str] = setting(
-        "Names under which the agent is reached, beside loopback's, its addresses and the host's own; requests that "
-        "change something under another name are refused.",
+        "Additional host names of the agent. Its addresses, the loopback names and the host name are always accepted; "
+        "requests with any other `Host` are refused.",
         default_factory=list,
     )
 
 
 class HMACTable(Table):
-    """A signature over the body, for senders that sign."""
+    """A signature over the request body."""
 
     header: Annotated[str, HEADER] = setting(
-        "Header that holds the hexadecimal HMAC-SHA256, plain or after `sha256=`."
+        "Header with the hexadecimal HMAC-SHA256, with or without the prefix `sha256=`."
     )
-    secret: Annotated[Secret, SECRET] = setting("Key of the signature.")
+    secret: Annotated[Secret, SECRET] = setting("Signing key.")
 
 
 class WebhookTable(Table):
-    """A webhook, `POST /webhooks/NAME`: a site's own notifications make its rules look at once."""
+    """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately."""
 
-    site: str = setting("Site that sends them.")
+    site: str = setting("Site that sends the notifications.")
     token: Annotated[Secret | None, SECRET] = setting(
-        "What the sender has in `Authorization`, as `Bearer TOKEN` or as it is.", None
+        "Value of the sender's `Authorization` header: `Bearer TOKEN`, or the token alone.", None
     )
-    hmac: HMACTable | None = setting("A signature over the body, instead of a token.", None)
+    hmac: HMACTable | None = setting("Signature over the request body, instead of a token.", None)
 
 
 class NotifyTable(Table):
-    """Whom to tell when replication breaks, recovers or falls behind. Success is never told."""
+    """A receiver of notifications about failure, recovery and staleness. Successful runs are not reported."""
 
     url: Annotated[Secret | None, SECRET] = setting(
-        "Where to POST JSON (Slack's incoming webhooks and what understands them). Often a secret itself.",
+        "URL that the JSON is posted to, such as a Slack incoming webhook. Treated as a secret.",
         None,
     )
     template: Annotated[Any, TEMPLATE] = setting(
-        "The JSON that is posted; `{event}`, `{rule}`, `{source}`, `{destination}`, `{agent}`, `{time}`, `{lag}`, "
-        "`{error}` and `{summary}` in its strings are filled in.",
+        "JSON to post. `{event}`, `{rule}`, `{source}`, `{destination}`, `{agent}`, `{time}`, `{lag}`, "
+        "`{error}` and `{summary}` in its strings are replaced.",
         '{"text": "{summary}"}',
     )
     command: list[Annotated[str, ARGUMENT]] | None = setting(
-        "Command and arguments to run instead, without a shell; it gets the facts as JSON on stdin.",
+        "Command and arguments to run instead of posting, without a shell. It gets the facts as JSON on stdin.",
         None,
         min_length=1,
     )
     on: list[Literal["failure", "recovery", "stale"]] = setting(
-        "What to tell. Default: all three.",
+        "Events to report. Default: all three.",
         default_factory=lambda: ["failure", "recovery", "stale"],
         min_length=1,
     )
-    stale_after: Annotated[float, DURATION] = setting("Lag from which a destination is stale.", "1h")
-    timeout: Annotated[float, DURATION] = setting("How long one attempt may take; there are three.", "10s")
+    stale_after: Annotated[float, DURATION] = setting("Lag above which a destination is stale.", "1h")
+    timeout: Annotated[float, DURATION] = setting(
+        "Time limit of one attempt. There are three attempts.", "10s"
+    )

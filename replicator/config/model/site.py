@@ -28,151 +28,158 @@ from replicator.sites.layouts.settings import Layout
 
 
 class TLSTable(Table):
-    """TLS of one site."""
+    """TLS to one site."""
 
-    ca: Annotated[Path | None, FILE] = setting("PEM file of certificates to trust beside the system's.", None)
-    cert: Annotated[Path | None, FILE] = setting("PEM file of the client's certificate; needs `key`.", None)
-    key: Annotated[Path | None, FILE] = setting("PEM file of the client's private key; needs `cert`.", None)
-    verify: bool = setting("`false` accepts any certificate of the server, with a warning.", True)
+    ca: Annotated[Path | None, FILE] = setting(
+        "PEM file of CA certificates to trust in addition to the system's.", None
+    )
+    cert: Annotated[Path | None, FILE] = setting("PEM file of the client certificate; requires `key`.", None)
+    key: Annotated[Path | None, FILE] = setting(
+        "PEM file of the client's private key; requires `cert`.", None
+    )
+    verify: bool = setting("Verify the server's certificate. `false` logs a warning.", True)
 
 
 class WindowTable(Table):
-    """Some hours of some days."""
+    """A period of the week."""
 
     days: Annotated[frozenset[int], DAYS] = setting(
-        "Days, as `mon-fri` or `sat,sun`. A window that passes midnight belongs to the day it begins.",
+        "Days, such as `mon-fri` or `sat,sun`. A window that crosses midnight belongs to the day on which it begins.",
         "mon-sun",
     )
-    from_: Annotated[LocalTime, TIME] = setting("When it begins, `HH:MM`.", alias="from")
-    to: Annotated[LocalTime, TIME] = setting("When it ends, `HH:MM`; `24:00` is midnight.")
-    limit: Annotated[int, SIZE] = setting("Bytes a second meanwhile.")
+    from_: Annotated[LocalTime, TIME] = setting("Start, `HH:MM`.", alias="from")
+    to: Annotated[LocalTime, TIME] = setting("End, `HH:MM`; `24:00` is midnight.")
+    limit: Annotated[int, SIZE] = setting("Bytes per second in this window.")
 
 
 class BandwidthTable(Table):
-    """Bytes a second by time of day. The first window that holds counts."""
+    """Bytes per second by time of day. The first matching window applies."""
 
-    default: Annotated[int | None, SIZE] = setting("Outside of all windows. Default: no limit.", None)
-    windows: list[WindowTable] = setting("When another limit holds.", default_factory=list)
+    default: Annotated[int | None, SIZE] = setting("Limit outside all windows. Default: no limit.", None)
+    windows: list[WindowTable] = setting("Periods with a limit of their own.", default_factory=list)
     timezone: Annotated[ZoneInfo | None, TIMEZONE] = setting(
         "Time zone of the windows. Default: `agent.timezone`.", None
     )
 
 
 class LimitsTable(Table):
-    """Upper bounds of what is asked of one site."""
+    """Limits for one site."""
 
     concurrency: int = setting(
-        "Small requests, blob reads and blob writes at once, each. An upper bound: fewer where the site throttles.",
+        "Maximum number of concurrent small requests, of blob reads and of blob writes, each. The number adapts to the "
+        "site: it falls when the site throttles.",
         DEFAULT_CONCURRENCY,
         ge=1,
         le=1000,
     )
     requests_per_second: float | None = setting(
-        "Requests a second. Default: no limit.", None, gt=0, allow_inf_nan=False
+        "Requests per second. Default: no limit.", None, gt=0, allow_inf_nan=False
     )
     bytes_per_second: Annotated[BandwidthTable | None, Rate()] = setting(
-        "Bytes a second, reading and writing together; a table varies it by time of day. Default: no limit.",
+        "Bytes per second, reads and writes together. A table varies the limit by time of day. Default: no limit.",
         None,
     )
 
 
 class TimeoutsTable(Table):
-    """How patient replicator is with one registry. Nothing here limits how long a whole blob may take."""
+    """Time limits for one registry. None of them limits the time for a whole blob."""
 
-    connect: Annotated[float, DURATION] = setting("To connect, TLS included.", "30s")
+    connect: Annotated[float, DURATION] = setting("Time to connect, including TLS.", "30s")
     first_byte: Annotated[float, DURATION] = setting(
-        "Until the first byte of a blob comes; a pull-through cache fetches it first.", "5m"
+        "Time until the first byte of a blob. A pull-through cache fetches the blob before it answers.", "5m"
     )
     read: Annotated[float, DURATION] = setting(
-        "Until any other answer begins, between two pieces of an answer, and until the registry takes the next piece of "
-        "an upload. A small answer must also end in this time, longer only by its size at `minimum_rate`.",
+        "Time until any other answer starts, between two reads of an answer, and until the registry accepts more of "
+        "an upload. A small answer must also end in this time, plus the time for its size at `minimum_rate`.",
         "1m",
     )
     commit: Annotated[float, DURATION] = setting(
-        "For the answer to a blob or manifest that was sent, plus a second for every 10 MB of it: registries on object "
-        "stores copy the blob before they answer.",
+        "Time for the answer to an uploaded blob or manifest, plus one second for every 10 MB: registries on object "
+        "storage copy the blob before they answer.",
         "15m",
     )
     minimum_rate: Annotated[int, SIZE] = setting(
-        "Bytes a second that an answer must keep, measured over `read`. Slower ones are broken off.", "1kB"
+        "Minimum bytes per second of an answer, measured over `read`. Slower answers are aborted.", "1kB"
     )
 
 
 class QuotaTable(Table):
-    """What to do where a registry counts pulls (Docker Hub)."""
+    """Pull quota of registries that count pulls (Docker Hub)."""
 
-    reserve: int = setting("Pulls to leave to others.", 0, ge=0)
+    reserve: int = setting("Number of pulls to leave for others.", 0, ge=0)
     below: Literal["wait", "stop"] = setting(
-        "When only the reserve is left: `wait` until there are more, or `stop` asking this site in this run.",
+        "When only the reserve is left: `wait` for more, or `stop` using this site in this run.",
         "wait",
     )
 
 
 class SiteTable(Table):
-    """One registry, bucket or directory. The `url` tells which; a key that does not fit is an error."""
+    """One registry, bucket or directory. The scheme of `url` decides which; a key of another kind is an error."""
 
     url: Annotated[str, URL] = setting(
-        "A registry: `https://` or `http://`, host, and where needed port and path prefix. An S3-compatible bucket: "
+        "A registry: `https://` or `http://`, host, optional port and path prefix. An S3-compatible bucket: "
         "`s3://BUCKET` or `s3://BUCKET/PREFIX`. A directory: `file:///PATH`."
     )
-    username: str | None = setting("User name; goes with `password` or `identity_token`.", None, min_length=1)
+    username: str | None = setting("User name; requires `password` or `identity_token`.", None, min_length=1)
     password: Annotated[Secret | None, SECRET] = setting("Password or access token of `username`.", None)
     identity_token: Annotated[Secret | None, SECRET] = setting(
-        "OAuth2 refresh token, instead of a password.", None
+        "OAuth2 refresh token, used instead of a password.", None
     )
     bearer_token: Annotated[Secret | None, SECRET] = setting(
-        "Ready token, sent as it is as `Authorization: Bearer`, instead of a password.", None
+        "Token sent unchanged as `Authorization: Bearer`, instead of a password.", None
     )
     docker_config: bool = setting(
-        "With no credentials here, look where docker and podman keep theirs; `false`: anonymous.", True
+        "Without credentials here, use those of docker and podman. `false`: access anonymously.", True
     )
-    tls: TLSTable = setting("Certificates.", default_factory=TLSTable)
+    tls: TLSTable = setting("Certificates and their verification.", default_factory=TLSTable)
     proxy: Annotated[str | None, PROXY] = setting(
-        'HTTP proxy, `""` for none. Default: as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say.',
+        'HTTP proxy, `""` for none. Default: from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.',
         None,
         repr=False,
     )
-    limits: LimitsTable = setting("Upper bounds of what is asked of the site.", default_factory=LimitsTable)
-    timeouts: TimeoutsTable = setting("How patient to be with the registry.", default_factory=TimeoutsTable)
+    limits: LimitsTable = setting("Limits on requests and bandwidth.", default_factory=LimitsTable)
+    timeouts: TimeoutsTable = setting(
+        "Time limits for the registry's answers.", default_factory=TimeoutsTable
+    )
     quota: QuotaTable = setting(
-        "What to do when the registry's own pull quota runs low.", default_factory=QuotaTable
+        "Behavior when the registry's pull quota runs low.", default_factory=QuotaTable
     )
     capabilities: dict[str, Annotated[bool | int | str, CAPABILITY]] = setting(
-        "What this registry can do, where replicator finds out wrongly; see below.", default_factory=dict
+        "Overrides for capabilities that replicator detects incorrectly; see below.", default_factory=dict
     )
     layout: Layout | None = setting(
-        "Bucket or directory: how images lie there, see [layouts](layouts.md). Default: `distribution` in a bucket, "
-        "`oci` in a directory.",
+        "Bucket or directory: storage format, see [layouts](layouts.md). Default: `distribution` in a bucket, `oci` in "
+        "a directory.",
         None,
     )
     endpoint: Annotated[str | None, ENDPOINT] = setting(
         "Bucket: URL of the store. Default: AWS, or `AWS_ENDPOINT_URL`.", None
     )
     region: str | None = setting(
-        "Bucket: its region. Default: as environment or profile say, else `us-east-1`.", None, min_length=1
+        "Bucket: region. Default: from the environment or the profile, else `us-east-1`.", None, min_length=1
     )
     path_style: bool | None = setting(
-        "Bucket: its name in the URL's path (`true`) or host. Default: in the path where there is an `endpoint`.",
+        "Bucket: address it by path (`true`) or by host name (`false`). Default: by path if `endpoint` is set.",
         None,
     )
     profile: str | None = setting(
-        "Bucket: a profile of `~/.aws`, instead of keys. With neither: environment, container or instance role.",
+        "Bucket: profile of `~/.aws`, instead of keys. Without either: environment, container role or instance role.",
         None,
         min_length=1,
     )
-    access_key: Annotated[Secret | None, SECRET] = setting(
-        "Bucket: access key; goes with `secret_key`.", None
+    access_key: Annotated[Secret | None, SECRET] = setting("Bucket: access key; requires `secret_key`.", None)
+    secret_key: Annotated[Secret | None, SECRET] = setting("Bucket: secret key for `access_key`.", None)
+    session_token: Annotated[Secret | None, SECRET] = setting(
+        "Bucket: session token of temporary keys.", None
     )
-    secret_key: Annotated[Secret | None, SECRET] = setting("Bucket: secret key of `access_key`.", None)
-    session_token: Annotated[Secret | None, SECRET] = setting("Bucket: for temporary keys.", None)
     sse: Literal["AES256", "aws:kms"] | None = setting(
-        "Bucket: how the store encrypts what is written. Default: as the bucket has it.", None
+        "Bucket: server-side encryption of new objects. Default: the bucket's setting.", None
     )
     kms_key: str | None = setting(
-        'Bucket: key for `sse = "aws:kms"`. Default: the account\'s.', None, min_length=1
+        'Bucket: KMS key for `sse = "aws:kms"`. Default: the account\'s default key.', None, min_length=1
     )
     storage_class: str | None = setting(
-        "Bucket: storage class of what is written, as `STANDARD_IA`. Default: the bucket's.",
+        "Bucket: storage class of new objects, such as `STANDARD_IA`. Default: the bucket's.",
         None,
         min_length=1,
     )

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 
 class Table(BaseModel):
-    """Any table of the config: unknown keys are errors, and a value has the TOML type that it should have."""
+    """Any table of the config. Unknown keys and values of another TOML type are errors."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -23,17 +23,17 @@ class Table(BaseModel):
 
 
 def setting(description: str, default: Any = ..., **constraints: Any) -> Any:
-    """A key with what the reference says about it. A default in the config's own syntax is parsed like any value."""
+    """A key with its description for the reference. A string default is parsed like a value of the config."""
     return Field(default, description=description, validate_default=isinstance(default, str), **constraints)
 
 
 def keys_of(model: type[Table]) -> dict[str, FieldInfo]:
-    """The keys of a table as they are written."""
+    """The keys of a table, as written in the config."""
     return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def table_in(annotation: Any) -> type[Table] | None:
-    """The table that a key of this type holds, itself or as items of a list; None for any other type."""
+    """The table type of a key, whether it holds one table or a list of them; None for other types."""
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation
     return next((table for part in get_args(annotation) if (table := table_in(part))), None)
