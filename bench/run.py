@@ -22,6 +22,8 @@ from bench import buckets, rows
 from bench.compare import Bench, Setting, compare
 from bench.corpus import FAR, MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
+from bench.largeindex import NAME as LARGE_INDEX
+from bench.largeindex import large_index
 from bench.manytags import many_tags
 from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
@@ -49,6 +51,7 @@ SCENARIOS: dict[str, Scenario] = {
     buckets.UNCHANGED: buckets.unchanged,
     "memory": memory,
     "tags-100k": many_tags,
+    LARGE_INDEX: large_index,
     "startup": startup,
     "serve": serving,
     "webhook": webhooks,

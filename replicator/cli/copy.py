@@ -32,7 +32,7 @@ from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection
 from replicator.ports import Repository, Site
 from replicator.report import combine, render_copy
 from replicator.sites.archive.names import called, name_of
-from replicator.sites.layouts.oci.index import digest_in, tag_of
+from replicator.sites.layouts.oci.entries import digest_in, tag_of
 from replicator.sites.layouts.settings import Layout
 
 if TYPE_CHECKING:

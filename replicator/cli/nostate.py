@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Entry, Listed, Pending, RunRow, Standing
+from replicator.ports import Entry, Listed, Pending, RunRow, Standing, TagBelief
 
 
 class NoState:
@@ -20,7 +20,7 @@ class NoState:
         self._site = site
         self._repository = repository
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, Belief]:  # noqa: ARG002 - a port
+    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:  # noqa: ARG002 - a port
         """None."""
         return {}
 

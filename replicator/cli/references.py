@@ -18,7 +18,7 @@ from replicator.model.digest import Digest, parse_digest
 from replicator.model.names import parse_repository, parse_tag
 from replicator.ports import Repository
 from replicator.sites.archive.names import called
-from replicator.sites.layouts.oci.index import digest_in
+from replicator.sites.layouts.oci.entries import digest_in
 from replicator.sites.layouts.oci.repository import OciRepository
 from replicator.sites.open import SiteSettings
 

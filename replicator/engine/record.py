@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.engine.context import Context
-from replicator.engine.plan.compare import Action, retry_at
+from replicator.engine.plan.compare import Action
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
@@ -15,6 +15,7 @@ from replicator.engine.result import (
 )
 from replicator.errors import ReplicatorError, SiteError
 from replicator.events import Failed, TagDone
+from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
 from replicator.ports import Missing, Pending, RunRow, Unpending
 

@@ -6,19 +6,43 @@ The bytes are what is pushed; what is parsed here only decides where the walk go
 from __future__ import annotations
 
 import enum
+import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from replicator.model.decoding import JSON_ERRORS
-from replicator.model.descriptor import Descriptor
-from replicator.model.digest import Digest, digest_of, parse_digest
-from replicator.model.mediatypes import DOCKER_SCHEMA1, IMAGES, INDEXES, OCI_INDEX, OCI_MANIFEST, SCHEMA1
+from replicator.model.descriptor import Descriptor, read_annotations, read_descriptor
+from replicator.model.digest import Digest, digest_of
+from replicator.model.mediatypes import (
+    ARTIFACTS,
+    DOCKER_SCHEMA1,
+    IMAGES,
+    INDEXES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1,
+)
+from replicator.model.strictjson import Members, check_names, read_object, text_or
 
 MAX_MANIFEST_BYTES: Final = 8 * 1024 * 1024
 """Registries promise 4 MiB; clients of the field read up to 8."""
-MAX_CHILDREN: Final = 1_000
-MAX_BLOBS: Final = 4_096
+_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+_SAYS_NOTHING: Final = frozenset({"", "application/json", "text/plain", "application/octet-stream"})
+"""Content-Types of storage and of proxies, which do not know what they serve."""
+_NAMES: Final = {
+    name.casefold(): name
+    for name in (
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "blobs",
+        "manifests",
+        "subject",
+        "artifactType",
+    )
+}
 
 
 class Kind(enum.Enum):
@@ -34,7 +58,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """One manifest: descriptor of the body, the body's exact bytes, and its edges.
 
     `blobs` are config and layers in the order of the manifest, each digest once, foreign layers left out;
-    `children` the manifests of an index, each digest once. An unknown media type has no edges.
+    `children` the manifests of an index, each digest once. An unknown media type has no edges. `served_as` is the
+    Content-Type that it came with, where that contradicts the document.
     """
 
     descriptor: Descriptor
@@ -44,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
     children: tuple[Descriptor, ...] = ()
     config: Descriptor | None = None
     subject: Descriptor | None = None
+    served_as: str = ""
 
     @property
     def digest(self) -> Digest:
@@ -52,73 +78,51 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def media_type(self) -> str:
-        """The media type it was served with, which is the one to push it with."""
+        """The media type to push it with."""
         return self.descriptor.media_type
 
 
-class _Edges(msgspec.Struct, rename="camel"):
-    """The parts of a manifest's JSON that carry edges, whatever its kind."""
-
-    schema_version: int | None = None
-    media_type: str | None = None
-    artifact_type: str | None = None
-    config: Descriptor | None = None
-    layers: list[Descriptor] | None = None
-    blobs: list[Descriptor] | None = None
-    manifests: list[Descriptor] | None = None
-    subject: Descriptor | None = None
-
-
-class _Annotated(msgspec.Struct):
-    """What only listings of referrers ask of a manifest."""
-
-    annotations: dict[str, str] | None = None
-
-
-_decoder: Final = msgspec.json.Decoder(_Edges)
-
-
 def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
-    """Reads the edges of a manifest.
+    """Reads the edges of a manifest: strict in all that is followed, lenient in all that is not.
+
+    The document's own `mediaType` decides what it is, else its shape. The Content-Type only chooses between the
+    OCI and the Docker type where the document has no `mediaType`.
 
     Args:
         body: the exact bytes; `MAX_MANIFEST_BYTES` at most.
-        media_type: the Content-Type it was served with; parameters are ignored, and where it names no manifest
-            type the JSON's own `mediaType`, else its shape, decides.
+        media_type: the Content-Type it was served with; parameters are ignored.
         digest: the digest the bytes were verified against; computed (sha256) where None. Not verified here.
 
     Raises:
-        ValueError: too large, not a JSON object, an edge that is no descriptor, too many edges, a size below
-            zero, or a media type in the JSON that contradicts the one it was served with.
+        ValueError: too large, not JSON that all clients read alike (see `strictjson`), not a manifest, or an edge
+            that is not a descriptor with digest and size.
     """
     if len(body) > MAX_MANIFEST_BYTES:
         raise ValueError(f"manifest of {len(body)} bytes is larger than the {MAX_MANIFEST_BYTES} allowed")
-    served = media_type.partition(";")[0].strip()
-    digest = digest or digest_of(body)
-    if served in SCHEMA1:
-        return Manifest(Descriptor(served, digest, len(body)), body, Kind.SCHEMA1)
-    try:
-        edges = _decoder.decode(body)
-    except JSON_ERRORS as error:
-        raise ValueError(f"manifest is not usable JSON: {error}") from error
-    actual = _media_type(served, edges)
-    descriptor = Descriptor(actual, digest, len(body), artifact_type=edges.artifact_type)
-    if actual in INDEXES:
-        children = _distinct(edges.manifests or [], MAX_CHILDREN, "children")
-        return Manifest(descriptor, body, Kind.INDEX, children=children, subject=edges.subject)
-    if actual in IMAGES:
-        blobs = ([edges.config] if edges.config else []) + (edges.layers or [])
-        return Manifest(
-            descriptor,
-            body,
-            Kind.IMAGE,
-            blobs=tuple(blob for blob in _distinct(blobs, MAX_BLOBS, "blobs") if not blob.is_foreign),
-            config=edges.config,
-            subject=edges.subject,
-        )
-    if actual in SCHEMA1:
-        return Manifest(descriptor, body, Kind.SCHEMA1)
-    return Manifest(descriptor, body, Kind.UNKNOWN, subject=edges.subject)
+    served = media_type.partition(";")[0].strip().lower()
+    document = read_object(body)
+    check_names(document, _NAMES, "the manifest")
+    kind, actual = _kind(document, served)
+    descriptor = Descriptor(
+        actual, digest or digest_of(body), len(body), artifact_type=text_or(document.get("artifactType"))
+    )
+    served_as = "" if served in _SAYS_NOTHING or served == actual else served[:100]
+    if kind is Kind.SCHEMA1:
+        return Manifest(descriptor, body, kind, served_as=served_as)
+    config = read_descriptor(document["config"], "config") if document.get("config") is not None else None
+    subject = read_descriptor(document["subject"], "subject") if document.get("subject") is not None else None
+    named = _descriptors(document, "blobs" if actual in ARTIFACTS else "layers") if kind is Kind.IMAGE else []
+    blobs = _distinct([*([config] if config and kind is Kind.IMAGE else []), *named])
+    return Manifest(
+        descriptor,
+        body,
+        kind,
+        blobs=tuple(blob for blob in blobs if not blob.is_foreign),
+        children=_distinct(_descriptors(document, "manifests")) if kind is Kind.INDEX else (),
+        config=config,
+        subject=subject,
+        served_as=served_as,
+    )
 
 
 def described(manifest: Manifest) -> Descriptor:
@@ -138,34 +142,67 @@ def described(manifest: Manifest) -> Descriptor:
 def annotations_of(manifest: Manifest) -> dict[str, str] | None:
     """A manifest's own annotations; None where it has none that can be used."""
     try:
-        return msgspec.json.decode(manifest.body, type=_Annotated).annotations
-    except JSON_ERRORS:
+        return read_annotations(read_object(manifest.body).get("annotations"))
+    except ValueError:
         return None
 
 
-def _media_type(served: str, edges: _Edges) -> str:
-    known = INDEXES | IMAGES
-    if edges.media_type:
-        if served in known and edges.media_type != served:
-            raise ValueError(f"served as {served} but its mediaType says {edges.media_type}")
-        return edges.media_type
-    if served in known:
-        return served
-    if edges.schema_version == 1:
-        return DOCKER_SCHEMA1
-    if served in {"", "application/json", "text/plain", "application/octet-stream"}:
-        # Old Artifactory and some proxies: the shape decides, as image-spec allows where mediaType is absent.
-        return OCI_INDEX if edges.manifests is not None else OCI_MANIFEST
-    return served
+def _kind(document: Members, served: str) -> tuple[Kind, str]:
+    """What the document is, and its media type."""
+    declared = document.get("mediaType")
+    if declared is not None and not (
+        isinstance(declared, str) and (not declared or _TYPE.fullmatch(declared))
+    ):
+        raise ValueError(f"its mediaType {str(declared)[:50]!r} is not a media type")
+    version = document.get("schemaVersion")
+    if type(version) is int and version == 1:
+        return Kind.SCHEMA1, next((each for each in (declared, served) if each in SCHEMA1), DOCKER_SCHEMA1)
+    if declared and declared not in INDEXES | IMAGES | ARTIFACTS | SCHEMA1:
+        return Kind.UNKNOWN, declared
+    if not (type(version) is int and version == 2) and declared not in ARTIFACTS:
+        raise ValueError(f"not a manifest: its schemaVersion is {_short(version)}, not 2")
+    kind = _shape(document, declared or served)
+    types = INDEXES if kind is Kind.INDEX else IMAGES
+    if declared:
+        if declared not in types | (ARTIFACTS if kind is Kind.IMAGE else frozenset()):
+            raise ValueError(f"its mediaType is {declared}, but its members are those of an {kind.value}")
+        return kind, declared
+    if served in types:
+        return kind, served
+    return kind, OCI_INDEX if kind is Kind.INDEX else OCI_MANIFEST
 
 
-def _distinct(descriptors: list[Descriptor], most: int, what: str) -> tuple[Descriptor, ...]:
-    if len(descriptors) > most:
-        raise ValueError(f"manifest names {len(descriptors)} {what}, more than the {most} allowed")
+def _shape(document: Members, said: str) -> Kind:
+    """What the members make it. Null is what Go writes for an empty list."""
+    is_image = "layers" in document and document.get("config") is not None
+    is_artifact = said in ARTIFACTS and not is_image
+    has_manifests = document.get("manifests") is not None
+    if has_manifests and (document.get("config") is not None or document.get("layers") is not None):
+        raise ValueError("it is an index and an image at once: clients disagree about what it means")
+    if has_manifests or ("manifests" in document and not is_image and said in INDEXES):
+        return Kind.INDEX
+    if is_image or is_artifact:
+        return Kind.IMAGE
+    raise ValueError("not a manifest: it has neither config and layers nor manifests")
+
+
+def _descriptors(document: Members, name: str) -> list[Descriptor]:
+    items = document.get(name)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise ValueError(f"{name} is {_short(items)}, not a list")  # noqa: TRY004 - foreign content
+    return [read_descriptor(item, f"{name}[{at}]") for at, item in enumerate(items)]
+
+
+def _distinct(descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     seen: dict[str, Descriptor] = {}
     for descriptor in descriptors:
-        parse_digest(descriptor.digest)
-        if descriptor.size is not None and descriptor.size < 0:
-            raise ValueError(f"{descriptor.digest} has a size of {descriptor.size}")
-        seen.setdefault(descriptor.digest, descriptor)
+        first = seen.setdefault(descriptor.digest, descriptor)
+        if first.size != descriptor.size:
+            raise ValueError(f"{first.digest} has two sizes in it, {first.size} and {descriptor.size}")
     return tuple(seen.values())
+
+
+def _short(value: object) -> str:
+    return "missing" if value is None else f"{value!r:.40}"

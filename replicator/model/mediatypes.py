@@ -14,6 +14,10 @@ DOCKER_SCHEMA1_SIGNED: Final = "application/vnd.docker.distribution.manifest.v1+
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
+ARTIFACTS: Final = frozenset(
+    {"application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json"}
+)
+"""What came before image manifests with an artifactType: `blobs` instead of `layers`, and no schemaVersion."""
 
 _ACCEPTED: Final = (
     OCI_INDEX,

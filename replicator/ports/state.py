@@ -1,8 +1,12 @@
-"""What is remembered between runs, and what remembers it."""
+"""What is remembered between runs, and what remembers it.
+
+Times are epoch seconds. A time that lies ahead of now by more than `policy.recheck.CLOCK_SLACK_SECONDS` was written
+while a clock ran ahead: whoever reads it ignores it, as if it had never been written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -11,46 +15,142 @@ from replicator.model.digest import Digest
 from replicator.ports.repository import Listed
 
 
-class Belief(msgspec.Struct, frozen=True):
-    """What we last put (or saw) under one tag of a destination, and for which rule.
+class TagBelief(msgspec.Struct, frozen=True, gc=False):
+    """What a destination's tag names, as last written or seen there, and for which rule.
 
-    `recheck_at` (epoch seconds) is when the belief must be checked against the destination tag by tag.
+    A digest that is pinned without a tag has its own text as `tag`. `digest` is the root at the destination,
+    `source_digest` what the source tag named then: the base of a later comparison, different from `digest` where
+    platforms were left out. `rule` owns the tag. `checked_at`: when the destination last confirmed it.
+    `asked_at`: when the source was asked for the answer that this rests on.
     """
 
     tag: str
     digest: Digest
+    source_digest: Digest
     rule: str
-    recheck_at: float
+    checked_at: float
+    asked_at: float = 0.0
+
+
+class Placement(msgspec.Struct, frozen=True, gc=False):
+    """One root digest in one repository of one destination, with everything it leads to.
+
+    `fingerprint` is over what was put: children, referrers, the choice of platforms. `verified_at`: when all of it
+    was last found there.
+    """
+
+    digest: Digest
+    fingerprint: str
+    written_at: float
+    verified_at: float
+
+
+class DuePlacement(msgspec.Struct, frozen=True, gc=False):
+    """A placement, and the repository of the destination that it is in."""
+
+    repository: str
+    placement: Placement
 
 
 class Pending(msgspec.Struct, frozen=True):
     """A tag that a destination lacks, and what became of it so far.
 
-    `since` (epoch seconds) dates the change: its event's time, else the last complete look that still agreed.
+    `repository` and `tag` are those of the destination, `source` is the source repository. `digest` is what the
+    source tag names; None: the source could not say, which makes the tag pending all the same.
+    `since` dates the change: its event's time, else the last complete scan that still agreed.
     `error` is empty while nothing failed; `not_before` is when an unattended run may try again.
+    `asked_at`: when the source was asked.
     """
 
     repository: str
     tag: str
-    digest: Digest
+    digest: Digest | None
     since: float
     attempts: int = 0
     error: str = ""
     reason: str = ""
     not_before: float = 0.0
+    source: str = ""
+    asked_at: float = 0.0
 
 
-class Placed(msgspec.Struct, frozen=True):
-    """To record: a tag is in step at a destination. Ends what was pending for it."""
+class Unit(msgspec.Struct, frozen=True):
+    """Where one source repository of a rule stands at one destination.
+
+    `repository` is the source's, `target` the destination's. `source_complete_at`: the start of the last complete
+    listing of the source repository; `destination_complete_at`: of the target; None for never (in a record: not
+    this time, what is known stays). `unknown` counts selected tags that the destination could not be asked about.
+    What is pending is counted from `Pending`.
+    """
 
     rule: str
     destination: str
-    belief: Belief
     repository: str
+    target: str
+    source_complete_at: float | None = None
+    destination_complete_at: float | None = None
+    in_step: int = 0
+    held: int = 0
+    unknown: int = 0
+    error: str = ""
+
+
+class AcceptedEvent(msgspec.Struct, frozen=True):
+    """Something changed at a source, says a webhook or the API; kept until a scan has answered it.
+
+    `id` is chosen by whoever accepts it. No `repository`: anything at the site; no `tag`: any tag of the repository.
+    `at` is when it happened, `accepted_at` when we were told.
+    """
+
+    id: str
+    site: str
+    repository: str | None
+    tag: str | None
+    digest: Digest | None
+    at: float
+    accepted_at: float
+
+
+# --- entries to record ---
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """To record: a tag is in step at a destination. Ends what was pending for it.
+
+    `placement` is given where the root was written, or its closure found whole, with it. A belief with an
+    earlier `asked_at` than the one that is known changes nothing.
+    """
+
+    rule: str
+    destination: str
+    belief: TagBelief
+    repository: str
+    placement: Placement | None = None
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """To record: the closure of a placement was found whole. Nothing where no such placement is known."""
+
+    destination: str
+    repository: str
+    digest: Digest
+    at: float
+
+
+class GoneAtDestination(msgspec.Struct, frozen=True):
+    """To record: a complete listing of a destination's repository, begun at `seen_at`, lacked tags we believed in.
+
+    Their beliefs end, unless checked since, and so do placements that no belief names any more.
+    """
+
+    destination: str
+    repository: str
+    tags: Collection[str]
+    seen_at: float
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """To record: a tag is pending or failed again."""
+    """To record: a tag is pending, or failed again. Nothing where the source was asked later for what is known."""
 
     rule: str
     destination: str
@@ -58,12 +158,32 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Unpending(msgspec.Struct, frozen=True):
-    """To record: a tag is no longer wanted (gone at the source, or deselected)."""
+    """To record: a tag is no longer wanted (gone at the source, or deselected), the source having been asked then."""
 
     rule: str
     destination: str
     repository: str
     tag: str
+    asked_at: float = 0.0
+
+
+class UnitSeen(msgspec.Struct, frozen=True):
+    """To record: a source repository was scanned for a destination. `counted`: its counts are those of all its tags."""
+
+    unit: Unit
+    counted: bool = True
+
+
+class CatalogSeen(msgspec.Struct, frozen=True):
+    """To record: the rule's source was asked for its repositories, and answered completely.
+
+    `repositories` are those that the rule selects. Units of others end, and so does what is pending from them.
+    """
+
+    rule: str
+    destination: str
+    repositories: frozenset[str]
+    at: float
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -89,15 +209,27 @@ class Noted(msgspec.Struct, frozen=True):
     listed: Listed
 
 
+class Unlisted(msgspec.Struct, frozen=True):
+    """To record: a complete listing no longer had these tags."""
+
+    site: str
+    repository: str
+    tags: Collection[str]
+
+
 Entry = Placed | Missing | Unpending | Seen | Created | Noted
+NewEntry = Entry | Verified | GoneAtDestination | UnitSeen | CatalogSeen | Unlisted
+"""What `State.record` takes as soon as both states implement it (in progress)."""
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where one rule stands at one destination; times in epoch seconds, None for never.
+    """Where one rule stands at one destination; None for never.
 
-    `first_seen`: when the rule was first run with this destination. `last_look`: the last complete look at the
-    source. `last_success`: the end of the last run that left nothing pending. `oldest_pending`: the earliest
-    `since` of what is pending now. `pending` counts the failed ones too.
+    `first_seen`: when the rule was first run with this destination. `last_look`: since when everything has been
+    scanned completely at least once, both sides; `look_repository` names the source repository that holds it back.
+    `last_success`: the end of the last run that left nothing pending. `oldest_pending`: the earliest
+    `since` of what is pending now, which is `oldest_tag` in the destination's repository `oldest_repository`.
+    `pending` counts the failed ones too.
     """
 
     rule: str
@@ -111,15 +243,22 @@ class Standing(msgspec.Struct, frozen=True):
     failed: int = 0
     oldest_pending: float | None = None
     last_error: str = ""
+    unknown: int = 0
+    oldest_repository: str = ""
+    oldest_tag: str = ""
+    look_repository: str = ""
 
     @property
     def untried(self) -> int:
-        """What is pending and has not failed: with `in_step`, `held` and `failed` it adds up to all there is."""
+        """What is pending and has not failed: with `in_step`, `held`, `failed` and `unknown` it adds up to all there is."""
         return max(0, self.pending - self.failed)
 
 
 class BehindRepository(msgspec.Struct, frozen=True):
-    """A (target) repository of a destination that lacks tags of a rule. `pending` counts the failed ones too."""
+    """A repository of a destination that lacks tags of a rule. `pending` counts the failed ones too.
+
+    `oldest_pending` is the `since` of `oldest_tag`, the tag that has been pending longest.
+    """
 
     rule: str
     destination: str
@@ -127,6 +266,7 @@ class BehindRepository(msgspec.Struct, frozen=True):
     pending: int
     failed: int
     oldest_pending: float
+    oldest_tag: str = ""
 
 
 class RunRow(msgspec.Struct, frozen=True):
@@ -149,12 +289,12 @@ class RunRow(msgspec.Struct, frozen=True):
 class State(Protocol):
     """Durable memory: an accelerator, never the truth. A hint that is gone only costs requests."""
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, Belief]:
+    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:
         """What we believe of a destination's repository, by tag, whichever rule put it there."""
         ...
 
     async def pending(self, rule: str, destination: str, repository: str) -> Mapping[str, Pending]:
-        """What is pending in one (target) repository, by tag."""
+        """What is pending in one repository of the destination, by tag."""
         ...
 
     async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
@@ -203,4 +343,69 @@ class State(Protocol):
 
     async def aclose(self) -> None:
         """Flushes and closes."""
+        ...
+
+
+class NextState(Protocol):
+    """What becomes part of `State` as soon as both states implement it (in progress)."""
+
+    async def beliefs(
+        self, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, TagBelief]:
+        """What we believe of a destination's repository, by tag, whichever rule put it there.
+
+        With `tags`, of those alone, at a cost that does not depend on how many others there are.
+        """
+        ...
+
+    async def pending(
+        self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, Pending]:
+        """What is pending in one repository of the destination, by tag; `tags` as in `beliefs`."""
+        ...
+
+    def record(self, entry: NewEntry) -> None:
+        """As `State.record`."""
+        ...
+
+    async def behind(self) -> Sequence[BehindRepository]:
+        """Every repository with tags pending, of whatever rule."""
+        ...
+
+    async def placements(
+        self, destination: str, repository: str, digests: Collection[Digest] | None = None
+    ) -> Mapping[Digest, Placement]:
+        """The placements in a destination's repository, by digest; with `digests`, of those alone.
+
+        One whose last belief has just ended may still be among them.
+        """
+        ...
+
+    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
+        """At most `limit` placements of a destination that were last verified before a time, longest ago first.
+
+        One that has been verified, or ended, is not among them when asked again: so a walk that broke off goes on.
+        """
+        ...
+
+    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
+        """Where the source repositories of a rule stand, by destination and repository."""
+        ...
+
+    async def accept_events(
+        self, events: Iterable[AcceptedEvent], *, instead_of: Collection[str] = ()
+    ) -> None:
+        """Keeps events until they are answered; durable on return. Raises `StateError`.
+
+        Of two about one tag the later is kept (answering the id of the earlier changes nothing then), with the
+        earlier `at`. With `instead_of`, events of these ids are dropped in the same step: how many become one.
+        """
+        ...
+
+    async def answer_events(self, ids: Collection[str]) -> None:
+        """Drops events that a scan has answered; durable on return. Unknown ids are ignored. Raises `StateError`."""
+        ...
+
+    async def events(self) -> Sequence[AcceptedEvent]:
+        """The events that are not answered yet, first accepted first."""
         ...

@@ -13,7 +13,18 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.model.digest import Digest
-from replicator.ports import Belief, Created, Entry, Listed, Missing, Noted, Pending, Placed, Seen, Unpending
+from replicator.ports import (
+    Created,
+    Entry,
+    Listed,
+    Missing,
+    Noted,
+    Pending,
+    Placed,
+    Seen,
+    TagBelief,
+    Unpending,
+)
 
 REPOSITORIES_KEPT: Final = 4
 """Repositories remembered per blob and site: enough to find one that still has it."""
@@ -45,7 +56,7 @@ def _since_first(older: Pending | None, newer: Pending) -> Pending:
 class Batch:
     """See the module. Keys are (destination or site, repository), (rule, destination, repository), (site, digest)."""
 
-    beliefs: dict[tuple[str, str], dict[str, Belief]] = field(default_factory=dict)
+    beliefs: dict[tuple[str, str], dict[str, TagBelief]] = field(default_factory=dict)
     pending: dict[tuple[str, str, str], dict[str, Change]] = field(default_factory=dict)
     seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
     created: dict[Digest, float] = field(default_factory=dict)
@@ -65,16 +76,16 @@ class Batch:
                 self.create(digest, at)
             case Noted(site, repository, listed):
                 self.note(site, repository, listed)
-            case Placed(rule, destination, belief, repository):
+            case Placed(rule, destination, belief, repository, _):
                 self.believe(destination, repository, belief)
                 self.change((rule, destination, repository), belief.tag, Change(fresh=True, pending=None))
             case Missing(rule, destination, pending):
                 key = (rule, destination, pending.repository)
                 self.change(key, pending.tag, Change(fresh=False, pending=_clean(pending)))
-            case Unpending(rule, destination, repository, tag):
+            case Unpending(rule, destination, repository, tag, _):
                 self.change((rule, destination, repository), tag, Change(fresh=True, pending=None))
 
-    def believe(self, destination: str, repository: str, belief: Belief) -> None:
+    def believe(self, destination: str, repository: str, belief: TagBelief) -> None:
         """A tag is in step."""
         tags = self.beliefs.setdefault((destination, repository), {})
         self.size += belief.tag not in tags
@@ -135,7 +146,9 @@ class Batch:
             for listed in listings.values():
                 self.note(site, repository, listed)
 
-    def over_beliefs(self, found: dict[str, Belief], destination: str, repository: str) -> dict[str, Belief]:
+    def over_beliefs(
+        self, found: dict[str, TagBelief], destination: str, repository: str
+    ) -> dict[str, TagBelief]:
         """What was found in the database, brought up to date."""
         return found | self.beliefs.get((destination, repository), {})
 

@@ -20,13 +20,15 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE names (id INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     CREATE TABLE beliefs (
         destination INTEGER NOT NULL, repository INTEGER NOT NULL, tag TEXT NOT NULL,
-        digest BLOB NOT NULL, rule INTEGER NOT NULL, recheck_at FLOAT NOT NULL,
+        digest BLOB NOT NULL, source_digest BLOB NOT NULL, rule INTEGER NOT NULL,
+        checked_at FLOAT NOT NULL, asked_at FLOAT NOT NULL,
         PRIMARY KEY (destination, repository, tag)
     ) WITHOUT ROWID;
     CREATE TABLE pending (
         rule INTEGER NOT NULL, destination INTEGER NOT NULL, repository INTEGER NOT NULL, tag TEXT NOT NULL,
-        digest BLOB NOT NULL, since FLOAT NOT NULL, attempts INTEGER NOT NULL,
+        digest BLOB, since FLOAT NOT NULL, attempts INTEGER NOT NULL,
         error TEXT NOT NULL, reason TEXT NOT NULL, not_before FLOAT NOT NULL,
+        source TEXT NOT NULL, asked_at FLOAT NOT NULL,
         PRIMARY KEY (rule, destination, repository, tag)
     ) WITHOUT ROWID;
     CREATE TABLE repositories (

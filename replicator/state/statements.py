@@ -33,11 +33,27 @@ def _id(parameter: str) -> ScalarSelect[int]:
 # --- reading; parameters are names ---
 
 BELIEFS: Final = (
-    select(beliefs.c.tag, beliefs.c.digest, names.c.name, beliefs.c.recheck_at)
+    select(
+        beliefs.c.tag,
+        beliefs.c.digest,
+        beliefs.c.source_digest,
+        names.c.name,
+        beliefs.c.checked_at,
+        beliefs.c.asked_at,
+    )
     .join(names, names.c.id == beliefs.c.rule)
     .where(beliefs.c.destination == _id("destination"), beliefs.c.repository == _id("repository"))
 )
-_PENDING_VALUES: Final = ("digest", "since", "attempts", "error", "reason", "not_before")
+_PENDING_VALUES: Final = (
+    "digest",
+    "since",
+    "attempts",
+    "error",
+    "reason",
+    "not_before",
+    "source",
+    "asked_at",
+)
 PENDING: Final = select(pending.c.tag, *(pending.c[name] for name in _PENDING_VALUES)).where(
     pending.c.rule == _id("rule"),
     pending.c.destination == _id("destination"),
@@ -143,7 +159,9 @@ BEGIN: Final = insert(standings).on_conflict_do_nothing()
 _belief = insert(beliefs)
 BELIEVE: Final = _belief.on_conflict_do_update(
     index_elements=["destination", "repository", "tag"],
-    set_={name: _belief.excluded[name] for name in ("digest", "rule", "recheck_at")},
+    set_={
+        name: _belief.excluded[name] for name in ("digest", "source_digest", "rule", "checked_at", "asked_at")
+    },
 )
 _pend = insert(pending)
 PEND: Final = _pend.on_conflict_do_update(

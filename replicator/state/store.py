@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Executable
 
 from replicator.errors import StateError
 from replicator.model.digest import Digest
-from replicator.ports import BehindRepository, Belief, Clock, Entry, Listed, Pending, RunRow, Standing
+from replicator.ports import BehindRepository, Clock, Entry, Listed, Pending, RunRow, Standing, TagBelief
 from replicator.state import statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, mapped, open_database, open_for_reading, transaction
@@ -85,12 +85,12 @@ class SqliteState:
 
     # --- reading ---
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, Belief]:
+    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:
         """See `ports.State`."""
 
-        async def read() -> Mapping[str, Belief]:
+        async def read() -> Mapping[str, TagBelief]:
             rows = await self._select(statements.BELIEFS, destination=destination, repository=repository)
-            found = {row[0]: Belief(*row) for row in rows}
+            found = {row[0]: TagBelief(*row) for row in rows}
             return self._batch.over_beliefs(found, destination, repository)
 
         return await self._in_turn("read beliefs", read)

@@ -72,8 +72,10 @@ beliefs: Final = Table(
     _key("repository"),
     _key("tag", Text),
     _value("digest", _DigestBytes),
+    _value("source_digest", _DigestBytes),
     _value("rule", Integer),
-    _value("recheck_at", Float),
+    _value("checked_at", Float),
+    _value("asked_at", Float),
     sqlite_with_rowid=False,
 )
 
@@ -84,12 +86,14 @@ pending: Final = Table(
     _key("destination"),
     _key("repository"),
     _key("tag", Text),
-    _value("digest", _DigestBytes),
+    _value("digest", _DigestBytes, nullable=True),
     _value("since", Float),
     _value("attempts", Integer),
     _value("error", Text),
     _value("reason", Text),
     _value("not_before", Float),
+    _value("source", Text),
+    _value("asked_at", Float),
     sqlite_with_rowid=False,
 )
 

@@ -149,8 +149,10 @@ def _belief_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
                 **place,
                 "tag": belief.tag,
                 "digest": belief.digest,
+                "source_digest": belief.source_digest,
                 "rule": names[belief.rule],
-                "recheck_at": belief.recheck_at,
+                "checked_at": belief.checked_at,
+                "asked_at": belief.asked_at,
             }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import Manifest
-from replicator.ports import Belief, Pending
+from replicator.ports import Pending, TagBelief
 from tests.engine.world import rule
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
@@ -192,7 +193,7 @@ def test_what_was_settled_is_known_by_origin_and_not_for_ever() -> None:
 
 
 def _catalog(**tags: str) -> Catalog:
-    beliefs = {tag: Belief(tag, A, name, 0.0) for tag, name in tags.items()}
+    beliefs = {tag: TagBelief(tag, A, A, name, 0.0) for tag, name in tags.items()}
     pending = {tag: Pending("app", tag, A, 0.0) for tag in ("late", "lost")}
     return Catalog(
         MemorySite("left").repository("app"), frozenset(tags) | {"foreign"}, None, fresh=False, beliefs=beliefs,
@@ -254,8 +255,30 @@ async def test_image_nested_too_deep_is_refused() -> None:
 async def test_manifest_that_contains_itself_is_refused() -> None:
     root = index([image("x")])
     child = root.manifest.children[0].digest
+    loop = msgspec.structs.replace(root.manifest, descriptor=root.manifest.children[0])
     with pytest.raises(Corrupt, match="contains itself"):
+        await _read(
+            {root.digest: root.manifest, child: msgspec.structs.replace(loop, body=image("x").manifest.body)},
+            root.digest,
+        )
+
+
+async def test_child_of_another_size_than_its_index_says_is_refused() -> None:
+    root = index([image("x")])
+    child = root.manifest.children[0].digest
+    with pytest.raises(Corrupt, match="bytes, not 557 as its index says"):
         await _read({root.digest: root.manifest, child: index([root]).manifest}, root.digest)
+
+
+async def test_manifests_of_an_image_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = index([image("x"), image("y")])
+    whole = {one.digest: one.manifest for one in root.walk()}
+    await _read(whole, root.digest)
+    monkeypatch.setattr(
+        "replicator.engine.content.image.MAX_MANIFEST_BYTES", sum(len(one.body) for one in whole.values()) - 1
+    )
+    with pytest.raises(Corrupt, match="bytes of manifests"):
+        await _read(whole, root.digest)
 
 
 @pytest.mark.parametrize(

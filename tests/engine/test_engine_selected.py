@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, index, load
-from replicator.engine.plan.compare import Change, compare, compare_seen, retry_at
+from replicator.engine.plan.compare import Change, compare, compare_seen
 from replicator.errors import Unavailable
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import Pin, Rename, Replacement, TagSelection
-from replicator.ports import Belief
+from replicator.ports import TagBelief
 from replicator.state.store import open_state
 from tests.engine.world import only, rule, until, world
 from tests.fakes.clock import FakeClock
@@ -302,7 +302,7 @@ def test_what_is_compared_is_never_called_the_same_without_a_reason(
     believed: str | None, *, due: bool, listed: bool
 ) -> None:
     digest = Digest("same")
-    belief = Belief("v1", Digest(believed), "rule", 0.0) if believed else None
+    belief = TagBelief("v1", Digest(believed), Digest(believed), "rule", 0.0) if believed else None
     change = compare(digest, listed=listed, belief=belief, due=due)
     if change is Change.SAME:
         assert listed
@@ -314,15 +314,8 @@ def test_what_is_compared_is_never_called_the_same_without_a_reason(
 
 def test_what_was_seen_decides() -> None:
     ours, theirs = Digest("ours"), Digest("theirs")
-    mine = Belief("v1", theirs, "rule", 0.0)
+    mine = TagBelief("v1", theirs, theirs, "rule", 0.0)
     assert compare_seen(ours, None, mine) is Change.ADDED
     assert compare_seen(ours, ours, None) is Change.SAME
     assert compare_seen(ours, theirs, None) is Change.DIVERGED
     assert compare_seen(ours, theirs, mine) is Change.MOVED
-
-
-def test_failed_tags_wait_longer_each_time_and_never_beyond_an_hour() -> None:
-    waits = [retry_at(1_000.0, attempts) - 1_000.0 for attempts in range(1, 500)]
-    assert waits[:3] == [30.0, 60.0, 120.0]
-    assert waits == sorted(waits)
-    assert max(waits) == 3_600.0

@@ -11,12 +11,11 @@ import pytest
 
 from replicator.demo.images import image, index, layer, load
 from replicator.engine import RunScope
-from replicator.engine.plan.compare import recheck_at
 from replicator.errors import Denied, NotFound, Rejected, StateError, Unavailable
 from replicator.events import TagDone
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rename, Replacement
-from replicator.ports import Belief, Entry, Missing, Placed, Seen
+from replicator.ports import Entry, Missing, Placed, Seen, TagBelief
 from tests.engine.world import World, big, only, rule, world
 from tests.fakes.clock import FakeClock
 from tests.fakes.state import MemoryState
@@ -156,12 +155,6 @@ async def test_rechecks_stay_spread_after_a_destination_was_wiped() -> None:
         assert max(await _tags_due(w, clock, 24)) < 40
 
 
-def test_recheck_is_never_further_away_than_its_period() -> None:
-    for before in (None, 1.0, 500.0, 1_000.0, 1_050.0, 5_000.0):
-        at = recheck_at(1_000.0, 100.0, key="left/app:v1", before=before)
-        assert 1_000.0 < at <= 1_100.0
-
-
 @pytest.mark.parametrize("mount", [True, False])
 @pytest.mark.parametrize("destinations", [("left",), ("left", "right")])
 async def test_wrong_hint_where_a_blob_lies_heals_within_the_run(
@@ -206,7 +199,8 @@ async def test_belief_for_something_else_than_is_there_is_only_a_reason_to_ask()
     async with world() as w:
         built = w.put("app", "v1")
         await w.sync_one()
-        wrong = Belief("v1", Digest(f"sha256:{'0' * 64}"), "rule", w.clock.now() + DAY)
+        zero = Digest(f"sha256:{'0' * 64}")
+        wrong = TagBelief("v1", zero, zero, "rule", w.clock.now())
         w.state.record(Placed("rule", "left", wrong, "app"))
         result = await w.sync_one()
         assert (result.outcome, result.totals.bytes.written) == ("ok", len(built.manifest.body))

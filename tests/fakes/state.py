@@ -9,7 +9,6 @@ import msgspec
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest
 from replicator.ports import (
-    Belief,
     Clock,
     Created,
     Entry,
@@ -21,6 +20,7 @@ from replicator.ports import (
     RunRow,
     Seen,
     Standing,
+    TagBelief,
     Unpending,
 )
 
@@ -32,7 +32,7 @@ class MemoryState:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._beliefs: dict[tuple[str, str], dict[str, Belief]] = {}
+        self._beliefs: dict[tuple[str, str], dict[str, TagBelief]] = {}
         self._pending: dict[tuple[str, str], dict[tuple[str, str], Pending]] = {}
         self._repositories: set[tuple[str, str]] = set()
         self._whereabouts: dict[tuple[str, Digest], list[str]] = {}
@@ -41,7 +41,7 @@ class MemoryState:
         self._standings: dict[tuple[str, str], Standing] = {}
         self._runs: list[RunRow] = []
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, Belief]:
+    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:
         return dict(self._beliefs.get((destination, repository), {}))
 
     async def pending(self, rule: str, destination: str, repository: str) -> Mapping[str, Pending]:
@@ -75,7 +75,7 @@ class MemoryState:
 
     def record(self, entry: Entry) -> None:
         match entry:
-            case Placed(rule, destination, belief, repository):
+            case Placed(rule, destination, belief, repository, _):
                 self._repositories.add((destination, repository))
                 self._beliefs.setdefault((destination, repository), {})[belief.tag] = belief
                 self._pending.get((rule, destination), {}).pop((repository, belief.tag), None)
@@ -85,7 +85,7 @@ class MemoryState:
                 known[pending.repository, pending.tag] = msgspec.structs.replace(
                     pending, since=min(before.since, pending.since)
                 )
-            case Unpending(rule, destination, repository, tag):
+            case Unpending(rule, destination, repository, tag, _):
                 self._pending.get((rule, destination), {}).pop((repository, tag), None)
             case Seen(site, repository, digest):
                 self._repositories.add((site, repository))

@@ -14,7 +14,7 @@ from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of, encoded
 from replicator.model.manifest import parse_manifest
-from replicator.sites.layouts.oci.index import CONTAINERD_NAME, REF_NAME
+from replicator.sites.layouts.oci.entries import CONTAINERD_NAME, REF_NAME
 from replicator.sites.layouts.oci.repository import OciRepository
 from replicator.sites.layouts.oci.site import OciSite
 from tests.fakes import content

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import (
-    Belief,
     Created,
     Entry,
     Listed,
@@ -25,6 +24,7 @@ from replicator.ports import (
     RunRow,
     Seen,
     Standing,
+    TagBelief,
     Unpending,
 )
 from replicator.state.statements import RUNS_KEPT
@@ -64,7 +64,7 @@ def flushed(request: pytest.FixtureRequest) -> bool:
 
 
 def placed(tag: str, digest: Digest = ONE, *, rule: str = "rule", repository: str = "app") -> Placed:
-    return Placed(rule, "fra", Belief(tag, digest, rule, NOW + 5), repository)
+    return Placed(rule, "fra", TagBelief(tag, digest, digest, rule, NOW + 5), repository)
 
 
 def missing(
@@ -115,14 +115,14 @@ class TestState:
             state, placed("v1"), placed("v2", TWO), placed("v1", TWO, repository="other"), flushed=flushed
         )
         assert await state.beliefs("fra", "app") == {
-            "v1": Belief("v1", ONE, "rule", NOW + 5),
-            "v2": Belief("v2", TWO, "rule", NOW + 5),
+            "v1": TagBelief("v1", ONE, ONE, "rule", NOW + 5),
+            "v2": TagBelief("v2", TWO, TWO, "rule", NOW + 5),
         }
         assert await state.beliefs("ams", "app") == {}
 
     async def test_a_belief_tells_which_rule_put_it_there(self, state: AnyState, *, flushed: bool) -> None:
         await self.tell(state, placed("v1"), placed("v1", TWO, rule="another"), flushed=flushed)
-        assert (await state.beliefs("fra", "app"))["v1"] == Belief("v1", TWO, "another", NOW + 5)
+        assert (await state.beliefs("fra", "app"))["v1"] == TagBelief("v1", TWO, TWO, "another", NOW + 5)
 
     async def test_a_sha512_digest_comes_back_as_it_was(self, state: AnyState, *, flushed: bool) -> None:
         long = digest_of(b"long", "sha512")

@@ -19,13 +19,13 @@ from sqlalchemy.pool import NullPool
 
 from replicator.errors import StateError
 from replicator.model.digest import digest_of
-from replicator.ports import Belief, Missing, Pending, Placed, RunRow, Seen
+from replicator.ports import Missing, Pending, Placed, RunRow, Seen, TagBelief
 from replicator.state import migrations, tables
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
 ONE = digest_of(b"one")
-PLACED = Placed("rule", "fra", Belief("v1", ONE, "rule", 5.0), "app")
+PLACED = Placed("rule", "fra", TagBelief("v1", ONE, ONE, "rule", 5.0), "app")
 ROW = RunRow("rule", "fra", 1.0, 2.0, "ok", True, 1, 0, 0)
 
 
@@ -251,7 +251,7 @@ def write_version_1(path: Path) -> None:
         old.executescript(migrations.STEPS[0])
         old.executescript(f"PRAGMA application_id = {migrations.APPLICATION_ID}; PRAGMA user_version = 1")
         old.executemany("INSERT INTO names VALUES (?, ?)", [(1, "rule"), (2, "fra"), (3, "app")])
-        old.execute("INSERT INTO beliefs VALUES (2, 3, 'v1', ?, 1, 5.0)", (bytes.fromhex(ONE[7:]),))
+        old.execute("INSERT INTO beliefs VALUES (2, 3, 'v1', ?1, ?1, 1, 5.0, 0.0)", (bytes.fromhex(ONE[7:]),))
         old.execute("INSERT INTO standings VALUES (1, 2, 0.5, 1.0, 2.0, 1, 0, '')")
         old.execute("INSERT INTO runs VALUES (1, 2, 1.0, 2.0, 'ok', 1, 1, 0, 0, '')")
 
@@ -401,7 +401,7 @@ async def test_another_programs_database_is_left_alone(path: Path, *, read_only:
 async def test_damage_found_later_is_named_as_well(path: Path) -> None:
     async with opened(path) as state:
         for number in range(3_000):
-            state.record(Placed("rule", "fra", Belief(f"v{number}", ONE, "rule", 5.0), "app"))
+            state.record(Placed("rule", "fra", TagBelief(f"v{number}", ONE, ONE, "rule", 5.0), "app"))
     spoil(path)
     async with opened(path) as state:
         with pytest.raises(StateError, match=rf"^state {path}: read beliefs: .*may be moved away"):

@@ -15,8 +15,8 @@ import pytest
 
 from replicator.errors import StateError
 from replicator.model.digest import digest_of
-from replicator.ports import Belief, Missing, Noted, Pending, Placed, RunRow, Seen
 from replicator.ports import Listed as ListedTag
+from replicator.ports import Missing, Noted, Pending, Placed, RunRow, Seen, TagBelief
 from replicator.state import store
 from replicator.state.store import FLUSH_SECONDS, FLUSH_SIZE, SqliteState, open_state
 from tests.fakes.clock import FakeClock
@@ -52,7 +52,7 @@ async def opened(path: Path, clock: FakeClock | None = None) -> AsyncIterator[Sq
 
 
 def placed(tag: str, repository: str = "app") -> Placed:
-    return Placed("rule", "fra", Belief(tag, ONE, "rule", 5.0), repository)
+    return Placed("rule", "fra", TagBelief(tag, ONE, ONE, "rule", 5.0), repository)
 
 
 def durable(path: Path) -> int:
@@ -291,13 +291,13 @@ import asyncio, itertools, sys
 from pathlib import Path
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import digest_of
-from replicator.ports import Belief, Placed
+from replicator.ports import TagBelief, Placed
 from replicator.state.store import open_state
 async def main():
     state = await open_state(Path(sys.argv[1]), clock=SystemClock())
     for number in itertools.count():
         for repository in range(50):
-            belief = Belief("v1", digest_of(b"one"), "rule", float(number))
+            belief = TagBelief("v1", digest_of(b"one"), digest_of(b"one"), "rule", float(number))
             state.record(Placed("rule", "fra", belief, f"app{repository}"))
         await state.flush()
         print(number, flush=True)
@@ -324,6 +324,6 @@ async def test_a_killed_writer_leaves_whole_batches(path: Path) -> None:
     for batches in (1, 7, 20):
         last = kill_while_writing(path, batches)
         async with opened(path) as state:
-            found = {(await state.beliefs("fra", f"app{each}"))["v1"].recheck_at for each in range(50)}
+            found = {(await state.beliefs("fra", f"app{each}"))["v1"].checked_at for each in range(50)}
         assert len(found) == 1
         assert found.pop() >= last

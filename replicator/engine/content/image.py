@@ -13,7 +13,8 @@ from replicator.model.manifest import Kind, Manifest
 
 MAX_DEPTH: Final = 4
 """Indexes in indexes; nobody is known to nest deeper than two."""
-MAX_MANIFESTS: Final = 2_000
+MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
+"""Of all manifests of one image, which are in memory together."""
 
 
 class NotReplicated(SiteError):
@@ -59,26 +60,36 @@ async def read_image(
     Raises:
         NotReplicated: a Docker schema 1 image.
         Unsupported: a manifest of a media type whose content cannot be known.
-        Corrupt: nested too deep, or too many manifests, or a manifest that contains itself.
+        Corrupt: nested too deep, or too large in all, or a manifest that contains itself or has another size than the
+            index says, which other clients refuse.
         SiteError: as `read` raises it.
     """
     manifests: dict[Digest, Manifest] = {}
+    total = 0
 
-    async def walk(digest: Digest, path: tuple[Digest, ...]) -> None:
+    def corrupt(cause: str) -> Corrupt:
+        return Corrupt(site, "read manifest", cause, repository=repository)
+
+    async def walk(digest: Digest, size: int | None, path: tuple[Digest, ...]) -> None:
+        nonlocal total
         if digest in path:
-            raise Corrupt(site, "read manifest", f"{digest} contains itself", repository=repository)
-        if len(path) > MAX_DEPTH or len(manifests) >= MAX_MANIFESTS:
-            limit = f"more than {MAX_DEPTH} levels or {MAX_MANIFESTS} manifests"
-            raise Corrupt(site, "read manifest", f"{root} has {limit}", repository=repository)
+            raise corrupt(f"{digest} contains itself")
+        if len(path) > MAX_DEPTH:
+            raise corrupt(f"{root} has more than {MAX_DEPTH} levels")
+        manifest = manifests.get(digest) or await read(digest)
+        if size not in (None, len(manifest.body)):
+            raise corrupt(f"{digest} has {len(manifest.body)} bytes, not {size} as its index says")
         if digest in manifests:
             return
-        manifest = await read(digest)
+        total += len(manifest.body)
+        if total > MAX_MANIFEST_BYTES:
+            raise corrupt(f"{root} has more than {MAX_MANIFEST_BYTES} bytes of manifests")
         _check_kind(manifest, site, repository)
         for child in manifest.children:
-            await walk(child.digest, (*path, digest))
+            await walk(child.digest, child.size, (*path, digest))
         manifests[digest] = manifest
 
-    await walk(root, ())
+    await walk(root, None, ())
     blobs = {blob.digest: blob for manifest in manifests.values() for blob in manifest.blobs}
     return Image(manifests[root], manifests, blobs)
 

@@ -106,6 +106,9 @@ class Spool:
         """Counts a follower in; `_Entry.leave` counts it out. Raises `SpoolFull`."""
         digest = source.descriptor.digest
         entry = self._entries.get(digest)
+        if entry is not None and entry.failure is None and entry.size != source.descriptor.size:
+            # One of the two manifests is wrong, and the other must not fail with it.
+            raise SpoolFull(f"{digest} is in the spool as {entry.size} bytes, not {source.descriptor.size}")
         if entry is None or entry.failure is not None:
             self._drop(digest)
             size = self._make_room(source.descriptor)

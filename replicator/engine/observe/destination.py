@@ -12,7 +12,7 @@ from replicator.engine.observe.tags import list_tags
 from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError, Unsupported
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
-from replicator.ports import Belief, Pending, Repository, State
+from replicator.ports import Pending, Repository, State, TagBelief
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Catalog:
     tags: frozenset[str] | None
     digests: Mapping[str, Digest] | None
     fresh: bool
-    beliefs: Mapping[str, Belief]
+    beliefs: Mapping[str, TagBelief]
     pending: Mapping[str, Pending]
 
     def lists(self, tag: str) -> bool:

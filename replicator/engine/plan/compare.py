@@ -5,11 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from typing import Literal
-from zlib import crc32
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.model.digest import Digest
-from replicator.ports import Belief
+from replicator.ports import TagBelief
 
 
 class Change(enum.Enum):
@@ -38,7 +37,7 @@ class Action:
     action: Literal["copy"] = "copy"
 
 
-def compare(digest: Digest, *, listed: bool, belief: Belief | None, due: bool) -> Change:
+def compare(digest: Digest, *, listed: bool, belief: TagBelief | None, due: bool) -> Change:
     """What the change is, as far as a listing and a belief can tell.
 
     Args:
@@ -54,7 +53,7 @@ def compare(digest: Digest, *, listed: bool, belief: Belief | None, due: bool) -
     return Change.SAME if belief.digest == digest else Change.MOVED
 
 
-def compare_seen(digest: Digest, seen: Digest | None, belief: Belief | None) -> Change:
+def compare_seen(digest: Digest, seen: Digest | None, belief: TagBelief | None) -> Change:
     """What the change is, the destination having been asked (`seen` None: it has no such tag)."""
     if seen is None:
         return Change.ADDED
@@ -63,25 +62,8 @@ def compare_seen(digest: Digest, seen: Digest | None, belief: Belief | None) -> 
     return Change.MOVED if belief is not None and belief.digest == seen else Change.DIVERGED
 
 
-def compare_unreadable(digest: Digest, belief: Belief | None) -> Change:
+def compare_unreadable(digest: Digest, belief: TagBelief | None) -> Change:
     """What the change is, where the destination refuses to tell: only what we last put there counts."""
     if belief is None:
         return Change.UNREADABLE
     return Change.SAME if belief.digest == digest else Change.MOVED
-
-
-def recheck_at(now: float, recheck: float, *, key: str, before: float | None) -> float:
-    """When a belief that holds now is to be checked against the destination, epoch seconds; within one period.
-
-    One that is new (`before` None) is dated somewhere within the first period, by its name, so that a cold copy of
-    50,000 tags does not come due all at once. From then on it keeps its place, also where all were asked for at once:
-    whole periods are added to when it was due before.
-    """
-    if before is None or before > now + recheck:
-        return now + recheck * (0.1 + 0.9 * (crc32(key.encode()) & 0xFFFF) / 0xFFFF)
-    return before if before > now else before + recheck * ((now - before) // recheck + 1)
-
-
-def retry_at(now: float, attempts: int) -> float:
-    """When a tag that failed `attempts` times may be tried again by an unattended run: 30 s, doubled to 1 h."""
-    return now + min(3600.0, 30.0 * 2.0 ** min(max(attempts - 1, 0), 12))

@@ -19,14 +19,15 @@ from replicator.engine.plan.compare import (
     compare,
     compare_seen,
     compare_unreadable,
-    recheck_at,
 )
 from replicator.engine.plan.ownership import has_let_go, is_shared
 from replicator.errors import NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
+from replicator.policy.backoff import is_postponed
+from replicator.policy.recheck import is_due
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select
-from replicator.ports import Belief, Placed
+from replicator.ports import Placed, TagBelief
 
 ASKS_AT_ONCE: Final = 32
 
@@ -104,7 +105,11 @@ class Decisions:
         key = wish.target or digest
         belief = catalog.beliefs.get(key)
         due = belief is not None and (
-            self._context.recheck or catalog.tags is None or self._context.clock.now() >= belief.recheck_at
+            self._context.recheck
+            or catalog.tags is None
+            or is_due(
+                self._context.clock.now(), belief.checked_at, self._rule.recheck, self._place(catalog, key)
+            )
         )
         # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
         listed = catalog.lists(wish.target) if wish.target else True
@@ -195,15 +200,13 @@ class Decisions:
         """Remembers that a target is in step, as seen now."""
         if self._context.dry:
             return
-        repository, known = catalog.repository.name, catalog.beliefs.get(key)
-        at = recheck_at(
-            self._context.clock.now(),
-            self._rule.recheck,
-            key=f"{self._destination}/{repository}:{key}",
-            before=known.recheck_at if known else None,
+        belief = TagBelief(key, digest, digest, self._rule.name, self._context.clock.now())
+        self._context.state.record(
+            Placed(self._rule.name, self._destination, belief, catalog.repository.name)
         )
-        belief = Belief(key, digest, self._rule.name, at)
-        self._context.state.record(Placed(self._rule.name, self._destination, belief, repository))
+
+    def _place(self, catalog: Catalog, key: str) -> str:
+        return f"{self._destination}/{catalog.repository.name}:{key}"
 
     def _changed(
         self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
@@ -214,7 +217,11 @@ class Decisions:
             self._contest(batch, action, other)
             return
         pending = catalog.pending.get(wish.target or digest)
-        if self._context.unattended and pending and pending.not_before > self._context.clock.now():
+        if (
+            self._context.unattended
+            and pending
+            and is_postponed(self._context.clock.now(), pending.not_before)
+        ):
             self._verdicts.postponed(action, f"failed before ({pending.error}); not tried again yet")
             return
         self._verdicts.copy(action)

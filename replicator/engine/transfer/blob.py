@@ -77,8 +77,8 @@ class _Leader:
 class BlobTransfers:
     """All transfers of one run to one destination site.
 
-    Whoever wants the same blob in the same repository shares one transfer, failures included. Whoever wants it
-    in another repository of the site waits for the first one, then mounts it, or has it from there.
+    Whoever wants the same blob, of the same size, in the same repository shares one transfer, failures included.
+    Whoever wants it in another repository of the site waits for the first one, then mounts it, or has it from there.
     """
 
     def __init__(self, site: Site, *, source: str, presence: Presence, state: State, events: Events) -> None:
@@ -87,8 +87,9 @@ class BlobTransfers:
         self._presence = presence
         self._state = state
         self._events = events
-        self._once: Once[tuple[str, Digest], Outcome] = Once()
-        self._leaders: dict[Digest, _Leader] = {}
+        # By size too: a manifest that names a blob with a wrong size must not fail its neighbours' copies.
+        self._once: Once[tuple[str, Digest, int | None], Outcome] = Once()
+        self._leaders: dict[tuple[Digest, int | None], _Leader] = {}
         self._remembered: dict[Digest, tuple[str, ...]] = {}
         self._refusals = 0
         self._shares_store = True  # as far as is known: one refusal tells
@@ -106,7 +107,8 @@ class BlobTransfers:
         digest = blob.descriptor.digest
         if self._presence.has(repository.name, digest):
             return self._done(repository, blob, "present")
-        return await self._once.run((repository.name, digest), lambda: self._place(repository, blob))
+        key = (repository.name, digest, blob.descriptor.size)
+        return await self._once.run(key, lambda: self._place(repository, blob))
 
     async def locate(self, repository: Repository, blob: WantedBlob) -> Outcome:
         """What `ensure` would do, asking only; remembers the answer as if it had been done."""
@@ -147,7 +149,7 @@ class BlobTransfers:
             recalled = None if other or _is_cheap(blob) else await self._recall(repository.name, digest)
             # The first transfer may have ended while these were asked: what is known is looked at only now.
             other = self._elsewhere(repository.name, digest)
-            leader = self._leaders.get(digest)
+            leader = self._leaders.get((digest, blob.descriptor.size))
             # What is only remembered may be wrong, and then would be read from the source beside the first transfer.
             if other or leader is None:
                 return await self._lead(repository, blob, other or recalled)
@@ -156,10 +158,10 @@ class BlobTransfers:
                 raise leader.error  # the source's own failure: asking it again would tell the same
 
     async def _lead(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
-        """BlobTransfers the blob while those who want it in other repositories wait."""
-        digest = blob.descriptor.digest
+        """Transfers the blob while those who want it in other repositories wait."""
+        key = (blob.descriptor.digest, blob.descriptor.size)
         leader = _Leader(blob.source)
-        if self._leaders.setdefault(digest, leader) is not leader:
+        if self._leaders.setdefault(key, leader) is not leader:
             return await self._transfer(repository, blob, other)
         try:
             return await self._transfer(repository, blob, other)
@@ -167,7 +169,7 @@ class BlobTransfers:
             leader.error = error
             raise
         finally:
-            del self._leaders[digest]
+            del self._leaders[key]
             leader.ended.set()
 
     async def _transfer(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from replicator.model.names import is_repository, is_tag, parse_reference
-from replicator.sites.layouts.oci.index import CONTAINERD_NAME, REF_NAME, Entry, Index, digest_in, tag_of
+from replicator.sites.layouts.oci.entries import CONTAINERD_NAME, REF_NAME, Entry, digest_in, tag_of
+from replicator.sites.layouts.oci.index import Index
 
 REPOSITORY: Final = "io.replicator.repository"
 

@@ -19,8 +19,10 @@ from replicator.sites.archive.keys import MARKER_BODY, Key, listing, parse_key
 from replicator.sites.archive.names import name_of, plain, repository_of
 from replicator.sites.archive.tar import Extent, scan
 from replicator.sites.archive.threads import in_thread
-from replicator.sites.layouts.oci.index import MAX_INDEX_BYTES, Entry, digest_in, parse_index
+from replicator.sites.layouts.oci.entries import Entry, digest_in
+from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.layouts.oci.marker import VERSION
+from replicator.sites.layouts.oci.parsing import MAX_INDEX_BYTES
 from replicator.sites.layouts.oci.paths import INDEX, MARKER
 
 _CHUNK_BYTES: Final = 1 << 20

@@ -21,7 +21,8 @@ from replicator.sites.archive.names import renamed
 from replicator.sites.archive.output import Output
 from replicator.sites.archive.tar import header, padding, trailer
 from replicator.sites.archive.threads import in_thread
-from replicator.sites.layouts.oci.index import Entry, parse_index
+from replicator.sites.layouts.oci.entries import Entry
+from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.layouts.oci.paths import INDEX, MARKER
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -36,6 +37,7 @@ _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
 _HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 408, 429, 503}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
+_LARGE_BYTES: Final = 256 * 1024
 _STORED: Final = frozenset({200, 201, 202, 204})
 _IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
 
@@ -178,9 +180,13 @@ class RegistryRepository:
                 raise self._error(Unsupported, operation, "a manifest of schema 1, which is not replicated")
             raise self._error(Corrupt, operation, f"asked for {expected}, got bytes of {digest}")
         try:
-            return parse_manifest(reply.body, media_type, digest)
+            manifest = await parsed(reply.body, media_type, digest)
         except ValueError as error:
             raise self._error(Corrupt, operation, f"{reference}: {error}") from error
+        if manifest.served_as:
+            text = f"served as {manifest.served_as}, but it is {manifest.media_type}; the document decides"
+            self._registry.warn(f"{self._name}: {reference}: {text}")
+        return manifest
 
     async def has_blob(self, digest: Digest, size: int | None = None) -> bool:  # noqa: ARG002 - a registry vouches for its blobs
         """Whether this very repository has the blob; see `blobs.blob_exists`."""
@@ -220,15 +226,15 @@ class RegistryRepository:
             except (NotFound, Corrupt) as error:
                 raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
             before = len(found)
-            found.update((child.digest, child) for child in self._referrers_in(reply))
+            found.update((child.digest, child) for child in await self._referrers_in(reply))
             url = next_page(self._registry, operation, self._name, reply)
             if url is not None and len(found) == before:
                 raise self._error(Corrupt, operation, "the listing repeats: a page had nothing new")
         return tuple(found.values())
 
-    def _referrers_in(self, reply: Reply) -> tuple[Descriptor, ...]:
+    async def _referrers_in(self, reply: Reply) -> tuple[Descriptor, ...]:
         try:
-            index = parse_manifest(reply.body, reply.headers.get("Content-Type", ""))
+            index = await parsed(reply.body, reply.headers.get("Content-Type", ""))
         except ValueError as error:
             raise self._error(Unsupported, "list referrers", f"no referrers API: {error}") from error
         if index.kind is not Kind.INDEX:
@@ -327,3 +333,10 @@ def _says_immutable(error: Rejected) -> bool:
     if _IMMUTABLE_CODES.intersection(error.codes) or (error.status == 412 and "PRECONDITION" in error.codes):
         return True
     return error.status in {400, 409, 412} and "immutable" in error.cause.lower()
+
+
+async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
+    """As `parse_manifest`; a large one is parsed beside the loop, which it would hold for a second."""
+    if len(body) < _LARGE_BYTES:
+        return parse_manifest(body, media_type, digest)
+    return await asyncio.to_thread(parse_manifest, body, media_type, digest)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Final
+
 from replicator.events import Events
 from replicator.model.names import is_repository
 from replicator.ports import ObjectStore
@@ -11,6 +14,27 @@ from replicator.sites.layouts.oci.marker import Marker
 from replicator.sites.layouts.oci.paths import RESERVED, LayoutPaths
 from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.writing import FirstWrite
+
+KEPT_ENTRIES: Final = 150_000
+"""Entries of indexes that stay in memory, about 0.7 kB each; the index in use stays, however large."""
+
+
+class IndexMemory:
+    """Keeps the indexes used last, up to a total number of entries."""
+
+    def __init__(self, most: int = KEPT_ENTRIES) -> None:
+        self._most = most
+        self._files: OrderedDict[IndexFile, int] = OrderedDict()
+        self._total = 0
+
+    def keep(self, file: IndexFile, entries: int) -> None:
+        """See `indexfile.Memory`."""
+        self._total += entries - self._files.pop(file, 0)
+        self._files[file] = entries
+        while self._total > self._most and len(self._files) > 1:
+            oldest, freed = self._files.popitem(last=False)
+            self._total -= freed
+            oldest.forget()
 
 
 class Layouts:
@@ -29,6 +53,7 @@ class Layouts:
         self.subjects = Subjects()
         self.first_write = FirstWrite(store, events)
         self._files: dict[str, IndexFile] = {}
+        self._memory = IndexMemory()
 
     def paths(self, place: Place, operation: str) -> LayoutPaths:
         """The keys of a repository.
@@ -54,5 +79,5 @@ class Layouts:
         file = self._files.get(paths.folder)
         if file is None:
             marker = Marker(self.store, paths.marker, place)
-            file = self._files[paths.folder] = IndexFile(self.store, paths.index, marker, place)
+            file = self._files[paths.folder] = IndexFile(self.store, paths.index, marker, place, self._memory)
         return file

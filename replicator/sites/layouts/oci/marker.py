@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -28,22 +29,25 @@ class Marker:
         self._key = key
         self._place = place
         self._seen = False
+        self._lock = asyncio.Lock()
 
     async def require(self) -> None:
-        """Makes sure that there is one, of a version we know; looks once.
+        """Makes sure that there is one, of a supported version; reads it once.
 
         Raises:
-            Corrupt: there is none, or it cannot be understood.
+            Corrupt: there is none, or it cannot be parsed.
             Unsupported: a newer layout.
         """
-        if not self._seen and not await self._look():
-            raise self._place.corrupt("read layout", f"{self._key} is missing: this is no OCI layout")
-        self._seen = True
+        async with self._lock:
+            if not self._seen and not await self._look():
+                raise self._place.corrupt("read layout", f"{self._key} is missing: this is not an OCI layout")
+            self._seen = True
 
     async def make(self) -> None:
-        """Puts one where there is none. Raises as `require` for one that is there."""
+        """Writes one if there is none. Raises as `require` for an existing one."""
         if not await self._look():
             await self._store.put(self._key, _BODY, if_absent=True)
+        self._seen = True
 
     async def _look(self) -> bool:
         try:
@@ -53,10 +57,8 @@ class Marker:
         try:
             version = msgspec.json.decode(data, type=_Content).image_layout_version
         except JSON_ERRORS as error:
-            raise self._place.corrupt(
-                "read layout", f"{self._key} is not what it should be: {error}"
-            ) from error
+            raise self._place.corrupt("read layout", f"{self._key} is not valid: {error}") from error
         if version != VERSION:
-            cause = f"{self._key} says version {version!r}; {VERSION} is the one that is known"
+            cause = f"{self._key} has version {version!r}; only {VERSION} is supported"
             raise self._place.unsupported("read layout", cause)
         return True

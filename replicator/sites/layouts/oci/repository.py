@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from replicator.errors import Corrupt, MissingReference, NotFound
+from replicator.flow.thread import run_in_thread
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Kind, Manifest
@@ -13,7 +15,8 @@ from replicator.model.names import is_tag
 from replicator.ports import BlobOutcome, BlobSource, Listed, Repository
 from replicator.sites.layouts.blobs import KeepsObjects, StoredBlob, copy_stored, has_object, write_stream
 from replicator.sites.layouts.manifests import read_stored
-from replicator.sites.layouts.oci.index import Entry, Index, descriptor_of, digest_in
+from replicator.sites.layouts.oci.entries import Entry, descriptor_of, digest_in
+from replicator.sites.layouts.oci.index import Index
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import LayoutPaths
 from replicator.sites.layouts.parallel import each
@@ -55,23 +58,25 @@ class OciRepository:
         """
         index = await self._index("list tags")
         failure: Corrupt | None = None
-        page: list[Listed] = []
-        for tag in index.tags():
-            digest = digest_in(index.tagged(tag) or {})
-            if digest is None:
-                failure = failure or self._place.corrupt(
-                    "list tags", f"tag {tag} names no digest that can be used"
-                )
-            else:
-                page.append(Listed(tag, digest, digest))
-        for start in range(0, len(page), PAGE):
-            yield page[start : start + PAGE]
+        tags = list(index.tags())
+        for start in range(0, len(tags), PAGE):
+            page: list[Listed] = []
+            for tag in tags[start : start + PAGE]:
+                digest = index.digest_of(tag) or ""
+                if is_digest(digest):
+                    page.append(Listed(tag, Digest(digest), digest))
+                else:
+                    failure = failure or self._place.corrupt("list tags", f"tag {tag} has no valid digest")
+            if page:
+                yield page
+            await asyncio.sleep(0)  # a consumer that never waits would hold everything else up
         if failure is not None:
             raise failure
 
     async def entries(self) -> Sequence[Entry]:
-        """What `index.json` names, as it stands there."""
-        return list((await self._index("read index")).entries())
+        """The entries of `index.json`."""
+        index = await self._index("read index")
+        return await run_in_thread(lambda: list(index.entries()))
 
     async def resolve(self, reference: str) -> Descriptor:
         """What a tag or digest names now.
@@ -130,7 +135,9 @@ class OciRepository:
         index = await self._index(operation)
         paths = self._paths(operation)
         with self._place.named():
-            named = [one for entry in index.entries() for one in _candidates(entry)]
+            named = await run_in_thread(
+                lambda: [one for entry in index.entries() for one in _candidates(entry)]
+            )
             named += [(one.digest, one.media_type) for one in await self._fallback(index, digest)]
             candidates = [(one, paths.blob(one), media_type) for one, media_type in named]
             return await self._layouts.subjects.referrers(self.store, candidates, digest, self._place)

@@ -57,10 +57,11 @@ def read_small(tree: Tree, parts: Parts, max_bytes: int) -> tuple[bytes, str, in
     with tree.file(parts) as (fd, facts):
         if facts.st_size > max_bytes:
             return b"", "", facts.st_size
-        data = bytearray()
-        while len(data) <= max_bytes and (chunk := os.read(fd, max_bytes + 1 - len(data))):
-            data += chunk
-        return bytes(data), version_of(facts), max(facts.st_size, len(data))
+        data, size = b"", facts.st_size
+        while len(data) <= max_bytes and (chunk := os.read(fd, min(size, max_bytes) + 1 - len(data) or 1)):
+            data = data + chunk if data else chunk  # one read has it all, unless it grows meanwhile
+            size = max(size, len(data))
+        return data, version_of(facts), size
 
 
 def write(workspace: Workspace, parts: Parts, data: bytes, *, replace: bool = True) -> str | None:
