@@ -67,7 +67,9 @@ async def opened(program: Program, name: str) -> AsyncIterator[Site]:
 async def whole_tags(site: Site) -> Mapping[str, Mapping[str, str]]:
     """What the site has. Every tag must lead to all that it names, byte by byte."""
     found: dict[str, dict[str, str]] = {}
-    with contextlib.suppress(Unsupported):  # killed before there was a first index: no layout yet
+    with contextlib.suppress(
+        NotFound, Unsupported
+    ):  # killed before there was a directory, or a first index in it
         async for page in site.repositories():
             for name in page:
                 found[name] = await whole_tags_of(site.repository(name))

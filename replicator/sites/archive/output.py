@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from replicator.sites.objects.local import lenient
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -85,7 +87,7 @@ class FileOutput(Output):
         while True:
             fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(fd)
                 if os.fstat(fd).st_nlink:  # else its writer has just put it in its place
                     os.ftruncate(fd, 0)
                     break
@@ -102,7 +104,7 @@ class FileOutput(Output):
         self._part = self._path  # nothing to remove any more
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(folder)
+            lenient.sync_folder(folder)
         finally:
             os.close(folder)
 
@@ -112,6 +114,13 @@ class FileOutput(Output):
             with contextlib.suppress(FileNotFoundError):
                 self._part.unlink()
         os.close(self._fd)
+
+
+def _lock(fd: int) -> None:
+    """Raises BlockingIOError if another process has the lock; does without where there are no locks."""
+    with contextlib.suppress(lenient.NoLocks):
+        if not lenient.lock(fd):
+            raise BlockingIOError(errno.EAGAIN, "another process is writing it")
 
 
 def _pieces(source: int | bytes) -> Iterator[bytes]:

@@ -34,12 +34,12 @@ async def check_layout(
     await check.attempt("layout", recognise)
     for repository in repositories[:MAX_REPOSITORIES]:
         await check.attempt(f"pull {repository.name}", lambda one=repository: _tags(one))  # type: ignore[misc]
-    conditional = "yes" if store.conditional else "no: only one agent may write here at a time"
-    check.found("conditional writes", conditional)
     if push:
         await check.attempt("push", lambda: _write(store))
     else:
         check.found("push", "unknown until the first push")
+    conditional = "yes" if store.conditional else "no: only one agent may write here at a time"
+    check.found("conditional writes", conditional)
     return check.result()
 
 

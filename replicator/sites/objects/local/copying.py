@@ -7,14 +7,13 @@ import fcntl
 import os
 from typing import Final
 
+from replicator.sites.objects.local.lenient import REFUSED
 from replicator.sites.objects.local.workspace import Temporary
 
 STEP_BYTES: Final = 64 << 20
 """Copied between two looks at whether it is still wanted."""
 _FICLONE: Final = 0x40049409
-_NOT_HERE: Final = frozenset(
-    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
-)
+_NOT_HERE: Final = REFUSED | {errno.EXDEV, errno.EBADF}
 
 
 def clone(source: int, target: Temporary) -> bool:

@@ -8,6 +8,7 @@ import stat
 from typing import Final
 
 from replicator.ports import ObjectInfo
+from replicator.sites.objects.local.lenient import sync_folder
 from replicator.sites.objects.local.tree import Parts, Tree, info_of, version_of
 from replicator.sites.objects.local.workspace import Workspace
 
@@ -93,5 +94,5 @@ def delete(tree: Tree, parts: Parts) -> None:
     with contextlib.suppress(FileNotFoundError):
         with tree.folder(parts[:-1]) as folder:
             os.unlink(parts[-1], dir_fd=folder)
-            os.fsync(folder)
+            sync_folder(folder)
         tree.prune(parts[:-1])

@@ -68,8 +68,8 @@ class LocalStore:
 
     @property
     def conditional(self) -> bool:
-        """Always: see the class."""
-        return True
+        """True unless the file system turned out to have no `flock`: then only one process may write."""
+        return self._workspace.has_locks
 
     def set_bytes_per_second(self, rate: float | None) -> None:
         """See `ports.LimitsBytes`."""

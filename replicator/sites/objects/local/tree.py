@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from replicator.ports import ObjectInfo
+from replicator.sites.objects.local import lenient
 from replicator.sites.objects.local.errormap import LeadsOutside
 
 Parts = Sequence[str]
@@ -34,10 +35,10 @@ class Likeness:
     mode: int
 
     def take(self, fd: int, *, folder: bool) -> None:
-        """Gives a new file or folder the root's owner (only root can do that) and mode."""
+        """Gives a new file or folder the root's owner (only root can do that) and mode, as far as the file system can."""
         if os.geteuid() == 0:
-            os.fchown(fd, self.uid, self.gid)
-        os.fchmod(fd, self.mode if folder else self.mode & 0o666)
+            lenient.own(fd, self.uid, self.gid)
+        lenient.set_mode(fd, self.mode if folder else self.mode & 0o666)
 
 
 class Tree:
@@ -141,7 +142,7 @@ class Tree:
                 fd = below
             # Innermost last: the first fsync commits them all on a journaling file system, the others cost nothing.
             for above in made:
-                os.fsync(above)
+                lenient.sync_folder(above)
         except BaseException:
             os.close(fd)
             raise

@@ -88,8 +88,9 @@ class LocalUpload:
     def _open(self) -> Temporary:
         if self._file is None:
             self._file = self._workspace.open()
-            # Said now, not after minutes of copying.
-            if self._size is not None and self._size > shutil.disk_usage(self._file.fd).free:
+            # Said now, not after minutes of copying. Some FUSE mounts do not know their size and say 0.
+            room = shutil.disk_usage(self._file.fd)
+            if self._size is not None and room.total and self._size > room.free:
                 raise OSError(errno.ENOSPC, f"no room for {self._size} bytes")
         return self._file
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from typing import Final
 
 from replicator.sites.objects.keys import PRIVATE
+from replicator.sites.objects.local import lenient
 from replicator.sites.objects.local.tree import Parts, Tree
 
 _TMP: Final = (PRIVATE, "tmp")
 _LOCKS: Final = (PRIVATE, "locks")
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+_NO_LINKS: Final = lenient.REFUSED | {errno.EMLINK, errno.EXDEV}
 _TRIES: Final = 8
 """How often a folder may vanish under us (another process prunes what is empty)."""
 
@@ -54,10 +53,7 @@ class Temporary:
 
         Without `replace`, None where there is something already; nothing was done then.
         """
-        # The kernel's own time stamps stand still for milliseconds, in which an inode can come back: a version
-        # made of those could name two contents.
-        now = time.time_ns()
-        os.utime(self.fd, ns=(now, now))
+        lenient.stamp(self.fd)
         self._workspace.tree.likeness().take(self.fd, folder=False)
         os.fsync(self.fd)
         if not move(self._workspace.tree, self._folder, self._name, parts, replace=replace):
@@ -79,6 +75,7 @@ class Workspace:
         self._lock = threading.Lock()
         self._name = ""
         self._folder: int | None = None
+        self.has_locks = True
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Temporary]:
@@ -146,7 +143,9 @@ class Workspace:
                 contextlib.suppress(FileNotFoundError),
                 self.tree.folder((*_TMP, name), create=True) as folder,
             ):
-                if _locks(folder) and os.fstat(folder).st_nlink:  # else a sweep took it before it was locked
+                if (
+                    self._lock_of(folder) and os.fstat(folder).st_nlink
+                ):  # else a sweep took it before it was locked
                     return os.dup(folder), name
         raise OSError(errno.EBUSY, "cannot keep a folder for temporary files")
 
@@ -174,11 +173,19 @@ class Workspace:
                     )  # while it is held: who waits for it sees that and starts over
                 os.close(fd)
 
+    def _lock_of(self, fd: int) -> bool:
+        """Takes a lock, or does without on a file system that has none: then one process only may write."""
+        try:
+            return lenient.lock(fd)
+        except lenient.NoLocks:
+            self.has_locks = False
+            return True
+
     def _lock_file(self, folder: int, name: str) -> int:
         for _ in range(_TRIES):
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
             try:
-                if not _locks(fd):
+                if not self._lock_of(fd):
                     raise Busy
                 if os.fstat(fd).st_nlink:
                     self.tree.likeness().take(fd, folder=False)
@@ -199,8 +206,8 @@ def move(tree: Tree, folder: int, name: str, parts: Parts, *, replace: bool = Tr
                 if not replace and not _move_new(folder, name, target, parts[-1]):
                     return False
                 if replace:
-                    os.rename(name, parts[-1], src_dir_fd=folder, dst_dir_fd=target)
-                os.fsync(target)
+                    _move_over(folder, name, target, parts[-1])
+                lenient.sync_folder(target)
                 return True
         except FileNotFoundError:
             if attempt == _TRIES - 1:
@@ -210,6 +217,30 @@ def move(tree: Tree, folder: int, name: str, parts: Parts, *, replace: bool = Tr
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), "/".join(parts)) from None
             raise
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _move_over(folder: int, name: str, target: int, new_name: str) -> None:
+    try:
+        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
+    except (FileExistsError, PermissionError) as error:
+        # Some file systems do not rename over a file. Then the old one steps aside, and comes back if that fails.
+        try:
+            is_file = stat.S_ISREG(os.stat(new_name, dir_fd=target, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            is_file = False
+        if not is_file:
+            raise
+        aside = f"{name}.old"
+        try:
+            os.rename(new_name, aside, src_dir_fd=target, dst_dir_fd=folder)
+        except OSError:
+            raise error from None
+        try:
+            os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
+        except BaseException:
+            os.rename(aside, new_name, src_dir_fd=folder, dst_dir_fd=target)
+            raise
+        os.unlink(aside, dir_fd=folder)
 
 
 def _move_new(folder: int, name: str, target: int, new_name: str) -> bool:
@@ -236,7 +267,7 @@ def sweep(tree: Tree) -> None:
     for name in _names(tree, _TMP):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             with tree.folder((*_TMP, name)) as folder:
-                if not _locks(folder):
+                if not _is_left(folder):
                     continue
                 for file in os.listdir(folder):  # noqa: PTH208 - of a descriptor
                     os.unlink(file, dir_fd=folder)
@@ -247,7 +278,7 @@ def sweep(tree: Tree) -> None:
             tree.file((*_LOCKS, name)) as (fd, _),
             tree.folder(_LOCKS) as folder,
         ):
-            if _locks(fd):
+            if _is_left(fd):
                 os.unlink(name, dir_fd=folder)
     tree.prune(_LOCKS)
 
@@ -260,9 +291,9 @@ def _names(tree: Tree, parts: Parts) -> list[str]:
         return []
 
 
-def _locks(fd: int) -> bool:
+def _is_left(fd: int) -> bool:
+    """Whether no process holds the lock; False where that cannot be told."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return lenient.lock(fd)
+    except lenient.NoLocks:
         return False
-    return True
