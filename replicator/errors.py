@@ -11,6 +11,8 @@ import enum
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+from replicator.scrub import one_line, scrub
+
 
 class Advice(enum.Enum):
     """What the place that knows the protocol says about trying again."""
@@ -53,6 +55,7 @@ class Untrusted(ReplicatorError):
     """Content that policy refuses."""
 
     def __init__(self, reason: str) -> None:
+        reason = scrub(reason)
         super().__init__(reason)
         self.reason = reason
 
@@ -63,7 +66,8 @@ class SiteError(ReplicatorError):
     Args:
         site: name of the site as configured.
         operation: what was tried, a short verb phrase ("read blob", "list tags").
-        cause: what happened, one line, free of secrets.
+        cause: what happened. It may quote the other side: like `operation` it is scrubbed, so that what is kept is one
+            line, of bounded length and free of secrets.
         repository: repository at that site, None for operations on the whole site.
         advice: overrides the class's own advice.
     """
@@ -80,6 +84,8 @@ class SiteError(ReplicatorError):
         repository: str | None = None,
         advice: Advice | None = None,
     ) -> None:
+        operation, cause = scrub(operation), scrub(cause)
+        repository = repository and one_line(repository)
         where = f"{site}: {repository}" if repository else site
         super().__init__(f"{where}: {operation}: {cause}")
         self.site = site
@@ -98,7 +104,7 @@ class SiteError(ReplicatorError):
 
     def _twin(self, **changes: str | None) -> Self:
         twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__, **changes)
+        twin.__dict__.update(self.__dict__, **{key: value and scrub(value) for key, value in changes.items()})
         where = f"{twin.site}: {twin.repository}" if twin.repository else twin.site
         twin.args = (f"{where}: {twin.operation}: {twin.cause}",)
         twin.__cause__ = self

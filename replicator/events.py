@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from replicator.scrub import scrub
+
 _log = logging.getLogger(__name__)
 
 
@@ -161,10 +163,14 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something a person should know that is no failure."""
+    """Something a person should know that is no failure. The text may quote the other side: it is scrubbed."""
 
     site: str | None
     text: str
+
+    def __post_init__(self) -> None:
+        """Scrubs the text."""
+        msgspec.structs.force_setattr(self, "text", scrub(self.text, 2_000))
 
 
 class LimitChanged(msgspec.Struct, frozen=True):

@@ -29,11 +29,13 @@ from replicator.events import (
     Warned,
 )
 from replicator.runs.current import current_run
+from replicator.scrub import scrub
 
 TRACE: Final = 5
 """Below DEBUG: every request."""
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
+_MAX_CHARACTERS: Final = 4_000
 _FIELDS: Final = "fields"
 _NAMED: Final = 3
 """Of a run's repositories so many are named."""
@@ -200,7 +202,7 @@ class TextLines(logging.Formatter):
         line = f"{record.levelname} {_one_line(record.getMessage())}{fields}"
         if self._timed:
             line = f"{_timestamp(record)} {line}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{_traceback(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JSONLines(logging.Formatter):
@@ -211,11 +213,14 @@ class JSONLines(logging.Formatter):
         line: dict[str, object] = {
             "time": _timestamp(record),
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **_fields(record),
+            "message": _one_line(record.getMessage()),
+            **{
+                key: _one_line(value) if isinstance(value, str) else value
+                for key, value in _fields(record).items()
+            },
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = _traceback(self.formatException(record.exc_info))
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
@@ -245,7 +250,12 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return scrub(text, _MAX_CHARACTERS)
+
+
+def _traceback(formatted: str) -> str:
+    """Its lines stay lines; what they quote is scrubbed."""
+    return "\n".join(line[: len(line) - len(line.lstrip())] + scrub(line) for line in formatted.split("\n"))
 
 
 def _quoted(value: object) -> str:

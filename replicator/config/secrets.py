@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from replicator.errors import ConfigError
+from replicator.scrub import remember
 
 TOKEN_VARIABLE: Final = "REPLICATOR_TOKEN"  # noqa: S105 - a variable's name
 """The environment variable in which the command line finds an agent's token."""
@@ -41,9 +42,11 @@ class Secret:
             ConfigError: the secret cannot be read or is empty. Names the place, never the content.
         """
         try:
-            return self._read()
+            secret = self._read()
         except ValueError as error:
             raise ConfigError([str(error)]) from None
+        remember(secret, lasting=True)
+        return secret
 
     def _read(self) -> str:
         if self.kind == "literal":

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, cast
 
 from replicator.config.secrets import TOKEN_VARIABLE
+from replicator.scrub import scrub
 
 _KEPT_BYTES: Final = 2_000
 _GRACE_SECONDS: Final = 0.5
@@ -59,7 +60,7 @@ async def run_command(
     if code == 0:
         return None
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
-    words = " ".join(process.told.decode(errors="replace").split())
+    words = scrub(process.told.decode(errors="replace"), _KEPT_BYTES)
     return f"{argv[0]} {how}{f': {words}' if words else ''}"
 
 

@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from replicator.errors import (
     Unsupported,
 )
 from replicator.flow.limits import MAX_HOLD_SECONDS
+from replicator.scrub import scrub
 from replicator.sites.registry.reading import BrokenFraming, Late
 
 MAX_ERROR_BYTES: Final = 64 * 1024
@@ -197,9 +199,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: OSError) -> str:
-    if error.errno is not None and error.strerror and "Connect call failed" in error.strerror:
-        return os.strerror(error.errno)  # asyncio's text repeats the address
-    return error.strerror or type(error).__name__
+    """The system's own words: those of asyncio repeat the address, those of aiohttp the URL with its signature."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "name resolution failed"
+    for candidate in _chain(error):
+        if isinstance(candidate, OSError) and candidate.errno is not None:
+            return os.strerror(candidate.errno)
+    return "the other side closed it"
 
 
 # --- a reply ------------------------------------------------------------------------------------------------
@@ -264,9 +270,7 @@ def _words(detail: object) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """One line of printable text, so that a registry writes neither our log's lines nor our terminal's colours."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * _SHOWN_CHARACTERS]).split())
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."
+    return scrub(text, _SHOWN_CHARACTERS)
 
 
 def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from replicator import __version__
 from replicator.errors import Corrupt
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
+from replicator.scrub import remember
 from replicator.sites.registry.errormap import MAX_ERROR_BYTES, Errand, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
@@ -96,6 +98,8 @@ class Wire:
         Raises:
             Unavailable: no answer.
         """
+        if (authorization := headers.get("Authorization")) is not None:
+            _remember(authorization)
         session = self._session_for(url)
         began = self._clock.monotonic()
         limit = patience or self._small
@@ -226,6 +230,14 @@ class Wire:
 
     def _done(self, errand: Errand, code: str, began: float) -> None:
         self._events.emit(RequestDone(self.site, errand.operation, code, self._clock.monotonic() - began))
+
+
+def _remember(authorization: str) -> None:
+    """So that nobody who quotes it to us brings it into a report: the header's credentials, and Basic's password."""
+    scheme, _, credentials = authorization.partition(" ")
+    remember(credentials)
+    if scheme == "Basic":
+        remember(base64.b64decode(credentials).decode(errors="replace").partition(":")[2])
 
 
 def _timing() -> aiohttp.TraceConfig:

@@ -20,6 +20,7 @@ from replicator.errors import (
     Unavailable,
     Unsupported,
 )
+from replicator.scrub import scrub
 from replicator.sites.objects.s3.transport import BrokenTransport, TruncatedBody
 
 _CREDENTIALS: Final = frozenset(
@@ -156,9 +157,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _shown(text: str) -> str:
-    """One line of printable text, so that a store writes neither our log's lines nor our terminal's colours."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * _SHOWN_CHARACTERS]).split())
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."
+    return scrub(text, _SHOWN_CHARACTERS)
 
 
 # --- no reply -----------------------------------------------------------------------------------------------
