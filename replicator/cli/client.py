@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -80,7 +79,7 @@ class RemoteAgent:
     async def _lost(self, accepted: Accepted, missing: set[tuple[str, str]]) -> str | None:
         """Why some of what is missing will never be run; None where nothing is known to stand in its way."""
         told = await self._ask("sync", "GET", "/api/v1/status", Status)
-        if dt.datetime.fromisoformat(told.started_at) > dt.datetime.fromisoformat(accepted.at):
+        if told.started_at > accepted.at:
             return "the agent was started anew since it took this on; ask it again"
         rules = {rule.rule: rule for rule in told.rules}
         for name in sorted({rule for rule, _ in missing}):
@@ -94,14 +93,12 @@ class RemoteAgent:
     async def _whole_since(self, accepted: Accepted) -> Iterator[RunInfo]:
         """Whole runs that began when it was accepted or later, and are over; the earliest first."""
         told = await self._ask("sync", "GET", f"/api/v1/runs?limit={RUNS_KEPT}", RunsList)
-        since = dt.datetime.fromisoformat(accepted.at)
+        since = accepted.at
         return reversed(
             [
                 run
                 for run in told.runs
-                if run.repositories is None
-                and run.ended_at is not None
-                and dt.datetime.fromisoformat(run.started_at) >= since
+                if run.repositories is None and run.ended_at is not None and run.started_at >= since
             ]
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -155,10 +154,10 @@ def _times(rule: RuleInfo, at: RuleDestination, now: float) -> tuple[str, str]:
     success = (
         "never"
         if at.last_success is None
-        else f"{format_seconds(max(0.0, now - _epoch(at.last_success)))} ago"
+        else f"{format_seconds(max(0.0, now - at.last_success.timestamp()))} ago"
     )
     following = (
-        "-" if rule.next_run is None else f"in {format_seconds(max(0.0, _epoch(rule.next_run) - now))}"
+        "-" if rule.next_run is None else f"in {format_seconds(max(0.0, rule.next_run.timestamp() - now))}"
     )
     return success, following
 
@@ -168,7 +167,3 @@ def _numbers(at: RuleDestination) -> tuple[str, ...]:
     if at.tags is None:
         return (lag, *("-",) * 4)
     return (lag, *(str(n) for n in (at.tags.in_step, at.tags.held, at.tags.pending, at.tags.failed)))
-
-
-def _epoch(at: str) -> float:
-    return dt.datetime.fromisoformat(at).timestamp()

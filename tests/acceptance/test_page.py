@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.daemon.http import page as page_module
+from replicator.daemon.http.page import page as page_module
 from replicator.daemon.http.api import stream as stream_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
@@ -233,7 +233,7 @@ async def test_everything_is_reached_by_keyboard(url: str, browser: Browser) -> 
         reached.append(await browser.run("return document.activeElement.textContent.trim().slice(0, 12)"))
         style = await browser.run("return getComputedStyle(document.activeElement).outlineStyle")
         assert style == "solid"
-    assert reached[0] == "To the rules"
+    assert reached[0] == "Skip to the "
     assert reached[1].startswith("Sites and wh")
     assert reached[2:] == ["metrics", "API"]
 

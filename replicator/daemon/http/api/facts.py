@@ -38,9 +38,9 @@ _Known = Mapping[tuple[str, str], tuple[Standing, float]]
 _FlowState = Literal["ok", "behind", "failing", "paused", "new"]
 
 
-def iso(at: float) -> str:
-    """An epoch time as the API has it."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds")
+def moment(at: float) -> dt.datetime:
+    """An epoch time, to the millisecond."""
+    return dt.datetime.fromtimestamp(round(at, 3), dt.UTC)
 
 
 class Facts:
@@ -56,7 +56,7 @@ class Facts:
         return Status(
             agent=app.config.agent.name,
             version=__version__,
-            started_at=iso(app.started_at),
+            started_at=moment(app.started_at),
             problems=list(app.problems),
             sites=self.sites(),
             flows=self.flows(),
@@ -129,8 +129,8 @@ class Facts:
             destinations=list(run.destinations),
             cause=run.cause,
             repositories=None if run.scope is None else sorted(run.scope.repositories),
-            started_at=iso(run.started_at),
-            ended_at=None if run.ended_at is None else iso(run.ended_at),
+            started_at=moment(run.started_at),
+            ended_at=None if run.ended_at is None else moment(run.ended_at),
             outcome=None if run.report is None else run.report.outcome,
             error=None if run.error is None else run.error[:MAX_TEXT],
             progress=[] if run.report is not None else [self._progress(run, to) for to in run.destinations],
@@ -140,7 +140,7 @@ class Facts:
         """The failures of runs that are remembered, of the latest runs first; those of runs under way before."""
         runs = self._app.runs
         for run in chain(reversed(runs.running), runs.recent):
-            at = iso(run.started_at if run.ended_at is None else run.ended_at)
+            at = moment(run.started_at if run.ended_at is None else run.ended_at)
             if run.error is not None:
                 yield FailureInfo(at, run.rule, "", run.source, None, "run", run.error[:MAX_TEXT])
             for result in run.results():
@@ -164,7 +164,7 @@ class Facts:
             mirrors=list(rule.mirrors),
             schedule=_schedule(rule),
             paused=status.paused,
-            next_run=None if status.next_run is None else iso(status.next_run),
+            next_run=None if status.next_run is None else moment(status.next_run),
             running=[run.id for run in running],
             destinations=[
                 _destination(
@@ -224,7 +224,7 @@ class Facts:
 def _destination(
     name: str, known: tuple[Standing, float] | None, backs_off: float | None, *, running: bool
 ) -> RuleDestination:
-    until = None if backs_off is None else iso(backs_off)
+    until = None if backs_off is None else moment(backs_off)
     if known is None:
         return RuleDestination(name, running, None, None, None, None, None, until)
     standing, lag = known
@@ -232,8 +232,8 @@ def _destination(
         destination=name,
         running=running,
         lag_seconds=round(lag, 3),
-        last_success=None if standing.last_success is None else iso(standing.last_success),
-        last_look=None if standing.last_look is None else iso(standing.last_look),
+        last_success=None if standing.last_success is None else moment(standing.last_success),
+        last_look=None if standing.last_look is None else moment(standing.last_look),
         tags=Tags(standing.in_step, standing.held, standing.untried, standing.failed),
         last_error=standing.last_error[:MAX_TEXT] or None,
         backing_off_until=until,

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.api.facts import Facts, iso
+from replicator.daemon.http.api.facts import Facts, moment
 from replicator.daemon.http.api.openapi import document
 from replicator.daemon.http.api.shapes import (
     Accepted,
@@ -187,7 +187,7 @@ class API:
             for each in self._app.rules
             if each.rule.name in taken
         ]
-        return _json(Accepted(iso(at), wanted, [name for name in names if name not in taken]), status=202)
+        return _json(Accepted(moment(at), wanted, [name for name in names if name not in taken]), status=202)
 
     def _named(self, request: web.Request) -> RuleInfo:
         rule = self._facts.rule(request.match_info["name"])

@@ -1,7 +1,11 @@
-"""What the API takes and gives, from which its OpenAPI document is made. Times are RFC 3339; None is never or unknown."""
+"""What the API takes and gives, from which its OpenAPI document is made.
+
+Times are RFC 3339 in JSON; None is never or unknown.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,11 +43,11 @@ class RuleDestination(msgspec.Struct, frozen=True):
     destination: str
     running: bool
     lag_seconds: float | None
-    last_success: str | None
-    last_look: str | None
+    last_success: dt.datetime | None
+    last_look: dt.datetime | None
     tags: Tags | None
     last_error: str | None
-    backing_off_until: str | None
+    backing_off_until: dt.datetime | None
 
 
 class RuleInfo(msgspec.Struct, frozen=True):
@@ -54,7 +58,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     mirrors: list[str]
     schedule: str | None
     paused: bool
-    next_run: str | None
+    next_run: dt.datetime | None
     running: list[str]
     """Ids of its runs under way."""
     destinations: list[RuleDestination]
@@ -92,8 +96,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     destinations: list[str]
     cause: str
     repositories: list[str] | None
-    started_at: str
-    ended_at: str | None
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
     outcome: Outcome | None
     error: str | None
     progress: list[RunProgress]
@@ -158,7 +162,7 @@ class FlowInfo(msgspec.Struct, frozen=True):
 class FailureInfo(msgspec.Struct, frozen=True):
     """One recent failure."""
 
-    at: str
+    at: dt.datetime
     rule: str
     destination: str
     site: str
@@ -172,7 +176,7 @@ class Status(msgspec.Struct, frozen=True):
 
     agent: str
     version: str
-    started_at: str
+    started_at: dt.datetime
     problems: list[str]
     sites: list[SiteInfo]
     flows: list[FlowInfo]
@@ -232,6 +236,6 @@ class Accepted(msgspec.Struct, frozen=True):
     `passed_over`: rules that were not: paused, or they do not select the repository or have the destination.
     """
 
-    at: str
+    at: dt.datetime
     rules: list[Wanted]
     passed_over: list[str]

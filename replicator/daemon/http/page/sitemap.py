@@ -1,4 +1,4 @@
-"""Sites and what flows between them, drawn: sources at the left, what they feed to the right of them. Pure."""
+"""Where sites and the lines between them are drawn: sources at the left, what they feed to the right of them. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo
-from replicator.daemon.http.page.markup import Markup, element
 from replicator.report import format_bytes, format_seconds
 
 _WIDTH: Final = 176
@@ -20,6 +19,8 @@ _RUN: Final = 224
 _DOWN: Final = 24
 _MARGIN: Final = 10
 _NAME: Final = 20
+_URL: Final = 25
+"""Characters of a name and a URL that fit a box."""
 _SIGN: Final[Mapping[str, str]] = {"ok": "●", "behind": "◐", "failing": "▲", "paused": "❚❚", "new": "○"}
 
 _Side = Literal["left", "right"]
@@ -43,8 +44,55 @@ class _Box:
         return x, self.y + self.height / 2 + (index - (len(ends) - 1) / 2) * _PORT
 
 
-def draw(sites: Sequence[SiteInfo], flows: Sequence[FlowInfo]) -> Markup:
-    """The map as SVG. Every fact in it stands in a table of the page as well."""
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A site, where it is drawn, in pixels."""
+
+    name: str
+    url: str
+    title: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        """The height of its centre."""
+        return self.y + self.height / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What flows between two sites: the path of its line, and its label, which stands above the end of the line.
+
+    There lines are apart, wherever they come from. `kind` is the flow's state, or `mirror`.
+    """
+
+    path: str
+    kind: str
+    moving: bool
+    sentence: str
+    sign: str
+    carried: str
+    label_x: float
+    label_y: float
+    anchor: Literal["start", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMap:
+    """What `templates/map.svg` draws, in pixels."""
+
+    width: float
+    height: float
+    boxes: Sequence[Box]
+    lines: Sequence[Line]
+    kinds: Sequence[str] = (*_SIGN, "mirror")
+
+
+def draw(sites: Sequence[SiteInfo], flows: Sequence[FlowInfo]) -> SiteMap:
+    """The map. Every fact in it is in a table of the page as well."""
     columns = _columns([site.site for site in sites], flows)
     boxes = {site.site: _Box(site, columns[site.site]) for site in sites}
     lines = [(number, flow, *_sides(boxes, flow)) for number, flow in enumerate(flows)]
@@ -52,19 +100,8 @@ def draw(sites: Sequence[SiteInfo], flows: Sequence[FlowInfo]) -> Markup:
         boxes[flow.source].ends[out].append((boxes[flow.destination], number))
         boxes[flow.destination].ends[into].append((boxes[flow.source], number))
     width, height = _place(boxes.values())
-    return element(
-        "svg",
-        element("title", "Sites and what flows between them"),
-        element("defs", [_arrow(state) for state in (*_SIGN, "mirror")]),
-        [_line(boxes, line) for line in lines],
-        [_box(box) for box in boxes.values()],
-        [_label(boxes, line) for line in lines],
-        viewBox=f"0 0 {width:g} {height:g}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label="Sites and what flows between them; the tables below say the same",
-        class_="map",
+    return SiteMap(
+        width, height, [_box(box) for box in boxes.values()], [_line(boxes, line) for line in lines]
     )
 
 
@@ -123,40 +160,23 @@ def _place(boxes: Iterable[_Box]) -> tuple[float, float]:
     return width, tallest + 2 * _MARGIN
 
 
-_Line = tuple[int, FlowInfo, _Side, _Side]
-
-
-def _line(boxes: Mapping[str, _Box], line: _Line) -> Markup:
+def _line(boxes: Mapping[str, _Box], line: tuple[int, FlowInfo, _Side, _Side]) -> Line:
     number, flow, out, into = line
     x1, y1 = boxes[flow.source].port(out, number)
     x2, y2 = boxes[flow.destination].port(into, number)
     level = x2 - _RUN if into == "left" else x2 + _RUN
     bend = max(50.0, abs(level - x1) / 2)
     c1, c2 = (x1 + bend if out == "right" else x1 - bend), (level - bend if into == "left" else level + bend)
-    kind = "mirror" if flow.mirror else flow.state
-    return element(
-        "path",
-        element("title", _sentence(flow)),
-        d=f"M{x1:g} {y1:g} C{c1:g} {y1:g} {c2:g} {y2:g} {level:g} {y2:g} H{x2:g}",
-        class_=f"flow {kind}{' moving' if flow.bytes_per_second else ''}",
-        marker_end=f"url(#arrow-{kind})",
-    )
-
-
-def _label(boxes: Mapping[str, _Box], line: _Line) -> Markup:
-    """What the line carries, above its end: there lines are apart, wherever they come from."""
-    number, flow, _, into = line
-    x, y = boxes[flow.destination].port(into, number)
-    left = into == "left"
-    kind = "mirror" if flow.mirror else flow.state
-    return element(
-        "text",
-        element("tspan", f"{'mirror' if flow.mirror else _SIGN[flow.state]} ", class_=f"sign {kind}"),
-        _carried(flow),
-        x=x - 14 if left else x + 14,
-        y=y - 6,
-        text_anchor="end" if left else "start",
-        class_="label",
+    return Line(
+        path=f"M{x1:g} {y1:g} C{c1:g} {y1:g} {c2:g} {y2:g} {level:g} {y2:g} H{x2:g}",
+        kind="mirror" if flow.mirror else flow.state,
+        moving=bool(flow.bytes_per_second),
+        sentence=_sentence(flow),
+        sign="mirror" if flow.mirror else _SIGN[flow.state],
+        carried=_carried(flow),
+        label_x=x2 - 14 if into == "left" else x2 + 14,
+        label_y=y2 - 6,
+        anchor="end" if into == "left" else "start",
     )
 
 
@@ -183,16 +203,16 @@ def _sentence(flow: FlowInfo) -> str:
     return f"{flow.source} to {flow.destination} ({what}): {_carried(flow)}; rules {', '.join(flow.rules)}"
 
 
-def _box(box: _Box) -> Markup:
-    middle = box.y + box.height / 2
-    roles = ", ".join(box.site.roles)
-    return element(
-        "g",
-        element("title", f"{box.site.site}: {box.site.url} ({roles})"),
-        element("rect", x=box.x, y=box.y, width=_WIDTH, height=box.height, rx=8),
-        element("text", _short(box.site.site, _NAME), x=box.x + 14, y=middle - 3, class_="name"),
-        element("text", _short(_place_of(box.site.url), 25), x=box.x + 14, y=middle + 14, class_="url"),
-        class_="site",
+def _box(box: _Box) -> Box:
+    site = box.site
+    return Box(
+        name=_short(site.site, _NAME),
+        url=_short(_place_of(site.url), _URL),
+        title=f"{site.site}: {site.url} ({', '.join(site.roles)})",
+        x=box.x,
+        y=box.y,
+        width=_WIDTH,
+        height=box.height,
     )
 
 
@@ -202,18 +222,3 @@ def _place_of(url: str) -> str:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _arrow(kind: str) -> Markup:
-    return element(
-        "marker",
-        element("path", d="M0 0 L8 4 L0 8 z", class_=f"head {kind}"),
-        id=f"arrow-{kind}",
-        viewBox="0 0 8 8",
-        refX=7,
-        refY=4,
-        markerWidth=7,
-        markerHeight=7,
-        markerUnits="userSpaceOnUse",
-        orient="auto",
-    )
