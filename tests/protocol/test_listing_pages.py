@@ -14,7 +14,7 @@ from replicator.demo.images import image, layer, load
 from replicator.errors import AuthFailed, Corrupt, NotFound, SiteError, Unavailable, Unsupported
 from replicator.events import Event, Warned
 from replicator.sites.registry import listing
-from replicator.sites.registry.listing import next_link
+from replicator.sites.registry.links import next_link
 from tests.fakes import faults, habits
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import registry_site
@@ -242,6 +242,41 @@ async def test_more_tags_than_fit_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     async with FakeRegistry() as fake:
         fill(fake)
         await fails(fake, Corrupt)
+
+
+async def test_longer_names_than_fit_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_NAME_BYTES", 50)
+    async with FakeRegistry() as fake:
+        fill(fake)
+        await fails(fake, Corrupt)
+
+
+async def test_a_page_of_a_million_empty_lists_is_refused_before_it_is_decoded() -> None:
+    async with FakeRegistry() as fake:
+        fill(fake)
+        fake.fault(
+            "GET", "/tags/list", faults.answer(200, '{"name":"app","tags":[' + "[]," * 1_000_000 + "[]]}")
+        )
+        error = await fails(fake, Corrupt)
+    assert "more than 1000000 entries" in str(error)
+
+
+async def test_one_tag_pages_without_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "FREE_PAGES", 10)
+    asked = 0
+
+    async def endless(exchange: Exchange) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        link = {"Link": f'</v2/app/tags/list?last=t{asked}>; rel="next"'}
+        return web.json_response({"name": "app", "tags": [f"t{asked}"]}, headers=link)
+
+    async with FakeRegistry() as fake:
+        fill(fake)
+        fake.fault("GET", "/tags/list", endless, times=None)
+        error = await fails(fake, Corrupt)
+    assert "does not end: 11 pages with 10 names" in str(error)
+    assert asked == 10
 
 
 async def test_a_later_page_that_fails_fails_the_listing() -> None:

@@ -24,7 +24,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 _OPERATION: Final = "read blob"
 _EXISTENCE: Final = frozenset({200, 400, 403, 404, 405, 412, 500, 501, 502, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bool:

@@ -6,7 +6,6 @@ Nobody above this package sees aiohttp, ssl or OSError, nor an HTTP status that 
 from __future__ import annotations
 
 import email.utils
-import html
 import json
 import os
 import re
@@ -34,12 +33,13 @@ from replicator.errors import (
 )
 from replicator.flow.limits import MAX_HOLD_SECONDS
 from replicator.scrub import scrub
+from replicator.sites.bounds import MAX_ERROR_BYTES
+from replicator.sites.registry.markup import words_of
 from replicator.sites.registry.reading import BrokenFraming, Late
 
-MAX_ERROR_BYTES: Final = 64 * 1024
-"""More of an error's body is not read."""
 _SHOWN_CHARACTERS: Final = 200
 _DETAILS: Final = 8
+_DATE_CHARACTERS: Final = 64
 _REFUSAL_CODES: Final = frozenset({"UNAUTHORIZED", "DENIED"})
 _MISSING_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _UNKNOWN_CODES: Final = _MISSING_CODES | {"NAME_UNKNOWN", "NOT_FOUND"}
@@ -48,8 +48,6 @@ _THROTTLE_CODES: Final = frozenset(
     {"TOOMANYREQUESTS", "TOO_MANY_REQUEST", "THROTTLINGEXCEPTION", "RESOURCE_EXHAUSTED"}
 )
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
-_TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
-_MARKUP: Final = re.compile(r"<(?:style|script)[^>]*>[^<]*|<[^>]*>", re.IGNORECASE)
 
 
 class Errand(Protocol):
@@ -226,9 +224,7 @@ def read_error(body: bytes) -> Told:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        title = _TITLE.search(text)
-        plain = title[1] if title else _MARKUP.sub(" ", text)
-        return Told(text=_shown(html.unescape(plain)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
+        return Told(text=_shown(words_of(text)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
     if not isinstance(document, dict):
         return Told(text=_shown(text))
     listed = document.get("errors")
@@ -352,6 +348,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def _date(text: str) -> float | None:
     try:
+        if len(text) > _DATE_CHARACTERS:
+            return None
         return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None

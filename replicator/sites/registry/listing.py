@@ -5,8 +5,8 @@ An iteration that ends was complete; whatever might make it silently short is an
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,17 +15,23 @@ import msgspec
 from replicator.errors import AuthFailed, Corrupt, Denied, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.names import is_repository, is_tag
+from replicator.sites.bounds import (
+    EMPTY_PAGES,
+    FREE_PAGES,
+    LARGE_JSON_BYTES,
+    LEAST_NAMES_PER_PAGE,
+    MAX_NAME_BYTES,
+    MAX_NAMES,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_PAGES,
+)
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.links import next_link
 from replicator.sites.registry.location import resolve_location
 
-MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
-MAX_NAMES: Final = 5_000_000
-_MAX_EMPTY_PAGES: Final = 20
 _SHOWN: Final = 5
-
-_LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^\s;,"]*))?)*)')
-_REL: Final = re.compile(r'(?i);\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]*))')
 
 
 class _TagPage(msgspec.Struct):
@@ -38,16 +44,6 @@ class _TagPage(msgspec.Struct):
 class _CatalogPage(msgspec.Struct):
     repositories: list[Any] | msgspec.UnsetType | None = msgspec.UNSET
     name: Any = None
-
-
-def next_link(headers: Iterable[str]) -> str | None:
-    """The target of the link with rel `next`, among several links in one header or several headers (RFC 8288)."""
-    for header in headers:
-        for match in _LINK.finditer(header):
-            rel = _REL.search(match[2])
-            if rel is not None and "next" in (rel[1] or rel[2] or "").lower().split():
-                return match[1]
-    return None
 
 
 def next_page(registry: Registry, operation: str, repository: str | None, reply: Reply) -> str | None:
@@ -193,6 +189,7 @@ class _Walk:
         self.seen: set[str] = set()
         self._asked: set[str] = set()
         self.pages_seen = 0
+        self._bytes = 0
 
     async def pages(self) -> AsyncIterator[Sequence[str]]:
         """The names of each page, each once in this walk."""
@@ -201,7 +198,7 @@ class _Walk:
         registry.knowledge.see(reply.headers)
         empty = 0
         while True:
-            listed = self._names(reply)
+            listed = await self._names(reply)
             names = list(self._fresh(listed))
             self.pages_seen += 1
             url = next_page(registry, listing.operation, listing.repository, reply)
@@ -213,7 +210,7 @@ class _Walk:
                 return
             if not names:
                 empty += 1
-                if listed or empty > _MAX_EMPTY_PAGES:
+                if listed or empty > EMPTY_PAGES:
                     raise self._error(Corrupt, "the listing repeats: a page had nothing new")
             yield names
             reply = await self._ask(url)
@@ -238,7 +235,7 @@ class _Walk:
             last = listed[-1]
             if not isinstance(last, str) or not listing.is_name(last):
                 break
-            listed = self._names(await self._ask(f"{listing.path}?n={listing.n}&last={last}"))
+            listed = await self._names(await self._ask(f"{listing.path}?n={listing.n}&last={last}"))
             names = list(self._fresh(listed))
             if not names:
                 break
@@ -254,7 +251,7 @@ class _Walk:
         """
         listing = self._listing
         reply = await self._ask(f"{listing.path}?n={listing.n - 1}")
-        cut = len(self._names(reply)) < listing.n
+        cut = len(await self._names(reply)) < listing.n
         if cut and listing.n > 1 and next_link(reply.headers.getall("Link", ())) is None:
             raise self._error(Corrupt, f"the listing breaks off after {listing.n} and cannot be continued")
 
@@ -262,7 +259,9 @@ class _Walk:
         if url in self._asked:
             raise self._error(Corrupt, "the listing repeats: its pages lead in a circle")
         self._asked.add(url)
-        listing = self._listing
+        pages, listing = len(self._asked), self._listing
+        if pages > MAX_PAGES or (pages > FREE_PAGES and len(self.seen) < pages * LEAST_NAMES_PER_PAGE):
+            raise self._error(Corrupt, f"the listing does not end: {pages} pages with {len(self.seen)} names")
         # No Accept: Artifactory answers 406 to one that names manifests (I-14).
         call = Call(
             listing.operation,
@@ -274,9 +273,15 @@ class _Walk:
         )
         return await self._registry.transport.request(call)
 
-    def _names(self, reply: Reply) -> list[Any]:
+    async def _names(self, reply: Reply) -> list[Any]:
+        body, shape = reply.body, self._listing.page
+        if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_PAGE_ENTRIES:
+            raise self._error(Corrupt, f"a page of the listing has more than {MAX_PAGE_ENTRIES} entries")
         try:
-            page = msgspec.json.decode(reply.body, type=self._listing.page)
+            if len(body) < LARGE_JSON_BYTES:
+                page = msgspec.json.decode(body, type=shape)
+            else:
+                page = await asyncio.to_thread(msgspec.json.decode, body, type=shape)
         except JSON_ERRORS as error:
             raise self._error(Corrupt, f"the answer is no listing: {error}") from error
         names = page.tags if isinstance(page, _TagPage) else page.repositories
@@ -295,9 +300,11 @@ class _Walk:
                 self._odd.add(name)
             elif name not in seen:
                 seen.add(name)
+                self._bytes += len(name)
                 yield name
-        if len(seen) > MAX_NAMES:
-            raise self._error(Corrupt, f"the listing has more than {MAX_NAMES} names")
+        if len(seen) > MAX_NAMES or self._bytes > MAX_NAME_BYTES:
+            limits = f"{MAX_NAMES} names or {MAX_NAME_BYTES} bytes of them"
+            raise self._error(Corrupt, f"the listing has more than {limits}")
 
     def _error(self, kind: type[SiteError], cause: str) -> SiteError:
         listing = self._listing

@@ -1,7 +1,7 @@
 """Where an upload or a listing goes on: opaque, often signed URLs of the registry's choosing.
 
 Nothing here is decoded and encoded again: distribution, Harbor and ACR sign `_state`, clouds sign the whole
-query (protocols.md A.3).
+query.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from urllib.parse import quote
 from yarl import URL
 
 from replicator.model.digest import Digest
+from replicator.sites.bounds import MAX_URL_CHARACTERS
 from replicator.sites.registry.origin import refusal, resolve, upgraded
 
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
-_MAX_CHARS: Final = 16 * 1024
 
 
 def resolve_location(location: str, *, asked: str, registry: URL) -> str:
@@ -30,7 +30,7 @@ def resolve_location(location: str, *, asked: str, registry: URL) -> str:
     Raises:
         ValueError: not to be followed; see `origin.refusal`. The text does not repeat the location.
     """
-    if len(location) > _MAX_CHARS:
+    if len(location) > MAX_URL_CHARACTERS:
         raise ValueError(f"it has {len(location)} characters")
     if not location or _UNSAFE.search(location):
         raise ValueError("it is empty, or has spaces or control characters in it")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from typing import Final
 
-_TITLE: Final = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
-_MARKUP: Final = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE)
+from replicator.sites.bounds import MAX_ERROR_BYTES
+from replicator.sites.registry.markup import title_of
+
+_MARKUP: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE)
 
 
 def web_page(headers: Mapping[str, str], body: bytes) -> str | None:
@@ -20,6 +21,5 @@ def web_page(headers: Mapping[str, str], body: bytes) -> str | None:
     """
     if "html" not in headers.get("Content-Type", "").lower() and not _MARKUP.match(body[:1024]):
         return None
-    title = _TITLE.search(body[:65_536])
-    text = " ".join(html.unescape(title[1].decode("utf-8", "replace")).split())[:80] if title else ""
+    text = title_of(body[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:80]
     return f"a web page ({text!r})" if text.isprintable() and text else "a web page"

@@ -26,10 +26,11 @@ from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
 from replicator.model.mediatypes import MANIFEST_ACCEPT, OCI_INDEX, SCHEMA1
 from replicator.ports import BlobOutcome, BlobSource
+from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_NUMBER_DIGITS
 from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
-from replicator.sites.registry.listing import MAX_NAMES, next_page, tag_pages
+from replicator.sites.registry.listing import next_page, tag_pages
 from replicator.sites.registry.page import web_page
 from replicator.sites.registry.uploads import Upload
 
@@ -37,7 +38,6 @@ _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
 _HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 408, 429, 503}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
-_LARGE_BYTES: Final = 256 * 1024
 _STORED: Final = frozenset({200, 201, 202, 204})
 _IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
 
@@ -141,7 +141,8 @@ class RegistryRepository:
         media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip()
         length = reply.headers.get("Content-Length", "")
         # A proxy that answers HEAD with a length of 0 means its own answer, not the manifest.
-        size = int(length) if length.isascii() and length.isdigit() and length != "0" else None
+        is_size = length.isascii() and length.isdigit() and len(length) <= MAX_NUMBER_DIGITS
+        size = (int(length) or None) if is_size else None
         return Descriptor(media_type, Digest(told), size)
 
     async def _read_instead(self, reference: str, unanswered: Transient | None) -> Manifest:
@@ -337,6 +338,6 @@ def _says_immutable(error: Rejected) -> bool:
 
 async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
     """As `parse_manifest`; a large one is parsed beside the loop, which it would hold for a second."""
-    if len(body) < _LARGE_BYTES:
+    if len(body) < LARGE_JSON_BYTES:
         return parse_manifest(body, media_type, digest)
     return await asyncio.to_thread(parse_manifest, body, media_type, digest)

@@ -13,6 +13,7 @@ from yarl import URL
 
 from replicator.errors import Advice, AuthFailed, Corrupt, SiteError
 from replicator.ports import Clock
+from replicator.sites.bounds import MAX_TOKEN_BYTES
 from replicator.sites.registry.challenge import Challenge
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.errormap import Answer, Step, reply_failure
@@ -23,7 +24,6 @@ CLIENT_ID: Final = "replicator"
 DEFAULT_LIFETIME_SECONDS: Final = 60.0
 """What the token protocol says a token without `expires_in` lives."""
 MAX_LIFETIME_SECONDS: Final = 24 * 3600.0
-MAX_TOKEN_BYTES: Final = 64 * 1024
 _OTHER_METHOD: Final = frozenset({400, 404, 405})
 """How services answer that speak only the other of the two protocols."""
 
@@ -169,6 +169,6 @@ def _lifetime(value: Any) -> float:
     """Counted from our own asking: `issued_at` is by a clock that need not agree with ours."""
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return DEFAULT_LIFETIME_SECONDS
     return min(seconds, MAX_LIFETIME_SECONDS) if seconds > 0 else DEFAULT_LIFETIME_SECONDS

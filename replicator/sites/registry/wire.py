@@ -17,7 +17,8 @@ from replicator.errors import Corrupt
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
 from replicator.scrub import remember
-from replicator.sites.registry.errormap import MAX_ERROR_BYTES, Errand, authority, network_failure
+from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
+from replicator.sites.registry.errormap import Errand, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.reading import BrokenFraming, Late, Reading
@@ -25,9 +26,6 @@ from replicator.sites.registry.settings import TLS, RegistrySettings, Timeouts
 from replicator.sites.registry.tls import client_context
 
 USER_AGENT: Final = f"replicator/{__version__}"
-MAX_HEADER_BYTES: Final = 64 * 1024
-"""Of one header line. Signed Locations with session tokens exceed aiohttp's 8190; Go takes 1 MiB of headers."""
-MAX_HEADERS: Final = 1000
 _READ_BUFFER_BYTES: Final = 128 * 1024
 _KEEPALIVE_SECONDS: Final = 30.0
 """Below the 60 s after which load balancers close idle connections."""
