@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
+
+from replicator.model.digest import Digest
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -87,20 +89,37 @@ class ObjectStore(Protocol):
         """Objects whose key begins with `prefix`; with `delimiter` only one level ("/") of it."""
         ...
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
-        """Copies within the store (server-side; hard link or reflink on disk). False: not the same store."""
+    async def copy(
+        self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None
+    ) -> bool:
+        """Copies within the store (server-side; reflink on disk). False: not the same store.
+
+        With a digest, the content is verified as far as the store can: a directory hashes what it copies, a bucket
+        compares the checksums that its objects have.
+
+        Raises:
+            NotFound: the origin has no such object.
+            Corrupt: the content is not that of the digest, or changed on the way; nothing is visible.
+        """
         ...
 
-    async def link(self, origin_key: str, key: str) -> None:
-        """Gives the same content a second key at no cost where the store can (hard link), else copies inside it."""
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:
+        """Gives the same content a second key: a hard link where the store has them, else a copy.
+
+        With a digest, verified as in `copy`. Raises as `copy` does.
+        """
         ...
 
     async def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no failure."""
         ...
 
-    async def sweep(self) -> None:
-        """Removes what a killed run of ours left behind (stale multiparts, temporary files)."""
+    async def sweep(self, is_ours: Callable[[str], bool]) -> None:
+        """Removes what a killed run of ours left behind: temporary files, stale multipart uploads.
+
+        Args:
+            is_ours: whether we would write a key in parts. Others may keep their own things in the same bucket.
+        """
         ...
 
     async def aclose(self) -> None:

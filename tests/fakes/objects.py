@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from replicator.errors import Corrupt, NotFound, Rejected, SiteError
-from replicator.model.digest import digest_of
+from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.ports import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 
 Method = Literal["stat", "get", "read", "put", "upload", "list", "copy", "link", "delete", "sweep"]
@@ -63,6 +63,7 @@ class MemoryStore:
         self.before_put: Callable[[str], None] = lambda _: None
         self.open_uploads = 0
         self.closed = False
+        self.swept: Callable[[str], bool] | None = None
         self._faults: list[tuple[Method, str, SiteError]] = []
 
     def fail(self, method: Method, key: str, error: SiteError) -> None:
@@ -128,28 +129,37 @@ class MemoryStore:
             objects = [one for one in part if isinstance(one, ObjectInfo)]
             yield ObjectPage(objects, [one for one in part if isinstance(one, str)])
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
+    async def copy(
+        self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None
+    ) -> bool:
         await self._called("copy", key)
         if not isinstance(origin, MemoryStore) or origin not in self.siblings:
             return False
-        self._change(key, origin._data(origin_key))
+        self._change(key, self._verified(origin, origin_key, digest))
         return True
 
-    async def link(self, origin_key: str, key: str) -> None:
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:
         await self._called("link", key)
-        self._change(key, self._data(origin_key))
+        self._change(key, self._verified(self, origin_key, digest))
 
     async def delete(self, key: str) -> None:
         await self._called("delete", key)
         self._change(key, None)
 
-    async def sweep(self) -> None:
+    async def sweep(self, is_ours: Callable[[str], bool]) -> None:
         await self._called("sweep", "")
+        self.swept = is_ours
 
     async def aclose(self) -> None:
         self.closed = True
 
     # ---
+
+    def _verified(self, origin: MemoryStore, key: str, digest: Digest | None) -> bytes:
+        data = origin._data(key)
+        if digest is not None and digest_of(data, algorithm(digest)) != digest:
+            raise Corrupt(origin.site, f"copy object {key}", f"its bytes do not hash to {digest}")
+        return data
 
     async def _called(self, method: Method, key: str) -> None:
         self.calls[method] += 1

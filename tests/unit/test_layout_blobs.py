@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,14 +17,17 @@ from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
-from replicator.ports import ObjectStore, Site
+from replicator.ports import CopiesFromSibling, ObjectStore, Site
 from replicator.sites.layouts import blobs
+from replicator.sites.layouts.blobs import KeepsObjects
 from replicator.sites.layouts.distribution.site import DistributionSite
 from replicator.sites.layouts.oci.site import OciSite
 from replicator.sites.layouts.parallel import each
+from replicator.sites.objects.local import copying
 from replicator.sites.objects.local.store import LocalStore
+from replicator.sites.objects.local.workspace import Temporary
 from replicator.sites.objects.settings import LocalSettings
-from tests.fakes.layouts import names, put_image
+from tests.fakes.layouts import Warnings, names, put_image
 from tests.fakes.objects import MemoryStore
 from tests.fakes.source import BytesSource
 
@@ -213,6 +217,108 @@ async def test_layouts_share_blobs_by_hard_links(store: ObjectStore, tmp_path: P
     assert await site.repository("b").write_blob(BytesSource(DATA), origin="a") == "mounted"
     paths = [tmp_path / "root" / name / "blobs" / digest_of(DATA).replace(":", "/") for name in ("a", "b")]
     assert paths[0].stat().st_ino == paths[1].stat().st_ino
+
+
+@pytest.mark.parametrize("clones", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_rotten_blob_of_the_right_size_is_not_copied_to_a_sibling(
+    layout: type[DistributionSite | OciSite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, clones: bool
+) -> None:
+    if clones:  # no Btrfs here: the clone is done by hand
+        monkeypatch.setattr("replicator.sites.objects.local.copying.clone", copied_whole)
+    stores = [
+        LocalStore(LocalSettings(name, tmp_path / name), events=Events(), clock=SystemClock())
+        for name in ("old", "new")
+    ]
+    old, new = (site_on(layout, one).repository("a") for one in stores)
+    await old.write_blob(BytesSource(DATA))
+    assert isinstance(new, CopiesFromSibling)
+    source = BytesSource(DATA)
+    assert await new.copy_blob(source.descriptor, old)
+    assert await new.has_blob(source.descriptor.digest, len(DATA))
+    other = BytesSource(b"other" * 1000)
+    await old.write_blob(other)
+    assert isinstance(old, KeepsObjects)
+    (tmp_path / "old" / old.blob_key(other.descriptor.digest)).write_bytes(b"rotte" * 1000)
+    with pytest.raises(Corrupt, match=r"old: .*hash to"):
+        await new.copy_blob(other.descriptor, old)
+    assert not await new.has_blob(other.descriptor.digest)
+    assert isinstance(new, KeepsObjects)
+    assert not (tmp_path / "new" / new.blob_key(other.descriptor.digest)).exists()
+    for one in stores:
+        await one.aclose()
+
+
+def copied_whole(source: int, target: Temporary) -> bool:
+    target.write(os.pread(source, 1 << 20, 0))
+    return True
+
+
+async def test_rotten_blob_gets_no_second_name_and_is_copied_instead(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    warnings = Warnings()
+    site = OciSite(store, events=warnings.events)
+    await site.repository("a").write_blob(BytesSource(DATA))
+    path = tmp_path / "root/a/blobs" / digest_of(DATA).replace(":", "/")
+    path.write_bytes(bytes(len(DATA)))
+    assert await site.repository("b").write_blob(BytesSource(DATA), origin="a") == "copied"
+    assert (tmp_path / "root/b/blobs" / digest_of(DATA).replace(":", "/")).read_bytes() == DATA
+    (text,) = warnings.texts
+    assert "hash to" in text
+    assert "a/blobs" in text
+
+
+async def test_file_is_hashed_before_its_first_link_only(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = OciSite(store, events=Events())
+    await site.repository("a").write_blob(BytesSource(DATA))
+    hashed: list[int] = []
+    real = copying.hash_step
+
+    def hash_step(fd: int, offset: int, state: copying.Hash) -> int:
+        hashed.append(offset)
+        return real(fd, offset, state)
+
+    monkeypatch.setattr("replicator.sites.objects.local.store.hash_step", hash_step)
+    for name in ("b", "c", "d"):
+        assert await site.repository(name).write_blob(BytesSource(DATA), origin="a") == "mounted"
+    assert len(hashed) == 2  # all of it, and its end
+
+
+@pytest.mark.parametrize(
+    ("layout", "ours", "others"),
+    [
+        (
+            OciSite,
+            [f"blobs/sha256/{'a' * 64}", f"team/app/blobs/sha256/{'a' * 64}"],
+            [
+                "dump",
+                "blobs/sha256/x",
+                "index.json",
+                f"team/app/x/sha256/{'a' * 64}",
+                f"UP/blobs/sha256/{'a' * 64}",
+            ],
+        ),
+        (
+            DistributionSite,
+            [f"docker/registry/v2/blobs/sha256/aa/{'a' * 64}/data"],
+            [
+                "docker/registry/v2/repositories/a/_uploads/1/data",
+                f"backup/sha256/aa/{'a' * 64}/data",
+                "dump",
+            ],
+        ),
+    ],
+)
+async def test_sweep_is_for_keys_that_the_layout_writes(
+    layout: type[DistributionSite | OciSite], ours: list[str], others: list[str]
+) -> None:
+    memory = MemoryStore()
+    await site_on(layout, memory).repository("a").write_blob(BytesSource(DATA))
+    assert memory.swept is not None
+    assert [key for key in ours + others if memory.swept(key)] == ours
 
 
 async def test_agents_on_one_directory_lose_no_tag(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ async def test_a_missing_root_is_no_empty_one_and_is_made_by_the_first_write(tmp
     store = open_store(tmp_path / "not/yet")
     assert await store.stat("a") is None
     await store.delete("a")
-    await store.sweep()
+    await store.sweep(lambda _: True)
     with pytest.raises(NotFound):
         await keys_of(store)
     assert not (tmp_path / "not").exists()
@@ -338,12 +338,12 @@ async def test_a_sweep_removes_what_dead_processes_left_and_nothing_else(
             dead.kill()
             dead.wait()
             assert len(own_files(root)) == 4
-            await store.sweep()
+            await store.sweep(lambda _: True)
             assert len(own_files(root)) == 2
             assert any(path.parent.name.startswith(f"{alive.pid}-") for path in own_files(root))
         finally:
             alive.kill()
-    await store.sweep()
+    await store.sweep(lambda _: True)
     assert not (root / ".replicator").exists()
     assert await keys_of(store) == []
 
@@ -361,7 +361,7 @@ async def test_the_lock_of_another_process_is_waited_for_but_not_for_ever(tmp_pa
             other.kill()
             other.wait()
         assert await store.put("index.json", b"2", if_match=version)
-    await store.sweep()
+    await store.sweep(lambda _: True)
     await store.aclose()
     assert names_in(tmp_path) == ["index.json", "other.json"]
 

@@ -29,7 +29,8 @@ from replicator.errors import (
 from replicator.events import Event, Events, LimitChanged, RequestDone, RetryPlanned, Warned
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
-from replicator.sites.objects.s3 import S3Store
+from replicator.model.digest import digest_of
+from replicator.sites.objects.s3 import S3Store, checksums
 from replicator.sites.objects.s3.upload import (
     DEFAULT_PART_BYTES,
     MAX_PARTS,
@@ -493,6 +494,43 @@ async def test_copies_and_links_move_no_payload_through_us(
     assert await multiparts(s3_endpoint, s3_bucket) == []
 
 
+async def test_a_checksum_of_the_store_that_contradicts_the_digest_is_damage(
+    stores: Stores, s3_bucket: str, s3_endpoint: str
+) -> None:
+    async with raw_client(s3_endpoint) as client:
+        await client.put_object(
+            Bucket=s3_bucket, Key="one/rotten", Body=b"rotten", ChecksumAlgorithm="SHA256"
+        )
+        await client.put_object(Bucket=s3_bucket, Key="one/good", Body=b"good", ChecksumAlgorithm="SHA256")
+    origin = stores.open(s3_endpoint, s3_bucket, prefix="one")
+    store = stores.open(s3_endpoint, s3_bucket, prefix="two")
+    with pytest.raises(Corrupt, match="SHA256"):
+        await store.copy(origin, "rotten", "x", digest=digest_of(b"of the right size"))
+    assert await store.stat("x") is None
+    assert await store.copy(origin, "good", "x", digest=digest_of(b"good"))
+
+
+async def test_a_copy_with_another_checksum_than_its_origin_is_removed(
+    stores: Stores, s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.open(s3_endpoint, s3_bucket)
+    await store.put("a", b"1")
+    replies = iter([{"CRC64NVME": "AAA=", "CRC32": "x"}, {"CRC64NVME": "AAB="}])
+    monkeypatch.setattr("replicator.sites.objects.s3.checksums.of_whole", lambda _: next(replies))
+    with pytest.raises(Corrupt, match="CRC64NVME"):
+        await store.copy(store, "a", "b")
+    assert await store.stat("b") is None
+
+
+def test_only_checksums_of_the_whole_object_count() -> None:
+    assert checksums.of_whole({"ChecksumSHA256": "abc=", "ChecksumType": "FULL_OBJECT", "ETag": "x"}) == {
+        "SHA256": "abc="
+    }
+    assert checksums.of_whole({"ChecksumSHA256": "abc=-3"}) == {}
+    assert checksums.of_whole({"ChecksumSHA256": "abc=", "ChecksumType": "COMPOSITE"}) == {}
+    assert checksums.differ({"CRC32": "a"}, {"SHA256": "b"}) is None
+
+
 async def test_a_failed_copy_by_parts_leaves_nothing(
     stores: Stores, proxy: Faulty, s3_bucket: str, s3_endpoint: str
 ) -> None:
@@ -651,13 +689,17 @@ async def test_a_sweep_aborts_the_stale_and_leaves_the_rest(
         def now(self) -> float:
             return self._now
 
+    def is_ours(key: str) -> bool:
+        return key.startswith("blobs/")
+
     async with raw_client(s3_endpoint) as client:
-        for key in ["our/blobs/x", "our/blobs/y", "our/a/_uploads/1/data", "their/blobs/x"]:
+        for key in ["our/blobs/x", "our/blobs/y", "our/a/_uploads/1/data", "our/dump", "their/blobs/x"]:
             await client.create_multipart_upload(Bucket=s3_bucket, Key=key)
-    await stores.open(s3_endpoint, s3_bucket, prefix="our", clock=Back(23)).sweep()
-    assert len(await multiparts(s3_endpoint, s3_bucket)) == 4
-    await stores.open(s3_endpoint, s3_bucket, prefix="our", clock=Back(25)).sweep()
-    assert sorted(await multiparts(s3_endpoint, s3_bucket)) == ["our/a/_uploads/1/data", "their/blobs/x"]
+    await stores.open(s3_endpoint, s3_bucket, prefix="our", clock=Back(23)).sweep(is_ours)
+    assert len(await multiparts(s3_endpoint, s3_bucket)) == 5
+    await stores.open(s3_endpoint, s3_bucket, prefix="our", clock=Back(25)).sweep(is_ours)
+    left = await multiparts(s3_endpoint, s3_bucket)
+    assert sorted(left) == ["our/a/_uploads/1/data", "our/dump", "their/blobs/x"]
 
 
 async def test_folder_markers_and_other_prefixes_are_not_listed(

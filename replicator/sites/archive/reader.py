@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final, NoReturn
 
@@ -200,11 +200,18 @@ class ArchiveReader:
         """Unsupported."""
         self._refuse(key)
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:  # noqa: ARG002
+    async def copy(
+        self,
+        origin: ObjectStore,  # noqa: ARG002
+        origin_key: str,  # noqa: ARG002
+        key: str,  # noqa: ARG002
+        *,
+        digest: Digest | None = None,  # noqa: ARG002
+    ) -> bool:
         """Shares nothing with other stores."""
         return False
 
-    async def link(self, origin_key: str, key: str) -> None:  # noqa: ARG002
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:  # noqa: ARG002
         """Unsupported."""
         self._refuse(key)
 
@@ -212,7 +219,7 @@ class ArchiveReader:
         """Unsupported."""
         self._refuse(key)
 
-    async def sweep(self) -> None:
+    async def sweep(self, is_ours: Callable[[str], bool]) -> None:
         """Nothing is left behind."""
 
     async def aclose(self) -> None:

@@ -171,11 +171,18 @@ class ArchiveWriter:
         """Takes a chunk of a blob that is coming in."""
         await self._do("write blob", lambda: file.write(chunk))
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:  # noqa: ARG002
+    async def copy(
+        self,
+        origin: ObjectStore,  # noqa: ARG002
+        origin_key: str,  # noqa: ARG002
+        key: str,  # noqa: ARG002
+        *,
+        digest: Digest | None = None,  # noqa: ARG002
+    ) -> bool:
         """Shares nothing with other stores."""
         return False
 
-    async def link(self, origin_key: str, key: str) -> None:
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:  # noqa: ARG002
         """See `ports.ObjectStore`: all repositories have the same blobs already."""
         if await self.stat(key) is None:
             raise NotFound(self._site, f"link object {key}", f"there is no {origin_key} in the archive")
@@ -184,7 +191,7 @@ class ArchiveWriter:
         """Unsupported: what is written is written."""
         raise Unsupported(self._site, f"delete object {key}", "nothing is taken out of an archive")
 
-    async def sweep(self) -> None:
+    async def sweep(self, is_ours: Callable[[str], bool]) -> None:
         """Nothing is left behind."""
 
     async def aclose(self) -> None:

@@ -125,7 +125,7 @@ async def copy_stored(
 
     Raises:
         NotFound: the origin has no such blob.
-        Corrupt: its size is not the descriptor's; nothing of it is visible.
+        Corrupt: its size is not the descriptor's, or the store found other content; nothing of it is visible.
     """
     if type(origin.store) is not type(store):
         return False
@@ -137,7 +137,7 @@ async def copy_stored(
         raise NotFound(origin.store.site, _COPY, f"no blob {descriptor.digest}")
     if descriptor.size not in (None, found.size):
         raise Corrupt(origin.store.site, _COPY, _other_size(descriptor, found.size))
-    if not await store.copy(origin.store, origin_key, key):
+    if not await store.copy(origin.store, origin_key, key, digest=descriptor.digest):
         return False
     if await has_object(store, key, found.size):
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from replicator.errors import SiteError
 from replicator.events import Events, Warned
@@ -10,12 +11,18 @@ from replicator.ports import ObjectStore
 
 
 class FirstWrite:
-    """Clears away what a killed run left, before the first write: who only reads changes nothing.
+    """Removes what a killed run left, before the first write: a site that is only read is not changed.
 
-    That it cannot be cleared away is a warning, as what is left hurts nobody but takes room.
+    Leftovers that cannot be removed are a warning: they take room and do no other harm.
+
+    Args:
+        store: the site's store.
+        events: gets `Warned`.
+        is_ours: whether the layout writes a key in parts; see `ObjectStore.sweep`.
     """
 
-    def __init__(self, store: ObjectStore, events: Events) -> None:
+    def __init__(self, store: ObjectStore, events: Events, is_ours: Callable[[str], bool]) -> None:
+        self._is_ours = is_ours
         self._store = store
         self._events = events
         self._lock = asyncio.Lock()
@@ -30,6 +37,8 @@ class FirstWrite:
 
     async def _sweep(self) -> None:
         try:
-            await self._store.sweep()
+            await self._store.sweep(self._is_ours)
         except SiteError as error:
-            self._events.emit(Warned(self._store.site, f"leftovers of an earlier run stay: {error}"))
+            self._events.emit(
+                Warned(self._store.site, f"leftovers of an earlier run were not removed: {error}")
+            )

@@ -33,7 +33,13 @@ class DistributionSite:
 
     def __init__(self, store: ObjectStore, *, events: Events) -> None:
         self.name = store.site
-        self._storage = Storage(store, events, ManifestWriter(store), Subjects(), FirstWrite(store, events))
+        self._storage = Storage(
+            store,
+            events,
+            ManifestWriter(store),
+            Subjects(),
+            FirstWrite(store, events, lambda key: blob_of(key) is not None),
+        )
 
     def __repr__(self) -> str:
         return f"<DistributionSite {self.name}>"

@@ -11,7 +11,7 @@ from replicator.ports import ObjectStore
 from replicator.sites.layouts.manifests import Subjects
 from replicator.sites.layouts.oci.indexfile import IndexFile
 from replicator.sites.layouts.oci.marker import Marker
-from replicator.sites.layouts.oci.paths import RESERVED, LayoutPaths
+from replicator.sites.layouts.oci.paths import RESERVED, LayoutPaths, is_blob
 from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.writing import FirstWrite
 
@@ -51,7 +51,7 @@ class Layouts:
         self.events = events
         self.only = only
         self.subjects = Subjects()
-        self.first_write = FirstWrite(store, events)
+        self.first_write = FirstWrite(store, events, is_blob)
         self._files: dict[str, IndexFile] = {}
         self._memory = IndexMemory()
 

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.model.digest import Digest, algorithm, encoded, is_digest
+from replicator.model.names import is_repository
 
 MARKER: Final = "oci-layout"
 INDEX: Final = "index.json"
 BLOBS: Final = "blobs"
 RESERVED: Final = frozenset({MARKER, INDEX, BLOBS})
 """What a layout's folder has itself, so that no repository below it can be called so."""
+
+
+def is_blob(key: str) -> bool:
+    """Whether the key is that of a blob of some layout."""
+    parts = key.rsplit("/", 3)
+    folder, blobs, *digest = parts if len(parts) == 4 else ("", *parts)
+    if blobs != BLOBS or not is_digest(":".join(digest)):
+        return False
+    return not folder or (is_repository(folder) and RESERVED.isdisjoint(folder.split("/")))
 
 
 @dataclass(frozen=True, slots=True)

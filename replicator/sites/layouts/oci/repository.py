@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from replicator.errors import Corrupt, MissingReference, NotFound
+from replicator.events import Warned
 from replicator.flow.thread import run_in_thread
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, is_digest
@@ -254,8 +255,13 @@ class OciRepository:
             origin_key = OciRepository(self._layouts, origin).blob_key(descriptor.digest)
             if not await has_object(self.store, origin_key, descriptor.size):
                 return False
-            await self.store.link(origin_key, key)
+            await self.store.link(origin_key, key, digest=descriptor.digest)
         except NotFound:
+            return False
+        except Corrupt as error:
+            self._layouts.events.emit(
+                Warned(self.site, f"{error}; the blob is copied from the source instead")
+            )
             return False
         return True
 

@@ -6,21 +6,24 @@ import contextlib
 import functools
 import itertools
 import os
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from replicator.errors import Corrupt, Rejected, Unavailable
+from replicator.errors import Corrupt, Rejected, SiteError, Unavailable
 from replicator.events import Events, RequestDone
 from replicator.flow.limits import SiteLimits
 from replicator.flow.thread import run_in_thread
+from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.local import files
+from replicator.sites.objects.local.copying import hash_step
 from replicator.sites.objects.local.errormap import disk_error, error_word
 from replicator.sites.objects.local.files import OpenFile
 from replicator.sites.objects.local.listing import Below, walk
-from replicator.sites.objects.local.tree import Parts, Tree
+from replicator.sites.objects.local.tree import Parts, Tree, version_of
 from replicator.sites.objects.local.upload import LocalUpload
 from replicator.sites.objects.local.workspace import Busy, Workspace, sweep
 from replicator.sites.objects.settings import LocalSettings
@@ -33,6 +36,7 @@ THREADS: Final = 16
 LOCK_SECONDS: Final = 30.0
 """How long another writer of one key may keep us waiting; it holds the lock for one small write."""
 _LOCK_POLL_SECONDS: Final = 0.02
+_VERIFIED_FILES: Final = 50_000
 
 
 class LocalStore:
@@ -59,6 +63,7 @@ class LocalStore:
         self._limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._tree = Tree(settings.path)
         self._workspace = Workspace(self._tree)
+        self._verified: OrderedDict[str, Digest] = OrderedDict()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"objects-{settings.name}")
 
     @property
@@ -182,8 +187,10 @@ class LocalStore:
                 [entry.prefix for entry in page if isinstance(entry, Below)],
             )
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
-        """See `ports.ObjectStore`: shares blocks where the file system can, else the kernel copies.
+    async def copy(
+        self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None
+    ) -> bool:
+        """See `ports.ObjectStore`: shares blocks where the file system can, else copies; what arrives is hashed.
 
         Not by hard link: the two sites may have other owners, and one of them may be tidied up by truncating.
         False for a directory on another file system.
@@ -196,21 +203,49 @@ class LocalStore:
             shares = functools.partial(_shares, source, self._tree)
             if not await self._do("copy object", operation, shares):
                 return False
-            await self._duplicate(source, parts, operation)
+            wrong = functools.partial(Corrupt, origin.site, shown("read object", origin_key))
+            await self._duplicate(source, parts, operation, digest, wrong)
         return True
 
-    async def link(self, origin_key: str, key: str) -> None:
-        """See `ports.ObjectStore`: a hard link; where there are none, as `copy`."""
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:
+        """See `ports.ObjectStore`: a hard link; where there are none, as `copy`.
+
+        A file is hashed before its first link, and not again while it is the same file.
+        """
         operation = shown("link object", f"{origin_key} as {key}")
         parts = parts_of(self._site, operation, key)
         origin_parts = parts_of(self._site, operation, origin_key)
+        wrong = functools.partial(Corrupt, self._site, shown("read object", origin_key))
+        if digest is not None:
+            await self._verify(origin_key, digest, wrong)
         async with self._limits.slot("writes"):
             call = functools.partial(self._workspace.link, origin_parts, parts)
             if not await self._do("link object", operation, call):
                 async with self.opened(origin_key) as source:
-                    await self._duplicate(source, parts, operation)
+                    await self._duplicate(source, parts, operation, digest, wrong)
 
-    async def _duplicate(self, source: OpenFile, parts: Parts, operation: str) -> None:
+    async def _verify(self, key: str, digest: Digest, wrong: Callable[[str], SiteError]) -> None:
+        operation = shown("read object", key)
+        async with self.opened(key) as file:
+            version = version_of(os.fstat(file.fd))
+            if self._verified.get(version) == digest:
+                return
+            hashed, at = new_hash(digest), 0
+            while count := await self._mapped(operation, functools.partial(hash_step, file.fd, at, hashed)):
+                at += count
+        _compare(digest, hashed.hexdigest(), wrong)
+        self._verified[version] = digest
+        if len(self._verified) > _VERIFIED_FILES:
+            self._verified.popitem(last=False)
+
+    async def _duplicate(
+        self,
+        source: OpenFile,
+        parts: Parts,
+        operation: str,
+        digest: Digest | None,
+        wrong: Callable[[str], SiteError],
+    ) -> None:
         target = LocalUpload(
             self._workspace,
             parts,
@@ -220,7 +255,10 @@ class LocalStore:
             wrong=functools.partial(Corrupt, self._site, operation),
         )
         try:
-            await target.copy_from(source.fd)
+            hashed = new_hash(digest) if digest else None
+            await target.copy_from(source.fd, hashed)
+            if digest and hashed:
+                _compare(digest, hashed.hexdigest(), wrong)
             await target.commit()
         finally:
             await self._run(target.close)
@@ -232,8 +270,8 @@ class LocalStore:
         async with self._limits.slot("requests"):
             await self._do("delete object", operation, functools.partial(files.delete, self._tree, parts))
 
-    async def sweep(self) -> None:
-        """See `ports.ObjectStore`: temporary files and locks of processes that are no more."""
+    async def sweep(self, is_ours: Callable[[str], bool]) -> None:  # noqa: ARG002 - all of it is in a folder of our own
+        """See `ports.ObjectStore`: temporary files and locks of processes that have ended."""
         async with self._limits.slot("requests"):
             await self._do("sweep", "sweep", functools.partial(sweep, self._tree))
 
@@ -273,6 +311,11 @@ class LocalStore:
 
 def _page(entries: Iterator[ObjectInfo | Below]) -> list[ObjectInfo | Below]:
     return list(itertools.islice(entries, PAGE_ENTRIES))
+
+
+def _compare(digest: Digest, found: str, wrong: Callable[[str], SiteError]) -> None:
+    if found != encoded(digest):
+        raise wrong(f"damaged: its bytes hash to {algorithm(digest)}:{found}, not to {digest}")
 
 
 def _shares(source: OpenFile, tree: Tree) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from replicator.errors import SiteError
@@ -71,12 +72,24 @@ class LocalUpload:
             raise self._wrong(f"{self._written + self._buffered} bytes came instead of {self._size}")
         await self._run(self._place)
 
-    async def copy_from(self, source: int) -> None:
-        """Takes a whole file of the same file system, without its bytes passing through us."""
+    async def copy_from(self, source: int, hashed: copying.Hash | None = None) -> None:
+        """Takes a whole file of the same file system, and hashes what arrives."""
         if await self._run(lambda: copying.clone(source, self._open())):
             self._written = self._size or 0
+            at = 0
+            while hashed:
+                count = await self._run(partial(copying.hash_step, self._open().fd, at, hashed))
+                if not count:
+                    break
+                at += count
             return
-        while count := await self._run(lambda: copying.copy_step(source, self._open())):
+
+        def step() -> int:
+            if hashed is None:
+                return copying.copy_step(source, self._open())
+            return copying.copy_hashed_step(source, self._open(), hashed)
+
+        while count := await self._run(step):
             self._written += count
 
     def close(self) -> None:

@@ -26,8 +26,8 @@ async def copy_object(
     size: int,
     extra: Mapping[str, Any],
     whole_bytes: int,
-) -> None:
-    """Has the store copy an object into the bucket.
+) -> Mapping[str, Any]:
+    """Has the store copy an object into the bucket; returns its answer, which may have checksums of what it wrote.
 
     Args:
         bucket: where to.
@@ -39,8 +39,8 @@ async def copy_object(
     """
     step = Step("copy object", shown("copy object", key), "writes", holds_slot=True, seconds=PAYLOAD_SECONDS)
     if size <= whole_bytes:
-        await bucket.ask(step, "copy_object", Key=key, **source, **extra)
-        return
+        copied = await bucket.ask(step, "copy_object", Key=key, **source, **extra)
+        return copied.get("CopyObjectResult") or {}
     created = asyncio.create_task(_create(bucket, step, key, extra))
     try:
         upload_id = await asyncio.shield(created)
@@ -62,12 +62,13 @@ async def copy_object(
             return {"PartNumber": number, "ETag": reply["CopyPartResult"]["ETag"]}
 
         parts = await _all([copy_part(number, start) for number, start in enumerate(starts, 1)])
-        await bucket.ask(
+        completed: Mapping[str, Any] = await bucket.ask(
             step, "complete_multipart_upload", Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
         )
     except BaseException:
         await bucket.farewell(_abort(bucket, step, key, created))
         raise
+    return completed
 
 
 async def _create(bucket: Bucket, step: Step, key: str, extra: Mapping[str, Any]) -> str:

@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from replicator.errors import ConfigError, Corrupt, Denied, NotFound, Rejected, SiteError, Unsupported
 from replicator.events import Events, Warned
 from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
+from replicator.model.digest import Digest
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
-from replicator.sites.objects.s3 import copying
+from replicator.sites.objects.s3 import checksums, copying
 from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, REPLY_SECONDS, Bucket, Step
 from replicator.sites.objects.s3.upload import S3Upload, Spare
 from replicator.sites.objects.settings import S3Settings
@@ -79,9 +80,14 @@ class S3Store:
     async def stat(self, key: str) -> ObjectInfo | None:
         """See `ports.ObjectStore`."""
         step = Step("look at object", shown("look at object", key))
-        full = self._full(step, key)
+        found = await self._head(step, self._full(step, key))
+        if found is None:
+            return None
+        return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
+
+    async def _head(self, step: Step, full: str, **parameters: str) -> Mapping[str, Any] | None:
         try:
-            found = await self._bucket.ask(step, "head_object", Key=full)
+            head: Mapping[str, Any] = await self._bucket.ask(step, "head_object", Key=full, **parameters)
         except NotFound:
             return None
         except SiteError as error:
@@ -91,7 +97,7 @@ class S3Store:
             reply = await self._bucket.ask(step, "get_object", Key=full, Range="bytes=0-0")
             reply["Body"].close()
             raise
-        return ObjectInfo(key, found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
+        return head
 
     async def get(self, key: str, max_bytes: int) -> tuple[bytes, str]:
         """See `ports.ObjectStore`."""
@@ -261,8 +267,10 @@ class S3Store:
             [found["Prefix"][skip:].removesuffix("/") for found in reply.get("CommonPrefixes", ())],
         )
 
-    async def copy(self, origin: ObjectStore, origin_key: str, key: str) -> bool:
-        """See `ports.ObjectStore`: CopyObject, UploadPartCopy for large ones.
+    async def copy(
+        self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None
+    ) -> bool:
+        """See `ports.ObjectStore`: CopyObject, UploadPartCopy for large ones. See `checksums` for what is verified.
 
         One store is one endpoint with one identity. False also where it refuses to copy between the two buckets;
         what is wrong with ours then shows when we write there.
@@ -270,36 +278,45 @@ class S3Store:
         if not isinstance(origin, S3Store) or origin.identity is None or origin.identity != self.identity:
             return False
         try:
-            await self._copy(origin, origin_key, key)
+            await self._copy(origin, origin_key, key, digest)
         except (Denied, Unsupported):
             return False
         return True
 
-    async def link(self, origin_key: str, key: str) -> None:
+    async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:
         """See `ports.ObjectStore`: a copy that the store makes."""
-        await self._copy(self, origin_key, key)
+        await self._copy(self, origin_key, key, digest)
 
-    async def _copy(self, origin: S3Store, origin_key: str, key: str) -> None:
+    async def _copy(self, origin: S3Store, origin_key: str, key: str, digest: Digest | None) -> None:
         step = Step("copy object", shown("copy object", key))
         full = self._full(step, key)
         origin_full, found = await origin.located(origin_key)
+        known = checksums.of_whole(found)
+        wrong = checksums.contradicts(known, digest)
+        if wrong is not None:
+            raise Corrupt(origin.site, shown("read object", origin_key), wrong)
         async with self._limits.slot_for("writes", step.operation):
-            await copying.copy_object(
+            written = await copying.copy_object(
                 self._bucket,
                 full,
-                {"CopySource": origin_full, "CopySourceIfMatch": found.version},
-                size=found.size,
+                {"CopySource": origin_full, "CopySourceIfMatch": found["ETag"]},
+                size=found["ContentLength"],
                 extra=self._extra,
                 whole_bytes=self._whole_copy_bytes,
             )
+        wrong = checksums.differ(known, checksums.of_whole(written))
+        if wrong is not None:
+            await self.delete(key)
+            raise Corrupt(self._site, step.operation, wrong)
 
-    async def located(self, key: str) -> tuple[Mapping[str, str], ObjectInfo]:
-        """Bucket and full key of an object, and its facts, for a sibling that copies it. Raises `NotFound`."""
+    async def located(self, key: str) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """Bucket and full key of an object, and its HEAD, for a sibling that copies it. Raises `NotFound`."""
         step = Step("read object", shown("read object", key))
-        found = await self.stat(key)
+        full = self._full(step, key)
+        found = await self._head(step, full, ChecksumMode="ENABLED")
         if found is None:
             raise NotFound(self._site, step.operation, "no such object")
-        return {"Bucket": self._settings.bucket, "Key": self._full(step, key)}, found
+        return {"Bucket": self._settings.bucket, "Key": full}, found
 
     @functools.cached_property
     def identity(self) -> tuple[str, str] | None:
@@ -317,10 +334,10 @@ class S3Store:
         with contextlib.suppress(NotFound):
             await self._bucket.ask(step, "delete_object", Key=self._full(step, key))
 
-    async def sweep(self, stale_seconds: float = STALE_SECONDS) -> None:
-        """See `ports.ObjectStore`: aborts multipart uploads below our prefix that are older than this.
+    async def sweep(self, is_ours: Callable[[str], bool], stale_seconds: float = STALE_SECONDS) -> None:
+        """See `ports.ObjectStore`: aborts multipart uploads of our keys that are older than this.
 
-        Not those of a registry's own uploads (`_uploads`), which it may take up again after days.
+        Others may keep theirs below the same prefix: a backup, or a registry that continues one after days.
         """
         step = Step("sweep", "sweep")
         parameters: dict[str, Any] = {"Prefix": self._root}
@@ -330,7 +347,7 @@ class S3Store:
             except Unsupported:
                 return
             for found in reply.get("Uploads", ()):
-                if "_uploads" in found["Key"].split("/"):
+                if not is_ours(found["Key"].removeprefix(self._root)):
                     continue
                 if self._clock.now() - found["Initiated"].timestamp() >= stale_seconds:
                     with contextlib.suppress(NotFound, Rejected):  # somebody else was faster
