@@ -88,7 +88,7 @@ class WebhookSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """A receiver of notifications: `url` or `command`. Times in seconds; `withheld` as in `RunCommands`."""
+    """A receiver of notifications: `url` or `command`. Times in seconds; `env` as in `RunCommands`."""
 
     name: str
     url: Secret | None
@@ -97,21 +97,21 @@ class NotifySettings:
     on: frozenset[str]
     stale_after: float
     timeout: float
-    withheld: frozenset[str] = frozenset()
+    env: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RunCommands:
     """Commands before and after each run of a rule; empty means none. `timeout` in seconds, for each command.
 
-    `withheld`: environment variables with secrets of the config, which the commands do not get.
+    `env`: what the commands get beside the harmless part of our environment.
     """
 
     before: tuple[str, ...] = ()
     before_required: bool = True
     after: tuple[str, ...] = ()
     timeout: float = 60.0
-    withheld: frozenset[str] = frozenset()
+    env: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
     return WebhookSettings(name, table.site, table.token, hmac)
 
 
-def build_notify(name: str, table: NotifyTable, withheld: frozenset[str]) -> NotifySettings:
-    """One receiver of notifications. `withheld`: see `RunCommands`."""
+def build_notify(name: str, table: NotifyTable) -> NotifySettings:
+    """One receiver of notifications."""
     return NotifySettings(
         name=name,
         url=table.url,
@@ -178,17 +178,17 @@ def build_notify(name: str, table: NotifyTable, withheld: frozenset[str]) -> Not
         on=frozenset(table.on),
         stale_after=table.stale_after,
         timeout=table.timeout,
-        withheld=withheld,
+        env=table.env,
     )
 
 
-def build_commands(table: RuleTable, withheld: frozenset[str]) -> RunCommands | None:
+def build_commands(table: RuleTable) -> RunCommands | None:
     """The commands before and after a rule's runs; None if it has none."""
     hooks = table.hooks
     if not hooks.before and not hooks.after:
         return None
     before, after = tuple(hooks.before or ()), tuple(hooks.after or ())
-    return RunCommands(before, hooks.before_required, after, hooks.timeout, withheld)
+    return RunCommands(before, hooks.before_required, after, hooks.timeout, hooks.env)
 
 
 def build_bandwidth(table: LimitsTable, timezone: ZoneInfo) -> Bandwidth | None:

@@ -35,7 +35,6 @@ from replicator.config.model import (
 from replicator.config.problems import validate
 from replicator.config.show import effective
 from replicator.config.syntax import Context
-from replicator.config.variables import secret_variables
 from replicator.errors import ConfigError
 from replicator.policy.mapping import static_collisions
 
@@ -66,7 +65,6 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     problems.extend(f"{main}: {collision}" for collision in static_collisions(built))
     if problems or agent is None:
         raise ConfigError(problems)
-    withheld = secret_variables(document)
     return Loaded(
         agent=agent,
         sites={name: build_site(name, table) for name, table in sites.items()},
@@ -76,9 +74,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         effective=effective(document, agent),
         http=http,
         webhooks={name: build_webhook(name, table) for name, table in webhooks.items()},
-        notify={name: build_notify(name, table, withheld) for name, table in notify.items()},
+        notify={name: build_notify(name, table) for name, table in notify.items()},
         bandwidth=_present({name: build_bandwidth(table.limits, timezone) for name, table in sites.items()}),
-        commands=_present({table.name: build_commands(table, withheld) for table in rules}),
+        commands=_present({table.name: build_commands(table) for table in rules}),
     )
 
 

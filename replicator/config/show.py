@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from replicator.config.checks import unfitting
 from replicator.config.document import Document
@@ -66,6 +66,8 @@ def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:
             value = MASK
         elif syntax is PROXY and isinstance(value, str):
             value = _USERINFO.sub(f"://{MASK}@", value)
+        elif isinstance(value, dict) and _has_secret_values(info.annotation):
+            value = {name: MASK if isinstance(each, str) else each for name, each in value.items()}
         elif inner is not None and isinstance(value, dict):
             value = _effective(inner, value)
         elif inner is not None and isinstance(value, list):
@@ -73,6 +75,12 @@ def _effective(model: type[Table], table: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str | bool | int | float | dict | list):
             shown[key] = value
     return shown
+
+
+def _has_secret_values(annotation: Any) -> bool:
+    """Whether a key holds a table of secrets by free names."""
+    marks = (mark for part in get_args(annotation) for mark in getattr(part, "__metadata__", ()))
+    return get_origin(annotation) is dict and any(isinstance(mark, Syntax) and mark.secret for mark in marks)
 
 
 def show(loaded: Loaded) -> str:

@@ -134,7 +134,7 @@ class Notifier:
                     receiver.command,
                     msgspec.json.encode(facts),
                     receiver.timeout,
-                    withheld=receiver.withheld,
+                    env={name: secret() for name, secret in receiver.env.items()},
                 )
                 again = True
             else:

@@ -7,28 +7,46 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, cast
 
-from replicator.config.secrets import TOKEN_VARIABLE
 from replicator.scrub import scrub
 
 _KEPT_BYTES: Final = 2_000
 _GRACE_SECONDS: Final = 0.5
-_OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", TOKEN_VARIABLE})
-"""Between the service manager, or who started us, and this process alone."""
+_PASSED_ON: Final = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "LANG", "LANGUAGE", "HOSTNAME"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+        *(
+            "STATE_DIRECTORY",
+            "CACHE_DIRECTORY",
+            "RUNTIME_DIRECTORY",
+            "LOGS_DIRECTORY",
+            "CONFIGURATION_DIRECTORY",
+        ),
+        *("INVOCATION_ID", "SYSTEMD_EXEC_PID"),
+    }
+)
+"""Variables that a command gets, with those that begin with `_PREFIXES`.
+
+An allow list: AWS_SECRET_ACCESS_KEY, DOCKER_AUTH_CONFIG, a proxy's login and the secrets of the config are in our
+environment as well, and NOTIFY_SOCKET is between the service manager and this process alone.
+"""
+_PREFIXES: Final = ("LC_", "XDG_")
 
 
 async def run_command(
-    argv: Sequence[str], data: bytes, seconds: float, *, withheld: Collection[str] = ()
+    argv: Sequence[str], data: bytes, seconds: float, *, env: Mapping[str, str] = MappingProxyType({})
 ) -> str | None:
     """Runs the command to its end; None where it succeeded, else what went wrong, in one line.
 
     One that takes longer than `seconds`, and one whose caller is cancelled, is killed with its whole process group.
     It need not read its stdin; its stdout goes nowhere, and of its stderr the end is kept for the message. What it
-    leaves running in the background is not waited for. It has our environment without the `withheld` variables.
+    leaves running in the background is not waited for. Of our environment it gets the
+    harmless part only, and `env`.
     """
-    hidden = {*_OURS, *withheld}
     try:
         transport, process = await asyncio.get_running_loop().subprocess_exec(
             _Process,
@@ -36,7 +54,7 @@ async def run_command(
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name not in hidden},
+            env=clean_environment(os.environ) | dict(env),
             start_new_session=True,
         )
     except OSError as error:
@@ -62,6 +80,13 @@ async def run_command(
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
     words = scrub(process.told.decode(errors="replace"), _KEPT_BYTES)
     return f"{argv[0]} {how}{f': {words}' if words else ''}"
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a command of somebody else's may have."""
+    return {
+        name: value for name, value in environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
+    }
 
 
 def _tell(transport: asyncio.SubprocessTransport, data: bytes) -> None:

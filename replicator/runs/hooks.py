@@ -107,7 +107,12 @@ class RunHooks:
 
 
 async def _run(commands: RunCommands, argv: Sequence[str], told: Mapping[str, object]) -> str | None:
-    return await run_command(argv, msgspec.json.encode(told), commands.timeout, withheld=commands.withheld)
+    return await run_command(
+        argv,
+        msgspec.json.encode(told),
+        commands.timeout,
+        env={name: secret() for name, secret in commands.env.items()},
+    )
 
 
 def _plain(scope: RunScope) -> dict[str, list[str] | None]:

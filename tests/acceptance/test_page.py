@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator.daemon.http.page import page as page_module
 from replicator.daemon.http.api import stream as stream_module
+from replicator.daemon.http.page import page as page_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult

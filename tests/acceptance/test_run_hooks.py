@@ -93,10 +93,10 @@ async def test_commands_are_not_told_the_configs_secrets(world: World) -> None:
     keeps = f"import json, os; json.dump(dict(os.environ), open({str(told)!r}, 'w'))"
     command = msgspec.json.encode([sys.executable, "-c", keeps]).decode()
     world.write(f"before = {command}", '[http]\ntoken = { env = "AGENT_TOKEN" }\n')
-    given = {"AGENT_TOKEN": "hush", "REPLICATOR_TOKEN": "hush", "HARMLESS": "x"}
+    given = {"AGENT_TOKEN": "hush", "REPLICATOR_TOKEN": "hush", "LC_ALL": "C.UTF-8"}
     assert (await world.program("sync", environ=given)).code == 0
     environ = msgspec.json.decode(told.read_bytes())
-    assert given.keys() & environ.keys() == {"HARMLESS"}
+    assert given.keys() & environ.keys() == {"LC_ALL"}
 
 
 async def test_a_before_that_is_not_required_stops_nothing(world: World) -> None:

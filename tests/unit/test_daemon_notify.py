@@ -210,19 +210,21 @@ async def test_a_fault_of_ours_is_a_warning_and_does_not_come_again_at_every_loo
 async def test_a_command_gets_the_facts_and_none_of_the_configs_secrets(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HUB_PASSWORD", "HARMLESS"):
-        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("HUB_PASSWORD", "x")
     told = tmp_path / "told"
     code = (
-        f"import os, sys; names = sorted({{'HUB_PASSWORD', 'HARMLESS'}} & set(os.environ));"
+        f"import os, sys; names = sorted({{'HUB_PASSWORD', 'ADDED'}} & set(os.environ));"
         f" open({str(told)!r}, 'w').write(f'{{names}} {{sys.stdin.read()}}')"
     )
     command = replace(
-        settings(""), url=None, command=(sys.executable, "-c", code), withheld=frozenset({"HUB_PASSWORD"})
+        settings(""),
+        url=None,
+        command=(sys.executable, "-c", code),
+        env={"ADDED": Secret("literal", "x", {})},
     )
     await stage.look(command, FAILING)
     names, _, facts = told.read_text().partition(" ")
-    assert names == "['HARMLESS']"
+    assert names == "['ADDED']"
     assert json.loads(facts)["event"] == "failure"
 
 

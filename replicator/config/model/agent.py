@@ -132,6 +132,11 @@ class NotifyTable(Table):
         None,
         min_length=1,
     )
+    env: dict[str, Annotated[Secret, SECRET]] = setting(
+        "Environment variables to add. Commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale ...), "
+        "never the agent's own secrets.",
+        default_factory=dict,
+    )
     on: list[Literal["failure", "recovery", "stale"]] = setting(
         "Events to report. Default: all three.",
         default_factory=lambda: ["failure", "recovery", "stale"],

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationInfo, field_validator
 
 from replicator.config.model.table import Table, setting
+from replicator.config.secrets import Secret
 from replicator.config.syntax import (
     ARGUMENT,
     CRON,
@@ -18,6 +19,7 @@ from replicator.config.syntax import (
     PATTERN,
     REGEX,
     REPOSITORIES,
+    SECRET,
     SEMVER,
     TIMEZONE,
     OneOrMany,
@@ -106,6 +108,11 @@ class RuleHooksTable(Table):
     )
     after: list[Annotated[str, ARGUMENT]] | None = setting(
         "Command after the run. It gets the report.", None, min_length=1
+    )
+    env: dict[str, Annotated[Secret, SECRET]] = setting(
+        "Environment variables to add. The commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale ...), "
+        "never the agent's own secrets.",
+        default_factory=dict,
     )
     timeout: Annotated[float, DURATION] = setting(
         "Time limit of each command. When it expires, the command is killed and has failed.", "1m"
