@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from replicator.config.model import (
     AgentTable,
+    AuthTable,
     BandwidthTable,
     CacheTable,
     HMACTable,
@@ -107,6 +108,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`limits` of a site", LimitsTable),
     ("`bytes_per_second` of `limits`, as a table", BandwidthTable),
     ("`windows` of `bytes_per_second`", WindowTable),
+    ("`auth` of a site", AuthTable),
     ("`timeouts` of a site", TimeoutsTable),
     ("`quota` of a site", QuotaTable),
     ("`[[rule]]`", RuleTable),

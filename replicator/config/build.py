@@ -247,6 +247,9 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         quota=Quota(table.quota.reserve, table.quota.below),
         capabilities=dict(table.capabilities),
         timeouts=_timeouts(table.timeouts),
+        redirects=table.redirects,
+        private_addresses=table.private_addresses,
+        realm=table.auth.realm if table.auth else None,
     )
 
 

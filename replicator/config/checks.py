@@ -25,6 +25,9 @@ _REGISTRY = frozenset(
         "proxy",
         "quota",
         "timeouts",
+        "auth",
+        "redirects",
+        "private_addresses",
         "capabilities",
     }
 )

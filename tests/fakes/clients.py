@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
@@ -22,6 +23,7 @@ async def registry_site(
     user: str = "",
     password: str = "",
     clock: Clock | None = None,
+    redirects: Literal["same-scheme", "any"] = "same-scheme",
 ) -> AsyncIterator[RegistrySite]:
     """A site named "there", closed at the end; its events go to `seen`, docker's credentials are left alone.
 
@@ -37,6 +39,7 @@ async def registry_site(
         docker_config=False,
         proxy="",
         capabilities=capabilities or {},
+        redirects=redirects,
     )
     site = RegistrySite(settings, events=events, clock=clock or SystemClock())
     try:

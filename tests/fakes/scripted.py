@@ -139,6 +139,7 @@ async def rig(  # one keyword a thing that tests vary
     proxy: str | None = "",
     quota: Quota | None = None,
     budget: Budget = QUICK,
+    realm: str | None = None,
 ) -> AsyncIterator[Rig]:
     """A transport for the site "here" at a URL, closed in the end; its gates must then be free."""
     events = Events()
@@ -147,7 +148,14 @@ async def rig(  # one keyword a thing that tests vary
     clock = clock or SystemClock()
     limits = SiteLimits("here", LimitSettings(), events=events, clock=clock)
     settings = RegistrySettings(
-        "here", url, login, docker_config=docker_config, tls=tls or TLS(), proxy=proxy, quota=quota or Quota()
+        "here",
+        url,
+        login,
+        docker_config=docker_config,
+        tls=tls or TLS(),
+        proxy=proxy,
+        quota=quota or Quota(),
+        realm=realm,
     )
     transport = Transport(
         settings, limits=limits, events=events, clock=clock, timeouts=timeouts, budget=budget

@@ -110,8 +110,20 @@ async def test_where_a_head_does_not_tell_the_content_is_hashed(
     assert [entry.method for entry in fake.find(target=MANIFESTS)] == ["HEAD", "GET"]
 
 
-async def test_a_head_redirected_to_a_url_signed_for_get_is_followed_by_a_get() -> None:
+async def test_a_tag_is_not_taken_from_another_host() -> None:
     async with FakeRegistry(vendors.manifests_in_storage()) as fake, registry_site(fake.url) as site:
+        built = image("a", [layer("a", 10)])
+        load(fake.store, "app", "v1", built)
+        with pytest.raises(Rejected, match='redirects = "any" allows it'):
+            await site.repository("app").resolve("v1")
+        assert (await site.repository("app").read_manifest(built.digest)).digest == built.digest
+
+
+async def test_a_head_redirected_to_a_url_signed_for_get_is_followed_by_a_get() -> None:
+    async with (
+        FakeRegistry(vendors.manifests_in_storage()) as fake,
+        registry_site(fake.url, redirects="any") as site,
+    ):
         built = image("a", [layer("a", 10)])
         load(fake.store, "app", "v1", built)
         assert (await site.repository("app").resolve("v1")).digest == built.digest

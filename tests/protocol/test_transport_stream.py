@@ -12,7 +12,12 @@ from replicator.sites.registry.http import MAX_CHUNK_BYTES, Call
 from tests.fakes.scripted import Rig, head_of, login, raw, rig, scripted
 
 BLOB = Call(
-    "read blob", "GET", "/v2/a/blobs/x", repository="a", headers={"Range": "bytes=5-", "X-Secret": "s"}
+    "read blob",
+    "GET",
+    "/v2/a/blobs/x",
+    repository="a",
+    headers={"Range": "bytes=5-", "X-Secret": "s"},
+    verified=True,
 )
 ONCE = Budget(attempts=1)
 
@@ -134,10 +139,10 @@ async def test_redirect_is_the_callers_where_it_says_so() -> None:
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("ftp://elsewhere.example/x", "no http or https"),
-        ("file:///etc/passwd", "no http or https"),
+        ("ftp://elsewhere.example/x", "not an http or https"),
+        ("file:///etc/passwd", "not an http or https"),
         ("http://user:pw@elsewhere.example/x", "user information"),
-        ("http://[::1", "no URL"),
+        ("http://[::1", "not a URL"),
     ],
 )
 async def test_unsafe_redirects_are_refused_and_their_query_not_told(location: str, reason: str) -> None:
@@ -182,7 +187,9 @@ async def test_head_that_storage_refuses_is_unsupported_so_that_get_is_tried() -
 
         async with scripted(answer) as server, rig(server.url) as here:
             with pytest.raises(Unsupported) as caught:
-                await here.transport.request(Call("look", "HEAD", "/v2/a/manifests/x", repository="a"))
+                await here.transport.request(
+                    Call("look", "HEAD", "/v2/a/manifests/x", repository="a", verified=True)
+                )
     assert "s3cret" not in str(caught.value)
 
 

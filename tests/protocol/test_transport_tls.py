@@ -13,9 +13,10 @@ from yarl import URL
 from replicator.errors import Advice, ConfigError, Rejected, Unavailable
 from replicator.events import Warned
 from replicator.flow.retry import Budget
+from replicator.sites.registry.addresses import reach_of_host
 from replicator.sites.registry.errormap import network_failure
 from replicator.sites.registry.http import Call
-from replicator.sites.registry.origin import is_private, refusal, resolve, upgraded
+from replicator.sites.registry.origin import refusal, resolve, upgraded
 from replicator.sites.registry.probe import registry_url
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS
@@ -127,7 +128,7 @@ async def test_client_certificate_is_not_shown_elsewhere(pki: Pki) -> None:
             return web.Response(status=307, headers={"Location": f"{other.url}/x"})
 
         async with scripted(answer, tls=_wants_certificate(pki)) as server, rig(server.url, tls=tls) as here:
-            assert (await here.transport.request(READ)).body == b"blob"
+            assert (await here.transport.request(replace(READ, verified=True))).body == b"blob"
     assert shown in ([None], [{}])
 
 
@@ -281,18 +282,23 @@ def test_locations_are_resolved_without_touching_their_bytes(location: str, expe
 @pytest.mark.parametrize(
     "host",
     ["10.0.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "localhost", "::1", "fe80::1", "::ffff:10.0.0.1",
-     "0x7f000001", "2130706433", "127.1", "0.0.0.1", "fd00::1"],
+     "0x7f000001", "2130706433", "127.1", "0.0.0.1", "fd00::1",
+     "localhost.", "127.0.0.1.", "LOCALHOST", "a.localhost", "64:ff9b::a00:1", "64:ff9b::a9fe:a9fe", "2002:a00:1::",
+     "::10.0.0.1", "0", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "100.64.0.1"],
 )  # fmt: skip
 def test_private_addresses_are_known_in_every_notation(host: str) -> None:
-    assert is_private(host)
+    assert reach_of_host(host) not in {None, "public"}
     bracketed = f"[{host}]" if ":" in host else host
     assert refusal(URL("https://registry.test"), URL(f"https://{bracketed}/x", encoded=True)) is not None
-    assert refusal(URL("https://10.1.1.1"), URL(f"https://{bracketed}/x", encoded=True)) is None
+    reach = reach_of_host(host)
+    by_private = refusal(URL("https://10.1.1.1"), URL(f"https://{bracketed}/x", encoded=True))
+    by_loopback = refusal(URL("https://127.9.9.9"), URL(f"https://{bracketed}/x", encoded=True))
+    assert (by_private is None, by_loopback is None) == (reach == "private", reach != "never")
 
 
 @pytest.mark.parametrize("host", ["registry.test", "8.8.8.8", "2606:4700::1111", "10.example.test"])
 def test_public_hosts_are_not_taken_for_private(host: str) -> None:
-    assert not is_private(host)
+    assert reach_of_host(host) in {None, "public"}
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,9 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
         proxy = ""
         limits = { concurrency = 4, requests_per_second = 0.5, bytes_per_second = "1MiB" }
         quota = { reserve = 7, below = "stop" }
+        redirects = "any"
+        private_addresses = true
+        auth = { realm = "http://auth.example.com:5001/token" }
         timeouts = { connect = "5s", first_byte = "10m", read = "2m", commit = "1h", minimum_rate = "5kB" }
         capabilities = { mount = false, upload = "patch" }
     """
@@ -190,6 +193,8 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert dataclasses.astuple(site.tls)[:-1] == (*[tmp_path / "ca.pem"] * 3, False)
     assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
     assert dataclasses.astuple(site.quota) == (7, "stop")
+    assert (site.redirects, site.private_addresses) == ("any", True)
+    assert site.realm == "http://auth.example.com:5001/token"
     assert dataclasses.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
     assert site.capabilities == {"mount": False, "upload": "patch"}
 

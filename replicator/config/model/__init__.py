@@ -24,6 +24,7 @@ from replicator.config.model.rule import (
     TagsTable,
 )
 from replicator.config.model.site import (
+    AuthTable,
     BandwidthTable,
     LimitsTable,
     QuotaTable,
@@ -36,6 +37,7 @@ from replicator.config.model.table import Table, keys_of, table_in
 
 __all__ = [
     "AgentTable",
+    "AuthTable",
     "BandwidthTable",
     "CacheTable",
     "HMACTable",

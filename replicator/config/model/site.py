@@ -103,6 +103,14 @@ class TimeoutsTable(Table):
     )
 
 
+class AuthTable(Table):
+    """Who may have the credentials of a site beside the registry itself."""
+
+    realm: Annotated[str, ENDPOINT] = setting(
+        "URL of the token service, where that is `http` on another host than the registry: it is not believed otherwise."
+    )
+
+
 class QuotaTable(Table):
     """Pull quota of registries that count pulls (Docker Hub)."""
 
@@ -130,6 +138,16 @@ class SiteTable(Table):
     )
     docker_config: bool = setting(
         "Without credentials here, use those of docker and podman. `false`: access anonymously.", True
+    )
+    auth: AuthTable | None = setting("The registry's token service, where it must be named.", None)
+    redirects: Literal["same-scheme", "any"] = setting(
+        "Where the registry may lead: `same-scheme` to other hosts by its own scheme, for blobs and what else a digest "
+        "verifies; `any` also from `https` to `http`, and for manifests, tags and listings.",
+        "same-scheme",
+    )
+    private_addresses: bool = setting(
+        "`true` lets the registry lead to private and loopback addresses. Default: only where it is at one itself.",
+        False,
     )
     tls: TLSTable = setting("Certificates and their verification.", default_factory=TLSTable)
     proxy: Annotated[str | None, PROXY] = setting(

@@ -42,6 +42,7 @@ async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bo
         repository=repository,
         expected=_EXISTENCE | _REDIRECTS,
         follow=False,
+        verified=True,
     )
     try:
         reply = await registry.transport.request(call)
@@ -94,6 +95,7 @@ class RegistryBlob:
             repository=self._repository,
             headers={"Range": f"bytes={offset}-{last}"} if offset else {},
             expected=frozenset({200, 206}) if offset else frozenset({200}),
+            verified=True,
         )
 
     def stream(self, offset: int) -> AbstractAsyncContextManager[StreamReply]:

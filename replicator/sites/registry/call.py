@@ -26,6 +26,7 @@ class Call:
         max_bytes: a longer reply is `Corrupt`.
         idempotent: whether it may be tried again; None: as its method is.
         follow: whether redirects of GET and HEAD are followed.
+        verified: the caller verifies the answer by its digest, so that any host may give it.
         commits: bytes that the registry may have to copy before it answers.
     """
 
@@ -41,6 +42,7 @@ class Call:
     max_bytes: int = 1 << 20
     idempotent: bool | None = None
     follow: bool = True
+    verified: bool = False
     commits: int = 0
 
 

@@ -34,6 +34,7 @@ from replicator.errors import (
 from replicator.flow.limits import MAX_HOLD_SECONDS
 from replicator.scrub import scrub
 from replicator.sites.bounds import MAX_ERROR_BYTES
+from replicator.sites.registry.addresses import AddressRefused
 from replicator.sites.registry.markup import words_of
 from replicator.sites.registry.reading import BrokenFraming, Late
 
@@ -114,6 +115,8 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
     if (tls := _tls_failure(error, host)) is not None:
         return tls
     match error:
+        case aiohttp.ClientConnectorDNSError(os_error=AddressRefused() as refused):
+            return Failure("refused", str(refused), Advice.GIVE_UP)
         case aiohttp.ClientConnectorDNSError():
             return Failure("dns", f"cannot resolve {error.host}: {_reason(error.os_error)}")
         case aiohttp.ClientProxyConnectionError():

@@ -33,7 +33,8 @@ from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
-from replicator.sites.registry.origin import origin_of, refusal, resolve, shown, upgraded
+from replicator.sites.registry.location import resolve_location
+from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.settings import RegistrySettings, Timeouts
 from replicator.sites.registry.wire import Patience, Wire
@@ -325,7 +326,8 @@ class Transport:
             try:
                 url = self._checked(call, resolve(base, location))
             except ValueError:
-                raise self._rejected(call, "redirected to what is no URL") from None
+                raise self._rejected(call, "redirected to what is not a URL") from None
+            self._check_trust(call, url)
             if str(url) in seen:
                 raise self._rejected(call, f"redirects lead in a circle at {shown(url)}")
             if len(seen) > MAX_REDIRECTS:
@@ -347,9 +349,29 @@ class Transport:
     def _checked(self, call: Call, target: URL) -> URL:
         """The target of a Location, over https where it is the registry itself; refused where it is unsafe."""
         target = upgraded(self._wire.base, target)
-        if (reason := refusal(self._wire.base, target)) is not None:
+        reason = refusal(self._wire.base, target, self._wire.guard, downgrade=self._wire.allows_any)
+        if reason is not None:
             raise self._rejected(call, f"sent to {shown(target)}, which is refused: {reason}")
         return target
+
+    def _check_trust(self, call: Call, target: URL) -> None:
+        """Only what a digest verifies may come from another host: tags, listings and the like would be believed."""
+        if call.verified or self._wire.allows_any or origin_of(target) == self._wire.origin:
+            return
+        if is_known_redirect(self._wire.base.host or "", target.host or ""):
+            return
+        why = 'only content that a digest verifies is taken from another host (redirects = "any" allows it)'
+        raise self._rejected(call, f"redirected to {shown(target)}, which is refused: {why}")
+
+    def locate(self, location: str, asked: str) -> str:
+        """As `location.resolve_location`, by this registry's rules."""
+        return resolve_location(
+            location,
+            asked=asked,
+            registry=self._wire.base,
+            guard=self._wire.guard,
+            downgrade=self._wire.allows_any,
+        )
 
     def _rejected(self, call: Call, cause: str) -> Rejected:
         return Rejected(self._site, call.operation, cause, repository=call.repository)

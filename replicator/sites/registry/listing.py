@@ -29,7 +29,6 @@ from replicator.sites.bounds import (
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.links import next_link
-from replicator.sites.registry.location import resolve_location
 
 _SHOWN: Final = 5
 
@@ -55,7 +54,7 @@ def next_page(registry: Registry, operation: str, repository: str | None, reply:
     if link is None:
         return None
     try:
-        url = resolve_location(link, asked=reply.url, registry=registry.url)
+        url = registry.transport.locate(link, reply.url)
     except ValueError as error:
         raise Corrupt(
             registry.site, operation, f"the next page is not followed: {error}", repository=repository

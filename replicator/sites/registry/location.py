@@ -14,18 +14,23 @@ from yarl import URL
 
 from replicator.model.digest import Digest
 from replicator.sites.bounds import MAX_URL_CHARACTERS
+from replicator.sites.registry.addresses import AddressGuard
 from replicator.sites.registry.origin import refusal, resolve, upgraded
 
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
-def resolve_location(location: str, *, asked: str, registry: URL) -> str:
+def resolve_location(
+    location: str, *, asked: str, registry: URL, guard: AddressGuard | None = None, downgrade: bool = False
+) -> str:
     """The absolute URL that a `Location` (or a paging link) means, its path and query byte for byte.
 
     Args:
         location: the header's value: absolute, without a scheme (`//host/...`), an absolute or a relative path.
         asked: the URL whose answer carried it.
         registry: the registry's own URL, which decides what is a downgrade and what is private.
+        guard: see `origin.refusal`.
+        downgrade: see there.
 
     Raises:
         ValueError: not to be followed; see `origin.refusal`. The text does not repeat the location.
@@ -35,7 +40,7 @@ def resolve_location(location: str, *, asked: str, registry: URL) -> str:
     if not location or _UNSAFE.search(location):
         raise ValueError("it is empty, or has spaces or control characters in it")
     target = upgraded(registry, resolve(URL(asked, encoded=True), location))
-    reason = refusal(registry, target)
+    reason = refusal(registry, target, guard, downgrade=downgrade)
     if reason is not None:
         raise ValueError(reason)
     return str(target)

@@ -1,21 +1,23 @@
 """Where a URL leads: origins, redirect targets kept byte for byte, and what is refused as a target.
 
-The rules are those of go-containerregistry: credentials go to the registry's own origin only, and a registry
-cannot send us from https to http, nor (unless it is there itself) to a private address.
+Credentials go to the registry's own origin only. A registry cannot send us from https to http, nor (unless it is
+there itself) to a private address, where the site's settings do not allow it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from typing import Final
 
 from yarl import URL
 
+from replicator.sites.registry.addresses import AddressGuard, reach_of_host
+
 Origin = tuple[str, str, int | None]
 """Scheme, host, port; the default port is filled in."""
 
+_FRONTS: Final = (("registry.k8s.io", ".pkg.dev"), ("registry-sandbox.k8s.io", ".pkg.dev"))
+"""https://github.com/kubernetes/registry.k8s.io, cmd/archeio/docs/request-handling.md."""
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -57,49 +59,37 @@ def upgraded(registry: URL, target: URL) -> URL:
     return URL(f"https://{registry.raw_authority}{target.raw_path_qs}", encoded=True)
 
 
-def refusal(registry: URL, target: URL) -> str | None:
-    """Why nothing is sent to `target` at a registry's word; None where it is fine."""
+def refusal(
+    registry: URL, target: URL, guard: AddressGuard | None = None, *, downgrade: bool = False
+) -> str | None:
+    """Why nothing is sent to `target` at a registry's word; None where it is fine.
+
+    Args:
+        registry: who says so.
+        target: where it leads. A name is judged once more when it is resolved.
+        guard: of the registry's site; by default one that knows no more than the registry's URL.
+        downgrade: whether an https registry may lead to http.
+    """
     if target.scheme not in {"http", "https"} or not target.raw_host:
-        return "it is no http or https URL"
+        return "it is not an http or https URL"
     if target.raw_user is not None or target.raw_password is not None:
         return "it carries user information"
     if target.raw_host == registry.raw_host and target.scheme == registry.scheme:
         return None
-    if registry.scheme == "https" and target.scheme == "http":
-        return "it leaves https for http"
-    if is_private(target.raw_host) and not is_private(registry.raw_host or ""):
-        return "it is a private address and the registry is not"
-    return None
+    if registry.scheme == "https" and target.scheme == "http" and not downgrade:
+        return 'it leaves https for http (redirects = "any" allows it)'
+    reach = reach_of_host(target.raw_host)
+    return None if reach is None else (guard or AddressGuard(registry)).refusal(reach)
 
 
-def is_private(host: str) -> bool:
-    """Whether the host is written as a private, link-local or loopback address, in any notation, or is localhost."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    address = _literal(host.strip("[]"))
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address is not None and not address.is_global
+def is_known_redirect(registry: str, target: str) -> bool:
+    """Whether the registry is known to be a front that leads every request, for tags too, to hosts of its owner."""
+    return any(registry == front and target.endswith(owner) for front, owner in _FRONTS)
 
 
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine by its very name."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    address = _literal(host.strip("[]"))
-    return address is not None and address.is_loopback
-
-
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    try:
-        # The resolver takes 127.1, 0x7f000001 and 2130706433 for addresses too.
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, ValueError):
-        return None
+    return reach_of_host(host) == "loopback"
 
 
 def shown(url: URL) -> str:

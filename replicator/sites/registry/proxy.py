@@ -38,6 +38,13 @@ class Proxies:
         elif setting:
             self._fixed = _proxy(f"site.{site}.proxy", setting)
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of all proxies that may be asked."""
+        texts = [text for scheme in ("http", "https", "all") if (text := self._environment.get(scheme))]
+        proxies = [self._fixed, *(_proxy("environment", text) for text in texts)]
+        return frozenset(proxy.host for proxy in proxies if proxy is not None and proxy.host)
+
     def find(self, url: URL) -> URL | None:
         """The proxy to ask for the URL, None for a direct connection."""
         if not self._environment:

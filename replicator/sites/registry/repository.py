@@ -311,6 +311,7 @@ class RegistryRepository:
             headers=headers,
             expected=expected,
             max_bytes=max_bytes,
+            verified=is_digest(reference),
         )
 
     def _immutable(self, error: Rejected, tag: str) -> Rejected:

@@ -11,7 +11,6 @@ from replicator.errors import Corrupt, SiteError
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.capabilities import StatusRange
 from replicator.sites.registry.context import Registry
-from replicator.sites.registry.location import resolve_location
 
 _OPERATION: Final = "start upload"
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._=-]+")
@@ -63,7 +62,7 @@ def newest_location(registry: Registry, repository: str, reply: Reply) -> str | 
     location = reply.headers.get("Location")
     if location:
         try:
-            return resolve_location(location, asked=reply.url, registry=registry.url)
+            return registry.transport.locate(location, reply.url)
         except ValueError as error:
             cause = f"the Location it gave is not followed: {error}"
             raise Corrupt(registry.site, "upload blob", cause, repository=repository) from error

@@ -78,7 +78,10 @@ class RegistrySettings:
     `url` is scheme, host and optional port and path prefix ("https://registry.example.com"), no trailing slash.
     `login` None means: look where docker and podman keep credentials (unless `docker_config` is False), else
     anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
-    `capabilities` overrides single fields of the capability record by name.
+    `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
+    registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
+    everywhere. `private_addresses`: see `addresses.AddressGuard`. `realm`: URL of a token service that may have the
+    credentials though it speaks http on another host.
     """
 
     name: str
@@ -91,3 +94,6 @@ class RegistrySettings:
     quota: Quota = field(default_factory=Quota)
     capabilities: Mapping[str, bool | int | str] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    redirects: Literal["same-scheme", "any"] = "same-scheme"
+    private_addresses: bool = False
+    realm: str | None = None

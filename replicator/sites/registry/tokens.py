@@ -17,7 +17,7 @@ from replicator.sites.bounds import MAX_TOKEN_BYTES
 from replicator.sites.registry.challenge import Challenge
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.errormap import Answer, Step, reply_failure
-from replicator.sites.registry.origin import refusal, shown
+from replicator.sites.registry.origin import origin_of, refusal, shown
 from replicator.sites.registry.wire import Wire
 
 CLIENT_ID: Final = "replicator"
@@ -82,7 +82,7 @@ async def fetch_token(wire: Wire, clock: Clock, request: TokenRequest) -> Token:
 def _checked_realm(wire: Wire, challenge: Challenge, step: Step) -> URL:
     try:
         realm = URL(challenge.realm, encoded=True)
-        reason = refusal(wire.base, realm)
+        reason = _realm_refusal(wire, realm)
     except ValueError:
         realm, reason = URL(), "it is no URL"
     if reason is not None:
@@ -90,6 +90,15 @@ def _checked_realm(wire: Wire, challenge: Challenge, step: Step) -> URL:
         cause = f"the token service {where} that the registry names is refused: {reason}"
         raise AuthFailed(wire.site, step.operation, cause, repository=step.repository)
     return realm
+
+
+def _realm_refusal(wire: Wire, realm: URL) -> str | None:
+    if origin_of(realm) == wire.realm:
+        return None
+    if realm.scheme == "http" and realm.raw_host != wire.base.raw_host:
+        # Whoever sits between us and an http registry writes its challenge, and would have our credentials sent.
+        return f'it is http on another host (auth = {{ realm = "{shown(realm)}" }} allows it)'
+    return refusal(wire.base, realm, wire.guard)
 
 
 async def _ask(wire: Wire, method: str, realm: URL, request: TokenRequest) -> Answer:

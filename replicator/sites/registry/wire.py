@@ -13,12 +13,13 @@ import aiohttp
 from yarl import URL
 
 from replicator import __version__
-from replicator.errors import Corrupt
+from replicator.errors import Advice, Corrupt
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
-from replicator.sites.registry.errormap import Errand, authority, network_failure
+from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
+from replicator.sites.registry.errormap import Errand, Failure, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.reading import BrokenFraming, Late, Reading
@@ -58,6 +59,9 @@ class Wire:
         self.base = URL(settings.url, encoded=True)
         self.origin: Origin = origin_of(self.base)
         self.timeouts = timeouts
+        self.guard = AddressGuard(self.base, private=settings.private_addresses)
+        self.allows_any = settings.redirects == "any"
+        self.realm = None if settings.realm is None else origin_of(URL(settings.realm, encoded=True))
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -98,6 +102,10 @@ class Wire:
         """
         if (authorization := headers.get("Authorization")) is not None:
             _remember(authorization)
+        if reach_of_host(url.raw_host or "") == "never":
+            # Also where the config names it: whatever answers there is not a registry.
+            cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
+            raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, errand)
         session = self._session_for(url)
         began = self._clock.monotonic()
         limit = patience or self._small
@@ -198,20 +206,21 @@ class Wire:
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
         if origin_of(url) == self.origin:
             if self._session is None:
-                self._session = self._new_session(self._context)
+                self._session = self._new_session(self._context, own=True)
                 if not self._settings.tls.verify and self.base.scheme == "https":
                     text = "the server's certificate is not verified (tls.verify = false)"
                     self._events.emit(Warned(self.site, text))
             return self._session
         if self._foreign is None:
-            self._foreign = self._new_session(self._foreign_context)
+            self._foreign = self._new_session(self._foreign_context, own=False)
         return self._foreign
 
-    def _new_session(self, context: ssl.SSLContext | None) -> aiohttp.ClientSession:
+    def _new_session(self, context: ssl.SSLContext | None, *, own: bool) -> aiohttp.ClientSession:
+        resolver = GuardedResolver(self.guard, own=own, exempt=self._proxies.hosts)
         return aiohttp.ClientSession(
             # The site's gates say how many at once; a second limit here would only hide them.
             connector=aiohttp.TCPConnector(
-                limit=0, ssl=context or True, keepalive_timeout=_KEEPALIVE_SECONDS
+                limit=0, ssl=context or True, resolver=resolver, keepalive_timeout=_KEEPALIVE_SECONDS
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
