@@ -127,7 +127,7 @@ def read_document(main: Path, environ: Mapping[str, str], problems: list[str]) -
     for file in [main, *sorted(folder.glob("*.toml"))]:
         document.files.append(file)
         try:
-            tables = _read(file)
+            tables = _read(file, is_main=file is main)
         except ValueError as error:
             problems.append(str(error))
             document.complete = False
@@ -136,8 +136,11 @@ def read_document(main: Path, environ: Mapping[str, str], problems: list[str]) -
     return document
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, is_main: bool) -> dict[str, Any]:
     try:
+        # The main file may be a pipe, as in `-c <(sops -d config.toml)`; one in conf.d would only ever hang.
+        if not is_main and not file.is_file() and file.exists():
+            raise ValueError(f"{file}: is not a regular file")
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -96,6 +96,8 @@ def parse_secret(value: Any, folder: Path, environ: Mapping[str, str]) -> Secret
 
 def _read_file(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"secret file {path} is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:

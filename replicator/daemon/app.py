@@ -12,6 +12,7 @@ from typing import Final
 from replicator.config.build import Loaded
 from replicator.daemon.generation import Chosen, Generation
 from replicator.daemon.notify import Notifier
+from replicator.daemon.reading import ConfigReader
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
 from replicator.daemon.standings import Standings
@@ -79,6 +80,7 @@ class App:
         self._generation = generation
         self._at_start = generation.loaded
         self._paused: set[str] = set()
+        self._reader = ConfigReader()
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None
@@ -223,7 +225,7 @@ class App:
         Runs of rules that stay as they were go on. Where the agent listens, its name, state and cache stay.
         """
         try:
-            chosen = await asyncio.to_thread(read)
+            chosen = await self._reader.read(read)
             in_force = replace(chosen, loaded=_with_what_stays(self._at_start, chosen.loaded))
             generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from replicator.config.load import load
+from replicator.daemon import reading
 from replicator.daemon.app import STILL_SECONDS
 from replicator.daemon.generation import Chosen
 from replicator.errors import ConfigError
@@ -71,3 +77,37 @@ async def test_an_agent_is_well_only_while_its_scheduler_turns(tmp_path: Path) -
         await until(lambda: app.health() is None)
         await app.drain()
         assert app.health() == "the scheduler has ended"
+
+
+async def test_a_reload_that_hangs_in_a_file_is_refused_and_nothing_else_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang() -> Chosen:
+        released.wait(60)
+        raise ConfigError(["too late"])
+
+    monkeypatch.setattr(reading, "READING_SECONDS", 0.05)
+    async with agent(tmp_path, SITES) as world:
+        await until(lambda: not world.app.ready())
+        assert not await world.app.reload(hang)
+        assert not await world.app.reload(lambda: world.chosen)  # while that one hangs, no second thread
+        assert world.app.problems == ["the config was refused on the last reload, the log says why"]
+        released.set()
+        await until(lambda: not [each for each in threading.enumerate() if each.name == "reload"])
+        assert await world.app.reload(lambda: world.chosen)
+        assert not world.app.problems
+
+
+def test_a_pipe_in_conf_d_or_for_a_secret_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    os.mkfifo(tmp_path / "conf.d" / "x.toml")
+    os.mkfifo(tmp_path / "password")
+    main = tmp_path / "replicator.toml"
+    main.write_text(
+        '[site.hub]\nurl = "https://hub.example.com"\nusername = "u"\npassword = { file = "password" }\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(main, {"HOME": "/home/me"})
+    assert [problem.endswith("is not a regular file") for problem in caught.value.problems] == [True, True]
