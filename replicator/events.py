@@ -150,6 +150,12 @@ class RunEnded(msgspec.Struct, frozen=True):
     repositories: tuple[str, ...] | None = None
 
 
+class RunStuck(msgspec.Struct, frozen=True):
+    """A run of a rule made no progress for too long and is being ended."""
+
+    rule: str
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Something failed for good in this run."""
 
@@ -228,6 +234,7 @@ Event = (
     | TagSeen
     | RunStarted
     | RunEnded
+    | RunStuck
     | Failed
     | Warned
     | LimitChanged

@@ -48,6 +48,7 @@ class AgentSettings:
     listen: tuple[str, int]
     timezone: ZoneInfo
     metrics_per_repository: int = 0
+    stuck_after: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
         listen=table.listen,
         timezone=table.timezone,
         metrics_per_repository=table.metrics_per_repository,
+        stuck_after=table.stuck_after,
     )
 
 

@@ -18,13 +18,15 @@ from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
 from replicator.daemon.standings import Standings
 from replicator.daemon.status import sentence
 from replicator.daemon.triggers import Triggers
+from replicator.daemon.watchdog import ProgressWatchdog
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
-from replicator.events import ConfigRead, Events, Warned
+from replicator.events import ConfigRead, Events, RunStuck, Warned
 from replicator.metrics import Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing
+from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
@@ -81,6 +83,10 @@ class App:
         self._at_start = generation.loaded
         self._paused: set[str] = set()
         self._reader = ConfigReader()
+        self._stuck: dict[str, str] = {}
+        """Rules whose last run was ended for making no progress, with its id."""
+        self._watchdog = ProgressWatchdog(self.clock, generation.loaded.agent.stuck_after)
+        self.events.subscribe(self._watchdog)
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None
@@ -173,12 +179,13 @@ class App:
         return f"the scheduler has not turned for {still:.0f} s" if still > STILL_SECONDS else None
 
     def ready(self) -> Sequence[str]:
-        """What keeps the agent from replicating (state, scheduler); empty where nothing does.
+        """What keeps the agent from replicating (state, scheduler, stuck rules); empty if nothing does.
 
         A config that was refused on a reload does not: the one before is in force.
         """
         problems = (self.health(), self._state_problem)
-        return [problem for problem in problems if problem is not None]
+        stuck = [f"rule {rule} made no progress and was ended" for rule in sorted(self._stuck)]
+        return [*(problem for problem in problems if problem is not None), *stuck]
 
     @property
     def problems(self) -> Sequence[str]:
@@ -187,7 +194,9 @@ class App:
 
     def status(self) -> str:
         """One sentence for a person."""
-        return sentence(self.rules, self.standings(), self.runs.running, self._config_problem)
+        return sentence(
+            self.rules, self.standings(), self.runs.running, self._config_problem, sorted(self._stuck)
+        )
 
     # --- what may be asked of it ---
 
@@ -241,6 +250,7 @@ class App:
         old, self._generation = self._generation, generation
         self._know_rules()
         self.metrics.follow(generation.rules, generation.loaded.webhooks)
+        self._watchdog.seconds = generation.loaded.agent.stuck_after
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
         await old.leave()
@@ -301,10 +311,28 @@ class App:
     async def _watch_time(self) -> None:
         while True:
             await self.clock.sleep(_LOOK_SECONDS)
+            self._end_what_is_stuck()
             if self.runs.running:
                 self._changed.set()  # a long run brings tags in step long before it ends
             else:
                 self._tell()
+
+    def _end_what_is_stuck(self) -> None:
+        """Ends runs without progress, and knows their rules until a run of theirs ends in another way."""
+        for run in self._watchdog.stuck(self.runs.running):
+            problem = (
+                f"no progress for {format_seconds(self._watchdog.seconds)}; ended, and tried again later"
+            )
+            if self._scheduler.end_stuck(run, problem):
+                self._stuck[run.rule] = run.id
+                self.events.emit(RunStuck(run.rule))
+                _log.error("rule %s: %s", run.rule, problem, extra={"fields": {"run": run.id}})
+                self._changed.set()
+        for rule, run_id in list(self._stuck.items()):
+            later = next((run for run in self.runs.recent if run.rule == rule and run.id != run_id), None)
+            ended = self.runs.get(run_id)
+            if later is not None and ended is not None and later.started_at >= ended.started_at:
+                del self._stuck[rule]
 
     def _tell(self) -> None:
         self.on_status(self.status())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from replicator.config.build import Loaded, RunCommands
 from replicator.policy.rule import Rule
 from replicator.ports import Site
+from replicator.runs.current import Run
 from replicator.runs.hooks import RunHooks
 from replicator.runs.wiring import Equipment, SiteKey, SitePool, build_engine, site_key, site_names
 
@@ -57,6 +58,10 @@ class Generation:
         """What a rule's runs depend on."""
         sites = tuple(site_key(self.loaded, name) for name in site_names([rule]))
         return RuleIdentity(rule, sites, self.loaded.commands.get(rule.name))
+
+    async def note_stuck(self, rule: Rule, run: Run, problem: str) -> None:
+        """Records that a run was ended for making no progress: the rule fails at its destinations until one succeeds."""
+        await self.hooks.fail(rule, run.destinations, problem, run.started_at, operation="run the rule")
 
     def enter(self) -> None:
         """One run more."""

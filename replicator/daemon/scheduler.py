@@ -17,11 +17,12 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
-from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope, counted
+from replicator.engine import DRAIN_SECONDS, DestinationResult, Outcome, RuleResult, RunScope, counted
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
 from replicator.runs.current import Cause, Run, context_of
+from replicator.runs.hooks import HOOK_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class _Active:
     want: Want
     generation: Generation
     drain: asyncio.Event = field(default_factory=asyncio.Event)
+    stuck: str | None = None
+    """Why it was ended: it made no progress."""
 
 
 @dataclass(eq=False)
@@ -186,6 +189,19 @@ class Scheduler:
         for active in self._tasks.values():
             active.drain.set()
         self._wake.set()
+
+    def end_stuck(self, run: Run, problem: str) -> bool:
+        """Ends a run that makes no progress: as a drain does, then in any case. It counts as failed, for this reason.
+
+        Returns whether it is ended because of this call.
+        """
+        for task, active in self._tasks.items():
+            if active.run is run and active.stuck is None:
+                active.stuck = problem
+                active.drain.set()
+                asyncio.get_running_loop().call_later(DRAIN_SECONDS + HOOK_SECONDS, task.cancel)
+                return True
+        return False
 
     # --- the loop ---
 
@@ -329,6 +345,9 @@ class Scheduler:
         try:
             with counted(active.run.totals):
                 result = await self._sync(active)
+        except asyncio.CancelledError:
+            if active.stuck is None:
+                raise
         except ReplicatorError as error:
             problem = str(error)
             _log.error("%s", problem, extra={"fields": {"rule": active.rule.name}})
@@ -338,6 +357,9 @@ class Scheduler:
         finally:
             for name in tuple(active.run.left):
                 self._ended(active, name, "interrupted" if active.drain.is_set() else "failed")
+            if active.stuck is not None:
+                problem = active.stuck
+                await active.generation.note_stuck(active.rule, active.run, problem)
             self._runs.end(active.run, result, at=self._clock.now(), error=problem)
             self._on_change()
             await active.generation.leave()
@@ -371,7 +393,9 @@ class Scheduler:
         active.run.left.discard(destination)
         lane = self._lane(active.rule.name, destination)
         lane.active.discard(active)
-        if not active.drain.is_set():
+        if active.stuck is not None:
+            lane.note(active, "failed", self._clock.monotonic())
+        elif not active.drain.is_set():
             lane.note(active, outcome, self._clock.monotonic())
         self._wake.set()
         self._on_change()

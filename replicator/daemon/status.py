@@ -25,12 +25,15 @@ def sentence(
     standings: Sequence[tuple[Standing, float]],
     running: Sequence[Run],
     config_problem: str | None,
+    stuck: Sequence[str] = (),
 ) -> str:
     """Where everything stands, the worst first. No durations that grow: it is sent only when it changes."""
     pairs = sum(len(each.rule.destinations) for each in rules)
     failing = [each for each, _ in standings if each.last_error or each.failed]
     behind = [each for each, seconds in standings if seconds > 0 and each not in failing]
     parts = []
+    if stuck:
+        parts.append(f"stuck: {', '.join(stuck[:3])}")
     if failing:
         names = ", ".join(f"{each.rule} -> {each.destination}" for each in failing[:3])
         more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""

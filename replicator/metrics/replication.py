@@ -32,6 +32,7 @@ from replicator.events import (
     RetryPlanned,
     RunEnded,
     RunStarted,
+    RunStuck,
     TagDone,
     WebhookOutcome,
     WebhookSeen,
@@ -120,6 +121,7 @@ class Metrics:
             Observed: self._note_observed,
             RunStarted: self._run_started,
             RunEnded: self._run_ended,
+            RunStuck: self._run_stuck,
             Failed: lambda event: self._child(
                 self._errors, event.rule, event.destination, event.reason
             ).inc(),
@@ -207,6 +209,9 @@ class Metrics:
             buckets=buckets.DELAY,
         )
         self._runs = counter("replicator_runs_total", "Runs by outcome.", ["rule", "destination", "outcome"])
+        self._stuck_runs = counter(
+            "replicator_stuck_runs_total", "Runs that were ended for making no progress.", ["rule"]
+        )
         self._run_duration = histogram(
             "replicator_run_duration_seconds", "How long runs took.", ["rule"], buckets=buckets.RUN
         )
@@ -249,6 +254,7 @@ class Metrics:
         """Makes the known combinations exist, so that a first increase is seen as one."""
         for rule in rules:
             self._child(self._run_duration, rule.name)
+            self._child(self._stuck_runs, rule.name)
             sources = (rule.source, *rule.mirrors)
             for source in sources:
                 self._child(self._source_bytes, source)
@@ -311,6 +317,9 @@ class Metrics:
 
     def _run_started(self, event: RunStarted) -> None:
         self._open.setdefault(event.rule, []).append(_OpenRun(set(event.destinations)))
+
+    def _run_stuck(self, event: RunStuck) -> None:
+        self._child(self._stuck_runs, event.rule).inc()
 
     def _run_ended(self, event: RunEnded) -> None:
         """Counts the run at its destination; it lasted until its last destination was through.

@@ -52,7 +52,9 @@ class RunHooks:
         if not commands.before_required:
             self._events.emit(Warned(None, f"rule {rule.name}: {_OPERATION}: {problem}"))
             return None
-        return await self._prevented(rule, destinations, problem, began, narrowed=scope is not None)
+        return await self.fail(
+            rule, destinations, problem, began, operation=_OPERATION, narrowed=scope is not None
+        )
 
     async def after(self, rule: Rule, result: RuleResult) -> None:
         """Runs the rule's `after`; that it failed is a warning, told and in the report."""
@@ -67,16 +69,28 @@ class RunHooks:
             for destination in result.destinations:
                 destination.warnings.append(text)
 
-    async def _prevented(
-        self, rule: Rule, destinations: Sequence[str], problem: str, began: float, *, narrowed: bool
+    async def fail(
+        self,
+        rule: Rule,
+        destinations: Sequence[str],
+        problem: str,
+        began: float,
+        *,
+        operation: str,
+        narrowed: bool = False,
     ) -> RuleResult:
+        """Records a run that failed as a whole, before it scanned anything or without an end: counts stay as they were.
+
+        Raises StateError.
+        """
+        reason = "command" if operation == _OPERATION else "stuck"
         results = []
         known = {each.destination: each for each in await self._state.standings([rule.name])}
         for name in destinations:
             stood = known.get(name) or Standing(rule.name, name, began)
-            failure = Failure(rule.source, None, _OPERATION, problem, "command")
+            failure = Failure(rule.source, None, operation, problem, reason)
             results.append(DestinationResult(name, "failed", failures=[failure]))
-            self._events.emit(Failed(rule.name, name, rule.source, None, _OPERATION, failure.reason, problem))
+            self._events.emit(Failed(rule.name, name, rule.source, None, operation, failure.reason, problem))
             row = RunRow(
                 rule=rule.name,
                 destination=name,
@@ -87,7 +101,7 @@ class RunHooks:
                 in_step=stood.in_step,  # nothing was looked at, so all is as it was
                 held=stood.held,
                 failed=0,
-                error=f"{_OPERATION}: {problem}",
+                error=f"{operation}: {problem}",
                 narrowed=narrowed,
             )
             standing = await self._state.close_run(row)

@@ -52,7 +52,7 @@ def test_a_credential_lies_in_systemds_folder(tmp_path: Path) -> None:
         ({"credential": "hub"}, r"\$CREDENTIALS_DIRECTORY is not set"),
         ({"credential": "../hub"}, "invalid credential name"),
         ({"file": "absent"}, "absent cannot be read: No such file"),
-        ({"file": "."}, "cannot be read: Is a directory"),
+        ({"file": "."}, "is not a regular file"),
         ({"file": "empty"}, "empty is empty"),
         ({"file": "large"}, "larger than"),
         ({"file": "binary"}, "is not UTF-8"),

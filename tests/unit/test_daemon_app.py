@@ -13,6 +13,9 @@ from replicator.config.load import load
 from replicator.daemon import reading
 from replicator.daemon.app import STILL_SECONDS
 from replicator.daemon.generation import Chosen
+from replicator.demo.images import image
+from replicator.demo.images import load as put
+from replicator.engine import run
 from replicator.errors import ConfigError
 from replicator.events import Event, Warned
 from tests.fakes.clock import FakeClock
@@ -111,3 +114,23 @@ def test_a_pipe_in_conf_d_or_for_a_secret_is_refused_and_not_waited_for(tmp_path
     with pytest.raises(ConfigError) as caught:
         load(main, {"HOME": "/home/me"})
     assert [problem.endswith("is not a regular file") for problem in caught.value.problems] == [True, True]
+
+
+async def test_a_run_without_progress_is_ended_told_of_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "DRAIN_SECONDS", 0.05)
+    sites = {name: MemorySite(name) for name in ("hub", "fra")}
+    put(sites["hub"].store, "app", "v1", image("v1"))
+    held = sites["fra"].pause("write_manifest", subject="v1")
+    async with agent(tmp_path, sites, stuck_after="10m") as world:
+        await held.reached.wait()
+        await until(lambda: any("made no progress" in each for each in world.app.ready()))
+        assert "stuck: platform" in world.app.status()
+        assert world.scraped.value("replicator_stuck_runs_total", rule="platform") == 1
+        await until(lambda: [each for each in world.app.runs.recent if each.error])
+        assert "no progress for 10 min" in str(world.app.runs.recent[0].error)
+        held.release()
+        await until(lambda: "v1" in sites["fra"].store.repositories["app"].tags)
+        await until(lambda: not world.app.ready())
+        await until(lambda: world.tags("in_step") == 1)

@@ -23,6 +23,8 @@ from tests.fakes.memory import MemorySite
 from tests.unit.test_metrics import Scraped
 
 CONFIG = """
+[agent]
+stuck_after = "{stuck_after}"
 [site.hub]
 url = "https://hub.example.com"
 [site.fra]
@@ -52,10 +54,12 @@ class World:
 
 
 @asynccontextmanager
-async def agent(folder: Path, sites: Mapping[str, MemorySite]) -> AsyncIterator[World]:
+async def agent(
+    folder: Path, sites: Mapping[str, MemorySite], *, stuck_after: str = "9999d"
+) -> AsyncIterator[World]:
     """An agent on sites in memory, with a clock that jumps to whatever is next."""
     config = folder / "replicator.toml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.format(stuck_after=stuck_after))
     loaded = load(config, {"HOME": str(folder)})
     clock = FakeClock()
 

@@ -40,6 +40,7 @@ PROMISED = {
     "replicator_tags": {"rule", "destination", "state"},
     "replicator_last_success_timestamp_seconds": {"rule", "destination"},
     "replicator_last_observed_timestamp_seconds": {"rule"},
+    "replicator_stuck_runs_total": {"rule"},
     "replicator_runs_total": {"rule", "destination", "outcome"},
     "replicator_run_duration_seconds": {"rule"},
     "replicator_blobs_total": {"source", "destination", "outcome"},

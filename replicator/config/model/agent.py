@@ -63,6 +63,11 @@ class AgentTable(Table):
     timezone: Annotated[ZoneInfo, TIMEZONE] = setting(
         "Time zone of `cron` and of bandwidth windows that set none.", "UTC"
     )
+    stuck_after: Annotated[float, DURATION] = setting(
+        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The rule "
+        "fails and runs again later. Longer than `timeouts.commit` of any site.",
+        "30m",
+    )
     metrics_per_repository: int = setting(
         "Export per-repository series for at most this many lagging repositories, furthest behind first. See "
         "[metrics](metrics.md).",
