@@ -1,6 +1,6 @@
-"""The program: finds the command, and turns every way of ending into an exit code.
+"""The program: finds the command, and turns every outcome into an exit code.
 
-Only click is imported here: `replicator --version` has to answer at once.
+Only click is imported here, because `replicator --version` must answer immediately.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from replicator.cli.options import Entry, Invocation, LateGroup, everywhere
 from replicator.errors import ConfigError, ReplicatorError, StateError
 
 _COMMANDS = {
-    "sync": Entry("replicator.cli.sync", "Bring the destinations of all rules in step, then exit."),
-    "plan": Entry("replicator.cli.plan", "Show what sync would do, changing nothing."),
+    "sync": Entry("replicator.cli.sync", "Bring the destinations of all rules up to date, then exit."),
+    "plan": Entry("replicator.cli.plan", "Show what sync would do, without changing anything."),
     "copy": Entry("replicator.cli.copy", "Copy one image, or all tags of a repository, without a config."),
-    "run": Entry("replicator.cli.run", "Keep the destinations in step, as a daemon."),
-    "check": Entry("replicator.cli.check", "Read the config, then reach every site."),
+    "run": Entry("replicator.cli.run", "Keep the destinations up to date, as a daemon."),
+    "check": Entry("replicator.cli.check", "Validate the config and check access to every site."),
     "list": Entry(
         "replicator.cli.listing", "Show the repositories of a site, or the tags of one repository."
     ),
     "diff": Entry("replicator.cli.diff", "Compare two sites tag by tag, without any rule."),
     "inspect": Entry("replicator.cli.inspect", "Describe one image: platforms, layers, config, referrers."),
     "images": Entry("replicator.cli.lists", "Print the images that lists name, with file and line."),
-    "status": Entry(
-        "replicator.cli.status", "Show lag, last success and failures of each rule, from the state."
-    ),
+    "status": Entry("replicator.cli.status", "Show lag, last success and failures of each rule."),
     "serve": Entry("replicator.cli.serve", "Serve a bucket or directory as a read-only registry."),
-    "export": Entry("replicator.cli.export", "Write what rules select into an archive, where no wire leads."),
-    "import": Entry("replicator.cli.imports", "Put all images of an archive into a site."),
-    "inventory": Entry("replicator.cli.inventory", "List every blob a site has, for export --have."),
+    "export": Entry(
+        "replicator.cli.export", "Export the images selected by rules to an archive, for air-gapped sites."
+    ),
+    "import": Entry("replicator.cli.imports", "Import all images of an archive into a site."),
+    "inventory": Entry("replicator.cli.inventory", "List all blobs of a site, for export --have."),
     "config": Entry(
         "replicator.cli.config",
-        "JSON Schema of the config, the effective config, or another tool's config as TOML.",
+        "Print the JSON Schema or the effective config, or convert another tool's config.",
     ),
-    "demo": Entry("replicator.cli.demo", "See it work on this machine alone; nothing else is needed."),
+    "demo": Entry("replicator.cli.demo", "Demonstrate replication on this machine, without any server."),
 }
 
 
@@ -49,15 +49,15 @@ _COMMANDS = {
 )
 @everywhere
 def cli() -> None:
-    """Keeps container registries in step across data centers.
+    """Keep container registries in step across data centers.
 
-    Exit codes: 0 done; 1 something failed (the rest was still done); 2 usage, config, or state in use; 3 drift
-    (plan --exit-code); 130 or 143 when ended by SIGINT or SIGTERM.
+    Exit codes: 0 success; 1 something failed (the rest was done); 2 usage, config, or state in use; 3 drift
+    (plan --exit-code, diff); 130 or 143 after SIGINT or SIGTERM.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns the exit code. Raises nothing, prints no traceback (but with -vv)."""
+    """Runs one command line and returns the exit code. Never raises; prints a traceback only with -vv."""
     invocation = Invocation()
     try:
         code = cli.main(list(arguments), prog_name="replicator", obj=invocation, standalone_mode=False)
@@ -68,22 +68,22 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The reader of our output left (`| head`). Python would complain once more when it flushes at exit.
+        # The reader of our output has exited (`| head`). Python would report it again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 - the last place: what is not ours becomes one line, too
+    except Exception as error:  # noqa: BLE001 - the last resort: an unexpected error becomes one line, too
         return _failed(invocation, error)
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """The entry point."""
-    gc.disable()  # a tenth of the start is spent looking for garbage among what is being imported; see `run_async`
+    gc.disable()  # a tenth of the start-up time is spent in the collector during imports; see `run_async`
     sys.exit(run(sys.argv[1:]))
 
 
 def _failed(invocation: Invocation, error: Exception) -> int:
-    """Says what went wrong, a line for each problem; returns the exit code."""
+    """Prints what went wrong, one line per problem; returns the exit code."""
     import json  # noqa: PLC0415 - only here, and never for --version
     import logging  # noqa: PLC0415
 
@@ -106,7 +106,7 @@ def _failed(invocation: Invocation, error: Exception) -> int:
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
-    """The errors themselves, out of whatever groups task groups put them in."""
+    """The errors themselves, taken out of the exception groups of task groups."""
     if isinstance(error, ExceptionGroup):
         for each in error.exceptions:
             yield from _leaves(each)
@@ -121,7 +121,7 @@ def _lines(error: Exception) -> Sequence[str]:
         return [str(error)]
     if isinstance(error, OSError):
         return [f"{error.filename}: {error.strerror}" if error.filename else str(error)]
-    return [f"internal error, please report it (-vv shows where): {type(error).__name__}: {error}"]
+    return [f"internal error, please report it (-vv shows the traceback): {type(error).__name__}: {error}"]
 
 
 if __name__ == "__main__":

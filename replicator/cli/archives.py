@@ -1,4 +1,4 @@
-"""Archives: opened for reading, and written whole or not at all."""
+"""Opens archives for reading and writing. An archive is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ _COPY_BYTES = 1 << 20
 async def open_archive(
     path: Path | None, name: str, watch: Watch, *, only: str | None = None
 ) -> AsyncIterator[tuple[ArchiveReader, OciSite]]:
-    """An archive that is read, and the site of its repositories, or of `only` one that has all.
+    """Opens an archive for reading, as a reader and as a site.
 
-    None is stdin, which is kept in a file without a name meanwhile.
+    Args:
+        path: the file; None is stdin, which is copied to an unnamed temporary file first.
+        name: the name of the site.
+        watch: receives the events of the site.
+        only: the name of a single repository that has all images; None keeps the archive's repositories.
 
     Raises:
-        ConfigError: there is no such file.
-        Corrupt: it is cut short, altered, or no archive.
+        ConfigError: the file cannot be opened.
+        Corrupt: the archive is truncated, modified, or not an archive.
     """
     fd = _opened(path) if path else await in_thread(name, "read archive", _spooled)
     reader = await ArchiveReader.open(name, fd)
@@ -55,12 +59,17 @@ async def write_archive(
     only: str | None = None,
     have: Mapping[Digest, int] | None = None,
 ) -> AsyncIterator[tuple[ArchiveWriter, OciSite]]:
-    """An archive that is written, and its site. It is there after `ArchiveWriter.finish`, else nothing is.
+    """Opens an archive for writing, as a writer and as a site. Without `ArchiveWriter.finish`, no file is created.
 
-    None is stdout, where what came out of an unfinished one is refused by who reads it.
+    Args:
+        path: the file; None is stdout, where readers reject an unfinished archive.
+        name: the name of the site.
+        watch: receives the events of the site.
+        only: the name of a single repository that has all images.
+        have: blobs to leave out, with their sizes.
 
     Raises:
-        ConfigError: it cannot be written there.
+        ConfigError: the file cannot be written.
     """
     output = _output(path)
     writer = ArchiveWriter(name, output, spool=path.parent if path else None, have=have)
@@ -78,7 +87,7 @@ def _output(path: Path | None) -> Output:
         return FileOutput(path)
     except OSError as error:
         busy = error.errno in {errno.EAGAIN, errno.EWOULDBLOCK}
-        cause = "another process is writing it" if busy else error.strerror
+        cause = "is being written by another process" if busy else error.strerror
         raise ConfigError([f"{path}: {cause}"]) from None
 
 
@@ -90,7 +99,7 @@ def _opened(path: Path) -> int:
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise ConfigError([f"{path}: is no file; for a pipe write - and give it as stdin"])
+    raise ConfigError([f"{path}: not a regular file; to read from a pipe, use - and redirect stdin"])
 
 
 def _spooled() -> int:

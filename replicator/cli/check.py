@@ -27,12 +27,12 @@ from replicator.sites.open import SiteSettings
 @click.option(
     "--push",
     metavar="REPOSITORY",
-    help="Also start and cancel an upload in this repository of each destination; Quay makes one that is not there.",
+    help="Also start and cancel an upload to this repository of each destination. Quay creates missing repositories.",
 )
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, push: str | None) -> int:
-    """Reads the config, then reaches every site at once: credentials, rights, what it can do, its clock."""
+    """Validate the config, then check every site: credentials, permissions, capabilities, clock."""
     return run_async(_check(invocation, push))
 
 
@@ -79,7 +79,7 @@ async def _check(invocation: Invocation, push: str | None) -> int:
 
 
 def _unmade(settings: SiteSettings) -> SiteCheck | None:
-    """What there is to say of a directory that is not there yet and that nothing is read from; None of all else."""
+    """The result for a directory that does not exist yet and is only written to; None for any other site."""
     if not isinstance(settings, LayoutSettings) or not isinstance(settings.store, LocalSettings):
         return None
     path = settings.store.path
@@ -87,13 +87,13 @@ def _unmade(settings: SiteSettings) -> SiteCheck | None:
         return None
     above = next(folder for folder in path.parents if folder.exists())
     if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
-        return SiteCheck(settings.name, (("directory", "not there yet, will be made"),), ())
-    problem = f"{settings.name}: check directory: {path} is not there, and nothing can be made in {above}"
+        return SiteCheck(settings.name, (("directory", "does not exist yet, will be created"),), ())
+    problem = f"{settings.name}: check directory: {path} does not exist and {above} is not writable"
     return SiteCheck(settings.name, (), (problem,))
 
 
 async def _reach(site: Site, repositories: list[str], push: str | None) -> SiteCheck:
-    """The site's own findings; a site that cannot even be asked has failed, too."""
+    """The site's findings. A site that cannot be reached has failed."""
     try:
         return await site.check(repositories=repositories, push=push)
     except ReplicatorError as error:
@@ -101,7 +101,7 @@ async def _reach(site: Site, repositories: list[str], push: str | None) -> SiteC
 
 
 def _sources(rules: Iterable[Rule], site: str) -> list[str]:
-    """Repositories that rules name as they are and want to read here; patterns are not looked up."""
+    """Repositories that rules read here by exact name. Patterns are not checked."""
     return list(
         dict.fromkeys(
             glob.exact

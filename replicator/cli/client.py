@@ -1,4 +1,4 @@
-"""Asks a running agent over its API; what `--remote` uses."""
+"""A client of a running agent's API, for `--remote`."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ class RemoteAgent:
         self._session = session
 
     async def rules(self) -> list[RuleInfo]:
-        """Its rules, and where they stand."""
+        """The agent's rules and their status."""
         return (await self._ask("status", "GET", "/api/v1/rules", Rules)).rules
 
     async def sync(self, order: SyncOrder) -> Accepted:
-        """Asks it to run rules. It may have begun none of them yet; `finished` waits for orders of whole rules."""
+        """Requests runs of rules. Returns before they start; `finished` waits for runs of whole rules."""
         return await self._ask("sync", "POST", "/api/v1/sync", Accepted, order)
 
     async def finished(self, accepted: Accepted) -> list[RunDetail]:
-        """The whole runs that did what was accepted, once they have ended at each of its destinations.
+        """Waits for the accepted runs to end at each of their destinations, and returns them.
 
-        A run that looked only at what an event named is none of them: it says nothing of the rest.
+        Runs for single events are ignored, because they do not cover the rule.
 
         Raises:
-            Rejected: some will never come: the agent was started anew, or the rule paused or taken away.
+            Rejected: a run will never happen, because the agent was restarted or the rule was paused or removed.
         """
         missing = {(each.rule, place) for each in accepted.rules for place in each.destinations}
         done: dict[str, RunDetail] = {}
         for turn in itertools.count():
-            # Asked before the runs are: one that ends meanwhile is among them.
+            # Asked before the list of runs, so that a run that ends in between is in that list.
             lost = await self._lost(accepted, missing) if turn % _TURNS_BETWEEN_LOOKS == 0 else None
             for run in await self._whole_since(accepted):
                 served = missing & {(run.rule, place) for place in run.destinations}
@@ -77,21 +77,19 @@ class RemoteAgent:
         return list(done.values())
 
     async def _lost(self, accepted: Accepted, missing: set[tuple[str, str]]) -> str | None:
-        """Why some of what is missing will never be run; None where nothing is known to stand in its way."""
+        """Why a missing run will never happen; None if it still may."""
         told = await self._ask("sync", "GET", "/api/v1/status", Status)
         if told.started_at > accepted.at:
-            return "the agent was started anew since it took this on; ask it again"
+            return "the agent was restarted after it accepted the request; send the request again"
         rules = {rule.rule: rule for rule in told.rules}
         for name in sorted({rule for rule, _ in missing}):
             rule = rules.get(name)
             if rule is None or (rule.paused and not rule.running):
-                return (
-                    f"rule {name}: {'taken away' if rule is None else 'paused'} since the agent took this on"
-                )
+                return f"rule {name}: {'removed' if rule is None else 'paused'} after the agent accepted the request"
         return None
 
     async def _whole_since(self, accepted: Accepted) -> Iterator[RunInfo]:
-        """Whole runs that began when it was accepted or later, and are over; the earliest first."""
+        """Runs of whole rules that started after the request was accepted and have ended, earliest first."""
         told = await self._ask("sync", "GET", f"/api/v1/runs?limit={RUNS_KEPT}", RunsList)
         since = accepted.at
         return reversed(
@@ -115,7 +113,9 @@ class RemoteAgent:
         try:
             return msgspec.json.decode(told, type=kind)
         except msgspec.DecodeError as error:
-            raise Rejected(self._url, operation, f"the answer is no agent's: {error}") from None
+            raise Rejected(
+                self._url, operation, f"the answer is not from a replicator agent: {error}"
+            ) from None
 
 
 @asynccontextmanager
@@ -143,12 +143,12 @@ def _base(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ConfigError(["--remote: is no agent's URL; write http://HOST:PORT"])
+        raise ConfigError(["--remote: is not a valid URL; write http://HOST:PORT"])
     return full.rstrip("/")
 
 
 def sends_in_the_clear(url: str) -> bool:
-    """Whether a token for this URL can be read on its way."""
+    """Whether a token sent to this URL is unencrypted."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 

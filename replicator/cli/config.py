@@ -15,13 +15,13 @@ from replicator.cli.output import print_json
 @click.group("config")
 @everywhere
 def command() -> None:
-    """JSON Schema of the config, the effective config, or another tool's config as TOML."""
+    """Print the JSON Schema or the effective config, or convert another tool's config."""
 
 
 @command.command("schema")
 @everywhere
 def show_schema() -> int:
-    """Prints the JSON Schema of a config file, for editors and other checkers."""
+    """Print the JSON Schema of a config file, for editors and validators."""
     from replicator.config.schema import schema  # noqa: PLC0415 - pydantic only where it is needed
 
     print_json(schema())
@@ -32,7 +32,7 @@ def show_schema() -> int:
 @everywhere
 @click.pass_obj
 def show_config(invocation: Invocation) -> int:
-    """Prints the config as it takes effect: files merged, defaults filled in, secrets masked."""
+    """Print the effective config: files merged, defaults filled in, secrets masked."""
     from replicator.config.load import load  # noqa: PLC0415 - pydantic only where it is needed
     from replicator.config.show import show  # noqa: PLC0415 - see above
 
@@ -54,11 +54,13 @@ def show_config(invocation: Invocation) -> int:
     "--from",
     "tool",
     type=click.Choice(["regsync", "skopeo", "image-syncer", "dregsy", "ocync", "harbor"]),
-    help="The tool whose config it is. Default: told by its keys.",
+    help="Tool that the config is for. Default: detected from its keys.",
 )
-@click.option("--destination", metavar="HOST[/PATH]", help="Where to; skopeo's file does not say it.")
-@click.option("--scoped", is_flag=True, help="As --scoped of skopeo sync.")
-@click.option("--strict", is_flag=True, help="Exit 1 if something that matters has no equivalent.")
+@click.option(
+    "--destination", metavar="HOST[/PATH]", help="Destination, which skopeo's file does not contain."
+)
+@click.option("--scoped", is_flag=True, help="Same as --scoped of skopeo sync.")
+@click.option("--strict", is_flag=True, help="Exit 1 if a setting that matters has no equivalent.")
 @everywhere
 def import_command(
     files: tuple[Path, ...], tool: str | None, destination: str | None, *, scoped: bool, strict: bool
@@ -66,8 +68,8 @@ def import_command(
     """Print another tool's config as TOML.
 
     FILE is a config of regsync, skopeo sync, image-syncer (with its auth file as a second FILE), dregsy or ocync, or
-    replication policies exported from Harbor's API; - is stdin. What has no equivalent is a comment at the top, and a
-    warning on stderr. Passwords are not taken over.
+    replication policies exported from Harbor's API; - is stdin. Settings without an equivalent are listed in a comment
+    at the top and as warnings on stderr. Passwords are not converted.
     """
     from replicator.config.importers import TOOLS, Source, import_config, render  # noqa: PLC0415 - tomlkit and PyYAML
 
@@ -79,7 +81,7 @@ def import_command(
         raise click.UsageError(str(error)) from None
     click.echo(render(draft, f"Imported from {', '.join(map(str, files))}."), nl=False)
     for text in draft.dropped:
-        click.echo(f"warning: not taken over: {text}", err=True)
+        click.echo(f"warning: not converted: {text}", err=True)
     if not draft.rules:
         click.echo("warning: the config copies nothing", err=True)
     return 1 if strict and (draft.dropped or not draft.rules) else 0

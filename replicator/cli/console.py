@@ -1,4 +1,4 @@
-"""Progress on stderr: a live display in a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a live display on a terminal, otherwise a plain line every ten seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass
 class Progress:
-    """How far the run is, as a subscriber to `Events`. Bytes are counted as they move."""
+    """The progress of a run, as a subscriber to `Events`. Bytes are counted as they move."""
 
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     bytes_read: int = 0
@@ -45,14 +45,14 @@ class Progress:
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __call__(self, event: Event) -> None:
-        """Takes one event."""
+        """Counts one event."""
         match event:
             case BytesRead(count=count):
                 self.bytes_read += count
             case BytesWritten(count=count):
                 self.bytes_written += count
             case BytesSaved(count=count, reason="present" | "mounted"):
-                self.bytes_saved += count  # a shared read spares the source, it is written all the same
+                self.bytes_saved += count  # "shared" saves only a read; the bytes are still written
             case ImagePrepared(count=count):
                 self.bytes_prepared += count
             case TagPlanned():
@@ -63,7 +63,7 @@ class Progress:
                 row.failed += event.outcome == "failed"
 
     def rate(self, now: float) -> float:
-        """Bytes written a second over the last ten. `now` is monotonic; ask at every redraw."""
+        """Bytes written per second over the last ten seconds. `now` is monotonic; call it at every redraw."""
         self._samples.append((now, self.bytes_written))
         while now - self._samples[0][0] > _WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
@@ -71,14 +71,14 @@ class Progress:
         return (self.bytes_written - written) / (now - since) if now > since else 0.0
 
     def left(self, rate: float) -> float | None:
-        """Seconds for what is known to be left at this rate; None where that cannot be told."""
+        """Seconds left at this rate for the bytes known to remain; None if unknown."""
         bytes_left = self.bytes_prepared - self.bytes_written - self.bytes_saved
         if all(row.done >= row.planned for row in self.rows.values()) or bytes_left <= 0 or rate <= 0:
             return None
         return bytes_left / rate
 
     def tags(self) -> tuple[int, int]:
-        """Tags done and planned, in all."""
+        """Tags done and tags planned, in total."""
         rows = self.rows.values()
         return sum(row.done for row in rows), sum(row.planned for row in rows)
 
@@ -87,7 +87,7 @@ class Progress:
 
 
 def has_display() -> bool:
-    """Whether stderr is a terminal that a display can be drawn on."""
+    """Whether stderr is a terminal that can show a live display."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -107,7 +107,7 @@ async def shown(progress: Progress, *, display: bool) -> AsyncIterator[None]:
 
 async def _lines(progress: Progress) -> None:
     """A line every ten seconds."""
-    progress.rate(time.monotonic())  # where the first line's rate is counted from
+    progress.rate(time.monotonic())  # the start of the first line's rate
     while True:
         await asyncio.sleep(_LINE_SECONDS)
         rate = progress.rate(time.monotonic())
@@ -125,7 +125,7 @@ async def _lines(progress: Progress) -> None:
 
 
 def _live(progress: Progress) -> contextlib.AbstractContextManager[object]:
-    # rich takes a tenth of a second to import and is of use in terminals only
+    # rich takes a tenth of a second to import and is needed only on terminals
     from rich.console import Console, Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
     from rich.progress_bar import ProgressBar  # noqa: PLC0415
@@ -144,7 +144,7 @@ def _live(progress: Progress) -> contextlib.AbstractContextManager[object]:
             )
         return Group(grid, Text(summary(progress, rate)))
 
-    # With transient, what remains on the screen is the report that follows on stdout.
+    # transient: the display disappears at the end, and the report follows on stdout.
     return Live(get_renderable=draw, console=Console(stderr=True), refresh_per_second=5, transient=True)
 
 

@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 
 _RULE: Final = "copy"
 _BY_NAME: Final = ("layout", "archive")
-"""Where an image is found by its name in an index, or as the only one."""
+"""Kinds of places where an image is found by its name in an index, or as the only one."""
 _NAMES_TOLD: Final = 5
 _LAYOUTS: Final = click.Choice(["distribution", "oci"])
 _LAYOUT_OPTIONS: Final = ("--source-layout", "--destination-layout")
-_FOUND: Final = "[default: what is there, else distribution in a bucket, oci in a directory]"
+_FOUND: Final = "[default: detected, else distribution for a bucket, oci for a directory]"
 _Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be copied where. `layouts` are those of source and destination, where the user told."""
+    """What to copy where. `layouts`: those of source and destination, as far as the user specified them."""
 
     source: ImageName
     destination: ImageName
@@ -65,32 +65,34 @@ class _Request:
 @click.command("copy")
 @click.argument("source")
 @click.argument("destination")
-@click.option("--all-tags", is_flag=True, help="All tags of the repository, under their own names.")
+@click.option("--all-tags", is_flag=True, help="Copy all tags of the repository, under the same names.")
 @click.option(
     "--platform",
     metavar="OS/ARCH[/VARIANT]",
-    help="Of an index, only this platform's image, under the tag; its digest is another than the index's.",
+    help="Copy only this platform from a multi-platform index. The tag's digest will differ from the index's.",
 )
-@click.option("--insecure", is_flag=True, help="Plain HTTP, or TLS that is not verified, at both ends.")
-@click.option("--source-layout", type=_LAYOUTS, help=f"Of a bucket or directory.  {_FOUND}")
-@click.option("--destination-layout", type=_LAYOUTS, help=f"Of a bucket or directory.  {_FOUND}")
+@click.option("--insecure", is_flag=True, help="Allow plain HTTP and unverified TLS at both ends.")
+@click.option("--source-layout", type=_LAYOUTS, help=f"Layout of a source bucket or directory.  {_FOUND}")
+@click.option(
+    "--destination-layout", type=_LAYOUTS, help=f"Layout of a destination bucket or directory.  {_FOUND}"
+)
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, /, source: str, destination: str, **options: Any) -> int:
-    """Copies one image, or all tags of a repository, between registries, buckets, directories and archives.
+    """Copy one image, or all tags of a repository, between registries, buckets, directories and archives.
 
     SOURCE and DESTINATION are one of
 
     \b
-      [HOST[:PORT]/]REPOSITORY[:TAG]         a registry, as docker reads it: no host is Docker Hub
+      [HOST[:PORT]/]REPOSITORY[:TAG]         a registry, as in docker: without a host, Docker Hub
       s3://BUCKET[/PREFIX/]/REPOSITORY[:TAG] a bucket; // ends the prefix
       file:///PATH//REPOSITORY[:TAG]         a directory; // ends its path
       oci:DIR[:TAG]                          one OCI image layout
-      oci-archive:FILE[:NAME]                one in a tar: of docker save, podman save, skopeo, export
+      oci-archive:FILE[:NAME]                one in a tar, from docker save, podman save, skopeo or export
 
-    and SOURCE may end in @DIGEST. No tag of SOURCE is latest, or the only image that a layout or archive has; no tag of
-    DESTINATION is the source's. Credentials are docker's and podman's, for buckets those of the AWS tools. Neither
-    config nor state are needed. Loopback may speak plain HTTP.
+    SOURCE may end in @DIGEST. If SOURCE has no tag, `latest` is used, or the only image of a layout or archive. If
+    DESTINATION has no tag, the source's tag is used. The credentials are those of docker and podman, for buckets those
+    of the AWS tools. No config and no state are used. Registries on loopback may use plain HTTP.
     """  # noqa: D301 - \b is click's: keep these lines
     platform = options["platform"]
     request = _Request(
@@ -112,25 +114,25 @@ def _parsed(what: str, parse: Callable[[str], _Parsed], text: str) -> _Parsed:
 
 
 def _completed(request: _Request) -> _Request:
-    """The request with tags filled in as far as they need no looking; raises click's usage errors."""
+    """The request with the tags that can be filled in without a request; raises click's usage errors."""
     source, destination = request.source, request.destination
     if destination.digest:
         raise click.BadParameter(
-            "a digest cannot be chosen, it follows from SOURCE", param_hint="DESTINATION"
+            "a digest is not allowed here; it follows from SOURCE", param_hint="DESTINATION"
         )
     if destination.tag and not is_tag(destination.tag):
-        raise click.BadParameter(f"{destination.tag!r} is no tag", param_hint="DESTINATION")
+        raise click.BadParameter(f"invalid tag {destination.tag!r}", param_hint="DESTINATION")
     if source.kind == "archive" and source.path == destination.path:
         raise click.UsageError("SOURCE and DESTINATION are the same archive")
     for layout, image, option in zip(request.layouts, (source, destination), _LAYOUT_OPTIONS, strict=True):
         if layout is not None and image.kind != "store":
-            raise click.UsageError(f"{option} is for s3:// and file://; {image.site} is neither")
+            raise click.UsageError(f"{option} applies only to s3:// and file://, not to {image.site}")
     if request.all_tags:
         if source.tag or source.digest or destination.tag:
-            raise click.UsageError("--all-tags copies every tag under its own name: give repositories alone")
+            raise click.UsageError("--all-tags keeps all tags; give repositories without a tag or digest")
         return request
     if source.kind in _BY_NAME:
-        return request  # what it is called there is found out there
+        return request  # the name in the index is looked up when the place is open
     if not source.tag and not source.digest:
         source = source.tagged("latest")
     return replace(request, source=source, destination=destination.tagged(destination.tag or source.tag))
@@ -171,7 +173,7 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
 async def _opened(
     request: _Request, watch: Watch
 ) -> AsyncIterator[tuple[Mapping[str, Site], ArchiveWriter | None]]:
-    """Both sites by name, and the archive that is to be finished where the destination is one."""
+    """Both sites by name, and the writer to finish if the destination is an archive."""
     source, destination = request.source, request.destination
     settings: dict[str, SiteSettings] = {}
     sites: dict[str, Site] = {}
@@ -191,10 +193,10 @@ async def _opened(
 
 
 async def _settled(request: _Request, site: Site) -> _Request:
-    """The request with the image of a layout or archive found by its name there, or as the only one.
+    """The request with the image of a layout or archive found by its name, or as the only image.
 
     Raises:
-        SiteError: there is none, or it could be several.
+        SiteError: no image has the name, or several do.
     """
     source = request.source
     repository = cast("OciRepository", site.repository(source.repository))
@@ -205,14 +207,14 @@ async def _settled(request: _Request, site: Site) -> _Request:
     known = ", ".join(sorted(name_of(each) for each in await repository.entries())[:_NAMES_TOLD])
     if not digests:
         raise NotFound(
-            source.site, "find image", f"there is no {source.tag or 'image'}; it has {known or 'none'}"
+            source.site, "find image", f"{source.tag or 'image'} not found; images: {known or 'none'}"
         )
     if len(digests) > 1:
-        raise NotFound(source.site, "find image", f"name one of several images: {known}")
+        raise NotFound(source.site, "find image", f"there are several images, specify one: {known}")
     entry = next(iter(digests.values()))
     digest = digest_in(entry)
     if digest is None:
-        raise NotFound(source.site, "find image", f"{name_of(entry)} names no digest that can be used")
+        raise NotFound(source.site, "find image", f"{name_of(entry)} has no valid digest")
     tag = request.destination.tag or tag_of(entry) or "latest"
     source = replace(source, digest=digest)
     return replace(request, source=source, destination=request.destination.tagged(tag))
@@ -235,10 +237,10 @@ def _rule(request: _Request, tags: TagSelection) -> Rule:
 async def _selected(
     request: _Request, repository: Repository, watch: Watch
 ) -> tuple[TagSelection | None, list[SiteError]]:
-    """What is to be copied, and which tags lack the platform; None where nothing is left.
+    """The tags to copy (None if there are none), and the failures of tags without the platform.
 
     Raises:
-        SiteError: the one image is not there, or the tags cannot be listed.
+        SiteError: the image does not exist, or the tags cannot be listed.
     """
     if not request.all_tags:
         reference = request.source.digest or request.source.tag or ""
@@ -271,7 +273,7 @@ async def _pin_or_error(request: _Request, repository: Repository, tag: str, wat
 
 
 async def _pin(request: _Request, repository: Repository, reference: str, watch: Watch) -> Pin:
-    """The image of one reference, narrowed to the platform, and the tag it gets."""
+    """The image of one reference, limited to the platform, and its tag at the destination."""
     tag = reference if request.all_tags else request.destination.tag
     if request.platform is None:
         return Pin((await repository.resolve(reference)).digest, tag)
@@ -285,12 +287,12 @@ async def _pin(request: _Request, repository: Repository, reference: str, watch:
 
 def _told(platform: Platform, reference: str, root: str, child: str) -> str:
     if root == child:
-        return f"{reference} is no index: it is copied as it is, whatever its platform"
-    return f"{reference}: only {platform} is copied, as {child}; the digest of the whole is {root}"
+        return f"{reference} is not an index: copied unchanged, whatever its platform"
+    return f"{reference}: copying only {platform}, which is {child}; the index is {root}"
 
 
 def _include(failures: list[SiteError], result: DestinationResult) -> None:
-    """Adds the tags that never came to the engine."""
+    """Adds the failures of tags that were not passed to the engine."""
     result.failures += [
         Failure(each.site, each.repository, each.operation, each.cause, each.reason) for each in failures
     ]

@@ -17,20 +17,20 @@ from replicator.report import failed, render_plan, render_run
 
 _NEXT = """\
 What to try next:
-  replicator copy alpine registry.example.com/alpine   one image, no config
-  replicator config schema                             every key of the config
-  replicator -c replicator.toml check                  your own sites: credentials, rights, what they can do
-  replicator -c replicator.toml plan                   what would be done
-  replicator -c replicator.toml sync                   do it; started again, it moves only what changed"""
+  replicator copy alpine registry.example.com/alpine   copy one image, without a config
+  replicator config schema                             show every key of the config
+  replicator -c replicator.toml check                  check your own sites: credentials, permissions, capabilities
+  replicator -c replicator.toml plan                   show what would be done
+  replicator -c replicator.toml sync                   do it; the next run copies only what changed"""
 
 
 @click.command("demo")
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation) -> int:
-    """Replicates a few images between three small registries inside this process: plan, sync, and sync again.
+    """Replicate a few images between three small registries inside this process: plan, sync, and sync again.
 
-    Needs no server, network or account, and leaves nothing behind. With --json the result is both runs' reports.
+    Needs no server, network or account, and leaves nothing behind. With --json, prints the reports of both runs.
     """
     return run_async(_demo(invocation))
 
@@ -50,7 +50,7 @@ async def _demo(invocation: Invocation) -> int:
         say(render_plan(await look(loaded, rules, watch)))
 
         runs: list[RunResult] = []
-        for remark in ("", "  (again: nothing has changed, nothing moves)"):
+        for remark in ("", "  (again: nothing has changed, nothing is copied)"):
             say(f"\n$ replicator sync{remark}")
             result, drain = await replicate(loaded, rules, Watch.start(invocation))
             say(render_run(result))
@@ -66,6 +66,4 @@ async def _demo(invocation: Invocation) -> int:
 def _introduction(playing: Stage) -> str:
     urls = "\n".join(f"  {name}  {url}" for name, url in playing.urls.items())
     config = playing.config.read_text()
-    return (
-        f"Three registries in this process, images in the first of them:\n{urls}\n\nThe config:\n\n{config}"
-    )
+    return f"Three registries in this process; the first one has images:\n{urls}\n\nThe config:\n\n{config}"

@@ -21,7 +21,7 @@ from replicator.report import format_count, table
 @click.argument("here", metavar="SITE")
 @click.argument("there", metavar="SITE")
 @click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
-@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj
 def command(

@@ -35,26 +35,26 @@ _STDOUT = "-"
 
 @click.command("export")
 @click.option(
-    "--rule", "rules", metavar="NAME", multiple=True, required=True, help="What to export; repeatable."
+    "--rule", "rules", metavar="NAME", multiple=True, required=True, help="Rule to export; repeatable."
 )
 @click.option(
     "--have",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="INVENTORY",
-    help="Leave out the blobs of this inventory, which the other side has already.",
+    help="Leave out the blobs in this inventory, which the other site already has.",
 )
 @click.argument("out", metavar="OUT.tar|-")
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, rules: tuple[str, ...], have: Path | None, out: str) -> int:
-    """Writes what rules select into one archive, for import where no wire leads.
+    """Export the images selected by rules to an archive, for air-gapped sites.
 
-    The archive is an OCI image layout in a tar: each blob once, under the names that the rules give repositories and
-    tags at their destinations. It appears whole or not at all. What fails is left out of it, told, and makes the exit
-    code 1. With - it goes to stdout and the report to stderr.
+    The archive is an OCI image layout in a tar. It contains each blob once, and uses the names that the rules give
+    repositories and tags at their destinations. It is written completely or not at all. Tags that fail are left out and
+    reported, and the exit code is 1. With -, the archive goes to stdout and the report to stderr.
     """
     if out == _STDOUT and sys.stdout.isatty():
-        raise click.UsageError("- writes the archive to stdout: send it into a pipe or a file")
+        raise click.UsageError("- writes the archive to stdout: redirect it to a pipe or a file")
     path = None if out == _STDOUT else Path(out).absolute()
     return run_async(_export(invocation, rules, have, path))
 
@@ -82,7 +82,7 @@ async def _export(invocation: Invocation, names: Sequence[str], have: Path | Non
         if result.outcome in {"ok", "partial"}:
             await writer.finish()
         else:
-            log(logging.ERROR, f"{out or 'stdout'}: the archive was not finished")
+            log(logging.ERROR, f"{out or 'stdout'}: the archive is incomplete and was discarded")
     _tell(invocation, result, to_stderr=out is None)
     return exit_code(result, drain)
 
@@ -91,7 +91,7 @@ def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:
     """The rules with the archive as their only destination. Raises ConfigError."""
     known = {rule.name: rule for rule in loaded.rules}
     problems = [
-        f"--rule {name}: no such rule; the config has {', '.join(sorted(known)) or 'none'}"
+        f"--rule {name}: unknown rule; the config has {', '.join(sorted(known)) or 'none'}"
         for name in names
         if name not in known
     ]

@@ -1,4 +1,4 @@
-"""Images as `copy` names them: of a registry, a bucket, a directory, one OCI layout, or an archive."""
+"""References to images on the command line: in a registry, bucket, directory, OCI layout or archive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replicator.model.names import parse_reference, parse_repository, parse_tag
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 
 ONE: Final = "image"
-"""The name that the one repository of a layout or archive goes by."""
+"""The name of the only repository of a layout or archive."""
 
 Kind = Literal["registry", "store", "layout", "archive"]
 
@@ -22,10 +22,10 @@ _DIGEST: Final = re.compile(r"(.*)@(sha(?:256|512):[^@/]*)")
 
 @dataclass(frozen=True)
 class ImageName:
-    """An image's place and name. `site` is the place's name.
+    """The site and name of an image. `site` is the name of the site; for a registry, its host.
 
-    `store` is where it lies, but for a registry (whose host is `site`) and an archive (whose file is `path`; `tag`
-    may then be a whole name, as archives have them).
+    `store` is set for buckets, directories and layouts. `path` is set for archives, whose `tag` may be a full image
+    name.
     """
 
     kind: Kind
@@ -37,16 +37,16 @@ class ImageName:
     path: Path | None = None
 
     def tagged(self, tag: str | None) -> ImageName:
-        """The same under another tag."""
+        """The same image with another tag."""
         return replace(self, tag=tag)
 
 
 def parse_image(text: str) -> ImageName:
-    """What the text names.
+    """Parses an image reference.
 
     `[HOST[:PORT]/]REPOSITORY`, `s3://BUCKET[/PREFIX/]/REPOSITORY`, `file:///PATH//REPOSITORY`, each with `[:TAG]`
-    and `[@DIGEST]`; `oci:DIR[:TAG]`, `oci-archive:FILE[:NAME]`. In a bucket or directory `//` ends the site's root
-    and begins the repository; without one a bucket is the root itself.
+    and `[@DIGEST]`; `oci:DIR[:TAG]`, `oci-archive:FILE[:NAME]`. In a bucket or directory, `//` separates the root of the
+    site from the repository; without it, the root is the bucket.
 
     Raises:
         ValueError: names the offending part.
@@ -58,14 +58,14 @@ def parse_image(text: str) -> ImageName:
         return _stored(text)
     if "://" in text:
         raise ValueError(
-            f"{text!r}: an image of a registry is written HOST/REPOSITORY:TAG, without {text.partition('://')[0]}://"
+            f"{text!r}: write an image of a registry as HOST/REPOSITORY:TAG, without {text.partition('://')[0]}://"
         )
     found = parse_reference(text)
     return ImageName("registry", found.host, found.repository, found.tag, found.digest)
 
 
 def is_place(text: str) -> bool:
-    """Whether the text names a bucket, directory or layout rather than a registry or a site of the config."""
+    """Whether the text is the URL of a bucket, directory, layout or archive, not a registry or a site of the config."""
     return text.startswith(("s3://", "file://", "oci:", "oci-archive:"))
 
 
@@ -78,7 +78,7 @@ def parse_store(text: str) -> LocalSettings | S3Settings:
 
 
 def absolute(path: str) -> Path:
-    """The path from the root on."""
+    """The path as an absolute path."""
     return Path(path).absolute()
 
 
@@ -89,14 +89,14 @@ def _stored(text: str) -> ImageName:
     if not slashes:
         if scheme == "file":
             raise ValueError(
-                f"{text!r}: write // where the repository begins, as file:///srv/mirror//team/app:v1"
+                f"{text!r}: write // before the repository, as in file:///srv/mirror//team/app:v1"
             )
         root, _, name = tail.partition("/")
     site = f"{scheme}://{root}"
     try:
         store = parse_store(site)
     except ValueError as error:
-        # Whoever writes credentials there does not want them repeated.
+        # The text may contain credentials, which must not be printed.
         raise ValueError(f"{scheme}://: {error}" if "@" in root else f"{text!r}: {error}") from None
     repository, tag = _named(text, name)
     return ImageName("store", site, repository, tag, digest, store)
@@ -111,7 +111,7 @@ def _named(text: str, name: str) -> tuple[str, str | None]:
 
 
 def _file_or_layout(text: str, prefix: str) -> ImageName:
-    """As skopeo reads it: the first colon after the prefix ends the path."""
+    """Like skopeo: the first colon after the prefix ends the path."""
     rest, digest = _without_digest(text.removeprefix(prefix))
     path, colon, tag = rest.partition(":")
     if not path or (colon and not tag):

@@ -33,21 +33,21 @@ _RULE: Final = "import"
 _TOLD: Final = 3
 
 _Absent = dict[Digest, tuple[Descriptor, tuple[str, ...]]]
-"""Blobs that are not in the archive, with the repositories that need them."""
+"""Blobs that the archive leaves out, with the repositories that need them."""
 
 
 @click.command("import")
 @click.argument("file", metavar="IN.tar|-")
 @click.argument("site")
-@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, file: str, site: str, *, insecure: bool) -> int:
-    """Puts all images of an archive into a site, under the names that they have in it.
+    """Import all images of an archive into a site, under the names that they have in the archive.
 
-    The whole archive is read and verified before anything is written; one that was cut short or altered is refused.
-    What is there already is not written again, so it can be run once more after a failure. SITE is as for list. With -
-    the archive comes from stdin and is kept in $TMPDIR meanwhile.
+    The whole archive is read and verified before anything is written; a truncated or modified archive is refused.
+    Content that already exists is not written again, so the command can be repeated after a failure. SITE is as for
+    list. With -, the archive is read from stdin and stored in $TMPDIR first.
     """
     path = None if file == "-" else Path(file).absolute()
     return run_async(_import(invocation, path, site, insecure=insecure))
@@ -86,19 +86,19 @@ async def _import(invocation: Invocation, path: Path | None, name: str, *, insec
 
 
 class _Whereabouts(NoState):
-    """No memory, but of where the site has what was left out of the archive."""
+    """A state that knows only in which repositories the site has the blobs that the archive leaves out."""
 
     def __init__(self, repositories: Mapping[Digest, str]) -> None:
         super().__init__("", "")
         self._repositories = repositories
 
     async def whereabouts(self, site: str, digests: Iterable[Digest]) -> Mapping[Digest, Sequence[str]]:  # noqa: ARG002 - a port
-        """In the repository where it was found."""
+        """The repository where each blob was found."""
         return {digest: (self._repositories[digest],) for digest in digests if digest in self._repositories}
 
 
 def _rules(repositories: tuple[str, ...], contents: Contents, source: str, destination: str) -> list[Rule]:
-    """All tags of all repositories; and for what has none, a rule for each repository that has such."""
+    """A rule for all tags of all repositories, and one for each repository with images that have no tag."""
 
     def rule(name: str, repositories: tuple[str, ...], tags: TagSelection) -> Rule:
         globs = tuple(Glob.parse(each) for each in repositories)
@@ -113,10 +113,10 @@ def _rules(repositories: tuple[str, ...], contents: Contents, source: str, desti
 
 
 async def _found(contents: Contents, target: Site, archive: str, watch: Watch) -> Mapping[Digest, Repository]:
-    """Where the site has what was left out of the archive.
+    """The repositories where the site has the blobs that the archive leaves out.
 
     Raises:
-        NotFound: it lacks some of it. Nothing was written.
+        NotFound: the site lacks some of them. Nothing has been written.
     """
     wanted = dict(contents.absent)
     found: dict[Digest, Repository] = {}
@@ -131,7 +131,7 @@ async def _found(contents: Contents, target: Site, archive: str, watch: Watch) -
     if wanted:
         try:
             await _search(target, wanted, found, watch)
-        except NotFound as error:  # as a directory that is made when it is written to
+        except NotFound as error:  # such as a directory that is created on the first write
             why = f" ({error.operation}: {error.cause})"
     if wanted:
         raise NotFound(archive, "verify archive", _lacking(wanted, target.name, why))
@@ -139,7 +139,7 @@ async def _found(contents: Contents, target: Site, archive: str, watch: Watch) -
 
 
 async def _search(target: Site, wanted: _Absent, found: dict[Digest, Repository], watch: Watch) -> None:
-    """Moves from `wanted` to `found` what is anywhere at the site. Raises SiteError where it cannot be listed."""
+    """Moves blobs that exist anywhere at the site from `wanted` to `found`. Raises SiteError if listing fails."""
     async for holder, page in held(target, lambda error: watch.events.emit(Warned(error.site, str(error)))):
         for digest, size in page:
             if digest in wanted and wanted[digest][0].size in (None, size):
@@ -154,7 +154,7 @@ def _lacking(digests: Collection[Digest], site: str, why: str) -> str:
     more = f" and {len(digests) - _TOLD} more" if len(digests) > _TOLD else ""
     return (
         f"the archive leaves out {format_count(len(digests), 'blob')} that {site} does not have{why}: {listed}{more};"
-        f" export again without --have, or with an inventory of {site} as it is now"
+        f" export again without --have, or with a new inventory of {site}"
     )
 
 
@@ -162,4 +162,4 @@ async def _has(repository: Repository, digest: Digest, size: int | None) -> bool
     try:
         return await repository.has_blob(digest, size)
     except SiteError:
-        return False  # the run will tell why, if it still is so
+        return False  # if the error persists, the run reports it

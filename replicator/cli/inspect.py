@@ -21,7 +21,7 @@ from replicator.report import format_bytes, format_count, table
     "--env", "with_env", is_flag=True, help="Show the values of environment variables, not only their names."
 )
 @click.option(
-    "--insecure", is_flag=True, help="For a registry by host: plain HTTP, or TLS that is not verified."
+    "--insecure", is_flag=True, help="For a registry given by host: allow plain HTTP and unverified TLS."
 )
 @everywhere
 @click.pass_obj

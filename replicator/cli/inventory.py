@@ -16,14 +16,14 @@ from replicator.model.digest import Digest
 
 @click.command("inventory")
 @click.argument("site")
-@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, site: str, *, insecure: bool) -> int:
-    """Lists every blob that a site has, with its size, for export --have on the other side.
+    """List all blobs of a site with their sizes, for export --have on the other side.
 
-    Buckets and directories are listed; of a registry the manifests of all tags are read. What cannot be read is told,
-    left out and makes the exit code 1: an export then only has more than it needs. SITE is as for list.
+    Buckets and directories are listed; in a registry, the manifests of all tags are read. What cannot be read is left
+    out and reported, and the exit code is 1; an export then only contains more than necessary. SITE is as for list.
     """
     return run_async(_inventory(invocation, site, insecure=insecure))
 

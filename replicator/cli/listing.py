@@ -20,23 +20,23 @@ from replicator.ports import Repository, Site
 from replicator.report import natural, table
 
 _AT_ONCE: Final = 64
-"""Tags being resolved; the site's own limits are usually narrower."""
+"""Maximum number of tags being resolved; the limits of the site are usually lower."""
 
 
 @click.command("list")
 @click.argument("site")
 @click.argument("repository", required=False)
-@click.option("--digests", is_flag=True, help="Show what each tag names.")
-@click.option("--insecure", is_flag=True, help="For a SITE by host: plain HTTP, or TLS that is not verified.")
+@click.option("--digests", is_flag=True, help="Show the digest of each tag.")
+@click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj
 def command(
     invocation: Invocation, site: str, repository: str | None, *, digests: bool, insecure: bool
 ) -> int:
-    """Shows the repositories of a site, or the tags of one repository.
+    """Show the repositories of a site, or the tags of one repository.
 
-    SITE is a name from the config, a registry's host as for copy (HOST[:PORT]), s3://BUCKET[/PREFIX], file:///PATH, or
-    oci:DIR.
+    SITE is the name of a site in the config, the host of a registry (HOST[:PORT]), s3://BUCKET[/PREFIX], file:///PATH
+    or oci:DIR.
     """
     if repository is not None:
         try:
@@ -86,7 +86,7 @@ async def _show_tags(repository: Repository, *, as_json: bool) -> int:
 
 
 async def _collect(pages: AsyncIterator[Sequence[str]]) -> list[str]:
-    """All names, in order; none of them where the listing breaks off."""
+    """All names, in order; raises if the listing is incomplete."""
     return sorted([name async for page in pages for name in page], key=natural)
 
 
@@ -96,7 +96,7 @@ def _print(names: Sequence[str]) -> None:
 
 
 async def _show_digests(repository: Repository, *, as_json: bool) -> int:
-    """Tags with their digests. A tag that cannot be resolved is told on stderr, and makes the exit code 1."""
+    """Tags with their digests. A tag that cannot be resolved is reported on stderr, and the exit code is 1."""
     tags = [tag async for page in repository.tags() for tag in page]
     slots = asyncio.Semaphore(_AT_ONCE)
     found: dict[str, Descriptor] = {}

@@ -1,7 +1,7 @@
-"""The log on stderr: text or JSON lines, and the subscriber that logs what happens in a run.
+"""The log on stderr, as text or JSON lines, and the subscriber that logs the events of a run.
 
-Plain `logging` with a formatter of our own: other libraries' records come out in the same shape, and importing
-structlog would take a tenth of a second (it draws in rich) from the start of every command.
+This is the standard `logging` with our own formatters, so that records of libraries have the same format. Importing
+structlog would add a tenth of a second to the start of every command, because it imports rich.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
 _MAX_CHARACTERS: Final = 4_000
 _FIELDS: Final = "fields"
 _NAMED: Final = 3
-"""Of a run's repositories so many are named."""
+"""Maximum number of repositories of a run in a log line."""
 
 _log = logging.getLogger("replicator")
 
 
 def configure(log_format: LogFormat, verbose: int, *, display: bool) -> None:
-    """Sets the log up, once, before anything is logged.
+    """Configures logging. Call it once, before anything is logged.
 
-    Under a live display only warnings and worse are lines of their own; without one also the start and end of
-    runs. Each `-v` adds a level: what is decided for each tag, then every request. Libraries only warn, whatever the
-    level: botocore's debug lines hold session tokens, and what a role's login answered.
+    With a live display, only warnings and errors are logged; without one, also the start and end of runs. Each `-v`
+    adds a level: decisions for each tag, then every request. Libraries log only warnings at any level, because
+    botocore's debug messages contain session tokens and the answers of role logins.
     """
     logging.addLevelName(TRACE, "TRACE")
     level = _LEVELS[min(verbose + (0 if display else 1), len(_LEVELS) - 1)]
@@ -61,14 +61,14 @@ def configure(log_format: LogFormat, verbose: int, *, display: bool) -> None:
 
 
 def log(level: int, message: str, **fields: object) -> None:
-    """One line: a message that stays the same, and what it was about as fields (None is left out)."""
+    """Logs a constant message with variable fields. Fields that are None are left out."""
     if _log.isEnabledFor(level):
         given = {key: value for key, value in fields.items() if value is not None}
         _log.log(level, message, extra={_FIELDS: given})
 
 
 def log_event(event: Event) -> None:
-    """A subscriber to `Events`: every failure once, every warning, runs' starts and ends."""
+    """A subscriber to `Events`: logs each failure and warning, and the start and end of runs."""
     match event:
         case Failed():
             log(
@@ -90,7 +90,7 @@ def log_event(event: Event) -> None:
 
 
 def _log_run(event: RunStarted | RunEnded) -> None:
-    """A run that an event narrowed is worth a line only where it did something: there may be ten thousand a day."""
+    """A run for a single event is logged only if it did something: there may be ten thousand a day."""
     narrowed, run = event.repositories is not None, current_run()
     if isinstance(event, RunStarted):
         log(
@@ -140,14 +140,14 @@ def _log_detail(event: Event) -> None:
         case RetryPlanned():
             log(
                 logging.DEBUG,
-                "will try again",
+                "retrying",
                 site=event.site,
                 operation=event.operation,
                 reason=event.reason,
                 wait=round(event.wait, 2),
             )
         case Reread():
-            log(logging.DEBUG, "blob is read again", site=event.source, digest=event.digest)
+            log(logging.DEBUG, "reading blob again", site=event.source, digest=event.digest)
         case LimitChanged():
             log(logging.DEBUG, "concurrency changed", site=event.site, kind=event.kind, limit=event.limit)
         case RequestDone():
@@ -162,42 +162,42 @@ def _log_detail(event: Event) -> None:
 
 
 def leads_to_journal() -> bool:
-    """Whether stderr is systemd's journal itself ($JOURNAL_STREAM, systemd.exec(5)), not what it was turned into since."""
+    """Whether stderr is connected to systemd's journal ($JOURNAL_STREAM, systemd.exec(5)) and was not redirected."""
     try:
         stderr = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):  # closed, or no file
+    except (OSError, ValueError):  # closed, or not a file
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
 
 
 def priority(level: int) -> str:
-    """What a line to the journal begins with, so that `journalctl -p` can tell it (sd-daemon(3))."""
+    """The priority prefix of a line to the journal, for `journalctl -p` (sd-daemon(3))."""
     names = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
     return f"<{next((number for least, number in names if level >= least), 7)}>"
 
 
 class JournalLines(logging.Formatter):
-    """The lines of another formatter, each with its priority: `<4>WARNING ...`."""
+    """The lines of another formatter, each with its priority prefix: `<4>WARNING ...`."""
 
     def __init__(self, lines: logging.Formatter) -> None:
         super().__init__()
         self._lines = lines
 
     def format(self, record: logging.LogRecord) -> str:
-        """What the other says of it; a traceback's lines have the priority too."""
+        """The text of the other formatter. Each line of a traceback has the prefix, too."""
         text = self._lines.format(record)
         return "\n".join(f"{priority(record.levelno)}{line}" for line in text.split("\n"))
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-24T09:00:00Z INFO run started rule=platform source=hub`; without the time where it is not `timed`."""
+    """`2026-11-24T09:00:00Z INFO run started rule=platform source=hub`; without the time if not `timed`."""
 
     def __init__(self, *, timed: bool = True) -> None:
         super().__init__()
         self._timed = timed
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, followed by the traceback where the record has one."""
+        """One line, followed by the traceback if the record has one."""
         fields = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
         line = f"{record.levelname} {_one_line(record.getMessage())}{fields}"
         if self._timed:
@@ -206,7 +206,7 @@ class TextLines(logging.Formatter):
 
 
 class JSONLines(logging.Formatter):
-    """`{"time": ..., "level": "info", "message": ..., the fields}`, one object a line."""
+    """`{"time": ..., "level": "info", "message": ..., the fields}`, one object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, always."""
@@ -225,20 +225,20 @@ class JSONLines(logging.Formatter):
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Looks stderr up for each record: a live display puts itself in its place while it is up."""
+    """Looks up stderr for each record, because a live display replaces it while it is active."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record to what stderr is now."""
+        """Writes the record to the current stderr."""
         self.stream = sys.stderr
         super().emit(record)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """With the run's id where it is an agent's: runs of one rule may overlap."""
+    """The fields, with the run's id in an agent, where runs of one rule may overlap."""
     fields: dict[str, object] = getattr(record, _FIELDS, {})
     run = current_run()
     return fields if run is None else {"run": run.id, **fields}

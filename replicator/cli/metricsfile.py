@@ -1,4 +1,4 @@
-"""`--metrics-file`: the metrics of a run that nobody scrapes."""
+"""`--metrics-file`: the metrics of a one-shot run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replicator.ports import Standing, State
 
 
 class MetricsFile:
-    """Listens to the run's events from when it is made, and writes the file once at the end."""
+    """Subscribes to the run's events when created, and writes the file once at the end."""
 
     def __init__(self, path: Path, rules: Sequence[Rule], watch: Watch) -> None:
         self._path = path
@@ -24,7 +24,7 @@ class MetricsFile:
         watch.events.subscribe(self._metrics)
 
     async def look(self, state: State) -> None:
-        """Takes the standings as the state has them now. Raises StateError."""
+        """Reads the current standings from the state. Raises StateError."""
         rules = {rule.name: rule for rule in self._rules}
         now = self._clock.now()
         self._standings = [
@@ -33,5 +33,5 @@ class MetricsFile:
         ]
 
     def write(self) -> None:
-        """Writes the file, whole or not at all. Raises OSError."""
+        """Writes the file atomically. Raises OSError."""
         self._metrics.write_file(self._path)

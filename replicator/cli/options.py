@@ -1,4 +1,4 @@
-"""The options that every command takes, before or after its name, and the group that loads commands late."""
+"""The options of every command, accepted before and after its name, and the group that imports commands lazily."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LogFormat = Literal["text", "json"]
 
 @dataclass
 class Invocation:
-    """What the everywhere-options said, wherever they stood on the command line; the later one wins, `-v` adds up."""
+    """The values of the common options, wherever they are on the command line. The last one wins; `-v` adds up."""
 
     config: Path | None = None
     json: bool = False
@@ -42,7 +42,7 @@ _Decorated = TypeVar("_Decorated", bound="Callable[..., Any] | click.Command")
 
 
 def everywhere(function: _Decorated) -> _Decorated:
-    """Adds the everywhere-options to a command or group; they end up in the root context's `Invocation`."""
+    """Adds the common options to a command or group. Their values are in the root context's `Invocation`."""
     for option in (
         click.version_option(
             __version__, "--version", message="%(prog)s %(version)s", prog_name="replicator"
@@ -52,7 +52,7 @@ def everywhere(function: _Decorated) -> _Decorated:
             type=click.Choice(["text", "json"]),
             expose_value=False,
             callback=_store("log_format"),
-            help="How stderr is written when it is no terminal's display.  [default: text]",
+            help="Log format on stderr; not used while live progress is shown.  [default: text]",
         ),
         click.option(
             "-v",
@@ -60,14 +60,14 @@ def everywhere(function: _Decorated) -> _Decorated:
             count=True,
             expose_value=False,
             callback=_add_verbosity,
-            help="Say more; repeatable.",
+            help="More log messages; repeatable.",
         ),
         click.option(
             "--json",
             is_flag=True,
             expose_value=False,
             callback=_store("json"),
-            help="Results as JSON on stdout.",
+            help="Print the result as JSON on stdout.",
         ),
         click.option(
             "-c",
@@ -84,14 +84,14 @@ def everywhere(function: _Decorated) -> _Decorated:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a command lives (`module` has it as `command`) and the one line that `--help` shows."""
+    """The module of a command, which has it as `command`, and the line that `--help` shows."""
 
     module: str
     help: str
 
 
 class LateGroup(click.Group):
-    """A group that imports a command's module when that command runs, so that `--version` and TAB stay quick."""
+    """A group that imports a command's module only when the command runs, so that `--version` and TAB are fast."""
 
     def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,7 +102,7 @@ class LateGroup(click.Group):
         return list(self._entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """The command, its module imported now; None where there is none of that name."""
+        """The command, importing its module; None if there is no such command."""
         entry = self._entries.get(cmd_name)
         if entry is None:
             return None

@@ -1,4 +1,4 @@
-"""What goes to stdout."""
+"""Results on stdout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import msgspec
 
 
 def print_json(result: object) -> None:
-    """Writes the one JSON object that a command answers with."""
+    """Prints the result of a command as one JSON object."""
     click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
 
 
 def iso(at: float) -> str:
-    """An epoch time as reports have it."""
+    """An epoch time in the format of reports."""
     return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Sites, opened together; and registries that no config names: by host, as docker and podman mean it."""
+"""Sites on the command line: by their name in the config, by URL, or by the host of a registry."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from replicator.sites.registry.settings import TLS, RegistrySettings
 
 
 async def registry_at(host: str, *, insecure: bool) -> RegistrySettings:
-    """How to reach the registry of a host (`HOST[:PORT]`), which is also the site's name.
+    """The settings of the registry at a host (`HOST[:PORT]`), which is also the name of the site.
 
-    Loopback may speak plain HTTP, as docker allows; with `insecure` any host may, and a certificate is not looked at.
+    As in docker, loopback may use plain HTTP. With `insecure` any host may, and certificates are not verified.
     """
     return RegistrySettings(host, await registry_url(host, insecure=insecure), tls=TLS(verify=not insecure))
 
 
 @contextlib.asynccontextmanager
 async def open_sites(settings: Iterable[SiteSettings], watch: Watch) -> AsyncIterator[Mapping[str, Site]]:
-    """The sites by name, closed with the context, each even where another's closing fails."""
+    """The sites by name, closed with the context; each is closed even if closing another one fails."""
     async with contextlib.AsyncExitStack() as stack:
         sites: dict[str, Site] = {}
         for each in settings:
@@ -40,17 +40,17 @@ async def open_sites(settings: Iterable[SiteSettings], watch: Watch) -> AsyncIte
 
 
 def looks_like_host(text: str) -> bool:
-    """Whether the text is a registry's host rather than a name from a config, by docker's rule."""
+    """Whether the text is the host of a registry rather than a name in the config, by docker's rule."""
     return "." in text or ":" in text or text == "localhost"
 
 
 async def layout_of(
     store: LocalSettings | S3Settings, repository: str | None, layout: Layout | None, watch: Watch
 ) -> LayoutSettings:
-    """The store with its layout: the one given, else what lies there, else the default of its kind.
+    """The store with its layout: the one given, else the one detected, else the default of its kind.
 
     Raises:
-        SiteError: it cannot be reached.
+        SiteError: the store cannot be reached.
     """
     if layout is None:
         opened = open_store(store, events=watch.events, clock=watch.clock)
@@ -58,14 +58,14 @@ async def layout_of(
             layout = await _found(opened, repository)
         except NotFound:
             if isinstance(store, S3Settings):
-                raise  # nobody makes buckets; a directory is made when it is written to
+                raise  # buckets are never created; directories are created on the first write
         finally:
             await opened.aclose()
     return LayoutSettings(store, layout or ("distribution" if isinstance(store, S3Settings) else "oci"))
 
 
 async def _found(store: ObjectStore, repository: str | None) -> Layout | None:
-    """What lies in a store, None where that cannot be told."""
+    """The layout found in a store; None if it cannot be determined."""
     async for page in store.list("docker/registry/v2/", delimiter=True):
         if page.prefixes:
             return "distribution"
@@ -78,12 +78,12 @@ async def _found(store: ObjectStore, repository: str | None) -> Layout | None:
 
 
 async def site_settings(invocation: Invocation, name: str, watch: Watch, *, insecure: bool) -> SiteSettings:
-    """A site as commands name one: by the config, else `s3://`, `file://`, `oci:DIR`, or a registry's host.
+    """A site named on the command line: in the config, or as `s3://`, `file://`, `oci:DIR` or a registry's host.
 
-    For those no config need be there.
+    Only a name requires a config.
 
     Raises:
-        ConfigError: there is no such site.
+        ConfigError: the site does not exist.
     """
     if is_place(name):
         return await _settings_at(name, watch)
@@ -95,19 +95,19 @@ async def site_settings(invocation: Invocation, name: str, watch: Watch, *, inse
         sites = {}
     if name in sites:
         return sites[name]
-    hint = "; a directory is written file:///PATH" if "/" in name else ""
+    hint = "; write a directory as file:///PATH" if "/" in name else ""
     if looks_like_host(name):
         try:
             host = parse_host(name)
         except ValueError as error:
             raise ConfigError([f"{name}: {error}{hint}"]) from None
         return await registry_at(host, insecure=insecure)
-    raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(sites)) or 'none'}{hint}"])
+    raise ConfigError([f"{name}: unknown site; the config has {', '.join(sorted(sites)) or 'none'}{hint}"])
 
 
 async def _settings_at(name: str, watch: Watch) -> SiteSettings:
     if name.startswith("oci-archive:"):
-        raise ConfigError([f"{name}: an archive is no site; `import` and `copy` read one"])
+        raise ConfigError([f"{name}: archives are not sites; use `import` or `copy` to read one"])
     if name.startswith("oci:"):
         return LayoutSettings(LocalSettings(name, absolute(name.removeprefix("oci:"))), "oci", ONE)
     try:
@@ -120,7 +120,7 @@ async def _settings_at(name: str, watch: Watch) -> SiteSettings:
 async def image_settings(
     image: ImageName, layout: Layout | None, watch: Watch, *, insecure: bool
 ) -> SiteSettings:
-    """The site of an image that is in no archive."""
+    """The settings of the site of an image that is not in an archive."""
     if image.store is None:
         return await registry_at(image.site, insecure=insecure)
     if image.kind == "layout":

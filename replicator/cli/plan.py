@@ -22,11 +22,11 @@ from replicator.report import combine, drift, failed, render_plan
 
 @click.command("plan")
 @click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule; repeatable.")
-@click.option("--exit-code", is_flag=True, help="Exit 3 where sync would change something.")
+@click.option("--exit-code", is_flag=True, help="Exit 3 if sync would change anything.")
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, rules: tuple[str, ...], *, exit_code: bool) -> int:
-    """Shows what sync would do, changing nothing: neither sites nor state are written."""
+    """Show what sync would do, without changing anything: neither sites nor state are written."""
     return run_async(_plan(invocation, rules, exit_code=exit_code))
 
 

@@ -1,4 +1,4 @@
-"""One platform out of an index."""
+"""Selection of one platform from an index."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from replicator.model.manifest import Kind, Manifest
 
 _PART: Final = re.compile(r"[a-z0-9_.-]+")
 _IMPLIED: Final = {"arm64": "v8", "arm": "v7"}
-"""Variants that nobody writes, as containerd reads platforms."""
+"""Default variants of architectures, as in containerd."""
 
 
 def parse_platform(text: str) -> Platform:
-    """`OS/ARCHITECTURE[/VARIANT]`; raises ValueError that says what is wrong."""
+    """The platform of `OS/ARCHITECTURE[/VARIANT]`; raises ValueError."""
     parts = text.split("/")
     if len(parts) not in {2, 3} or not all(_PART.fullmatch(part) for part in parts):
-        raise ValueError(f"{text!r} is no platform: expected OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
+        raise ValueError(f"invalid platform {text!r}: write OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
     return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else None)
 
 
 def child_for(manifest: Manifest, platform: Platform, *, site: str, repository: str) -> Descriptor:
-    """The child for the platform; the manifest itself where it is no index, and so has one platform only.
+    """The child for the platform; the manifest itself if it is not an index.
 
-    A platform without a variant is its usual one, else the first of any variant.
+    A platform without a variant matches the default variant, else the first one.
 
     Raises:
-        NotFound: the index has none; names those it has.
+        NotFound: the index does not have the platform. Lists those it has.
     """
     if manifest.kind is not Kind.INDEX:
         return manifest.descriptor
@@ -43,10 +43,10 @@ def child_for(manifest: Manifest, platform: Platform, *, site: str, repository: 
             return child
     if same and platform.variant is None:
         return same[0][0]
-    # Attestations stand in an index as unknown/unknown.
+    # buildx lists attestations in an index as unknown/unknown.
     there = ", ".join(sorted({str(each) for _, each in pairs if each.os != "unknown"})) or "none"
     raise NotFound(
-        site, "choose platform", f"the index has no {platform}; it has {there}", repository=repository
+        site, "choose platform", f"the index does not have {platform}; it has {there}", repository=repository
     )
 
 

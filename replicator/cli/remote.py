@@ -1,4 +1,4 @@
-"""`--remote`: what a running agent tells, or does for us."""
+"""`--remote`: status and sync through a running agent."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 remote_option = click.option(
     "--remote",
     metavar="URL",
-    help=f"Ask the agent that runs there, with the token in ${TOKEN_VARIABLE}, else in the config's [http].",
+    help=f"Use the running agent at this URL, with the token in ${TOKEN_VARIABLE} or in [http] of the config.",
 )
 
 
 async def remote_status(invocation: Invocation, url: str) -> int:
-    """Shows where an agent's rules stand."""
+    """Shows the status of an agent's rules."""
     async with _agent(invocation, url) as agent:
         rules = await agent.rules()
     if invocation.json:
@@ -43,7 +43,7 @@ async def remote_status(invocation: Invocation, url: str) -> int:
 async def remote_sync(
     invocation: Invocation, url: str, rules: Sequence[str], destinations: Sequence[str], *, recheck: bool
 ) -> int:
-    """Has an agent run rules, and reports what came of it."""
+    """Runs rules through an agent and prints the report."""
     from replicator.daemon.http.api.shapes import SyncOrder  # noqa: PLC0415 - only here, and never for --version
 
     order = SyncOrder(rules=list(rules) or None, destinations=list(destinations) or None, recheck=recheck)
@@ -55,7 +55,8 @@ async def remote_sync(
             raise ConfigError([str(error)]) from error
         for name in accepted.passed_over:
             click.echo(
-                f"warning: {name}: the agent passes it over: paused, or without these destinations", err=True
+                f"warning: {name}: skipped by the agent: paused, or it does not serve these destinations",
+                err=True,
             )
         runs = await agent.finished(accepted)
     tally = Tally(
@@ -83,12 +84,12 @@ async def _agent(invocation: Invocation, url: str) -> AsyncIterator[RemoteAgent]
     token = _token(invocation)
     async with remote_agent(url, token) as agent:
         if token is not None and sends_in_the_clear(url):
-            click.echo("warning: --remote: sends the token unencrypted; better https://", err=True)
+            click.echo("warning: --remote: sends the token unencrypted; use https://", err=True)
         yield agent
 
 
 def _by_rule(runs: Sequence[RunDetail]) -> list[RuleResult]:
-    """One result a rule: its destinations may have been served by several runs."""
+    """One result per rule. Its destinations may come from several runs."""
     rules: dict[str, RuleResult] = {}
     for run in runs:
         for each in run.report.rules if run.report else ():
@@ -98,11 +99,11 @@ def _by_rule(runs: Sequence[RunDetail]) -> list[RuleResult]:
 
 
 def _token(invocation: Invocation) -> str | None:
-    """The token from the environment, else the config's; None where there is neither.
+    """The token from the environment, else from the config; None if neither has one.
 
     Raises:
-        ConfigError: the config that was named cannot be used. One that merely lies in its usual place may be
-            unusable for who asks: its secrets are the agent's.
+        ConfigError: the config given with --config is invalid. A config in the default place is only tried: the
+            user may not be allowed to read the agent's secrets.
     """
     if token := os.environ.get(TOKEN_VARIABLE):
         return token

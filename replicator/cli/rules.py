@@ -1,4 +1,4 @@
-"""The config, and the rules of it that one command is about."""
+"""The config of a command, and the rules that the command applies to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from replicator.state.lag import lag
 
 
 def read_config(invocation: Invocation, watch: Watch) -> Loaded:
-    """The config, its warnings told. Raises ConfigError."""
+    """The config; emits its warnings. Raises ConfigError."""
     loaded = load(invocation.config, os.environ)
     for text in loaded.warnings:
         watch.events.emit(Warned(None, text))
@@ -27,17 +27,17 @@ def read_config(invocation: Invocation, watch: Watch) -> Loaded:
 
 
 def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[str]) -> list[Rule]:
-    """The rules as they are to run here: those named (or all), each with the destinations that are served and named.
+    """The named rules (or all), each with those of its destinations that are served here and named (or all).
 
     Raises:
-        ConfigError: a name that is not in the config, or nothing is left to run.
+        ConfigError: a name is not in the config, or no rule is left.
     """
     known = {rule.name for rule in loaded.rules}
     problems = [
-        f"--rule {name}: no such rule; the config has {_listed(known)}" for name in names if name not in known
+        f"--rule {name}: unknown rule; the config has {_listed(known)}" for name in names if name not in known
     ]
     problems += [
-        f"--destination {name}: no such site; the config has {_listed(loaded.sites)}"
+        f"--destination {name}: unknown site; the config has {_listed(loaded.sites)}"
         for name in destinations
         if name not in loaded.sites
     ]
@@ -46,24 +46,24 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     wanted = set(loaded.agent.serves) & set(destinations or loaded.agent.serves)
     rules = [rule for rule in _within(loaded.rules, wanted) if not names or rule.name in names]
     if not loaded.rules:
-        raise ConfigError(["nothing to run: the config has no rule"])
+        raise ConfigError(["nothing to run: the config has no rules"])
     if not rules:
-        raise ConfigError([f"nothing to run: no chosen rule has a destination among {_listed(wanted)}"])
+        raise ConfigError([f"nothing to run: no selected rule has a destination among {_listed(wanted)}"])
     return rules
 
 
 def served_rules(loaded: Loaded) -> list[Rule]:
-    """All rules that have something to do here, each with the destinations that the agent serves."""
+    """All rules that have destinations served by this agent, each with only those destinations."""
     return _within(loaded.rules, set(loaded.agent.serves))
 
 
 def lag_of(rule: Rule, standing: Standing, now: float) -> float:
-    """Seconds that the rule's destination may be behind, by what the rule promises: an interval, or cron's times."""
+    """The lag of one destination in seconds, given the rule's schedule."""
     return lag(standing, promised_interval(rule.interval, rule.cron, standing.last_look), now)
 
 
 def _within(rules: Iterable[Rule], sites: Container[str]) -> list[Rule]:
-    """The rules, each with those of its destinations that are among the sites; without any it is left out."""
+    """The rules with only the destinations that are among the sites; rules without any are left out."""
     narrowed = [
         replace(rule, destinations=tuple(each for each in rule.destinations if each in sites))
         for rule in rules

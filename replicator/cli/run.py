@@ -30,11 +30,11 @@ from replicator.state.store import open_state
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation) -> int:
-    """Keeps the destinations of all rules in step until it is told to end.
+    """Keep the destinations of all rules up to date, until stopped.
 
-    Serves metrics, health, webhooks, an API and a status page at agent.listen. SIGHUP reads the config again; one that
-    cannot be used changes nothing. SIGTERM and SIGINT let what is under way end (25 s), then it exits with 0; a second
-    one ends it at once.
+    Serves metrics, health, webhooks, an API and a status page at agent.listen. SIGHUP reloads the config; an invalid
+    config is rejected and changes nothing. SIGTERM and SIGINT stop gracefully: transfers in progress have 25 s to
+    finish, then the exit code is 0. A second signal stops immediately.
     """
     return run_async(_run(invocation))
 
@@ -62,12 +62,12 @@ async def _run(invocation: Invocation) -> int:
             url = await stack.enter_async_context(listen(app))
             log(logging.INFO, "listening", url=url, rules=len(chosen.rules))
             await _serve(app, read, reload=reload, stop=stop)
-    log(logging.INFO, "ended")
+    log(logging.INFO, "stopped")
     return 0
 
 
 async def _serve(app: App, read: Callable[[], Chosen], *, reload: asyncio.Event, stop: asyncio.Event) -> None:
-    """From when it listens until it has drained; tells systemd."""
+    """Serves until drained, and notifies systemd."""
     systemd = Systemd(os.environ)
     systemd.ready(app.status())
     app.on_status = systemd.status
@@ -79,13 +79,13 @@ async def _serve(app: App, read: Callable[[], Chosen], *, reload: asyncio.Event,
         await stop.wait()
         side[0].cancel()
         app.on_status = _ignored
-        systemd.stopping("ending: runs under way get 25 s")
+        systemd.stopping("stopping: runs in progress have 25 s to finish")
         await app.drain()
         side[1].cancel()
 
 
 def _ignored(_status: str) -> None:
-    """While it ends, systemd shows that it ends."""
+    """Status changes while stopping are not shown."""
 
 
 async def _reload_when_told(

@@ -1,4 +1,4 @@
-"""Runs a command's coroutine, and what signals do meanwhile."""
+"""Runs the coroutine of a command and handles signals."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from replicator.report import failed
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
 _STARTED_SECONDS: Final = 1.0
-"""By then all that a command needs is imported."""
+"""After this time, all imports of a command are done."""
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
-    """Runs `main` to its exit code, on uvloop where that is installed.
+    """Runs `main` and returns its exit code. Uses uvloop if it is installed.
 
-    SIGINT (raised as KeyboardInterrupt) and SIGTERM (143) cancel it, so that everything is closed on the way out.
+    SIGINT (raised as KeyboardInterrupt) and SIGTERM (143) cancel `main`, so that everything is closed.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.get_loop().call_later(_STARTED_SECONDS, gc.enable)  # off since `cli.__main__.main`
@@ -34,16 +34,16 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
 
 
 class Drain:
-    """How a run is being ended: `code` is the exit code of the signal that came, None while none did."""
+    """The state of a graceful stop: `code` is the exit code for the received signal, None if there was none."""
 
     code: int | None = None
 
 
 @contextlib.contextmanager
 def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iterator[Drain]:
-    """While the context lasts, the first SIGINT or SIGTERM calls `drain`, and a second one ends the process at once.
+    """In the context, the first SIGINT or SIGTERM calls `drain`, and the second stops the process immediately.
 
-    `level`: as what the first is logged.
+    `level`: the log level of the message for the first signal.
     """
     loop = asyncio.get_running_loop()
     state = Drain()
@@ -56,7 +56,7 @@ def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iter
             signal.signal(each, _end_at_once)
         log(
             level,
-            f"{number.name}: no new work; what is under way may end, a second signal ends it at once",
+            f"{number.name}: finishing transfers in progress; send the signal again to stop immediately",
         )
         drain()
 
@@ -71,14 +71,14 @@ def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iter
 
 
 def exit_code(result: RunResult, drain: Drain) -> int:
-    """A run's: the signal's where one came, also where all was done by then; the report tells which."""
+    """The exit code of a run. After a signal it is the signal's, even if the run was complete; the report says so."""
     if drain.code is not None:
         return drain.code
     return 1 if failed(result) else 0
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    """Nothing is tidied up: the state is safe against a kill, and so are destinations."""
+    """Exits without cleaning up: the state and the destinations survive a kill."""
     if sys.stderr.isatty():
         os.write(2, _SHOW_CURSOR.encode())
     os._exit(128 + number)

@@ -45,7 +45,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 @dataclass(frozen=True)
 class Options:
-    """The command's own options; they are named as there."""
+    """The options of the command, under the same names."""
 
     listen: tuple[str, int]
     layout: Layout | None
@@ -63,35 +63,36 @@ class Options:
     default="127.0.0.1:5000",
     show_default=True,
     callback=_address,
-    help="Where to listen; port 0 takes a free one.",
+    help="Address to listen on; port 0 means any free port.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["distribution", "oci"]),
-    help="How the images lie there.  [default: the site's, else what is found]",
+    help="Storage layout of the images.  [default: the site's, else detected]",
 )
-@click.option("--htpasswd", type=_FILE, help="Ask for users and passwords of this file (htpasswd -B).")
-@click.option("--tls-cert", type=_FILE, help="Serve https with this certificate and its chain (PEM).")
-@click.option("--tls-key", type=_FILE, help="The certificate's private key (PEM).")
+@click.option("--htpasswd", type=_FILE, help="Require a user and password from this file (htpasswd -B).")
+@click.option("--tls-cert", type=_FILE, help="Serve HTTPS with this certificate and its chain (PEM).")
+@click.option("--tls-key", type=_FILE, help="Private key of the certificate (PEM).")
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
     default=DEFAULT_CONNECTIONS,
     show_default=True,
-    help="How many clients at once; one more is answered with 503.",
+    help="Maximum number of clients; further ones are answered with 503.",
 )
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, /, place: str, **options: Any) -> int:
-    """Serves a bucket or directory as a read-only registry that docker, podman, containerd, skopeo and crane pull from.
+    """Serve a bucket or directory as a read-only registry for docker, podman, containerd, skopeo and crane.
 
-    The place is a site of the config, or a directory (with a / in it, or where the config has no such site): one that a
-    registry keeps its content in, one with an OCI layout for each repository, or a single OCI layout. Metrics are at
-    /metrics. SIGTERM and SIGINT let what is being sent end (25 s), then it exits with 0; a second one ends it at once.
+    The argument is a site of the config or a directory: the storage of a registry, a directory with one OCI layout per
+    repository, or a single OCI layout. A name with a / is always a directory. Metrics are at /metrics. SIGTERM and
+    SIGINT stop gracefully: transfers in progress have 25 s to finish, then the exit code is 0. A second signal stops
+    immediately.
     """
     given = Options(**options)
     if (given.tls_cert is None) != (given.tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key belong together")
+        raise click.UsageError("--tls-cert and --tls-key must be used together")
     return run_async(_serve(invocation, place, given))
 
 
@@ -119,7 +120,9 @@ async def _serve(invocation: Invocation, place: str, options: Options) -> int:
             raise ConfigError([f"--listen {host}:{port}: {error.strerror or error}"]) from None
         log(logging.INFO, "serving", site=site.name, layout=found, url=url)
         if users is None and not is_loopback(listener.host):
-            watch.events.emit(Warned(None, f"no --htpasswd: whoever reaches {url} can pull everything"))
+            watch.events.emit(
+                Warned(None, f"no --htpasswd: everyone who can reach {url} can pull everything")
+            )
         await stop.wait()
     return 0
 
@@ -127,12 +130,12 @@ async def _serve(invocation: Invocation, place: str, options: Options) -> int:
 def _settled(
     place: str, invocation: Invocation, watch: Watch
 ) -> tuple[LocalSettings | S3Settings, Layout | None]:
-    """What is served, and its layout where the config tells. Raises ConfigError."""
+    """The store to serve, and its layout if the config sets one. Raises ConfigError."""
     path = Path(place)
     directory = LocalSettings(place, path.absolute())
     if "/" in place or place in {".", ".."}:
         if not path.is_dir():
-            raise ConfigError([f"{place}: no such directory"])
+            raise ConfigError([f"{place}: directory not found"])
         return directory, None
     try:
         loaded = read_config(invocation, watch)
@@ -147,7 +150,7 @@ def _settled(
         sites = ", ".join(sorted(loaded.sites)) or "none"
         raise ConfigError([f"{place}: neither a site (the config has {sites}) nor a directory"])
     if isinstance(settings, RegistrySettings):
-        raise ConfigError([f"{place}: is a registry already; directories and buckets can be served"])
+        raise ConfigError([f"{place}: is already a registry; only directories and buckets can be served"])
     return settings.store, settings.layout
 
 
@@ -161,7 +164,7 @@ def _tls(options: Options) -> ssl.SSLContext | None:
 
 
 def _report(operation: str, error: Exception) -> None:
-    """Logs a failure that is not the client's."""
+    """Logs a failure on the server's side."""
     if isinstance(error, SiteError):
         log(
             logging.ERROR,
@@ -177,7 +180,7 @@ def _report(operation: str, error: Exception) -> None:
 
 
 class _Told:
-    """Logs and counts what is answered."""
+    """Logs and counts requests."""
 
     def __init__(self, watch: Watch, limit: int) -> None:
         self._metrics = Metrics((), lambda: ())
@@ -186,7 +189,7 @@ class _Told:
         watch.events.subscribe(self._metrics)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """What `/metrics` answers."""
+        """The answer of `/metrics`."""
         return self._metrics.negotiate(accept)
 
     def sent(self, operation: str, count: int) -> None:

@@ -27,9 +27,9 @@ _Standings = Mapping[tuple[str, str], Standing]
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, remote: str | None) -> int:
-    """Shows how each rule stands at each destination that is served here, from the state alone: no site is asked, nothing is written.
+    """Show the status of each rule at each destination, from the state alone: no requests are sent to sites.
 
-    Lag is the age of the oldest change that a destination lacks, as far as the last run could see.
+    Lag is the age of the oldest change that a destination lacks, as of the last run.
     """
     if remote is not None:
         return run_async(remote_status(invocation, remote))
@@ -66,7 +66,7 @@ def _rule_json(rule: Rule, known: _Standings, now: float) -> dict[str, object]:
 def _destination_json(
     rule: Rule, destination: str, standing: Standing | None, now: float
 ) -> dict[str, object]:
-    """All null where the rule has never run with the destination."""
+    """All values are null if the rule has never run with this destination."""
     if standing is None:
         return {
             "destination": destination,

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--destination", "destinations", metavar="SITE", multiple=True, help="Only to this site; repeatable."
 )
-@click.option(
-    "--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state believes."
-)
+@click.option("--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state says.")
 @click.option(
     "--metrics-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -56,20 +54,21 @@ def command(
     metrics_file: Path | None,
     remote: str | None,
 ) -> int:
-    """Brings the destinations of all rules in step with their sources, then exits.
+    """Bring the destinations of all rules up to date with their sources, then exit.
 
-    What fails does not stop the rest: it is in the report and in the exit code. Started again, it carries on.
-    SIGINT and SIGTERM end it softly: no new work, what is under way has 25 s; a second signal ends it at once.
+    A failure does not stop the rest: it is in the report, and the exit code is 1. The next run continues where this one
+    stopped. SIGINT and SIGTERM stop gracefully: transfers in progress have 25 s to finish; a second signal stops
+    immediately.
     """
     if remote is not None:
         if metrics_file is not None:
             raise click.UsageError(
-                "--metrics-file goes not with --remote: an agent serves its own at /metrics"
+                "--metrics-file cannot be combined with --remote; the agent serves its metrics at /metrics"
             )
         return run_async(remote_sync(invocation, remote, rules, destinations, recheck=recheck))
     if metrics_file is not None and not metrics_file.absolute().parent.is_dir():
         raise click.BadParameter(
-            f"{metrics_file.absolute().parent} is no folder", param_hint="--metrics-file"
+            f"{metrics_file.absolute().parent} is not a directory", param_hint="--metrics-file"
         )
     return run_async(_sync(invocation, rules, destinations, recheck=recheck, metrics_file=metrics_file))
 
@@ -95,7 +94,7 @@ async def _sync(
     if metrics is not None:
         try:
             metrics.write()
-        except OSError as error:  # the report stands; the file is what it was before
+        except OSError as error:  # the run is complete; the file is unchanged
             log(logging.ERROR, f"metrics file {metrics_file}: {error.strerror}")
             code = code or 1
     return code
@@ -115,7 +114,7 @@ async def replicate(
     recheck: bool = False,
     metrics: MetricsFile | None = None,
 ) -> tuple[RunResult, Drain]:
-    """Runs the rules once, with progress shown and signals draining it. `metrics` is shown the state, not written.
+    """Runs the rules once, showing progress and handling signals. `metrics` reads the state but is not written.
 
     Raises:
         StateError: the state is in use or cannot be used.

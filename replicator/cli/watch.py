@@ -1,4 +1,4 @@
-"""The events of one command, and who listens to them."""
+"""The events of one command and their subscribers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from replicator.report import Tally
 
 @dataclass(frozen=True)
 class Watch:
-    """The events of one command, and who listens to them. `display`: progress is drawn on a terminal."""
+    """The events of one command and their subscribers. `display`: whether live progress is shown."""
 
     display: bool
     clock: SystemClock = field(default_factory=SystemClock)
@@ -25,7 +25,7 @@ class Watch:
 
     @classmethod
     def start(cls, invocation: Invocation, *, quiet: bool = False) -> Watch:
-        """Sets the log up and lets log, sums and progress listen. `quiet`: draws nothing, even on a terminal."""
+        """Configures logging and subscribes log, totals and progress. `quiet`: no live progress, even on a terminal."""
         watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
         for subscriber in (log_event, watch.tally, count_request, watch.progress):

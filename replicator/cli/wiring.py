@@ -1,4 +1,4 @@
-"""Puts together what runs rules once, and takes it apart in order."""
+"""Builds state, spool, sites and engine for a one-shot run, and closes them in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from replicator.state.store import open_state
 
 @dataclass(frozen=True)
 class Wired:
-    """What runs rules."""
+    """The engine and the state of a command."""
 
     engine: Engine
     state: State
@@ -29,7 +29,7 @@ class Wired:
 async def wire(
     loaded: Loaded, rules: Sequence[Rule], watch: Watch, *, read_only: bool
 ) -> AsyncIterator[Wired]:
-    """An engine for the rules, with the sites they name. `read_only`: no spool, and the state is not written.
+    """An engine for the rules, with their sites. `read_only`: without a spool, and the state is not written.
 
     Raises StateError.
     """

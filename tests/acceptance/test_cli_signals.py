@@ -54,7 +54,7 @@ async def test_first_signal_lets_running_blobs_end_and_saves_the_state(
     async with world.program.started("sync", "--json") as running:
         await world.held.begun.wait()
         running.signal(number)
-        await running.says(f"{number.name}: no new work")
+        await running.says(f"{number.name}: finishing transfers")
         world.held.let_go.set()
         ended = await running.end()
     assert ended.code == code
@@ -84,7 +84,7 @@ async def test_what_is_done_whole_when_a_signal_comes_is_no_interrupted_run(
     async with world.program.started(command, *places, "--json") as running:
         await world.held.begun.wait()
         running.signal(signal.SIGINT)
-        await running.says("SIGINT: no new work")
+        await running.says("SIGINT: finishing transfers")
         world.held.let_go.set()
         ended = await running.end()
     assert (ended.code, ended.json["outcome"]) == (130, "ok")
@@ -95,7 +95,7 @@ async def test_second_signal_ends_it_at_once(world: World) -> None:
     async with world.program.started("sync") as running:
         await world.held.begun.wait()
         running.signal(signal.SIGTERM)
-        await running.says("SIGTERM: no new work")
+        await running.says("SIGTERM: finishing transfers")
         running.signal(signal.SIGTERM)
         ended = await running.end()
     assert (ended.code, ended.stdout) == (143, "")

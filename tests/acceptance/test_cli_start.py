@@ -88,4 +88,4 @@ async def test_help_of_copy_keeps_its_table(program: Program) -> None:
 async def test_directory_in_place_of_a_site_is_told_how_to_be_written(program: Program, place: str) -> None:
     ended = await program("list", place)
     assert ended.code == 2
-    assert "a directory is written file:///PATH" in ended.stderr
+    assert "write a directory as file:///PATH" in ended.stderr

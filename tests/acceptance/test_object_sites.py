@@ -100,7 +100,7 @@ async def test_one_rule_fills_every_kind_of_store_and_the_next_run_has_nothing_t
     checked = await world("check", "--json")
     assert checked.code == 0, checked.stdout
     findings = {site["site"]: site["findings"] for site in checked.json["sites"]}
-    assert findings["dir-oci"] == {"directory": "not there yet, will be made"}
+    assert findings["dir-oci"] == {"directory": "does not exist yet, will be created"}
     planned = await world("plan", "--exit-code")
     assert planned.code == 3, planned.stderr
     assert not list(world.folder.glob("dir-*"))

@@ -96,7 +96,7 @@ async def test_sigterm_in_mid_blob_drains_and_the_next_start_completes(world: Wo
     async with running_agent(world.program) as agent:
         await held.begun.wait()
         agent.signal(signal.SIGTERM)
-        await agent.says("SIGTERM: no new work")
+        await agent.says("SIGTERM: finishing transfers")
         held.let_go.set()
         ended = await agent.end()
     assert ended.code == 0
@@ -114,7 +114,7 @@ async def test_a_second_signal_ends_it_at_once(world: World) -> None:
     async with running_agent(world.program) as agent:
         await held.begun.wait()
         agent.signal(signal.SIGTERM)
-        await agent.says("SIGTERM: no new work")
+        await agent.says("SIGTERM: finishing transfers")
         agent.signal(signal.SIGTERM)
         ended = await agent.end()
     held.let_go.set()

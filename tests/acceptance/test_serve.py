@@ -92,7 +92,7 @@ async def test_site_of_the_config_is_served(program: Program) -> None:
         assert (await get(f"{url}/v2/team/app/tags/list"))[0] == 200
     ended = await program("serve", "hub")
     assert ended.code == 2
-    assert "hub: is a registry already" in ended.stderr
+    assert "hub: is already a registry" in ended.stderr
     ended = await program("serve", "other")
     assert ended.code == 2
     assert "other: neither a site (the config has hub, shelf) nor a directory" in ended.stderr
@@ -137,7 +137,7 @@ async def test_first_signal_lets_a_pull_end(program: Program) -> None:
         writer.write(f"GET {BLOB} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         running.signal(signal.SIGTERM)
-        await running.says("SIGTERM: no new work")
+        await running.says("SIGTERM: finishing transfers")
         assert await reader.readexactly(len(BIG.data)) == BIG.data
         writer.close()
         assert (await running.end()).code == 0
@@ -151,7 +151,7 @@ async def test_second_signal_ends_it_at_once(program: Program) -> None:
         writer.write(f"GET {BLOB} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         running.signal(signal.SIGTERM)
-        await running.says("SIGTERM: no new work")
+        await running.says("SIGTERM: finishing transfers")
         running.signal(signal.SIGTERM)
         assert (await running.end()).code == 143
         writer.close()
@@ -160,17 +160,17 @@ async def test_second_signal_ends_it_at_once(program: Program) -> None:
 async def test_open_mirror_beyond_loopback_is_told(program: Program) -> None:
     await fill(program.folder / "shelf", "oci")
     async with program.started("serve", "./shelf", "--listen", "0.0.0.0:0") as running:
-        await running.says("WARNING no --htpasswd: whoever reaches http://0.0.0.0:")
+        await running.says("WARNING no --htpasswd: everyone who can reach http://0.0.0.0:")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["./missing"], 2, "./missing: no such directory"),
+        (["./missing"], 2, "./missing: directory not found"),
         (["./files"], 1, "there are files here, but no OCI layout"),
         (["./files", "--layout", "distribution"], 1, "no registry keeps its content here"),
-        (["./files", "--listen", "nowhere"], 2, "no address to listen at"),
-        (["./files", "--tls-cert", "files/one"], 2, "--tls-cert and --tls-key belong together"),
+        (["./files", "--listen", "nowhere"], 2, "invalid address"),
+        (["./files", "--tls-cert", "files/one"], 2, "--tls-cert and --tls-key must be used together"),
         (["./files", "--tls-cert", "files/one", "--tls-key", "files/one"], 2, "--tls-cert files/one"),
         (["./files", "--htpasswd", "files/one"], 2, "files/one:1: expected USER:HASH"),
         (["./files", "--max-connections", "0"], 2, "0 is not in the range"),

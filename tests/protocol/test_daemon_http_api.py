@@ -213,11 +213,11 @@ async def test_who_waits_for_a_sync_is_told_where_a_pause_or_restart_took_it_awa
     async with remote_agent(world.url, TOKEN) as agent:
         accepted = await agent.sync(SyncOrder(rules=["relay"]))
         await world.agent.pause("relay")
-        with pytest.raises(Rejected, match="rule relay: paused since"):
+        with pytest.raises(Rejected, match="rule relay: paused after"):
             await agent.finished(accepted)
         accepted = await agent.sync(SyncOrder(rules=["platform"]))
         world.agent.started_at = world.agent.clock.now() + 1
-        with pytest.raises(Rejected, match="started anew since"):
+        with pytest.raises(Rejected, match="was restarted after"):
             await agent.finished(accepted)
 
 

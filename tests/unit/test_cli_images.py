@@ -50,11 +50,11 @@ def test_stores_are_settled() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("file:///srv/mirror/team/app:v1", "write // where the repository begins"),
-        ("file://srv//app", "must name a directory by its absolute path"),
+        ("file:///srv/mirror/team/app:v1", "write // before the repository"),
+        ("file://srv//app", "must be the absolute path of a directory"),
         ("file:///a/../b//app", "has '..'"),
-        ("s3:///app", "names no bucket"),
-        ("s3://key:hunter2@bucket/app", "holds credentials"),
+        ("s3:///app", "has no valid bucket name"),
+        ("s3://key:hunter2@bucket/app", "contains credentials"),
         ("s3://bucket", "'' is no repository name"),
         ("s3://bucket//APP", "'APP' is no repository name"),
         ("s3://bucket/app:-x", "'-x' is no tag"),
