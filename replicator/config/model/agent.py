@@ -64,8 +64,8 @@ class AgentTable(Table):
         "Time zone of `cron` and of bandwidth windows that set none.", "UTC"
     )
     stuck_after: Annotated[float, DURATION] = setting(
-        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The rule "
-        "fails and runs again later. Longer than `timeouts.commit` of any site.",
+        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run "
+        "fails, and the rule runs again later. Must exceed `timeouts.commit` of every site.",
         "30m",
     )
     metrics_per_repository: int = setting(

@@ -104,10 +104,11 @@ class TimeoutsTable(Table):
 
 
 class AuthTable(Table):
-    """Who may have the credentials of a site beside the registry itself."""
+    """Who else may receive the credentials of the site."""
 
     realm: Annotated[str, ENDPOINT] = setting(
-        "URL of the token service, where that is `http` on another host than the registry: it is not believed otherwise."
+        "URL of the token service. Required if it uses `http` on a host other than the registry's, because credentials "
+        "are not sent there otherwise."
     )
 
 
@@ -139,14 +140,14 @@ class SiteTable(Table):
     docker_config: bool = setting(
         "Without credentials here, use those of docker and podman. `false`: access anonymously.", True
     )
-    auth: AuthTable | None = setting("The registry's token service, where it must be named.", None)
+    auth: AuthTable | None = setting("The registry's token service, if it must be configured.", None)
     redirects: Literal["same-scheme", "any"] = setting(
-        "Where the registry may lead: `same-scheme` to other hosts by its own scheme, for blobs and what else a digest "
-        "verifies; `any` also from `https` to `http`, and for manifests, tags and listings.",
+        "Redirects to follow. `same-scheme`: to any host with the same scheme, for blobs and other content that a digest "
+        "verifies. `any`: also from `https` to `http`, and for manifests, tags and listings.",
         "same-scheme",
     )
     private_addresses: bool = setting(
-        "`true` lets the registry lead to private and loopback addresses. Default: only where it is at one itself.",
+        "Follow redirects to private and loopback addresses. Default: only if the registry itself is at one.",
         False,
     )
     tls: TLSTable = setting("Certificates and their verification.", default_factory=TLSTable)
