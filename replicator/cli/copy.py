@@ -15,7 +15,6 @@ import click
 from replicator.cli.archives import open_archive, write_archive
 from replicator.cli.console import shown
 from replicator.cli.images import ONE, ImageName, parse_image
-from replicator.cli.nostate import NoState
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import image_settings, open_sites
@@ -34,6 +33,7 @@ from replicator.report import combine, render_copy
 from replicator.sites.archive.names import called, name_of
 from replicator.sites.layouts.oci.entries import digest_in, tag_of
 from replicator.sites.layouts.settings import Layout
+from replicator.state.memory import MemoryState
 
 if TYPE_CHECKING:
     from replicator.sites.archive.writer import ArchiveWriter
@@ -148,7 +148,9 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
         tags, failures = await _selected(request, repository, watch)
         engine = Engine(
             sites=sites,
-            state=NoState(source.site, source.repository),
+            state=MemoryState(
+                watch.clock, hint=lambda site, _: source.repository if site == source.site else None
+            ),
             events=watch.events,
             clock=watch.clock,
             spool=None,

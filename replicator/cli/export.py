@@ -15,7 +15,6 @@ from replicator.airgap.inventory import read_inventory
 from replicator.cli.archives import write_archive
 from replicator.cli.console import shown
 from replicator.cli.logs import log
-from replicator.cli.nostate import NoState
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites
@@ -29,6 +28,7 @@ from replicator.model.digest import Digest
 from replicator.policy.mapping import static_collisions
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
+from replicator.state.memory import MemoryState
 
 _STDOUT = "-"
 
@@ -70,7 +70,7 @@ async def _export(invocation: Invocation, names: Sequence[str], have: Path | Non
         async with open_sites([loaded.sites[name] for name in wanted], watch) as sites:
             engine = Engine(
                 sites={**sites, place: archive},
-                state=NoState("", ""),
+                state=MemoryState(watch.clock),
                 events=watch.events,
                 clock=watch.clock,
                 spool=None,

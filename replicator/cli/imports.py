@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,6 @@ from replicator.airgap.inventory import held
 from replicator.airgap.verify import Contents, verify
 from replicator.cli.archives import open_archive
 from replicator.cli.console import shown
-from replicator.cli.nostate import NoState
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -28,6 +27,7 @@ from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
 from replicator.report import combine, format_count, render_run
+from replicator.state.memory import Hint, MemoryState
 
 _RULE: Final = "import"
 _TOLD: Final = 3
@@ -69,7 +69,7 @@ async def _import(invocation: Invocation, path: Path | None, name: str, *, insec
             reader.supplement(repository.blob(contents.absent[digest][0]))
         engine = Engine(
             sites={**sites, place: archive},
-            state=_Whereabouts({digest: each.name for digest, each in elsewhere.items()}),
+            state=MemoryState(watch.clock, hint=_in(elsewhere)),
             events=watch.events,
             clock=watch.clock,
             spool=None,
@@ -85,16 +85,14 @@ async def _import(invocation: Invocation, path: Path | None, name: str, *, insec
     return exit_code(result, drain)
 
 
-class _Whereabouts(NoState):
-    """A state that knows only in which repositories the site has the blobs that the archive leaves out."""
+def _in(elsewhere: Mapping[Digest, Repository]) -> Hint:
+    """Where the site has what was left out of the archive."""
 
-    def __init__(self, repositories: Mapping[Digest, str]) -> None:
-        super().__init__("", "")
-        self._repositories = repositories
+    def hint(site: str, digest: Digest) -> str | None:
+        repository = elsewhere.get(digest)
+        return repository.name if repository is not None and repository.site == site else None
 
-    async def whereabouts(self, site: str, digests: Iterable[Digest]) -> Mapping[Digest, Sequence[str]]:  # noqa: ARG002 - a port
-        """The repository where each blob was found."""
-        return {digest: (self._repositories[digest],) for digest in digests if digest in self._repositories}
+    return hint
 
 
 def _rules(repositories: tuple[str, ...], contents: Contents, source: str, destination: str) -> list[Rule]:

@@ -12,10 +12,10 @@ from replicator.config.build import Loaded
 from replicator.config.load import load
 from replicator.errors import ConfigError
 from replicator.events import Warned
+from replicator.policy.lag import lag
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import promised_interval
 from replicator.ports import Standing
-from replicator.state.lag import lag
 
 
 def read_config(invocation: Invocation, watch: Watch) -> Loaded:

@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Sequence
 
 from replicator.metrics import Behind
+from replicator.policy.lag import lag
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import promised_interval
 from replicator.ports import BehindRepository, Clock, Standing
-from replicator.state.lag import lag
 from replicator.state.store import SqliteState
 
 
@@ -26,7 +26,8 @@ class Standings:
     async def refresh(self, rules: Sequence[Rule], *, repositories: int = 0) -> None:
         """Takes what the state has now; of `repositories` that are behind, so many. Raises StateError; then all stays.
 
-        Costs one query, and one more where `repositories` is not 0, however many rules there are.
+        Costs three queries, and one more where `repositories` is not 0, and one for each pair of rule and destination
+        with pending tags or units.
         """
         by_name = {rule.name: rule for rule in rules}
         found = await self._state.standings(list(by_name))

@@ -80,7 +80,7 @@ class Unit(msgspec.Struct, frozen=True):
     `repository` is the source's, `target` the destination's. `source_complete_at`: the start of the last complete
     listing of the source repository; `destination_complete_at`: of the target; None for never (in a record: not
     this time, what is known stays). `unknown` counts selected tags that the destination could not be asked about.
-    What is pending is counted from `Pending`.
+    `asked_at`: when the source was asked. What is pending is counted from `Pending`.
     """
 
     rule: str
@@ -93,6 +93,7 @@ class Unit(msgspec.Struct, frozen=True):
     held: int = 0
     unknown: int = 0
     error: str = ""
+    asked_at: float = 0.0
 
 
 class AcceptedEvent(msgspec.Struct, frozen=True):
@@ -168,16 +169,20 @@ class Unpending(msgspec.Struct, frozen=True):
 
 
 class UnitSeen(msgspec.Struct, frozen=True):
-    """To record: a source repository was scanned for a destination. `counted`: its counts are those of all its tags."""
+    """To record: a source repository was scanned for a destination. Nothing where it has been asked later since.
+
+    `counted`: the unit's counts are those of all its tags; else what is known stays.
+    """
 
     unit: Unit
     counted: bool = True
 
 
 class CatalogSeen(msgspec.Struct, frozen=True):
-    """To record: the rule's source was asked for its repositories, and answered completely.
+    """To record: the rule's source was asked for its repositories at `at`, and answered completely.
 
-    `repositories` are those that the rule selects. Units of others end, and so does what is pending from them.
+    `repositories` are those that the rule selects. Units of others end, and so does what is pending from them,
+    unless the source was asked for them since.
     """
 
     rule: str
@@ -217,9 +222,19 @@ class Unlisted(msgspec.Struct, frozen=True):
     tags: Collection[str]
 
 
-Entry = Placed | Missing | Unpending | Seen | Created | Noted
-NewEntry = Entry | Verified | GoneAtDestination | UnitSeen | CatalogSeen | Unlisted
-"""What `State.record` takes as soon as both states implement it (in progress)."""
+Entry = (
+    Placed
+    | Verified
+    | GoneAtDestination
+    | Missing
+    | Unpending
+    | UnitSeen
+    | CatalogSeen
+    | Seen
+    | Created
+    | Noted
+    | Unlisted
+)
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -289,16 +304,61 @@ class RunRow(msgspec.Struct, frozen=True):
 class State(Protocol):
     """Durable memory: an accelerator, never the truth. A hint that is gone only costs requests."""
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:
-        """What we believe of a destination's repository, by tag, whichever rule put it there."""
+    async def beliefs(
+        self, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, TagBelief]:
+        """What we believe of a destination's repository, by tag, whichever rule put it there.
+
+        With `tags`, of those alone, at a cost that does not depend on how many others there are.
+        """
         ...
 
-    async def pending(self, rule: str, destination: str, repository: str) -> Mapping[str, Pending]:
-        """What is pending in one repository of the destination, by tag."""
+    async def pending(
+        self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, Pending]:
+        """What is pending in one repository of the destination, by tag; `tags` as in `beliefs`."""
         ...
 
     async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
         """The (target) repositories with something pending; maybe some more, where it has ended just now."""
+        ...
+
+    async def placements(
+        self, destination: str, repository: str, digests: Collection[Digest] | None = None
+    ) -> Mapping[Digest, Placement]:
+        """The placements in a destination's repository, by digest; with `digests`, of those alone.
+
+        One whose last belief has just ended may still be among them.
+        """
+        ...
+
+    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
+        """At most `limit` placements of a destination that were last verified before a time, longest ago first.
+
+        One that has been verified, or ended, is not among them when asked again: so a walk that broke off goes on.
+        """
+        ...
+
+    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
+        """Where the source repositories of a rule stand, by destination and repository."""
+        ...
+
+    async def accept_events(
+        self, events: Iterable[AcceptedEvent], *, instead_of: Collection[str] = ()
+    ) -> None:
+        """Keeps events until they are answered; durable on return. Raises `StateError`.
+
+        Of two about one tag the later is kept (answering the id of the earlier changes nothing then), with the
+        earlier `at`. With `instead_of`, events of these ids are dropped in the same step: how many become one.
+        """
+        ...
+
+    async def answer_events(self, ids: Collection[str]) -> None:
+        """Drops events that a scan has answered; durable on return. Unknown ids are ignored. Raises `StateError`."""
+        ...
+
+    async def events(self) -> Sequence[AcceptedEvent]:
+        """The events that are not answered yet, first accepted first."""
         ...
 
     async def knows_repository(self, site: str, repository: str) -> bool:
@@ -341,71 +401,10 @@ class State(Protocol):
         """Where rules stand; all that the state knows where None."""
         ...
 
-    async def aclose(self) -> None:
-        """Flushes and closes."""
-        ...
-
-
-class NextState(Protocol):
-    """What becomes part of `State` as soon as both states implement it (in progress)."""
-
-    async def beliefs(
-        self, destination: str, repository: str, tags: Collection[str] | None = None
-    ) -> Mapping[str, TagBelief]:
-        """What we believe of a destination's repository, by tag, whichever rule put it there.
-
-        With `tags`, of those alone, at a cost that does not depend on how many others there are.
-        """
-        ...
-
-    async def pending(
-        self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
-    ) -> Mapping[str, Pending]:
-        """What is pending in one repository of the destination, by tag; `tags` as in `beliefs`."""
-        ...
-
-    def record(self, entry: NewEntry) -> None:
-        """As `State.record`."""
-        ...
-
     async def behind(self) -> Sequence[BehindRepository]:
         """Every repository with tags pending, of whatever rule."""
         ...
 
-    async def placements(
-        self, destination: str, repository: str, digests: Collection[Digest] | None = None
-    ) -> Mapping[Digest, Placement]:
-        """The placements in a destination's repository, by digest; with `digests`, of those alone.
-
-        One whose last belief has just ended may still be among them.
-        """
-        ...
-
-    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
-        """At most `limit` placements of a destination that were last verified before a time, longest ago first.
-
-        One that has been verified, or ended, is not among them when asked again: so a walk that broke off goes on.
-        """
-        ...
-
-    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
-        """Where the source repositories of a rule stand, by destination and repository."""
-        ...
-
-    async def accept_events(
-        self, events: Iterable[AcceptedEvent], *, instead_of: Collection[str] = ()
-    ) -> None:
-        """Keeps events until they are answered; durable on return. Raises `StateError`.
-
-        Of two about one tag the later is kept (answering the id of the earlier changes nothing then), with the
-        earlier `at`. With `instead_of`, events of these ids are dropped in the same step: how many become one.
-        """
-        ...
-
-    async def answer_events(self, ids: Collection[str]) -> None:
-        """Drops events that a scan has answered; durable on return. Unknown ids are ignored. Raises `StateError`."""
-        ...
-
-    async def events(self) -> Sequence[AcceptedEvent]:
-        """The events that are not answered yet, first accepted first."""
+    async def aclose(self) -> None:
+        """Flushes and closes."""
         ...

@@ -1,102 +1,102 @@
 """What was recorded and is not in the database yet: the last word on each key, not a log of entries.
 
 So a batch can be written kind by kind, can be put back under what came later, and can be laid over what a read
-found, and it does not grow while the same things are said again.
+found, and it does not grow while the same things are said again. What wins over what is in `merge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from replicator.model.digest import Digest
+from replicator.policy.recheck import is_ahead
 from replicator.ports import (
+    CatalogSeen,
     Created,
     Entry,
+    GoneAtDestination,
     Listed,
     Missing,
     Noted,
     Pending,
     Placed,
+    Placement,
     Seen,
     TagBelief,
+    UnitSeen,
+    Unlisted,
     Unpending,
+    Verified,
 )
+from replicator.state import merge
+from replicator.state.memory import REPOSITORIES_KEPT
 
-REPOSITORIES_KEPT: Final = 4
-"""Repositories remembered per blob and site: enough to find one that still has it."""
-_MAX_TEXT: Final = 1_000
-"""Characters kept of an error."""
+Place = tuple[str, str]
+"""A destination or site, and a repository there."""
+RulePlace = tuple[str, str, str]
+"""A rule, a destination and a repository there."""
 
 
 class Change(NamedTuple):
-    """What became of one pending tag. `fresh`: what was pending before is over, its `since` with it."""
+    """What became of one pending tag: what was pending before ends with `ends_at`, if given; then this is pending."""
 
-    fresh: bool
-    pending: Pending | None
-
-
-def latest(older: Change | None, newer: Change) -> Change:
-    """Two changes as one."""
-    if older is None or newer.fresh or newer.pending is None:
-        return newer
-    return Change(older.fresh, _since_first(older.pending, newer.pending))
+    ends_at: float | None = None
+    pending: Pending | None = None
 
 
-def _since_first(older: Pending | None, newer: Pending) -> Pending:
-    if older is None or older.since >= newer.since:
-        return newer
-    return msgspec.structs.replace(newer, since=older.since)
+class Turn(NamedTuple):
+    """What became of one belief: it ends, if not checked since `gone_at`; then this is believed."""
+
+    gone_at: float | None = None
+    belief: TagBelief | None = None
+
+
+class Root(NamedTuple):
+    """What became of one placement: it was written, or the one that is known was verified then."""
+
+    placement: Placement | None = None
+    verified_at: float | None = None
 
 
 @dataclass(slots=True)
 class Batch:
-    """See the module. Keys are (destination or site, repository), (rule, destination, repository), (site, digest)."""
+    """See the module."""
 
-    beliefs: dict[tuple[str, str], dict[str, TagBelief]] = field(default_factory=dict)
-    pending: dict[tuple[str, str, str], dict[str, Change]] = field(default_factory=dict)
+    beliefs: dict[Place, dict[str, Turn]] = field(default_factory=dict)
+    placements: dict[Place, dict[Digest, Root]] = field(default_factory=dict)
+    pending: dict[RulePlace, dict[str, Change]] = field(default_factory=dict)
+    units: dict[RulePlace, UnitSeen] = field(default_factory=dict)
+    catalogs: dict[tuple[str, str], CatalogSeen] = field(default_factory=dict)
     seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
-    created: dict[Digest, float] = field(default_factory=dict)
-    listed: dict[tuple[str, str], dict[str, Listed]] = field(default_factory=dict)
+    created: dict[Digest, tuple[float, float]] = field(default_factory=dict)
+    listed: dict[Place, dict[str, Listed | None]] = field(default_factory=dict)
     begun: dict[tuple[str, str], float] = field(default_factory=dict)
-    repositories: set[tuple[str, str]] = field(default_factory=set)
+    repositories: set[Place] = field(default_factory=set)
     size: int = 0
 
     def add(self, entry: Entry, now: float) -> None:
-        """Takes an entry; of two about one thing the later wins. An entry whose names are no text is left out."""
-        if not all(_is_text(name) for name in _foreign_text(entry)):
+        """Takes an entry. One whose names are not text is left out."""
+        if not all(merge.is_text(name) for name in _foreign_text(entry)):
             return
         match entry:
-            case Seen(site, repository, digest):
-                self.see(site, repository, digest, now)
-            case Created(digest, at):
-                self.create(digest, at)
-            case Noted(site, repository, listed):
-                self.note(site, repository, listed)
-            case Placed(rule, destination, belief, repository, _):
-                self.believe(destination, repository, belief)
-                self.change((rule, destination, repository), belief.tag, Change(fresh=True, pending=None))
+            case Placed() | Verified() | GoneAtDestination():
+                self._add_placement(entry, now)
             case Missing(rule, destination, pending):
-                key = (rule, destination, pending.repository)
-                self.change(key, pending.tag, Change(fresh=False, pending=_clean(pending)))
-            case Unpending(rule, destination, repository, tag, _):
-                self.change((rule, destination, repository), tag, Change(fresh=True, pending=None))
-
-    def believe(self, destination: str, repository: str, belief: TagBelief) -> None:
-        """A tag is in step."""
-        tags = self.beliefs.setdefault((destination, repository), {})
-        self.size += belief.tag not in tags
-        tags[belief.tag] = belief
-        self.repositories.add((destination, repository))
-
-    def change(self, key: tuple[str, str, str], tag: str, change: Change) -> None:
-        """A tag is pending, or no longer."""
-        tags = self.pending.setdefault(key, {})
-        self.size += tag not in tags
-        tags[tag] = latest(tags.get(tag), change)
+                self._pend((rule, destination, pending.repository), pending, now)
+            case Unpending(rule, destination, repository, tag, asked_at):
+                self._unpend((rule, destination, repository), tag, asked_at, now)
+            case UnitSeen(unit):
+                key = (unit.rule, unit.destination, unit.repository)
+                self.size += key not in self.units
+                self.units[key] = _later_scan(self.units.get(key), entry, now)
+            case CatalogSeen():
+                self._add_catalog(entry, now)
+            case Seen() | Created() | Noted() | Unlisted():
+                self._add_hint(entry, now)
 
     def see(self, site: str, repository: str, digest: Digest, at: float | None) -> None:
         """A blob was seen at `at`; None: it is not there after all."""
@@ -106,101 +106,249 @@ class Batch:
         if at is not None:
             self.repositories.add((site, repository))
 
-    def note(self, site: str, repository: str, listed: Listed) -> None:
-        """A listing said what a tag names."""
-        tags = self.listed.setdefault((site, repository), {})
-        self.size += listed.tag not in tags
-        tags[listed.tag] = listed
-        self.repositories.add((site, repository))
+    def create(self, digest: Digest, at: float, now: float) -> None:
+        """An image was created at `at`, and somebody wanted to know now."""
+        self.size += digest not in self.created
+        self.created[digest] = at, now
 
     def begin(self, rule: str, destination: str, now: float) -> None:
         """A rule runs with a destination."""
         self.size += (rule, destination) not in self.begun
         self.begun.setdefault((rule, destination), now)
 
-    def create(self, digest: Digest, at: float) -> None:
-        """An image was created at `at`."""
-        self.size += digest not in self.created
-        self.created[digest] = at
-
-    def absorb(self, newer: Batch) -> None:
+    def absorb(self, newer: Batch, now: float) -> None:
         """Takes everything of a batch that came later."""
-        self._absorb_tags(newer)
+        self._absorb_beliefs(newer, now)
+        self._absorb_placements(newer, now)
+        self._absorb_pending(newer, now)
+        for catalog in newer.catalogs.values():
+            self._add_catalog(catalog, now)
+        for seen in newer.units.values():
+            self.add(seen, now)
         for (site, digest), places in newer.seen.items():
             for repository, at in places.items():
                 self.see(site, repository, digest, at)
-        for digest, at in newer.created.items():
-            self.create(digest, at)
-        for (rule, destination), at in newer.begun.items():
-            self.begin(rule, destination, at)
+        for digest, (created_at, used_at) in newer.created.items():
+            self.create(digest, created_at, used_at)
+        for (rule, destination), began_at in newer.begun.items():
+            self.begin(rule, destination, began_at)
+        for place, tags in newer.listed.items():
+            for tag, listed in tags.items():
+                self._list(place, tag, listed)
         self.repositories |= newer.repositories
 
-    def _absorb_tags(self, newer: Batch) -> None:
-        for (destination, repository), tags in newer.beliefs.items():
-            for belief in tags.values():
-                self.believe(destination, repository, belief)
-        for key, changes in newer.pending.items():
-            for tag, change in changes.items():
-                self.change(key, tag, change)
-        for (site, repository), listings in newer.listed.items():
-            for listed in listings.values():
-                self.note(site, repository, listed)
+    # --- laid over what was found in the database ---
 
-    def over_beliefs(
-        self, found: dict[str, TagBelief], destination: str, repository: str
-    ) -> dict[str, TagBelief]:
-        """What was found in the database, brought up to date."""
-        return found | self.beliefs.get((destination, repository), {})
+    def over_beliefs(self, found: dict[str, TagBelief], place: Place, now: float) -> dict[str, TagBelief]:
+        """What was found, brought up to date."""
+        for tag, (gone_at, belief) in self.beliefs.get(place, {}).items():
+            known = found.pop(tag, None)
+            if known is not None and gone_at is not None and merge.ends_belief(known, gone_at, now):
+                known = None
+            if belief is not None:
+                known = merge.believe(known, belief, now)
+            if known is not None:
+                found[tag] = known
+        return found
 
-    def over_pending(self, found: dict[str, Pending], key: tuple[str, str, str]) -> dict[str, Pending]:
+    def over_placements(
+        self, found: dict[Digest, Placement], place: Place, now: float
+    ) -> dict[Digest, Placement]:
         """As `over_beliefs`."""
-        for tag, change in self.pending.get(key, {}).items():
-            before = latest(Change(fresh=True, pending=found.pop(tag, None)), change).pending
-            if before is not None:
-                found[tag] = before
+        for digest, (placement, verified_at) in self.placements.get(place, {}).items():
+            known = found.get(digest) if placement is None else placement
+            if known is not None:
+                found[digest] = known if verified_at is None else merge.verify(known, verified_at, now)
+        return found
+
+    def over_pending(
+        self, found: dict[str, Pending], key: RulePlace, beliefs: Mapping[str, TagBelief], now: float
+    ) -> dict[str, Pending]:
+        """As `over_beliefs`. `beliefs` are those of the tags in the batch, without what the batch says of them."""
+        for tag, (ends_at, pending) in self.pending.get(key, {}).items():
+            known = found.pop(tag, None)
+            if known is not None and ends_at is not None and merge.ends_pending(known, ends_at, now):
+                known = None
+            if pending is not None:
+                known = merge.pend(known, pending, beliefs.get(tag), now)
+            if known is not None:
+                found[tag] = known
         return found
 
     def over_whereabouts(
-        self, found: MutableMapping[Digest, dict[str, float]], site: str, digests: Iterable[Digest]
+        self,
+        found: MutableMapping[Digest, dict[str, float]],
+        site: str,
+        digests: Iterable[Digest],
+        now: float,
     ) -> Mapping[Digest, Sequence[str]]:
         """As `over_beliefs`; the latest first, no more than are kept, no digest without any."""
         result = {}
         for digest in digests:
             places: dict[str, float | None] = {**found.get(digest, {}), **self.seen.get((site, digest), {})}
-            known = sorted(((at, place) for place, at in places.items() if at is not None), reverse=True)
+            known = [
+                (0.0 if is_ahead(now, at) else at, place) for place, at in places.items() if at is not None
+            ]
             if known:
-                result[digest] = [place for _, place in known[:REPOSITORIES_KEPT]]
+                result[digest] = [place for _, place in sorted(known, reverse=True)[:REPOSITORIES_KEPT]]
         return result
+
+    def over_listed(self, found: dict[str, Listed], place: Place) -> dict[str, Listed]:
+        """As `over_beliefs`."""
+        merged = found | self.listed.get(place, {})
+        return {tag: listed for tag, listed in merged.items() if listed is not None}
+
+    # --- inside ---
+
+    def _absorb_beliefs(self, newer: Batch, now: float) -> None:
+        for place, turns in newer.beliefs.items():
+            for tag, (gone_at, belief) in turns.items():
+                if gone_at is not None:
+                    self._end(place, tag, gone_at, now)
+                if belief is not None:
+                    self._turn(place, tag, belief, now)
+
+    def _absorb_placements(self, newer: Batch, now: float) -> None:
+        for place, roots in newer.placements.items():
+            for digest, root in roots.items():
+                if root.placement is not None:
+                    self._root(place, digest, root)
+                elif root.verified_at is not None:
+                    self._root(
+                        place, digest, _verified(self._known_root(place, digest), root.verified_at, now)
+                    )
+
+    def _absorb_pending(self, newer: Batch, now: float) -> None:
+        for key, changes in newer.pending.items():
+            for tag, (ends_at, pending) in changes.items():
+                if ends_at is not None:
+                    self._unpend(key, tag, ends_at, now)
+                if pending is not None:
+                    self._pend(key, pending, now)
+
+    def _add_placement(self, entry: Placed | Verified | GoneAtDestination, now: float) -> None:
+        place = entry.destination, entry.repository
+        match entry:
+            case Placed(rule, destination, belief, repository, placement):
+                self.repositories.add(place)
+                self._turn(place, belief.tag, belief, now)
+                if placement is not None:
+                    self._root(place, placement.digest, Root(placement))
+                self._unpend((rule, destination, repository), belief.tag, belief.asked_at, now)
+            case Verified(_, _, digest, at):
+                self._root(place, digest, _verified(self._known_root(place, digest), at, now))
+            case GoneAtDestination(_, _, tags, seen_at):
+                for tag in tags:
+                    self._end(place, tag, seen_at, now)
+
+    def _turn(self, place: Place, tag: str, belief: TagBelief, now: float) -> None:
+        turns = self.beliefs.setdefault(place, {})
+        self.size += tag not in turns
+        before = turns.get(tag, Turn())
+        turns[tag] = Turn(before.gone_at, merge.believe(before.belief, belief, now))
+
+    def _end(self, place: Place, tag: str, seen_at: float, now: float) -> None:
+        turns = self.beliefs.setdefault(place, {})
+        self.size += tag not in turns
+        gone_at, belief = turns.get(tag, Turn())
+        if belief is not None and merge.ends_belief(belief, seen_at, now):
+            belief = None
+        turns[tag] = Turn(_later(gone_at, seen_at, now), belief)
+
+    def _known_root(self, place: Place, digest: Digest) -> Root | None:
+        return self.placements.get(place, {}).get(digest)
+
+    def _root(self, place: Place, digest: Digest, root: Root) -> None:
+        roots = self.placements.setdefault(place, {})
+        self.size += digest not in roots
+        roots[digest] = root
+
+    def _pend(self, key: RulePlace, pending: Pending, now: float) -> None:
+        belief = self.beliefs.get(key[1:], {}).get(pending.tag, Turn()).belief
+        changes = self.pending.setdefault(key, {})
+        ends_at, before = changes.get(pending.tag, Change())
+        after = merge.pend(before, _clean(pending), belief, now)
+        if after is not before:
+            self.size += pending.tag not in changes
+            changes[pending.tag] = Change(ends_at, after)
+
+    def _unpend(self, key: RulePlace, tag: str, asked_at: float, now: float) -> None:
+        changes = self.pending.setdefault(key, {})
+        self.size += tag not in changes
+        ends_at, before = changes.get(tag, Change())
+        if before is not None and not merge.ends_pending(before, asked_at, now):
+            return
+        changes[tag] = Change(_later(ends_at, asked_at, now))
+
+    def _add_catalog(self, entry: CatalogSeen, now: float) -> None:
+        key = entry.rule, entry.destination
+        before = self.catalogs.get(key)
+        if before is not None and not merge.supersedes(entry.at, before.at, now):
+            return
+        self.size += before is None
+        self.catalogs[key] = entry
+        for place, seen in list(self.units.items()):
+            if place[:2] == key and not merge.outlives(place[2], seen.unit.asked_at, entry, now):
+                del self.units[place]
+
+    def _add_hint(self, entry: Seen | Created | Noted | Unlisted, now: float) -> None:
+        match entry:
+            case Seen(site, repository, digest):
+                self.see(site, repository, digest, now)
+            case Created(digest, at):
+                self.create(digest, at, now)
+            case Noted(site, repository, listed):
+                self._list((site, repository), listed.tag, listed)
+            case Unlisted(site, repository, tags):
+                for tag in tags:
+                    self._list((site, repository), tag, None)
+
+    def _list(self, place: Place, tag: str, listed: Listed | None) -> None:
+        tags = self.listed.setdefault(place, {})
+        self.size += tag not in tags
+        tags[tag] = listed
+        if listed is not None:
+            self.repositories.add(place)
+
+
+def _later(known: float | None, new: float, now: float) -> float:
+    return new if known is None or merge.supersedes(new, known, now) else known
+
+
+def _verified(known: Root | None, at: float, now: float) -> Root:
+    if known is None or known.placement is None:
+        return Root(None, _later(known.verified_at if known else None, at, now))
+    return Root(merge.verify(known.placement, at, now))
+
+
+def _later_scan(known: UnitSeen | None, new: UnitSeen, now: float) -> UnitSeen:
+    if known is None:
+        return UnitSeen(msgspec.structs.replace(new.unit, error=merge.clean(new.unit.error)), new.counted)
+    unit = merge.scan(known.unit, new, now)
+    return known if unit is known.unit else UnitSeen(unit, known.counted or new.counted)
 
 
 def _foreign_text(entry: Entry) -> tuple[str, ...]:
     """What of an entry came from a registry as it is."""
+    names: tuple[str, ...] = ()
     match entry:
         case Placed():
-            return (entry.repository, entry.belief.tag)
+            names = (entry.repository, entry.belief.tag)
         case Missing():
-            return (entry.pending.repository, entry.pending.tag)
+            names = (entry.pending.repository, entry.pending.tag, entry.pending.source)
         case Unpending():
-            return (entry.repository, entry.tag)
+            names = (entry.repository, entry.tag)
+        case GoneAtDestination() | Unlisted():
+            names = (entry.repository, *entry.tags)
+        case UnitSeen():
+            names = (entry.unit.repository, entry.unit.target)
         case Noted():
-            return (entry.repository, entry.listed.tag, entry.listed.version)
-        case Seen():
-            return (entry.repository,)
-        case Created():
-            return ()
-
-
-def _is_text(name: str) -> bool:
-    """Whether SQLite takes the name. JSON from a registry may carry lone surrogates, which would spoil a whole batch."""
-    return name.isascii() or name.encode("utf-8", "ignore").decode() == name
+            names = (entry.repository, entry.listed.tag, entry.listed.version)
+        case Seen() | Verified():
+            names = (entry.repository,)
+    return names
 
 
 def _clean(pending: Pending) -> Pending:
-    if len(pending.error) <= _MAX_TEXT and pending.error.isascii():
-        return pending
-    return msgspec.structs.replace(pending, error=clean(pending.error))
-
-
-def clean(text: str) -> str:
-    """An error as it is kept: cut, and storable."""
-    return text[:_MAX_TEXT].encode("utf-8", "replace").decode()
+    error = merge.clean(pending.error)
+    return pending if error == pending.error else msgspec.structs.replace(pending, error=error)

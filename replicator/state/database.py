@@ -8,6 +8,8 @@ driver-level autocommit; transactions are opened and ended here.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +23,18 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import StateError
-from replicator.state.migrations import is_current, migrate
+from replicator.state.locks import hold_replacement
 from replicator.state.paths import make_file, make_folder
+from replicator.state.schema import Found, create, inspect
 
 _T = TypeVar("_T")
 
+_log = logging.getLogger(__name__)
+
 _DRIVER: Final = "sqlite+pysqlite"
-_MOVE_AWAY: Final = (
-    "it may be moved away: the state is only an accelerator, and the next run starts a new one"
-)
+_SYNCHRONOUS: Final = "PRAGMA synchronous = NORMAL"
+_MOVE_AWAY: Final = "move the file away: the state is only an accelerator, and the next run starts a new one"
+_PERMIT: Final = "make the file and its folder writable for the user that replicator runs as, or set agent.state to another path"
 
 
 class Database:
@@ -82,11 +87,24 @@ class Database:
 
 
 @contextmanager
-def transaction(connection: Connection, *, writing: bool = True) -> Iterator[None]:
+def transaction(connection: Connection, *, writing: bool = True, synced: bool = False) -> Iterator[None]:
     """A transaction: durable when the context is left, undone if it is left by an exception.
 
-    One that only reads sees the file as of one moment.
+    Durable means that it survives the death of the process; with `synced`, that of the machine as well. One that only
+    reads sees the file as of one moment.
     """
+    if synced:
+        connection.exec_driver_sql("PRAGMA synchronous = FULL")
+    try:
+        with _transaction(connection, writing=writing):
+            yield
+    finally:
+        if synced:
+            connection.exec_driver_sql(_SYNCHRONOUS)
+
+
+@contextmanager
+def _transaction(connection: Connection, *, writing: bool) -> Iterator[None]:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
     try:
         yield
@@ -98,9 +116,10 @@ def transaction(connection: Connection, *, writing: bool = True) -> Iterator[Non
 
 
 async def open_database(path: Path, busy_seconds: float) -> Database:
-    """Opens the file for reading and writing, its schema brought up to date.
+    """Opens the file for reading and writing.
 
-    Where it is missing it is made, like its folder, so that nobody but its owner reads it.
+    Where it does not exist it is created, like its folder, so that nobody but its owner reads it. One of another
+    schema is renamed to `*.old`, and a new one is created.
 
     Raises:
         StateError: see `store.open_state`. The file is then as it was.
@@ -109,21 +128,54 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
     make_file(path)
 
     def connect() -> Connection:
-        connection = _connect(_url(path, "rwc"), busy_seconds)
-        with _closed_on_failure(connection):
-            if not _is_current(connection):
-                with transaction(connection):
-                    migrate(connection)
-            _write_ahead(connection)
+        connection = _open_current(path, busy_seconds)
+        if connection is not None:
+            return connection
+        # One process renames it; those that wait find the new file.
+        with hold_replacement(path):
+            connection = _open_current(path, busy_seconds)
+            if connection is None:
+                _log.warning("%s", _set_aside(path))
+                make_file(path)
+                connection = _open_current(path, busy_seconds)
+        if connection is None:
+            raise StateError("replaced by another version while it was being opened; start one version only")
         return connection
 
     return await Database.open(path, connect)
 
 
-async def open_for_reading(path: Path, busy_seconds: float) -> Database:
-    """Opens the file so that nothing can be written; an empty database in memory where there is no file.
+def _open_current(path: Path, busy_seconds: float) -> Connection | None:
+    """The file, with today's schema, which an empty one gets; None where it has another schema."""
+    _check_writable(path)
+    connection = _connect(_url(path, mode="rwc"), busy_seconds)
+    with _closed_on_failure(connection):
+        found = _inspect(connection)
+        if found is Found.OTHER:
+            connection.close()
+            return None
+        if found is Found.EMPTY:
+            with transaction(connection):
+                if inspect(connection) is Found.EMPTY:  # not made by another process meanwhile
+                    create(connection)
+        _write_ahead(connection)
+    return connection
 
-    A file with an older schema is copied into memory and migrated there.
+
+def _set_aside(path: Path) -> str:
+    """Renames the file to `*.old`, and what SQLite may have left beside it. Returns what to tell."""
+    old = path.with_name(f"{path.name}.old")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(old.with_name(old.name + suffix))
+    return (
+        f"state {path}: written by another version of replicator; renamed to {old.name} and replaced by an empty one"
+        " (it is only an accelerator: the next runs make more requests)"
+    )
+
+
+async def open_for_reading(path: Path, busy_seconds: float) -> Database:
+    """Opens the file so that nothing can be written; an empty database in memory where there is none of our schema.
 
     Raises:
         StateError: see `store.open_state`.
@@ -136,11 +188,16 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
         connection = _connect(url, busy_seconds)
         with _closed_on_failure(connection):
             connection.exec_driver_sql("PRAGMA query_only = ON")
-            if _is_current(connection):
-                return connection
-            copy = _connect_in_memory(connection)
+            found = _inspect(connection)
+        if found is Found.CURRENT:
+            return connection
         connection.close()
-        return copy
+        if found is Found.OTHER:
+            _log.warning(
+                "state %s: written by another version of replicator; read as empty, replaced by the next sync or run",
+                path,
+            )
+        return _connect_in_memory()
 
     return await Database.open(path, connect)
 
@@ -152,13 +209,10 @@ def _connect(url: URL, busy_seconds: float) -> Connection:
     return engine.connect()
 
 
-def _connect_in_memory(origin: Connection | None = None) -> Connection:
+def _connect_in_memory() -> Connection:
     connection = _connect(URL.create(_DRIVER), 0.0)
-    with _closed_on_failure(connection):
-        if origin is not None:
-            _driver(origin).backup(_driver(connection))
-        with transaction(connection):
-            migrate(connection)
+    with _closed_on_failure(connection), transaction(connection):
+        create(connection)
     return connection
 
 
@@ -171,16 +225,16 @@ def _closed_on_failure(connection: Connection) -> Iterator[None]:
         raise
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):
-        raise TypeError(f"{driver!r} is not sqlite3's")
-    return driver
-
-
-def _is_current(connection: Connection) -> bool:
+def _inspect(connection: Connection) -> Found:
     with transaction(connection, writing=False):
-        return is_current(connection)
+        return inspect(connection)
+
+
+def _check_writable(path: Path) -> None:
+    """Fails now where a write would fail later, in the midst of a run. SQLite opens what it may not write for reading."""
+    for each in (path, path.parent):  # SQLite creates files beside it
+        if each.exists() and not os.access(each, os.W_OK, effective_ids=True):
+            raise StateError(f"open: {each} is read-only; {_PERMIT}")
 
 
 def _write_ahead(connection: Connection) -> None:
@@ -192,13 +246,13 @@ def _write_ahead(connection: Connection) -> None:
         # other one's switch is ours too; and if it was not that, the old journal is right as well until the next open.
         if not _is_busy(error.orig):
             raise
-    # NORMAL: a commit survives the death of the process. A power cut may cost the last seconds but no consistency,
-    # and a hint needs no more.
-    connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    # A commit survives the death of the process. A power cut may cost the last seconds but no consistency, and a hint
+    # needs no more.
+    connection.exec_driver_sql(_SYNCHRONOUS)
 
 
-def _url(path: Path, mode: str) -> URL:
-    return URL.create(_DRIVER, database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
+def _url(path: Path, **query: str) -> URL:
+    return URL.create(_DRIVER, database=f"file:{quote(str(path))}", query={**query, "uri": "true"})
 
 
 def _url_for_reading(path: Path) -> URL | None:
@@ -206,10 +260,13 @@ def _url_for_reading(path: Path) -> URL | None:
         path.stat()
     except FileNotFoundError:
         return None
-    # A read-only connection to a file in WAL mode makes -wal and -shm beside it and cannot remove them. So where
+    # A read-only connection to a file in WAL mode creates -wal and -shm beside it and cannot remove them. So where
     # there are none, the last to close has to be allowed to; query_only then keeps statements from writing.
-    mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
-    return _url(path, mode)
+    if path.with_name(f"{path.name}-wal").exists():
+        return _url(path, mode="ro")
+    if not os.access(path.parent, os.W_OK, effective_ids=True):
+        return _url(path, mode="ro", immutable="1")  # nor could they be created; and nobody is writing
+    return _url(path, mode="rw")
 
 
 @contextmanager
@@ -236,7 +293,11 @@ def _is_busy(error: BaseException | None) -> bool:
 def _cause(error: BaseException | None) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return f"the file is no usable database ({error}); {_MOVE_AWAY}"
+        return f"not a usable database ({error}); {_MOVE_AWAY}"
     if _is_busy(error):
         return "another process is writing to it and did not end in time"
+    if code == sqlite3.SQLITE_READONLY:
+        return f"the file or its folder is read-only ({error}); {_PERMIT}"
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return f"{error}; {_PERMIT}"
     return str(error)

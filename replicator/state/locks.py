@@ -1,7 +1,8 @@
 """Who may run at once: `flock` on files beside the state.
 
 The kernel frees a lock when its process ends, however it ends, so a lock file that lies about means nothing
-and none is ever removed (removing one would let two processes lock two files of one name). Nothing here waits.
+and none is ever removed (removing one would let two processes lock two files of one name). Nothing here waits, but
+for a moment `hold_replacement`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,23 @@ def hold_state(state: Path) -> Iterator[None]:
         _write_pid(file)
         yield
         _forget_pid(file)
+
+
+@contextmanager
+def hold_replacement(state: Path) -> Iterator[None]:
+    """Holds the right to replace a state file of another schema. Waits for whoever does so just now, which takes no time.
+
+    Raises:
+        StateError: the lock file cannot be created or locked.
+    """
+    path = state.with_name(f"{state.name}.replace.lock")
+    with ExitStack() as held:
+        file = _open(held, path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StateError(f"lock file {path}: {error.strerror or error}") from error
+        yield
 
 
 def _open(held: ExitStack, path: Path) -> int:

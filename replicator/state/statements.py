@@ -1,202 +1,201 @@
-"""What is asked of the database and told to it, as SQLAlchemy statements built once."""
+"""What the database is told, as SQLAlchemy statements built once. Parameters are numbers of names.
+
+They say what `merge` says. `ahead` is the latest time that a remembered one may have; one beyond counts as none.
+SQLite's and PostgreSQL's `insert` are alike: only the import would differ.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-from sqlalchemy import ScalarSelect, bindparam, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Table,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 
-from replicator.state.batch import REPOSITORIES_KEPT
+from replicator.state.memory import REPOSITORIES_KEPT, RUNS_KEPT
+from replicator.state.queries import BASE_FIELDS, PENDING_FIELDS
 from replicator.state.tables import (
     beliefs,
     created,
+    events,
     listed,
     names,
     paused,
     pending,
+    placements,
     repositories,
     runs,
     standings,
+    swept,
     told,
+    units,
     whereabouts,
 )
 
-RUNS_KEPT: Final = 100
-"""Runs remembered per rule and destination."""
+_ahead = bindparam("ahead", type_=Float())
 
 
-def _id(parameter: str) -> ScalarSelect[int]:
-    return select(names.c.id).where(names.c.name == bindparam(parameter)).scalar_subquery()
+def _where(table: Table, keys: Iterable[str]) -> list[ColumnElement[bool]]:
+    """The row that parameters of its keys, each after `the_`, name."""
+    return [table.c[key] == bindparam(f"the_{key}") for key in keys]
 
 
-# --- reading; parameters are names ---
+def _supersedes(new: ColumnElement[Any], known: ColumnElement[Any]) -> ColumnElement[bool]:
+    return (new >= known) | (known > _ahead)
 
-BELIEFS: Final = (
-    select(
-        beliefs.c.tag,
-        beliefs.c.digest,
-        beliefs.c.source_digest,
-        names.c.name,
-        beliefs.c.checked_at,
-        beliefs.c.asked_at,
-    )
-    .join(names, names.c.id == beliefs.c.rule)
-    .where(beliefs.c.destination == _id("destination"), beliefs.c.repository == _id("repository"))
-)
-_PENDING_VALUES: Final = (
-    "digest",
-    "since",
-    "attempts",
-    "error",
-    "reason",
-    "not_before",
-    "source",
-    "asked_at",
-)
-PENDING: Final = select(pending.c.tag, *(pending.c[name] for name in _PENDING_VALUES)).where(
-    pending.c.rule == _id("rule"),
-    pending.c.destination == _id("destination"),
-    pending.c.repository == _id("repository"),
-)
-PENDING_REPOSITORIES: Final = (
-    select(names.c.name)
-    .join(pending, pending.c.repository == names.c.id)
-    .where(pending.c.rule == _id("rule"), pending.c.destination == _id("destination"))
-    .distinct()
-)
-KNOWS_REPOSITORY: Final = select(repositories.c.site).where(
-    repositories.c.site == _id("site"), repositories.c.repository == _id("repository")
-)
-WHEREABOUTS: Final = (
-    select(whereabouts.c.digest, names.c.name, whereabouts.c.seen_at)
-    .join(names, names.c.id == whereabouts.c.repository)
-    .where(whereabouts.c.site == _id("site"), whereabouts.c.digest.in_(bindparam("digests", expanding=True)))
-)
-CREATED: Final = select(created.c.digest, created.c.at).where(
-    created.c.digest.in_(bindparam("digests", expanding=True))
-)
-LISTED: Final = select(listed.c.tag, listed.c.digest, listed.c.version).where(
-    listed.c.site == _id("site"), listed.c.repository == _id("repository")
-)
-_rule_name = names.alias("rule_name")
-_destination_name = names.alias("destination_name")
-STANDINGS: Final = (
-    select(
-        _rule_name.c.name,
-        _destination_name.c.name,
-        standings.c.first_seen,
-        standings.c.last_look,
-        standings.c.last_success,
-        standings.c.in_step,
-        standings.c.held,
-        func.count(pending.c.tag),
-        func.count(pending.c.tag).filter(pending.c.attempts > 0),
-        func.min(pending.c.since),
-        standings.c.last_error,
-    )
-    .join(_rule_name, _rule_name.c.id == standings.c.rule)
-    .join(_destination_name, _destination_name.c.id == standings.c.destination)
-    .outerjoin(
-        pending, (pending.c.rule == standings.c.rule) & (pending.c.destination == standings.c.destination)
-    )
-    .group_by(standings.c.rule, standings.c.destination)
-    .order_by(_rule_name.c.name, _destination_name.c.name)
-)
-"""In the order of `ports.Standing`'s fields."""
-_repository_name = names.alias("repository_name")
-BEHIND: Final = (
-    select(
-        _rule_name.c.name,
-        _destination_name.c.name,
-        _repository_name.c.name,
-        func.count(pending.c.tag),
-        func.count(pending.c.tag).filter(pending.c.attempts > 0),
-        func.min(pending.c.since),
-    )
-    .join(_rule_name, _rule_name.c.id == pending.c.rule)
-    .join(_destination_name, _destination_name.c.id == pending.c.destination)
-    .join(_repository_name, _repository_name.c.id == pending.c.repository)
-    .group_by(pending.c.rule, pending.c.destination, pending.c.repository)
-)
-"""In the order of `ports.BehindRepository`'s fields."""
-STANDING: Final = STANDINGS.where(
-    _rule_name.c.name == bindparam("rule"), _destination_name.c.name == bindparam("destination")
-)
-RUNS: Final = (
-    select(
-        runs.c.started_at,
-        runs.c.ended_at,
-        runs.c.outcome,
-        runs.c.complete_look,
-        runs.c.in_step,
-        runs.c.held,
-        runs.c.failed,
-        runs.c.error,
-        runs.c.narrowed,
-    )
-    .where(runs.c.rule == _id("rule"), runs.c.destination == _id("destination"))
-    .order_by(runs.c.started_at.desc())
-)
-NAME_IDS: Final = select(names.c.name, names.c.id).where(names.c.name.in_(bindparam("names", expanding=True)))
 
-PAUSED: Final = select(paused.c.rule)
-TOLD: Final = select(told.c.receiver, told.c.rule, told.c.destination, told.c.condition)
+def _past(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((column <= _ahead, column), else_=null())
 
-# --- writing; parameters are numbers of names, but for the next four ---
-
-PAUSE: Final = insert(paused).on_conflict_do_nothing()
-RESUME: Final = delete(paused).where(paused.c.rule == bindparam("the_rule"))
-TELL: Final = insert(told).on_conflict_do_nothing()
-UNTELL: Final = delete(told).where(
-    *(told.c[name] == bindparam(f"the_{name}") for name in ("receiver", "rule", "destination", "condition"))
-)
 
 INTERN: Final = insert(names).on_conflict_do_nothing()
 KNOW_REPOSITORY: Final = insert(repositories).on_conflict_do_nothing()
-BEGIN: Final = insert(standings).on_conflict_do_nothing()
 
+# --- beliefs and placements ---
+
+_BELIEF: Final = ("destination", "repository", "tag")
 _belief = insert(beliefs)
 BELIEVE: Final = _belief.on_conflict_do_update(
-    index_elements=["destination", "repository", "tag"],
+    index_elements=_BELIEF,
     set_={
         name: _belief.excluded[name] for name in ("digest", "source_digest", "rule", "checked_at", "asked_at")
     },
+    where=_supersedes(_belief.excluded.asked_at, beliefs.c.asked_at),
 )
+END_BELIEF: Final = delete(beliefs).where(
+    *_where(beliefs, _BELIEF), _supersedes(bindparam("seen_at", type_=Float()), beliefs.c.checked_at)
+)
+
+_PLACEMENT: Final = ("destination", "repository", "digest")
+_placement = insert(placements)
+PLACE: Final = _placement.on_conflict_do_update(
+    index_elements=_PLACEMENT,
+    set_={name: _placement.excluded[name] for name in ("fingerprint", "written_at", "verified_at")},
+)
+VERIFY: Final = (
+    update(placements)
+    .where(
+        *_where(placements, _PLACEMENT), _supersedes(bindparam("at", type_=Float()), placements.c.verified_at)
+    )
+    .values(verified_at=bindparam("at", type_=Float()))
+)
+END_PLACEMENT: Final = delete(placements).where(
+    *_where(placements, _PLACEMENT), ~exists().where(*_where(beliefs, _PLACEMENT))
+)
+"""Where no belief names it any more."""
+
+# --- pending ---
+
+_PENDING: Final = ("rule", "destination", "repository", "tag")
+_pending_columns = (*_PENDING, *PENDING_FIELDS)
 _pend = insert(pending)
-PEND: Final = _pend.on_conflict_do_update(
-    index_elements=["rule", "destination", "repository", "tag"],
-    set_={name: _pend.excluded[name] for name in _PENDING_VALUES if name != "since"}
-    | {"since": func.min(pending.c.since, _pend.excluded.since)},
+PEND: Final = _pend.from_select(
+    _pending_columns,
+    select(*(bindparam(f"the_{name}", type_=pending.c[name].type) for name in _pending_columns)).where(
+        ~exists().where(
+            *_where(beliefs, _BELIEF),
+            beliefs.c.asked_at > bindparam("the_asked_at"),
+            beliefs.c.asked_at <= _ahead,
+        )
+    ),
+).on_conflict_do_update(
+    index_elements=_PENDING,
+    set_={name: _pend.excluded[name] for name in PENDING_FIELDS if name != "since"}
+    | {"since": case((pending.c.since < _pend.excluded.since, pending.c.since), else_=_pend.excluded.since)},
+    where=_supersedes(_pend.excluded.asked_at, pending.c.asked_at),
 )
 UNPEND: Final = delete(pending).where(
-    *(pending.c[name] == bindparam(f"the_{name}") for name in ("rule", "destination", "repository", "tag"))
+    *_where(pending, _PENDING), _supersedes(bindparam("the_asked_at"), pending.c.asked_at)
 )
+
+# --- units ---
+
+_UNIT: Final = ("rule", "destination", "repository")
+_unit = insert(units)
+_scanned = {name: _unit.excluded[name] for name in ("target", "error", "asked_at")} | {
+    name: func.coalesce(_unit.excluded[name], _past(units.c[name]))
+    for name in ("source_complete_at", "destination_complete_at")
+}
+_counted = {name: _unit.excluded[name] for name in ("in_step", "held", "unknown")}
+_unit_is_newer = _supersedes(_unit.excluded.asked_at, units.c.asked_at)
+SCAN: Final = _unit.on_conflict_do_update(index_elements=_UNIT, set_=_scanned, where=_unit_is_newer)
+SCAN_AND_COUNT: Final = _unit.on_conflict_do_update(
+    index_elements=_UNIT, set_=_scanned | _counted, where=_unit_is_newer
+)
+END_UNIT: Final = delete(units).where(*_where(units, _UNIT))
+END_PENDING_OF: Final = delete(pending).where(
+    *_where(pending, ("rule", "destination", "source")),
+    _supersedes(bindparam("at", type_=Float()), pending.c.asked_at),
+)
+
+# --- blobs, images, listings ---
+
 _see = insert(whereabouts)
 SEE: Final = _see.on_conflict_do_update(
     index_elements=["site", "digest", "repository"], set_={"seen_at": _see.excluded.seen_at}
 )
-FORGET: Final = delete(whereabouts).where(
-    *(whereabouts.c[name] == bindparam(f"the_{name}") for name in ("site", "digest", "repository"))
-)
+FORGET: Final = delete(whereabouts).where(*_where(whereabouts, ("site", "digest", "repository")))
 _other = whereabouts.alias("other")
 TRIM_WHEREABOUTS: Final = delete(whereabouts).where(
-    whereabouts.c.site == bindparam("the_site"),
-    whereabouts.c.digest == bindparam("the_digest"),
+    *_where(whereabouts, ("site", "digest")),
     whereabouts.c.repository.not_in(
         select(_other.c.repository)
         .where(_other.c.site == bindparam("the_site"), _other.c.digest == bindparam("the_digest"))
-        .order_by(_other.c.seen_at.desc())
+        .order_by(case((_other.c.seen_at <= _ahead, _other.c.seen_at), else_=0.0).desc())
         .limit(REPOSITORIES_KEPT)
     ),
 )
 _create = insert(created)
-CREATE: Final = _create.on_conflict_do_update(index_elements=["digest"], set_={"at": _create.excluded.at})
+CREATE: Final = _create.on_conflict_do_update(
+    index_elements=["digest"], set_={"at": _create.excluded.at, "used_at": _create.excluded.used_at}
+)
+_LISTED: Final = ("site", "repository", "tag")
 _note = insert(listed)
 NOTE: Final = _note.on_conflict_do_update(
-    index_elements=["site", "repository", "tag"],
-    set_={name: _note.excluded[name] for name in ("digest", "version")},
+    index_elements=_LISTED, set_={name: _note.excluded[name] for name in ("digest", "version")}
 )
+UNLIST: Final = delete(listed).where(*_where(listed, _LISTED))
+
+# --- rules ---
+
+_begin = insert(standings)
+BEGIN: Final = _begin.on_conflict_do_update(
+    index_elements=["rule", "destination"],
+    set_={"first_seen": _begin.excluded.first_seen},
+    where=standings.c.first_seen > _ahead,
+)
+_STANDING: Final = ("rule", "destination")
+CATALOG: Final = (
+    update(standings)
+    .where(*_where(standings, _STANDING))
+    .values(
+        catalog_at=case(
+            (
+                _supersedes(bindparam("at", type_=Float()), func.coalesce(standings.c.catalog_at, 0.0)),
+                bindparam("at", type_=Float()),
+            ),
+            else_=standings.c.catalog_at,
+        )
+    )
+)
+CLOSE: Final = (
+    update(standings)
+    .where(*_where(standings, _STANDING))
+    .values({name: bindparam(name) for name in BASE_FIELDS if name not in {"first_seen", "catalog_at"}})
+)
+
 _run = insert(runs)
 RUN: Final = _run.on_conflict_do_update(
     index_elements=["rule", "destination", "started_at"],
@@ -207,8 +206,7 @@ RUN: Final = _run.on_conflict_do_update(
 )
 _other_run = runs.alias("other_run")
 TRIM_RUNS: Final = delete(runs).where(
-    runs.c.rule == bindparam("the_rule"),
-    runs.c.destination == bindparam("the_destination"),
+    *_where(runs, _STANDING),
     runs.c.started_at
     <= select(_other_run.c.started_at)
     .where(
@@ -219,10 +217,26 @@ TRIM_RUNS: Final = delete(runs).where(
     .offset(RUNS_KEPT)
     .scalar_subquery(),
 )
-CLOSE: Final = (
-    update(standings)
-    .where(standings.c.rule == bindparam("the_rule"), standings.c.destination == bindparam("the_destination"))
-    .values(
-        {name: bindparam(name) for name in ("last_look", "last_success", "in_step", "held", "last_error")}
-    )
+
+# --- the agent; parameters are names ---
+
+_event = insert(events)
+ACCEPT: Final = _event.on_conflict_do_update(
+    index_elements=["site", "repository", "tag"],
+    set_={name: _event.excluded[name] for name in ("id", "digest", "accepted_at")}
+    | {"at": case((events.c.at < _event.excluded.at, events.c.at), else_=_event.excluded.at)},
 )
+ANSWER: Final = delete(events).where(*_where(events, ["id"]))
+PAUSE: Final = insert(paused).on_conflict_do_nothing()
+RESUME: Final = delete(paused).where(*_where(paused, ["rule"]))
+TELL: Final = insert(told).on_conflict_do_nothing()
+UNTELL: Final = delete(told).where(*_where(told, ("receiver", "rule", "destination", "condition")))
+
+# --- what nobody uses any more ---
+
+SWEEP: Final = (
+    delete(whereabouts).where(whereabouts.c.seen_at < bindparam("before")),
+    delete(created).where(created.c.used_at < bindparam("before")),
+)
+_sweep = insert(swept)
+NOTE_SWEEP: Final = _sweep.on_conflict_do_update(index_elements=["what"], set_={"at": _sweep.excluded.at})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, overload
 
@@ -14,20 +14,39 @@ from sqlalchemy import Connection, Executable
 
 from replicator.errors import StateError
 from replicator.model.digest import Digest
-from replicator.ports import BehindRepository, Clock, Entry, Listed, Pending, RunRow, Standing, TagBelief
-from replicator.state import statements
+from replicator.policy.recheck import CLOCK_SLACK_SECONDS
+from replicator.ports import (
+    AcceptedEvent,
+    BehindRepository,
+    Clock,
+    DuePlacement,
+    Entry,
+    Listed,
+    Pending,
+    Placement,
+    RunRow,
+    Seen,
+    Standing,
+    TagBelief,
+    Unit,
+)
+from replicator.state import merge, queries, reading, statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, mapped, open_database, open_for_reading, transaction
-from replicator.state.writing import Names, close_run, pieces, write_batch
+from replicator.state.writing import BatchWriter, Names, execute_many, sweep, write_run
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 BUSY_SECONDS: Final = 5.0
 """How long another process's write transaction is waited for."""
 FLUSH_SECONDS: Final = 1.0
 FLUSH_SIZE: Final = 500
 """What was recorded is written in the background after so long, or once it is so much."""
+USE_SECONDS: Final = 7 * 86_400.0
+"""How precisely it is remembered that a creation time was wanted."""
 MAX_SIZE: Final = 200_000
 """No more is held in memory while the file cannot be written; the rest is left out, and `flush` says so."""
 
@@ -44,18 +63,18 @@ class Told(msgspec.Struct, frozen=True):
 async def open_state(
     path: Path, *, clock: Clock, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
 ) -> SqliteState:
-    """Opens the state; a file that is not there starts empty, an older one is migrated.
+    """Opens the state. A file that does not exist starts empty; so does one of another schema, which is kept as `*.old`.
 
     Args:
-        path: the file; its folder is made where missing.
+        path: the file; its folder is created where missing.
         clock: tells and spends time.
-        read_only: nothing is written: a missing file reads as empty and is not made, an older one is migrated in
-            memory. What would record raises `StateError`.
+        read_only: nothing is written: a file that does not exist, or is of another schema, reads as empty and is
+            left alone. What would record raises `StateError`.
         busy_seconds: how long another process's write is waited for.
 
     Raises:
-        StateError: the file is no database or another program's, damaged, of a newer replicator, busy for too
-            long, or not to be opened or made. The file is then left as it is.
+        StateError: the file is not a database, another program's, damaged, busy for too long, or cannot be opened,
+            created or written. It is then left as it is.
     """
     open_it = open_for_reading if read_only else open_database
     return SqliteState(await open_it(path, busy_seconds), clock, read_only=read_only)
@@ -85,25 +104,58 @@ class SqliteState:
 
     # --- reading ---
 
-    async def beliefs(self, destination: str, repository: str) -> Mapping[str, TagBelief]:
+    async def beliefs(
+        self, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, TagBelief]:
         """See `ports.State`."""
 
         async def read() -> Mapping[str, TagBelief]:
-            rows = await self._select(statements.BELIEFS, destination=destination, repository=repository)
-            found = {row[0]: TagBelief(*row) for row in rows}
-            return self._batch.over_beliefs(found, destination, repository)
+            found = await self._read(lambda db: reading.read_beliefs(db, destination, repository, tags))
+            found = self._batch.over_beliefs(found, (destination, repository), self._clock.now())
+            return _only(found, tags)
 
         return await self._in_turn("read beliefs", read)
 
-    async def pending(self, rule: str, destination: str, repository: str) -> Mapping[str, Pending]:
+    async def placements(
+        self, destination: str, repository: str, digests: Collection[Digest] | None = None
+    ) -> Mapping[Digest, Placement]:
+        """See `ports.State`."""
+
+        async def read() -> Mapping[Digest, Placement]:
+            found = await self._read(lambda db: reading.read_placements(db, destination, repository, digests))
+            found = self._batch.over_placements(found, (destination, repository), self._clock.now())
+            return _only(found, digests)
+
+        return await self._in_turn("read placements", read)
+
+    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
+        """See `ports.State`. Flushes first."""
+        await self.flush()
+        now = self._clock.now()
+
+        async def read() -> Sequence[DuePlacement]:
+            return await self._read(
+                lambda db: reading.read_due_placements(db, destination, before, limit, now)
+            )
+
+        return await self._in_turn("read placements to verify", read)
+
+    async def pending(
+        self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
+    ) -> Mapping[str, Pending]:
         """See `ports.State`."""
 
         async def read() -> Mapping[str, Pending]:
-            rows = await self._select(
-                statements.PENDING, rule=rule, destination=destination, repository=repository
-            )
-            found = {row[0]: Pending(repository, *row) for row in rows}
-            return self._batch.over_pending(found, (rule, destination, repository))
+            key, place, now = (rule, destination, repository), (destination, repository), self._clock.now()
+            recorded = self._batch.pending.get(key, ())
+
+            def find(db: Connection) -> tuple[dict[str, Pending], dict[str, TagBelief]]:
+                found = reading.read_pending(db, rule, destination, repository, tags)
+                return found, reading.read_beliefs(db, destination, repository, recorded)
+
+            found, beliefs = await self._read(find)
+            beliefs = self._batch.over_beliefs(beliefs, place, now)
+            return _only(self._batch.over_pending(found, key, beliefs, now), tags)
 
         return await self._in_turn("read pending tags", read)
 
@@ -111,11 +163,20 @@ class SqliteState:
         """See `ports.State`."""
 
         async def read() -> frozenset[str]:
-            rows = await self._select(statements.PENDING_REPOSITORIES, rule=rule, destination=destination)
+            rows = await self._select(queries.PENDING_REPOSITORIES, rule=rule, destination=destination)
             recorded = (place[2] for place in self._batch.pending if place[:2] == (rule, destination))
             return frozenset(row[0] for row in rows).union(recorded)
 
         return await self._in_turn("read repositories with pending tags", read)
+
+    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
+        """See `ports.State`. Flushes first."""
+        await self.flush()
+
+        async def read() -> Sequence[Unit]:
+            return await self._read(lambda db: reading.read_units(db, rule, destination))
+
+        return await self._in_turn("read units", read)
 
     async def knows_repository(self, site: str, repository: str) -> bool:
         """See `ports.State`."""
@@ -123,7 +184,7 @@ class SqliteState:
         async def read() -> bool:
             if (site, repository) in self._batch.repositories:
                 return True
-            return bool(await self._select(statements.KNOWS_REPOSITORY, site=site, repository=repository))
+            return bool(await self._select(queries.KNOWS_REPOSITORY, site=site, repository=repository))
 
         return await self._in_turn("read repositories", read)
 
@@ -132,24 +193,21 @@ class SqliteState:
         wanted = list(dict.fromkeys(digests))
 
         async def read() -> Mapping[Digest, Sequence[str]]:
-            found: dict[Digest, dict[str, float]] = {}
-            for part in pieces(wanted):
-                for digest, name, at in await self._select(statements.WHEREABOUTS, site=site, digests=part):
-                    found.setdefault(digest, {})[name] = at
-            return self._batch.over_whereabouts(found, site, wanted)
+            found = await self._read(lambda db: reading.read_whereabouts(db, site, wanted))
+            return self._batch.over_whereabouts(found, site, wanted, self._clock.now())
 
         return await self._in_turn("read whereabouts", read)
 
     async def created(self, digests: Iterable[Digest]) -> Mapping[Digest, float]:
-        """See `ports.State`."""
+        """See `ports.State`. Notes what is still asked for: the rest is forgotten some day."""
         wanted = list(dict.fromkeys(digests))
 
         async def read() -> Mapping[Digest, float]:
-            found: dict[Digest, float] = {}
-            for part in pieces(wanted):
-                found.update(tuple(row) for row in await self._select(statements.CREATED, digests=part))
+            found = await self._read(lambda db: reading.read_created(db, wanted))
             recorded = self._batch.created
-            return found | {digest: recorded[digest] for digest in wanted if digest in recorded}
+            found |= {digest: recorded[digest] for digest in wanted if digest in recorded}
+            self._note_use(found)
+            return {digest: at for digest, (at, _) in found.items()}
 
         return await self._in_turn("read creation times", read)
 
@@ -157,44 +215,46 @@ class SqliteState:
         """See `ports.State`."""
 
         async def read() -> Mapping[str, Listed]:
-            rows = await self._select(statements.LISTED, site=site, repository=repository)
-            return {row[0]: Listed(*row) for row in rows} | self._batch.listed.get((site, repository), {})
+            found = await self._read(lambda db: reading.read_listed(db, site, repository))
+            return self._batch.over_listed(found, (site, repository))
 
         return await self._in_turn("read listings", read)
 
     async def standings(self, rules: Sequence[str] | None = None) -> Sequence[Standing]:
         """See `ports.State`; by rule, then destination. Flushes first."""
         await self.flush()
+        now = self._clock.now()
 
         async def read() -> Sequence[Standing]:
-            found = [Standing(*row) for row in await self._select(statements.STANDINGS)]
+            found = await self._read(lambda db: reading.read_standings(db, now))
             return [standing for standing in found if rules is None or standing.rule in rules]
 
         return await self._in_turn("read standings", read)
 
     async def behind(self) -> Sequence[BehindRepository]:
-        """Every repository with tags pending, of whatever rule. Flushes first."""
+        """See `ports.State`; by rule, destination and repository. Flushes first."""
         await self.flush()
 
         async def read() -> Sequence[BehindRepository]:
-            return [BehindRepository(*row) for row in await self._select(statements.BEHIND)]
+            return [BehindRepository(*row) for row in await self._select(queries.BEHIND)]
 
         return await self._in_turn("read repositories that are behind", read)
 
+    async def events(self) -> Sequence[AcceptedEvent]:
+        """See `ports.State`."""
+        return await self._in_turn("read events", lambda: self._read(reading.read_events))
+
     async def runs(self, rule: str, destination: str) -> Sequence[RunRow]:
         """The last runs of a rule at a destination that are remembered, latest first."""
-
-        async def read() -> Sequence[RunRow]:
-            rows = await self._select(statements.RUNS, rule=rule, destination=destination)
-            return [RunRow(rule, destination, *row) for row in rows]
-
-        return await self._in_turn("read runs", read)
+        return await self._in_turn(
+            "read runs", lambda: self._read(lambda db: reading.read_runs(db, rule, destination))
+        )
 
     async def paused(self) -> frozenset[str]:
         """The rules that are paused."""
 
         async def read() -> frozenset[str]:
-            return frozenset(row[0] for row in await self._select(statements.PAUSED))
+            return frozenset(row[0] for row in await self._select(queries.PAUSED))
 
         return await self._in_turn("read paused rules", read)
 
@@ -202,32 +262,48 @@ class SqliteState:
         """What receivers of notifications know of."""
 
         async def read() -> frozenset[Told]:
-            return frozenset(Told(*row) for row in await self._select(statements.TOLD))
+            return frozenset(Told(*row) for row in await self._select(queries.TOLD))
 
         return await self._in_turn("read what was told", read)
 
     # --- recording ---
 
+    async def accept_events(
+        self, events: Iterable[AcceptedEvent], *, instead_of: Collection[str] = ()
+    ) -> None:
+        """See `ports.State`; on the disk on return. An event whose names are not text is left out."""
+        self._writable()
+        rows = [_event_row(event) for event in events if _is_storable(event)]
+        over = [{"the_id": each} for each in instead_of]
+        work = ((statements.ANSWER, over), (statements.ACCEPT, rows))
+        await self._in_turn("accept events", lambda: self._execute(*work, synced=True))
+
+    async def answer_events(self, ids: Collection[str]) -> None:
+        """See `ports.State`."""
+        self._writable()
+        work = statements.ANSWER, [{"the_id": each} for each in ids]
+        await self._in_turn("answer events", lambda: self._execute(work))
+
     async def set_paused(self, rule: str, paused: bool) -> None:  # noqa: FBT001  # what is set, not a switch
         """Pauses or resumes a rule; durable on return. Raises `StateError`."""
         self._writable()
-        if paused:
-            await self._in_turn("pause a rule", lambda: self._execute(statements.PAUSE, rule=rule))
-        else:
-            await self._in_turn("resume a rule", lambda: self._execute(statements.RESUME, the_rule=rule))
+        work = (statements.PAUSE, [{"rule": rule}]) if paused else (statements.RESUME, [{"the_rule": rule}])
+        await self._in_turn("pause or resume a rule", lambda: self._execute(work))
 
     async def tell(self, told: Told) -> None:
         """Notes that a receiver knows of a condition; durable on return. Raises `StateError`."""
         self._writable()
-        await self._in_turn(
-            "note what was told", lambda: self._execute(statements.TELL, **msgspec.structs.asdict(told))
-        )
+        work = statements.TELL, [msgspec.structs.asdict(told)]
+        await self._in_turn("note what was told", lambda: self._execute(work))
 
     async def untell(self, told: Told) -> None:
         """Notes that a receiver knows of the condition's end; durable on return. Raises `StateError`."""
         self._writable()
-        where = {f"the_{name}": value for name, value in msgspec.structs.asdict(told).items()}
-        await self._in_turn("note what was told", lambda: self._execute(statements.UNTELL, **where))
+        work = (
+            statements.UNTELL,
+            [{f"the_{name}": value for name, value in msgspec.structs.asdict(told).items()}],
+        )
+        await self._in_turn("note what was told", lambda: self._execute(work))
 
     def begin(self, rule: str, destination: str) -> None:
         """See `ports.State`. Raises `StateError` where the state is read-only or closed."""
@@ -241,7 +317,7 @@ class SqliteState:
         if self._batch.size >= MAX_SIZE:
             self._left_out += 1
             return
-        self._batch.add(entry, self._moment())
+        self._batch.add(entry, self._moment() if isinstance(entry, Seen) else self._clock.now())
         self._write_soon()
 
     async def forget(self, site: str, repository: str, digests: Iterable[Digest]) -> None:
@@ -308,15 +384,30 @@ class SqliteState:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
+    async def _read(self, work: Callable[[Connection], _T]) -> _T:
+        return await self._database.run(work)
+
     async def _select(self, statement: Executable, **parameters: object) -> Sequence[Any]:
-        return await self._database.run(lambda connection: connection.execute(statement, parameters).all())
+        return await self._read(lambda db: db.execute(statement, parameters).all())
 
-    async def _execute(self, statement: Executable, **parameters: object) -> None:
-        def work(connection: Connection) -> None:
-            with transaction(connection):
-                connection.execute(statement, parameters)
+    async def _execute(self, *work: tuple[Executable, list[dict[str, Any]]], synced: bool = False) -> None:
+        """Executes each statement with its rows, all in one transaction; `synced`: it survives a power cut."""
 
-        await self._database.run(work)
+        def execute(db: Connection) -> None:
+            with transaction(db, synced=synced):
+                for statement, rows in work:
+                    execute_many(db, statement, rows)
+
+        await self._database.run(execute)
+
+    def _note_use(self, found: Mapping[Digest, tuple[float, float]]) -> None:
+        if self._read_only or self._closed:
+            return
+        now = self._clock.now()
+        for digest, (at, used_at) in found.items():
+            if not now - USE_SECONDS < used_at <= now + CLOCK_SLACK_SECONDS:
+                self._batch.create(digest, at, now)
+                self._write_soon()
 
     async def _write(self) -> None:
         if self._batch.size:
@@ -330,17 +421,21 @@ class SqliteState:
         """Writes the batch, and closes the run where a row is given, in one transaction."""
         batch, self._batch = self._batch, Batch()
         self._enough.clear()
+        now = self._clock.now()
 
         def work(connection: Connection) -> Standing | None:
             with transaction(connection):
-                write_batch(connection, batch, self._names)
-                return close_run(connection, row, self._names) if row else None
+                BatchWriter(connection, batch, self._names, now).write()
+                if row is None:
+                    return None
+                sweep(connection, now)
+                return write_run(connection, row, self._names, now)
 
         try:
             standing = await self._database.run(work)
         except BaseException:
             self._names.undo()
-            batch.absorb(self._batch)
+            batch.absorb(self._batch, now)
             self._batch = batch
             raise
         self._names.commit()
@@ -383,3 +478,15 @@ class SqliteState:
 
     async def _wait_for_enough(self) -> None:
         await self._enough.wait()
+
+
+def _only(known: Mapping[_K, _V], keys: Collection[_K] | None) -> Mapping[_K, _V]:
+    return known if keys is None else {key: known[key] for key in keys if key in known}
+
+
+def _is_storable(event: AcceptedEvent) -> bool:
+    return all(merge.is_text(name) for name in (event.id, event.repository or "", event.tag or ""))
+
+
+def _event_row(event: AcceptedEvent) -> dict[str, Any]:
+    return msgspec.structs.asdict(event) | {"repository": event.repository or "", "tag": event.tag or ""}

@@ -1,4 +1,4 @@
-"""The tables of the newest schema. `migrations` makes them; a test compares the two.
+"""The tables. `schema` creates them.
 
 Sites, repositories and rules are interned in `names`, digests are kept as raw bytes and the tables are clustered
 by their keys, so that a tag in step costs well under a hundred bytes.
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Dialect,
     Float,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -76,6 +77,20 @@ beliefs: Final = Table(
     _value("rule", Integer),
     _value("checked_at", Float),
     _value("asked_at", Float),
+    Index("beliefs_by_digest", "destination", "repository", "digest"),
+    sqlite_with_rowid=False,
+)
+
+placements: Final = Table(
+    "placements",
+    metadata,
+    _key("destination"),
+    _key("repository"),
+    _key("digest", _DigestBytes),
+    _value("fingerprint", Text),
+    _value("written_at", Float),
+    _value("verified_at", Float),
+    Index("placements_by_age", "destination", "verified_at"),
     sqlite_with_rowid=False,
 )
 
@@ -97,6 +112,38 @@ pending: Final = Table(
     sqlite_with_rowid=False,
 )
 
+units: Final = Table(
+    "units",
+    metadata,
+    _key("rule"),
+    _key("destination"),
+    _key("repository"),
+    _value("target", Text),
+    _value("source_complete_at", Float, nullable=True),
+    _value("destination_complete_at", Float, nullable=True),
+    _value("in_step", Integer),
+    _value("held", Integer),
+    _value("unknown", Integer),
+    _value("error", Text),
+    _value("asked_at", Float),
+    sqlite_with_rowid=False,
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    _key("site", Text),
+    _key("repository", Text),
+    _key("tag", Text),
+    _value("id", Text),
+    _value("digest", Text, nullable=True),
+    _value("at", Float),
+    _value("accepted_at", Float),
+    Index("events_by_id", "id", unique=True),
+    sqlite_with_rowid=False,
+)
+"""What was accepted and not answered yet; the empty text stands for any repository or tag."""
+
 repositories: Final = Table(
     "repositories", metadata, _key("site"), _key("repository"), sqlite_with_rowid=False
 )
@@ -113,7 +160,12 @@ whereabouts: Final = Table(
 )
 
 created: Final = Table(
-    "created", metadata, _key("digest", _DigestBytes), _value("at", Float), sqlite_with_rowid=False
+    "created",
+    metadata,
+    _key("digest", _DigestBytes),
+    _value("at", Float),
+    _value("used_at", Float),
+    sqlite_with_rowid=False,
 )
 
 listed: Final = Table(
@@ -134,6 +186,7 @@ standings: Final = Table(
     _key("rule"),
     _key("destination"),
     _value("first_seen", Float),
+    _value("catalog_at", Float, nullable=True),
     _value("last_look", Float, nullable=True),
     _value("last_success", Float, nullable=True),
     _value("in_step", Integer),
@@ -141,7 +194,7 @@ standings: Final = Table(
     _value("last_error", Text),
     sqlite_with_rowid=False,
 )
-"""`pending` counts the rest."""
+"""`units` and `pending` count the rest."""
 
 runs: Final = Table(
     "runs",
@@ -159,6 +212,9 @@ runs: Final = Table(
     _value("narrowed", Boolean),
     sqlite_with_rowid=False,
 )
+
+swept: Final = Table("swept", metadata, _key("what", Text), _value("at", Float), sqlite_with_rowid=False)
+"""When what nobody uses any more was last thrown away."""
 
 paused: Final = Table("paused", metadata, _key("rule", Text), sqlite_with_rowid=False)
 """Rules that an agent does not run until they are resumed."""

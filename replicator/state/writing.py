@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Executable
 
-from replicator.ports import RunRow, Standing
-from replicator.state import statements
-from replicator.state.batch import Batch, clean
+from replicator.model.digest import Digest
+from replicator.policy.recheck import CLOCK_SLACK_SECONDS
+from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
+from replicator.state import merge, queries, statements
+from replicator.state.batch import Batch, Place
+from replicator.state.reading import pieces, read_standing
 
-_T = TypeVar("_T")
-_ROWS_AT_ONCE: Final = 1_000
-"""Rows are made and handed over in pieces, so that a large batch is not in memory twice."""
+SWEEP_SECONDS: Final = 86_400.0
+KEEP_SECONDS: Final = 90 * 86_400.0
+"""How long it is remembered where a blob was seen, and when an image was created, after the last use."""
+_USED: Final = "used"
 
 
 class Names:
@@ -29,12 +32,12 @@ class Names:
         number = self._known.get(name)
         return self._new[name] if number is None else number
 
-    def intern(self, connection: Connection, names: set[str]) -> None:
+    def intern(self, connection: Connection, names: Iterable[str]) -> None:
         """Gives each name a number that has none yet."""
-        missing = sorted(name for name in names if name not in self._known and name not in self._new)
+        missing = sorted({name for name in names if name not in self._known and name not in self._new})
         execute_many(connection, statements.INTERN, ({"name": name} for name in missing))
         for part in pieces(missing):
-            for name, number in connection.execute(statements.NAME_IDS, {"names": part}):
+            for name, number in connection.execute(queries.NAME_IDS, {"keys": part}):
                 self._new[name] = number
 
     def commit(self) -> None:
@@ -47,82 +50,253 @@ class Names:
         self._new = {}
 
 
-def write_batch(connection: Connection, batch: Batch, names: Names) -> None:
-    """Writes everything of the batch."""
-    names.intern(connection, _names_of(batch))
-    places = sorted((names[site], names[repository]) for site, repository in batch.repositories)
-    execute_many(
-        connection, statements.KNOW_REPOSITORY, ({"site": site, "repository": repo} for site, repo in places)
-    )
-    _write_pending(connection, batch, names)
-    execute_many(connection, statements.BELIEVE, _belief_rows(batch, names))
-    _write_whereabouts(connection, batch, names)
-    execute_many(
-        connection, statements.CREATE, ({"digest": digest, "at": at} for digest, at in batch.created.items())
-    )
-    execute_many(connection, statements.NOTE, _listed_rows(batch, names))
-    execute_many(
-        connection,
-        statements.BEGIN,
-        (
-            _new_standing(names[rule], names[destination], at)
-            for (rule, destination), at in batch.begun.items()
-        ),
-    )
+class BatchWriter:
+    """Writes one batch.
+
+    Args:
+        connection: inside a write transaction.
+        batch: what to write.
+        names: the numbers of names; gets what is new.
+        now: epoch seconds; remembered times that lie ahead of it count as none.
+    """
+
+    def __init__(self, connection: Connection, batch: Batch, names: Names, now: float) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._names = names
+        self._now = now
+        self._ahead = now + CLOCK_SLACK_SECONDS
+
+    def write(self) -> None:
+        """Writes everything."""
+        batch, names = self._batch, self._names
+        names.intern(self._connection, _names_of(batch))
+        places = sorted((names[site], names[repository]) for site, repository in batch.repositories)
+        self._many(statements.KNOW_REPOSITORY, ({"site": site, "repository": repo} for site, repo in places))
+        roots = {place: self._roots(place) for place in {*batch.beliefs, *batch.placements}}
+        self._write_beliefs()
+        self._write_pending()
+        self._write_placements(roots)
+        self._many(statements.BEGIN, self._begun())
+        for catalog in batch.catalogs.values():
+            self._write_catalog(catalog)
+        for counted, statement in ((True, statements.SCAN_AND_COUNT), (False, statements.SCAN)):
+            seen = (each for each in batch.units.values() if each.counted is counted)
+            self._many(statement, (self._unit(each) for each in seen), ahead=True)
+        self._write_whereabouts()
+        created = batch.created.items()
+        self._many(
+            statements.CREATE,
+            ({"digest": digest, "at": at, "used_at": used_at} for digest, (at, used_at) in created),
+        )
+        self._write_listed()
+
+    def _many(self, statement: Executable, rows: Iterable[Mapping[str, Any]], *, ahead: bool = False) -> None:
+        if ahead:
+            rows = ({**row, "ahead": self._ahead} for row in rows)
+        execute_many(self._connection, statement, rows)
+
+    def _place(self, place: Place, prefix: str = "") -> dict[str, Any]:
+        destination, repository = place
+        return {
+            f"{prefix}destination": self._names[destination],
+            f"{prefix}repository": self._names[repository],
+        }
+
+    def _roots(self, place: Place) -> set[Digest]:
+        """The digests that may be named no more when the batch is written."""
+        found = set(self._batch.placements.get(place, {}))
+        for part in pieces(self._batch.beliefs.get(place, {})):
+            rows = self._connection.execute(queries.ROOTS_OF, {**self._place(place), "keys": part})
+            found.update(row[0] for row in rows)
+        return found
+
+    def _write_beliefs(self) -> None:
+        turns = [
+            (place, tag, turn) for place, tags in self._batch.beliefs.items() for tag, turn in tags.items()
+        ]
+        gone = (
+            {**self._place(place, "the_"), "the_tag": tag, "seen_at": turn.gone_at}
+            for place, tag, turn in turns
+            if turn.gone_at is not None
+        )
+        self._many(statements.END_BELIEF, gone, ahead=True)
+        rows = (
+            msgspec.structs.asdict(turn.belief) | self._place(place) | {"rule": self._names[turn.belief.rule]}
+            for place, _, turn in turns
+            if turn.belief is not None
+        )
+        self._many(statements.BELIEVE, rows, ahead=True)
+
+    def _write_placements(self, unnamed: Mapping[Place, set[Digest]]) -> None:
+        roots = [
+            (place, digest, root)
+            for place, digests in self._batch.placements.items()
+            for digest, root in digests.items()
+        ]
+        rows = (
+            msgspec.structs.asdict(root.placement) | self._place(place)
+            for place, _, root in roots
+            if root.placement is not None
+        )
+        self._many(statements.PLACE, rows)
+        verified = (
+            {**self._place(place, "the_"), "the_digest": digest, "at": root.verified_at}
+            for place, digest, root in roots
+            if root.verified_at is not None
+        )
+        self._many(statements.VERIFY, verified, ahead=True)
+        self._many(
+            statements.END_PLACEMENT,
+            (
+                {**self._place(place, "the_"), "the_digest": digest}
+                for place, digests in unnamed.items()
+                for digest in digests
+            ),
+        )
+
+    def _write_pending(self) -> None:
+        names = self._names
+        changes = [
+            (
+                {"the_rule": names[rule], **self._place((destination, repository), "the_"), "the_tag": tag},
+                change,
+            )
+            for (rule, destination, repository), tags in self._batch.pending.items()
+            for tag, change in tags.items()
+        ]
+        over = (
+            {**key, "the_asked_at": change.ends_at} for key, change in changes if change.ends_at is not None
+        )
+        self._many(statements.UNPEND, over, ahead=True)
+        rows = (
+            {f"the_{name}": getattr(change.pending, name) for name in queries.PENDING_FIELDS} | key
+            for key, change in changes
+            if change.pending is not None
+        )
+        self._many(statements.PEND, rows, ahead=True)
+
+    def _begun(self) -> Iterator[dict[str, Any]]:
+        for (rule, destination), at in self._batch.begun.items():
+            yield new_standing(self._names, rule, destination, at) | {"ahead": self._ahead}
+        for rule, destination in self._batch.catalogs:
+            yield new_standing(self._names, rule, destination, self._now) | {"ahead": self._ahead}
+
+    def _write_catalog(self, catalog: CatalogSeen) -> None:
+        rule = {"rule": self._names[catalog.rule], "destination": self._names[catalog.destination]}
+        moment = {"at": catalog.at, "ahead": self._ahead}
+        key = {f"the_{name}": number for name, number in rule.items()}
+        self._connection.execute(statements.CATALOG, key | moment)
+        found = self._connection.execute(queries.UNITS_BEFORE, rule | moment).all()
+        gone = [number for name, number in found if name not in catalog.repositories]
+        self._many(statements.END_UNIT, ({**key, "the_repository": number} for number in gone))
+        sources = [row[0] for row in self._connection.execute(queries.SOURCES_BEFORE, rule | moment)]
+        self._many(
+            statements.END_PENDING_OF,
+            (
+                {**key, **moment, "the_source": source}
+                for source in sources
+                if source not in catalog.repositories
+            ),
+        )
+
+    def _unit(self, seen: UnitSeen) -> dict[str, Any]:
+        unit = seen.unit
+        counts = {} if seen.counted else {"in_step": 0, "held": 0, "unknown": 0}
+        return (
+            msgspec.structs.asdict(unit)
+            | self._place((unit.destination, unit.repository))
+            | {"rule": self._names[unit.rule]}
+            | counts
+        )
+
+    def _write_whereabouts(self) -> None:
+        names = self._names
+        places = [
+            (site, digest, repository, at)
+            for (site, digest), repositories in self._batch.seen.items()
+            for repository, at in repositories.items()
+        ]
+        gone = (
+            {"the_site": names[site], "the_digest": digest, "the_repository": names[repository]}
+            for site, digest, repository, at in places
+            if at is None
+        )
+        self._many(statements.FORGET, gone)
+        rows = (
+            {"site": names[site], "digest": digest, "repository": names[repository], "seen_at": at}
+            for site, digest, repository, at in places
+            if at is not None
+        )
+        self._many(statements.SEE, rows)
+        full = ({"the_site": names[site], "the_digest": digest} for site, digest in self._batch.seen)
+        self._many(statements.TRIM_WHEREABOUTS, full, ahead=True)
+
+    def _write_listed(self) -> None:
+        names = self._names
+        tags = [
+            (names[site], names[repository], tag, listed)
+            for (site, repository), known in self._batch.listed.items()
+            for tag, listed in known.items()
+        ]
+        self._many(
+            statements.UNLIST,
+            (
+                {"the_site": site, "the_repository": repository, "the_tag": tag}
+                for site, repository, tag, listed in tags
+                if listed is None
+            ),
+        )
+        self._many(
+            statements.NOTE,
+            (
+                {
+                    "site": site,
+                    "repository": repository,
+                    "tag": tag,
+                    "digest": listed.digest,
+                    "version": listed.version,
+                }
+                for site, repository, tag, listed in tags
+                if listed is not None
+            ),
+        )
 
 
-def close_run(connection: Connection, row: RunRow, names: Names) -> Standing:
+def write_run(connection: Connection, row: RunRow, names: Names, now: float) -> Standing:
     """Writes the run's row and brings the standing up to date."""
-    names.intern(connection, {row.rule, row.destination})
-    rule, destination = names[row.rule], names[row.destination]
-    where = {"the_rule": rule, "the_destination": destination}
-    values = msgspec.structs.asdict(row) | {
-        "rule": rule,
-        "destination": destination,
-        "error": clean(row.error),
-    }
+    names.intern(connection, (row.rule, row.destination))
+    key = {"rule": names[row.rule], "destination": names[row.destination]}
+    where = {f"the_{name}": number for name, number in key.items()}
+    values = msgspec.structs.asdict(row) | key | {"error": merge.clean(row.error)}
     connection.execute(statements.RUN, values)
     connection.execute(statements.TRIM_RUNS, where)
-    connection.execute(statements.BEGIN, _new_standing(rule, destination, row.started_at))
-    found = connection.execute(statements.STANDING, {"rule": row.rule, "destination": row.destination})
-    standing = _after(Standing(*found.one()), row)
-    kept = ("last_look", "last_success", "in_step", "held", "last_error")
-    connection.execute(statements.CLOSE, where | {name: getattr(standing, name) for name in kept})
-    return standing
-
-
-def _after(standing: Standing, row: RunRow) -> Standing:
-    """Where the rule stands after the run. What is pending is as found: the run's entries are written before."""
-    if row.narrowed:
-        # Its counts are not the rule's. That it went well says nothing of what failed elsewhere, and its own error
-        # would stay until a whole look, however soon the same tag went well: what it could not copy is pending.
-        return standing
-    error = clean(row.error)
-    if row.outcome == "interrupted":
-        # It saw a part; that it met with no failure so far does not mean that there is none.
-        return msgspec.structs.replace(
-            standing, last_error=error or standing.last_error, in_step=max(row.in_step, standing.in_step)
-        )
-    look, success = standing.last_look, standing.last_success
-    if row.complete_look:
-        # The start, not the end: what changed during the run may have been overlooked.
-        look = row.started_at if look is None else max(look, row.started_at)
-        if row.outcome == "ok" and not row.failed and not standing.pending:
-            success = row.ended_at
-    return msgspec.structs.replace(
-        standing,
-        last_look=look,
-        last_success=success,
-        in_step=row.in_step,
-        held=row.held,
-        last_error=error,
+    begun = new_standing(names, row.rule, row.destination, row.started_at)
+    connection.execute(statements.BEGIN, begun | {"ahead": now + CLOCK_SLACK_SECONDS})
+    base, pending, _ = read_standing(connection, row.rule, row.destination, now)
+    closed = merge.close(base, row, pending=pending.tags, now=now)
+    kept = closed._asdict()
+    del kept["first_seen"], kept["catalog_at"]
+    connection.execute(statements.CLOSE, where | kept)
+    return merge.standing(
+        row.rule, row.destination, *read_standing(connection, row.rule, row.destination, now), now
     )
 
 
-def _new_standing(rule: int, destination: int, first_seen: float) -> dict[str, object]:
+def sweep(connection: Connection, now: float) -> None:
+    """Throws away, once a day, what nobody has used for `KEEP_SECONDS`. It would only cost requests."""
+    last = connection.execute(queries.SWEPT, {"what": _USED}).scalar_one_or_none()
+    if last is None or now - SWEEP_SECONDS >= last or last > now + CLOCK_SLACK_SECONDS:
+        for statement in statements.SWEEP:
+            connection.execute(statement, {"before": now - KEEP_SECONDS})
+        connection.execute(statements.NOTE_SWEEP, {"what": _USED, "at": now})
+
+
+def new_standing(names: Names, rule: str, destination: str, first_seen: float) -> dict[str, Any]:
+    """The row of a rule that is run with a destination for the first time."""
     return {
-        "rule": rule,
-        "destination": destination,
+        "rule": names[rule],
+        "destination": names[destination],
         "first_seen": first_seen,
         "in_step": 0,
         "held": 0,
@@ -130,92 +304,22 @@ def _new_standing(rule: int, destination: int, first_seen: float) -> dict[str, o
     }
 
 
-def _names_of(batch: Batch) -> set[str]:
-    found = {belief.rule for tags in batch.beliefs.values() for belief in tags.values()}
-    found.update(name for place in batch.repositories for name in place)
-    found.update(name for key in batch.pending for name in key)
-    found.update(name for key in batch.begun for name in key)
+def _names_of(batch: Batch) -> Iterator[str]:
+    yield from (name for place in batch.repositories for name in place)
+    for keyed in (batch.beliefs, batch.placements, batch.pending, batch.units, batch.catalogs, batch.begun):
+        yield from (name for key in keyed for name in key)
+    yield from (name for key in batch.listed for name in key)
+    for turns in batch.beliefs.values():
+        yield from (turn.belief.rule for turn in turns.values() if turn.belief is not None)
     for (site, _), places in batch.seen.items():
-        found.add(site)
-        found.update(places)
-    return found
-
-
-def _belief_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
-    for (destination, repository), tags in batch.beliefs.items():
-        place = {"destination": names[destination], "repository": names[repository]}
-        for belief in tags.values():
-            yield {
-                **place,
-                "tag": belief.tag,
-                "digest": belief.digest,
-                "source_digest": belief.source_digest,
-                "rule": names[belief.rule],
-                "checked_at": belief.checked_at,
-                "asked_at": belief.asked_at,
-            }
-
-
-def _listed_rows(batch: Batch, names: Names) -> Iterator[dict[str, object]]:
-    for (site, repository), tags in batch.listed.items():
-        place = {"site": names[site], "repository": names[repository]}
-        for listed in tags.values():
-            yield {**place, "tag": listed.tag, "digest": listed.digest, "version": listed.version}
-
-
-def _write_pending(connection: Connection, batch: Batch, names: Names) -> None:
-    over = (
-        {
-            "the_rule": names[rule],
-            "the_destination": names[destination],
-            "the_repository": names[repository],
-            "the_tag": tag,
-        }
-        for (rule, destination, repository), changes in batch.pending.items()
-        for tag, change in changes.items()
-        if change.fresh
-    )
-    execute_many(connection, statements.UNPEND, over)
-    rows = (
-        msgspec.structs.asdict(change.pending)
-        | {"rule": names[rule], "destination": names[destination], "repository": names[repository]}
-        for (rule, destination, repository), changes in batch.pending.items()
-        for change in changes.values()
-        if change.pending is not None
-    )
-    execute_many(connection, statements.PEND, rows)
-
-
-def _write_whereabouts(connection: Connection, batch: Batch, names: Names) -> None:
-    gone = (
-        {"the_site": names[site], "the_digest": digest, "the_repository": names[repository]}
-        for (site, digest), places in batch.seen.items()
-        for repository, at in places.items()
-        if at is None
-    )
-    execute_many(connection, statements.FORGET, gone)
-    rows = (
-        {"site": names[site], "digest": digest, "repository": names[repository], "seen_at": at}
-        for (site, digest), places in batch.seen.items()
-        for repository, at in places.items()
-        if at is not None
-    )
-    execute_many(connection, statements.SEE, rows)
-    execute_many(
-        connection,
-        statements.TRIM_WHEREABOUTS,
-        ({"the_site": names[site], "the_digest": digest} for site, digest in batch.seen),
-    )
+        yield site
+        yield from places
 
 
 def execute_many(connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Executes the statement with each of the rows; with none, not at all."""
+    """Executes the statement with each of the rows; with none, not at all.
+
+    Rows are made and handed over in pieces, so that a large batch is not in memory twice.
+    """
     for part in pieces(rows):
         connection.execute(statement, part)
-
-
-def pieces(rows: Iterable[_T]) -> Iterator[list[_T]]:
-    """The rows in lists of at most a thousand."""
-    left = iter(rows)
-    while part := list(islice(left, _ROWS_AT_ONCE)):
-        yield part

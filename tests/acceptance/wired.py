@@ -20,8 +20,8 @@ from replicator.policy.rule import RepositorySelection, Rule
 from replicator.sites.registry import uploads
 from replicator.sites.registry.settings import Login, RegistrySettings, Timeouts
 from replicator.sites.registry.site import RegistrySite
+from replicator.state.memory import MemoryState
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.state import MemoryState
 from tests.fakes.watched import WatchedStore
 
 BLOB_BYTES = 600_000

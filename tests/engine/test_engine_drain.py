@@ -14,8 +14,8 @@ from replicator.errors import StateError, Unavailable
 from replicator.events import RunEnded
 from replicator.policy.rule import TagSelection
 from replicator.ports import RunRow, Standing
+from replicator.state.memory import MemoryState
 from tests.engine.world import World, big, only, rule, settled, until, world
-from tests.fakes.state import MemoryState
 
 
 async def _many(w: World, count: int = 100) -> None:
@@ -312,7 +312,7 @@ async def test_run_that_is_ended_while_it_is_being_closed_is_closed_once(
     monkeypatch.setattr(module, "DRAIN_SECONDS", 0.0)
     async with world() as w:
         w.put("app", "v1")
-        state = w.state = Slow()
+        state = w.state = Slow(w.clock)
         engine = w.engine()
         run = asyncio.create_task(engine.sync([rule()]))
         await closing.wait()
@@ -337,7 +337,7 @@ async def test_run_that_could_not_be_closed_is_closed_at_its_end() -> None:
 
     async with world() as w:
         w.put("app", "v1")
-        state = w.state = Busy()
+        state = w.state = Busy(w.clock)
         await w.sync_one()
         assert state.tries == 2
         assert len([event for event in w.seen if isinstance(event, RunEnded)]) == 1

@@ -29,10 +29,10 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import Manifest
 from replicator.ports import Pending, TagBelief
+from replicator.state.memory import MemoryState
 from tests.engine.world import rule
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
-from tests.fakes.state import MemoryState
 
 A, B, C = (digest_of(text.encode()) for text in "abc")
 

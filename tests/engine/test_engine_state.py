@@ -16,9 +16,9 @@ from replicator.events import TagDone
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rename, Replacement
 from replicator.ports import Entry, Missing, Placed, Seen, TagBelief
+from replicator.state.memory import MemoryState
 from tests.engine.world import World, big, only, rule, world
 from tests.fakes.clock import FakeClock
-from tests.fakes.state import MemoryState
 
 DAY = 24 * 3600.0
 
@@ -444,7 +444,7 @@ async def test_plan_writes_nothing_anywhere(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.put("app", "v1")
         w.put("app", "v2", schema_free := index([image("x")]))
-        w.state = state = Watched()
+        w.state = state = Watched(w.clock)
         planned = await w.plan_one()
         assert planned.outcome == "ok"
         assert {action.outcome for action in planned.actions} == {"planned"}
@@ -475,7 +475,7 @@ async def test_broken_state_ends_the_run_as_a_state_error() -> None:
 
     async with world() as w:
         w.put("app", "v1", big("large"))
-        w.state = Broken()
+        w.state = Broken(w.clock)
         with pytest.raises(StateError, match="disk is gone"):
             await w.sync_one()
         assert w.tags() == {}
@@ -494,7 +494,7 @@ async def test_broken_state_is_not_hidden_by_another_failure_of_the_same_image()
                     raise StateError("state: disk is gone")
                 return {}
 
-        w.state = Broken()
+        w.state = Broken(w.clock)
         w.source.fail("open_blob", Denied("source", "read blob", "no", repository="app"), subject=second)
         with pytest.raises(StateError, match="disk is gone"):
             await w.sync_one()
@@ -510,7 +510,7 @@ async def test_entries_of_a_run_are_recorded_as_tags_complete() -> None:
 
     async with world() as w:
         built = w.put("app", "v1")
-        w.state = Watched()
+        w.state = Watched(w.clock)
         await w.sync_one()
         kinds = [type(entry) for entry in recorded]
         assert kinds[0] is Missing  # pending from the moment it was seen: a kill loses nothing

@@ -15,8 +15,8 @@ from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob, parse_tag_pattern
 from replicator.policy.rule import Rename, RepositorySelection, Rule, TagSelection
 from replicator.ports import Clock, State
+from replicator.state.memory import MemoryState
 from tests.fakes.memory import MemorySite
-from tests.fakes.state import MemoryState
 from tests.fakes.watched import WatchedStore
 
 SPOOL_BYTES = 1 << 30

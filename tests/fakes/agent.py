@@ -14,11 +14,11 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
 from replicator.events import Events, WebhookSeen
 from replicator.metrics import Metrics
+from replicator.policy.lag import lag
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Standing
 from replicator.sites.registry.settings import RegistrySettings
-from replicator.state.lag import lag
 from tests.fakes.clock import FakeClock
 
 TOKEN = "correct-horse"

@@ -9,14 +9,14 @@ from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import RunRow
 from replicator.runs.hooks import RunHooks
+from replicator.state.memory import MemoryState
 from tests.fakes.clock import FakeClock
-from tests.fakes.state import MemoryState
 
 RULE = Rule("r", "hub", ("fra",), RepositorySelection((Glob.parse("**"),)))
 
 
 async def test_a_run_that_a_command_prevents_is_the_rules_error_and_changes_no_count() -> None:
-    state, clock = MemoryState(), FakeClock()
+    state, clock = MemoryState(FakeClock()), FakeClock()
     before = await state.close_run(
         RunRow("r", "fra", clock.now(), clock.now(), "ok", True, in_step=7, held=2, failed=0)
     )

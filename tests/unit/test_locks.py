@@ -165,6 +165,6 @@ def test_a_lock_that_cannot_be_made_is_a_state_error(tmp_path: Path, blocked: st
 
 
 def test_locks_and_lag_cost_no_database() -> None:
-    loaded = loaded_by("import replicator.state.locks, replicator.state.lag")
+    loaded = loaded_by("import replicator.state.locks, replicator.state.memory, replicator.policy.lag")
     assert "replicator.state.locks" in loaded
     assert loaded.isdisjoint({"sqlalchemy", "sqlite3"})

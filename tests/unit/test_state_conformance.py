@@ -27,10 +27,9 @@ from replicator.ports import (
     TagBelief,
     Unpending,
 )
-from replicator.state.statements import RUNS_KEPT
+from replicator.state.memory import RUNS_KEPT, MemoryState
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
-from tests.fakes.state import MemoryState
 
 NOW = 1_700_000_000.0
 ONE, TWO, THREE = (digest_of(text) for text in (b"one", b"two", b"three"))
@@ -240,10 +239,11 @@ class TestState:
 
     @pytest.mark.parametrize("look", [True, False])
     async def test_a_run_that_leaves_something_pending_is_no_success(
-        self, state: AnyState, *, look: bool
+        self, state: AnyState, clock: FakeClock, *, look: bool
     ) -> None:
         state.begin("rule", "fra")
         await state.close_run(row())
+        clock.advance(100)
         state.record(missing("v1", NOW + 50, attempts=1))
         state.record(missing("v2", NOW + 40))
         standing = await state.close_run(

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.pool import NullPool
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from replicator.errors import StateError
 from replicator.model.digest import digest_of
 from replicator.ports import Missing, Pending, Placed, RunRow, Seen, TagBelief
-from replicator.state import migrations, tables
+from replicator.state import schema, tables
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
@@ -71,10 +73,11 @@ def put(path: Path, content: bytes) -> None:
 
 
 def spoil(path: Path) -> None:
-    """Overwrites all but the first pages."""
+    """Overwrites the later half."""
+    size = path.stat().st_size
     with path.open("r+b") as file:
-        file.seek(4096 * 3)
-        file.write(b"\xa5" * (path.stat().st_size - 4096 * 3))
+        file.seek(size // 2)
+        file.write(b"\xa5" * (size - size // 2))
 
 
 async def pragma(state: SqliteState, setting: str) -> None:
@@ -225,113 +228,75 @@ async def test_a_closed_state_says_so(path: Path) -> None:
 # --- schemas ---
 
 
-def test_the_migrations_end_where_the_tables_are(tmp_path: Path) -> None:
-    def columns(url: str) -> dict[str, list[tuple[str, str, bool]]]:
-        engine = create_engine(url, poolclass=NullPool)
-        seen = inspect(engine)
-        return {
-            name: [(each["name"], str(each["type"]), each["nullable"]) for each in seen.get_columns(name)]
-            + [("PRIMARY KEY", str(seen.get_pk_constraint(name)["constrained_columns"]), False)]
-            for name in sorted(seen.get_table_names())
-        }
-
-    with sql(tmp_path / "migrated.db") as migrated:
-        for step in migrations.STEPS:
-            migrated.executescript(step)
-    engine = create_engine(f"sqlite:///{tmp_path / 'made.db'}", poolclass=NullPool)
-    tables.metadata.create_all(engine)
-    assert columns(f"sqlite:///{tmp_path / 'migrated.db'}") == columns(f"sqlite:///{tmp_path / 'made.db'}")
+def test_new_tables_are_a_new_schema() -> None:
+    """Whoever changes the tables raises `SCHEMA`, and then writes down here what they look like."""
+    ddl = "".join(
+        str(CreateTable(table).compile(dialect=sqlite.dialect()))
+        + "".join(sorted(str(CreateIndex(index)) for index in table.indexes))
+        for table in tables.metadata.sorted_tables
+    )
+    assert (schema.SCHEMA, hashlib.sha256(ddl.encode()).hexdigest()[:16]) == (4, "9e8af5740be25609")
 
 
-def write_version_1(path: Path) -> None:
-    """A state as schema 1 left it, written by hand."""
-    path.parent.mkdir(parents=True)
+def write_other_schema(path: Path, version: int) -> None:
+    """A state as another version left it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with sql(path) as old:
         old.execute("PRAGMA journal_mode = WAL")
-        old.executescript(migrations.STEPS[0])
-        old.executescript(f"PRAGMA application_id = {migrations.APPLICATION_ID}; PRAGMA user_version = 1")
-        old.executemany("INSERT INTO names VALUES (?, ?)", [(1, "rule"), (2, "fra"), (3, "app")])
-        old.execute("INSERT INTO beliefs VALUES (2, 3, 'v1', ?1, ?1, 1, 5.0, 0.0)", (bytes.fromhex(ONE[7:]),))
-        old.execute("INSERT INTO standings VALUES (1, 2, 0.5, 1.0, 2.0, 1, 0, '')")
-        old.execute("INSERT INTO runs VALUES (1, 2, 1.0, 2.0, 'ok', 1, 1, 0, 0, '')")
+        old.execute("CREATE TABLE beliefs (tag TEXT, recheck_at FLOAT)")
+        old.execute("INSERT INTO beliefs VALUES ('v1', 5.0)")
+        old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        old.execute(f"PRAGMA user_version = {version}")
 
 
-async def test_schema_1_is_migrated_with_all_it_knows(path: Path) -> None:
-    write_version_1(path)
-    for _ in range(2):
-        async with opened(path) as state:
-            assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
-            assert await state.runs("rule", "fra") == [ROW]
-            assert await state.listed("fra", "app") == {}
-    with sql(path) as migrated:
-        assert migrated.execute("PRAGMA user_version").fetchone() == (len(migrations.STEPS),)
+@pytest.mark.parametrize("version", [3, schema.SCHEMA + 1])
+async def test_a_file_of_another_schema_is_renamed_and_replaced(
+    path: Path, caplog: pytest.LogCaptureFixture, version: int
+) -> None:
+    write_other_schema(path, version)
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {}
+        state.record(PLACED)
+    (told,) = caplog.messages
+    assert str(path) in told
+    assert "state.db.old" in told
+    with sql(path.with_name("state.db.old")) as old:
+        assert old.execute("SELECT tag FROM beliefs").fetchall() == [("v1",)]
+    async with opened(path) as state:
+        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
+    assert len(caplog.messages) == 1
+    assert modes(path) == {"state.db": 0o600}
 
 
-async def test_schema_1_is_read_without_being_changed(path: Path) -> None:
-    write_version_1(path)
+async def test_a_file_of_another_schema_reads_as_empty_and_stays(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_other_schema(path, 3)
     before = left_in(path.parent)
     async with opened(path, read_only=True) as state:
-        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
-        assert await state.listed("fra", "app") == {}
+        assert await state.beliefs("fra", "app") == {}
+        assert await state.standings() == []
     assert left_in(path.parent) == before
+    assert "another version of replicator" in caplog.text
 
 
-async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    await fill(path)
-    before = left_in(path.parent)
-    broken = "CREATE TABLE more (a INTEGER); DROP TABLE beliefs; INSERT INTO nowhere VALUES (1)"
-    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, broken))
-    with pytest.raises(StateError, match="nowhere"):
-        await open_state(path, clock=FakeClock())
-    monkeypatch.undo()
-    assert left_in(path.parent) == before
+async def test_processes_that_replace_a_file_at_once_all_get_the_new_one(path: Path) -> None:
+    write_other_schema(path, 3)
+    rules = ["rule0", "rule1", "rule2", "rule3"]
+    told = open_at_once(path, rules)
+    assert sum("another version of replicator" in text for text in told) == 1
     async with opened(path) as state:
-        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
-
-
-async def test_todays_schema_is_migrated_by_tomorrows_program(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(path)
-    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
-    async with opened(path) as state:
-        assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
-    with sql(path) as migrated:
-        assert migrated.execute("SELECT count(*) FROM more").fetchone() == (0,)
-
-
-async def test_a_copy_that_fails_is_a_state_error_and_leaves_nothing_open(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(path)
-    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
-
-    class Failing:
-        def backup(self, _: object) -> None:
-            raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr("replicator.state.database._driver", lambda _: Failing())
-    with pytest.raises(StateError, match=rf"^state {path}: open: disk I/O error"):
-        await open_state(path, clock=FakeClock(), read_only=True)
-
-
-async def test_a_newer_schema_is_left_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, read_only: bool
-) -> None:
-    with monkeypatch.context() as tomorrow:
-        tomorrow.setattr(migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE more (a INTEGER)"))
-        await fill(path)
-    before = left_in(path.parent)
-    with pytest.raises(StateError, match=rf"^state {path}: written by a newer replicator"):
-        await open_state(path, clock=FakeClock(), read_only=read_only)
-    assert left_in(path.parent) == before
+        assert [each.rule for each in await state.standings()] == rules
+    with sql(path.with_name("state.db.old")) as old:
+        assert old.execute("SELECT tag FROM beliefs").fetchall() == [("v1",)]
 
 
 OPEN_AT_ONCE = """
-import asyncio, sys
+import asyncio, logging, sys
 from pathlib import Path
 from replicator.flow.clock import SystemClock
 from replicator.state.store import open_state
+logging.basicConfig()
 async def main():
     print("ready", flush=True)
     sys.stdin.read()
@@ -383,7 +348,7 @@ async def test_what_is_no_database_is_named_and_left_alone(
     path: Path, content: bytes, *, read_only: bool
 ) -> None:
     put(path, content)
-    with pytest.raises(StateError, match=rf"^state {path}: .*may be moved away"):
+    with pytest.raises(StateError, match=rf"^state {path}: .*move the file away"):
         await open_state(path, clock=FakeClock(), read_only=read_only)
     assert left_in(path.parent) == {"state.db": content}
 
@@ -404,7 +369,7 @@ async def test_damage_found_later_is_named_as_well(path: Path) -> None:
             state.record(Placed("rule", "fra", TagBelief(f"v{number}", ONE, ONE, "rule", 5.0), "app"))
     spoil(path)
     async with opened(path) as state:
-        with pytest.raises(StateError, match=rf"^state {path}: read beliefs: .*may be moved away"):
+        with pytest.raises(StateError, match=rf"^state {path}: read beliefs: .*move the file away"):
             await state.beliefs("fra", "app")
 
 
@@ -413,7 +378,7 @@ async def test_a_value_we_never_write_is_damage(path: Path) -> None:
     with sql(path) as other:
         other.execute("UPDATE beliefs SET digest = x'0102'")
     async with opened(path) as state:
-        with pytest.raises(StateError, match=r"a digest of 2 bytes.*may be moved away"):
+        with pytest.raises(StateError, match=r"a digest of 2 bytes.*move the file away"):
             await state.beliefs("fra", "app")
 
 
@@ -506,6 +471,43 @@ async def test_a_forbidden_folder_is_a_state_error(path: Path, *, read_only: boo
             await open_state(path, clock=FakeClock(), read_only=read_only)
     finally:
         path.parent.chmod(0o700)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        set_mode(Path(folder), 0o755)
+        yield Path(folder) / "new" / "state.db"
+
+
+async def test_a_file_that_cannot_be_written_is_refused_when_it_is_opened(public: Path) -> None:
+    await fill(public)
+    set_mode(public, 0o444)
+    set_mode(public.parent, 0o777)
+    before = left_in(public.parent)
+    with nobody(), pytest.raises(StateError, match=rf"^state {public}: open: .*read-only.*set agent.state"):
+        await open_state(public, clock=FakeClock())
+    assert left_in(public.parent) == before
+
+
+async def test_a_folder_that_cannot_be_written_is_refused_when_the_file_is_opened(public: Path) -> None:
+    await fill(public)
+    set_mode(public, 0o666)
+    set_mode(public.parent, 0o555)
+    before = left_in(public.parent)
+    with nobody(), pytest.raises(StateError, match=rf"^state {public}: open: .*read-only.*set agent.state"):
+        await open_state(public, clock=FakeClock())
+    assert left_in(public.parent) == before
+
+
+async def test_what_may_only_be_read_is_read(public: Path) -> None:
+    await fill(public)
+    set_mode(public, 0o444)
+    set_mode(public.parent, 0o555)
+    with nobody():
+        async with opened(public, read_only=True) as state:
+            assert await state.beliefs("fra", "app") == {"v1": PLACED.belief}
 
 
 async def test_an_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None:

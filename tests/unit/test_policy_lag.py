@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.policy.lag import lag
 from replicator.ports import Standing
-from replicator.state.lag import lag
 
 LOOK = 10_000.0
 IN_STEP = Standing("rule", "fra", first_seen=5_000.0, last_look=LOOK)
