@@ -176,6 +176,10 @@ class Unavailable(Transient):
     reason = "unavailable"
 
 
+class Overloaded(Unavailable):
+    """The server says that it has too much to do (503): the request was not taken."""
+
+
 class Rejected(SiteError):
     """The site understood and refuses. `codes` are the registry's own error codes; `status` the HTTP status."""
 

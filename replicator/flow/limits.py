@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -9,8 +10,9 @@ from typing import Final, Literal, get_args
 
 from replicator.errors import Advice, Throttled
 from replicator.events import Events, InFlight, LimitChanged
-from replicator.flow.gate import Gate
+from replicator.flow.gate import EPOCH_SECONDS, Gate
 from replicator.flow.pace import Pace
+from replicator.flow.rate import Rate
 from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
 
@@ -20,7 +22,7 @@ Kind = Literal["requests", "reads", "writes"]
 MAX_HOLD_SECONDS: Final = 300.0
 """No Retry-After holds a whole site longer than this; nor is a longer one waited for, as each request would wait anew."""
 
-_HOLD_RESOLUTION_SECONDS: Final = 0.001
+_RESOLUTION_SECONDS: Final = 0.001
 
 
 class SiteLimits:
@@ -30,6 +32,10 @@ class SiteLimits:
     writes of blobs, because a transfer holds a write slot of one site while it waits for a read slot of
     another: with one gate for both, copies from A to B and from B to A could wait for each other for ever.
     Keep to that order (write, then read, a small request last) and nothing can wait in a circle.
+
+    Behind the gates is one line for all kinds. Once the site has refused a request for there being too many, those in
+    it start one by one at the pace that the site is learnt to take (`flow.rate`), also after a hold: released together
+    they would only be refused together.
 
     Args:
         site: the site's name.
@@ -43,7 +49,10 @@ class SiteLimits:
         self._clock = clock
         self._requests = _pace(settings.requests_per_second, clock)
         self._bytes = _pace(settings.bytes_per_second, clock)
+        self._rate = Rate()
+        self._line = asyncio.Lock()  # serves in the order of asking
         self._held_until: float | None = None
+        self.served = 0
         self._shut: float | None = None
         self._slots: dict[Kind, _Slot] = {
             kind: _Slot(self, site, kind, concurrency=settings.concurrency, events=events)
@@ -89,43 +98,90 @@ class SiteLimits:
         if self._bytes is not None:
             await self._bytes.take(count)
 
-    def succeeded(self, kind: Kind) -> None:
-        """Tells that a request went well: the kind's gate widens in time."""
-        self._slots[kind].gate.succeeded()
+    def succeeded(self, kind: Kind, *, by_site: bool = True) -> None:
+        """Tells that a request went well: the kind's gate widens in time.
 
-    def congested(self, kind: Kind, retry_after: float | None = None) -> None:
-        """Tells that the site had too much: the kind's gate is halved, once per congestion.
+        `by_site`: it was the site itself that answered, not the storage that it sent us to. `served` counts these.
+        """
+        self._slots[kind].gate.succeeded()
+        if by_site:
+            self.answered()
+
+    def answered(self) -> None:
+        """Tells that the site itself took a request."""
+        self.served += 1
+        self._rate.accepted(self._clock.monotonic())
+
+    def congested(
+        self,
+        kind: Kind,
+        retry_after: float | None = None,
+        *,
+        sent_at: float | None = None,
+        by_site: bool = True,
+    ) -> None:
+        """Tells that the site had too much: the kind's gate is halved, once per congestion, and the pace is cut.
 
         With `retry_after` (seconds) no request of any kind starts before that, or before `MAX_HOLD_SECONDS`; where it
-        is more than these, requests fail instead of waiting for it, and then the site is asked again.
+        is more than these, requests fail instead of waiting for it, and then the site is asked again. `sent_at` is
+        when the refused request started (by the clock's `monotonic`); `by_site` as for `succeeded`.
         """
         self._slots[kind].gate.congested()
+        now, hold = self._clock.monotonic(), 0.0
         if retry_after is not None and retry_after > 0:
             if retry_after > MAX_HOLD_SECONDS:
                 self._shut = retry_after
-            until = self._clock.monotonic() + min(retry_after, MAX_HOLD_SECONDS)
+            hold = min(retry_after, MAX_HOLD_SECONDS)
+            until = now + hold
             self._held_until = until if self._held_until is None else max(self._held_until, until)
+        if by_site:
+            self._rate.refused(now, now - EPOCH_SECONDS if sent_at is None else sent_at, hold)
+
+    def blameless(self) -> None:
+        """Tells that what was refused lately is refused always, whatever the load: nobody else need wait for it."""
+        self._rate.blameless(self._clock.monotonic())
+
+    def told(self, remaining: int, reset: float) -> None:
+        """Tells what the site said: so many requests are left in a window that ends in `reset` seconds.
+
+        Not heeded for windows that last longer than anybody waits: whether the site means it, a refusal tells.
+        """
+        if 0 < reset <= MAX_HOLD_SECONDS:
+            in_flight = sum(slot.gate.in_use for slot in self._slots.values())
+            self._rate.told(remaining, reset, self._clock.monotonic(), in_flight)
 
     @property
     def is_limiting(self) -> bool:
         """Whether anything beside the gates may delay a request now."""
-        return self._requests is not None or self._held_until is not None
+        return self._requests is not None or self._held_until is not None or self._rate.is_known
 
     async def wait_turn(self) -> None:
-        """Waits for the request pace, then until no hold is left (it may be prolonged meanwhile). Raises as `slot`."""
+        """Waits for the request pace, for the turn in the line and until no hold is left. Raises as `slot`.
+
+        Pace and hold may change meanwhile: what counts is how they are in the end.
+        """
         if self._requests is not None:
             await self._requests.take(1)
-        while self._held_until is not None:
-            wait = self._held_until - self._clock.monotonic()
-            if wait < _HOLD_RESOLUTION_SECONDS:
+        async with self._line:
+            while (wait := self._wait()) >= _RESOLUTION_SECONDS:
+                await self._clock.sleep(wait)
+            self._rate.take(self._clock.monotonic())
+
+    def _wait(self) -> float:
+        now = self._clock.monotonic()
+        wait = self._rate.wait(now)
+        if self._held_until is not None:
+            hold = self._held_until - now
+            if hold < _RESOLUTION_SECONDS:
                 self._held_until = self._shut = None
             elif self._shut is not None:
-                cause = f"not tried: it asked to be left alone for {self._shut:.0f} s"
+                cause = f"skipped: the site asked clients to wait {self._shut:.0f} s (Retry-After)"
                 raise Throttled(
                     self._site, "send request", cause, advice=Advice.STOP_SITE, retry_after=self._shut
                 )
             else:
-                await self._clock.sleep(wait)
+                wait = max(wait, hold)
+        return wait
 
 
 class _Slot:

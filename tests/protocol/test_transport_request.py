@@ -15,6 +15,7 @@ from replicator.errors import (
     Denied,
     MissingReference,
     NotFound,
+    Overloaded,
     Rejected,
     SiteError,
     Throttled,
@@ -141,19 +142,19 @@ async def test_site_that_wants_to_be_left_alone_for_long_is_asked_nothing_more_i
         (412, _errors("PRECONDITION"), Rejected, Advice.GIVE_UP),
         (413, b"<html>Request Entity Too Large</html>", Rejected, Advice.GIVE_UP),
         (416, _errors("RANGE_INVALID"), Rejected, Advice.GIVE_UP),
-        (429, b"Too Many Requests", Throttled, Advice.RETRY),
+        (429, b"Too Many Requests", Throttled, Advice.LATER),
         (429, _errors("TOOMANYREQUESTS", "You have reached your pull rate limit."), Throttled, Advice.LATER),
         (
             400,
             b'{"__type":"com.amazonaws#ThrottlingException","message":"Rate exceeded"}',
             Throttled,
-            Advice.RETRY,
+            Advice.LATER,
         ),
         (407, b"", Unavailable, Advice.STOP_SITE),
         (408, b"", Unavailable, Advice.RETRY),
         (500, _errors("UNKNOWN"), Unavailable, Advice.RETRY),
         (502, b"<h1>Bad Gateway</h1>", Unavailable, Advice.RETRY),
-        (503, b"", Unavailable, Advice.RETRY),
+        (503, b"", Overloaded, Advice.LATER),
         (504, b"", Unavailable, Advice.RETRY),
         (520, b"", Unavailable, Advice.RETRY),
         (202, b"", Rejected, Advice.GIVE_UP),
@@ -300,9 +301,22 @@ async def test_safe_requests_are_tried_again_and_told() -> None:
     assert [e.reason for e in here.events if isinstance(e, RetryPlanned)] == ["unavailable", "unavailable"]
 
 
+async def test_post_that_was_refused_for_the_load_was_not_taken_and_is_tried_again() -> None:
+    statuses = iter((503, 429, 202))
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=next(statuses))
+
+    expected = frozenset({202})
+    post = Call("start upload", "POST", "/v2/a/blobs/uploads/", repository="a", expected=expected)
+    async with scripted(answer) as server, rig(server.url) as here:
+        assert (await here.transport.request(post)).status == 202
+        assert len(server.to("/v2/a")) == 3
+
+
 async def test_post_is_not_tried_again_unless_said_to_be_safe() -> None:
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=503)
+        return web.Response(status=500)
 
     post = Call("start upload", "POST", "/v2/a/blobs/uploads/", repository="a", actions="pull,push")
     async with scripted(answer) as server, rig(server.url) as here:

@@ -116,7 +116,7 @@ async def test_a_registry_that_cannot_mount_is_not_asked(fake: FakeRegistry) -> 
 async def test_a_throttled_mount_is_no_reason_to_send_the_blob(
     fake: FakeRegistry, site: RegistrySite
 ) -> None:
-    fake.fault("POST", MOUNT, faults.answer(429))
+    fake.fault("POST", MOUNT, faults.answer(429), times=None)
     source = CountedSource(DATA)
     with pytest.raises(Throttled):
         await site.repository("app").write_blob(source, origin="near/base")

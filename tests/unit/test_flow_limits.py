@@ -80,10 +80,11 @@ async def test_no_request_of_any_kind_starts_before_a_hold_ends() -> None:
     world.limits.congested("requests", retry_after=30)
     async with asyncio.TaskGroup() as group:
         started = [group.create_task(world.request(kind)) for kind in ("requests", "reads", "writes")]
-    assert [task.result() for task in started] == [pytest.approx(30)] * 3
-    before = len(world.clock.slept)
-    await world.request()
-    assert len(world.clock.slept) == before
+    # One after the other: released together they would be refused together.
+    first, second, third = (task.result() for task in started)
+    assert first == pytest.approx(30)
+    assert second - first > 0.1
+    assert third - second > 0.1
 
 
 async def test_hold_can_be_prolonged_while_it_is_waited_for_but_not_shortened() -> None:
@@ -123,9 +124,9 @@ async def test_site_that_wants_to_be_left_alone_for_a_day_is_not_waited_for_but_
 async def test_refusal_to_wait_names_the_operation_that_met_it() -> None:
     world = World()
     world.limits.congested("requests", retry_after=86_400)
-    with pytest.raises(Throttled, match=r"^hub: app: list tags: not tried"):
+    with pytest.raises(Throttled, match=r"^hub: app: list tags: skipped"):
         await world.limits.enter("requests", "list tags", "app")
-    with pytest.raises(Throttled, match=r"^hub: read object: not tried"):
+    with pytest.raises(Throttled, match=r"^hub: read object: skipped"):
         async with world.limits.slot_for("reads", "read object"):
             raise AssertionError("entered")
 
@@ -141,10 +142,10 @@ async def test_slot_is_free_again_where_the_site_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("retry_after", [0, -5, None])
-async def test_retry_after_of_nothing_holds_nobody(retry_after: float | None) -> None:
+async def test_retry_after_of_nothing_only_slows_down(retry_after: float | None) -> None:
     world = World()
     world.limits.congested("requests", retry_after=retry_after)
-    assert await world.request() == 0
+    assert await world.request() < 1
 
 
 async def test_requests_of_all_kinds_share_one_pace() -> None:

@@ -9,8 +9,8 @@ import pytest
 import stamina
 from stamina.instrumentation import get_on_retry_hooks
 
-from replicator.errors import Advice, NotFound, SiteError, Throttled, Unavailable
-from replicator.flow.retry import Budget, retrying
+from replicator.errors import Advice, NotFound, Overloaded, SiteError, Throttled, Unavailable
+from replicator.flow.retry import MAX_TURNS, Budget, retrying
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +156,50 @@ async def test_cancelled_call_is_not_made_again(before: int) -> None:
 
 def test_stamina_itself_neither_logs_nor_counts() -> None:
     assert get_on_retry_hooks() == ()
+
+
+class Busy:
+    """A site that serves others meanwhile, while `serving`."""
+
+    def __init__(self, *, serving: bool) -> None:
+        self._serving = serving
+        self._served = 0
+
+    @property
+    def served(self) -> int:
+        self._served += self._serving
+        return self._served
+
+
+@pytest.mark.parametrize("refusal", [Throttled, Overloaded])
+async def test_refusals_use_up_no_patience_while_others_are_served(refusal: type[SiteError]) -> None:
+    call = Call(*[refusal("hub", "read manifest", "busy") for _ in range(15)])
+    await retrying(call, Budget(attempts=3, wait_initial=0.0, wait_max=0.0), site=Busy(serving=True))
+    assert call.made == 16
+
+
+@pytest.mark.parametrize("refusal", [Throttled, Overloaded])
+async def test_refusals_of_everybody_end_and_are_left_for_later(refusal: type[SiteError]) -> None:
+    call = Call(*[refusal("hub", "read manifest", "busy") for _ in range(50)])
+    budget = Budget(attempts=2, refusals=4, wait_initial=0.0, wait_max=0.0)
+    with pytest.raises(refusal) as raised:
+        await retrying(call, budget, site=Busy(serving=False))
+    assert call.made == 4
+    assert raised.value.advice is Advice.LATER
+
+
+async def test_one_that_is_always_refused_is_given_up_whoever_else_is_served() -> None:
+    call = Call(*[Overloaded("hub", "read blob", "503") for _ in range(500)])
+    with pytest.raises(Overloaded):
+        await retrying(call, Budget(wait_initial=0.0, wait_max=0.0), site=Busy(serving=True))
+    assert call.made == MAX_TURNS
+
+
+async def test_only_refusals_are_tried_again_where_nothing_else_is_safe() -> None:
+    call = Call(
+        Throttled("hub", "start upload", "429", retry_after=0.001),
+        Unavailable("hub", "start upload", "reset"),
+    )
+    with pytest.raises(Unavailable):
+        await retrying(call, Budget(wait_initial=0.0), only_refused=True)
+    assert call.made == 2

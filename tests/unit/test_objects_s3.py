@@ -144,7 +144,9 @@ async def test_store_that_wants_to_be_left_alone_for_a_day_is_not_asked_for_the_
     proxy.on("GET", "/a", error(503, "SlowDown", **{"Retry-After": "86400"}))
     with pytest.raises(Throttled, match=r"bucket: read object a: SlowDown"):
         await store.get("a", 9)
-    with pytest.raises(Throttled, match=r"bucket: read object other: not tried: it asked to be left alone"):
+    with pytest.raises(
+        Throttled, match=r"bucket: read object other: skipped: the site asked clients to wait"
+    ):
         await store.get("other", 9)
     assert proxy.count("GET", "/other") == 0
 

@@ -25,6 +25,7 @@ from replicator.errors import (
     Denied,
     MissingReference,
     NotFound,
+    Overloaded,
     Rejected,
     SiteError,
     Throttled,
@@ -272,7 +273,7 @@ def _shown(text: str) -> str:
     return scrub(text, _SHOWN_CHARACTERS)
 
 
-def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the rule
+def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is the rule
     site: str, errand: Errand, answer: Answer, *, now: float, hint: str = ""
 ) -> SiteError:
     """The error of a reply that was not expected, by status and codes.
@@ -305,6 +306,8 @@ def reply_failure(  # noqa: PLR0911 - a table; the order of its entries is the r
         return Denied(*where, repository=repository)
     if status == 407:
         return Unavailable(*where, repository=repository, advice=Advice.STOP_SITE)
+    if status == 503:
+        return Overloaded(*where, repository=repository, advice=_patience(wait), retry_after=wait)
     if status == 408 or status >= 500:
         return Unavailable(*where, repository=repository, advice=_patience(wait), retry_after=wait)
     if status < 400:

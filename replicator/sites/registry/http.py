@@ -27,7 +27,7 @@ from replicator.errors import (
 )
 from replicator.events import Events, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
-from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
+from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
 from replicator.ports import Clock
 from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
 from replicator.sites.registry.body import UploadBody, WrongLength
@@ -35,7 +35,7 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
-from replicator.sites.registry.quota import PullQuota
+from replicator.sites.registry.quota import PullQuota, read_remaining
 from replicator.sites.registry.settings import RegistrySettings, Timeouts
 from replicator.sites.registry.wire import Patience, Wire
 
@@ -49,6 +49,9 @@ _MAX_GRANTS: Final = 4
 """Grants tried for one request: old, new, of changed secrets, of a single scope."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _REFUSALS: Final = frozenset({401, 403})
+_OVERLOAD: Final = frozenset({429, 503})
+_MAX_REFUSALS: Final = 3
+"""A URL refused more often than this in a row is refused for itself, and slows nothing else down."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
 """What a redirect takes along to another origin."""
@@ -115,14 +118,21 @@ class Transport:
         self._auth = Authenticator(settings, self._wire, clock)
         self._prefix = settings.url.rstrip("/")
         self._quota = PullQuota(settings.name, settings.quota, events, clock)
+        self._refusals: dict[URL, int] = {}
 
-    async def request(self, call: Call) -> Reply:
-        """Sends a call and reads the whole reply; tried again where that is safe.
+    @property
+    def site(self) -> Serving:
+        """What the site serves, for those who try again by themselves."""
+        return self._limits
+
+    async def request(self, call: Call, *, once: bool = False) -> Reply:
+        """Sends a call and reads the whole reply; tried again where that is safe, unless only `once`.
 
         Raises:
             SiteError: no reply, or one of a status not in `call.expected`.
         """
-        return await self._retried(call, functools.partial(self._request, call))
+        attempt = functools.partial(self._request, call)
+        return await (attempt() if once else self._retried(call, attempt))
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[StreamReply]:
@@ -242,10 +252,10 @@ class Transport:
             self._events.emit(RetryPlanned(self._site, call.operation, error.reason, wait))
 
         if call.method in _IDEMPOTENT if call.idempotent is None else call.idempotent:
-            return await retrying(attempt, self._budget, tell)
-        # Ping and token are safe to ask for again, whatever the request itself is.
-        await retrying(functools.partial(self._prepare, call), self._budget, tell)
-        return await attempt()
+            return await retrying(attempt, self._budget, tell, site=self._limits)
+        # Ping and token are safe to ask for again, whatever the request itself is; so is one that was not taken.
+        await retrying(functools.partial(self._prepare, call), self._budget, tell, site=self._limits)
+        return await retrying(attempt, self._budget, tell, site=self._limits, only_refused=True)
 
     async def _request(self, call: Call) -> Reply:
         if self._quota.is_limiting and call.method == "GET" and "/manifests/" in call.url:
@@ -305,10 +315,12 @@ class Transport:
     async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> aiohttp.ClientResponse:
         headers = {**call.headers, **grant.headers} if call.headers else grant.headers
         patience = self._patience(call, kind)
+        began = self._clock.monotonic()
         response = await self._wire.send(call, call.method, url, headers, data=call.body, patience=patience)
         if response.status in _REDIRECTS and call.follow and call.method in {"GET", "HEAD"}:
+            self._limits.answered()
             response = await self._follow(call, response, headers, patience)
-        self._learn(kind, response)
+        self._learn(kind, url, began, response)
         return response
 
     async def _follow(
@@ -397,8 +409,9 @@ class Transport:
             async with asyncio.timeout(None) as deadline:
                 feed.watch(deadline)
                 try:
+                    began = self._clock.monotonic()
                     response = await self._wire.send(call, call.method, url, headers, data=feed)
-                    self._learn("writes", response)
+                    self._learn("writes", url, began, response)
                     body = await self._wire.read_error(response)
                 finally:
                     feed.watch(None)
@@ -423,13 +436,26 @@ class Transport:
 
     # --- what replies teach ---------------------------------------------------------------------------------
 
-    def _learn(self, kind: Kind, response: aiohttp.ClientResponse) -> None:
-        status = response.status
-        if status < 400 or status == 404:
-            self._limits.succeeded(kind)
-        elif status in {429, 503}:
-            self._limits.congested(kind, retry_after(response.headers, self._clock.now()))
-        self._quota.learn(response.headers)
+    def _learn(self, kind: Kind, url: URL, began: float, response: aiohttp.ClientResponse) -> None:
+        """Takes what an answer tells of how much may be asked: `url` is what was asked for, at `began`."""
+        status, headers = response.status, response.headers
+        by_site = origin_of(response.url) == self._wire.origin
+        if status in _OVERLOAD:
+            refusals = self._refusals[url] = self._refusals.get(url, 0) + 1
+            if refusals > _MAX_REFUSALS:
+                by_site = False
+                self._limits.blameless()
+            wait = retry_after(headers, self._clock.now())
+            self._limits.congested(kind, wait, sent_at=began, by_site=by_site)
+        else:
+            self._refusals.pop(url, None)
+            if status < 400 or status == 404:
+                self._limits.succeeded(kind, by_site=by_site)
+            elif by_site:
+                self._limits.answered()
+        if by_site and (window := read_remaining(headers, self._clock.now())) is not None:
+            self._limits.told(*window)
+        self._quota.learn(headers)
 
 
 def _for_foreigners(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ It counts each GET of a manifest; HEAD is free and tells the same (docs.docker.c
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,6 +19,8 @@ from replicator.sites.registry.settings import Quota
 
 MIN_WAIT_SECONDS: Final = 10.0
 MAX_WAIT_SECONDS: Final = 900.0
+_EPOCH_SECONDS: Final = 1_000_000_000
+"""A reset above this is a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,33 @@ def _numbers(text: str) -> tuple[int | None, int | None]:
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def read_remaining(headers: Mapping[str, str], now: float) -> tuple[int, float] | None:
+    """Requests left and the seconds until their window ends, of `RateLimit-*` headers; None where these do not say both.
+
+    The IETF's drafts up to 07 (`RateLimit-Remaining`, `RateLimit-Reset`; the `X-` form is older) and from 08 on
+    (`RateLimit: "default";r=50;t=30`). GitHub and GitLab tell the reset in seconds since the epoch. Docker Hub tells no
+    reset: what it counts are pulls (see `read_window`).
+
+    Args:
+        headers: of an answer.
+        now: seconds since the epoch.
+    """
+    if (text := headers.get("RateLimit")) is not None:
+        pairs: dict[str, str] = {}
+        for pair in re.split("[;,]", text):
+            name, _, value = pair.strip().partition("=")
+            pairs[name] = value
+        remaining = _number(pairs.get("r", pairs.get("remaining", "")))
+        reset = _number(pairs.get("t", pairs.get("reset", "")))
+    else:
+        prefix = "X-" if "X-RateLimit-Remaining" in headers else ""
+        remaining = _number(headers.get(f"{prefix}RateLimit-Remaining", "").strip())
+        reset = _number(headers.get(f"{prefix}RateLimit-Reset", "").strip())
+    if remaining is None or reset is None:
+        return None
+    return remaining, reset - now if reset > _EPOCH_SECONDS else float(reset)
 
 
 def wait_seconds(window: Window) -> float:

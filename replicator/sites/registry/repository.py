@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Final
 
 from replicator.errors import (
@@ -36,7 +35,7 @@ from replicator.sites.registry.uploads import Upload
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
-_HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 408, 429, 503}
+_HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 429}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
 _STORED: Final = frozenset({200, 201, 202, 204})
 _IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
@@ -148,7 +147,7 @@ class RegistryRepository:
     async def _read_instead(self, reference: str, unanswered: Transient | None) -> Manifest:
         """The manifest by GET, where HEAD did not tell; tried once where HEAD got no answer in all its retries."""
         try:
-            return await self._read(reference, retried=unanswered is None)
+            return await self._read(reference, once=unanswered is not None)
         except SiteError as error:
             if isinstance(error, Transient) and unanswered is not None:
                 raise unanswered from error
@@ -162,10 +161,10 @@ class RegistryRepository:
         """The manifest, its bytes verified against the digest asked for, else the one announced."""
         return await self._read(reference)
 
-    async def _read(self, reference: str, *, retried: bool = True) -> Manifest:
+    async def _read(self, reference: str, *, once: bool = False) -> Manifest:
         operation = "read manifest"
         call = self._call(operation, "GET", reference, frozenset({200}), max_bytes=MAX_MANIFEST_BYTES)
-        reply = await self._registry.transport.request(call if retried else replace(call, idempotent=False))
+        reply = await self._registry.transport.request(call, once=once)
         if (page := web_page(reply.headers, reply.body)) is not None:
             cause = (
                 f"expected a manifest, received {page}; is a proxy or a login page in front of the registry?"

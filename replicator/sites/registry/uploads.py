@@ -14,7 +14,7 @@ from typing import Final
 
 from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable
 from replicator.events import RetryPlanned
-from replicator.flow.retry import Budget, retrying
+from replicator.flow.retry import Budget, is_refusal, retrying
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobOutcome, BlobSource
 from replicator.sites.registry.blobs import blob_exists
@@ -89,7 +89,7 @@ class Upload:
             if origin is not None and await self._is_perhaps_there():
                 await self._abandon()
                 return "present"
-            await retrying(self._attempt, ATTEMPTS, self._tell_retry)
+            await retrying(self._attempt, ATTEMPTS, self._tell_retry, site=self._registry.transport.site)
         except _SourceFailed as error:
             await self._abandon()
             raise error.failure from None
@@ -185,7 +185,8 @@ class Upload:
                 continue
             except (AuthFailed, Throttled, Unavailable) as error:
                 # AuthFailed that advises RETRY: the token ran out before the body was taken.
-                session.doubtful = error.advice is Advice.RETRY
+                # One that was refused for the load was not taken: the session is where it was.
+                session.doubtful = error.advice is Advice.RETRY and not is_refusal(error)
                 raise
             self._session = None
             return
