@@ -183,11 +183,17 @@ class _Reading:
     async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[bytes]:
         blob, size = self._blob, self._blob.descriptor.size
         position = self._offset - skip
+        encoding = reply.headers.get("Content-Encoding", "identity")[:40]
+        note = (
+            ""
+            if encoding == "identity"
+            else f"; it came with Content-Encoding {encoding}, which was not asked for"
+        )
         try:
             async for chunk in reply.chunks():
                 position += len(chunk)
                 if size is not None and position > size:
-                    raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says")
+                    raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says{note}")
                 if skip >= len(chunk):
                     skip -= len(chunk)
                 elif skip:
@@ -199,7 +205,7 @@ class _Reading:
             blob.failed(error)
             raise
         if size is not None and position < size:
-            cause = f"it ended after {position} of {size} bytes"
+            cause = f"it ended after {position} of {size} bytes{note}"
             if "Content-Length" in reply.headers and reply.status != 206:
                 raise blob.corrupt(cause)
             # Only the connection's end told where the body ends (I-19), or the answer is a part of the range (RFC

@@ -19,7 +19,9 @@ from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
+from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.errormap import Errand, Failure, authority, network_failure
+from replicator.sites.registry.framing import TolerantConnector
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.reading import BrokenFraming, Late, Reading
@@ -138,7 +140,7 @@ class Wire:
         """The rest of an answer, its connection given back (or closed, where this raises).
 
         Raises:
-            Corrupt: it is longer than `max_bytes`.
+            Corrupt: it is longer than `max_bytes`, or encoded in a way that was not asked for and cannot be undone.
             Unavailable: it broke off.
         """
         if response.method == "HEAD":
@@ -159,9 +161,12 @@ class Wire:
             raise
         is_whole = len(data) <= max_bytes and (length is None or length <= max_bytes)
         response.close()  # which after the last byte gives the connection back
-        if is_whole:
-            return data
         cause = f"the answer is longer than the {max_bytes} bytes allowed"
+        if is_whole:
+            try:
+                return decoded(data, response.headers.get("Content-Encoding", ""), max_bytes)
+            except ValueError as error:
+                cause = str(error)
         raise Corrupt(self.site, errand.operation, cause, repository=errand.repository)
 
     async def read_error(self, response: aiohttp.ClientResponse) -> bytes:
@@ -178,7 +183,11 @@ class Wire:
             pass
         finally:
             response.close()  # which after the last byte gives the connection back
-        return b"".join(parts)
+        body = b"".join(parts)
+        try:
+            return decoded(body, response.headers.get("Content-Encoding", ""), MAX_ERROR_BYTES)
+        except ValueError:
+            return body
 
     async def chunks(self, errand: Errand, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body of an answer of any length, as it comes.
@@ -219,7 +228,7 @@ class Wire:
         resolver = GuardedResolver(self.guard, own=own, exempt=self._proxies.hosts)
         return aiohttp.ClientSession(
             # The site's gates say how many at once; a second limit here would only hide them.
-            connector=aiohttp.TCPConnector(
+            connector=TolerantConnector(
                 limit=0, ssl=context or True, resolver=resolver, keepalive_timeout=_KEEPALIVE_SECONDS
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

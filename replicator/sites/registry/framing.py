@@ -1,0 +1,119 @@
+"""Answers that break HTTP's framing in ways that leave no doubt, as careless proxies send them.
+
+aiohttp refuses them all, other clients take them: a `Content-Length` that is there twice, a `Content-Length` beside
+`Transfer-Encoding: chunked` (RFC 9112, 6.3: chunked counts), a body after the answer to HEAD. They are tolerated only on
+a connection that is closed afterwards, so that what follows is never taken for another answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+_END: Final = re.compile(rb"\r?\n\r?\n")
+_MAX_LENGTHS: Final = 10
+_MAX_HEAD_BYTES: Final = 1 << 20
+"""Longer headers are left to aiohttp, which refuses them."""
+
+
+def mended(head: bytes) -> bytes | None:
+    """The head of an answer with its length given once; None where nothing is wrong, or where it is in doubt.
+
+    Args:
+        head: status line and header lines, with the empty line.
+    """
+    lower = head.lower()
+    found = lower.count(b"\ncontent-length:")
+    if found + lower.count(b"\ntransfer-encoding:") < 2 and not (found and b"," in lower):
+        return None
+    lines = head.splitlines(keepends=True)
+    lengths = [
+        length.strip()
+        for line in lines
+        if line.lower().startswith(b"content-length:")
+        for length in line.partition(b":")[2].split(b",")
+    ]
+    encodings = [
+        line.partition(b":")[2].strip() for line in lines if line.lower().startswith(b"transfer-encoding:")
+    ]
+    if (
+        len(set(lengths)) != 1
+        or len(lengths) > _MAX_LENGTHS
+        or not lengths[0].isdigit()
+        or len(encodings) > 1
+    ):
+        return None
+    if encodings and encodings[0].lower() != b"chunked":
+        return None
+    kept: list[bytes] = []
+    is_given = bool(encodings)
+    for line in lines:
+        if not line.lower().startswith(b"content-length:"):
+            kept.append(line)
+        elif not is_given:
+            is_given = True
+            kept.append(b"Content-Length: %s\r\n" % lengths[0])
+    return None if kept == lines else b"".join(kept)
+
+
+class TolerantHandler(ResponseHandler):
+    """aiohttp's protocol, given mended heads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._head: bytearray | None = None
+        self._is_bodiless = False
+
+    def set_response_params(self, **parameters: Any) -> None:
+        """Called for each request before its answer can come."""
+        self._head = bytearray()
+        self._is_bodiless = bool(parameters.get("skip_payload"))
+        super().set_response_params(**parameters)
+
+    def data_received(self, data: bytes) -> None:
+        """Holds back what comes until the head of the answer is whole."""
+        if self._head is None:
+            super().data_received(data)
+            return
+        start = max(0, len(self._head) - 3)  # not from the beginning each time: it may come byte by byte
+        self._head += data
+        while (end := _END.search(self._head, start)) is not None:
+            start = 0
+            head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+            if head[9:10] != b"1":
+                self._head = None
+                self._answer(head, rest)
+                return
+            # An interim answer; the next head may be here already.
+            self._head = bytearray(rest)
+            super().data_received(head)
+        if len(self._head) > _MAX_HEAD_BYTES:
+            held, self._head = bytes(self._head), None
+            super().data_received(held)
+
+    def _answer(self, head: bytes, rest: bytes) -> None:
+        better = mended(head)
+        is_followed = self._is_bodiless and rest
+        if better is not None or is_followed:
+            self.force_close()
+        super().data_received((better or head) + (b"" if is_followed else rest))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """What was held back is all that came."""
+        if self._head:
+            held, self._head = bytes(self._head), None
+            super().data_received(held)
+        super().connection_lost(exc)
+
+
+class TolerantConnector(aiohttp.TCPConnector):
+    """aiohttp's connector, its connections speaking `TolerantHandler`."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self._factory = functools.partial(TolerantHandler, self._loop)  # type: ignore[assignment]  # partial is invariant
