@@ -355,3 +355,32 @@ def test_two_secrets_are_the_same_only_if_they_are(first: str, second: str) -> N
 )  # fmt: skip
 def test_host_is_known_by_address_or_name(host: str, known: bool) -> None:  # noqa: FBT001
     assert is_known_host(host, ("agent.example",)) is known
+
+
+async def test_idle_connections_do_not_keep_health_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    async with served() as (_, session):
+        base = session._base_url
+        assert base is not None
+        idle = [await asyncio.open_connection(base.host, base.port) for _ in range(12)]
+        assert await status(session, "GET", "/healthz") == 200
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_no_answer_names_versions_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as (_, session):
+        for path in ("/healthz", "/nothing", "/"):
+            async with session.get(path) as answer:
+                assert answer.headers["Server"] == "replicator"
+        base = session._base_url
+        assert base is not None
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(base.host, base.port)
+            writer.write(b"\x16\x03\x01 not HTTP at all\r\n\r\n")
+            answered = await reader.read()
+            assert b"400" in answered.partition(b"\r\n")[0]
+            assert b"aiohttp" not in answered
+            writer.close()
+    assert "Traceback" not in caplog.text
+    assert len([record for record in caplog.records if "malformed" in record.message]) <= 1

@@ -20,7 +20,7 @@ from replicator.daemon.http.page.page import render
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.ports import Standing
-from tests.fakes.agent import FakeAgent, simple_rule
+from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 
 HOSTILE = "</td></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\u202e"
 
@@ -97,6 +97,22 @@ async def test_listeners_do_not_hold_up_the_end(agent: FakeAgent) -> None:
             began = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - began < 2
         await answer.content.read()  # ends of itself
+        answer.close()
+
+
+async def test_other_sites_pages_may_not_listen_and_the_token_makes_room(
+    agent: FakeAgent, session: aiohttp.ClientSession
+) -> None:
+    async with session.get("/api/v1/events", headers={"Sec-Fetch-Site": "cross-site"}) as refused:
+        assert refused.status == 403
+    listening = [await session.get("/api/v1/events") for _ in range(MAX_CLIENTS)]
+    assert {answer.status for answer in listening} == {200}
+    async with session.get("/api/v1/events") as refused:
+        assert refused.status == 503
+    owner = await session.get("/api/v1/events", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert owner.status == 200
+    await listening[0].content.read()  # ends of itself
+    for answer in (*listening, owner):
         answer.close()
 
 

@@ -285,11 +285,11 @@ async def test_forged_token_is_refused_before_the_body_comes(world: World) -> No
 
 
 async def test_too_many_at_once_are_told_to_come_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks_module, "MAX_BYTES_IN_HAND", MAX_BODY_BYTES)
+    monkeypatch.setattr(webhooks_module, "MAX_BYTES_IN_HAND", 10_000)
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
-        yield b'{"events"'
+        yield b'{"events"' + b" " * 9_950
         begun.set()
         await let_go.wait()
         yield b": []}"
@@ -307,6 +307,28 @@ async def test_too_many_at_once_are_told_to_come_again(world: World, monkeypatch
     assert await holding == 202
     assert await world.post(envelope()) == 202
     assert world.counts()["busy"] == 1
+
+
+async def test_bodies_that_trickle_take_no_place_from_others(world: World) -> None:
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"{"
+        begun.set()
+        await let_go.wait()
+        yield b'"events": []}'
+
+    async def hold() -> int:
+        sent = {**BEARER, "Content-Type": V1}
+        async with world.session.post("/webhooks/hub", data=trickle(), headers=sent) as answer:
+            return answer.status
+
+    async with asyncio.TaskGroup() as tasks:
+        holding = [tasks.create_task(hold()) for _ in range(40)]
+        await begun.wait()
+        assert [await world.post(envelope()) for _ in range(5)] == [202] * 5
+        let_go.set()
+    assert {task.result() for task in holding} == {202}
 
 
 async def test_body_that_does_not_come_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,11 @@ from aiohttp import hdrs, web
 from replicator.config.build import HTTPSettings, WebhookSettings
 from replicator.daemon.http.problems import Problem
 
-Need = Literal["health", "metrics", "read", "change", "hook"]
-"""What a route asks of a request. `hook` looks for itself, once it has the body."""
+Need = Literal["health", "metrics", "read", "listen", "change", "hook"]
+"""What a route asks of a request. `hook` checks for itself, once it has the body; `listen` stays connected."""
+
+TRUSTED: Final = web.RequestKey("trusted", bool)
+"""Key of a request: it showed the right token."""
 
 _CHALLENGE: Final[dict[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="replicator", charset="UTF-8", Bearer realm="replicator"'
@@ -52,6 +55,7 @@ class Doorkeeper:
             if len(request.headers.getall(name, ())) > 1:
                 raise Problem(400, f"{name} is sent twice")
         trusted = self._has_token(request, settings)
+        request[TRUSTED] = trusted
         if not trusted and not self.loopback:
             raise Problem(
                 401, "needs the agent's token, as Bearer, or as the password of Basic", headers=_CHALLENGE
@@ -64,6 +68,8 @@ class Doorkeeper:
                 "changes need the agent's token, as Bearer, or as the password of Basic",
                 headers=_CHALLENGE,
             )
+        if need == "listen" and request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            raise Problem(403, "pages of another origin may not listen")  # they would take everybody's place
         # With a token, reads may come under any name: no page of another name has it.
         if not trusted or need == "change":
             self._expect_known_host(request, settings)

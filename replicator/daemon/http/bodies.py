@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,8 +17,10 @@ MAX_API_BYTES: Final = 64 * 1024
 _T = TypeVar("_T")
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
-    """The body as it came over the wire.
+async def read_body(
+    request: web.Request, limit: int, on_read: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The body as it came over the wire. `on_read` is told the size of each piece, and may raise `Problem`.
 
     Raises:
         Problem: 413 above `limit` bytes, 415 where it is compressed, 408 where it takes too long, 400 where it breaks off.
@@ -30,6 +33,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.content.iter_any():
+                on_read(len(chunk))
                 chunks += chunk
                 if len(chunks) > limit:
                     raise _too_large(limit)

@@ -8,10 +8,9 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from replicator.config.build import ServerTLS
@@ -21,7 +20,7 @@ from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.routes import API, openapi
 from replicator.daemon.http.api.stream import Stream
-from replicator.daemon.http.auth import Doorkeeper, is_loopback
+from replicator.daemon.http.auth import TRUSTED, Doorkeeper, is_loopback
 from replicator.daemon.http.page.page import Page
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
@@ -30,6 +29,8 @@ from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Envelope
 from replicator.daemon.http.webhooks.hints import Hints
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import ConfigRead, Event, Events
+from replicator.http.connections import Connections
+from replicator.http.protocol import SERVER, RequestHandler
 
 MAX_CONNECTIONS: Final = 512
 MAX_LINE_BYTES: Final = 8 * 1024
@@ -54,11 +55,16 @@ _HEADERS: Final = {
 }
 
 _log = logging.getLogger(__name__)
-_protocol_log = logging.getLogger(f"{__name__}.protocol")
-# What is no HTTP is its sender's failure and no line of our log: anybody can send as much of it as they like.
-_protocol_log.addFilter(
-    lambda line: not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
-)
+_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "logger": logging.getLogger(f"{__name__}.protocol"),
+    "auto_decompress": False,
+    "keepalive_timeout": KEEPALIVE_SECONDS,
+    "lingering_time": 1.0,
+    "max_line_size": MAX_LINE_BYTES,
+    "max_field_size": MAX_LINE_BYTES,
+    "max_headers": MAX_HEADERS,
+}
 
 
 @contextlib.asynccontextmanager
@@ -74,18 +80,7 @@ async def listen(app: Agent) -> AsyncIterator[str]:
     names = frozenset({host, socket.gethostname(), app.config.agent.name})
     door = Doorkeeper(is_loopback(host), "http" if context is None else "https", names)
     served = _Served(app, door)
-    runner = web.AppRunner(
-        served.application,
-        access_log=None,
-        logger=_protocol_log,
-        auto_decompress=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        lingering_time=1.0,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_LINE_BYTES,
-        max_headers=MAX_HEADERS,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-    )
+    runner = web.AppRunner(served.application, shutdown_timeout=SHUTDOWN_SECONDS, **_OPTIONS)
     await runner.setup()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
@@ -110,6 +105,7 @@ class _Served:
         self._app = app
         self._door = door
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._connections = Connections(MAX_CONNECTIONS)
         self._told: dict[str, float] = {}
         """What was logged lately, and when (monotonic)."""
         live = Live(app.clock)
@@ -122,17 +118,30 @@ class _Served:
         self._add(self._routes(facts))
 
     def connect(self, runner: web.AppRunner) -> asyncio.Protocol:
-        """A new connection's protocol; it is closed where it stays silent, or where there are too many."""
+        """A new connection's protocol; it is closed where it stays silent, or gives way to one that has something to ask."""
         server = runner.server
         assert server is not None  # noqa: S101 - set up before
-        if len(server.connections) >= MAX_CONNECTIONS:
-            return _Refuse()
-        protocol: web.RequestHandler = server()
-        loop = asyncio.get_running_loop()
-        self._silent[protocol] = loop.call_later(HEADER_SECONDS, self._give_up, protocol)
-        return protocol
+        return _Entrant(self, server, loop=asyncio.get_running_loop(), **_OPTIONS)
 
-    def _give_up(self, protocol: web.RequestHandler) -> None:
+    def enter(self, protocol: _Entrant, transport: asyncio.Transport) -> bool:
+        """Whether the connection is let in."""
+        peer = transport.get_extra_info("peername")
+        admitted, victim = self._connections.admit(protocol, str(peer[0]) if peer else "")
+        if victim is not None:
+            self._abort(cast("_Entrant", victim))
+        if admitted:
+            loop = asyncio.get_running_loop()
+            self._silent[protocol] = loop.call_later(HEADER_SECONDS, self._abort, protocol)
+        return admitted
+
+    def left(self, protocol: _Entrant) -> None:
+        """The connection is closed."""
+        self._connections.leave(protocol)
+        timer = self._silent.pop(protocol, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _abort(self, protocol: _Entrant) -> None:
         self._silent.pop(protocol, None)
         if protocol.transport is not None:
             protocol.transport.abort()
@@ -140,7 +149,7 @@ class _Served:
     def _routes(self, facts: Facts) -> list[Route]:
         routes = API(self._app, facts, self._door).routes()
         routes += [
-            Route("GET", "/api/v1/events", self.stream.serve, "read", "Where it stands, sent again when it changes",
+            Route("GET", "/api/v1/events", self.stream.serve, "listen", "Where it stands, sent again when it changes",
                   "text/event-stream", refuses={503: "Too many listen already"}),
             Route("POST", "/webhooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
                   status=202, takes=Envelope, media_types=MEDIA_TYPES,
@@ -166,6 +175,7 @@ class _Served:
         timer = self._silent.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()
+        self._connections.begin(request.protocol)
         try:
             return await handler(request)
         except Problem as problem:
@@ -177,6 +187,8 @@ class _Served:
             self._complain(request, error)
             what = "a secret cannot be read" if isinstance(error, ConfigError) else str(error)
             return Problem(503, what).response()
+        finally:
+            self._connections.end(request.protocol, trusted=request.get(TRUSTED, False))
 
     def _complain(self, request: web.Request, error: ReplicatorError) -> None:
         """Logs it, once in a while: who has no token may meet it too, as often as they like."""
@@ -189,13 +201,30 @@ class _Served:
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+    response.headers[hdrs.SERVER] = SERVER
 
 
-class _Refuse(asyncio.Protocol):
-    """Closes at once: there are too many connections."""
+class _Entrant(RequestHandler):
+    """A connection's protocol, once it is let in; its peer is only known when the connection is there."""
+
+    __slots__ = ("_served",)
+
+    def __init__(self, served: _Served, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._served = served
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+        """Goes on as aiohttp does, or closes it: every other connection is serving a request."""
+        if self._served.enter(self, cast("asyncio.Transport", transport)):
+            super().connection_made(transport)
+        else:
+            transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is closed."""
+        self._served.left(self)
+        if self.transport is not None:
+            super().connection_lost(exc)
 
 
 async def _bind(

@@ -17,6 +17,11 @@ _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
     "health": {},
     "metrics": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
     "read": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
+    "listen": {
+        400: "A header is there twice",
+        401: "A token is needed",
+        403: "Not under this Host, or another origin",
+    },
     "change": {
         400: "Not what is wanted here",
         401: "A token is needed",

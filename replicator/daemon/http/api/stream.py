@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from replicator.daemon.http.api.facts import Facts
+from replicator.daemon.http.auth import TRUSTED
 from replicator.daemon.http.problems import Problem
 from replicator.ports import Clock
 
@@ -19,20 +21,29 @@ HEARTBEAT_SECONDS: Final = 15.0
 WRITE_SECONDS: Final = 10.0
 
 
+@dataclass(eq=False, slots=True)
+class _Listener:
+    """One client. `leave` is set when its stream is to end."""
+
+    trusted: bool
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Stream:
     """Serves a bounded number of listeners. A slow one misses states, and a stuck one is let go; nothing queues up."""
 
     def __init__(self, facts: Facts, clock: Clock) -> None:
         self._facts = facts
         self._clock = clock
-        self._clients = 0
+        self._listeners: list[_Listener] = []
         self._closing = asyncio.Event()
         self._made_at = float("-inf")
         self._made = b""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Sends until the client leaves or `close` is called. Raises `Problem` (503) where too many listen."""
-        if self._clients >= MAX_CLIENTS or self._closing.is_set():
+        trusted = bool(request.get(TRUSTED))
+        if self._closing.is_set() or not self._has_room(trusted=trusted):
             raise Problem(503, f"{MAX_CLIENTS} listen already", headers={"Retry-After": "30"})
         response = web.StreamResponse(
             headers={
@@ -41,24 +52,38 @@ class Stream:
                 "X-Accel-Buffering": "no",  # nginx would hold events back
             }
         )
-        self._clients += 1
+        listener = _Listener(trusted)
+        self._listeners.append(listener)
         try:
             await response.prepare(request)
-            await self._send(response)
+            await self._send(response, listener.leave)
         except (ConnectionError, TimeoutError):
             pass  # the client left, or takes nothing any more
         finally:
-            self._clients -= 1
+            self._listeners.remove(listener)
         return response
 
     def close(self) -> None:
         """Ends all streams."""
         self._closing.set()
+        for listener in self._listeners:
+            listener.leave.set()
 
-    async def _send(self, response: web.StreamResponse) -> None:
+    def _has_room(self, *, trusted: bool) -> bool:
+        """Whether one more may listen. Who shows the token takes the place of the oldest that does not."""
+        staying = [each for each in self._listeners if not each.leave.is_set()]
+        if len(staying) < MAX_CLIENTS:
+            return True
+        oldest = next((each for each in staying if not each.trusted), None)
+        if not trusted or oldest is None:
+            return False
+        oldest.leave.set()
+        return True
+
+    async def _send(self, response: web.StreamResponse, leave: asyncio.Event) -> None:
         sent, sent_at = b"", float("-inf")
         await self._write(response, b"retry: 3000\n\n")
-        while not self._closing.is_set():
+        while not leave.is_set():
             state, now = self._state(), self._clock.monotonic()
             if state != sent:
                 await self._write(response, b"event: status\ndata: " + state + b"\n\n")
@@ -68,7 +93,7 @@ class Stream:
                 sent_at = now
             try:
                 async with asyncio.timeout(TURN_SECONDS):
-                    await self._closing.wait()
+                    await leave.wait()
             except TimeoutError:
                 continue
 

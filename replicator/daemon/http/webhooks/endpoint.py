@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -48,8 +48,8 @@ class Webhooks:
         if hook is None:
             raise Problem(404, "there is no such hook")
         try:
-            with self._room_for(request):
-                await self._pass_on(name, hook, await self._read(request, hook))
+            with self._counted() as count:
+                await self._pass_on(name, hook, await self._read(request, hook, count))
         except Problem as problem:
             self._note(name, _OUTCOME.get(problem.status, "malformed"))
             raise
@@ -66,10 +66,12 @@ class Webhooks:
             if number % EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
 
-    async def _read(self, request: web.Request, hook: WebhookSettings) -> Iterator[Hint | None]:
+    async def _read(
+        self, request: web.Request, hook: WebhookSettings, count: Callable[[int], None]
+    ) -> Iterator[Hint | None]:
         if hook.hmac is None and not accepts(hook, request, b""):
             raise _unauthorized()  # before anything of the body is read
-        body = await read_body(request, MAX_BODY_BYTES)
+        body = await read_body(request, MAX_BODY_BYTES, count)
         if not accepts(hook, request, body):
             raise _unauthorized()
         if request.content_type not in MEDIA_TYPES:
@@ -80,16 +82,21 @@ class Webhooks:
             raise Problem(400, f"the body {error}") from None
 
     @contextmanager
-    def _room_for(self, request: web.Request) -> Iterator[None]:
-        length = request.content_length
-        size = MAX_BODY_BYTES if length is None else min(length, MAX_BODY_BYTES)
-        if self._in_hand + size > MAX_BYTES_IN_HAND:
-            raise Problem(503, "too many webhooks at once", headers={"Retry-After": str(RETRY_SECONDS)})
-        self._in_hand += size
+    def _counted(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes of one body while it is in hand; raises Problem (503) where all of them are too many."""
+        own = 0
+
+        def count(size: int) -> None:
+            nonlocal own
+            own += size
+            self._in_hand += size
+            if self._in_hand > MAX_BYTES_IN_HAND:
+                raise Problem(503, "too many webhooks at once", headers={"Retry-After": str(RETRY_SECONDS)})
+
         try:
-            yield
+            yield count
         finally:
-            self._in_hand -= size
+            self._in_hand -= own
 
     def _note(self, hook: str, outcome: WebhookOutcome) -> None:
         self._app.events.emit(WebhookSeen(hook, outcome))

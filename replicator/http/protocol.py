@@ -1,0 +1,65 @@
+"""aiohttp's server protocol, without version numbers in answers and without tracebacks for what clients send."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+SERVER: Final = "replicator"
+QUIET_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class MalformedLog:
+    """One line for malformed requests in `QUIET_SECONDS`: anybody can send as many as they like."""
+
+    def __init__(self) -> None:
+        self._told_at = float("-inf")
+        self._count = 0
+
+    def note(self, peer: str | None, problem: str) -> None:
+        """Counts a malformed request, and logs it if none was logged lately."""
+        self._count += 1
+        now = time.monotonic()
+        if now - self._told_at < QUIET_SECONDS:
+            return
+        more = f", and {self._count - 1} more before it" if self._count > 1 else ""
+        _log.warning("malformed HTTP request from %s: %s%s", peer or "unknown", problem, more)
+        self._told_at, self._count = now, 0
+
+
+_malformed: Final = MalformedLog()
+
+
+class RequestHandler(web.RequestHandler):
+    """See the module. Takes the arguments of aiohttp's."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """As aiohttp's. A request that is not HTTP is its sender's fault, so it gets a line in the log and no traceback."""
+        response: web.StreamResponse
+        if isinstance(exc, HttpProcessingError | ValueError) and status < 500:
+            _malformed.note(request.remote, type(exc).__name__)
+            response = web.Response(status=status, text=f"{status}: malformed request")
+            response.force_close()
+        else:
+            response = super().handle_error(request, status, exc, message)
+        response.headers[hdrs.SERVER] = SERVER
+        return response
+
+
+async def name_server(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """For `on_response_prepare`: no version of aiohttp or Python in an answer."""
+    response.headers[hdrs.SERVER] = SERVER
