@@ -20,8 +20,9 @@ from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
+from replicator.scrub import remember
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
-from replicator.sites.objects.s3.transport import BrokenTransport
+from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
 from replicator.sites.objects.settings import S3Settings
 
 T = TypeVar("T")
@@ -145,10 +146,11 @@ class Bucket:
         try:
             async with self.mapped(step):
                 try:
-                    async with asyncio.timeout(step.seconds):
-                        reply: Mapping[str, Any] = await getattr(client, method)(
-                            Bucket=self.settings.bucket, **parameters
-                        )
+                    with one_call():
+                        async with asyncio.timeout(step.seconds):
+                            reply: Mapping[str, Any] = await getattr(client, method)(
+                                Bucket=self.settings.bucket, **parameters
+                            )
                 except FAILURES as error:
                     code = word(error)
                     raise
@@ -240,14 +242,24 @@ class Bucket:
                 if found is None:
                     return session, None  # botocore says so itself, at the first request
                 frozen = await found.get_frozen_credentials()
-                return session, _Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+                credentials = _Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+                _remember(credentials)
+                return session, credentials
         try:
             token = keys.session_token() if keys.session_token else None
             credentials = _Credentials(keys.access_key(), keys.secret_key(), token)
+            _remember(credentials)
         except ConfigError as error:
             raise AuthFailed(self.place.site, step.operation, str(error)) from None
         session.set_credentials(credentials.access_key, credentials.secret_key, credentials.token)
         return session, credentials
+
+
+def _remember(credentials: _Credentials) -> None:
+    """So that no store that quotes them brings them into a report."""
+    remember(credentials.secret_key)
+    if credentials.token:
+        remember(credentials.token)
 
 
 @functools.cache
@@ -273,6 +285,7 @@ def _config(settings: S3Settings) -> AioConfig:
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if path_style else "auto"},
         user_agent_extra="replicator",
+        http_session_cls=GuardedSession,
     )
 
 

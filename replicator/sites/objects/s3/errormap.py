@@ -12,6 +12,7 @@ from botocore import exceptions as boto
 from replicator.errors import (
     Advice,
     AuthFailed,
+    Corrupt,
     Denied,
     NotFound,
     Rejected,
@@ -21,7 +22,12 @@ from replicator.errors import (
     Unsupported,
 )
 from replicator.scrub import scrub
-from replicator.sites.objects.s3.transport import BrokenTransport, TruncatedBody
+from replicator.sites.objects.s3.transport import (
+    AnswerTooLong,
+    BrokenTransport,
+    RedirectRefused,
+    TruncatedBody,
+)
 
 _CREDENTIALS: Final = frozenset(
     {
@@ -163,10 +169,15 @@ def _shown(text: str) -> str:
 # --- no reply -----------------------------------------------------------------------------------------------
 
 
-def _failure(place: Place, operation: str, error: Exception) -> SiteError:  # noqa: C901, PLR0911 - a table
+def _failure(place: Place, operation: str, error: Exception) -> SiteError:  # noqa: C901, PLR0911, PLR0912 - a table
     site, endpoint = place.site, place.endpoint
     if (bundle := _bundle_problem(error)) is not None:
         return Unavailable(site, operation, bundle, advice=Advice.STOP_SITE)
+    match getattr(error, "kwargs", {}).get("error"):
+        case RedirectRefused() as refused:
+            return Rejected(site, operation, f"{endpoint}: {refused}", advice=Advice.STOP_SITE)
+        case AnswerTooLong() as long:
+            return Corrupt(site, operation, f"{endpoint}: {long}")
     match error:
         case boto.NoCredentialsError():
             return AuthFailed(

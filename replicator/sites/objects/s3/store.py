@@ -15,6 +15,7 @@ from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
 from replicator.model.digest import Digest
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.sites.bounds import EMPTY_PAGES, MAX_PAGES
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.s3 import checksums, copying
 from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, REPLY_SECONDS, Bucket, Step
@@ -242,17 +243,22 @@ class S3Store:
         parameters: dict[str, Any] = {"Prefix": self._root + prefix}
         if delimiter:
             parameters["Delimiter"] = "/"
-        while True:
+        empty = 0
+        for _ in range(MAX_PAGES):
             reply = await self._bucket.ask(step, "list_objects_v2", **parameters)
             page = self._page(reply)
-            if page.objects or page.prefixes:
+            empty = 0 if page.objects or page.prefixes else empty + 1
+            if not empty:
                 yield page
             if not reply.get("IsTruncated"):
                 return
             token = reply.get("NextContinuationToken")
             if not token or token == parameters.get("ContinuationToken"):
                 raise Corrupt(self._site, step.operation, "the listing says it goes on, but not where")
+            if empty > EMPTY_PAGES:
+                break
             parameters["ContinuationToken"] = token
+        raise Corrupt(self._site, step.operation, "the listing does not end")
 
     def _page(self, reply: Mapping[str, Any]) -> ObjectPage:
         skip = len(self._root)
