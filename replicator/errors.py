@@ -171,9 +171,25 @@ class Throttled(Transient):
 
 
 class Unavailable(Transient):
-    """No answer, a broken connection, or a server's own failure."""
+    """No answer, a broken connection, or a server's own failure. `answered`: the site is alive, it said so itself (5xx)."""
 
     reason = "unavailable"
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        retry_after: float | None = None,
+        answered: bool = False,
+    ) -> None:
+        super().__init__(
+            site, operation, cause, repository=repository, advice=advice, retry_after=retry_after
+        )
+        self.answered = answered
 
 
 class Overloaded(Unavailable):

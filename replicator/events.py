@@ -113,10 +113,10 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class TagSeen(msgspec.Struct, frozen=True):
-    """A look that an event asked for knows what a tag that it named is at the source.
+    """A scan that an event asked for has decided, at one destination, on a tag that the event named.
 
     `digest` None: there was no need to ask, since the rule does not select the tag, or it is immutable and every
-    destination has it.
+    destination has it; or (`is_absent`) the source does not have the tag.
     """
 
     rule: str
@@ -124,6 +124,8 @@ class TagSeen(msgspec.Struct, frozen=True):
     repository: str
     tag: str
     digest: str | None
+    destination: str = ""
+    is_absent: bool = False
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -136,7 +138,11 @@ class RunStarted(msgspec.Struct, frozen=True):
 
 
 class RunEnded(msgspec.Struct, frozen=True):
-    """A rule's run ended at one destination. Tag counts are of this run's catalog; `repositories` as in `RunStarted`."""
+    """A rule's run ended at one destination.
+
+    Tag counts are of this run's catalog; `repositories` as in `RunStarted`; `causes` are the first failures, one line
+    each.
+    """
 
     rule: str
     destination: str
@@ -148,6 +154,7 @@ class RunEnded(msgspec.Struct, frozen=True):
     failed: int
     copied: int = 0
     repositories: tuple[str, ...] | None = None
+    causes: tuple[str, ...] = ()
 
 
 class RunStuck(msgspec.Struct, frozen=True):

@@ -290,6 +290,7 @@ def build_rule(table: RuleTable, timezone: ZoneInfo) -> Rule:
         rename_repository=_rename(table.rename),
         rename_tag=_rename(table.rename.tags),
         recheck=table.recheck,
+        verify_every=table.verify_every,
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )

@@ -1,8 +1,8 @@
 """What runs when: each rule by its plan, and at once when asked; each destination of it on its own.
 
-A destination has at most one whole run under way, and beside it a few that look only at what events named. What comes
-meanwhile waits for exactly the destination or repository that is busy, merged into one. So a slow or dead destination
-delays nobody else, and a flood of events is a handful of runs.
+A destination has at most one whole scan of a rule in progress, and beside it runs that scan only what events named.
+Copies outlive their scan: the next one begins on time, and a repository that is still being worked on is scanned again
+when it is free. So a slow or dead destination, repository or blob delays nobody else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
-from replicator.engine import DRAIN_SECONDS, DestinationResult, Outcome, RuleResult, RunScope, counted
+from replicator.engine import (
+    DRAIN_SECONDS,
+    DestinationResult,
+    Outcome,
+    RuleResult,
+    RunListener,
+    RunScope,
+    counted,
+)
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
@@ -26,8 +34,9 @@ from replicator.runs.hooks import HOOK_SECONDS
 
 _log = logging.getLogger(__name__)
 
-NARROWED_AT_ONCE: Final = 4
-"""Runs for events under way at once, per rule and destination; what comes meanwhile becomes one more."""
+NARROWED_SCANS_AT_ONCE: Final = 8
+"""Scans for events in progress at once, per rule and destination; what comes meanwhile becomes one more. Their copies do
+not count, however long they take."""
 LONGEST_WAIT_SECONDS: Final = 10.0
 """So often it looks at the clock on the wall, which may be set."""
 BACK_OFF_FROM_SECONDS: Final = 60.0
@@ -40,7 +49,11 @@ Where a rule has no schedule, so long until it looks again after failures.
 
 @dataclass(eq=False)
 class _Active:
-    """One run under way."""
+    """One run in progress.
+
+    `scanned`: destinations where all that the scan found is decided on, so that the next scan may begin; copies go on.
+    `done`: destinations and source repositories that are through.
+    """
 
     run: Run
     rule: Rule
@@ -49,11 +62,15 @@ class _Active:
     drain: asyncio.Event = field(default_factory=asyncio.Event)
     stuck: str | None = None
     """Why it was ended: it made no progress."""
+    scanned: set[str] = field(default_factory=set)
+    done: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(eq=False)
 class _Lane:
     """One destination of one rule. `owed`: it runs whole at `not_before`, because of this."""
+
+    destination: str
 
     active: set[_Active] = field(default_factory=set)
     failures: int = 0
@@ -61,12 +78,24 @@ class _Lane:
     owed: Cause | None = None
 
     @property
-    def has_whole(self) -> bool:
-        return any(active.want.whole for active in self.active)
+    def is_scanning(self) -> bool:
+        """Whether a whole scan is in progress here; copies of earlier ones may go on beside it."""
+        return any(active.want.whole and self.destination not in active.scanned for active in self.active)
+
+    @property
+    def narrowed_scans(self) -> int:
+        """Scans for events that are in progress here."""
+        return sum(not active.want.whole and self.destination not in active.scanned for active in self.active)
 
     @property
     def busy(self) -> set[str]:
-        return {name for active in self.active for name in active.want.repositories}
+        """Source repositories that narrowed runs are not through with."""
+        return {
+            name
+            for active in self.active
+            for name in active.want.repositories
+            if (self.destination, name) not in active.done
+        }
 
     def note(self, active: _Active, outcome: Outcome, now: float) -> None:
         """How a run ended here: when it is worth trying again."""
@@ -242,7 +271,7 @@ class Scheduler:
             self._begin_what_is_wanted(plan.rule)
 
     def _lane(self, rule: str, destination: str) -> _Lane:
-        return self._lanes.setdefault((rule, destination), _Lane())
+        return self._lanes.setdefault((rule, destination), _Lane(destination))
 
     def _seconds_until_something_is_due(self) -> float:
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -287,15 +316,21 @@ class Scheduler:
             return ()
         found = []
         rest = want
-        if want.whole and not lane.has_whole:
+        if want.whole and not lane.is_scanning:
             found.append(replace(want, repositories={}, at=None))
             rest = replace(rest, whole=False)
             lane.owed = None
         busy = lane.busy
-        free = {name: tags for name, tags in want.repositories.items() if name not in busy}
-        if free and sum(not active.want.whole for active in lane.active) < NARROWED_AT_ONCE:
+        known = next((each for each in generation.rules if each.name == rule), None)
+        free = {
+            name: tags
+            for name, tags in want.repositories.items()
+            if name not in busy
+            and not (known is not None and generation.engine.is_busy(known, destination, name))
+        }
+        if free and lane.narrowed_scans < NARROWED_SCANS_AT_ONCE:
             found.append(replace(want, whole=False, repositories=free))
-            left = {name: tags for name, tags in want.repositories.items() if name in busy}
+            left = {name: tags for name, tags in want.repositories.items() if name not in free}
             rest = replace(rest, repositories=left, at=want.at if left else None)
         if rest.whole or rest.repositories:
             self.triggers.put_back(rule, destination, rest)
@@ -380,13 +415,32 @@ class Scheduler:
                 unattended=active.want.cause != "api",
                 scope=run.scope,
                 drain=active.drain,
-                on_end=ended,
+                listener=self._listener(active, ended),
             )
         else:
             for each in result.destinations:
                 ended(rule.name, each)
         await generation.hooks.after(rule, result)
         return result
+
+    def _listener(self, active: _Active, ended: Callable[[str, DestinationResult], None]) -> RunListener:
+        def scanned(_: str, destination: str) -> None:
+            active.scanned.add(destination)
+            self._wake.set()
+
+        def done(_: str, destination: str, repository: str) -> None:
+            active.done.add((destination, repository))
+            self._wake.set()
+
+        def busy(rule: str, destination: str, repository: str) -> None:
+            self.triggers.submit(
+                rule,
+                cause=active.want.cause,
+                repositories={repository: None},
+                destinations=[destination],
+            )
+
+        return RunListener(ended=ended, scanned=scanned, repository_done=done, busy=busy)
 
     def _ended(self, active: _Active, destination: str, outcome: Outcome) -> None:
         """The run is through at this destination, whatever becomes of it at others."""

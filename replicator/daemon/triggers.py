@@ -19,6 +19,16 @@ REPOSITORIES_WANTED: Final = 1_000
 TAGS_WANTED: Final = 1_000
 """Per repository; with more, the whole repository is looked at."""
 
+_WEIGHT: Final[Mapping[Cause, int]] = {
+    "interval": 0,
+    "cron": 0,
+    "retry": 1,
+    "webhook": 2,
+    "start": 3,
+    "api": 4,
+}
+"""An operator's order is never merged down to a timer's tick."""
+
 Repositories = Mapping[str, frozenset[str] | None]
 """Source repositories, each with its tags or (None) whole."""
 
@@ -34,7 +44,7 @@ class Want:
     at: float | None = None
 
     def merge(self, other: Want) -> Want:
-        """Both in one. The cause stays that of the first; what is wanted whole keeps what an event named beside it."""
+        """Both in one. The cause is the weightier one; what is wanted whole keeps what an event named beside it."""
         repositories = dict(self.repositories)
         for name, tags in other.repositories.items():
             known = repositories.get(name, frozenset())
@@ -44,6 +54,7 @@ class Want:
         times = [at for at in (self.at, other.at) if at is not None]
         return replace(
             self,
+            cause=max(self.cause, other.cause, key=_WEIGHT.__getitem__),
             whole=self.whole or other.whole or too_many,
             recheck=self.recheck or other.recheck,
             repositories={} if too_many else repositories,

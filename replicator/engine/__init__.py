@@ -8,7 +8,7 @@ from __future__ import annotations
 from replicator.engine.accounting import count_request, counted
 from replicator.engine.content.image import read_image
 from replicator.engine.content.spool import Spool
-from replicator.engine.context import DRAIN_SECONDS, RunScope
+from replicator.engine.context import DRAIN_SECONDS, RunListener, RunScope
 from replicator.engine.engine import Engine
 from replicator.engine.result import (
     ActionName,
@@ -39,6 +39,7 @@ __all__ = [
     "FilterCount",
     "Outcome",
     "RuleResult",
+    "RunListener",
     "RunResult",
     "RunScope",
     "Spool",

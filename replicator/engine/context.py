@@ -1,9 +1,9 @@
-"""What the parts of one run share."""
+"""The request apart from the collaborators: how a run was asked for, and what it works with."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,24 +20,63 @@ DRAIN_SECONDS: Final = 25.0
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """Source repositories to look at, each with its tags, or whole (None). `at` dates the event, epoch seconds.
+    """Source repositories to scan, each with its tags, or whole (None). `at` dates the event, epoch seconds.
 
-    A narrowed run is no complete look, whatever it finds.
+    A narrowed run is no complete scan, whatever it finds.
     """
 
     repositories: Mapping[str, frozenset[str] | None]
     at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunListener:
+    """Who is told how a run goes on. Each is called with the rule's name and the destination's.
+
+    `ended`: the destination's result, as soon as it is through. `scanned`: all that was found is decided on; copies may
+    go on. `repository_done`: the source repository is through. `busy`: the source repository was left out because
+    another run works on its target; called when the target is free again.
+    """
+
+    ended: Callable[[str, DestinationResult], None] | None = None
+    scanned: Callable[[str, str], None] | None = None
+    repository_done: Callable[[str, str, str], None] | None = None
+    busy: Callable[[str, str, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a run was asked for.
+
+    `dry` only plans. `recheck` asks each destination tag by tag and checks each closure, whatever is believed.
+    `unattended` leaves a tag that failed alone until its time has come, and a repository that another run works on to
+    that run. `scope` narrows the run to what an event named.
+    """
+
+    dry: bool = False
+    recheck: bool = False
+    unattended: bool = False
+    scope: RunScope | None = None
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    listener: RunListener = field(default_factory=RunListener)
+
+    @property
+    def narrowed_to(self) -> tuple[str, ...] | None:
+        """The source repositories that the run scans, None where it is not narrowed."""
+        return None if self.scope is None else tuple(sorted(self.scope.repositories))
+
+    @property
+    def leaves_busy(self) -> bool:
+        """Whether a repository that another run works on is left to that run."""
+        return self.unattended and self.scope is None and not self.dry
+
+
 @dataclass(slots=True)
 class Context:
-    """The world of one run, and how it was asked for.
+    """What the parts of one run work with.
 
-    `dry` only plans. `recheck` asks each destination tag by tag, whatever is believed. `unattended` leaves a
-    tag that failed alone until its time has come. `scope` narrows the run to what an event named. `locks` keeps
-    runs that are under way at the same time apart. `rules` are all rules there are, by name: a belief that
-    belongs to a rule no longer there protects nothing. `on_end` is told each destination's result as soon as that
-    destination is through, the rule's name first.
+    `locks` keeps runs that are in progress at the same time apart. `rules` are all rules there are, by name: a belief
+    that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
     sites: Mapping[str, Site]
@@ -46,19 +85,10 @@ class Context:
     clock: Clock
     rules: Mapping[str, Rule]
     locks: RepositoryLocks
-    dry: bool = False
-    recheck: bool = False
-    unattended: bool = False
-    scope: RunScope | None = None
+    request: Request = field(default_factory=Request)
+    running: Sequence[Rule] = ()
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
-    on_end: Callable[[str, DestinationResult], None] | None = None
-
-    @property
-    def narrowed_to(self) -> tuple[str, ...] | None:
-        """The source repositories that the run looks at, None where it is not narrowed."""
-        return None if self.scope is None else tuple(sorted(self.scope.repositories))
 
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""

@@ -1,15 +1,17 @@
-"""Who works on which repository: runs of one process that meet there go one after the other."""
+"""What keeps runs of one process apart: locks on repositories, and claims of tags."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from replicator.model.digest import Digest
 from replicator.ports import Clock
 
-Place = tuple[str, str, str]
-"""Rule, destination, target repository."""
+RepositoryKey = tuple[str, str]
+"""Destination, target repository."""
 Target = tuple[str, str, str]
 """Destination, target repository, tag (or a digest that is wanted without one)."""
 Origin = tuple[str, str, str | None]
@@ -18,40 +20,51 @@ REMEMBER_SECONDS: Final = 3600.0
 
 
 class RepositoryLocks:
-    """Repositories in hand, and what was put there lately.
+    """Which repositories of destinations are being worked on, and what was put there lately.
 
-    A run that looked at the source before another one put a newer tag must not put the older one over it:
-    `settle` keeps, for a while, how recent the knowledge was by which a tag was brought in step, and what it was
-    knowledge of: two sources that want one target are another matter.
+    Whatever rule a run is of, it works on a repository alone. A run that asked the source before another one put a
+    newer tag must not put the older one over it: `settle` keeps, for a while, how recent the knowledge was by which a
+    tag was brought in step, and of what: two sources that want one target are another matter.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._locks: dict[Place, tuple[asyncio.Lock, int]] = {}
-        self._settled: dict[tuple[str, str, str], tuple[Origin, float]] = {}
+        self._locks: dict[RepositoryKey, tuple[asyncio.Lock, int]] = {}
+        self._waiting: defaultdict[RepositoryKey, dict[object, Callable[[], None]]] = defaultdict(dict)
+        self._settled: dict[Target, tuple[Origin, float]] = {}
         self._pruned = clock.monotonic()
 
-    async def take(self, place: Place) -> None:
-        """Returns when the place is in the caller's hand; in turn."""
-        lock, users = self._locks.get(place, (asyncio.Lock(), 0))
-        self._locks[place] = (lock, users + 1)
+    def is_locked(self, key: RepositoryKey) -> bool:
+        """Whether somebody works on the repository."""
+        return key in self._locks
+
+    async def take(self, key: RepositoryKey) -> None:
+        """Returns when the caller has the repository; in turn."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
         try:
             await lock.acquire()
         except BaseException:
-            self._leave(place)
+            self._leave(key)
             raise
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, key: RepositoryKey) -> None:
         """Lets the next one have it."""
-        self._locks[place][0].release()
-        self._leave(place)
+        self._locks[key][0].release()
+        self._leave(key)
 
-    def _leave(self, place: Place) -> None:
-        lock, users = self._locks[place]
-        if users == 1:
-            del self._locks[place]
-        else:
-            self._locks[place] = (lock, users - 1)
+    def when_free(self, key: RepositoryKey, who: object, tell: Callable[[], None]) -> None:
+        """Calls `tell` once, when nobody works on the repository any more; of two by one `who` the later counts."""
+        self._waiting[key][who] = tell
+
+    def _leave(self, key: RepositoryKey) -> None:
+        lock, users = self._locks[key]
+        if users > 1:
+            self._locks[key] = (lock, users - 1)
+            return
+        del self._locks[key]
+        for tell in self._waiting.pop(key, {}).values():
+            tell()
 
     def settle(self, target: Target, origin: Origin, asked_at: float) -> None:
         """Notes that a target is in step by what its origin was at `asked_at` (monotonic seconds)."""
@@ -79,17 +92,17 @@ class TagClaims:
     """Targets of a run, each with the first that claimed it."""
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[str, str], dict[str, _Claim]] = {}
+        self._claims: dict[RepositoryKey, dict[str, _Claim]] = {}
 
     def claim(
-        self, place: tuple[str, str], tag: str, claimant: str, origin: Origin, digest: Digest
+        self, key: RepositoryKey, tag: str, claimant: str, origin: Origin, digest: Digest
     ) -> str | None:
-        """Claims a tag of (destination, repository) for a digest.
+        """Claims a tag for a digest.
 
         Returns:
             None where it may be written, else the claimant that came first with another digest of another origin.
             One tag that was another digest when another rule asked has moved meanwhile: the next run agrees.
         """
         claim = _Claim(claimant, origin, digest)
-        first = self._claims.setdefault(place, {}).setdefault(tag, claim)
+        first = self._claims.setdefault(key, {}).setdefault(tag, claim)
         return None if first.digest == digest or first.origin == origin else first.claimant

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from replicator.engine.content.spool import Spool
-from replicator.engine.context import Context, RunScope
+from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
-from replicator.engine.result import DestinationResult, RuleResult
+from replicator.engine.result import RuleResult
 from replicator.engine.run import RuleRun
 from replicator.engine.shared import Shared
 from replicator.errors import ReplicatorError
 from replicator.events import Events
+from replicator.policy.mapping import target_repository
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, State
 
@@ -60,35 +61,48 @@ class Engine:
         unattended: bool = False,
         scope: RunScope | None = None,
         drain: asyncio.Event | None = None,
-        on_end: Callable[[str, DestinationResult], None] | None = None,
+        listener: RunListener | None = None,
     ) -> list[RuleResult]:
         """Brings destinations in step.
 
-        May be called while other calls are under way: runs that meet in a repository of a rule and destination go
-        one after the other, and all share content and transfers.
+        May be called while other calls are in progress: runs that meet in a repository of a destination go one after
+        the other, and all share content and transfers.
 
         Args:
             rules: which, side by side.
             destinations: only these; None means all.
-            recheck: asks each destination tag by tag, whatever is believed.
-            unattended: leaves tags that failed before alone until their time has come.
-            scope: looks only at what an event named.
+            recheck: asks each destination tag by tag and checks every closure, whatever is believed.
+            unattended: leaves tags that failed before alone until their time has come, and repositories that another
+                run works on to that run.
+            scope: scans only what an event named.
             drain: once set, these runs end as `drain` ends all.
-            on_end: told each rule's name and destination's result as soon as that destination is through, which may
-                be long before the call returns.
+            listener: is told how the runs go on, long before the call returns.
 
         Raises:
             StateError: the memory cannot be kept; what was copied is copied.
         """
-        context = self._context(rules, drain, recheck=recheck, unattended=unattended, scope=scope)
-        context.on_end = on_end
-        return await self._run(rules, destinations, context)
+        request = Request(
+            recheck=recheck,
+            unattended=unattended,
+            scope=scope,
+            draining=drain or asyncio.Event(),
+            listener=listener or RunListener(),
+        )
+        return await self._run(rules, destinations, request)
+
+    def is_busy(self, rule: Rule, destination: str, repository: str) -> bool:
+        """Whether a run works on what a source repository leads to at a destination."""
+        try:
+            target = target_repository(rule, repository)
+        except ValueError:
+            return False
+        return self._locks.is_locked((destination, target))
 
     async def plan(
         self, rules: Sequence[Rule], *, destinations: frozenset[str] | None = None
     ) -> list[RuleResult]:
         """What `sync` would do, asking only. Writes nothing, neither at a site nor to the state."""
-        return await self._run(rules, destinations, self._context(rules, None, dry=True))
+        return await self._run(rules, destinations, Request(dry=True))
 
     def drain(self) -> None:
         """Begins nothing new. What is under way gets `DRAIN_SECONDS`; then `sync` returns, "interrupted"."""
@@ -96,54 +110,41 @@ class Engine:
         for drain in self._drains:
             drain.set()
 
-    def _context(
-        self,
-        rules: Sequence[Rule],
-        drain: asyncio.Event | None,
-        *,
-        dry: bool = False,
-        recheck: bool = False,
-        unattended: bool = False,
-        scope: RunScope | None = None,
-    ) -> Context:
-        draining = drain or asyncio.Event()
+    async def _run(
+        self, rules: Sequence[Rule], destinations: frozenset[str] | None, request: Request
+    ) -> list[RuleResult]:
         if self._draining:
-            draining.set()
-        self._drains.add(draining)
-        return Context(
+            request.draining.set()
+        self._drains.add(request.draining)
+        chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
+        context = Context(
             self._sites,
             self._state,
             self._events,
             self._clock,
             rules=self._rules | {rule.name: rule for rule in rules},
             locks=self._locks,
-            dry=dry,
-            recheck=recheck,
-            unattended=unattended,
-            scope=scope,
-            draining=draining,
+            request=request,
+            running=rules,
         )
-
-    async def _run(
-        self, rules: Sequence[Rule], destinations: frozenset[str] | None, context: Context
-    ) -> list[RuleResult]:
-        chosen = [(rule, _chosen(rule, destinations)) for rule in rules]
         try:
-            async with self._sharing(context) as shared:
+            async with self._sharing(request) as shared:
                 runs = [await RuleRun.begin(rule, names, context, shared) for rule, names in chosen if names]
                 await _run_all(runs)
                 return [await run.close() for run in runs]
         finally:
-            self._drains.discard(context.draining)
+            self._drains.discard(request.draining)
 
     @asynccontextmanager
-    async def _sharing(self, context: Context) -> AsyncIterator[Shared]:
-        """The generation to join. A plan has its own: it notes as present what it would only bring."""
-        shared = None if context.dry else self._shared
-        if shared is None or not shared.is_young:
+    async def _sharing(self, request: Request) -> AsyncIterator[Shared]:
+        """What to share with other runs. A plan has its own: it notes as present what it would only bring."""
+        shared = None if request.dry else self._shared
+        if shared is None:
             shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
-            if not context.dry:
+            if not request.dry:
                 self._shared = shared
+        else:
+            shared.refresh()
         shared.enter()
         try:
             yield shared

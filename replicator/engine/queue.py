@@ -1,30 +1,45 @@
-"""Actions in, images out: reads ahead, and starts the image that shares most whenever there is room."""
+"""Copies to one destination, of all runs: reads ahead, and starts the image that shares most whenever there is room.
+
+The queue outlives the scan that filled it. Nobody waits for what he has no part in: rules and repositories take turns,
+a repository that has nothing in progress need not wait for others, and large images leave room for small ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
 from replicator.engine.content.image import Image
-from replicator.engine.plan.compare import Action
+from replicator.engine.plan.decide import Action
 from replicator.model.digest import Digest
 
 COPIES_AT_ONCE: Final = 64
+"""Images in progress; as many again may be the only ones of their repositories."""
 WINDOW_IMAGES: Final = 128
+"""Images read ahead; as many again may be the only ones of their repositories."""
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """Manifests read ahead, in bytes; one image is always let through."""
+LARGE_IMAGE_BYTES: Final = 256 * 1024 * 1024
+LARGE_PART: Final = 0.75
+"""The part of `COPIES_AT_ONCE` that large images may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An action with its image."""
+    """An action with its image, and the run that wants it."""
 
     action: Action
     image: Image
+    copies: Copies | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it will take long."""
+        return self.image.blob_bytes > LARGE_IMAGE_BYTES
 
 
 class ReadAhead:
@@ -57,12 +72,21 @@ class ReadAhead:
         self._images[number] = prepared
         self.manifest_bytes += prepared.image.manifest_bytes
 
-    def take(self) -> Prepared:
-        """Gives out the image that shares most; among equals the one that came first. Raises IndexError if empty."""
-        if not self._images:
-            raise IndexError("the window is empty")
-        most = max(self._scores.values())
-        number = next(number for number, score in self._scores.items() if score == most)
+    def take(self, may: Callable[[Prepared], bool] = lambda _: True) -> Prepared | None:
+        """Gives out, of the images that may go, the one that shares most; among equals the first that came."""
+        best = max(
+            (number for number, prepared in self._images.items() if may(prepared)),
+            key=lambda number: (self._scores[number], -number),
+            default=None,
+        )
+        return None if best is None else self._remove(best)
+
+    def discard(self, copies: Copies) -> list[Prepared]:
+        """Takes out everything that a run wanted."""
+        numbers = [number for number, prepared in self._images.items() if prepared.copies is copies]
+        return [self._remove(number) for number in numbers]
+
+    def _remove(self, number: int) -> Prepared:
         prepared = self._images.pop(number)
         del self._scores[number]
         for digest, blob in prepared.image.blobs.items():
@@ -77,9 +101,88 @@ class ReadAhead:
 
 
 class CopyQueue:
-    """The queue of one rule at one destination.
+    """What goes to one destination, whatever run wants it."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[Copies, None] = OrderedDict()
+        self._window = ReadAhead()
+        self._ahead: Counter[str] = Counter()
+        """Images being read or ready, by target repository."""
+        self._copying: Counter[str] = Counter()
+        self._large = 0
+
+    def join(self, copies: Copies) -> None:
+        """A run begins."""
+        self._runs[copies] = None
+
+    def leave(self, copies: Copies) -> None:
+        """A run is over, whatever it left."""
+        self._runs.pop(copies, None)
+        for prepared in self._window.discard(copies):
+            self._less(self._ahead, prepared.action.target)
+        self.start()
+
+    def start(self) -> None:
+        """Starts whatever there is room for."""
+        while self._read_next():
+            pass
+        while (prepared := self._window.take(self._may_copy)) is not None:
+            target = prepared.action.target
+            self._less(self._ahead, target)
+            self._copying[target] += 1
+            self._large += prepared.is_large
+            if prepared.copies is not None:
+                prepared.copies.spawn_copy(prepared)
+
+    def _read_next(self) -> bool:
+        """Reads the next image: of the next run, of its next repository. False: nothing may be read."""
+        ahead = self._ahead.total()
+        if ahead and (ahead >= 2 * WINDOW_IMAGES or self._window.manifest_bytes >= WINDOW_BYTES):
+            return False
+        for copies in self._runs:
+            action = copies.pop(self._ahead if ahead >= WINDOW_IMAGES else {})
+            if action is not None:
+                self._runs.move_to_end(copies)
+                self._ahead[action.target] += 1
+                copies.spawn_read(action)
+                return True
+        return False
+
+    def _may_copy(self, prepared: Prepared) -> bool:
+        if prepared.copies is not None and prepared.copies.is_draining:
+            return False
+        copying = self._copying.total()
+        if not self._copying[prepared.action.target]:
+            return copying < 2 * COPIES_AT_ONCE
+        if prepared.is_large and self._large >= max(1, int(COPIES_AT_ONCE * LARGE_PART)):
+            return False
+        return copying < COPIES_AT_ONCE
+
+    def add_prepared(self, prepared: Prepared) -> None:
+        """An image was read."""
+        self._window.add(prepared)
+
+    def not_prepared(self, action: Action) -> None:
+        """An image will not be copied."""
+        self._less(self._ahead, action.target)
+
+    @staticmethod
+    def _less(counter: Counter[str], target: str) -> None:
+        counter[target] -= 1
+        if not counter[target]:
+            del counter[target]
+
+    def copied(self, prepared: Prepared) -> None:
+        """A copy has ended."""
+        self._large -= prepared.is_large
+        self._less(self._copying, prepared.action.target)
+
+
+class Copies:
+    """The copies of one run to one destination.
 
     Args:
+        queue: the destination's.
         prepare: reads an action's image; None where it has dealt with the action itself.
         copy: copies a prepared image; deals with its failures itself.
         draining: once set, nothing new is begun.
@@ -87,23 +190,31 @@ class CopyQueue:
 
     def __init__(
         self,
+        queue: CopyQueue,
         prepare: Callable[[Action], Awaitable[Image | None]],
         copy: Callable[[Prepared], Awaitable[None]],
         draining: asyncio.Event,
     ) -> None:
+        self._queue = queue
         self._prepare = prepare
         self._copy = copy
         self._draining = draining
-        self._actions: deque[Action] = deque()
-        self._window = ReadAhead()
-        self._preparing = 0
-        self._copying = 0
+        self._waiting: OrderedDict[str, deque[Action]] = OrderedDict()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._in_progress = 0
+        self._prepared = 0
         self._closed = False
+        self._is_broken = False
         self._changed = asyncio.Event()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is begun."""
+        return self._is_broken or self._tasks is None or self._draining.is_set()
 
     def add(self, action: Action) -> None:
         """Takes an action."""
-        self._actions.append(action)
+        self._waiting.setdefault(action.target, deque()).append(action)
         self._changed.set()
 
     def close(self) -> None:
@@ -114,53 +225,95 @@ class CopyQueue:
     @property
     def has_left(self) -> bool:
         """Whether there is anything that came and was not begun, or more may come."""
-        return bool(self._actions or len(self._window) or not self._closed)
+        return bool(self._waiting or self._prepared or not self._closed)
+
+    def pop(self, but: Container[str]) -> Action | None:
+        """The next action, repositories taking turns, `but` these; None where there is none."""
+        if self.is_draining:
+            return None
+        target = next((target for target in self._waiting if target not in but), None)
+        if target is None:
+            return None
+        actions = self._waiting[target]
+        action = actions.popleft()
+        if actions:
+            self._waiting.move_to_end(target)
+        else:
+            del self._waiting[target]
+        return action
+
+    def spawn_read(self, action: Action) -> None:
+        """Reads an image, in this run's own tasks."""
+        self._spawn(self._read(action))
+
+    def spawn_copy(self, prepared: Prepared) -> None:
+        """Copies an image, in this run's own tasks."""
+        self._prepared -= 1
+        self._spawn(self._work(prepared))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        if self._tasks is None:
+            raise AssertionError("copies were started outside of run()")
+        self._in_progress += 1
+        self._tasks.create_task(work)
 
     async def run(self) -> None:
-        """Works until all that came is done, or what is under way when draining begins."""
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(self._watch_draining())
-            while True:
-                self._changed.clear()
-                if not self._draining.is_set():
-                    self._start(tasks)
-                if self._is_done():
-                    break
-                await self._changed.wait()
-            watcher.cancel()
+        """Works until all that came is done, or what is in progress when draining begins."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._queue.join(self)
+                watcher = tasks.create_task(self._watch_draining())
+                try:
+                    await self._until_done()
+                except BaseException:
+                    self._is_broken = True  # nothing is spawned in a group that is about to end
+                    raise
+                watcher.cancel()
+        finally:
+            self._tasks = None
+            self._queue.leave(self)
+
+    async def _until_done(self) -> None:
+        while True:
+            self._changed.clear()
+            self._queue.start()
+            if self._is_done():
+                break
+            await self._changed.wait()
 
     def _is_done(self) -> bool:
-        if self._preparing or self._copying:
+        if self._in_progress:
             return False
-        return self._draining.is_set() or (self._closed and not self._actions and not len(self._window))
-
-    def _start(self, tasks: asyncio.TaskGroup) -> None:
-        while self._actions and self._may_read_ahead():
-            self._preparing += 1
-            tasks.create_task(self._read(self._actions.popleft()))
-        while len(self._window) and self._copying < COPIES_AT_ONCE:
-            self._copying += 1
-            tasks.create_task(self._work(self._window.take()))
-
-    def _may_read_ahead(self) -> bool:
-        ahead = self._preparing + len(self._window)
-        return ahead == 0 or (ahead < WINDOW_IMAGES and self._window.manifest_bytes < WINDOW_BYTES)
+        return self._draining.is_set() or not self.has_left
 
     async def _read(self, action: Action) -> None:
+        image = None
         try:
             image = await self._prepare(action)
-            if image is not None:
-                self._window.add(Prepared(action, image))
+        except BaseException:
+            self._is_broken = True
+            raise
         finally:
-            self._preparing -= 1
+            if image is None:
+                self._queue.not_prepared(action)
+            else:
+                self._prepared += 1
+                self._queue.add_prepared(Prepared(action, image, self))
+            self._in_progress -= 1
             self._changed.set()
 
     async def _work(self, prepared: Prepared) -> None:
         try:
             await self._copy(prepared)
+        except BaseException:
+            self._is_broken = True
+            raise
         finally:
-            self._copying -= 1
+            self._queue.copied(prepared)
+            self._in_progress -= 1
             self._changed.set()
+            self._queue.start()
 
     async def _watch_draining(self) -> None:
         await self._draining.wait()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from replicator.engine.context import Context
-from replicator.engine.plan.compare import Action
+from replicator.engine.observe.wanted import UnresolvedTag, WantedTags
+from replicator.engine.plan.decide import Action, Gone
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
@@ -17,24 +22,130 @@ from replicator.errors import ReplicatorError, SiteError
 from replicator.events import Failed, TagDone
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
-from replicator.ports import Missing, Pending, RunRow, Unpending
+from replicator.ports import (
+    CatalogSeen,
+    Missing,
+    Pending,
+    Placed,
+    Placement,
+    RunRow,
+    TagBelief,
+    Unit,
+    UnitSeen,
+    Unpending,
+)
+
+CAUSES_NAMED: Final = 3
+"""First causes that the end of a run names."""
+
+
+@dataclass(slots=True)
+class UnitCount:
+    """What one source repository comes to at the destination, so far."""
+
+    repository: str
+    target: str
+    asked_wall: float
+    is_complete: bool = False
+    """The source repository was listed completely."""
+    listed_at: float | None = None
+    """When the destination's repository was asked; None: it could not be."""
+    in_step: int = 0
+    held: int = 0
+    unknown: int = 0
+    error: str = ""
+    batches: int = 1
+    """Batches that are not decided on; one more until the last one has come."""
+    copies: int = 0
+    """Copies that have not ended."""
 
 
 class Recorder:
-    """Keeps the count. Every verdict about a tag goes through one of its methods, once."""
+    """Keeps the count. What becomes of a tag goes through one of its methods, once."""
 
     def __init__(self, rule: Rule, destination: str, context: Context) -> None:
         self._rule = rule
         self._context = context
         self._began = context.clock.now()
         self._told: set[Failure] = set()
+        self._units: dict[str, UnitCount] = {}
         self.result = DestinationResult(destination)
         self.complete_look = True
         self.was_interrupted = False
 
-    def unchanged(self) -> None:
+    # --- source repositories ---
+
+    def enter_batch(self, batch: WantedTags) -> UnitCount:
+        """A batch has come. Gives the count of its source repository."""
+        unit = self._units.get(batch.repository)
+        if unit is None:
+            unit = self._units[batch.repository] = UnitCount(batch.repository, batch.target, batch.asked_wall)
+        if batch.is_last:
+            unit.is_complete = batch.is_complete
+        else:
+            unit.batches += 1
+        return unit
+
+    def leave_batch(self, unit: UnitCount) -> bool:
+        """A batch is decided on. Returns whether the source repository is through."""
+        unit.batches -= 1
+        return not unit.batches and self._settle(unit)
+
+    def begin_copy(self, action: Action) -> None:
+        """A copy is queued: its source repository is not through before it has ended."""
+        self._units[action.repository].copies += 1
+
+    def end_copy(self, action: Action) -> bool:
+        """A copy has ended, whatever came of it. Returns whether the source repository is through."""
+        unit = self._units[action.repository]
+        unit.copies -= 1
+        return not unit.batches and not unit.copies and self._settle(unit)
+
+    def _settle(self, unit: UnitCount) -> bool:
+        self._record_unit(unit)
+        if unit.copies:
+            return False
+        del self._units[unit.repository]
+        return True
+
+    def _record_unit(self, unit: UnitCount) -> None:
+        request = self._context.request
+        if request.dry or request.scope is not None:
+            return
+        seen = Unit(
+            self._rule.name,
+            self.result.destination,
+            unit.repository,
+            unit.target,
+            source_complete_at=unit.asked_wall if unit.is_complete else None,
+            destination_complete_at=unit.listed_at,
+            in_step=unit.in_step,
+            held=unit.held,
+            unknown=unit.unknown,
+            error=unit.error,
+        )
+        self._context.state.record(UnitSeen(seen, counted=unit.is_complete))
+
+    def catalog(self, repositories: frozenset[str], at: float) -> None:
+        """The source was asked for its repositories and answered completely: these are the rule's."""
+        if not self._context.request.dry:
+            self._context.state.record(
+                CatalogSeen(self._rule.name, self.result.destination, repositories, at)
+            )
+
+    # --- tags ---
+
+    def unchanged(self, repository: str) -> None:
         """A tag is in step already."""
         self.result.totals.tags.unchanged += 1
+        self._count(repository, in_step=1)
+
+    def confirmed(self, belief: TagBelief, target: str, placement: Placement | None) -> None:
+        """The destination was seen to have a tag, or all of an image (`placement`)."""
+        if not self._context.request.dry:
+            self._context.state.record(
+                Placed(self._rule.name, self.result.destination, belief, target, placement)
+            )
 
     def planned(self, action: Action, totals: Totals, to_send: int) -> None:
         """Only in a plan: what would be done."""
@@ -52,6 +163,7 @@ class Recorder:
         """A tag's copy is in step now."""
         self.result.totals.add(totals)
         self.result.totals.tags.copied += 1
+        self._count(action.repository, in_step=1)
         done = self._row(action, "copied", action.reason, written=totals.bytes.written)
         done.seconds = round(seconds, 3)
         self.result.actions.append(done)
@@ -70,11 +182,41 @@ class Recorder:
         self._missing(action, attempts=attempts, error=str(error), reason=reason, not_before=not_before)
         self._emit(action, "copy", "failed")
 
+    def unresolved(
+        self, batch: WantedTags, tag: UnresolvedTag, pending: Pending | None, since: float
+    ) -> None:
+        """The source could not tell what a selected tag names: it is pending all the same."""
+        error, now = tag.error, self._context.clock.now()
+        self.result.totals.tags.failed += 1
+        self.failure(error)
+        digest = None if pending is None else pending.digest
+        self.result.actions.append(
+            ActionResult(
+                "copy", batch.repository, batch.target, tag.target, digest or "", "failed", str(error)
+            )
+        )
+        attempts = 1 if pending is None else pending.attempts + 1
+        self._pend(
+            Pending(
+                batch.target,
+                tag.target,
+                None,
+                pending.since if pending else since,
+                attempts,
+                str(error),
+                error.reason,
+                retry_at(now, attempts),
+                source=batch.repository,
+                asked_at=batch.asked_wall,
+            )
+        )
+
     def held(self, action: Action, reason: str) -> None:
         """A tag is left as it is on purpose."""
         self.result.totals.tags.held += 1
+        self._count(action.repository, held=1)
         self.result.actions.append(self._row(action, "held", reason, name="hold"))
-        self._forget(action.target, action.wish.target or action.digest)
+        self.unwanted(action.target, action.key, action.asked_wall)
         self._emit(action, "hold", "held")
 
     def postponed(self, action: Action, reason: str) -> None:
@@ -88,14 +230,32 @@ class Recorder:
         self.result.totals.add(totals)
         self.result.actions.append(self._row(action, "interrupted", "ended before it was done"))
 
-    def kept(self, repository: str, target: str, tag: str, digest: str) -> None:
+    def kept(self, gone: Gone) -> None:
         """A tag that this rule once put there is gone at the source, and stays."""
         reason = "gone at the source; nothing is deleted"
-        self.result.actions.append(ActionResult("keep", repository, target, tag, digest, "kept", reason))
+        self.result.actions.append(
+            ActionResult("keep", gone.repository, gone.target, gone.tag, gone.digest, "kept", reason)
+        )
 
-    def unwanted(self, target: str, tag: str) -> None:
+    def unwanted(self, target: str, tag: str, asked_at: float) -> None:
         """A tag that was pending is gone at the source, or no longer selected."""
-        self._forget(target, tag)
+        if not self._context.request.dry:
+            self._context.state.record(
+                Unpending(self._rule.name, self.result.destination, target, tag, asked_at)
+            )
+
+    def unseen(self, repository: str, count: int) -> None:
+        """At most so many tags are wanted in a repository that could not be asked."""
+        self.result.totals.tags.failed += count
+        self._count(repository, unknown=count)
+
+    def unreadable(self, error: SiteError) -> None:
+        """The destination does not tell what a tag is there."""
+        text = f"{error}; the tag cannot be read there, so it is compared with what was last written"
+        if text not in self.result.warnings:
+            self.warn(text)
+
+    # --- the rest of the report ---
 
     def failure(self, error: ReplicatorError, repository: str | None = None) -> None:
         """Something failed for good. One failure that many tags of a repository share is told once."""
@@ -116,10 +276,6 @@ class Recorder:
             )
         )
 
-    def unseen(self, count: int) -> None:
-        """So many tags are wanted in a repository that could not be looked at."""
-        self.result.totals.tags.failed += count
-
     def warn(self, text: str) -> None:
         """Something a person should know that is no failure."""
         self.result.warnings.append(text)
@@ -134,19 +290,27 @@ class Recorder:
         elif self.result.failures or tags.failed:
             outcome = "partial" if good else "failed"
         self.result.outcome = outcome
+        scope = self._context.request.scope
         return RunRow(
             rule=self._rule.name,
             destination=self.result.destination,
             started_at=self._began,
             ended_at=self._context.clock.now(),
             outcome=outcome,
-            complete_look=self.complete_look and not interrupted and self._context.scope is None,
+            complete_look=self.complete_look and not interrupted and scope is None,
             in_step=good,
             held=tags.held,
             failed=tags.failed,
             error=_last_error(self.result),
-            narrowed=self._context.scope is not None,
+            narrowed=scope is not None,
         )
+
+    def _count(self, repository: str, *, in_step: int = 0, held: int = 0, unknown: int = 0) -> None:
+        unit = self._units.get(repository)
+        if unit is not None:
+            unit.in_step += in_step
+            unit.held += held
+            unit.unknown += unknown
 
     def _row(
         self,
@@ -161,7 +325,7 @@ class Recorder:
             action=name,
             repository=action.repository,
             target=action.target,
-            tag=action.wish.target,
+            tag=action.wanted.target,
             digest=action.digest,
             outcome=outcome,
             reason=reason,
@@ -169,25 +333,31 @@ class Recorder:
         )
 
     def _missing(self, action: Action, *, attempts: int, error: str, reason: str, not_before: float) -> None:
-        if self._context.dry:
-            return
-        key = action.wish.target or action.digest
-        pending = Pending(
-            action.target, key, action.digest, action.since, attempts, error, reason, not_before
+        self._pend(
+            Pending(
+                action.target,
+                action.key,
+                action.digest,
+                action.since,
+                attempts,
+                error,
+                reason,
+                not_before,
+                source=action.repository,
+                asked_at=action.asked_wall,
+            )
         )
-        self._context.state.record(Missing(self._rule.name, self.result.destination, pending))
 
-    def _forget(self, target: str, tag: str) -> None:
-        if not self._context.dry:
-            self._context.state.record(Unpending(self._rule.name, self.result.destination, target, tag))
+    def _pend(self, pending: Pending) -> None:
+        if not self._context.request.dry:
+            self._context.state.record(Missing(self._rule.name, self.result.destination, pending))
 
     def _emit(self, action: Action, name: ActionName, outcome: str, delay: float | None = None) -> None:
-        if self._context.dry:
+        if self._context.request.dry:
             return
-        tag = action.wish.target or action.digest
         destination = self.result.destination
         self._context.events.emit(
-            TagDone(self._rule.name, destination, action.target, tag, name, outcome, delay)
+            TagDone(self._rule.name, destination, action.target, action.key, name, outcome, delay)
         )
 
 
@@ -197,9 +367,17 @@ def _failure(error: ReplicatorError, repository: str | None, destination: str) -
     return Failure(destination, repository, "copy image", str(error), "internal")
 
 
+def first_causes(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """The first few failures, a line each."""
+    return tuple(_line(failure) for failure in failures[:CAUSES_NAMED])
+
+
+def _line(failure: Failure) -> str:
+    where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
+    return f"{where}: {failure.operation}: {failure.cause}"
+
+
 def _last_error(result: DestinationResult) -> str:
     if not result.failures:
         return ""
-    last = result.failures[-1]
-    where = f"{last.site}: {last.repository}" if last.repository else last.site
-    return f"{where}: {last.operation}: {last.cause}"
+    return _line(result.failures[-1])

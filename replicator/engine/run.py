@@ -12,7 +12,7 @@ from replicator.engine.context import DRAIN_SECONDS, Context
 from replicator.engine.destination import DestinationRun
 from replicator.engine.observe.source import SourceScan
 from replicator.engine.observe.wanted import WantedTags
-from replicator.engine.record import Recorder
+from replicator.engine.record import Recorder, first_causes
 from replicator.engine.result import RuleResult
 from replicator.engine.shared import Shared
 from replicator.errors import ReplicatorError, StateError
@@ -28,10 +28,11 @@ class RuleRun:
         self._context = context
         self._began = context.clock.monotonic()
         self._destinations: list[DestinationRun] = []
-        self._look_was_cut = False
+        self._scan_began = context.clock.now()
+        self._scan_was_cut = False
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._ends: dict[str, asyncio.Task[None]] = {}
-        self._look = SourceScan(
+        self._scan = SourceScan(
             rule,
             context,
             content,
@@ -43,26 +44,27 @@ class RuleRun:
     @classmethod
     async def begin(cls, rule: Rule, names: Sequence[str], context: Context, shared: Shared) -> RuleRun:
         """The run, ready to go."""
-        content = shared.content(rule.source)
-        run = cls(rule, context, content)
-        if not context.dry:
+        run = cls(rule, context, shared.content(rule.source))
+        if not context.request.dry:
             for name in names:
                 context.state.begin(rule.name, name)
-        standings = {
-            standing.destination: standing for standing in await context.state.standings([rule.name])
+        first_seen = {
+            standing.destination: standing.first_seen
+            for standing in await context.state.standings([rule.name])
         }
-        now = context.clock.now()
         for name in names:
-            standing = standings.get(name)
-            since = (standing.last_look or standing.first_seen) if standing else now
-            if context.scope is not None and context.scope.at is not None:
-                # Within what can be: the last look still agreed, and a sender's clock may be wrong.
-                since = min(now, max(since, context.scope.at))
-            if not context.dry:
+            if not context.request.dry:
                 shared.feed(rule.source, name)
             transfers, writer = shared.writers(rule.source, name)
             destination = DestinationRun(
-                rule, name, context, content=content, since=since, writer=writer, transfers=transfers
+                rule,
+                name,
+                context,
+                content=shared.content(rule.source),
+                since=await _dating(rule, name, context, first_seen.get(name)),
+                writer=writer,
+                transfers=transfers,
+                queue=shared.queue(name),
             )
             run._destinations.append(destination)
             run._unlisten[name] = shared.listen(rule.source, destination.recorder.warn)
@@ -73,50 +75,58 @@ class RuleRun:
         return [destination.recorder for destination in self._destinations]
 
     async def run(self) -> None:
-        """Looks, and feeds the destinations while looking."""
+        """Scans, and feeds the destinations while scanning."""
         names = tuple(recorder.result.destination for recorder in self._recorders)
-        if not self._context.dry:
-            started = RunStarted(self._rule.name, self._rule.source, names, self._context.narrowed_to)
+        if not self._context.request.dry:
+            started = RunStarted(self._rule.name, self._rule.source, names, self._context.request.narrowed_to)
             self._context.events.emit(started)
         async with asyncio.TaskGroup() as tasks:
-            look = tasks.create_task(self._look_and_tell())
+            scan = tasks.create_task(self._scan_and_tell())
             work = [tasks.create_task(self._work(destination)) for destination in self._destinations]
-            drain = tasks.create_task(self._drain([look, *work], look))
-            await asyncio.wait([look, *work])
+            drain = tasks.create_task(self._drain([scan, *work], scan))
+            await asyncio.wait([scan, *work])
             drain.cancel()
 
     async def _work(self, destination: DestinationRun) -> None:
         with counted(destination.recorder.result.totals):
             await destination.run()
         with suppress(StateError):  # `close` tries again, and raises it when the others are through
-            if self._look.complete and not self._was_cut(destination):
-                await destination.settle()
+            if not self._was_cut(destination):
+                self._settle(destination)
             await self._end(destination)
 
-    async def _look_and_tell(self) -> None:
-        began = self._context.clock.now()
+    def _settle(self, destination: DestinationRun) -> None:
+        """What a scan without gaps says about everything that it did not find."""
+        repositories = self._scan.repositories
+        if repositories is not None:
+            destination.recorder.catalog(repositories, self._scan_began)
+        if self._scan.complete:
+            destination.settle(self._scan_began)
+
+    async def _scan_and_tell(self) -> None:
+        self._scan_began = self._context.clock.now()
         try:
-            await self._look.run()
-            if self._look.complete and not self._context.dry:
-                self._context.events.emit(Observed(self._rule.name, began))
+            await self._scan.run()
+            if self._scan.complete and not self._context.request.dry:
+                self._context.events.emit(Observed(self._rule.name, self._scan_began))
         except asyncio.CancelledError:
-            self._look_was_cut = True
-            if not self._context.draining.is_set():
+            self._scan_was_cut = True
+            if not self._context.request.draining.is_set():
                 raise
         finally:
             self._offer(None)
 
-    async def _drain(self, work: Sequence[asyncio.Task[None]], look: asyncio.Task[None]) -> None:
-        """Waits for a drain; then ends the look at once and the rest when its time is over."""
-        await self._context.draining.wait()
-        look.cancel()
+    async def _drain(self, work: Sequence[asyncio.Task[None]], scan: asyncio.Task[None]) -> None:
+        """Waits for a drain; then ends the scan at once and the rest when its time is over."""
+        await self._context.request.draining.wait()
+        scan.cancel()
         await asyncio.wait(work, timeout=DRAIN_SECONDS)
         for task in work:
             task.cancel()
 
     def _was_cut(self, destination: DestinationRun) -> bool:
         """Whether a drain left something undone there. What was done whole by the time it came is no worse for it."""
-        return self._context.draining.is_set() and (self._look_was_cut or not destination.is_through)
+        return self._context.request.draining.is_set() and (self._scan_was_cut or not destination.is_through)
 
     def _offer(self, batch: WantedTags | None) -> None:
         for destination in self._destinations:
@@ -140,7 +150,7 @@ class RuleRun:
             self._rule.name,
             self._rule.source,
             [recorder.result for recorder in self._recorders],
-            filters=self._look.filters if self._context.dry else None,
+            filters=self._scan.filters if self._context.request.dry else None,
         )
 
     async def _end(self, destination: DestinationRun) -> None:
@@ -162,7 +172,7 @@ class RuleRun:
         """Closes a destination's row, the last thing written of it, and tells that it is through."""
         recorder = destination.recorder
         row = recorder.close(interrupted=self._was_cut(destination))
-        standing = None if self._context.dry else await self._context.state.close_run(row)
+        standing = None if self._context.request.dry else await self._context.state.close_run(row)
         self._unlisten.pop(row.destination)()
         if standing is not None:
             tags = recorder.result.totals.tags
@@ -177,8 +187,34 @@ class RuleRun:
                     held=tags.held,
                     failed=tags.failed,
                     copied=tags.copied,
-                    repositories=self._context.narrowed_to,
+                    repositories=self._context.request.narrowed_to,
+                    causes=first_causes(recorder.result.failures),
                 )
             )
-        if self._context.on_end is not None:
-            self._context.on_end(self._rule.name, recorder.result)
+        if self._context.request.listener.ended is not None:
+            self._context.request.listener.ended(self._rule.name, recorder.result)
+
+
+async def _dating(
+    rule: Rule, destination: str, context: Context, first_seen: float | None
+) -> Callable[[str], float]:
+    """What dates changes that a run sees first, by source repository, epoch seconds.
+
+    The last complete listing of the repository still agreed; an event's own time is more precise, but its clock may be
+    wrong. Where the repository was never listed, the age of the rule is all there is.
+    """
+    now = context.clock.now()
+    scope = context.request.scope
+    agreed = {
+        unit.repository: min(now, unit.source_complete_at)
+        for unit in await context.state.units(rule.name, destination)
+        if unit.source_complete_at is not None
+    }
+    # A repository that is new was not in the catalog when the others were listed.
+    oldest = max(agreed.values(), default=now if first_seen is None else min(now, first_seen))
+
+    def since(repository: str) -> float:
+        at = agreed.get(repository, oldest)
+        return at if scope is None or scope.at is None else min(now, max(at, scope.at))
+
+    return since

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import Spool
+from replicator.engine.queue import CopyQueue
 from replicator.engine.transfer.blob import BlobTransfers
 from replicator.engine.transfer.graph import ImageWriter
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
@@ -16,7 +17,7 @@ from replicator.ports import Clock, Site, State
 
 
 class Shared:
-    """One generation: runs that begin while it is young share it; it ends with the last of them.
+    """Runs share it while any of them is in progress; it ends with the last one.
 
     Args:
         sites: every site by name.
@@ -34,19 +35,25 @@ class Shared:
         self._events = events
         self._clock = clock
         self._spool = spool
-        self._began = clock.monotonic()
+        self._refreshed = clock.monotonic()
         self._users = 0
         self._stack = AsyncExitStack()
         self._fed: defaultdict[str, set[str]] = defaultdict(set)
         self._contents: dict[str, SourceContent] = {}
         self._writers: dict[tuple[str, str], tuple[BlobTransfers, ImageWriter]] = {}
         self._presences: dict[str, Presence] = {}
+        self._queues: defaultdict[str, CopyQueue] = defaultdict(CopyQueue)
         self._listeners: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
 
-    @property
-    def is_young(self) -> bool:
-        """Whether a new run may join: what is known of destinations is not older than it may be."""
-        return self._clock.monotonic() - self._began < MAX_AGE_SECONDS
+    def refresh(self) -> None:
+        """Drops hints that are older than they may be; transfers in progress go on and are shared all the same."""
+        now = self._clock.monotonic()
+        if now - self._refreshed >= MAX_AGE_SECONDS:
+            self._refreshed = now
+            for content in self._contents.values():
+                content.refresh()
+            for transfers, _ in self._writers.values():
+                transfers.refresh()
 
     def enter(self) -> None:
         """Counts a run in."""
@@ -98,6 +105,10 @@ class Shared:
             self._stack.push_async_callback(writer.aclose)
             self._writers[key] = (transfers, writer)
         return self._writers[key]
+
+    def queue(self, destination: str) -> CopyQueue:
+        """The queue of copies to a destination."""
+        return self._queues[destination]
 
     def listen(self, source: str, tell: Callable[[str], None]) -> Callable[[], None]:
         """Tells `tell` the warnings about a source's content until the function returned is called."""

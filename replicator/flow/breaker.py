@@ -12,14 +12,14 @@ DEFAULT_THRESHOLD: Final = 10
 class Breaker:
     """Remembers for one site and one run that there is no point in asking any more.
 
-    Opens, for good, on an error that advises STOP_SITE, or when `threshold` failures in a row were `Unavailable`
-    after all their retries. Any other error is an answer: the site lives, and the count starts again.
+    Opens, for good, on an error that advises STOP_SITE, or when the site did not answer `threshold` times in a row, after
+    all retries. Any error that the site itself sent is an answer, a 500 too: it is alive, and the count starts again.
     """
 
     def __init__(self, site: str, threshold: int = DEFAULT_THRESHOLD) -> None:
         self._site = site
         self._threshold = threshold
-        self._unavailable = 0
+        self._silent = 0
         self._cause: SiteError | None = None
 
     @property
@@ -56,10 +56,11 @@ class Breaker:
         """Takes an error that outlived its retries. Another site's error (a source that broke) is not counted."""
         if error.site != self._site or self._cause is not None:
             return
-        self._unavailable = self._unavailable + 1 if isinstance(error, Unavailable) else 0
-        if error.advice is Advice.STOP_SITE or self._unavailable >= self._threshold:
+        is_silent = isinstance(error, Unavailable) and not error.answered
+        self._silent = self._silent + 1 if is_silent else 0
+        if error.advice is Advice.STOP_SITE or self._silent >= self._threshold:
             self._cause = error
 
     def succeeded(self) -> None:
         """Tells that a request went well: the count of failures in a row starts again."""
-        self._unavailable = 0
+        self._silent = 0

@@ -80,7 +80,7 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is replicated. Names of sites are as in the config; `recheck` and `interval` in seconds.
+    """What is replicated. Names of sites are as in the config; `recheck`, `verify_every` and `interval` in seconds.
 
     `interval` or `cron` promise when it runs; with neither, nothing is promised.
 
@@ -96,5 +96,6 @@ class Rule:
     rename_repository: Rename = field(default_factory=Rename)
     rename_tag: Rename = field(default_factory=Rename)
     recheck: float = 24 * 3600.0
+    verify_every: float = 7 * 24 * 3600.0
     interval: float | None = None
     cron: Cron | None = None

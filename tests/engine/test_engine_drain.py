@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, image, index, layer, load
-from replicator.engine import RuleResult
+from replicator.engine import RuleResult, RunListener
 from replicator.engine import run as module
 from replicator.errors import StateError, Unavailable
 from replicator.events import RunEnded
@@ -120,7 +120,7 @@ async def test_what_hangs_at_a_destination_is_ended_when_the_drains_time_is_over
         run = asyncio.create_task(
             engine.sync(
                 [rule(destinations=["left", "right"])],
-                on_end=lambda _, result: through.append(result.destination),
+                listener=RunListener(ended=lambda _, result: through.append(result.destination)),
             )
         )
         await pause.reached.wait()

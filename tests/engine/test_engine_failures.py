@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from replicator.demo.images import image, layer, load
+from replicator.engine import RunListener
 from replicator.errors import AuthFailed, Denied, NotFound, Rejected, SiteError, Unavailable
 from replicator.events import Failed
 from replicator.policy.pattern import parse_tag_pattern
@@ -345,7 +346,7 @@ async def test_slow_destination_does_not_delay_the_end_of_the_other_one() -> Non
         run = asyncio.create_task(
             w.engine().sync(
                 [rule(destinations=["left", "right"])],
-                on_end=lambda _, result: ended.append(result.destination),
+                listener=RunListener(ended=lambda _, result: ended.append(result.destination)),
             )
         )
         await pause.reached.wait()

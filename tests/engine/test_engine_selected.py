@@ -77,7 +77,7 @@ async def test_immutable_tag_changed_at_the_destination_is_put_right_when_it_is_
                 clock.advance(DAY + 1)
             await w.sync_one(IMMUTABLE, recheck=way == "when told")
             assert w.tags()["app"]["v1"] == built.digest
-            assert w.source.count("resolve") == 0
+            assert w.source.count("resolve") == 1  # what we believe may be gone there
 
 
 async def test_immutable_tags_of_a_wiped_destination_are_resolved_side_by_side() -> None:

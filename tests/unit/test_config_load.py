@@ -54,7 +54,7 @@ def test_the_smallest_config_has_all_defaults(tmp_path: Path) -> None:
     assert (rule.name, rule.source, rule.destinations, rule.mirrors) == ("platform", "hub", ("fra",), ())
     assert rule.tags == (TagSelection(),)
     assert (rule.rename_repository, rule.rename_tag) == (Rename(), Rename())
-    assert (rule.recheck, rule.interval) == (86400.0, None)
+    assert (rule.recheck, rule.verify_every, rule.interval) == (86400.0, 7 * 86400.0, None)
     assert found.agent.name == os.uname().nodename
     assert found.agent.serves == ("hub", "fra")
     assert found.agent.cache_max_bytes == 20_000_000_000

@@ -11,9 +11,9 @@ import pytest
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.runs import RUNS_KEPT, Runs
-from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_AT_ONCE, Scheduler, back_off
+from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_SCANS_AT_ONCE, Scheduler, back_off
 from replicator.daemon.triggers import REPOSITORIES_WANTED
-from replicator.engine import DestinationResult, Outcome, RuleResult, RunScope
+from replicator.engine import DestinationResult, Outcome, RuleResult, RunListener, RunScope
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.runs.current import Run, current_run
@@ -32,7 +32,7 @@ class Call:
     at: float
     unattended: bool
     drain: asyncio.Event
-    on_end: Callable[[str, DestinationResult], None]
+    listener: RunListener
     run: Run | None = field(default_factory=current_run)
     ended: dict[str, DestinationResult] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,9 +40,19 @@ class Call:
     def end(self, destination: str, outcome: Outcome = "ok") -> None:
         result = self.ended[destination] = DestinationResult(destination, outcome)
         self.left.discard(destination)
-        self.on_end(self.rule, result)
+        assert self.listener.ended is not None
+        self.listener.ended(self.rule, result)
         if not self.left:
             self.done.set()
+
+    def scanned(self, destination: str) -> None:
+        """All that the scan found is decided on; copies go on."""
+        assert self.listener.scanned is not None
+        self.listener.scanned(self.rule, destination)
+
+    def repository_done(self, destination: str, repository: str) -> None:
+        assert self.listener.repository_done is not None
+        self.listener.repository_done(self.rule, destination, repository)
 
 
 class ScriptedEngine:
@@ -54,6 +64,11 @@ class ScriptedEngine:
         self.outcomes: dict[str, Outcome] = {}
         """Destinations that end at once, and how."""
         self.slow_to_drain = False
+        self.busy: set[str] = set()
+        """Source repositories that some run works on."""
+
+    def is_busy(self, rule: Rule, destination: str, repository: str) -> bool:
+        return repository in self.busy
 
     async def sync(
         self,
@@ -64,10 +79,12 @@ class ScriptedEngine:
         unattended: bool,
         scope: RunScope | None,
         drain: asyncio.Event,
-        on_end: Callable[[str, DestinationResult], None],
+        listener: RunListener,
     ) -> list[RuleResult]:
         (rule,) = rules
-        call = Call(rule.name, set(destinations), scope, self._clock.now() - START, unattended, drain, on_end)
+        call = Call(
+            rule.name, set(destinations), scope, self._clock.now() - START, unattended, drain, listener
+        )
         self.calls.append(call)
         for name in sorted(destinations & self.outcomes.keys()):
             call.end(name, self.outcomes[name])
@@ -225,6 +242,86 @@ async def test_an_event_for_a_repository_in_hand_runs_directly_after() -> None:
         assert stage.engine.calls[3].scope == RunScope({"app": frozenset({"v2"})})
 
 
+async def test_the_next_scan_begins_on_time_while_copies_of_the_one_before_go_on() -> None:
+    stage = Stage(rule())
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        first = stage.engine.calls[0]
+        first.scanned("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert stage.engine.calls[1].at == pytest.approx(10.0, abs=1.5)
+        assert first.left == {"fra"}
+        first.end("fra")
+
+
+async def test_slow_copies_of_events_do_not_keep_the_next_event_waiting() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {}
+        for number in range(3 * NARROWED_SCANS_AT_ONCE):
+            stage.triggers.hint("hub", f"app{number}", "v1")
+            await stage.until(lambda count=number + 2: len(stage.engine.calls) == count)  # type: ignore[misc]
+            stage.engine.calls[-1].scanned("fra")
+        assert stage.clock.monotonic() < 3600
+
+
+async def test_an_event_for_a_repository_that_a_run_is_through_with_runs_at_once() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.outcomes = {"fra": "ok"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.runs.recent) == 1)
+        stage.engine.outcomes = {}
+        stage.triggers.submit("r", cause="webhook", repositories={"app1": None, "app2": None})
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        stage.engine.calls[1].repository_done("fra", "app1")
+        stage.triggers.hint("hub", "app1", "v2")
+        stage.triggers.hint("hub", "app2", "v2")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        await stage.turns()
+        assert [call.scope for call in stage.engine.calls[2:]] == [RunScope({"app1": frozenset({"v2"})})]
+
+
+async def test_an_event_for_a_repository_that_is_being_copied_waits_for_it_alone() -> None:
+    stage = Stage(rule(interval=3600))
+    stage.engine.busy = {"app1"}
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.triggers.hint("hub", "app1", "v1")
+        stage.triggers.hint("hub", "app2", "v1")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        await stage.turns()
+        assert stage.engine.calls[1].scope == RunScope({"app2": frozenset({"v1"})})
+        stage.engine.busy = set()
+        stage.engine.calls[0].repository_done("fra", "app1")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        assert stage.engine.calls[2].scope == RunScope({"app1": frozenset({"v1"})})
+
+
+async def test_a_repository_left_to_another_run_is_scanned_once_it_is_free() -> None:
+    stage = Stage(rule(interval=3600))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        busy = stage.engine.calls[0].listener.busy
+        assert busy is not None
+        busy("r", "fra", "app1")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert stage.engine.calls[1].scope == RunScope({"app1": None})
+
+
+async def test_an_operators_order_is_not_merged_down_to_a_tick() -> None:
+    stage = Stage(rule(interval=3600))
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.triggers.submit("r", cause="interval")
+        stage.triggers.submit("r", cause="api")
+        stage.triggers.submit("r", cause="cron")
+        stage.engine.calls[0].end("fra")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        assert not stage.engine.calls[1].unattended
+
+
 async def test_a_flood_of_events_is_a_handful_of_runs() -> None:
     stage = Stage(rule(interval=3600))
     stage.engine.outcomes = {"fra": "ok"}
@@ -236,7 +333,7 @@ async def test_a_flood_of_events_is_a_handful_of_runs() -> None:
             if number % 100 == 0:
                 await asyncio.sleep(0)
         await stage.turns()
-        assert len(stage.engine.calls) <= 2 + NARROWED_AT_ONCE
+        assert len(stage.engine.calls) <= 2 + NARROWED_SCANS_AT_ONCE
         for call in tuple(stage.engine.calls):
             assert call.scope is None or len(call.scope.repositories) <= REPOSITORIES_WANTED
         assert len(stage.triggers) <= 1

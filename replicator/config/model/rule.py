@@ -154,4 +154,9 @@ class RuleTable(Table):
     recheck: Annotated[float, DURATION] = setting(
         "Each tag is checked at its destination at least this often, whatever the state says.", "24h"
     )
+    verify_every: Annotated[float, DURATION] = setting(
+        "Everything that a tag leads to, child manifests and blobs, is looked for at its destination at least this "
+        "often. What is missing there is copied again.",
+        "7d",
+    )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

@@ -65,6 +65,12 @@ class SourceContent:
         self._warned = False
         self._breakers = _Breakers()
 
+    def refresh(self) -> None:
+        """Forgets what was found out long ago: mirrors that did not serve, how much of a blob was read, warnings."""
+        self._read.clear()
+        self._breakers.clear()
+        self._warned = False
+
     async def aclose(self) -> None:
         """Ends what is under way."""
         await self._reading.aclose()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.tags import list_tags
 from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError, Unsupported
-from replicator.model.digest import Digest
+from replicator.model.digest import Digest, is_digest
 from replicator.policy.rule import Rule
-from replicator.ports import Pending, Repository, State, TagBelief
+from replicator.ports import GoneAtDestination, Pending, Placement, Repository, State, TagBelief
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,58 +20,81 @@ class Catalog:
     """A destination's repository.
 
     `tags` is its complete listing, empty where there is no such repository, None where each tag is asked for instead:
-    because they are few, or because the site does not list them. `digests` are what the listing told of them, None where it tells none.
-    `fresh`: it did not exist, and nothing of ours is remembered there.
+    because they are few, or because the site does not list them. `digests` are what the listing told of them, None
+    where it tells none. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours
+    is remembered there. `beliefs`, `placements` and `pending` are what the state remembers.
     """
 
     repository: Repository
     tags: frozenset[str] | None
     digests: Mapping[str, Digest] | None
+    asked_at: float
     fresh: bool
     beliefs: Mapping[str, TagBelief]
+    placements: Mapping[Digest, Placement]
     pending: Mapping[str, Pending]
 
-    def lists(self, tag: str) -> bool:
-        """Whether the tag may be there."""
-        return self.tags is None or tag in self.tags
+    def lists(self, tag: str) -> bool | None:
+        """Whether the listing has the tag; None where nothing was listed."""
+        return None if self.tags is None else tag in self.tags
 
 
 async def read_catalog(
-    repository: Repository, state: State, rule: str, *, listing: bool, record: bool
+    repository: Repository,
+    context: Context,
+    rule: str,
+    *,
+    listing: bool,
+    only: Collection[str] | None,
 ) -> Catalog:
     """Lists a destination's repository and recalls what is known of it.
 
+    Beliefs in tags that a complete listing lacks end here.
+
     Args:
         repository: at the destination.
-        state: the memory.
+        context: the run.
         rule: whose pending tags are wanted.
         listing: False asks the destination nothing; each tag will be asked for.
-        record: False leaves the state alone.
+        only: the tags that matter; None for all. The cost then does not depend on how many others there are.
 
     Raises:
         SiteError: the listing failed or broke off. No failure: a repository that does not exist, or one whose
             listing is refused, since some registries refuse to show what does not exist yet.
     """
-    site, name = repository.site, repository.name
-    tags: frozenset[str] | None = None
-    digests: Mapping[str, Digest] | None = None
-    fresh = False
-    if listing:
-        try:
-            found = await list_tags(repository, state, record=record)
-        except NotFound as error:
-            if not error.doubtful:
-                tags = frozenset()
-                fresh = not await state.knows_repository(site, name)
-        except (Denied, AuthFailed, Unsupported) as error:
-            if error.advice is Advice.STOP_SITE:
-                raise
-        else:
-            if found.error is not None:
-                raise found.error
-            tags, digests = frozenset(found.tags), found.digests or None
-    beliefs = await state.beliefs(site, name)
-    return Catalog(repository, tags, digests, fresh, beliefs, await state.pending(rule, site, name))
+    site, name, state = repository.site, repository.name, context.state
+    record = not context.request.dry
+    asked_at = context.clock.now()
+    tags, digests, fresh = await _list(repository, state, record=record) if listing else (None, None, False)
+    beliefs = await state.beliefs(site, name, only)
+    if tags is not None:
+        gone = [tag for tag in beliefs if tag not in tags and not is_digest(tag)]
+        if gone:
+            beliefs = {tag: belief for tag, belief in beliefs.items() if tag in tags or is_digest(tag)}
+            if record:
+                state.record(GoneAtDestination(site, name, gone, asked_at))
+    digests_named = None if only is None else {belief.digest for belief in beliefs.values()}
+    placements = await state.placements(site, name, digests_named)
+    pending = await state.pending(rule, site, name, only)
+    return Catalog(repository, tags, digests, asked_at, fresh, beliefs, placements, pending)
+
+
+async def _list(
+    repository: Repository, state: State, *, record: bool
+) -> tuple[frozenset[str] | None, Mapping[str, Digest] | None, bool]:
+    try:
+        found = await list_tags(repository, state, record=record)
+    except NotFound as error:
+        if error.doubtful:
+            return None, None, False
+        return frozenset(), None, not await state.knows_repository(repository.site, repository.name)
+    except (Denied, AuthFailed, Unsupported) as error:
+        if error.advice is Advice.STOP_SITE:
+            raise
+        return None, None, False
+    if found.error is not None:
+        raise found.error
+    return frozenset(found.tags), found.digests or None, False
 
 
 class _Target:
@@ -79,18 +102,20 @@ class _Target:
 
     def __init__(self) -> None:
         self.users = 0
-        self.held = False
+        self.is_locked = False
+        self.is_waiting = False
         self.opening: asyncio.Future[Catalog | None] | None = None
 
 
 class DestinationCatalogs:
-    """Opens catalogs and keeps repositories in hand, from the first use to the last.
+    """Opens catalogs and keeps repositories locked, from the first use to the last.
 
     Args:
         rule: the rule.
         destination: the site's name.
         context: the run.
         listing: whether the destination's listing is wanted, or each tag will be asked for.
+        only: tells of a target which tags matter there; None for all.
         on_failure: told why a catalog could not be had, once each.
     """
 
@@ -101,15 +126,18 @@ class DestinationCatalogs:
         context: Context,
         *,
         listing: bool,
+        only: Callable[[str], Collection[str] | None],
         on_failure: Callable[[SiteError], None],
     ) -> None:
         self._rule = rule
         self._destination = destination
         self._context = context
         self._listing = listing
+        self._only = only
         self._on_failure = on_failure
         self._breaker = context.breaker(destination)
         self._targets: dict[str, _Target] = {}
+        self._left: dict[str, bool] = {}
 
     def enter(self, target: str) -> None:
         """Counts a user in."""
@@ -123,15 +151,27 @@ class DestinationCatalogs:
             self._free(target, self._targets.pop(target))
 
     def release(self) -> None:
-        """Frees whatever is still in hand: the run is over."""
+        """Frees whatever is still locked: the run is over."""
         for target, known in self._targets.items():
             self._free(target, known)
         self._targets.clear()
 
     def _free(self, target: str, known: _Target) -> None:
-        if known.held:
-            known.held = False
-            self._context.locks.give_back((self._rule.name, self._destination, target))
+        if known.is_locked:
+            known.is_locked = False
+            self._context.locks.give_back((self._destination, target))
+
+    def is_left(self, target: str) -> bool:
+        """Whether the target is left to another run that works on it: decided once, for all of this run."""
+        if target not in self._left:
+            locks, request = self._context.locks, self._context.request
+            self._left[target] = request.leaves_busy and locks.is_locked((self._destination, target))
+        return self._left[target]
+
+    def is_waiting(self, target: str) -> bool:
+        """Whether the run waits for another one that works on the target."""
+        known = self._targets.get(target)
+        return known is not None and known.is_waiting
 
     async def catalog(self, target: str) -> Catalog | None:
         """The catalog of a repository that the caller has entered; None where it could not be had, which was told."""
@@ -141,9 +181,10 @@ class DestinationCatalogs:
         opening = known.opening = asyncio.get_running_loop().create_future()
         catalog = None
         try:
-            if not self._context.dry:  # who only looks is in nobody's way
-                await self._context.locks.take((self._rule.name, self._destination, target))
-                known.held = True
+            if not self._context.request.dry:  # who only asks is in nobody's way
+                known.is_waiting = True
+                await self._context.locks.take((self._destination, target))
+                known.is_waiting, known.is_locked = False, True
             self._breaker.check("list tags", target)
             with faults(self._destination, "list tags", target):
                 catalog = await self._read(target)
@@ -152,15 +193,12 @@ class DestinationCatalogs:
             self._breaker.failed(error)
             self._on_failure(error)
         finally:
+            known.is_waiting = False
             opening.set_result(catalog)
         return catalog
 
     async def _read(self, target: str) -> Catalog:
         repository = self._context.sites[self._destination].repository(target)
         return await read_catalog(
-            repository,
-            self._context.state,
-            self._rule.name,
-            listing=self._listing,
-            record=not self._context.dry,
+            repository, self._context, self._rule.name, listing=self._listing, only=self._only(target)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import Final
@@ -13,10 +13,9 @@ from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.tags import Listing, list_tags
-from replicator.engine.observe.wanted import Batcher, WantedTag, WantedTags
+from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
-from replicator.errors import NotFound, Rejected, SiteError
-from replicator.events import TagSeen
+from replicator.errors import Advice, NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
@@ -31,7 +30,7 @@ from replicator.policy.selection import (
     select,
     select_repository,
 )
-from replicator.ports import ComparesTags, Repository
+from replicator.ports import ComparesTags, Repository, TagBelief
 
 REPOSITORIES_AT_ONCE: Final = 8
 RESOLVES_AT_ONCE: Final = 64
@@ -67,15 +66,20 @@ class SourceScan:
         self._on_failure = on_failure
         self._on_warning = on_warning
         self._breaker = context.breaker(rule.source)
-        self._scope = context.scope
+        self._scope = context.request.scope
         self._named = frozenset(certain_repositories(rule.repositories))
         self._repositories = 0
         self._selected = 0
         self.complete = True
+        self.repositories: frozenset[str] | None = None
         self.filters: list[FilterCount] = []
 
     async def run(self) -> None:
-        """Looks at everything. `complete` tells afterwards whether nothing broke."""
+        """Scans everything.
+
+        `complete` tells afterwards whether nothing broke, `repositories` which the rule selects: None where the catalog
+        could not be listed completely.
+        """
         turn = asyncio.Lock()
         async with aclosing(self._names()) as names:
 
@@ -110,9 +114,10 @@ class SourceScan:
         selection = self._rule.repositories
         known = self._scope.repositories if self._scope is not None else exact_repositories(selection)
         if known is not None:
-            for name in known:
-                if select_repository(selection, name):
-                    yield name
+            names = [name for name in known if select_repository(selection, name)]
+            for name in names:
+                yield name
+            self._know(names)
             return
         seen = set(self._named)
         for name in self._named:
@@ -126,6 +131,12 @@ class SourceScan:
                         yield name
         except SiteError as error:
             self._failed(error)
+        else:
+            self._know(seen)
+
+    def _know(self, names: Collection[str]) -> None:
+        if self._scope is None:
+            self.repositories = frozenset(names)
 
     async def _guarded(self, name: str) -> None:
         try:
@@ -145,7 +156,8 @@ class SourceScan:
 
     async def _look_at(self, name: str, target: str) -> None:
         repository = self._content.repository(name)
-        batcher = Batcher(name, target, self._context.clock.monotonic(), self._on_batch)
+        clock = self._context.clock
+        batcher = Batcher(name, target, (clock.monotonic(), clock.now()), self._on_batch)
         listing = await self._list(repository)
         if listing.error is not None:
             if not judges_each_alone(self._rule.tags):
@@ -153,13 +165,18 @@ class SourceScan:
             self._failed(listing.error)
         known = dict(listing.digests)
         dating = needs_created(self._rule.tags, listing.tags)
-        await self._resolve(repository, dating - known.keys(), known.__setitem__)
+        await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
         selected = select(self._rule.tags, listing.tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
-        self._tell_not_selected(name, listing, selected, known)
-        await self._wish(repository, selected, known, batcher, strict=listing.strict)
-        batcher.close(frozenset(listing.tags) if listing.complete else None)
+        if self._scope is not None:
+            for tag in frozenset(listing.tags).difference(selected.tags):
+                batcher.add_other(tag, known.get(tag))
+        await self._want(repository, selected, known, batcher, strict=listing.strict)
+        present = frozenset(listing.tags) if listing.complete else None
+        batcher.close(
+            is_complete=self._scope is None and listing.error is None and not batcher.is_cut, present=present
+        )
 
     async def _list(self, repository: Repository) -> Listing:
         exact = exact_tags(self._rule.tags)
@@ -170,7 +187,7 @@ class SourceScan:
         if named is not None and judges_each_alone(self._rule.tags):
             return Listing(named, complete=False)
         try:
-            return await list_tags(repository, self._context.state, record=not self._context.dry)
+            return await list_tags(repository, self._context.state, record=not self._context.request.dry)
         except NotFound as error:
             # distribution's catalog has repositories whose last tag is gone, and then answers 404 NAME_UNKNOWN. A 404
             # in other words may be a proxy's that leads astray, and "no tags" would be more than we know.
@@ -197,21 +214,6 @@ class SourceScan:
         for problem in selected.short:
             self._failed(Rejected(self._rule.source, "select tags", problem, repository=name))
 
-    def _tell_not_selected(
-        self, name: str, listing: Listing, selected: Selected, known: Mapping[str, Digest]
-    ) -> None:
-        if self._scope is not None:
-            for tag in frozenset(listing.tags).difference(selected.tags):
-                self._tell_seen(name, tag, known.get(tag))
-
-    def _tell_seen(self, repository: str, tag: str, digest: Digest | None) -> None:
-        if self._scope is None:
-            return
-        named = self._scope.repositories.get(repository)
-        if named is None or tag in named:
-            rule = self._rule
-            self._context.events.emit(TagSeen(rule.name, rule.source, repository, tag, digest))
-
     async def _creation_times(
         self, repository: Repository, known: Mapping[str, Digest], tags: Collection[str]
     ) -> dict[str, float]:
@@ -222,11 +224,11 @@ class SourceScan:
             repository,
             digests.values(),
             self._rule.mirrors,
-            record=not self._context.dry,
+            record=not self._context.request.dry,
         )
         return {tag: times[digest] for tag, digest in digests.items() if digest in times}
 
-    async def _wish(
+    async def _want(
         self,
         repository: Repository,
         selected: Selected,
@@ -245,20 +247,55 @@ class SourceScan:
         for tag, named in targets.items():
             if tag in settled:
                 batcher.add(WantedTag(tag, named, None))
-                self._tell_seen(repository.name, tag, None)
             elif tag in known:
                 batcher.add(WantedTag(tag, named, known[tag]))
-                self._tell_seen(repository.name, tag, known[tag])
             else:
                 ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
             batcher.add(WantedTag(tag, targets[tag], digest))
-            self._tell_seen(repository.name, tag, digest)
 
-        believed = await self._context.state.beliefs(self._rule.destinations[0], batcher.target)
-        before = {tag: believed[targets[tag]].digest for tag in ask if targets[tag] in believed}
-        await self._resolve(repository, ask, resolved, before=before, strict=strict)
+        def unresolved(tag: str, error: SiteError) -> None:
+            self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=strict)
+
+        before = await self._believed(repository, batcher.target, {tag: targets[tag] for tag in ask})
+        await self._resolve(repository, ask, resolved, unresolved, before=before)
+
+    def _unresolved(self, batcher: Batcher, tag: UnresolvedTag, *, strict: bool) -> None:
+        error = tag.error
+        if isinstance(error, NotFound) and not strict:
+            # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
+            batcher.add_other(tag.tag, None, is_absent=True)
+            if self._scope is None:  # an event may come before its tag, and after it is gone
+                self._on_warning(f"{error.site}: {error.repository}: tag {tag.tag} is listed but not there")
+        elif error.advice is Advice.STOP_SITE:
+            self._failed(error)  # says nothing about this tag
+            batcher.is_cut = True
+        else:
+            self._breaker.failed(error)
+            batcher.add_unresolved(tag)
+
+    async def _believed(
+        self, repository: Repository, target: str, targets: Mapping[str, str]
+    ) -> Mapping[str, Digest]:
+        """What tags named when they were last copied, where that makes asking cheaper."""
+        if not isinstance(repository, ComparesTags):
+            return {}
+        beliefs = await self._context.state.beliefs(
+            self._rule.destinations[0], target, self._few(targets.values())
+        )
+        return {tag: beliefs[named].source_digest for tag, named in targets.items() if named in beliefs}
+
+    def _few(self, tags: Collection[str]) -> Collection[str] | None:
+        """The tags, where the state is to be asked about these alone; None where about the whole repository."""
+        return tags if self._scope is not None else None
+
+    def _undated(self, tag: str, error: SiteError) -> None:
+        """A tag that the filters need to date could not be resolved: it is left out, and the scan is not complete."""
+        if isinstance(error, NotFound):
+            self._on_warning(f"{error.site}: {error.repository}: tag {tag} is listed but not there")
+        else:
+            self._failed(error)
 
     def _target_tag(self, repository: str, tag: str) -> str | None:
         try:
@@ -268,13 +305,14 @@ class SourceScan:
             return None
 
     async def _settled(self, target: str, targets: dict[str, str]) -> set[str]:
-        """Immutable tags that every destination is believed to have: the source is not asked for them again."""
+        """Immutable tags that this rule put at every destination: the source is not asked for them again."""
         immutable = {tag for tag in targets if is_immutable(self._rule.tags, tag)}
         for destination in self._rule.destinations:
             if not immutable:
                 break
-            beliefs = await self._context.state.beliefs(destination, target)
-            immutable = {tag for tag in immutable if targets[tag] in beliefs}
+            few = self._few([targets[tag] for tag in immutable])
+            beliefs = await self._context.state.beliefs(destination, target, few)
+            immutable = {tag for tag in immutable if _owns(self._rule, beliefs.get(targets[tag]))}
         return immutable
 
     async def _resolve(
@@ -282,9 +320,9 @@ class SourceScan:
         repository: Repository,
         tags: Collection[str],
         on_answer: Callable[[str, Digest], None],
+        on_failure: Callable[[str, SiteError], None],
         *,
         before: Mapping[str, Digest] = MappingProxyType({}),
-        strict: bool = False,
     ) -> None:
         """Tells what the tags name now, as the answers come.
 
@@ -292,8 +330,8 @@ class SourceScan:
             repository: at the source.
             tags: which.
             on_answer: told a tag and its digest.
+            on_failure: told a tag and why its digest is not known; `NotFound` where it does not exist.
             before: what tags are believed to name still, which is cheaper to confirm.
-            strict: a tag that is not there is a failure.
         """
         waiting = iter(tags)
         comparing = repository if isinstance(repository, ComparesTags) else None
@@ -307,29 +345,20 @@ class SourceScan:
 
         async def ask() -> None:
             for tag in waiting:
-                digest = await self._answer(repository, tag, ask_one, strict=strict)
-                if digest is not None:
+                try:
+                    self._breaker.check("resolve tag", repository.name)
+                    with faults(repository.site, "resolve tag", repository.name):
+                        digest = await ask_one(tag)
+                except SiteError as error:
+                    on_failure(tag, error.about(f"tag {tag}"))
+                else:
+                    self._breaker.succeeded()
                     on_answer(tag, digest)
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(RESOLVES_AT_ONCE, len(tags))):
                 tasks.create_task(ask())
 
-    async def _answer(
-        self, repository: Repository, tag: str, ask: Callable[[str], Awaitable[Digest]], *, strict: bool
-    ) -> Digest | None:
-        try:
-            self._breaker.check("resolve tag", repository.name)
-            with faults(repository.site, "resolve tag", repository.name):
-                digest = await ask(tag)
-        except NotFound as error:
-            # Gone since it was listed; Docker Hub also lists tags that it no longer serves.
-            if strict:
-                self._failed(error.about(f"tag {tag}"))
-            elif self._scope is None:  # an event may come before its tag, and after it is gone
-                self._on_warning(f"{repository.site}: {repository.name}: tag {tag} is listed but not there")
-            return None
-        except SiteError as error:
-            self._failed(error.about(f"tag {tag}"))
-            return None
-        return digest
+
+def _owns(rule: Rule, belief: TagBelief | None) -> bool:
+    return belief is not None and belief.rule == rule.name

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from replicator.errors import SiteError
 from replicator.model.digest import Digest
 
 BATCH_TAGS: Final = 256
@@ -23,46 +24,120 @@ class WantedTag:
     target: str | None
     digest: Digest | None
 
+    @property
+    def key(self) -> str:
+        """What it is at the destination: the tag, or the digest where it is wanted without one."""
+        return self.target or self.digest or ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnresolvedTag:
+    """A selected tag whose digest the source could not tell."""
+
+    tag: str
+    target: str
+    error: SiteError
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTag:
+    """A tag that an event named and that is not wanted: the rule leaves it out, or (`is_absent`) it does not exist.
+
+    `digest` is what the source named, where that is known.
+    """
+
+    tag: str
+    digest: Digest | None
+    is_absent: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class WantedTags:
     """Some of the tags wanted of one source repository.
 
-    The last batch of a repository also tells `present`: every tag that the listing had (None where there was no
-    complete listing), so that what is gone can be told from what was not asked for. `asked_at` (monotonic seconds)
-    is when the source was first asked about the repository.
+    `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when the source was first asked about the
+    repository. The last batch also tells whether the repository was listed completely, so that its selected tags are
+    all that is wanted, and `present`: every tag that the listing had (None where there was no complete listing of
+    everything), so that what is gone can be told from what was not asked for.
     """
 
     repository: str
     target: str
-    wishes: Sequence[WantedTag]
+    tags: Sequence[WantedTag]
     asked_at: float
-    last: bool = False
+    asked_wall: float
+    unresolved: Sequence[UnresolvedTag] = ()
+    others: Sequence[OtherTag] = ()
+    is_last: bool = False
+    is_complete: bool = False
     present: frozenset[str] | None = None
 
 
 class Batcher:
-    """Collects wishes of one repository into batches."""
+    """Collects tags of one repository into batches.
+
+    Args:
+        repository: at the source.
+        target: at the destinations.
+        asked: when the source was first asked: monotonic, epoch seconds.
+        on_batch: gets each batch.
+    """
 
     def __init__(
-        self, repository: str, target: str, asked_at: float, on_batch: Callable[[WantedTags], None]
+        self,
+        repository: str,
+        target: str,
+        asked: tuple[float, float],
+        on_batch: Callable[[WantedTags], None],
     ) -> None:
         self._repository = repository
         self.target = target
-        self._asked_at = asked_at
+        self._asked = asked
         self._on_batch = on_batch
-        self._wishes: list[WantedTag] = []
+        self._tags: list[WantedTag] = []
+        self._unresolved: list[UnresolvedTag] = []
+        self._others: list[OtherTag] = []
+        self.is_cut = False
+        """Whether some tags could not be asked for at all."""
 
-    def add(self, wish: WantedTag) -> None:
+    def add(self, wanted: WantedTag) -> None:
         """Takes a tag; a batch goes out when it is full."""
-        self._wishes.append(wish)
-        if len(self._wishes) >= BATCH_TAGS:
-            self._on_batch(WantedTags(self._repository, self.target, self._wishes, self._asked_at))
-            self._wishes = []
+        self._tags.append(wanted)
+        self._send_if_full()
 
-    def close(self, present: frozenset[str] | None) -> None:
-        """Sends the last batch, with the names that the listing had."""
-        wishes, asked_at = self._wishes, self._asked_at
+    def add_unresolved(self, tag: UnresolvedTag) -> None:
+        """Takes a tag that could not be resolved."""
+        self._unresolved.append(tag)
+        self._send_if_full()
+
+    def add_other(self, tag: str, digest: Digest | None, *, is_absent: bool = False) -> None:
+        """Takes a tag that is not wanted."""
+        self._others.append(OtherTag(tag, digest, is_absent))
+
+    def _send_if_full(self) -> None:
+        if len(self._tags) + len(self._unresolved) >= BATCH_TAGS:
+            self._send()
+
+    def _send(
+        self, *, is_last: bool = False, is_complete: bool = False, present: frozenset[str] | None = None
+    ) -> None:
+        tags, self._tags = self._tags, []
+        unresolved, self._unresolved = self._unresolved, []
+        others, self._others = self._others, []
         self._on_batch(
-            WantedTags(self._repository, self.target, wishes, asked_at, last=True, present=present)
+            WantedTags(
+                self._repository,
+                self.target,
+                tags,
+                *self._asked,
+                unresolved=unresolved,
+                others=others,
+                is_last=is_last,
+                is_complete=is_complete,
+                present=present,
+            )
         )
+
+    def close(self, *, is_complete: bool, present: frozenset[str] | None) -> None:
+        """Sends the last batch."""
+        self._send(is_last=True, is_complete=is_complete, present=present)

@@ -1,40 +1,23 @@
-"""From what is there to what is to be done. Pure: no await, no clock."""
+"""The facts about one tag at one destination, and what they say. Pure: no await, no clock."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Literal
 
-from replicator.engine.observe.wanted import WantedTag
 from replicator.model.digest import Digest
 from replicator.ports import TagBelief
 
 
 class Change(enum.Enum):
-    """A fact about one tag at one destination, seen from the source."""
+    """What is different about one tag at one destination, seen from the source."""
 
     ADDED = "not there yet"
     MOVED = "the source has moved it"
     DIVERGED = "the destination has something else"
+    INCOMPLETE = "parts of it are missing at the destination"
     SAME = "the same on both sides"
     UNKNOWN = "the destination must be asked"
     UNREADABLE = "the destination does not tell what it has"
-
-
-@dataclass(slots=True)
-class Action:
-    """Intent for one tag at one destination."""
-
-    repository: str
-    target: str
-    wish: WantedTag
-    digest: Digest
-    reason: str
-    since: float
-    asked_at: float
-    attempts: int = 0
-    action: Literal["copy"] = "copy"
 
 
 def compare(digest: Digest, *, listed: bool, belief: TagBelief | None, due: bool) -> Change:

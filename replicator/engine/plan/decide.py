@@ -1,276 +1,295 @@
-"""From a batch of wishes to actions at one destination: compare, ask where a comparison needs it, claim."""
+"""What is to be done about one wanted tag at one destination. Pure: no await, no clock, nothing remembered.
+
+`decide` takes what is known and yields a decision. Where that is not enough it yields `Ask`; whoever acts on decisions
+gets the answer, adds it to the facts and decides again. Each question is asked at most once.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+import enum
 from dataclasses import dataclass
-from typing import Final
 
-from replicator.engine.content.source import SourceContent
-from replicator.engine.context import Context
-from replicator.engine.coordination import Origin
-from replicator.engine.faults import faults, is_unreadable
-from replicator.engine.observe.destination import Catalog
-from replicator.engine.observe.wanted import WantedTag, WantedTags
-from replicator.engine.plan.compare import (
-    Action,
-    Change,
-    compare,
-    compare_seen,
-    compare_unreadable,
-)
-from replicator.engine.plan.ownership import has_let_go, is_shared
-from replicator.errors import NotFound, Rejected, SiteError
+from replicator.engine.observe.wanted import WantedTag
+from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
 from replicator.model.digest import Digest
 from replicator.policy.backoff import is_postponed
 from replicator.policy.recheck import is_due
-from replicator.policy.rule import Rule
-from replicator.policy.selection import may_select
-from replicator.ports import Placed, TagBelief
+from replicator.ports import Pending, Placement, TagBelief
 
-ASKS_AT_ONCE: Final = 32
+
+@dataclass(slots=True)
+class Action:
+    """Intent for one tag at one destination.
+
+    `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when
+    the source was asked about the repository. `missing` are parts that the destination was found to lack;
+    `was_placed`: the root had been put there before, so that something must have removed it.
+    """
+
+    repository: str
+    target: str
+    wanted: WantedTag
+    digest: Digest
+    reason: str
+    since: float
+    asked_at: float
+    asked_wall: float = 0.0
+    attempts: int = 0
+    missing: tuple[Digest, ...] = ()
+    was_placed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The target tag, or the digest where it is wanted without one."""
+        return self.wanted.target or self.digest
+
+
+class Question(enum.Enum):
+    """What can be asked before a decision.
+
+    TAG: what the destination's tag names. CLOSURE: whether everything below the root is there. SOURCE: what the source
+    names under an immutable tag that was believed to be settled.
+    """
+
+    TAG = "tag"
+    CLOSURE = "closure"
+    SOURCE = "source"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """Who is told what becomes of a wish. None of them may wait.
+class Seen:
+    """The destination's answer about a tag: None for no such tag. `unreadable`: it refuses to tell."""
 
-    `copy`: it is to be copied. `same`: it is in step. `postponed`: it failed before and is not due, with the
-    reason. `failed`: why nothing can be done. `unreadable`: the destination refuses to tell what a tag is.
+    digest: Digest | None
+    unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The destination's answer about everything that a root leads to: what it lacks.
+
+    `unreadable`: it does not let us look.
     """
 
-    copy: Callable[[Action], None]
-    same: Callable[[WantedTag], None]
-    postponed: Callable[[Action, str], None]
-    failed: Callable[[Action, SiteError], None]
-    unreadable: Callable[[SiteError], None]
+    missing: tuple[Digest, ...] = ()
+    unreadable: bool = False
 
 
-class Decisions:
-    """Decides, for one rule at one destination.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a run was asked for, and the rule's periods in seconds.
 
-    Args:
-        rule: the rule.
-        destination: the destination's name.
-        context: the run.
-        content: resolves what the source was not asked for because it was believed to be settled.
-        since: dates changes that are first seen now (epoch seconds).
-        verdicts: where decisions go.
+    `recheck` asks for each tag and checks each closure, whatever is believed. `unattended` leaves a tag that failed
+    alone until its time has come. `place` names destination and repository, to spread what is due.
     """
 
-    def __init__(
-        self,
-        rule: Rule,
-        destination: str,
-        context: Context,
-        content: SourceContent,
-        since: float,
-        verdicts: Verdicts,
-    ) -> None:
-        self._rule = rule
-        self._destination = destination
-        self._context = context
-        self._content = content
-        self._since = since
-        self._verdicts = verdicts
-        self._breaker = context.breaker(destination)
+    rule: str
+    place: str
+    now: float
+    recheck: bool
+    unattended: bool
+    recheck_every: float
+    verify_every: float
 
-    async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
-        """Decides on every wish of the batch; a failure of one leaves the others alone."""
-        unknown: list[tuple[WantedTag, Digest | None]] = []
-        for wish in batch.wishes:
-            digest = wish.digest or self._settled(catalog, wish)
-            if self._is_superseded(batch, catalog, wish):
-                self._verdicts.same(wish)
-            elif digest is None or self._compare(batch, catalog, wish, digest) is Change.UNKNOWN:
-                unknown.append((wish, digest))
-        await self._ask(batch, catalog, unknown)
 
-    def _settled(self, catalog: Catalog, wish: WantedTag) -> Digest | None:
-        """What an immutable tag is, by what we put there once; None where it has to be copied again."""
-        belief = catalog.beliefs.get(wish.target or "")
-        return belief.digest if belief is not None and catalog.lists(belief.tag) else None
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one tag at one destination.
 
-    def _is_superseded(self, batch: WantedTags, catalog: Catalog, wish: WantedTag) -> bool:
-        """Whether another run, which asked the source later than this one, has brought the tag in step."""
-        key = wish.target or wish.digest or ""
-        return self._context.locks.is_settled_since(
-            (self._destination, catalog.repository.name, key),
-            (self._rule.source, batch.repository, wish.tag),
-            batch.asked_at,
+    `listed`: the destination's listing has it; None where it was not listed, so that the tag must be asked for.
+    `told`: the digest, where the listing told it. `claimed_by`: another source that claims the tag in this run.
+    `owner`: another rule that put something else there and still wants it. `is_superseded`: a run that asked the source
+    later has brought the tag in step. `seen`, `closure` and `source` are the answers to questions; `source` is the
+    digest that the source names now, `is_source_asked` that it was asked.
+    """
+
+    listed: bool | None
+    told: Digest | None = None
+    belief: TagBelief | None = None
+    placement: Placement | None = None
+    pending: Pending | None = None
+    claimed_by: str | None = None
+    owner: str | None = None
+    is_superseded: bool = False
+    seen: Seen | None = None
+    closure: Closure | None = None
+    source: Digest | None = None
+
+
+# --- decisions ---
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The image is to be copied: `digest`, because of `change`. `missing`: what a closure check did not find."""
+
+    digest: Digest
+    change: Change
+    missing: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InStep:
+    """The destination has what is wanted.
+
+    `is_confirmed`: the destination said so now. `is_verified`: all that the root leads to was found now.
+    `is_superseded`: by a run that asked the source later; nothing is to be recorded.
+    """
+
+    digest: Digest | None
+    is_confirmed: bool = False
+    is_verified: bool = False
+    is_superseded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The tag failed before and is not to be tried yet."""
+
+    digest: Digest
+    change: Change
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another source or rule has a different digest for the tag."""
+
+    digest: Digest
+    change: Change
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The tag is left as it is on purpose."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A tag that the rule once put there, that is still there, and that its source no longer has."""
+
+    repository: str
+    target: str
+    tag: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Not enough is known. `digest` is the root that the question is about; None for the source."""
+
+    question: Question
+    digest: Digest | None
+
+
+Decision = Copy | InStep | Postponed | Conflict | Held | Gone | Ask
+
+
+def digest_of(
+    wanted: WantedTag, rule: str, *, belief: TagBelief | None, listed: bool | None, source: Digest | None
+) -> Digest | None:
+    """The digest that is wanted: what the source named, else for a settled immutable tag what this rule put there.
+
+    None: the source must be asked.
+    """
+    if wanted.digest is not None:
+        return wanted.digest
+    if source is not None:
+        return source
+    if belief is None or belief.rule != rule or listed is False:
+        return None
+    return belief.digest
+
+
+def decide(wanted: WantedTag, facts: Facts, policy: Policy) -> Decision:
+    """The decision about one wanted tag, as far as the facts reach."""
+    digest = digest_of(wanted, policy.rule, belief=facts.belief, listed=facts.listed, source=facts.source)
+    if facts.is_superseded:
+        return InStep(digest, is_superseded=True)
+    if digest is None:
+        return Ask(Question.SOURCE, None)
+    change = _change(wanted, digest, facts, policy)
+    if change is Change.UNKNOWN:
+        return Ask(Question.TAG, digest)
+    if change is Change.SAME:
+        return _same(wanted, digest, facts, policy)
+    if wanted.digest is None and facts.source is None:
+        return Ask(Question.SOURCE, None)  # settled no longer: what we believe may be gone at the source
+    return _copy(digest, change, facts, policy)
+
+
+def _change(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> Change:
+    belief, seen = facts.belief, facts.seen
+    if seen is not None:
+        return (
+            compare_unreadable(digest, belief)
+            if seen.unreadable
+            else compare_seen(digest, seen.digest, belief)
         )
+    if facts.told is not None:
+        return compare_seen(digest, facts.told, belief)
+    # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
+    listed = facts.listed is not False if wanted.target else True
+    return compare(digest, listed=listed, belief=belief, due=_is_tag_due(digest, wanted, facts, policy))
 
-    def _compare(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> Change:
-        key = wish.target or digest
-        belief = catalog.beliefs.get(key)
-        due = belief is not None and (
-            self._context.recheck
-            or catalog.tags is None
-            or is_due(
-                self._context.clock.now(), belief.checked_at, self._rule.recheck, self._place(catalog, key)
-            )
-        )
-        # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
-        listed = catalog.lists(wish.target) if wish.target else True
-        told = catalog.digests.get(key) if catalog.digests is not None else None
-        if told is not None:
-            change = compare_seen(digest, told, belief)
-            due = due or belief is None
-        else:
-            change = compare(digest, listed=listed, belief=belief, due=due)
-        if change is Change.SAME:
-            self._same(batch, catalog, wish, digest, asked=due)
-        elif change is not Change.UNKNOWN:
-            self._changed(batch, catalog, wish, digest, change)
-        return change
 
-    async def _settle(self, batch: WantedTags, catalog: Catalog, wish: WantedTag) -> None:
-        """An immutable tag that was believed to be there and is not: what is it at the source?"""
-        source = self._rule.source
-        try:
-            self._context.breaker(source).check("resolve tag", batch.repository)
-            with faults(source, "resolve tag", batch.repository):
-                digest = (await self._content.repository(batch.repository).resolve(wish.tag or "")).digest
-        except SiteError as error:
-            self._context.breaker(source).failed(error)
-            belief = catalog.beliefs.get(wish.target or "")
-            digest = belief.digest if belief else Digest("")
-            self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.ADDED), error)
-            return
-        self._changed(batch, catalog, wish, digest, Change.ADDED)
+def _is_tag_due(digest: Digest, wanted: WantedTag, facts: Facts, policy: Policy) -> bool:
+    belief = facts.belief
+    if belief is None:
+        return False
+    key = f"{policy.place}:{wanted.target or digest}"
+    return (
+        policy.recheck
+        or (facts.listed is None)
+        or is_due(policy.now, belief.checked_at, policy.recheck_every, key)
+    )
 
-    async def _ask(
-        self, batch: WantedTags, catalog: Catalog, unknown: Sequence[tuple[WantedTag, Digest | None]]
-    ) -> None:
-        waiting = iter(unknown)
 
-        async def work() -> None:
-            for wish, digest in waiting:
-                if digest is None:
-                    await self._settle(batch, catalog, wish)
-                else:
-                    await self._ask_one(batch, catalog, wish, digest)
+def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> Decision:
+    if facts.claimed_by is not None:
+        return Conflict(digest, Change.SAME, facts.claimed_by)
+    is_confirmed = facts.seen is not None
+    if facts.told is not None:
+        is_confirmed = facts.belief is None or _is_tag_due(digest, wanted, facts, policy)
+    closure = facts.closure
+    if closure is None:
+        if _is_closure_due(digest, facts, policy):
+            return Ask(Question.CLOSURE, digest)
+        return InStep(digest, is_confirmed=is_confirmed)
+    if closure.missing:
+        return _copy(digest, Change.INCOMPLETE, facts, policy, closure.missing)
+    return InStep(digest, is_confirmed=is_confirmed, is_verified=not closure.unreadable)
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(ASKS_AT_ONCE, len(unknown))):
-                tasks.create_task(work())
 
-    async def _ask_one(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> None:
-        seen: Digest | None = None
-        unreadable: SiteError | None = None
-        try:
-            self._breaker.check("resolve tag", catalog.repository.name)
-            with faults(self._destination, "resolve tag", catalog.repository.name):
-                seen = (await catalog.repository.resolve(wish.target or digest)).digest
-            self._breaker.succeeded()
-        except NotFound:
-            pass
-        except SiteError as error:
-            if not is_unreadable(error):
-                self._breaker.failed(error)
-                self._verdicts.failed(self._action(batch, catalog, wish, digest, Change.UNKNOWN), error)
-                return
-            unreadable = error
-        belief = catalog.beliefs.get(wish.target or digest)
-        if unreadable is not None:
-            if belief is not None:  # else the repository may only not exist yet
-                self._verdicts.unreadable(unreadable)
-            change = compare_unreadable(digest, belief)
-        else:
-            change = compare_seen(digest, seen, belief)
-        if change is Change.SAME:
-            self._same(batch, catalog, wish, digest, asked=True)
-        else:
-            self._changed(batch, catalog, wish, digest, change)
+def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
+    if policy.recheck:
+        return True
+    if facts.seen is not None and facts.seen.unreadable:
+        return False
+    if facts.placement is not None:
+        last: float | None = facts.placement.verified_at
+    elif facts.belief is not None:
+        last = facts.belief.checked_at
+    else:
+        return False  # seen there for the first time: from now on it has its turn
+    return is_due(policy.now, last, policy.verify_every, f"{policy.place}@{digest}")
 
-    def _same(
-        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, *, asked: bool
-    ) -> None:
-        other = self._claim(batch, catalog, wish, digest)
-        if other:
-            self._contest(batch, self._action(batch, catalog, wish, digest, Change.SAME), other)
-            return
-        key = wish.target or digest
-        if asked or key in catalog.pending:
-            self.record(catalog, key, digest)
-        self._verdicts.same(wish)
 
-    def record(self, catalog: Catalog, key: str, digest: Digest) -> None:
-        """Remembers that a target is in step, as seen now."""
-        if self._context.dry:
-            return
-        belief = TagBelief(key, digest, digest, self._rule.name, self._context.clock.now())
-        self._context.state.record(
-            Placed(self._rule.name, self._destination, belief, catalog.repository.name)
-        )
-
-    def _place(self, catalog: Catalog, key: str) -> str:
-        return f"{self._destination}/{catalog.repository.name}:{key}"
-
-    def _changed(
-        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
-    ) -> None:
-        action = self._action(batch, catalog, wish, digest, change)
-        other = self._claim(batch, catalog, wish, digest) or self._owner(batch, catalog, wish, digest)
-        if other:
-            self._contest(batch, action, other)
-            return
-        pending = catalog.pending.get(wish.target or digest)
-        if (
-            self._context.unattended
-            and pending
-            and is_postponed(self._context.clock.now(), pending.not_before)
-        ):
-            self._verdicts.postponed(action, f"failed before ({pending.error}); not tried again yet")
-            return
-        self._verdicts.copy(action)
-
-    def _contest(self, batch: WantedTags, action: Action, other: str) -> None:
-        cause = f"{self._claimant(batch)} wants {action.digest} there, but {other} has another digest for it"
-        operation = f"claim tag {action.wish.target}"
-        self._verdicts.failed(action, Rejected(self._destination, operation, cause, repository=action.target))
-
-    def _claimant(self, batch: WantedTags) -> str:
-        return f"rule {self._rule.name} (from {self._rule.source}: {batch.repository})"
-
-    def _claim(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> str | None:
-        if wish.target is None:
-            return None
-        place = (self._destination, catalog.repository.name)
-        claimant = f"{self._claimant(batch)} tag {wish.tag}"
-        return self._context.claims.claim(place, wish.target, claimant, self._origin(batch, wish), digest)
-
-    def _origin(self, batch: WantedTags, wish: WantedTag) -> Origin:
-        """What the wish is of: a source tag, or the digest that a pin has chosen."""
-        is_tag = wish.tag is not None and may_select(self._rule.tags, wish.tag)
-        return self._rule.source, batch.repository, wish.tag if is_tag else wish.digest
-
-    def _owner(self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest) -> str | None:
-        """Another rule, still there, that put something else under the tag, and not because it was that at its source."""
-        belief = catalog.beliefs.get(wish.target or digest)
-        if belief is None or belief.rule == self._rule.name or belief.digest == digest:
-            return None
-        other = self._context.rules.get(belief.rule)
-        if other is None:
-            return None
-        target = (self._destination, catalog.repository.name, belief.tag)
-        origin = (self._rule.source, batch.repository, wish.tag)
-        if is_shared(self._rule, other, origin, target) or has_let_go(other, origin, target):
-            return None
-        return f"rule {belief.rule}"
-
-    def _action(
-        self, batch: WantedTags, catalog: Catalog, wish: WantedTag, digest: Digest, change: Change
-    ) -> Action:
-        pending = catalog.pending.get(wish.target or digest)
-        return Action(
-            repository=batch.repository,
-            target=catalog.repository.name,
-            wish=wish,
-            digest=digest,
-            reason=change.value,
-            since=pending.since if pending else self._since,
-            asked_at=batch.asked_at,
-            attempts=pending.attempts if pending else 0,
-        )
+def _copy(
+    digest: Digest, change: Change, facts: Facts, policy: Policy, missing: tuple[Digest, ...] = ()
+) -> Decision:
+    other = facts.claimed_by or facts.owner
+    if other is not None:
+        return Conflict(digest, change, other)
+    pending = facts.pending
+    if (
+        policy.unattended
+        and pending is not None
+        and pending.digest == digest
+        and is_postponed(policy.now, pending.not_before)
+    ):
+        return Postponed(digest, change, pending.error)
+    return Copy(digest, change, missing)

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from replicator.engine.coordination import Origin
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select, pinned_tags, select_repository
+from replicator.ports import TagBelief
+
+
+def other_owner(
+    rule: Rule, belief: TagBelief, rules: Mapping[str, Rule], origin: Origin, place: tuple[str, str]
+) -> str | None:
+    """Another rule that still exists, put what is believed there, and did not put what `rule` wants now.
+
+    Args:
+        rule: the rule that wants the tag now.
+        belief: what is believed of the tag.
+        rules: all rules by name.
+        origin: what `rule` takes there.
+        place: destination and repository.
+    """
+    other = rules.get(belief.rule)
+    if other is None or other.name == rule.name:
+        return None
+    target = (*place, belief.tag)
+    if is_shared(rule, other, origin, target) or has_let_go(other, origin, target):
+        return None
+    return f"rule {belief.rule}"
+
+
+def may_collide(rule: Rule) -> bool:
+    """Whether two of the rule's own tags may lead to one target: renaming that only adds keeps names apart."""
+    names = (rule.rename_repository, rule.rename_tag)
+    return any(name.strip or name.replacements for name in names) or any(table.pins for table in rule.tags)
 
 
 def is_shared(rule: Rule, other: Rule, origin: Origin, target: tuple[str, str, str]) -> bool:
-    """Whether both rules follow the very same source tag to the same target: then what it is now is both rules' wish.
+    """Whether both rules follow the very same source tag to the same target: then what it is now is what both rules want.
 
     Args:
         rule: one that takes the tag there now.

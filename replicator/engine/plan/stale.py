@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 from replicator.engine.observe.destination import Catalog
+from replicator.engine.plan.decide import Gone
 from replicator.model.digest import Digest
-
-
-class GoneTag(NamedTuple):
-    """A tag that the rule once put there, that is still there, and that its source no longer has."""
-
-    repository: str
-    target: str
-    tag: str
-    digest: Digest
 
 
 class _Target:
@@ -29,9 +20,10 @@ class _Target:
 
 
 class StaleTags:
-    """Told what a look finds, it knows at the end, if the look was complete, what nobody wants any more.
+    """Told what a scan finds, it knows at the end, if the scan was complete, what nobody wants any more.
 
-    Several source repositories may share one target, so nothing is certain before the last of them.
+    Several source repositories may share one target, so nothing is certain before the last of them; and nothing of a
+    target is, where what any of them wants could not be compared.
 
     Args:
         rule: only what was put there for it is its to give up.
@@ -40,20 +32,11 @@ class StaleTags:
     def __init__(self, rule: str) -> None:
         self._rule = rule
         self._targets: dict[str, _Target] = {}
-        self._unvisited: set[str] = set()
+        self._unseen: set[str] = set()
 
-    def expect(self, targets: Iterable[str]) -> None:
-        """Takes the targets with something pending; those that are never `visited` have nothing to look for."""
-        self._unvisited = set(targets)
-
-    def visited(self, target: str) -> None:
-        """A source repository that leads to the target is there, whatever can be told of it."""
-        self._unvisited.discard(target)
-
-    @property
-    def unvisited(self) -> Sequence[str]:
-        """Targets with something pending that no source repository leads to any more."""
-        return sorted(self._unvisited)
+    def unseen(self, target: str) -> None:
+        """Some of what is wanted in the target could not be compared."""
+        self._unseen.add(target)
 
     def open(self, repository: str, target: str, catalog: Catalog) -> None:
         """Takes what is remembered of a target, the first time."""
@@ -77,15 +60,16 @@ class StaleTags:
         for tag in tags or ():
             known.gone.pop(tag, None)
 
-    def gone(self) -> Iterator[GoneTag]:
+    def gone(self) -> Iterator[Gone]:
         """The tags that their source no longer has."""
         for target, known in self._targets.items():
-            if known.is_judged:
+            if known.is_judged and target not in self._unseen:
                 for tag, digest in known.gone.items():
-                    yield GoneTag(known.repository, target, tag, digest)
+                    yield Gone(known.repository, target, tag, digest)
 
     def pending(self) -> Iterator[tuple[str, str]]:
         """Target and tag of what was pending and is no longer wanted."""
         for target, known in self._targets.items():
-            for tag in known.pending:
-                yield target, tag
+            if target not in self._unseen:
+                for tag in known.pending:
+                    yield target, tag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -94,6 +94,12 @@ class BlobTransfers:
         self._refusals = 0
         self._shares_store = True  # as far as is known: one refusal tells
 
+    def refresh(self) -> None:
+        """Forgets what was found out long ago about the destination."""
+        self._remembered.clear()
+        self._refusals = 0
+        self._shares_store = True
+
     async def aclose(self) -> None:
         """Ends what is under way."""
         await self._once.aclose()
@@ -182,7 +188,7 @@ class BlobTransfers:
             self._tell(repository, blob, "failed")
             raise
         if other is not None and work.is_hint_wrong:
-            await self._take_back(other, blob.descriptor.digest)
+            await self.take_back(other, [blob.descriptor.digest])
         elif other is not None and self._may_mount:
             self._refusals = 0 if outcome == "mounted" else self._refusals + 1
         if outcome == "copied" and not work.read:
@@ -217,11 +223,12 @@ class BlobTransfers:
             spooled=spooled,
         )
 
-    async def _take_back(self, other: str, digest: Digest) -> None:
-        """Another repository of the site was believed to have the blob and has not."""
-        self._presence.forget(other, [digest])
-        self._remembered.pop(digest, None)
-        await self._state.forget(self._site.name, other, [digest])
+    async def take_back(self, repository: str, digests: Sequence[Digest]) -> None:
+        """A repository of the site was believed to have blobs and has not."""
+        self._presence.forget(repository, digests)
+        for digest in digests:
+            self._remembered.pop(digest, None)
+        await self._state.forget(self._site.name, repository, digests)
 
     async def _copy_within_store(self, repository: Repository, blob: WantedBlob, other: str | None) -> bool:
         """Where source and destination share a store, it copies by itself: no byte passes through here.

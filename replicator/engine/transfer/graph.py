@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from replicator.engine.content.image import Image
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.presence import Presence
-from replicator.errors import Corrupt, MissingReference, SiteError, StateError
+from replicator.errors import Corrupt, MissingReference, NotFound, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -23,7 +24,8 @@ from replicator.ports import Repository
 class ImageCopy:
     """An image wanted in a repository under a tag (None: by digest alone).
 
-    `blob` makes the wish for one of its blobs; `totals` counts the bytes of manifests that went out.
+    `blob` makes the request for one of its blobs; `totals` counts what is moved. `missing`: parts that the destination
+    was found to lack. `was_placed`: it had been put there before, so that something has removed it since.
     """
 
     image: Image
@@ -31,6 +33,13 @@ class ImageCopy:
     tag: str | None
     blob: Callable[[Descriptor], WantedBlob]
     totals: Totals
+    missing: Sequence[Digest] = ()
+    was_placed: bool = False
+
+
+def fingerprint_of(image: Image) -> str:
+    """A short text that is another whenever another set of manifests is put for a root."""
+    return sha256("".join(sorted(image.manifests)).encode()).hexdigest()[:16]
 
 
 class ImageWriter:
@@ -61,6 +70,9 @@ class ImageWriter:
         Raises:
             SiteError: whoever failed; the tag then is what it was.
         """
+        if placement.missing:
+            self._drop_beliefs(placement, placement.missing)
+            await self._transfers.take_back(placement.repository.name, placement.missing)
         try:
             await self._put(placement)
         except MissingReference as error:
@@ -76,11 +88,16 @@ class ImageWriter:
 
     async def _put(self, placement: ImageCopy) -> None:
         root = placement.image.root
-        key = (placement.repository.name, root.digest)
-        if not self._presence.has(*key):
+        name = placement.repository.name
+        is_doubtful = placement.was_placed
+        if not self._presence.has(name, root.digest):
+            unknown = any(not self._presence.has(name, blob) for blob in placement.image.blobs)
             await self._ensure_below(placement, root)
-        await self._write(placement, root, placement.tag)
-        self._presence.add(*key)
+            blobs = placement.totals.blobs
+            # All was there though the tag was not: perhaps the registry only remembers what was deleted.
+            is_doubtful = is_doubtful or (unknown and not blobs.copied and not blobs.mounted)
+        await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
+        self._presence.add(name, root.digest)
 
     async def _ensure_below(self, placement: ImageCopy, manifest: Manifest) -> None:
         """Returns when all that the manifest names is there; the manifest itself need not be.
@@ -113,20 +130,39 @@ class ImageWriter:
         if not self._presence.has(*key):
             await self._whole.run(key, put)
 
-    async def _write(self, placement: ImageCopy, manifest: Manifest, tag: str | None) -> None:
-        """Puts the manifest and makes sure that it is what is found there."""
+    async def _write(
+        self, placement: ImageCopy, manifest: Manifest, tag: str | None, *, is_doubtful: bool = False
+    ) -> None:
+        """Puts the manifest and makes sure that it is what is found there.
+
+        A registry that caches descriptors of blobs (distribution with `cache: blobdescriptor`) accepts what its garbage
+        collection has removed, and then answers 404: where that may be so, its word is not enough.
+        """
         repository = placement.repository
         stored = await repository.write_manifest(manifest, tag)
         self._transfers.written(placement.totals, len(manifest.body))
-        if stored is None and tag is not None:
-            try:
-                stored = (await repository.resolve(tag)).digest
-            except SiteError as error:
-                if not is_unreadable(error):  # else that it was accepted is all there is to know
-                    raise
+        if tag is not None and (stored is None or is_doubtful):
+            stored = await self._resolve(repository, manifest, tag)
         if stored is not None and stored != manifest.digest:
             what = f"{tag or manifest.digest} is {stored} after {manifest.digest} was put"
             raise Corrupt(repository.site, "verify manifest", what, repository=repository.name)
+
+    @staticmethod
+    async def _resolve(repository: Repository, manifest: Manifest, tag: str) -> Digest | None:
+        try:
+            return (await repository.resolve(tag)).digest
+        except NotFound as error:
+            what = (
+                f"tag {tag} does not exist although {manifest.digest} was accepted for it; the registry seems to "
+                "remember content that was deleted there: restart it, or clear its cache of blob descriptors"
+            )
+            raise MissingReference(
+                repository.site, "verify manifest", what, repository=repository.name
+            ) from error
+        except SiteError as error:
+            if not is_unreadable(error):
+                raise
+            return None  # that it was accepted is all there is to know
 
 
 async def _all(work: Sequence[Awaitable[object]]) -> None:

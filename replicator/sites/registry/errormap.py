@@ -309,7 +309,9 @@ def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is
     if status == 503:
         return Overloaded(*where, repository=repository, advice=_patience(wait), retry_after=wait)
     if status == 408 or status >= 500:
-        return Unavailable(*where, repository=repository, advice=_patience(wait), retry_after=wait)
+        return Unavailable(
+            *where, repository=repository, advice=_patience(wait), retry_after=wait, answered=True
+        )
     if status < 400:
         where = (site, errand.operation, f"unexpected answer {cause}")
     return Rejected(*where, repository=repository, codes=told.codes, status=status)

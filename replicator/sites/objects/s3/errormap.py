@@ -135,11 +135,11 @@ def _refusal(place: Place, operation: str, error: boto.ClientError) -> SiteError
         text = f"{where[2]} (the clock of this machine or of the store is wrong)"
         return AuthFailed(place.site, operation, text)
     if code in _FULL or status == 507:
-        return Unavailable(*where, advice=Advice.LATER)
+        return Unavailable(*where, advice=Advice.LATER, answered=True)
     if code in _NOT_HERE or status in {405, 501}:
         return Unsupported(*where)
     if code in _AGAIN or status >= 500 or status == 408:
-        return Unavailable(*where, retry_after=_seconds(headers.get("retry-after")))
+        return Unavailable(*where, retry_after=_seconds(headers.get("retry-after")), answered=True)
     if code in {"AccessDenied", "AllAccessDisabled"} or status == 403:
         return Denied(*where)
     if code == "NoSuchKey" or (status == 404 and code in {"", "404", "NotFound"}):

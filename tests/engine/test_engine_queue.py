@@ -10,8 +10,8 @@ import pytest
 from replicator.demo.images import image
 from replicator.engine.content.image import Image
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.compare import Action
-from replicator.engine.queue import COPIES_AT_ONCE, WINDOW_IMAGES, CopyQueue, Prepared
+from replicator.engine.plan.decide import Action
+from replicator.engine.queue import COPIES_AT_ONCE, WINDOW_IMAGES, Copies, CopyQueue, Prepared
 from replicator.model.digest import digest_of
 from replicator.model.manifest import Manifest
 from tests.engine.world import settled
@@ -31,12 +31,12 @@ class Work:
         self.most = 0
         self.go = asyncio.Event()
         self.draining = asyncio.Event()
-        self.dispatch = CopyQueue(self._prepare, self._copy, self.draining)
+        self.copies = Copies(CopyQueue(), self._prepare, self._copy, self.draining)
 
     def add(self, count: int) -> None:
         for number in range(count):
-            wish = WantedTag(f"v{number}", f"v{number}", DIGEST)
-            self.dispatch.add(Action("app", "app", wish, DIGEST, "", 0.0, 0.0))
+            wanted = WantedTag(f"v{number}", f"v{number}", DIGEST)
+            self.copies.add(Action("app", "app", wanted, DIGEST, "", 0.0, 0.0))
 
     async def _prepare(self, action: Action) -> Image | None:
         self.prepared += 1
@@ -55,11 +55,11 @@ class Work:
 async def test_no_more_images_are_in_hand_than_the_window_and_the_copies_hold() -> None:
     work = Work()
     work.add(500)
-    run = asyncio.create_task(work.dispatch.run())
+    run = asyncio.create_task(work.copies.run())
     await settled()
     assert work.prepared <= WINDOW_IMAGES + COPIES_AT_ONCE
     work.go.set()
-    work.dispatch.close()
+    work.copies.close()
     await run
     assert (work.copied, work.most) == (500, COPIES_AT_ONCE)
 
@@ -67,24 +67,24 @@ async def test_no_more_images_are_in_hand_than_the_window_and_the_copies_hold() 
 async def test_large_manifests_are_not_read_ahead_without_end() -> None:
     work = Work(6 * 1024 * 1024)
     work.add(300)
-    run = asyncio.create_task(work.dispatch.run())
+    run = asyncio.create_task(work.copies.run())
     await settled()
     assert work.prepared <= WINDOW_IMAGES + COPIES_AT_ONCE + 3
     before = work.prepared
     await settled()
     assert work.prepared == before
     work.go.set()
-    work.dispatch.close()
+    work.copies.close()
     await run
     assert work.copied == 300
 
 
 async def test_empty_queue_ends_when_it_is_closed() -> None:
     work = Work()
-    run = asyncio.create_task(work.dispatch.run())
+    run = asyncio.create_task(work.copies.run())
     await settled()
     assert not run.done()
-    work.dispatch.close()
+    work.copies.close()
     async with asyncio.timeout(5):
         await run
 
@@ -92,7 +92,7 @@ async def test_empty_queue_ends_when_it_is_closed() -> None:
 async def test_queue_that_is_drained_ends_without_being_closed() -> None:
     work = Work()
     work.add(200)
-    run = asyncio.create_task(work.dispatch.run())
+    run = asyncio.create_task(work.copies.run())
     await settled()
     work.draining.set()
     work.go.set()
@@ -107,7 +107,7 @@ async def test_fault_in_a_copy_ends_the_queue_with_it() -> None:
     async def broken(_: Prepared) -> None:
         raise ZeroDivisionError
 
-    dispatch = CopyQueue(work._prepare, broken, work.draining)
-    dispatch.add(Action("app", "app", WantedTag("v1", "v1", DIGEST), DIGEST, "", 0.0, 0.0))
+    copies = Copies(CopyQueue(), work._prepare, broken, work.draining)
+    copies.add(Action("app", "app", WantedTag("v1", "v1", DIGEST), DIGEST, "", 0.0, 0.0))
     with pytest.raises(ExceptionGroup):
-        await dispatch.run()
+        await copies.run()

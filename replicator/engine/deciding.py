@@ -1,0 +1,287 @@
+"""From a batch of wanted tags to decisions at one destination: gathers facts, decides, asks what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from replicator.engine.content.source import SourceContent
+from replicator.engine.context import Context
+from replicator.engine.coordination import Origin
+from replicator.engine.faults import faults, is_unreadable
+from replicator.engine.observe.closure import ClosureCheck
+from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.wanted import WantedTag, WantedTags
+from replicator.engine.plan.compare import Change
+from replicator.engine.plan.decide import (
+    Action,
+    Ask,
+    Closure,
+    Conflict,
+    Copy,
+    Decision,
+    Facts,
+    InStep,
+    Policy,
+    Postponed,
+    Question,
+    Seen,
+    decide,
+    digest_of,
+)
+from replicator.engine.plan.ownership import may_collide, other_owner
+from replicator.engine.record import Recorder
+from replicator.errors import NotFound, SiteError
+from replicator.model.digest import Digest
+from replicator.policy.rule import Rule
+from replicator.policy.selection import may_select
+
+ASKS_AT_ONCE: Final = 32
+
+
+class Deciding:
+    """Decides, for one rule at one destination.
+
+    Args:
+        rule: the rule.
+        destination: the destination's name.
+        context: the run.
+        content: resolves what the source was not asked for because it was believed to be settled.
+        since: dates changes that are first seen now, by source repository (epoch seconds).
+        act: gets each decision, never an `Ask`; must not wait.
+        recorder: is told what could not be asked.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        destination: str,
+        context: Context,
+        *,
+        content: SourceContent,
+        since: Callable[[str], float],
+        act: Callable[[Action, Catalog, Decision], None],
+        recorder: Recorder,
+    ) -> None:
+        self._rule = rule
+        self._destination = destination
+        self._context = context
+        self._content = content
+        self._since = since
+        self._act = act
+        self._recorder = recorder
+        self._closures = ClosureCheck()
+        others = [each for each in context.running if each is not rule and destination in each.destinations]
+        self._is_contested = bool(others) or may_collide(rule)
+        self._breaker = context.breaker(destination)
+        self._source_breaker = context.breaker(rule.source)
+
+    async def aclose(self) -> None:
+        """Ends what is in progress."""
+        await self._closures.aclose()
+
+    async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
+        """Decides on every tag of the batch; a failure of one leaves the others alone."""
+        policy = self._policy(catalog)
+        unknown: list[tuple[WantedTag, Facts, Ask]] = []
+        for wanted in batch.tags:
+            facts = self._facts(batch, catalog, wanted)
+            decision = decide(wanted, facts, policy)
+            if isinstance(decision, Ask):
+                unknown.append((wanted, facts, decision))
+            else:
+                self._conclude(batch, catalog, wanted, facts, decision)
+        await self._ask_all(batch, catalog, policy, unknown)
+
+    def _policy(self, catalog: Catalog) -> Policy:
+        request, rule = self._context.request, self._rule
+        return Policy(
+            rule=rule.name,
+            place=f"{self._destination}/{catalog.repository.name}",
+            now=self._context.clock.now(),
+            recheck=request.recheck,
+            unattended=request.unattended,
+            recheck_every=rule.recheck,
+            verify_every=rule.verify_every,
+        )
+
+    def _facts(self, batch: WantedTags, catalog: Catalog, wanted: WantedTag) -> Facts:
+        key = wanted.key
+        belief = catalog.beliefs.get(key)
+        listed = True if wanted.target is None else catalog.lists(wanted.target)
+        digest = digest_of(wanted, self._rule.name, belief=belief, listed=listed, source=None)
+        return Facts(
+            listed=listed,
+            told=catalog.digests.get(key) if catalog.digests is not None else None,
+            belief=belief,
+            placement=None if digest is None else catalog.placements.get(digest),
+            pending=catalog.pending.get(key),
+            is_superseded=self._is_superseded(batch, catalog, wanted),
+            claimed_by=self._claim(batch, catalog, wanted, digest),
+            owner=self._owner(batch, catalog, wanted, digest),
+        )
+
+    def _is_superseded(self, batch: WantedTags, catalog: Catalog, wanted: WantedTag) -> bool:
+        """Whether another run, which asked the source later than this one, has brought the tag in step."""
+        return self._context.locks.is_settled_since(
+            (self._destination, catalog.repository.name, wanted.key),
+            (self._rule.source, batch.repository, wanted.tag),
+            batch.asked_at,
+        )
+
+    def _claim(
+        self, batch: WantedTags, catalog: Catalog, wanted: WantedTag, digest: Digest | None
+    ) -> str | None:
+        if wanted.target is None or digest is None or not self._is_contested:
+            return None
+        key = (self._destination, catalog.repository.name)
+        claimant = f"rule {self._rule.name} (from {self._rule.source}: {batch.repository}) tag {wanted.tag}"
+        return self._context.claims.claim(key, wanted.target, claimant, self._origin(batch, wanted), digest)
+
+    def _origin(self, batch: WantedTags, wanted: WantedTag) -> Origin:
+        """What is wanted: a source tag, or the digest that a pin has chosen."""
+        is_tag = wanted.tag is not None and may_select(self._rule.tags, wanted.tag)
+        return self._rule.source, batch.repository, wanted.tag if is_tag else wanted.digest
+
+    def _owner(
+        self, batch: WantedTags, catalog: Catalog, wanted: WantedTag, digest: Digest | None
+    ) -> str | None:
+        belief = catalog.beliefs.get(wanted.key)
+        if belief is None or belief.digest == digest:
+            return None
+        origin = (self._rule.source, batch.repository, wanted.tag)
+        place = (self._destination, catalog.repository.name)
+        return other_owner(self._rule, belief, self._context.rules, origin, place)
+
+    # --- asking ---
+
+    async def _ask_all(
+        self,
+        batch: WantedTags,
+        catalog: Catalog,
+        policy: Policy,
+        unknown: Sequence[tuple[WantedTag, Facts, Ask]],
+    ) -> None:
+        waiting = iter(unknown)
+
+        async def work() -> None:
+            for wanted, facts, ask in waiting:
+                await self._settle(batch, catalog, policy, wanted, facts, ask)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(ASKS_AT_ONCE, len(unknown))):
+                tasks.create_task(work())
+
+    async def _settle(
+        self, batch: WantedTags, catalog: Catalog, policy: Policy, wanted: WantedTag, facts: Facts, ask: Ask
+    ) -> None:
+        """Asks until it is decided."""
+        decision: Decision = ask
+        while isinstance(decision, Ask):
+            try:
+                facts = await self._answer(batch, catalog, wanted, facts, decision)
+            except SiteError as error:
+                self._context.breaker(error.site).failed(error)
+                digest = decision.digest or (facts.belief.digest if facts.belief else Digest(""))
+                self._recorder.failed(self._action(batch, wanted, facts, digest, Change.UNKNOWN), error)
+                return
+            decision = decide(wanted, facts, policy)
+        self._conclude(batch, catalog, wanted, facts, decision)
+
+    async def _answer(
+        self, batch: WantedTags, catalog: Catalog, wanted: WantedTag, facts: Facts, ask: Ask
+    ) -> Facts:
+        match ask.question:
+            case Question.TAG:
+                return replace(facts, seen=await self._ask_tag(catalog, wanted, facts))
+            case Question.CLOSURE:
+                return replace(facts, closure=await self._ask_closure(catalog, ask.digest or Digest("")))
+            case Question.SOURCE:
+                digest = await self._ask_source(batch, wanted)
+                return replace(
+                    facts,
+                    source=digest,
+                    placement=catalog.placements.get(digest),
+                    claimed_by=self._claim(batch, catalog, wanted, digest),
+                    owner=self._owner(batch, catalog, wanted, digest),
+                )
+
+    async def _ask_tag(self, catalog: Catalog, wanted: WantedTag, facts: Facts) -> Seen:
+        repository = catalog.repository
+        try:
+            self._breaker.check("resolve tag", repository.name)
+            with faults(self._destination, "resolve tag", repository.name):
+                seen = (await repository.resolve(wanted.key)).digest
+        except NotFound:
+            return Seen(None)
+        except SiteError as error:
+            if not is_unreadable(error):
+                raise
+            if facts.belief is not None:  # else the repository may only not exist yet
+                self._recorder.unreadable(error)
+            return Seen(None, unreadable=True)
+        self._breaker.succeeded()
+        return Seen(seen)
+
+    async def _ask_closure(self, catalog: Catalog, root: Digest) -> Closure:
+        repository = catalog.repository
+        try:
+            self._breaker.check("check image", repository.name)
+            with faults(self._destination, "check image", repository.name):
+                missing = await self._closures.missing(repository, root)
+        except SiteError as error:
+            if not is_unreadable(error):
+                raise
+            return Closure(unreadable=True)
+        self._breaker.succeeded()
+        return Closure(missing)
+
+    async def _ask_source(self, batch: WantedTags, wanted: WantedTag) -> Digest:
+        """What an immutable tag is at the source that was believed to be settled."""
+        source = self._rule.source
+        self._source_breaker.check("resolve tag", batch.repository)
+        with faults(source, "resolve tag", batch.repository):
+            return (await self._content.repository(batch.repository).resolve(wanted.tag or "")).digest
+
+    # --- concluding ---
+
+    def _conclude(
+        self, batch: WantedTags, catalog: Catalog, wanted: WantedTag, facts: Facts, decision: Decision
+    ) -> None:
+        change, digest = Change.SAME, wanted.digest
+        missing: tuple[Digest, ...] = ()
+        match decision:
+            case Copy():
+                digest, change, missing = decision.digest, decision.change, decision.missing
+            case Conflict() | Postponed():
+                digest, change = decision.digest, decision.change
+            case InStep():
+                digest = decision.digest
+        action = self._action(batch, wanted, facts, digest or Digest(""), change, missing)
+        self._act(action, catalog, decision)
+
+    def _action(
+        self,
+        batch: WantedTags,
+        wanted: WantedTag,
+        facts: Facts,
+        digest: Digest,
+        change: Change,
+        missing: tuple[Digest, ...] = (),
+    ) -> Action:
+        pending = facts.pending
+        return Action(
+            repository=batch.repository,
+            target=batch.target,
+            wanted=wanted,
+            digest=digest,
+            reason=change.value,
+            since=pending.since if pending else self._since(batch.repository),
+            asked_at=batch.asked_at,
+            asked_wall=batch.asked_wall,
+            attempts=pending.attempts if pending else 0,
+            missing=missing,
+            was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
+        )

@@ -1,0 +1,90 @@
+"""Whether a destination still has everything that a root leads to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from replicator.engine.content.image import MAX_DEPTH
+from replicator.errors import Corrupt, NotFound, SiteError
+from replicator.flow.once import Once
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.ports import Repository
+
+CHECKS_AT_ONCE: Final = 8
+
+
+class ClosureCheck:
+    """Checks images in repositories of one destination: manifests are read, blobs are asked for.
+
+    A blob that was found once is not asked for again, so that images that share layers cost little. One check belongs to
+    one run: what was found earlier may be gone.
+    """
+
+    def __init__(self) -> None:
+        self._found: set[tuple[str, Digest]] = set()
+        self._asking: Once[tuple[str, Digest], bool] = Once()
+
+    async def aclose(self) -> None:
+        """Ends what is in progress."""
+        await self._asking.aclose()
+
+    async def missing(self, repository: Repository, root: Digest) -> tuple[Digest, ...]:
+        """The digests below the root, itself included, that the repository does not have or has damaged.
+
+        Raises:
+            SiteError: the destination could not be asked, or (`is_unreadable`) does not let us read.
+        """
+        missing: list[Digest] = []
+        blobs: dict[Digest, Descriptor] = {}
+        await self._walk(repository, root, missing, blobs)
+        await self._ask(repository, blobs.values(), missing)
+        return tuple(missing)
+
+    async def _walk(
+        self, repository: Repository, root: Digest, missing: list[Digest], blobs: dict[Digest, Descriptor]
+    ) -> None:
+        seen = {root}
+        level = [root]
+        for _ in range(MAX_DEPTH + 1):
+            below: list[Digest] = []
+            for digest in level:
+                try:
+                    manifest = await repository.read_manifest(digest)
+                except (NotFound, Corrupt):
+                    missing.append(digest)
+                    continue
+                blobs.update((blob.digest, blob) for blob in manifest.blobs)
+                children = [child.digest for child in manifest.children if child.digest not in seen]
+                seen.update(children)
+                below += children
+            level = below
+
+    async def _ask(self, repository: Repository, blobs: Iterable[Descriptor], missing: list[Digest]) -> None:
+        waiting = iter(blobs)
+        failures: list[SiteError] = []
+
+        async def work() -> None:
+            for blob in waiting:
+                try:
+                    if not await self._has(repository, blob):
+                        missing.append(blob.digest)
+                except SiteError as error:
+                    failures.append(error)
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CHECKS_AT_ONCE):
+                tasks.create_task(work())
+        if failures:
+            raise failures[0]
+
+    async def _has(self, repository: Repository, blob: Descriptor) -> bool:
+        key = (repository.name, blob.digest)
+        if key not in self._found and await self._asking.run(
+            key, lambda: repository.has_blob(blob.digest, blob.size)
+        ):
+            self._found.add(key)
+        return key in self._found
