@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -21,6 +22,7 @@ from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Standing
 from replicator.report import format_count, format_seconds
+from replicator.runs.causes import failed_causes, in_one_line
 from replicator.runs.command import run_command
 from replicator.state.store import SqliteState, Told
 
@@ -32,6 +34,23 @@ LATER_SECONDS: Final = 300.0
 AT_ONCE: Final = 4
 ENDING_SECONDS: Final = 2.0
 """For what is being told when the agent ends: most of it would be told again by the next start for want of a note."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A condition that holds now, or no longer, other than a receiver knows."""
+
+    key: Told
+    holds: bool
+    standing: Standing
+    lag: float
+    source: str
+
+    @property
+    def event(self) -> str:
+        if not self.holds:
+            return "recovery"
+        return "failure" if self.key.condition == "failing" else "stale"
 
 
 class Notifier:
@@ -75,8 +94,8 @@ class Notifier:
                     if holds == (key in self._told) or key in self._under_way:
                         continue
                     if self._not_before.get(key, now) <= now:
-                        facts = self._facts(key, standing, lag, sources[standing.rule], holds=holds)
-                        self._begin(receiver, key, facts, holds=holds)
+                        change = _Change(key, holds, standing, lag, sources[standing.rule])
+                        self._begin(receiver, change)
 
     async def aclose(self) -> None:
         """Gives what is being told a moment, then ends it; that is told by the next start where it still stands."""
@@ -87,25 +106,27 @@ class Notifier:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, receiver: NotifySettings, key: Told, facts: dict[str, str], *, holds: bool) -> None:
-        self._under_way.add(key)
-        task = asyncio.get_running_loop().create_task(self._tell(receiver, key, facts, holds=holds))
+    def _begin(self, receiver: NotifySettings, change: _Change) -> None:
+        self._under_way.add(change.key)
+        task = asyncio.get_running_loop().create_task(self._tell(receiver, change))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, receiver: NotifySettings, key: Told, facts: dict[str, str], *, holds: bool) -> None:
+    async def _tell(self, receiver: NotifySettings, change: _Change) -> None:
+        key = change.key
         try:
             problem = None
-            if facts["event"] in receiver.on:
+            if change.event in receiver.on:
+                facts = await self._facts(change)
                 async with self._slots:
                     problem = await self._try(receiver, facts)
             if problem is None:
-                await self._note(key, holds=holds)
+                await self._note(key, holds=change.holds)
             else:
-                self._put_off(receiver, key, f"{facts['event']} not told: {problem}")
+                self._put_off(receiver, key, f"{change.event} not sent: {problem}")
         except ReplicatorError as error:
             self._put_off(receiver, key, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not come again at every look
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not come again at every check
             self._put_off(receiver, key, f"unexpected {type(error).__name__}")  # its text may have the URL
         finally:
             self._under_way.discard(key)
@@ -143,31 +164,36 @@ class Notifier:
                 break
         return problem
 
-    def _facts(
-        self, key: Told, standing: Standing, lag: float, source: str, *, holds: bool
-    ) -> dict[str, str]:
-        event = ("failure" if key.condition == "failing" else "stale") if holds else "recovery"
-        error = standing.last_error or (
-            f"{format_count(standing.failed, 'tag')} failed" if standing.failed else ""
-        )
-        behind = format_seconds(lag)
+    async def _facts(self, change: _Change) -> dict[str, str]:
+        standing, event = change.standing, change.event
+        error = "" if event == "recovery" else await self._error(standing)
+        behind = format_seconds(change.lag)
         what = {
             "failure": f"failing: {error}",
             "stale": f"stale, {behind} behind{f': {error}' if error else ''}",
-            "recovery": "recovered" if key.condition == "failing" else "no longer stale",
+            "recovery": "recovered" if change.key.condition == "failing" else "no longer stale",
         }[event]
         at = dt.datetime.fromtimestamp(self._clock.now(), dt.UTC).isoformat(timespec="seconds")
         return {
             "event": event,
             "rule": standing.rule,
-            "source": source,
+            "source": change.source,
             "destination": standing.destination,
             "agent": self._agent,
             "time": at,
             "lag": behind,
             "error": error,
-            "summary": f"{self._agent}: {standing.rule}: {source} -> {standing.destination}: {what}",
+            "summary": f"{self._agent}: {standing.rule}: {change.source} -> {standing.destination}: {what}",
         }
+
+    async def _error(self, standing: Standing) -> str:
+        """The first causes: of the last run's failure, and of the tags that failed. Raises StateError."""
+        causes = await failed_causes(self._state, standing.rule, standing.destination)
+        if standing.last_error and not any(standing.last_error in each for each in causes):
+            causes.insert(0, standing.last_error)
+        if not causes and standing.failed:  # a tag has just been copied, the standing is from before
+            return f"{format_count(standing.failed, 'tag')} failed"
+        return in_one_line(causes)
 
 
 def _conditions(receiver: NotifySettings, standing: Standing, lag: float) -> Iterator[tuple[Told, bool]]:

@@ -9,9 +9,11 @@ import msgspec
 
 from replicator.config.build import RunCommands
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
+from replicator.errors import StateError
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, RunRow, Standing, State
+from replicator.runs.causes import failed_causes, reported_causes
 from replicator.runs.command import run_command
 
 HOOK_SECONDS: Final = 5.0
@@ -61,13 +63,27 @@ class RunHooks:
         commands = self._commands.get(rule.name)
         if commands is None or not commands.after:
             return
-        told = {"version": 1, "event": "after", "report": result}
+        told = {"version": 1, "event": "after", "report": result, "causes": await self._causes(result)}
         problem = await _run(commands, commands.after, told)
         if problem is not None:
             text = f"rule {rule.name}: run the command after: {problem}"
             self._events.emit(Warned(None, text))
             for destination in result.destinations:
                 destination.warnings.append(text)
+
+    async def _causes(self, result: RuleResult) -> dict[str, list[str]]:
+        """By destination, the first causes of failures: of this run, or of failed tags that it did not try again."""
+        causes = {}
+        for each in result.destinations:
+            if each.failures or each.totals.tags.failed:
+                causes[each.destination] = reported_causes(each) or await self._waiting(result.rule, each)
+        return causes
+
+    async def _waiting(self, rule: str, result: DestinationResult) -> list[str]:
+        try:
+            return await failed_causes(self._state, rule, result.destination)
+        except StateError as error:
+            return [str(error)]
 
     async def fail(
         self,

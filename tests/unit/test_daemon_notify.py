@@ -20,7 +20,7 @@ from replicator.daemon.notify import ATTEMPTS, LATER_SECONDS, Notifier
 from replicator.events import Event, Events, Warned
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
-from replicator.ports import Standing
+from replicator.ports import Missing, Pending, Standing
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
@@ -157,6 +157,21 @@ async def test_a_tag_that_waits_for_its_next_try_is_still_a_failure(stage: Stage
     for standing in (FAILING, Standing("r", "fra", 0.0, pending=1, failed=1)):
         await stage.look(chat, standing)
     assert [body["event"] for body in receiver.bodies] == ["failure"]
+
+
+async def test_the_causes_of_failed_tags_are_named(stage: Stage, receiver: Receiver) -> None:
+    for number in range(7):
+        cause = f"hub: app: read manifest: {'corrupt' if number < 5 else 'refused'}"
+        failed = Pending("app", f"v{number}", None, since=number, attempts=1, error=cause, reason="corrupt")
+        stage.state.record(Missing("r", "fra", failed))
+    stage.state.record(Missing("r", "fra", Pending("app", "new", None, since=0.0)))
+    stage.state.record(Missing("r", "ams", Pending("app", "v1", None, since=0.0, attempts=1, error="x")))
+    await stage.state.flush()
+    await stage.look(settings(receiver.url), Standing("r", "fra", 0.0, pending=8, failed=7))
+    assert receiver.bodies[0]["text"] == (
+        "agent: r: hub -> fra: failing: app:v0 and 4 more: hub: app: read manifest: corrupt; "
+        "app:v5 and 1 more: hub: app: read manifest: refused"
+    )
 
 
 async def test_a_receiver_that_fails_is_tried_again_then_left_for_a_while(

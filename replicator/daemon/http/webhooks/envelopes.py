@@ -1,4 +1,4 @@
-"""What registries tell on their own: CNCF distribution's envelopes, version 2 and 3. Pure.
+"""Notifications of registries: the envelopes of CNCF distribution, version 2 and 3. Pure.
 
 https://distribution.github.io/distribution/about/notifications/
 """
@@ -26,9 +26,9 @@ MEDIA_TYPES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Something changed in this repository, at this tag, or (None) anywhere in it; `at` in epoch seconds.
+    """A change in this repository: at this tag, or (None) anywhere in it. `at` in epoch seconds, None if unknown.
 
-    `digest` is what the tag names now, where it was pushed and the event tells it.
+    `digest` is what the tag names now, if it was pushed and the event has a digest.
     """
 
     repository: str
@@ -38,58 +38,74 @@ class Hint:
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What an event is about; a tag only where one was pushed or deleted."""
+    """What an event is about. It has a tag only if one was pushed or deleted."""
 
-    repository: str = ""
+    repository: str | None = None
     tag: str | None = None
-    digest: str = ""
+    digest: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One thing that happened in a registry; what is not named here is passed over."""
+    """One event of a registry. Other members are ignored."""
 
-    action: str = ""
-    timestamp: str = ""
-    target: Target = Target()
+    action: str | None = None
+    timestamp: str | None = None
+    target: Target | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """Events as they are sent."""
+    """Events as they are sent; the shape that the API's document shows."""
 
-    events: list[Event]
+    events: list[Event] | None
+
+
+class _Events(msgspec.Struct, frozen=True):
+    """An envelope whose events are decoded one by one, so that one odd event does not spoil the others."""
+
+    events: list[msgspec.Raw] | None
 
 
 def parse_notifications(body: bytes) -> Iterator[Hint | None]:
-    """The events of an envelope, one by one: what to look at, or None for one that is passed over.
+    """The events of an envelope, one by one: what to scan, or None for an event that is ignored.
 
-    A push without a tag is passed over: it is a blob, an index's child or a referrer, and what leads to it is pushed
-    after it, or found by the next complete look. A deletion by digest tells no tag, so the whole repository counts.
+    An event that is null, or has members of other types, is ignored as well: distribution repeats a refused envelope
+    for ever, and the good events in it would never arrive.
+
+    A push without a tag is ignored: it is a blob, a child of an index or a referrer. What leads to it is pushed after
+    it, or found by the next complete scan. A deletion by digest names no tag, so it concerns the whole repository.
     Who pushed makes no difference: in a chain of sites it is an agent, and the next site follows it.
 
     Raises:
-        ValueError: it is no envelope.
+        ValueError: the body is not an envelope.
     """
     try:
-        envelope = msgspec.json.decode(body, type=Envelope)
+        envelope = msgspec.json.decode(body, type=_Events)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"is no envelope of distribution's notifications: {error}") from None
-    return (_judge(event) for event in envelope.events)
+        raise ValueError(f"is not an envelope of distribution's notifications: {error}") from None
+    return (_judge(raw) for raw in envelope.events or ())
 
 
-def _judge(event: Event) -> Hint | None:
-    target = event.target
-    if not is_repository(target.repository) or (target.tag and not is_tag(target.tag)):
+def _judge(raw: msgspec.Raw) -> Hint | None:
+    try:
+        event = msgspec.json.decode(raw, type=Event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    target = event.target or Target()
+    if target.repository is None or not is_repository(target.repository):
+        return None
+    if target.tag and not is_tag(target.tag):
         return None
     at = _time(event.timestamp)
     if event.action == "push" and target.tag:
-        return Hint(target.repository, target.tag, at, target.digest if is_digest(target.digest) else None)
+        digest = target.digest if target.digest and is_digest(target.digest) else None
+        return Hint(target.repository, target.tag, at, digest)
     if event.action == "delete":
         return Hint(target.repository, target.tag or None, at, None)
     return None
 
 
-def _time(text: str) -> float | None:
-    """RFC 3339, as Go writes it, with up to nine digits of a second's fraction; None for none, or Go's year 1."""
+def _time(text: str | None) -> float | None:
+    """Epoch seconds of an RFC 3339 time as Go writes it, with up to nine decimals; None if absent, or Go's year 1."""
     try:
         at = msgspec.convert(text, dt.datetime).timestamp()
     except (msgspec.ValidationError, ValueError, OverflowError):
