@@ -21,7 +21,7 @@ from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen
 from replicator.errors import ConfigError
 from replicator.events import ConfigRead
-from tests.fakes.agent import TOKEN, FakeAgent, config, literal
+from tests.fakes.agent import HOOK_TOKEN, TOKEN, FakeAgent, config, literal
 
 ANYWHERE = ("0.0.0.0", 0)  # noqa: S104 - what is tested is that it asks for a token there
 READS = ["/", "/static/page.css", "/api/v1/rules", "/api/v1/runs", "/api/v1/sites", "/api/v1/lag", "/api/v1/status",
@@ -384,3 +384,52 @@ async def test_no_answer_names_versions_of_the_server(caplog: pytest.LogCaptureF
             writer.close()
     assert "Traceback" not in caplog.text
     assert len([record for record in caplog.records if "malformed" in record.message]) <= 1
+
+
+async def test_requests_in_progress_do_not_keep_out_health_metrics_and_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 16)
+    async with served() as (_, session):
+        base = session._base_url
+        assert base is not None
+        trickling = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection(base.host, base.port)
+            writer.write(b"POST /webhooks/hub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
+            writer.write(f"Authorization: Bearer {HOOK_TOKEN}\r\n\r\n{{".encode())
+            trickling.append((reader, writer))
+        # Those that are refused are answered and closed; the others wait for the rest of their body.
+        loop = asyncio.get_running_loop()
+        refused = {loop.create_task(reader.read()) for reader, _ in trickling}
+        while sum(task.done() for task in refused) < 30:
+            await asyncio.wait(
+                [task for task in refused if not task.done()], return_when=asyncio.FIRST_COMPLETED
+            )
+        assert all(b" 503 " in task.result() for task in refused if task.done() and task.result())
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert await status(session, "GET", path) == 200
+        assert await status(session, "GET", "/api/v1/rules") == 503
+        assert await status(session, "GET", "/api/v1/rules", BEARER) == 200
+        for _, writer in trickling:
+            writer.close()
+        await asyncio.wait(refused)
+
+
+async def test_wrong_tokens_from_many_connections_do_not_keep_out_the_right_one() -> None:
+    async with served(config(listen=ANYWHERE)) as (_, owner):
+        base = owner._base_url
+        assert base is not None
+        connector = aiohttp.TCPConnector(limit=200)
+        async with (
+            aiohttp.ClientSession(base, connector=connector) as attacker,
+            asyncio.TaskGroup() as tasks,
+        ):
+
+            async def guess(number: int) -> int:
+                headers = {"Authorization": f"Bearer wrong-{number}"}
+                return await status(attacker, "GET", "/api/v1/rules", headers)
+
+            guesses = [tasks.create_task(guess(number)) for number in range(400)]
+            assert await status(owner, "GET", "/api/v1/rules", BEARER) == 200
+        assert {guess.result() for guess in guesses} <= {401, 503}

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.daemon.http.api import stream as stream_module
-from replicator.daemon.http.api.facts import moment
+from replicator.daemon.http.api.facts import Facts, moment
+from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo, Status
-from replicator.daemon.http.api.stream import MAX_CLIENTS
+from replicator.daemon.http.api.stream import MAX_CLIENTS, Stream
 from replicator.daemon.http.page.page import render
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult
@@ -142,6 +143,28 @@ def _status(**facts: object) -> Status:
     empty: dict[str, object] = {"agent": "here", "version": "1", "started_at": moment(1.7e9 - 60)}
     lists = dict.fromkeys(("problems", "sites", "flows", "rules", "running", "failures"), ())
     return Status(**{**empty, **lists, **facts})  # type: ignore[arg-type]
+
+
+def test_one_peer_does_not_keep_others_from_listening() -> None:
+    agent = FakeAgent()
+    stream = Stream(Facts(agent, Live(agent.clock)), agent.clock)
+
+    def listens(peer: str, *, trusted: bool = False) -> bool:
+        listener = stream_module._Listener(peer, trusted)
+        room = stream._has_room(listener)
+        if room:
+            stream._listeners.append(listener)
+        return room
+
+    assert all(listens("flood") for _ in range(MAX_CLIENTS))
+    assert not listens("flood")
+    others = sum(listens("other") for _ in range(MAX_CLIENTS))
+    assert MAX_CLIENTS // 2 - 1 <= others <= MAX_CLIENTS // 2
+    assert not listens("other")
+    assert listens("flood", trusted=True)
+    left = [each.peer for each in stream._listeners if each.leave.is_set()]
+    assert left.count("flood") == others + 1
+    assert len(stream._listeners) - len(left) == MAX_CLIENTS
 
 
 async def test_hostile_strings_stay_text(agent: FakeAgent, session: aiohttp.ClientSession) -> None:

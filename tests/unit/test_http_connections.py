@@ -35,6 +35,27 @@ def test_where_every_connection_serves_a_request_the_newcomer_is_refused() -> No
     assert connections.admit("b", "peer") == (True, None)
 
 
+def test_requests_of_strangers_leave_room_for_other_peers_for_the_token_and_for_health() -> None:
+    connections = Connections(64)
+    keys = iter(range(1000))
+
+    def begins(peer: str, *, trusted: bool = False, reserved: bool = False) -> bool:
+        key = next(keys)
+        admitted, _ = connections.admit(key, peer)
+        return admitted and connections.begin(key, trusted=trusted, reserved=reserved)
+
+    flood = sum(begins("flood") for _ in range(200))
+    assert 0 < flood < 64
+    assert begins("another")
+    many = flood + 1 + sum(begins(f"peer {number}") for number in range(200))
+    assert many < 60
+    assert not begins("late")
+    trusted = sum(begins("flood", trusted=True) for _ in range(200))
+    assert trusted > 10
+    assert many + trusted == 60
+    assert begins("flood", reserved=True)
+
+
 _STEPS = st.lists(
     st.tuples(
         st.sampled_from(["admit", "begin", "end", "trust", "leave"]), st.integers(0, 9), st.integers(0, 2)
@@ -56,8 +77,8 @@ def test_there_are_never_too_many_and_nobody_is_closed_in_a_request(
                 inside -= {victim}
                 inside |= {key} if admitted else set()
             case "begin" if key in inside:
-                connections.begin(key)
-                busy.add(key)
+                if connections.begin(key, trusted=peer == 1, reserved=peer == 2):
+                    busy.add(key)
             case "end" | "trust":
                 connections.end(key, trusted=step == "trust")
                 busy.discard(key)

@@ -84,6 +84,13 @@ class Doorkeeper:
             return False
         return True
 
+    def has_token(self, request: web.Request, settings: HTTPSettings) -> bool:
+        """Whether the request shows the agent's token. Raises ConfigError where the configured one cannot be read."""
+        try:
+            return self._has_token(request, settings)
+        except Problem:
+            return False
+
     def _has_token(self, request: web.Request, settings: HTTPSettings) -> bool:
         """Whether the request has the token. Raises Problem (401) where it has a wrong one."""
         sent = request.headers.get(hdrs.AUTHORIZATION)

@@ -39,6 +39,8 @@ HEADER_SECONDS: Final = 10.0
 """From connecting until the first request's headers are there; later ones have the time of a kept connection."""
 KEEPALIVE_SECONDS: Final = 75.0
 SHUTDOWN_SECONDS: Final = 3.0
+RESERVED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Always answered, however many other requests are in progress."""
 REPEAT_SECONDS: Final = 60.0
 """So long the same failure is not logged again."""
 
@@ -175,7 +177,9 @@ class _Served:
         timer = self._silent.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()
-        self._connections.begin(request.protocol)
+        if not self._may_begin(request):
+            headers = {"Retry-After": "1", "Connection": "close"}
+            return Problem(503, "too many requests in progress", headers=headers).response()
         try:
             return await handler(request)
         except Problem as problem:
@@ -189,6 +193,14 @@ class _Served:
             return Problem(503, what).response()
         finally:
             self._connections.end(request.protocol, trusted=request.get(TRUSTED, False))
+
+    def _may_begin(self, request: web.Request) -> bool:
+        """Whether there is room for the request. A token is only looked at where there is none for strangers."""
+        if self._connections.begin(request.protocol, reserved=request.path in RESERVED_PATHS):
+            return True
+        if not self._door.has_token(request, self._app.config.http):
+            return False
+        return self._connections.begin(request.protocol, trusted=True)
 
     def _complain(self, request: web.Request, error: ReplicatorError) -> None:
         """Logs it, once in a while: who has no token may meet it too, as often as they like."""

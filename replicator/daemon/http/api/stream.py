@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +26,7 @@ WRITE_SECONDS: Final = 10.0
 class _Listener:
     """One client. `leave` is set when its stream is to end."""
 
+    peer: str
     trusted: bool
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -43,8 +45,13 @@ class Stream:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Sends until the client leaves or `close` is called. Raises `Problem` (503) where too many listen."""
         trusted = bool(request.get(TRUSTED))
-        if self._closing.is_set() or not self._has_room(trusted=trusted):
-            raise Problem(503, f"{MAX_CLIENTS} listen already", headers={"Retry-After": "30"})
+        listener = _Listener(request.remote or "", trusted)
+        if self._closing.is_set() or not self._has_room(listener):
+            raise Problem(
+                503,
+                f"{MAX_CLIENTS} clients are already connected to the stream",
+                headers={"Retry-After": "30"},
+            )
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -52,7 +59,6 @@ class Stream:
                 "X-Accel-Buffering": "no",  # nginx would hold events back
             }
         )
-        listener = _Listener(trusted)
         self._listeners.append(listener)
         try:
             await response.prepare(request)
@@ -69,15 +75,22 @@ class Stream:
         for listener in self._listeners:
             listener.leave.set()
 
-    def _has_room(self, *, trusted: bool) -> bool:
-        """Whether one more may listen. Who shows the token takes the place of the oldest that does not."""
+    def _has_room(self, new: _Listener) -> bool:
+        """Whether one more may listen; if all places are taken, whoever has the weakest claim to one leaves.
+
+        With the token: the oldest listener without it. Else: the oldest without it of the peer that has most places, if
+        it has at least two more than the new one's peer.
+        """
         staying = [each for each in self._listeners if not each.leave.is_set()]
         if len(staying) < MAX_CLIENTS:
             return True
-        oldest = next((each for each in staying if not each.trusted), None)
-        if not trusted or oldest is None:
+        places = Counter(each.peer for each in staying)
+        strangers = [each for each in staying if not each.trusted]
+        if not new.trusted:
+            strangers = [each for each in strangers if places[each.peer] > places[new.peer] + 1]
+        if not strangers:
             return False
-        oldest.leave.set()
+        max(strangers, key=lambda each: places[each.peer]).leave.set()  # of equals the first, so the oldest
         return True
 
     async def _send(self, response: web.StreamResponse, leave: asyncio.Event) -> None:
