@@ -27,8 +27,9 @@ from replicator.config.secrets import Secret
 from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.config.template import Template
 from replicator.flow.settings import LimitSettings
+from replicator.model.names import hub_url
 from replicator.policy.bandwidth import Bandwidth, Window
-from replicator.policy.pattern import TagPattern
+from replicator.policy.pattern import Glob, TagPattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
@@ -238,9 +239,11 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
     login = None
     if table.username or table.password or table.identity_token or table.bearer_token:
         login = Login(table.username or "", table.password, table.identity_token, table.bearer_token)
+    hub = hub_url(table.url)
     return RegistrySettings(
         name=name,
-        url=table.url,
+        url=hub or table.url,
+        written_as="" if hub in {None, table.url} else table.url,
         login=login,
         docker_config=table.docker_config,
         tls=_client_tls(table.tls),
@@ -274,16 +277,18 @@ def _seen(*files: Path | None) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def build_rule(table: RuleTable, timezone: ZoneInfo) -> Rule:
-    """One rule. `timezone`: the agent's."""
+def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) -> Rule:
+    """One rule. `timezone`: the agent's. `from_hub`: the source is Docker Hub, whose `alpine` is `library/alpine`."""
     patterns = table.repositories
     return Rule(
         name=table.name,
         source=table.source,
         destinations=tuple(table.destinations),
         repositories=RepositorySelection(
-            include=tuple(pattern.glob for pattern in patterns if not pattern.negated),
-            exclude=tuple(pattern.glob for pattern in patterns if pattern.negated),
+            include=tuple(
+                _glob(pattern.glob, from_hub=from_hub) for pattern in patterns if not pattern.negated
+            ),
+            exclude=tuple(_glob(pattern.glob, from_hub=from_hub) for pattern in patterns if pattern.negated),
         ),
         tags=tuple(_selection(tags) for tags in table.tags) or (TagSelection(),),
         mirrors=tuple(table.mirrors),
@@ -294,6 +299,11 @@ def build_rule(table: RuleTable, timezone: ZoneInfo) -> Rule:
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )
+
+
+def _glob(glob: Glob, *, from_hub: bool) -> Glob:
+    is_official = from_hub and glob.exact is not None and "/" not in glob.exact
+    return Glob.parse(f"library/{glob.exact}") if is_official else glob
 
 
 def _selection(table: TagsTable) -> TagSelection:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from replicator.config.syntax import parse_name
+from replicator.config.text import decoded
 from replicator.errors import ConfigError
 
 Place = tuple[str | int, ...]
@@ -148,7 +149,7 @@ def _read(file: Path, *, is_main: bool) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(decoded(data).replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is not valid UTF-8, which TOML requires") from error
     except tomllib.TOMLDecodeError as error:

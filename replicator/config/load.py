@@ -36,6 +36,7 @@ from replicator.config.problems import validate
 from replicator.config.show import effective
 from replicator.config.syntax import Context
 from replicator.errors import ConfigError
+from replicator.model.names import hub_url
 from replicator.policy.mapping import static_collisions
 
 _T = TypeVar("_T", bound=Table)
@@ -60,7 +61,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     sites, webhooks = builder.named("site", SiteTable), builder.named("webhook", WebhookTable)
     notify, rules = builder.named("notify", NotifyTable), builder.rules()
     timezone = agent.timezone if agent else ZoneInfo("UTC")
-    built = [build_rule(table, timezone) for table in rules]
+    hubs = {name for name, table in sites.items() if hub_url(table.url)}
+    built = [build_rule(table, timezone, from_hub=table.source in hubs) for table in rules]
     check(document, problems)
     problems.extend(f"{main}: {collision}" for collision in static_collisions(built))
     if problems or agent is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from replicator.config.text import decoded
 from replicator.errors import ConfigError
 from replicator.scrub import remember
 
@@ -105,9 +106,13 @@ def _read_file(path: Path) -> str:
     if len(data) > MAX_SECRET_BYTES:
         raise ValueError(f"secret file {path} is larger than {MAX_SECRET_BYTES} bytes")
     try:
-        text = data.decode().rstrip("\r\n")
+        text = decoded(data).rstrip("\r\n")
     except UnicodeDecodeError:
         raise ValueError(f"secret file {path} is not UTF-8") from None
+    # Editors and `echo` leave blanks and NULs at the end; a secret that ends in one on purpose is not met with.
+    text = text.rstrip(" \t\r\n\0")
+    if "\0" in text:
+        raise ValueError(f"secret file {path} contains a NUL character; expected text")
     if not text:
         raise ValueError(f"secret file {path} is empty")
     return text

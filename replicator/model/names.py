@@ -20,7 +20,18 @@ _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST: Final = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
 )
-_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+_HUB: Final = frozenset(
+    {
+        "docker.io",
+        "www.docker.io",
+        "index.docker.io",
+        "registry-1.docker.io",
+        "registry.docker.io",
+        "registry.hub.docker.com",
+        "hub.docker.com",
+    }
+)
+"""Docker Hub by the names that people write; all but one answer with its web site."""
 
 DOCKER_HUB: Final = "docker.io"
 MAX_REPOSITORY_LENGTH: Final = 255
@@ -114,6 +125,16 @@ def parse_host(text: str) -> str:
     if match["v6"]:
         ipaddress.IPv6Address(match["v6"])
     return DOCKER_HUB if text in _HUB else text
+
+
+def hub_url(url: str) -> str | None:
+    """The URL of Docker Hub's registry, where a registry's URL is Docker Hub's by any of its names; else None."""
+    scheme, separator, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    if not separator or scheme not in {"http", "https"} or path not in {"", "v1", "v2", "v1/", "v2/"}:
+        return None
+    bare = host.lower().removesuffix(":443" if scheme == "https" else ":80").rstrip(".")
+    return f"{scheme}://registry-1.docker.io" if bare in _HUB else None
 
 
 _T = TypeVar("_T")

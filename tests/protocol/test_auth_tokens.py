@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import parse_qs, parse_qsl
 
 import pytest
@@ -303,7 +304,7 @@ async def test_secret_that_stays_wrong_fails_once_read_again_and_is_not_told() -
             await here.transport.request(PULL)
     assert caught.value.advice is Advice.STOP_SITE
     assert secret.reads == 2
-    assert len(server.to("/token")) == 1
+    assert len(server.to("/token")) == 2  # the second for no scope: is it the login?
     assert "s3cret" not in str(caught.value)
 
 
@@ -383,7 +384,9 @@ async def test_token_service_that_fails_is_an_error_of_its_own_kind(
 
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/token":
-            return web.Response(status=status, body=body, headers={"Location": "/elsewhere"})
+            return web.Response(
+                status=status, body=body, headers={"Location": "http://elsewhere.test/elsewhere"}
+            )
         return await registry(request)
 
     async with scripted(answer, ping=False) as server, rig(server.url, login=login()) as here:
@@ -479,3 +482,105 @@ async def test_docker_config_is_used_where_no_login_is_set(
         monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         async with rig(server.url, docker_config=True) as here:
             await here.transport.request(PULL)
+
+
+# --- what is about one repository, and what about the login ---
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_scope_that_is_refused_does_not_stop_the_site(status: int) -> None:
+    registry = Registry()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/token" and "repository:a:pull" in request.query.getall("scope", []):
+            return web.json_response({"details": "not for you"}, status=status)
+        return await registry(request)
+
+    async with scripted(answer, ping=False) as server, rig(server.url, login=login()) as here:
+        with pytest.raises((AuthFailed, Denied)) as caught:
+            await here.transport.request(PULL)
+        assert caught.value.advice is Advice.GIVE_UP
+        await here.transport.request(replace(PULL, url="/v2/b/manifests/x", repository="b"))
+
+
+async def test_basic_refusal_of_one_repository_does_not_stop_the_site() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if "Authorization" not in request.headers or request.path.startswith("/v2/a/"):
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return web.json_response({})
+
+    async with scripted(answer, ping=False) as server, rig(server.url, login=login()) as here:
+        for _ in range(2):
+            with pytest.raises(AuthFailed) as caught:
+                await here.transport.request(PULL)
+            assert caught.value.advice is Advice.GIVE_UP
+        await here.transport.request(replace(PULL, url="/v2/b/manifests/x", repository="b"))
+        assert len(server.to("/v2/a/")) == 2
+        assert (
+            len([seen for seen in server.to("/v2/") if seen.target == "/v2/"]) == 2
+        )  # the login is tried once
+
+
+# --- token services that moved, and tokens that are not ripe ---
+
+
+@pytest.mark.parametrize("location", ["/auth/token", "{url}/auth/token"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("with_login", [False, True])
+async def test_redirect_of_a_token_service_within_its_origin_is_followed(
+    status: int, location: str, *, with_login: bool
+) -> None:
+    registry = Registry()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/token":
+            target = location.format(url=server.url) + f"?{request.query_string}"
+            return web.Response(status=status, headers={"Location": target})
+        if request.path == "/auth/token":
+            return await registry(request.clone(rel_url=f"/token?{request.query_string}"))
+        return await registry(request)
+
+    async with scripted(answer, ping=False) as server:
+        async with rig(server.url, login=login() if with_login else None) as here:
+            assert (await here.transport.request(PULL)).status == 200
+        assert ("Authorization" in server.to("/auth/token")[0].headers) is with_login
+
+
+UNRIPE = {"says so": ',error="invalid_token"', "does not say": ""}
+
+
+@pytest.mark.parametrize("error", UNRIPE.values(), ids=UNRIPE)
+async def test_fresh_token_that_is_refused_at_first_is_tried_again_a_moment_later(error: str) -> None:
+    clock = FakeClock()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            return web.json_response({"token": "t", "expires_in": 300})
+        if "Authorization" not in request.headers or clock.monotonic() < 2.0:
+            challenge = f'Bearer realm="{server.url}/token",service="s"{error}'
+            return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+        return web.json_response({})
+
+    async with scripted(answer, ping=False) as server:
+        async with rig(server.url, login=login(), clock=clock) as here:
+            assert (await here.transport.request(PULL)).status == 200
+        assert len(server.to("/token")) == 1
+
+
+async def test_nobody_waits_for_a_token_where_that_was_in_vain_before() -> None:
+    clock = FakeClock()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            return web.json_response({"token": "t", "expires_in": 300})
+        challenge = f'Bearer realm="{server.url}/token",service="s"'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    async with scripted(answer, ping=False) as server, rig(server.url, login=login(), clock=clock) as here:
+        before = 0.0
+        for name in "abc":
+            before = clock.monotonic()
+            with pytest.raises(AuthFailed) as caught:
+                await here.transport.request(replace(PULL, url=f"/v2/{name}/manifests/x", repository=name))
+            assert caught.value.advice is Advice.GIVE_UP
+        assert clock.monotonic() == before

@@ -214,16 +214,26 @@ async def test_empty_pages_without_end_are_an_error() -> None:
         assert "repeats" in (await fails(fake, Corrupt)).cause
 
 
-async def test_a_link_to_another_host_is_not_followed() -> None:
+async def test_of_a_link_to_another_host_path_and_query_are_asked_of_the_registry_itself() -> None:
+    """Behind proxies a registry writes its inner host into its Links."""
     async with FakeRegistry(habits.page_size(10, link="foreign")) as fake:
         fill(fake)
-        error = await fails(fake, Corrupt)
-        assert "another host" in error.cause
+        assert sorted(await tags_of(fake)) == TAGS
 
 
-@pytest.mark.parametrize(
-    "body", ["", "<html>", "[]", '{"tags": 3}', '{"repositories": ["a"]}', '{"tags": ["a"']
-)
+REFUSALS_OF_N = [(status, False) for status in (400, 404, 405, 406, 413, 422, 500, 502)] + [(200, True)]
+
+
+@pytest.mark.parametrize(("status", "html"), REFUSALS_OF_N)
+async def test_a_page_size_refused_in_any_way_is_left_out_once(status: int, *, html: bool) -> None:
+    refuses = habits.answers(lambda request: "n" in request.query, status, html=html)
+    async with FakeRegistry(refuses) as fake:
+        fill(fake)
+        assert sorted(await tags_of(fake)) == TAGS
+        assert [entry.query for entry in fake.find("GET", "/tags/list")] == ["n=1000", ""]
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"tags": 3}', '{"repositories": ["a"]}', '{"tags": ["a"'])
 async def test_what_is_no_listing_is_an_error(body: str) -> None:
     async with FakeRegistry() as fake:
         fake.fault("GET", "/tags/list", faults.answer(200, body))

@@ -455,17 +455,17 @@ async def test_referrers_that_repeat_are_an_error(
         await repository.referrers(built.digest)
 
 
-async def test_referrers_on_another_host_are_not_asked_for(
+async def test_referrers_on_another_host_are_asked_of_the_registry_itself(
     fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
 ) -> None:
     body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
-    link = {"Link": '<http://example.invalid/x>; rel="next"', "Content-Type": OCI_INDEX}
+    link = {"Link": '<http://example.invalid/x?start=1>; rel="next"', "Content-Type": OCI_INDEX}
 
     async def serve(_: Exchange) -> web.StreamResponse:
         return web.Response(text=body, headers=link)
 
     fake.fault("GET", "/referrers/", serve)
-    with pytest.raises(SiteError, match="another host"):
+    with pytest.raises(SiteError, match="repeats"):
         await repository.referrers(built.digest)
 
 

@@ -240,7 +240,7 @@ async def test_proxy_of_the_environment_is_asked_as_no_proxy_says(monkeypatch: p
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     monkeypatch.setenv("HTTPS_PROXY", "secure.test:3129")
     monkeypatch.setenv("NO_PROXY", ".inside.test,other.test:5000")
-    proxies = Proxies("here", None)
+    proxies = Proxies("here", None, URL("https://registry.test"))
 
     def proxy(url: str) -> str | None:
         found = proxies.find(URL(url))
@@ -252,13 +252,13 @@ async def test_proxy_of_the_environment_is_asked_as_no_proxy_says(monkeypatch: p
     assert proxy("https://other.test:5000") is None
     assert proxy("https://other.test") == "http://secure.test:3129"
     assert proxy("http://127.0.0.1:5000") is None
-    assert Proxies("here", "").find(URL("https://registry.test")) is None
+    assert Proxies("here", "", URL("https://registry.test")).find(URL("https://registry.test")) is None
 
 
 @pytest.mark.parametrize("setting", ["socks5://user:pw@proxy:1080", "http://", "http://[::1"])
 def test_unusable_proxy_is_a_config_error_that_shows_no_password(setting: str) -> None:
     with pytest.raises(ConfigError, match=r"site\.here\.proxy") as caught:
-        Proxies("here", setting)
+        Proxies("here", setting, URL("https://registry.test"))
     assert "pw" not in str(caught.value)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ async def test_failing_helper_is_an_error_that_does_not_show_its_output(
 
 async def test_missing_helper_is_an_error_that_names_it(tmp_path: Path, environ: dict[str, str]) -> None:
     _write(tmp_path / ".docker" / "config.json", {"credsStore": "nowhere"})
-    with pytest.raises(ConfigError, match=r"docker-credential-nowhere \(named by .*config\.json\)"):
+    with pytest.raises(ConfigError, match=r"docker-credential-nowhere \(named by .*config\.json: "):
         await DockerLogins("r.example", environ).find(None)
 
 
@@ -236,3 +237,52 @@ def test_secrets_are_not_shown_by_repr() -> None:
     shown = repr(Credentials("user", "s3cret", "s3cret", "s3cret"))
     assert "user" in shown
     assert "s3cret" not in shown
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+LONG = "p:äß-?" + "x" * 61
+FORMS = {
+    "lines of 76": lambda text: "\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n",
+    "CRLF": lambda text: text[:20] + "\r\n" + text[20:],
+    "without padding": lambda text: text.rstrip("="),
+    "for URLs": lambda text: text.translate(str.maketrans("+/", "-_")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_base64_is_read_however_it_is_written(
+    tmp_path: Path, environ: dict[str, str], form: Callable[[str], str]
+) -> None:
+    _write(tmp_path / ".docker" / "config.json", {"auths": {"r": {"auth": form(_packed(f"robot$m:{LONG}"))}}})
+    assert await DockerLogins("r", environ).find("a") == Credentials("robot$m", LONG)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "not base64": {"auths": {"other": {"auth": "%%%"}}},
+    "without a colon": {"auths": {"other": {"auth": _packed("token")}}},
+    "null": {"auths": {"other": None}},
+    "a number": {"auths": {"other": 3}},
+    "its helper is missing": {"credHelpers": {"other": "nowhere"}},
+    "its helper is a number": {"credHelpers": {"other": 3}},
+    "the store is missing": {"credsStore": "nowhere"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+async def test_what_is_wrong_elsewhere_in_the_file_does_no_harm(
+    tmp_path: Path, environ: dict[str, str], other: dict[str, Any]
+) -> None:
+    auths = {**other.get("auths", {}), "r": {"auth": _auth("u", "p")}}
+    _write(tmp_path / ".docker" / "config.json", {**other, "auths": auths})
+    assert await DockerLogins("r", environ).find("a") == Credentials("u", "p")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_file_saved_on_windows_is_read(tmp_path: Path, environ: dict[str, str], encoding: str) -> None:
+    path = tmp_path / ".docker" / "config.json"
+    path.parent.mkdir()
+    path.write_bytes(json.dumps({"auths": {"r": {"auth": _auth("u", "p")}}}).encode(encoding))
+    assert await DockerLogins("r", environ).find("a") == Credentials("u", "p")

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from replicator.errors import Advice, AuthFailed, ConfigError, Denied, SiteError, Unsupported
+from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied, SiteError, Unsupported
 from replicator.flow.once import Once
 from replicator.ports import Clock
 from replicator.sites.registry.challenge import Challenge, best_challenge, parse_challenges
@@ -30,6 +30,12 @@ _OPEN: Final = Challenge("none")
 _FOREVER: Final = float("inf")
 _FRESH_SECONDS: Final = 5.0
 """A token younger than this that is refused at its first use is not refused for its age."""
+_UNRIPE_SECONDS: Final = 2.5
+_MOMENT_SECONDS: Final = 0.5
+_IN_VAIN: Final = 2
+"""For so long a fresh token may be refused, how often it is tried, and after how many times in vain no more."""
+_REFUSED_EVERYWHERE: Final = 3
+"""So many repositories refused, and none shown, are a refusal of everything."""
 _MAX_GRANTS: Final = 1_000
 """Above this many, expired ones are dropped: pairs of repositories (mounts) are many."""
 
@@ -110,6 +116,9 @@ class Authenticator:
         self._pings: Once[None, Challenge] = Once()
         self._fetches: Once[Scope, Grant] = Once()
         self._reading = asyncio.Lock()
+        self._login: tuple[Credentials, bool] | None = None
+        self._refused: set[str] = set()
+        self._in_vain = 0
 
     async def aclose(self) -> None:
         """Ends what is under way."""
@@ -163,8 +172,10 @@ class Authenticator:
             single = scope._replace(also_pull=None)
             self._grants[scope] = self.held(single) or await self.obtain(single)
             return self._grants[scope]
-        self._drop(grant)
         challenges = parse_challenges(reply.headers.getall("WWW-Authenticate", []))
+        if grant.challenge is self._challenge and await self._try_again(grant, challenges):
+            return grant
+        self._drop(grant)
         is_old = grant.accepted or self._clock.monotonic() - grant.obtained > _FRESH_SECONDS
         if (
             grant.challenge is not self._challenge
@@ -185,7 +196,9 @@ class Authenticator:
 
     async def _make(self, scope: Scope) -> Grant:
         challenge = self._challenge or await self._pings.run(None, self._ping)
-        credentials = await self._credentials(scope.repository)
+        is_wanted = challenge.scheme != "none" or isinstance(self._logins, ConfiguredLogin)
+        # docker's files and helpers are asked only for a registry that wants credentials: a helper may be missing.
+        credentials = await self._credentials(scope.repository) if is_wanted else None
         grant = Grant(scope, {}, challenge, credentials, self._clock.monotonic())
         if credentials is not None and credentials.bearer_token:
             grant.headers = {"Authorization": f"Bearer {credentials.bearer_token}"}
@@ -233,11 +246,81 @@ class Authenticator:
         request = TokenRequest(challenge, texts, credentials, Step("get token", scope.repository))
         try:
             return await fetch_token(self._wire, self._clock, request), credentials
-        except AuthFailed:
+        except AuthFailed as error:
             fresh = await self._read_again(scope.repository, credentials)
             if fresh == credentials:
-                raise
+                if scope.repository is None or not await self._is_login_good(challenge, credentials):
+                    raise
+                raise AuthFailed(
+                    error.site,
+                    error.operation,
+                    error.cause,
+                    repository=scope.repository,
+                    advice=Advice.GIVE_UP,
+                ) from error
             return await fetch_token(self._wire, self._clock, replace(request, credentials=fresh)), fresh
+
+    async def _is_login_good(self, challenge: Challenge, credentials: Credentials | None) -> bool:
+        """Whether the token service takes the credentials as such, so that its refusal was about one scope.
+
+        Asked as `docker login` asks: for no scope. One answer holds for as long as the credentials are the same.
+        """
+        if credentials is None:
+            return False
+        if self._login is None or self._login[0] != credentials:
+            request = TokenRequest(challenge, [], credentials, Step("get token"))
+            try:
+                await fetch_token(self._wire, self._clock, request)
+            except (AuthFailed, Denied, Corrupt):
+                self._login = credentials, False
+            else:
+                self._login = credentials, True
+        return self._login[1]
+
+    async def is_about_one_repository(self, grant: Grant, repository: str) -> bool:
+        """Whether a final 401 is about the repository and not about the login.
+
+        Behind a token service it is: the login was good for a token. With Basic the login is tried at the ping, where
+        no request has gone well with it so far; without credentials a refusal of some repositories in a row, and of all
+        so far, is one of everything.
+        """
+        if self._challenge is None or self._challenge.scheme != "basic":
+            return True
+        if any(held.accepted for held in self._grants.values()):
+            return True
+        self._refused.add(repository)
+        if grant.credentials is None:
+            return len(self._refused) < _REFUSED_EVERYWHERE
+        if self._login is None or self._login[0] != grant.credentials:
+            url = URL(str(self._wire.base).rstrip("/") + "/v2/", encoded=True)
+            response = await self._wire.send(Step("ping"), "GET", url, grant.headers)
+            await self._wire.read_error(response)
+            self._login = grant.credentials, response.status != 401
+        return self._login[1] and len(self._refused) < _REFUSED_EVERYWHERE
+
+    async def _try_again(self, grant: Grant, challenges: Sequence[Challenge]) -> bool:
+        """Whether a fresh token that is refused at its first use is to be tried again, a moment later.
+
+        Replicas of a registry may not know it yet, and clocks that are apart make it valid a second or two from now.
+        The same answer means "no such repository" at Quay and others: where the refusal does not say that it is the
+        token (RFC 6750, `invalid_token`), waiting was in vain twice, and none has helped, nobody waits any more.
+        """
+        errors = {challenge.parameters.get("error", "") for challenge in challenges}
+        age = self._clock.monotonic() - grant.obtained
+        credentials = grant.credentials
+        is_ready_made = credentials is not None and bool(credentials.bearer_token)
+        if grant.accepted or "Authorization" not in grant.headers or is_ready_made:
+            return False
+        if "insufficient_scope" in errors or "bearer" not in {challenge.scheme for challenge in challenges}:
+            return False
+        if self._challenge is None or self._challenge.scheme != "bearer" or age > _UNRIPE_SECONDS:
+            self._in_vain += age > _UNRIPE_SECONDS
+            return False
+        # What anonymous clients are refused is private, as a rule.
+        if "invalid_token" not in errors and (credentials is None or self._in_vain >= _IN_VAIN):
+            return False
+        await self._clock.sleep(_MOMENT_SECONDS)
+        return True
 
     # --- secrets --------------------------------------------------------------------------------------------
 

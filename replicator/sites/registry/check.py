@@ -33,6 +33,8 @@ async def check_registry(
         push: a repository to push to. None leaves writing untried: asking alone creates a missing one at Quay.
     """
     check = _Check(registry)
+    if registry.written_as:
+        check.found("url", f"{registry.written_as} is understood as {registry.url}")
     await check.ping()
     if check.problems:
         return check.result()

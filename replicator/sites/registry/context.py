@@ -49,7 +49,7 @@ async def _bounded(farewell: Coroutine[Any, Any, object]) -> None:
 class Registry:
     """One registry as its repositories see it: how to ask, what it can do, whom to tell.
 
-    `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
+    `written_as`: how the config names it, where that is another name. `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
     repositories that refused to list their tags and are not known to exist.
     """
 
@@ -60,6 +60,7 @@ class Registry:
     events: Events
     clock: Clock
     has_login: bool = False
+    written_as: str = ""
     unlisted: set[str] = field(default_factory=set)
     farewells: Farewells = field(default_factory=Farewells)
 

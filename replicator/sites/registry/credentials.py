@@ -25,6 +25,7 @@ _MAX_HELPER_BYTES: Final = 64 * 1024
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _HUB_HOSTS: Final = ("docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
 _HUB_SERVER: Final = "https://index.docker.io/v1/"
+_URL_LETTERS: Final = str.maketrans("-_", "+/")
 _NOT_FOUND: Final = "credentials not found"
 
 
@@ -106,16 +107,27 @@ class DockerLogins:
         self._helped.clear()
 
     async def _look(self, file: _File, key: str) -> Credentials | None:
-        helper = file.helpers.get(key)
+        helper, place = file.helpers.get(key), f"credHelpers.{key}"
         if helper is None and "/" not in key:
-            helper = file.store
+            helper, place = file.store, "credsStore"
+        failure: ConfigError | None = None
         if helper:
-            server = _HUB_SERVER if key in _HUB_HOSTS else key
-            if (helper, server) not in self._helped:
-                self._helped[helper, server] = await ask_helper(helper, server, self._environ, file.where)
-            if (found := self._helped[helper, server]) is not None:
-                return found
-        return file.auths.get(key)
+            try:
+                if (found := await self._ask(helper, key, f"{file.where}: {place}")) is not None:
+                    return found
+            except ConfigError as error:
+                failure = error  # a helper that is not installed hides nothing that the file has itself
+        entry = file.auths.get(key)
+        found = None if entry is None else _login(f"{file.where}: auths.{entry[0]}", entry[1])
+        if found is None and failure is not None:
+            raise failure
+        return found
+
+    async def _ask(self, helper: Any, key: str, where: str) -> Credentials | None:
+        server = _HUB_SERVER if key in _HUB_HOSTS else key
+        if (str(helper), server) not in self._helped:
+            self._helped[str(helper), server] = await ask_helper(helper, server, self._environ, where)
+        return self._helped[str(helper), server]
 
 
 def _keys(host: str, repository: str | None) -> Iterator[str]:
@@ -133,9 +145,9 @@ def _keys(host: str, repository: str | None) -> Iterator[str]:
 @dataclass(frozen=True, slots=True)
 class _File:
     where: str
-    auths: Mapping[str, Credentials]
-    helpers: Mapping[str, str]
-    store: str
+    auths: Mapping[str, tuple[str, Any]]
+    helpers: Mapping[str, Any]
+    store: Any
 
 
 def _files(environ: Mapping[str, str]) -> Iterator[_File]:
@@ -182,7 +194,7 @@ def _content(path: Path) -> bytes | None:
 
 def _parse(where: str, data: bytes, *, is_legacy: bool = False) -> _File:
     try:
-        document = json.loads(data) if data.strip() else {}
+        document = json.loads(data) if data.strip() else {}  # which knows UTF-16, and a byte order mark
     except (ValueError, RecursionError) as error:
         # Only the place is told: the text around it may be a secret.
         at = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
@@ -192,19 +204,10 @@ def _parse(where: str, data: bytes, *, is_legacy: bool = False) -> _File:
     auths = document if is_legacy else _table(where, document, "auths")
     helpers = _table(where, document, "credHelpers")
     store = document.get("credsStore") or ""
-    for key, name in [
-        ("credsStore", store),
-        *((f"credHelpers.{host}", name) for host, name in helpers.items()),
-    ]:
-        if not isinstance(name, str) or "/" in name:
-            raise ConfigError([f"{where}: {key}: expected the name of a credential helper"])
+    # Entries are read when they are wanted: what is wrong with another host's is no concern of ours.
     return _File(
         where=where,
-        auths={
-            _normal(key): login
-            for key, entry in auths.items()
-            if (login := _login(f"{where}: auths.{key}", entry)) is not None
-        },
+        auths={_normal(key): (key, entry) for key, entry in auths.items()},
         helpers={_normal(key): name for key, name in helpers.items()},
         store=store,
     )
@@ -225,6 +228,8 @@ def _normal(key: str) -> str:
 
 
 def _login(where: str, entry: Any) -> Credentials | None:
+    if entry is None:
+        return None
     if not isinstance(entry, dict):
         raise ConfigError([f"{where}: expected an object"])
     words = {
@@ -237,8 +242,8 @@ def _login(where: str, entry: Any) -> Credentials | None:
     username, password = words["username"], words["password"]
     if words["auth"]:
         try:
-            pair = base64.b64decode(words["auth"], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            pair = _unpacked(words["auth"])
+        except (binascii.Error, UnicodeError):
             raise ConfigError([f"{where}: auth: expected base64 of USER:PASSWORD"]) from None
         username, colon, password = pair.partition(":")
         if not colon:
@@ -249,10 +254,16 @@ def _login(where: str, entry: Any) -> Credentials | None:
     return found if found != Credentials(username=username) else None
 
 
+def _unpacked(text: str) -> str:
+    """What base64 stands for, however it was written: over several lines, without padding, or with the URL's letters."""
+    packed = "".join(text.split()).rstrip("=").translate(_URL_LETTERS)
+    return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True).decode()
+
+
 # --- helpers ------------------------------------------------------------------------------------------------
 
 
-async def ask_helper(name: str, server: str, environ: Mapping[str, str], where: str) -> Credentials | None:
+async def ask_helper(name: object, server: str, environ: Mapping[str, str], where: str) -> Credentials | None:
     """What `docker-credential-NAME get` knows of a server; None where it knows nothing.
 
     Its output is a secret and is never shown. It is killed after `HELPER_SECONDS`.
@@ -260,6 +271,8 @@ async def ask_helper(name: str, server: str, environ: Mapping[str, str], where: 
     Raises:
         ConfigError: it is missing, fails, hangs, or answers something else than credentials.
     """
+    if not isinstance(name, str) or "/" in name:
+        raise ConfigError([f"{where}: expected the name of a credential helper"])
     program = f"docker-credential-{name}"
     try:
         process = await asyncio.create_subprocess_exec(

@@ -45,8 +45,8 @@ T = TypeVar("T")
 
 MAX_REDIRECTS: Final = 5
 MAX_CHUNK_BYTES: Final = 1 << 20
-_MAX_GRANTS: Final = 4
-"""Grants tried for one request: old, new, of changed secrets, of a single scope."""
+_MAX_GRANTS: Final = 10
+"""Grants tried for one request: old, new, of changed secrets, of a single scope; a fresh one several times."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _REFUSALS: Final = frozenset({401, 403})
 _OVERLOAD: Final = frozenset({429, 503})
@@ -204,7 +204,20 @@ class Transport:
             raise AuthFailed(
                 self._site, call.operation, error.cause, repository=call.repository, advice=Advice.RETRY
             )
-        raise error
+        raise await self._refusal(call, reply, grant)
+
+    async def _refusal(self, call: Call, reply: Reply, grant: Grant) -> SiteError:
+        """As `error`; a 401 that is about one repository alone does not stop the site."""
+        error = self.error(call, reply)
+        if not isinstance(error, AuthFailed) or call.repository is None or grant is NO_GRANT:
+            return error
+        if error.advice is Advice.STOP_SITE and await self._auth.is_about_one_repository(
+            grant, call.repository
+        ):
+            return AuthFailed(
+                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.GIVE_UP
+            )
+        return error
 
     def error(self, call: Call, reply: Reply | StreamReply) -> SiteError:
         """The error that a reply amounts to, by its status and codes; for statuses that the caller had expected."""
@@ -301,7 +314,7 @@ class Transport:
             renewed = await self._renewed(grant, reply)
             tried += 1
             if renewed is None or tried >= _MAX_GRANTS:
-                raise self.error(call, reply)
+                raise await self._refusal(call, reply, grant)
             grant = renewed
 
     async def _renewed(self, grant: Grant, reply: Reply) -> Grant | None:
@@ -367,7 +380,15 @@ class Transport:
         return target
 
     def _check_trust(self, call: Call, target: URL) -> None:
-        """Only what a digest verifies may come from another host: tags, listings and the like would be believed."""
+        """Only what a digest verifies may come from another host: tags, listings and the like would be believed.
+
+        A facade may hand the very same request on to a registry at another port of its own host.
+        """
+        base = self._wire.base
+        if target.scheme == base.scheme and target.raw_host == base.raw_host:
+            path = call.url if call.url.startswith("/") else URL(call.url, encoded=True).raw_path_qs
+            if target.raw_path_qs == path:
+                return
         if call.verified or self._wire.allows_any or origin_of(target) == self._wire.origin:
             return
         if is_known_redirect(self._wire.base.host or "", target.host or ""):

@@ -11,8 +11,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from yarl import URL
 
-from replicator.errors import AuthFailed, Corrupt, Denied, NotFound, Rejected, SiteError, Unsupported
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    Corrupt,
+    Denied,
+    NotFound,
+    Rejected,
+    SiteError,
+    Unavailable,
+    Unsupported,
+)
+from replicator.flow.retry import is_refusal
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.names import is_repository, is_tag
 from replicator.sites.bounds import (
@@ -25,10 +37,14 @@ from replicator.sites.bounds import (
     MAX_PAGE_BYTES,
     MAX_PAGE_ENTRIES,
     MAX_PAGES,
+    MAX_URL_CHARACTERS,
 )
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.links import next_link
+from replicator.sites.registry.location import UNSAFE
+from replicator.sites.registry.origin import resolve, with_prefix
+from replicator.sites.registry.page import web_page
 
 _SHOWN: Final = 5
 
@@ -45,28 +61,32 @@ class _CatalogPage(msgspec.Struct):
     name: Any = None
 
 
-def next_page(registry: Registry, operation: str, repository: str | None, reply: Reply) -> str | None:
-    """The absolute URL of the page after this one, None where it was the last.
+def next_page(
+    registry: Registry, operation: str, repository: str | None, reply: Reply, asked: str
+) -> str | None:
+    """Where the page after this one is asked for, None where it was the last.
 
-    Raises `Corrupt` for one on another host: a listing has no business there, nor have our credentials.
+    Always at the registry's own origin: behind proxies and facades a Link names the inner host or port, a path without
+    the prefix that the proxy strips, or the path that a redirect led to. A next page is the listing that was `asked` for
+    with another query; a Link that leads to another path of the registry's is taken by that path.
+
+    Raises `Corrupt` for a Link that is not a URL.
     """
     link = next_link(reply.headers.getall("Link", ()))
     if link is None:
         return None
+    if not link or UNSAFE.search(link) or len(link) > MAX_URL_CHARACTERS:
+        cause = "the Link to the next page is not a usable URL"
+        raise Corrupt(registry.site, operation, cause, repository=repository)
     try:
-        url = registry.transport.locate(link, reply.url)
-    except ValueError as error:
-        raise Corrupt(
-            registry.site, operation, f"the next page is not followed: {error}", repository=repository
-        ) from error
-    if not registry.transport.is_own_origin(url):
-        raise Corrupt(
-            registry.site,
-            operation,
-            "the next page is not followed: it is on another host",
-            repository=repository,
-        )
-    return url
+        target = resolve(URL(reply.url, encoded=True), link)
+    except ValueError:
+        cause = "the Link to the next page is not a usable URL"
+        raise Corrupt(registry.site, operation, cause, repository=repository) from None
+    path = asked.partition("?")[0]
+    if target.raw_path.rpartition("/")[2] != path.rpartition("/")[2]:
+        path = with_prefix(registry.url, target).raw_path.removeprefix(registry.url.raw_path.rstrip("/"))
+    return f"{path}?{target.raw_query_string}" if target.raw_query_string else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +177,13 @@ async def _pages(registry: Registry, listing: Listing) -> AsyncIterator[Sequence
     odd.warn(registry, listing)
 
 
+def _may_be_about_n(error: SiteError) -> bool:
+    """Whether the listing may be had without a page size: not where the registry said plainly what is wrong."""
+    if isinstance(error, NotFound):
+        return error.doubtful
+    return isinstance(error, (Rejected, Unsupported, Unavailable)) and error.advice is not Advice.STOP_SITE
+
+
 class _Odd:
     """Names outside the grammar: counted, a few kept to show."""
 
@@ -187,6 +214,7 @@ class _Walk:
         self._odd = odd
         self.seen: set[str] = set()
         self._asked: set[str] = set()
+        self._last_asked = listing.path
         self.pages_seen = 0
         self._bytes = 0
 
@@ -200,7 +228,7 @@ class _Walk:
             listed = await self._names(reply)
             names = list(self._fresh(listed))
             self.pages_seen += 1
-            url = next_page(registry, listing.operation, listing.repository, reply)
+            url = next_page(registry, listing.operation, listing.repository, reply, self._last_asked)
             if url is None:
                 yield names
                 if listing.n and len(listed) == listing.n:
@@ -215,14 +243,24 @@ class _Walk:
             reply = await self._ask(url)
 
     async def _first(self) -> Reply:
+        """The first page: asked for without a page size where the registry refuses that, however it says so."""
         listing = self._listing
         if not listing.n:
             return await self._ask(listing.path)
+        url = f"{listing.path}?n={listing.n}"
         try:
-            return await self._ask(f"{listing.path}?n={listing.n}")
-        except Rejected as error:
-            if error.status != 400:
+            reply = await self._ask(url, once=True)
+        except SiteError as error:
+            if is_refusal(error):
+                self._asked.discard(url)
+                return await self._ask(url)
+            if not _may_be_about_n(error):
                 raise
+            if isinstance(error, Unavailable):  # perhaps only this once
+                return await self._ask(listing.path)
+        else:
+            if web_page(reply.headers, reply.body) is None:
+                return reply
         reply = await self._ask(listing.path)
         listing.refused_n()
         return reply
@@ -254,7 +292,7 @@ class _Walk:
         if cut and listing.n > 1 and next_link(reply.headers.getall("Link", ())) is None:
             raise self._error(Corrupt, f"the listing breaks off after {listing.n} and cannot be continued")
 
-    async def _ask(self, url: str) -> Reply:
+    async def _ask(self, url: str, *, once: bool = False) -> Reply:
         if url in self._asked:
             raise self._error(Corrupt, "the listing repeats: its pages lead in a circle")
         self._asked.add(url)
@@ -270,9 +308,22 @@ class _Walk:
             actions=listing.actions,
             max_bytes=MAX_PAGE_BYTES,
         )
-        return await self._registry.transport.request(call)
+        self._last_asked = url
+        return await self._registry.transport.request(call, once=once)
 
     async def _names(self, reply: Reply) -> list[Any]:
+        if (found := web_page(reply.headers, reply.body)) is not None:
+            listing = self._listing
+            cause = (
+                f"expected a listing, received {found}; is a proxy or a login page in front of the registry?"
+            )
+            raise Unavailable(
+                self._registry.site,
+                listing.operation,
+                cause,
+                repository=listing.repository,
+                advice=Advice.LATER,
+            )
         body, shape = reply.body, self._listing.page
         if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_PAGE_ENTRIES:
             raise self._error(Corrupt, f"a page of the listing has more than {MAX_PAGE_ENTRIES} entries")

@@ -15,9 +15,9 @@ from yarl import URL
 from replicator.model.digest import Digest
 from replicator.sites.bounds import MAX_URL_CHARACTERS
 from replicator.sites.registry.addresses import AddressGuard
-from replicator.sites.registry.origin import refusal, resolve, upgraded
+from replicator.sites.registry.origin import refusal, resolve, upgraded, with_prefix
 
-_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
+UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
 def resolve_location(
@@ -37,9 +37,9 @@ def resolve_location(
     """
     if len(location) > MAX_URL_CHARACTERS:
         raise ValueError(f"it has {len(location)} characters")
-    if not location or _UNSAFE.search(location):
+    if not location or UNSAFE.search(location):
         raise ValueError("it is empty, or has spaces or control characters in it")
-    target = upgraded(registry, resolve(URL(asked, encoded=True), location))
+    target = with_prefix(registry, upgraded(registry, resolve(URL(asked, encoded=True), location)))
     reason = refusal(registry, target, guard, downgrade=downgrade)
     if reason is not None:
         raise ValueError(reason)

@@ -59,6 +59,19 @@ def upgraded(registry: URL, target: URL) -> URL:
     return URL(f"https://{registry.raw_authority}{target.raw_path_qs}", encoded=True)
 
 
+def with_prefix(registry: URL, target: URL) -> URL:
+    """The target below the registry's path prefix, where it lost that: a proxy that strips it does not put it back.
+
+    Only paths of the registry's API, at the registry's own origin.
+    """
+    prefix = registry.raw_path.rstrip("/")
+    if not prefix or origin_of(target) != origin_of(registry) or target.raw_path.startswith(f"{prefix}/"):
+        return target
+    if not target.raw_path.startswith("/v2/"):
+        return target
+    return URL(f"{registry.scheme}://{registry.raw_authority}{prefix}{target.raw_path_qs}", encoded=True)
+
+
 def refusal(
     registry: URL, target: URL, guard: AddressGuard | None = None, *, downgrade: bool = False
 ) -> str | None:

@@ -227,7 +227,7 @@ class RegistryRepository:
                 raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
             before = len(found)
             found.update((child.digest, child) for child in await self._referrers_in(reply))
-            url = next_page(self._registry, operation, self._name, reply)
+            url = next_page(self._registry, operation, self._name, reply, url)
             if url is not None and len(found) == before:
                 raise self._error(Corrupt, operation, "the listing repeats: a page had nothing new")
         return tuple(found.values())

@@ -76,6 +76,7 @@ class RegistrySettings:
     """One registry.
 
     `url` is scheme, host and optional port and path prefix ("https://registry.example.com"), no trailing slash.
+    `written_as` is what the config says, where that was understood as `url` (Docker Hub has many names).
     `login` None means: look where docker and podman keep credentials (unless `docker_config` is False), else
     anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
     `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
@@ -97,3 +98,4 @@ class RegistrySettings:
     redirects: Literal["same-scheme", "any"] = "same-scheme"
     private_addresses: bool = False
     realm: str | None = None
+    written_as: str = ""

@@ -50,6 +50,7 @@ class RegistrySite:
             events=events,
             clock=clock,
             has_login=settings.login is not None,
+            written_as=settings.written_as,
         )
 
     def __repr__(self) -> str:

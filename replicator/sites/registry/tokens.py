@@ -17,10 +17,11 @@ from replicator.sites.bounds import MAX_TOKEN_BYTES
 from replicator.sites.registry.challenge import Challenge
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.errormap import Answer, Step, reply_failure
-from replicator.sites.registry.origin import origin_of, refusal, shown
+from replicator.sites.registry.origin import origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.wire import Wire
 
 CLIENT_ID: Final = "replicator"
+MAX_REDIRECTS: Final = 3
 DEFAULT_LIFETIME_SECONDS: Final = 60.0
 """What the token protocol says a token without `expires_in` lives."""
 MAX_LIFETIME_SECONDS: Final = 24 * 3600.0
@@ -55,7 +56,8 @@ class TokenRequest:
 async def fetch_token(wire: Wire, clock: Clock, request: TokenRequest) -> Token:
     """Asks the challenge's realm for a token.
 
-    A redirect is not followed: it would carry the credentials to a place that the registry did not name.
+    A redirect is followed within the realm's origin alone: elsewhere it would carry the credentials to a place that the
+    registry did not name.
 
     Raises:
         AuthFailed: the realm is refused as unsafe, or it refuses the credentials.
@@ -63,7 +65,7 @@ async def fetch_token(wire: Wire, clock: Clock, request: TokenRequest) -> Token:
         Throttled, Unavailable: as of any request.
         Corrupt: its answer is no token.
     """
-    realm = _checked_realm(wire, request.challenge, request.step)
+    realm = _checked_realm(wire, request)
     methods = ["GET"]
     if (credentials := request.credentials) is not None:
         methods = ["POST"] if credentials.identity_token else ["GET", "POST"]
@@ -79,10 +81,12 @@ async def fetch_token(wire: Wire, clock: Clock, request: TokenRequest) -> Token:
     return _read_token(wire.site, request.step, answer.body, realm)
 
 
-def _checked_realm(wire: Wire, challenge: Challenge, step: Step) -> URL:
+def _checked_realm(wire: Wire, request: TokenRequest) -> URL:
+    challenge, step = request.challenge, request.step
     try:
-        realm = URL(challenge.realm, encoded=True)
-        reason = _realm_refusal(wire, realm)
+        # A registry behind a proxy that ends TLS often calls its own token service by http.
+        realm = upgraded(wire.base, URL(challenge.realm, encoded=True))
+        reason = _realm_refusal(wire, realm, request.credentials)
     except ValueError:
         realm, reason = URL(), "it is no URL"
     if reason is not None:
@@ -92,10 +96,10 @@ def _checked_realm(wire: Wire, challenge: Challenge, step: Step) -> URL:
     return realm
 
 
-def _realm_refusal(wire: Wire, realm: URL) -> str | None:
+def _realm_refusal(wire: Wire, realm: URL, credentials: Credentials | None) -> str | None:
     if origin_of(realm) == wire.realm:
         return None
-    if realm.scheme == "http" and realm.raw_host != wire.base.raw_host:
+    if credentials is not None and realm.scheme == "http" and realm.raw_host != wire.base.raw_host:
         # Whoever sits between us and an http registry writes its challenge, and would have our credentials sent.
         return f'it is http on another host (auth = {{ realm = "{shown(realm)}" }} allows it)'
     return refusal(wire.base, realm, wire.guard)
@@ -113,11 +117,29 @@ async def _ask(wire: Wire, method: str, realm: URL, request: TokenRequest) -> An
         data = urlencode(_form(request)).encode()
         url = realm
     response = await wire.send(request.step, method, url, headers, data=data)
+    for _ in range(MAX_REDIRECTS):
+        target = _moved(response.status, response.headers, url, method)
+        if target is None:
+            break
+        await wire.read_error(response)
+        url = target
+        response = await wire.send(request.step, method, url, headers, data=data)
     if response.status == 200:
         body = await wire.read(request.step, response, MAX_TOKEN_BYTES)
     else:
         body = await wire.read_error(response)
     return Answer(method, realm.raw_path, response.status, response.headers, body)
+
+
+def _moved(status: int, headers: Mapping[str, str], asked: URL, method: str) -> URL | None:
+    """Where a token service of the same origin moved to; None where it did not, or elsewhere, which is not followed."""
+    if status not in {307, 308} and (status not in {301, 302, 303} or method != "GET"):
+        return None
+    try:
+        target = resolve(asked, headers.get("Location", ""))
+    except ValueError:
+        return None
+    return target if origin_of(target) == origin_of(asked) and target != asked else None
 
 
 def _with_query(realm: URL, request: TokenRequest) -> URL:
@@ -148,7 +170,10 @@ def _refused(site: str, request: TokenRequest, answer: Answer, realm: URL, now: 
     step = request.step
     where = f"token service {shown(realm)}"
     if 300 <= answer.status < 400:
-        cause = f"{where} answers with a redirect, which is not followed"
+        cause = (
+            f"{where} redirects ({answer.status}) to another host, which is not followed: the credentials are for this"
+            " one; ask for the registry's new address"
+        )
         return AuthFailed(site, step.operation, cause, repository=step.repository)
     error = reply_failure(site, step, answer, now=now, hint=where)
     if answer.status == 401 and request.credentials is None:

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from replicator import __version__
-from replicator.errors import Advice, Corrupt
+from replicator.errors import Advice, ConfigError, Corrupt, Unsupported
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
 from replicator.scrub import remember
@@ -67,7 +67,7 @@ class Wire:
         self._settings = settings
         self._events = events
         self._clock = clock
-        self._proxies = Proxies(settings.name, settings.proxy)
+        self._proxies = Proxies(settings.name, settings.proxy, self.base)
         tls = settings.tls
         self._context: ssl.SSLContext | None = None
         self._foreign_context: ssl.SSLContext | None = None
@@ -109,6 +109,13 @@ class Wire:
             cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
             raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, errand)
         session = self._session_for(url)
+        try:
+            proxy = self._proxies.find(url)
+        except (
+            ConfigError
+        ) as unusable:  # of a host that a redirect leads to; the site's own was tried at the start
+            cause = "; ".join(unusable.problems)
+            raise Unsupported(self.site, errand.operation, cause, repository=errand.repository) from None
         began = self._clock.monotonic()
         limit = patience or self._small
         is_timed = data is None or isinstance(data, bytes)
@@ -121,7 +128,7 @@ class Wire:
                     headers=headers,
                     data=data,
                     allow_redirects=False,
-                    proxy=self._proxies.find(url),
+                    proxy=proxy,
                     timeout=self._connecting,
                     trace_request_ctx=(timer, limit.seconds) if is_timed else None,
                 )
