@@ -1,4 +1,4 @@
-"""What a run came to. The structures are the report's own (design.md, "Report"), so that nothing is told twice."""
+"""The result of a run. The structures are those of the report (docs/commands.md, "The report")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics; the names and labels are design.md's ("Metrics"), docs/metrics.md says what each means.
+"""Prometheus metrics. docs/metrics.md explains each of them.
 
 No tag or digest is ever a label, and a repository only where the config asks for it.
 """

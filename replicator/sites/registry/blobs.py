@@ -208,8 +208,8 @@ class _Reading:
             cause = f"it ended after {position} of {size} bytes{note}"
             if "Content-Length" in reply.headers and reply.status != 206:
                 raise blob.corrupt(cause)
-            # Only the connection's end told where the body ends (I-19), or the answer is a part of the range (RFC
-            # 9110, 15.3.7: a cache may do so), and the rest can be asked for.
+            # The body had no length, or is a part of the range: the rest can be requested
+            # (docs/quirks.md#blob-without-length).
             raise blob.broken(cause)
 
 

@@ -1,6 +1,6 @@
 """What a registry can do: a record, preset by host, corrected by what is seen, overridden by the config.
 
-Source of the presets: protocols.md K and I. Nothing else in this package asks which registry it talks to.
+The sources of the presets are in docs/quirks.md. Nothing else in this package depends on which registry it talks to.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ async def _pages(registry: Registry, listing: Listing) -> AsyncIterator[Sequence
                 if fresh:
                     yield fresh
         except NotFound:
-            # zot: the tag that the next page was to begin after is gone (I-22). Once more from the start.
+            # zot: the tag that the next page was to start after is gone. Start again (docs/quirks.md#pages-of-tags).
             if walk.pages_seen == 0 or not restarts_left:
                 raise
             told = walk.seen
@@ -299,7 +299,7 @@ class _Walk:
         pages, listing = len(self._asked), self._listing
         if pages > MAX_PAGES or (pages > FREE_PAGES and len(self.seen) < pages * LEAST_NAMES_PER_PAGE):
             raise self._error(Corrupt, f"the listing does not end: {pages} pages with {len(self.seen)} names")
-        # No Accept: Artifactory answers 406 to one that names manifests (I-14).
+        # Without Accept: docs/quirks.md#accept-on-listings
         call = Call(
             listing.operation,
             "GET",

@@ -176,7 +176,7 @@ class RegistryRepository:
         digest = digest_of(reply.body, algorithm(Digest(expected)) if expected else "sha256")
         if expected is not None and digest != expected:
             if media_type.partition(";")[0].strip() in SCHEMA1:
-                # Its digest leaves the signatures out (I-25), and current registries refuse it anyway.
+                # docs/quirks.md#schema-1
                 raise self._error(Unsupported, operation, "a manifest of schema 1, which is not replicated")
             raise self._error(Corrupt, operation, f"asked for {expected}, got bytes of {digest}")
         try:
@@ -270,7 +270,7 @@ class RegistryRepository:
         return Digest(told) if is_digest(told) else None
 
     async def delete_tag(self, tag: str) -> None:
-        """Removes one tag, by its name and never by its digest, which would take other tags with it (I-39)."""
+        """Removes one tag by its name, never by its digest, which other tags may have (docs/quirks.md#delete-by-digest)."""
         operation = "delete tag"
         if not self._registry.knowledge.record.delete_tag:
             cause = (
@@ -330,7 +330,7 @@ class _Unchanged(Exception):
 
 
 def _says_immutable(error: Rejected) -> bool:
-    """ECR: 400 TAG_INVALID and the word; Quay: 409 TAG_IMMUTABLE; Harbor: 412 PRECONDITION (I-36 to I-38)."""
+    """Whether the registry refused to move an immutable tag (docs/quirks.md#immutable-tags)."""
     if _IMMUTABLE_CODES.intersection(error.codes) or (error.status == 412 and "PRECONDITION" in error.codes):
         return True
     return error.status in {400, 409, 412} and "immutable" in error.cause.lower()

@@ -55,9 +55,9 @@ def opened(registry: Registry, repository: str, reply: Reply) -> Session:
 
 
 def newest_location(registry: Registry, repository: str, reply: Reply) -> str | None:
-    """Where an upload goes on; Artifactory may send its id alone (I-5). None where nothing says.
+    """The URL where an upload continues; Artifactory may send only its id (docs/quirks.md#location-missing).
 
-    Raises `Corrupt` for a Location that is not followed.
+    None if the answer has neither. Raises `Corrupt` for a Location that is not followed.
     """
     location = reply.headers.get("Location")
     if location:

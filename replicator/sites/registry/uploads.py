@@ -1,7 +1,7 @@
 """Sending one blob into one repository: mount, upload, resume, clean up.
 
 An upload session that we opened ends in one of two ways: closed by its PUT, or cancelled by DELETE as far as
-the registry lets us. Source of the rules: protocols.md A.3, A.5 and I.1-I.10.
+the registry allows it. Sources: OCI distribution-spec, "Pushing blobs"; docs/quirks.md, "Uploads".
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Upload:
         return False
 
     async def _start(self) -> Session | None:
-        """A new session; None where the registry says that it has the blob already (I-10)."""
+        """A new session; None if the registry already has the blob (docs/quirks.md#created-without-upload)."""
         reply = await self._post(start_call(self._repository))
         if reply.status == 201:
             if reply.headers.get("Docker-Content-Digest") == self._digest or await self._is_there():
