@@ -17,7 +17,7 @@ export PYTHON
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test coverage interop soak bench lint format reference packages servers tools clean
+.PHONY: help demo test coverage interop soak bench lint format reference locks release packages servers tools clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -58,6 +58,19 @@ format: $(VENV)/.lint
 reference: $(VENV)/.run
 	$(BIN)/python -m scripts.reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+# requirements/*.lock, from pyproject.toml; make locks upgrade=1 takes the newest versions
+locks:
+	@scripts/locks $(if $(upgrade),--upgrade)
+
+# dist/: packages, SBOM, provenance, checksums. make release rehearse=1 builds any commit; see docs/releasing.md
+release: .tools/release/.installed
+	.tools/release/bin/python scripts/release.py $(if $(rehearse),--rehearse)
+
+.tools/release/.installed: requirements/release.lock
+	@$(PYTHON) -m venv .tools/release
+	@.tools/release/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.lock
+	@touch $@
 
 packages:
 	@scripts/packages

@@ -123,7 +123,7 @@ async def remote_agent(url: str, token: str | None) -> AsyncIterator[RemoteAgent
     """The agent at this URL (`http://HOST:PORT`; without a scheme it is http). Asks nothing yet.
 
     Raises:
-        ConfigError: it is no such URL.
+        ConfigError: the URL is invalid.
     """
     base = _base(url)
     headers = {"User-Agent": f"replicator/{__version__}", "Accept": "application/json"}

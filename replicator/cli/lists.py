@@ -87,7 +87,7 @@ def command(
 
 
 def _sites(invocation: Invocation) -> Mapping[str, Sequence[str]] | None:
-    """The sites by host; None where there is no config, which this command does not need."""
+    """The sites by host; None without a config, which this command does not require."""
     try:
         loaded = load(invocation.config, os.environ)
     except ConfigError:

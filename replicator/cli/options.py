@@ -102,7 +102,7 @@ class LateGroup(click.Group):
         return list(self._entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """The command, importing its module; None if there is no such command."""
+        """The command, importing its module; None if it does not exist."""
         entry = self._entries.get(cmd_name)
         if entry is None:
             return None

@@ -98,7 +98,7 @@ async def compare_repositories(here: Repository, there: Repository) -> Compared:
 
 
 async def _tags(repository: Repository) -> set[str]:
-    """The tags; none where there is no such repository, unless its absence is doubtful."""
+    """The tags; empty if the repository does not exist, unless its absence is doubtful."""
     try:
         return {tag async for page in repository.tags() for tag in page}
     except NotFound as error:

@@ -15,7 +15,7 @@ Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
 
 @dataclass(eq=False)
 class Run:
-    """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is under way.
+    """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is in progress.
 
     `totals` has its requests and retries, by `engine.counted`; the rest is in the report.
     `left` are the destinations that are not through yet, `ended` the results of those that are.
