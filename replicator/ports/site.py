@@ -14,14 +14,10 @@ from replicator.ports.repository import Repository
 class Capabilities(msgspec.Struct, frozen=True):
     """What a site can do, as far as the engine has to know. Discovered or configured, never asked by kind of site.
 
-    `mount`: blobs can be had from another repository of the site without sending them.
-    `refuses_dangling`: a manifest that names a missing blob or child is refused (`MissingReference`).
-    `catalog`: repositories can be listed.
+    `mount`: a blob of another repository of the site can be used without sending it.
     """
 
     mount: bool = False
-    refuses_dangling: bool = False
-    catalog: bool = False
 
 
 class SiteCheck(msgspec.Struct, frozen=True):

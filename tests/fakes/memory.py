@@ -142,7 +142,8 @@ class MemorySite:
     ) -> None:
         self.name = name
         self.store = store if store is not None else WatchedStore(refuses_dangling=refuses_dangling)
-        self.capabilities = Capabilities(mount, self.store.refuses_dangling, catalog)
+        self.capabilities = Capabilities(mount)
+        self.catalog = catalog
         self.referrers_api = referrers
         self.delete = delete
         self.page = page
@@ -215,7 +216,7 @@ class MemorySite:
     # --- Site ---
 
     async def repositories(self) -> AsyncIterator[Sequence[str]]:
-        if not self.capabilities.catalog:
+        if not self.catalog:
             raise Unsupported(self.name, "list repositories", "there is no catalog")
         async with self.operation("repositories", ""):
             names = sorted(self.store.repositories)

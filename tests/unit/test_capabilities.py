@@ -33,7 +33,7 @@ def record(url: str, **overrides: bool | int | str) -> CapabilityRecord:
         ("quay.io", {"status_range": "exclusive", "tags_per_page": 100}),
         ("registry.gitlab.com", {"delete_tag": True}),
         ("me.jfrog.io", {"upload": "patch"}),
-        ("registry.example.com", {"upload": "put", "catalog": True, "refuses_dangling": False}),
+        ("registry.example.com", {"upload": "put", "catalog": True}),
         ("notgcr.io", {"chunk_bytes": 16 * 1024 * 1024}),
         ("docker.io.example.com", {"catalog": True}),
     ],
@@ -54,8 +54,8 @@ def test_a_port_and_capitals_do_not_hide_a_host() -> None:
         ({"x-artifactory-id": "7"}, {"upload": "patch"}),
         ({"gitlab-container-registry-version": "4"}, {"delete_tag": True}),
         ({"Blob-Upload-UUID": "1"}, {"delete_tag": True}),
-        ({"Location": "/v2/a/blobs/uploads/1?_state=x"}, {"refuses_dangling": True}),
-        ({"Server": "nginx"}, {"refuses_dangling": False, "delete_tag": False}),
+        ({"Location": "/v2/a/blobs/uploads/1?_state=x"}, {"upload": "put", "delete_tag": False}),
+        ({"Server": "nginx"}, {"delete_tag": False}),
     ],
 )
 def test_answers_give_the_software_away(headers: dict[str, str], expected: dict[str, object]) -> None:
@@ -81,8 +81,8 @@ def test_the_config_overrides_presets_and_hints_but_not_refusals() -> None:
 
 
 def test_the_engine_sees_its_part() -> None:
-    knowledge = Knowledge("there", "https://ghcr.io", {"refuses_dangling": True})
-    assert knowledge.capabilities == Capabilities(mount=True, refuses_dangling=True, catalog=False)
+    knowledge = Knowledge("there", "https://ghcr.io", {"mount": False})
+    assert knowledge.capabilities == Capabilities(mount=False)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ class CapabilityRecord:
     (nothing does so yet).
     `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
     `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests are read instead.
-    `refuses_dangling`: manifests that name what is not there are refused.
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
 
@@ -48,7 +47,6 @@ class CapabilityRecord:
     delete_tag: bool = False
     tags_list: bool = True
     head_manifests: bool = True
-    refuses_dangling: bool = False
     tags_per_page: int = 1000
     repositories_per_page: int = 1000
 
@@ -58,15 +56,12 @@ _LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": Statu
 # M (one POST, one PUT) everywhere unless a registry is known to want otherwise: it is the standard's own way,
 # and one request fewer for each of thousands of small blobs. The ladder finds out about the others.
 _GENERIC: Final = CapabilityRecord()
-_DISTRIBUTION: Final = CapabilityRecord(refuses_dangling=True)
-_HUB: Final = CapabilityRecord(catalog=False, refuses_dangling=True)
+_HUB: Final = CapabilityRecord(catalog=False)
 _GHCR: Final = CapabilityRecord(upload="patch", chunk_bytes=0, resume=False, catalog=False)
-_ECR: Final = CapabilityRecord(chunk_bytes=0, resume=False, mount=False, refuses_dangling=True)
+_ECR: Final = CapabilityRecord(chunk_bytes=0, resume=False, mount=False)
 _ECR_PUBLIC: Final = replace(_ECR, catalog=False)
-_ACR: Final = CapabilityRecord(body_limit=16 * 1024 * 1024, refuses_dangling=True)
-_GOOGLE: Final = CapabilityRecord(
-    chunk_bytes=0, resume=False, delete_tag=True, refuses_dangling=True, tags_per_page=10_000
-)
+_ACR: Final = CapabilityRecord(body_limit=16 * 1024 * 1024)
+_GOOGLE: Final = CapabilityRecord(chunk_bytes=0, resume=False, delete_tag=True, tags_per_page=10_000)
 _QUAY: Final = CapabilityRecord(status_range="exclusive", delete_tag=True, tags_per_page=100)
 _GITLAB: Final = CapabilityRecord(delete_tag=True)
 _ZOT: Final = CapabilityRecord(delete_tag=True)
@@ -109,8 +104,7 @@ def recognise(headers: Mapping[str, str]) -> CapabilityRecord | None:
     if "Blob-Upload-UUID" in headers or headers.get("Server", "").lower().startswith("zot"):
         return _ZOT
     if "_state=" in headers.get("Location", ""):
-        # distribution and what is built on it (Harbor): all check what a manifest names.
-        return _DISTRIBUTION
+        return _GENERIC  # distribution, and what is built on it (Harbor)
     return None
 
 
@@ -173,11 +167,8 @@ class Knowledge:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The part that the engine has to know."""
-        record = self.record
-        return Capabilities(
-            mount=record.mount, refuses_dangling=record.refuses_dangling, catalog=record.catalog
-        )
+        """The part of the record that the engine uses."""
+        return Capabilities(mount=self.record.mount)
 
 
 _FIELDS: Final = {field.name: field.default for field in fields(CapabilityRecord)}

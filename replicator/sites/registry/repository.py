@@ -12,7 +12,6 @@ from replicator.errors import (
     AuthFailed,
     Corrupt,
     Denied,
-    MissingReference,
     NotFound,
     Rejected,
     SiteError,
@@ -259,9 +258,6 @@ class RegistryRepository:
         )
         try:
             reply = await self._registry.transport.request(call)
-        except MissingReference:
-            self._registry.knowledge.learn(refuses_dangling=True)
-            raise
         except Rejected as error:
             if tag is not None and _says_immutable(error):
                 raise self._immutable(error, tag) from error

@@ -29,7 +29,7 @@ class DistributionSite:
         events: gets `Warned`.
     """
 
-    capabilities: Final = Capabilities(mount=True, refuses_dangling=True, catalog=True)
+    capabilities: Final = Capabilities(mount=True)
 
     def __init__(self, store: ObjectStore, *, events: Events) -> None:
         self.name = store.site
