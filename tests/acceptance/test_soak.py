@@ -32,7 +32,7 @@ from tests.fakes import faults
 from tests.fakes.process import free_port
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 from tests.fakes.watched import WatchedStore
-from tests.protocol.test_daemon_http_webhooks import V1, envelope, event
+from tests.protocol.daemon.test_daemon_http_webhooks import V1, envelope, event
 
 SECONDS: Final = float(os.environ.get("REPLICATOR_SOAK_SECONDS", "600"))
 SETTLE_SECONDS: Final = 300.0

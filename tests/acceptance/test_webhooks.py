@@ -19,7 +19,7 @@ from tests.acceptance.program import Program, rule
 from tests.fakes.distribution import Server, distribution
 from tests.fakes.process import free_port
 from tests.fakes.registry import FakeRegistry
-from tests.protocol.test_daemon_http_webhooks import V1, envelope, event
+from tests.protocol.daemon.test_daemon_http_webhooks import V1, envelope, event
 
 TOKEN = "agent-token"
 HOOK_TOKEN = "hook-token"

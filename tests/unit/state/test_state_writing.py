@@ -311,7 +311,7 @@ def kill_while_writing(path: Path, batches: int) -> int:
         [sys.executable, "-c", WRITE_FOREVER, str(path)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as process:
         assert process.stdout is not None
         for _ in range(batches):

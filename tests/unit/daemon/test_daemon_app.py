@@ -20,7 +20,7 @@ from replicator.errors import ConfigError
 from replicator.events import Event, Warned
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
-from tests.unit.test_daemon_standings import agent, until
+from tests.unit.daemon.test_daemon_standings import agent, until
 
 SITES = {name: MemorySite(name) for name in ("hub", "fra")}
 

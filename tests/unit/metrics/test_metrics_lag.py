@@ -22,7 +22,7 @@ from replicator.state.store import SqliteState, open_state
 from tests.engine.world import World, rule
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
-from tests.unit.test_metrics import Scraped
+from tests.unit.metrics.test_metrics import Scraped
 
 START = 1_700_000_000.0
 INTERVAL = 300.0

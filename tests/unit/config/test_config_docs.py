@@ -21,7 +21,7 @@ from replicator.sites.registry.settings import RegistrySettings
 from scripts.reference import reference
 from tests.fakes.modules import loaded_by
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRON = {
     "AGENT_TOKEN": "a",
     "BUCKET_KEY": "k",

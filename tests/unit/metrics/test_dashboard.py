@@ -22,7 +22,7 @@ from tests.prometheus.queries import (
     variable_queries,
     variables,
 )
-from tests.unit.test_metrics import BY_REPOSITORY, PROMISED
+from tests.unit.metrics.test_metrics import BY_REPOSITORY, PROMISED
 
 KNOWN = {**PROMISED, **BY_REPOSITORY}
 BUILT_IN = {"__rate_interval": "1m", "__range": "1h"}

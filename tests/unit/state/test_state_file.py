@@ -316,7 +316,7 @@ def open_at_once(path: Path, rules: list[str]) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         for rule in rules
     ]
@@ -536,7 +536,7 @@ asyncio.run(main())
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, str(path)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         timeout=30,
         check=False,
         stderr=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from replicator.runs.wiring import Equipment
 from replicator.state.store import open_state
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
-from tests.unit.test_metrics import Scraped
+from tests.unit.metrics.test_metrics import Scraped
 
 CONFIG = """
 [agent]
