@@ -12,6 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.errors import ConfigError, NotFound, SiteError, Transient
+from replicator.http import attempts
+from replicator.http.attempts import TooManyAttempts
 from replicator.serve.answered import Answered, Audience, Transfer, current_transfer, start_transfer
 from replicator.serve.connections import RETRY_AFTER_SECONDS
 from replicator.serve.users import Users
@@ -115,7 +117,13 @@ def known_to(users: Users) -> Middleware:
 
     @web.middleware
     async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
-        user = await users.knows(request.headers.get("Authorization", ""))
+        try:
+            user = await users.knows(request.headers.get("Authorization", ""), request.remote or "")
+        except TooManyAttempts:
+            later = {"Retry-After": str(attempts.RETRY_AFTER_SECONDS)}
+            raise Refused(
+                "TOOMANYREQUESTS", "too many passwords to check", status=429, headers=later
+            ) from None
         if user is None:
             raise Refused("UNAUTHORIZED", "authentication required", headers=_CHALLENGE)
         current_transfer().user = user

@@ -14,9 +14,14 @@ from typing import Final
 import bcrypt
 
 from replicator.errors import ConfigError
+from replicator.http.attempts import Attempts
 
 _AT_ONCE: Final = 2
 """Passwords being checked at a time: each takes a processor for some time, on purpose."""
+_WAITING: Final = 16
+"""Passwords of one address that wait to be checked."""
+_NOBODY: Final = "." * 53
+"""Salt and hash of a password that nobody has, for checks whose only purpose is the time they take."""
 _BCRYPT: Final = ("$2y$", "$2b$", "$2a$")
 _BCRYPT_BYTES: Final = 72
 """bcrypt uses no more of a password; `htpasswd` cuts it off there, and so do we (the library refuses it)."""
@@ -37,7 +42,7 @@ class Users:
         self._path = path
         self._key = secrets.token_bytes(32)
         self._seen: dict[str, bytes] = {}
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._attempts = Attempts(at_once=_AT_ONCE, per_peer=_WAITING)
         self._hashes: dict[str, bytes] = {}
         self._version = self._look()
         self._hashes = self._read()
@@ -45,10 +50,14 @@ class Users:
     def __repr__(self) -> str:
         return f"<Users: {len(self._hashes)} in {self._path}>"
 
-    async def knows(self, authorization: str) -> str | None:
+    async def knows(self, authorization: str, peer: str = "") -> str | None:
         """The user whom a header `Authorization: Basic` proves; None where it proves nobody.
 
+        `peer` is the client's address. A wrong password takes as long for one user as for another and for somebody
+        unknown; after some wrong ones, this address is answered later.
+
         Raises:
+            TooManyAttempts: too many passwords of this address wait to be checked.
             ConfigError: the file changed and cannot be used. Nobody is let in by what it was before.
         """
         credentials = _basic(authorization)
@@ -60,11 +69,11 @@ class Users:
         if user in self._seen and hmac.compare_digest(self._seen[user], known):
             return user
         hashes = self._hashes
-        # Somebody unknown takes as long as a wrong password, so that time does not tell who is known.
-        hashed = hashes.get(user) or next(iter(hashes.values()))
-        async with self._slots:
-            right = await asyncio.to_thread(_matches, password, hashed)
-        if not right or user not in hashes or hashes is not self._hashes:
+        most = max(map(_cost, hashes.values()))
+        async with self._attempts.turn(peer, user):
+            right = await asyncio.to_thread(_matches, password, hashes.get(user), most)
+        if not right or hashes is not self._hashes:
+            await asyncio.sleep(self._attempts.failed(peer))
             return None
         self._seen[user] = known
         return user
@@ -138,7 +147,27 @@ def _is_bcrypt(hashed: str) -> bool:
     return True
 
 
-def _matches(password: bytes, hashed: bytes) -> bool:
+def _cost(hashed: bytes) -> int:
+    return int(hashed[4:6])
+
+
+def _matches(password: bytes, hashed: bytes | None, most: int) -> bool:
+    """Whether the password is that of the hash. If it is not, or there is none, it takes the time of the cost `most`.
+
+    One more of a cost doubles the time, so a check at cost c, and then one at each of c, c + 1 ... most - 1, take as
+    long as one at `most`.
+    """
+    costs = [most]
+    if hashed is not None:
+        if _check(password, hashed):
+            return True
+        costs = list(range(_cost(hashed), most))
+    for cost in costs:
+        _check(password, f"$2b${cost:02}${_NOBODY}".encode())
+    return False
+
+
+def _check(password: bytes, hashed: bytes) -> bool:
     try:
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed)
     except ValueError:

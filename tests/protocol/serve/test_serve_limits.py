@@ -18,6 +18,7 @@ from replicator.demo.images import image, layer
 from replicator.errors import ConfigError, NotFound, Rejected, Throttled, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
+from replicator.http.attempts import TooManyAttempts
 from replicator.model.digest import digest_of
 from replicator.serve import sendfile, sending, server
 from replicator.serve.users import Users
@@ -362,6 +363,49 @@ def htpasswd(tmp_path: Path) -> Path:
     path = tmp_path / "htpasswd"
     path.write_text(f"# who may pull\n\nann:{hashed(b'secret')}\nben:{hashed('pä:ss'.encode(), b'2y')}\n")
     return path
+
+
+async def test_every_wrong_password_costs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in rounds of bcrypt: seconds say little on a busy machine."""
+    rounds: list[int] = []
+    checkpw = bcrypt.checkpw
+
+    def counting(password: bytes, hashed: bytes) -> bool:
+        rounds.append(2 ** int(hashed[4:6]))
+        return checkpw(password, hashed)
+
+    path = tmp_path / "htpasswd"
+    hashes = {user: bcrypt.hashpw(b"secret", bcrypt.gensalt(cost)) for user, cost in (("ann", 4), ("ben", 6))}
+    path.write_text("".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items()))
+    users = Users(path)
+    monkeypatch.setattr(bcrypt, "checkpw", counting)
+    for user in ("ann", "ben", "nobody"):
+        rounds.clear()
+        assert await users.knows(basic(user, "wrong")) is None
+        assert sum(rounds) == 2**6
+
+
+async def test_wrong_passwords_from_many_connections_do_not_keep_out_others(htpasswd: Path) -> None:
+    users = Users(htpasswd)
+    known, outcomes = basic("ann", "secret"), list[str]()
+    assert await users.knows(known, "attacker") == "ann"
+
+    async def guess(number: int) -> None:
+        try:
+            await users.knows(basic("ann", f"wrong {number}"), "attacker")
+            outcomes.append("wrong")
+        except TooManyAttempts:
+            outcomes.append("refused")
+
+    async with asyncio.TaskGroup() as tasks:
+        guesses = [tasks.create_task(guess(number)) for number in range(200)]
+        await asyncio.sleep(0)
+        assert await users.knows(known, "attacker") == "ann"  # was right before: costs no turn
+        assert await users.knows(basic("ben", "pä:ss"), "elsewhere") == "ben"
+        assert not all(guess.done() for guess in guesses)
+        for each in guesses:
+            each.cancel()
+    assert outcomes.count("refused") > 100
 
 
 async def test_only_users_may_pull(memory: MemoryStore, htpasswd: Path) -> None:
