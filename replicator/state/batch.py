@@ -139,13 +139,15 @@ class Batch:
 
     # --- laid over what was found in the database ---
 
-    def over_beliefs(self, found: dict[str, TagBelief], place: Place, now: float) -> dict[str, TagBelief]:
-        """What was found, brought up to date."""
+    def over_beliefs(
+        self, found: dict[str, TagBelief], place: Place, now: float, *, only_ends: bool = False
+    ) -> dict[str, TagBelief]:
+        """What was found, brought up to date; `only_ends`: without what is believed since."""
         for tag, (gone_at, belief) in self.beliefs.get(place, {}).items():
             known = found.pop(tag, None)
             if known is not None and gone_at is not None and merge.ends_belief(known, gone_at, now):
                 known = None
-            if belief is not None:
+            if belief is not None and not only_ends:
                 known = merge.believe(known, belief, now)
             if known is not None:
                 found[tag] = known
@@ -164,7 +166,7 @@ class Batch:
     def over_pending(
         self, found: dict[str, Pending], key: RulePlace, beliefs: Mapping[str, TagBelief], now: float
     ) -> dict[str, Pending]:
-        """As `over_beliefs`. `beliefs` are those of the tags in the batch, without what the batch says of them."""
+        """As `over_beliefs`. `beliefs` are those found for the tags in the batch, with `only_ends`."""
         for tag, (ends_at, pending) in self.pending.get(key, {}).items():
             known = found.pop(tag, None)
             if known is not None and ends_at is not None and merge.ends_pending(known, ends_at, now):

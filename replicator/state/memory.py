@@ -230,11 +230,7 @@ class MemoryState:
 
     def begin(self, rule: str, destination: str) -> None:
         """See `ports.State`."""
-        now, base = self._clock.now(), self._bases.get((rule, destination))
-        if base is None:
-            self._bases[rule, destination] = Base(now)
-        elif is_ahead(now, base.first_seen):
-            self._bases[rule, destination] = base._replace(first_seen=now)
+        self._bases[rule, destination] = self._begun((rule, destination), self._clock.now())
 
     def record(self, entry: Entry) -> None:
         """See `ports.State`."""
@@ -270,7 +266,7 @@ class MemoryState:
         key = row.rule, row.destination
         self._runs.setdefault(key, deque(maxlen=RUNS_KEPT)).appendleft(row)
         pending = len(self._pending.get(key, {}))
-        base = self._bases.get(key, Base(row.started_at))
+        base = self._begun(key, row.started_at)
         self._bases[key] = merge.close(base, row, pending=pending, now=self._clock.now())
         return self._standing(*key)
 
@@ -325,7 +321,7 @@ class MemoryState:
 
     def _record_catalog(self, entry: CatalogSeen, now: float) -> None:
         key = entry.rule, entry.destination
-        base = self._bases.get(key, Base(now))
+        base = self._begun(key, now)
         at = merge.past(base.catalog_at, now)
         self._bases[key] = base._replace(catalog_at=entry.at if at is None else max(at, entry.at))
         self._units[key] = {
@@ -338,6 +334,10 @@ class MemoryState:
             for place, each in self._pending.get(key, {}).items()
             if not each.source or merge.outlives(each.source, each.asked_at, entry, now)
         }
+
+    def _begun(self, key: tuple[str, str], first_seen: float) -> Base:
+        base = self._bases.get(key, Base(first_seen))
+        return base._replace(first_seen=first_seen) if is_ahead(self._clock.now(), base.first_seen) else base
 
     def _standing(self, rule: str, destination: str) -> Standing:
         now, key = self._clock.now(), (rule, destination)

@@ -154,7 +154,7 @@ class SqliteState:
                 return found, reading.read_beliefs(db, destination, repository, recorded)
 
             found, beliefs = await self._read(find)
-            beliefs = self._batch.over_beliefs(beliefs, place, now)
+            beliefs = self._batch.over_beliefs(beliefs, place, now, only_ends=True)
             return _only(self._batch.over_pending(found, key, beliefs, now), tags)
 
         return await self._in_turn("read pending tags", read)

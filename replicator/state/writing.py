@@ -12,7 +12,7 @@ from replicator.model.digest import Digest
 from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
 from replicator.state import merge, queries, statements
-from replicator.state.batch import Batch, Place
+from replicator.state.batch import Batch, Place, Turn
 from replicator.state.reading import pieces, read_standing
 
 SWEEP_SECONDS: Final = 86_400.0
@@ -74,8 +74,10 @@ class BatchWriter:
         places = sorted((names[site], names[repository]) for site, repository in batch.repositories)
         self._many(statements.KNOW_REPOSITORY, ({"site": site, "repository": repo} for site, repo in places))
         roots = {place: self._roots(place) for place in {*batch.beliefs, *batch.placements}}
-        self._write_beliefs()
+        # A tag is pending or not by what was believed before the batch, as far as the batch itself does not tell.
+        self._end_beliefs()
         self._write_pending()
+        self._believe()
         self._write_placements(roots)
         self._many(statements.BEGIN, self._begun())
         for catalog in batch.catalogs.values():
@@ -111,19 +113,22 @@ class BatchWriter:
             found.update(row[0] for row in rows)
         return found
 
-    def _write_beliefs(self) -> None:
-        turns = [
-            (place, tag, turn) for place, tags in self._batch.beliefs.items() for tag, turn in tags.items()
-        ]
+    def _turns(self) -> Iterator[tuple[Place, str, Turn]]:
+        for place, tags in self._batch.beliefs.items():
+            yield from ((place, tag, turn) for tag, turn in tags.items())
+
+    def _end_beliefs(self) -> None:
         gone = (
             {**self._place(place, "the_"), "the_tag": tag, "seen_at": turn.gone_at}
-            for place, tag, turn in turns
+            for place, tag, turn in self._turns()
             if turn.gone_at is not None
         )
         self._many(statements.END_BELIEF, gone, ahead=True)
+
+    def _believe(self) -> None:
         rows = (
             msgspec.structs.asdict(turn.belief) | self._place(place) | {"rule": self._names[turn.belief.rule]}
-            for place, _, turn in turns
+            for place, _, turn in self._turns()
             if turn.belief is not None
         )
         self._many(statements.BELIEVE, rows, ahead=True)

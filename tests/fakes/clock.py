@@ -64,3 +64,11 @@ class FakeClock:
                 break
         if self._sleepers:
             self._start_turning()
+
+
+class StillClock(FakeClock):
+    """Time passes only where the test says so: nobody who sleeps wakes."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.Event().wait()

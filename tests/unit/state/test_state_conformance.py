@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import (
@@ -286,72 +282,6 @@ class TestState:
             await state.close_run(each)
         assert await state.runs("rule", "fra") == rows[::-1]
         assert await state.runs("rule", "ams") == []
-
-
-# --- the two are one: whatever is told, in whatever order and however it is batched, they answer alike ---
-
-tags = st.sampled_from(["v1", "v2"])
-digests = st.sampled_from([ONE, TWO])
-rules = st.sampled_from(["rule", "another"])
-places = st.sampled_from(["a", "b", "c", "d"])
-entries = st.one_of(
-    st.builds(placed, tags, digests, rule=rules),
-    st.builds(
-        missing, tags, st.sampled_from([NOW, NOW - 1, NOW + 1]), attempts=st.integers(0, 1), rule=rules
-    ),
-    st.builds(Unpending, rules, st.just("fra"), st.just("app"), tags),
-    st.builds(Seen, st.just("fra"), places, digests),
-    st.builds(Created, digests, st.sampled_from([1.0, 2.0])),
-    st.builds(Noted, st.just("fra"), st.just("app"), st.builds(Listed, tags, digests, st.just("1"))),
-)
-steps = st.one_of(
-    entries,
-    st.just("flush"),
-    st.just("close"),
-    st.just("reopen"),
-    st.tuples(places, st.lists(digests, max_size=2)),
-)
-
-
-async def answers(state: AnyState) -> Sequence[object]:
-    return [
-        await state.beliefs("fra", "app"),
-        [await state.pending(rule, "fra", "app") for rule in ("rule", "another")],
-        [await state.knows_repository("fra", name) for name in ("app", "a", "b")],
-        await state.whereabouts("fra", [ONE, TWO]),
-        await state.created([ONE, TWO]),
-        await state.listed("fra", "app"),
-    ]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(steps, max_size=25))
-def test_sqlite_answers_as_plain_dictionaries_do(told: list[Entry | str | tuple[str, list[Digest]]]) -> None:
-    async def tell(path: Path) -> None:
-        clock = FakeClock(NOW)
-        memory, sqlite = MemoryState(clock), await open_state(path, clock=clock)
-        try:
-            for number, step in enumerate(told):
-                if step == "reopen":
-                    await sqlite.aclose()
-                    clock.advance(1)
-                    sqlite = await open_state(path, clock=clock)
-                for state in (memory, sqlite):
-                    if step == "flush":
-                        await state.flush()
-                    elif isinstance(step, tuple):
-                        await state.forget("fra", step[0], step[1])
-                    elif not isinstance(step, str):
-                        state.record(step)
-                if step == "close":
-                    closing = row(started=NOW + number)
-                    assert await memory.close_run(closing) == await sqlite.close_run(closing)
-                assert await answers(sqlite) == await answers(memory)
-        finally:
-            await sqlite.aclose()
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(tell(Path(folder) / "state.db"))
 
 
 async def test_sqlite_remembers_no_more_than_a_hundred_runs_of_each(tmp_path: Path) -> None:
