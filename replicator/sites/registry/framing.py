@@ -17,8 +17,11 @@ from aiohttp.client_proto import ResponseHandler
 
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _MAX_LENGTHS: Final = 10
+MAX_INTERIM: Final = 100
+"""Answers of 1xx to one request; a flood of them would keep the event loop from everything else."""
+_NOT_HTTP: Final = b"not HTTP any more\r\n\r\n"
 _MAX_HEAD_BYTES: Final = 1 << 20
-"""Longer headers are left to aiohttp, which refuses them."""
+"""Longer heads are refused: aiohttp's bounds are of a line and of their number, 64 MB in all."""
 
 
 def mended(head: bytes) -> bytes | None:
@@ -68,10 +71,12 @@ class TolerantHandler(ResponseHandler):
         super().__init__(loop)
         self._head: bytearray | None = None
         self._is_bodiless = False
+        self._interim = 0
 
     def set_response_params(self, **parameters: Any) -> None:
         """Called for each request before its answer can come."""
         self._head = bytearray()
+        self._interim = 0
         self._is_bodiless = bool(parameters.get("skip_payload"))
         super().set_response_params(**parameters)
 
@@ -80,21 +85,27 @@ class TolerantHandler(ResponseHandler):
         if self._head is None:
             super().data_received(data)
             return
-        start = max(0, len(self._head) - 3)  # not from the beginning each time: it may come byte by byte
-        self._head += data
-        while (end := _END.search(self._head, start)) is not None:
-            start = 0
-            head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+        held = self._head
+        start = max(0, len(held) - 3)  # not from the beginning each time: it may come byte by byte
+        held += data
+        begin = 0
+        while (end := _END.search(held, start)) is not None:
+            head = bytes(held[begin : end.end()])
             if head[9:10] != b"1":
                 self._head = None
-                self._answer(head, rest)
+                self._answer(head, bytes(held[end.end() :]))
                 return
-            # An interim answer; the next head may be here already.
-            self._head = bytearray(rest)
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._head = None
+                super().data_received(_NOT_HTTP)  # whoever waits is told, the connection is closed
+                return
+            begin = start = end.end()
             super().data_received(head)
-        if len(self._head) > _MAX_HEAD_BYTES:
-            held, self._head = bytes(self._head), None
-            super().data_received(held)
+        del held[:begin]
+        if len(held) > _MAX_HEAD_BYTES:
+            self._head = None
+            super().data_received(_NOT_HTTP)
 
     def _answer(self, head: bytes, rest: bytes) -> None:
         better = mended(head)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from replicator.errors import Corrupt, SiteError
 from replicator.flow.retry import Budget
 from replicator.sites.registry.encoding import decoded
-from replicator.sites.registry.framing import mended
+from replicator.sites.registry.framing import MAX_INTERIM, mended
 from replicator.sites.registry.http import Call
 from tests.fakes.scripted import head_of, raw, rig, scripted
 
@@ -90,6 +90,13 @@ async def test_a_body_after_head_is_never_taken_for_the_next_answer(body: bytes)
 async def test_answers_of_doubtful_length_are_refused(answer: bytes) -> None:
     async with raw(_says(answer, [])) as url, rig(url, budget=ONCE) as here:
         with pytest.raises(SiteError, match=r"HTTP|sent nothing"):
+            await here.transport.request(SMALL)
+
+
+async def test_a_flood_of_interim_answers_is_refused() -> None:
+    flood = b"HTTP/1.1 103 Early Hints\r\n\r\n" * (MAX_INTERIM + 1) + OK + b"Content-Length: 5\r\n\r\nhello"
+    async with raw(_says(flood, [])) as url, rig(url, budget=ONCE) as here:
+        with pytest.raises(SiteError, match="does not answer in HTTP"):
             await here.transport.request(SMALL)
 
 
