@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
 from replicator.scrub import scrub
 
 _log = logging.getLogger(__name__)
@@ -157,6 +159,20 @@ class RunEnded(msgspec.Struct, frozen=True):
     causes: tuple[str, ...] = ()
 
 
+class ConfigPassed(msgspec.Struct, frozen=True):
+    """The config of an image was copied; its content, verified."""
+
+    digest: Digest
+    body: bytes
+
+
+class ImageCopied(msgspec.Struct, frozen=True):
+    """An image is whole at a destination: its root's digest, and all its manifests."""
+
+    root: Digest
+    manifests: tuple[Manifest, ...]
+
+
 class RunStuck(msgspec.Struct, frozen=True):
     """A run of a rule made no progress for too long and is being ended."""
 
@@ -242,6 +258,8 @@ Event = (
     | RunStarted
     | RunEnded
     | RunStuck
+    | ConfigPassed
+    | ImageCopied
     | Failed
     | Warned
     | LimitChanged

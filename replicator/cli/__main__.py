@@ -24,6 +24,8 @@ _COMMANDS = {
     "list": Entry(
         "replicator.cli.listing", "Show the repositories of a site, or the tags of one repository."
     ),
+    "search": Entry("replicator.cli.search", "Find images by name, digest, layer, platform, label or age."),
+    "where": Entry("replicator.cli.where", "Show which sites hold an image, and under which names."),
     "diff": Entry("replicator.cli.diff", "Compare two sites tag by tag, without any rule."),
     "inspect": Entry("replicator.cli.inspect", "Describe one image: platforms, layers, config, referrers."),
     "images": Entry("replicator.cli.lists", "Print the images that lists name, with file and line."),

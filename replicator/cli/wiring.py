@@ -13,6 +13,7 @@ from replicator.engine import Engine
 from replicator.policy.rule import Rule
 from replicator.ports import State
 from replicator.runs.bandwidth import follow
+from replicator.runs.indexing import Indexer
 from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool, site_names
 from replicator.state.store import open_state
 
@@ -36,6 +37,8 @@ async def wire(
     async with contextlib.AsyncExitStack() as stack:
         state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
         stack.push_async_callback(state.aclose)
+        if not read_only:
+            watch.events.subscribe(Indexer(state))
         spool = None
         if not read_only and any(len(rule.destinations) > 1 for rule in rules):
             spool = open_spool(loaded, watch.events, stack)

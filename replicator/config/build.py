@@ -50,6 +50,7 @@ class AgentSettings:
     timezone: ZoneInfo
     metrics_per_repository: int = 0
     stuck_after: float = 1800.0
+    full_index: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
         timezone=table.timezone,
         metrics_per_repository=table.metrics_per_repository,
         stuck_after=table.stuck_after,
+        full_index=table.index == "full",
     )
 
 

@@ -29,6 +29,7 @@ from replicator.ports import Clock, Site, Standing
 from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
+from replicator.runs.indexing import Indexer, index_missing
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
 from replicator.state.store import SqliteState
 
@@ -36,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
 """A scheduler that has not turned for so long is stuck."""
+INDEX_SECONDS: Final = 300.0
+INDEXED_AT_ONCE: Final = 50
+"""Images read for the index at a time, and how long it waits when all are known."""
 _LOOK_SECONDS: Final = 10.0
 """So often lag is compared with what receivers of notifications know."""
 
@@ -87,6 +91,7 @@ class App:
         """Rules whose last run was ended for making no progress, with its id."""
         self._watchdog = ProgressWatchdog(self.clock, generation.loaded.agent.stuck_after)
         self.events.subscribe(self._watchdog)
+        self.events.subscribe(Indexer(state))
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None
@@ -126,6 +131,7 @@ class App:
                     tasks.create_task(app._watch_changes()),
                     tasks.create_task(app._watch_time()),
                     tasks.create_task(bandwidth.follow(app._limits, app.clock)),
+                    tasks.create_task(app._index_the_rest()),
                 ]
                 app._scheduling = tasks.create_task(app._scheduler.run())
                 try:
@@ -307,6 +313,17 @@ class App:
                     _log.error("%s", error)
                 self._state_problem = str(error)
             self._tell()
+
+    async def _index_the_rest(self) -> None:
+        """Reads images that nothing is known of, a few at a time, where the config asks for it."""
+        while True:
+            done = 0
+            if self.config.agent.full_index:
+                try:
+                    done = await index_missing(self._state, self._state, self.sites, INDEXED_AT_ONCE)
+                except StateError as error:
+                    _log.error("%s", error)
+            await self.clock.sleep(_LOOK_SECONDS if done else INDEX_SECONDS)
 
     async def _watch_time(self) -> None:
         while True:

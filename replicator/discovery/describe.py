@@ -139,7 +139,7 @@ async def _variant(repository: Repository, manifest: Manifest, platform: Platfor
     if manifest.kind is not Kind.IMAGE or config is None or (config.size or 0) > MAX_CONFIG_BYTES:
         return Variant(manifest.digest, platform, layers)
     try:
-        read = msgspec.json.decode(await _read(repository, config), type=_Config)
+        read = msgspec.json.decode(await read_config(repository, config), type=_Config)
     except SiteError as error:
         return Variant(manifest.digest, platform, layers, problem=str(error))
     except JSON_ERRORS:
@@ -148,7 +148,7 @@ async def _variant(repository: Repository, manifest: Manifest, platform: Platfor
     return Variant(manifest.digest, platform or own, layers, read.created, read.config)
 
 
-async def _read(repository: Repository, descriptor: Descriptor) -> bytes:
+async def read_config(repository: Repository, descriptor: Descriptor) -> bytes:
     """A small blob, verified. Raises SiteError."""
     body = bytearray()
     async with repository.blob(descriptor).open() as chunks:

@@ -33,7 +33,7 @@ from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
 from replicator.errors import Rejected, SiteError
-from replicator.events import ImagePrepared, TagPlanned, TagSeen
+from replicator.events import ImageCopied, ImagePrepared, TagPlanned, TagSeen
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
@@ -410,6 +410,8 @@ class DestinationRun:
             self._breaker.succeeded()
             self._source_breaker.succeeded()
             self._record_placed(action, catalog, is_verified=True, image=prepared.image)
+            manifests = tuple(prepared.image.manifests.values())
+            self._context.events.emit(ImageCopied(prepared.image.root.digest, manifests))
             self._context.locks.settle(
                 (self._site.name, action.target, action.key),
                 (self._rule.source, action.repository, action.wanted.tag),

@@ -31,6 +31,11 @@ MANIFEST_ACCEPT: Final = ", ".join([*_ACCEPTED, "*/*"])
 """The one Accept for every manifest request. distribution answers a missing type with 404, or with the amd64
 child of a Docker list, so a second constant would make one tag look like two."""
 
+CONFIGS: Final = frozenset(
+    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
+)
+"""Configs of images that run; those of artifacts may be anything."""
+
 FOREIGN_LAYERS: Final = frozenset(
     {
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",

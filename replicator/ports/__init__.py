@@ -20,6 +20,7 @@ from replicator.ports.repository import (
     Repository,
     VerifiesItself,
 )
+from replicator.ports.search import ImageSeen
 from replicator.ports.site import Capabilities, LimitsBytes, ListsBlobs, Site, SiteCheck
 from replicator.ports.state import (
     AcceptedEvent,
@@ -60,6 +61,7 @@ __all__ = [
     "DuePlacement",
     "Entry",
     "GoneAtDestination",
+    "ImageSeen",
     "LimitsBytes",
     "Listed",
     "ListsBlobs",

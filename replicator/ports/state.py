@@ -13,6 +13,7 @@ import msgspec
 
 from replicator.model.digest import Digest
 from replicator.ports.repository import Listed
+from replicator.ports.search import ImageSeen
 
 
 class TagBelief(msgspec.Struct, frozen=True, gc=False):
@@ -224,6 +225,7 @@ class Unlisted(msgspec.Struct, frozen=True):
 
 Entry = (
     Placed
+    | ImageSeen
     | Verified
     | GoneAtDestination
     | Missing

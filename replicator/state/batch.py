@@ -19,6 +19,7 @@ from replicator.ports import (
     Created,
     Entry,
     GoneAtDestination,
+    ImageSeen,
     Listed,
     Missing,
     Noted,
@@ -32,6 +33,7 @@ from replicator.ports import (
     Unpending,
     Verified,
 )
+from replicator.ports.search import ImageFacts
 from replicator.state import merge
 from replicator.state.memory import REPOSITORIES_KEPT
 
@@ -76,6 +78,7 @@ class Batch:
     listed: dict[Place, dict[str, Listed | None]] = field(default_factory=dict)
     begun: dict[tuple[str, str], float] = field(default_factory=dict)
     repositories: set[Place] = field(default_factory=set)
+    images: dict[Digest, ImageFacts] = field(default_factory=dict)
     size: int = 0
 
     def add(self, entry: Entry, now: float) -> None:
@@ -95,6 +98,9 @@ class Batch:
                 self.units[key] = _later_scan(self.units.get(key), entry, now)
             case CatalogSeen():
                 self._add_catalog(entry, now)
+            case ImageSeen(facts):
+                self.size += facts.digest not in self.images
+                self.images[facts.digest] = facts
             case Seen() | Created() | Noted() | Unlisted():
                 self._add_hint(entry, now)
 
@@ -136,6 +142,7 @@ class Batch:
             for tag, listed in tags.items():
                 self._list(place, tag, listed)
         self.repositories |= newer.repositories
+        self.images |= newer.images
 
     # --- laid over what was found in the database ---
 

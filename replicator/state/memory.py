@@ -18,6 +18,7 @@ from replicator.ports import (
     DuePlacement,
     Entry,
     GoneAtDestination,
+    ImageSeen,
     Listed,
     Missing,
     Noted,
@@ -235,6 +236,10 @@ class MemoryState:
     def record(self, entry: Entry) -> None:
         """See `ports.State`."""
         now = self._clock.now()
+        if not isinstance(entry, ImageSeen):  # nobody searches what ends with the process
+            self._record(entry, now)
+
+    def _record(self, entry: Entry, now: float) -> None:
         match entry:
             case Placed() | Verified() | GoneAtDestination():
                 self._record_placement(entry, now)

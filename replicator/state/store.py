@@ -30,7 +30,9 @@ from replicator.ports import (
     TagBelief,
     Unit,
 )
+from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.state import merge, queries, reading, statements
+from replicator.state import search as index
 from replicator.state.batch import Batch
 from replicator.state.database import Database, mapped, open_database, open_for_reading, transaction
 from replicator.state.writing import BatchWriter, Names, execute_many, sweep, write_run
@@ -239,6 +241,30 @@ class SqliteState:
             return [BehindRepository(*row) for row in await self._select(queries.BEHIND)]
 
         return await self._in_turn("read repositories that are behind", read)
+
+    async def search(self, query: Query, limit: int) -> Sequence[Holding]:
+        """See `ports.search.ImageIndex`. Flushes first."""
+        await self.flush()
+        return await self._in_turn("search", lambda: self._read(lambda db: index.search(db, query, limit)))
+
+    async def facts(self, digests: Sequence[Digest]) -> Mapping[Digest, ImageFacts]:
+        """See `ports.search.ImageIndex`. Flushes first."""
+        await self.flush()
+        return await self._in_turn(
+            "read images", lambda: self._read(lambda db: index.read_facts(db, digests))
+        )
+
+    async def moves(self, destination: str, repository: str, tag: str) -> Sequence[Move]:
+        """See `ports.search.ImageIndex`. Flushes first."""
+        await self.flush()
+        return await self._in_turn(
+            "read moves", lambda: self._read(lambda db: index.read_moves(db, destination, repository, tag))
+        )
+
+    async def unindexed(self, limit: int) -> Sequence[Holding]:
+        """See `ports.search.ImageIndex`. Flushes first."""
+        await self.flush()
+        return await self._in_turn("search", lambda: self._read(lambda db: index.read_unindexed(db, limit)))
 
     async def events(self) -> Sequence[AcceptedEvent]:
         """See `ports.State`."""

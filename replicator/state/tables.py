@@ -229,3 +229,38 @@ told: Final = Table(
     sqlite_with_rowid=False,
 )
 """What receivers of notifications know of: conditions that hold until they are told the end of it."""
+
+images: Final = Table(
+    "images",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", _DigestBytes, nullable=False, unique=True),
+    _value("created", Float, nullable=True),
+    _value("artifact_type", Text),
+    _value("platforms", Text),
+    _value("labels", Text),
+    _value("size", Integer),
+)
+"""What is known of images by their root digest. Their labels are found in the virtual table `image_text`."""
+
+image_layers: Final = Table(
+    "image_layers",
+    metadata,
+    _key("layer", _DigestBytes),
+    _key("image"),
+    _value("size", Integer),
+    Index("layers_by_image", "image"),
+    sqlite_with_rowid=False,
+)
+
+moves: Final = Table(
+    "moves",
+    metadata,
+    _key("destination"),
+    _key("repository"),
+    _key("tag", Text),
+    _key("at", Float),
+    _value("digest", _DigestBytes),
+    sqlite_with_rowid=False,
+)
+"""What tags of destinations have named, and since when."""

@@ -8,12 +8,13 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Executable
 
-from replicator.model.digest import Digest
+from replicator.model.digest import Digest, encoded
 from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
 from replicator.state import merge, queries, statements
 from replicator.state.batch import Batch, Place, Turn
 from replicator.state.reading import pieces, read_standing
+from replicator.state.search import MOVES_KEPT, NOTE_MOVE, TRIM_MOVES, drop_unused, write_images
 
 SWEEP_SECONDS: Final = 86_400.0
 KEEP_SECONDS: Final = 90 * 86_400.0
@@ -92,6 +93,7 @@ class BatchWriter:
             ({"digest": digest, "at": at, "used_at": used_at} for digest, (at, used_at) in created),
         )
         self._write_listed()
+        write_images(self._connection, batch.images.values())
 
     def _many(self, statement: Executable, rows: Iterable[Mapping[str, Any]], *, ahead: bool = False) -> None:
         if ahead:
@@ -131,7 +133,19 @@ class BatchWriter:
             for place, _, turn in self._turns()
             if turn.belief is not None
         )
+        self._write_moves()
         self._many(statements.BELIEVE, rows, ahead=True)
+
+    def _write_moves(self) -> None:
+        """Notes which tags begin to name another digest than the one that was believed."""
+        rows = [
+            self._place(place)
+            | {"tag": tag, "at": turn.belief.checked_at, "digest": bytes.fromhex(encoded(turn.belief.digest))}
+            for place, tag, turn in self._turns()
+            if turn.belief is not None
+        ]
+        self._many(NOTE_MOVE, rows)
+        self._many(TRIM_MOVES, ({**row, "kept": MOVES_KEPT - 1} for row in rows))
 
     def _write_placements(self, unnamed: Mapping[Place, set[Digest]]) -> None:
         roots = [
@@ -294,6 +308,7 @@ def sweep(connection: Connection, now: float) -> None:
     if last is None or now - SWEEP_SECONDS >= last or last > now + CLOCK_SLACK_SECONDS:
         for statement in statements.SWEEP:
             connection.execute(statement, {"before": now - KEEP_SECONDS})
+        drop_unused(connection)
         connection.execute(statements.NOTE_SWEEP, {"what": _USED, "at": now})
 
 

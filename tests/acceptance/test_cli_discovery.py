@@ -102,3 +102,62 @@ async def test_inspect_of_an_image_that_lacks_a_part_says_which(world: World) ->
     ended = await world.program("inspect", "hub/team/app:v1", "--json")
     assert ended.code == 1
     assert child.digest in json.dumps(ended.json["problems"])
+
+
+async def synced(world: World) -> None:
+    load(world.hub.store, "platform/app", "v1", image("one"))
+    load(world.hub.store, "platform/app", "v2", image("two"))
+    assert (await world.program("sync")).code == 0
+
+
+async def test_search_answers_from_what_runs_have_seen_without_a_request(world: World) -> None:
+    await synced(world)
+    before = len(world.hub.requests) + len(world.fra.requests)
+    ended = await world.program("search", "app", "tag:v1", "--json")
+    assert (ended.code, ended.stderr) == (0, "")
+    (found,) = ended.json["images"]
+    assert (found["repository"], found["tag"], found["source"]) == ("platform/app", "v1", "hub")
+    assert {site: each["state"] for site, each in found["sites"].items()} == {"hub": "held", "fra": "held"}
+    assert found["facts"]["platforms"] == ["linux/amd64"]
+    assert len(found["facts"]["layers"]) >= 1
+    assert len(world.hub.requests) + len(world.fra.requests) == before
+    told = await world.program("search", "app")
+    assert [line.split()[0] for line in told.stdout.splitlines()] == [
+        "IMAGE",
+        "platform/app:v1",
+        "platform/app:v2",
+    ]
+
+
+async def test_what_a_site_lacks_is_one_line(world: World) -> None:
+    world.fra.fault("PUT", "/manifests/v2", answer(403), times=None)
+    load(world.hub.store, "platform/app", "v1", image("one"))
+    load(world.hub.store, "platform/app", "v2", image("two"))
+    assert (await world.program("sync")).code == 1
+    ended = await world.program("search", "app", "--missing-at", "fra")
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["IMAGE", "platform/app:v2"]
+    nothing = await world.program("search", "nowhere")
+    assert (nothing.code, nothing.stdout, nothing.stderr.strip()) == (1, "", "nothing found")
+
+
+async def test_fresh_asks_the_sites(world: World) -> None:
+    await synced(world)
+    load(world.hub.store, "platform/app", "v3", image("three"))
+    assert (await world.program("search", "tag:v3")).code == 1
+    ended = await world.program("search", "tag:v3", "platform:linux/amd64", "--fresh", "--json")
+    (found,) = ended.json["images"]
+    assert {site: each["state"] for site, each in found["sites"].items()} == {"hub": "held", "fra": "missing"}
+
+
+async def test_where_takes_names_digests_and_layers(world: World) -> None:
+    await synced(world)
+    one = image("one")
+    for reference in ("hub/platform/app:v1", "platform/app:v1", one.digest):
+        ended = await world.program("where", reference)
+        assert ended.code == 0, reference
+        places = [line.split()[:2] for line in ended.stdout.splitlines()]
+        assert sorted(places) == [["fra/platform/app:v1", one.digest], ["hub/platform/app:v1", one.digest]]
+    layer_digest = one.manifest.blobs[-1].digest
+    by_layer = await world.program("where", layer_digest, "--json")
+    assert {each["tag"] for each in by_layer.json["images"]} >= {"v1"}
+    assert (await world.program("where", "platform/app:v9")).code == 1

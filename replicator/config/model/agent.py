@@ -63,6 +63,11 @@ class AgentTable(Table):
     timezone: Annotated[ZoneInfo, TIMEZONE] = setting(
         "Time zone of `cron` and of bandwidth windows that set none.", "UTC"
     )
+    index: Literal["passing", "full"] = setting(
+        "Images that `search` knows labels, platforms and layers of: those whose config passed through while they were "
+        "copied, or `full`: all, for which the configs of the others are read from the destinations.",
+        "passing",
+    )
     stuck_after: Annotated[float, DURATION] = setting(
         "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run "
         "fails, and the rule runs again later. Must exceed `timeouts.commit` of every site.",

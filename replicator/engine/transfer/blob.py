@@ -13,10 +13,11 @@ from replicator.engine.content.spool import SpoolFull
 from replicator.engine.result import Totals
 from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
-from replicator.events import BlobDone, BytesSaved, BytesWritten, Events
+from replicator.events import BlobDone, BytesSaved, BytesWritten, ConfigPassed, Events
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.model.mediatypes import CONFIGS
 from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Site, State, VerifiesItself
 
 Outcome = Literal["copied", "mounted", "present"]
@@ -202,7 +203,7 @@ class BlobTransfers:
         while True:
             delivery = _Delivery(source, lambda count: self.written(blob.totals, count))
             try:
-                return await repository.write_blob(delivery, origin=origin)
+                outcome = await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
                 blob.content.warn_spool(error)
                 source = self._source_of(work, spooled=False)
@@ -210,6 +211,10 @@ class BlobTransfers:
                 corrupt += 1
                 if error.advice is not Advice.RETRY or corrupt >= READINGS * (1 + len(blob.mirrors)):
                     raise
+            else:
+                if outcome == "copied" and delivery.passed is not None:
+                    self._events.emit(ConfigPassed(blob.descriptor.digest, bytes(delivery.passed)))
+                return outcome
 
     def _source_of(self, work: _Work, *, spooled: bool = True) -> BlobSource:
         blob, other = work.blob, work.other
@@ -293,11 +298,14 @@ def _is_cheap(blob: WantedBlob) -> bool:
 
 
 class _Delivery:
-    """A `BlobSource` that counts what is handed over."""
+    """A `BlobSource` that counts what is handed over. `passed`: what came by of a small config, for the index."""
 
     def __init__(self, source: BlobSource, on_written: Callable[[int], None]) -> None:
         self._source = source
         self._on_written = on_written
+        descriptor = source.descriptor
+        is_config = descriptor.media_type in CONFIGS and (descriptor.size or 0) <= SMALL_BLOB_BYTES
+        self.passed: bytearray | None = bytearray() if is_config and descriptor.size else None
 
     @property
     def descriptor(self) -> Descriptor:
@@ -313,10 +321,14 @@ class _Delivery:
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        if self.passed is not None:
+            del self.passed[offset:]
         async with self._source.open(offset) as chunks, aclosing(self._count(chunks)) as counted:
             yield counted
 
     async def _count(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks:
+            if self.passed is not None:
+                self.passed += chunk
             yield chunk
             self._on_written(len(chunk))

@@ -1,0 +1,204 @@
+"""The index of images: what a query finds, and that it is what a plain reading of the query would find."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replicator.discovery.fresh import _names_match, facts_match
+from replicator.discovery.query import parse_query
+from replicator.model.digest import Digest, digest_of, encoded
+from replicator.ports import (
+    GoneAtDestination,
+    ImageSeen,
+    Missing,
+    Pending,
+    Placed,
+    RunRow,
+    TagBelief,
+    Unit,
+    UnitSeen,
+)
+from replicator.ports.search import ImageFacts, Query
+from replicator.state.search import MOVES_KEPT
+from replicator.state.store import SqliteState, open_state
+from tests.fakes.clock import FakeClock
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
+    opened = await open_state(tmp_path / "state.db", clock=FakeClock(NOW))
+    yield opened
+    await opened.aclose()
+
+
+def placed(repository: str, tag: str, digest: Digest, *, destination: str = "fra", at: float = NOW) -> Placed:
+    return Placed("rule", destination, TagBelief(tag, digest, digest, "rule", at, at), repository)
+
+
+def facts(seed: str, **more: object) -> ImageFacts:
+    return ImageFacts(digest_of(seed.encode()), **more)  # type: ignore[arg-type]
+
+
+APP = facts(
+    "app",
+    created=NOW - 86_400,
+    platforms=("linux/amd64", "linux/arm64/v8"),
+    labels={"org.opencontainers.image.description": "Serves invoices, quickly", "team": "billing"},
+    layers=((digest_of(b"layer"), 5), (digest_of(b"own"), 7)),
+)
+CHART = facts("chart", artifact_type="application/vnd.cncf.helm.config.v1+json")
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("app", ["team/app:v1"]),
+        ("team v1", ["team/app:v1"]),
+        ("invoic", ["team/app:v1"]),
+        ("invoices quickly", ["team/app:v1"]),
+        ("voices", []),
+        ("src/app", ["team/app:v1"]),
+        ("repo:src/*", ["team/app:v1"]),
+        ("repo:team/*", ["team/app:v1", "team/chart:1.0"]),
+        ("repo:team/* tag:v*", ["team/app:v1"]),
+        (f"digest:{encoded(APP.digest)[:8]}", ["team/app:v1"]),
+        (APP.digest, ["team/app:v1"]),
+        (f"layer:{encoded(digest_of(b'layer'))[:9]}", ["team/app:v1"]),
+        ("platform:linux/arm64", ["team/app:v1"]),
+        ("platform:linux/arm", []),
+        ("label:team", ["team/app:v1"]),
+        ("label:team=bill*", ["team/app:v1"]),
+        ("label:team=other", []),
+        ("type:*helm*", ["team/chart:1.0"]),
+        ("before:2023-11-14", ["team/app:v1"]),
+        ("after:2023-11-14", []),
+        ("site:fra app", ["team/app:v1"]),
+        ("site:sin app", []),
+    ],
+)
+async def test_each_condition(state: SqliteState, query: str, found: list[str]) -> None:
+    state.record(placed("team/app", "v1", APP.digest))
+    state.record(placed("team/chart", "1.0", CHART.digest))
+    state.record(ImageSeen(APP))
+    state.record(ImageSeen(CHART))
+    state.record(UnitSeen(Unit("rule", "fra", "src/app", "team/app", NOW, NOW, 1, asked_at=NOW)))
+    holdings = await state.search(parse_query([query]), 10)
+    assert [f"{each.repository}:{each.tag}" for each in holdings] == found
+    assert all(each.sources == ("src/app",) for each in holdings if each.repository == "team/app")
+    assert (await state.facts([APP.digest]))[APP.digest] == ImageFacts(
+        APP.digest, APP.created, "", APP.platforms, APP.labels, tuple(sorted(APP.layers))
+    )
+
+
+async def test_what_a_destination_lacks_is_found_too(state: SqliteState) -> None:
+    pending = Pending("team/app", "v2", APP.digest, NOW - 60, 1, "refused", source="src/app", asked_at=NOW)
+    state.record(Missing("rule", "fra", pending))
+    state.record(placed("team/app", "v2", APP.digest, destination="sin"))
+    assert [
+        (each.destination, each.digest, each.error) for each in await state.search(Query(tag="v2"), 10)
+    ] == [
+        ("fra", None, "refused"),
+        ("sin", APP.digest, ""),
+    ]
+
+
+async def test_moves_of_a_tag_are_kept_in_order_and_in_bounds(state: SqliteState) -> None:
+    digests = [digest_of(f"{number}".encode()) for number in range(MOVES_KEPT + 5)]
+    for number, digest in enumerate(digests):
+        for _ in range(2):  # confirmed again: not a move
+            state.record(placed("team/app", "latest", digest, at=NOW + number))
+            await state.flush()
+    moves = await state.moves("fra", "team/app", "latest")
+    assert [move.digest for move in moves] == digests[::-1][:MOVES_KEPT]
+
+
+async def test_images_that_no_tag_names_are_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock(NOW)
+    state = await open_state(tmp_path / "state.db", clock=clock)
+    state.record(placed("team/app", "v1", APP.digest))
+    state.record(ImageSeen(APP))
+    await state.flush()
+    state.record(GoneAtDestination("fra", "team/app", ["v1"], NOW + 1))
+    await state.flush()
+    await state.aclose()
+    clock.advance(2 * 86_400)
+    state = await open_state(tmp_path / "state.db", clock=clock)
+    now = clock.now()
+    await state.close_run(RunRow("rule", "fra", now, now, "ok", True, 0, 0, 0))
+    assert not await state.facts([APP.digest])
+    state.record(placed("team/app", "v1", APP.digest, at=clock.now()))
+    assert not await state.search(Query(words=("invoices",)), 10)
+    await state.aclose()
+
+
+_WORD = st.sampled_from(["app", "api", "web", "v1", "v2", "arm"])
+_IMAGES = [
+    ImageFacts(
+        digest_of(f"i{number}".encode()),
+        NOW - number * 86_400 if number % 3 else None,
+        "application/x" if number % 4 == 0 else "",
+        ("linux/amd64", "linux/arm/v7") if number % 2 else ("linux/arm64",),
+        {"team": f"t{number % 3}"} if number % 5 else {},
+        tuple((digest_of(f"l{layer}".encode()), 1) for layer in range(number % 4)),
+    )
+    for number in range(8)
+]
+_TAGS = st.dictionaries(
+    st.tuples(st.sampled_from(["team/app", "team/api", "web"]), st.sampled_from(["v1", "v2", "1.0"])),
+    st.integers(0, 7),
+    max_size=6,
+)
+_QUERIES = st.builds(
+    Query,
+    words=st.lists(_WORD, max_size=2).map(tuple),
+    repository=st.sampled_from(["", "team/*", "w?b", "team/app"]),
+    tag=st.sampled_from(["", "v*", "1.0"]),
+    digest=st.sampled_from(["", *(encoded(image.digest)[:5] for image in _IMAGES)]),
+    layer=st.sampled_from(["", "abcd", *(encoded(digest_of(f"l{n}".encode()))[:7] for n in range(3))]),
+    platform=st.sampled_from(["", "linux/arm", "linux/arm64", "linux/arm/v7"]),
+    labels=st.sampled_from([(), (("team", "*"),), (("team", "t1"),), (("none", "*"),)]),
+    artifact_type=st.sampled_from(["", "application/*"]),
+    before=st.sampled_from([None, NOW - 3 * 86_400]),
+    after=st.sampled_from([None, NOW - 4 * 86_400]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_TAGS, st.lists(_QUERIES, min_size=1, max_size=5))
+def test_the_database_finds_what_a_plain_reading_of_the_query_finds(
+    tags: dict[tuple[str, str], int], queries: list[Query]
+) -> None:
+    async def check() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            state = await open_state(Path(folder, "state.db"), clock=FakeClock(NOW))
+            for (repository, tag), number in tags.items():
+                state.record(placed(repository, tag, _IMAGES[number].digest))
+                state.record(ImageSeen(_IMAGES[number]))
+            for query in queries:
+                expected = {
+                    (repository, tag)
+                    for (repository, tag), number in tags.items()
+                    if _names_match(query, repository, repository, tag)
+                    and encoded(_IMAGES[number].digest).startswith(query.digest)
+                    and facts_match(query, _IMAGES[number])
+                }
+                found = await state.search(query, 100)
+                assert {(each.repository, each.tag) for each in found} == expected
+            await state.aclose()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("text", ["colour:red", "digest:xyz", "before:soon", "platform:arm64", "tag:"])
+def test_a_query_that_is_wrong_says_what_would_be_right(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|known are"):
+        parse_query([text])
