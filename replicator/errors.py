@@ -112,7 +112,7 @@ class SiteError(ReplicatorError):
 
 
 class NotFound(SiteError):
-    """The thing is not there (or not shown to us). `doubtful`: not in the site's own words, but perhaps a proxy's."""
+    """The object does not exist, or is not visible to us. `doubtful`: the answer may come from a proxy, not from the site."""
 
     reason = "not_found"
     default_advice = Advice.LATER
@@ -233,7 +233,7 @@ class Unsupported(SiteError):
 
 
 class MissingReference(SiteError):
-    """A manifest was refused because something it names is not there. `digests` are the missing ones, where told."""
+    """A manifest was refused because content that it refers to is missing. `digests`: the missing ones, if known."""
 
     reason = "missing_reference"
     default_advice = Advice.LATER

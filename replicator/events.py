@@ -192,7 +192,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something a person should know that is no failure. The text may quote the other side: it is scrubbed."""
+    """A warning for the operator. The text may quote the other side, so it is scrubbed."""
 
     site: str | None
     text: str

@@ -1,1 +1,1 @@
-"""Replication where no wire leads: what the other side has, and whether what came from there is whole."""
+"""Replication across an air gap: what the other side has, and whether an archive is complete."""

@@ -80,7 +80,7 @@ async def _below(
 def read_inventory(file: IO[str], name: str) -> dict[Digest, int]:
     """The blobs of an inventory, with their sizes. Raises ConfigError for a file that is none."""
     if file.readline(_MAX_LINE).rstrip("\n") != HEADER:
-        raise ConfigError([f"{name}: is no inventory: its first line is not {HEADER!r}"])
+        raise ConfigError([f"{name}: not an inventory: the first line is not {HEADER!r}"])
     blobs: dict[Digest, int] = {}
     number = 1
     while line := file.readline(_MAX_LINE):

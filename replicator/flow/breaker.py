@@ -10,7 +10,7 @@ DEFAULT_THRESHOLD: Final = 10
 
 
 class Breaker:
-    """Remembers for one site and one run that there is no point in asking any more.
+    """Remembers, for one site and one run, that further requests are pointless.
 
     Opens, for good, on an error that advises STOP_SITE, or when the site did not answer `threshold` times in a row, after
     all retries. Any error that the site itself sent is an answer, a 500 too: it is alive, and the count starts again.

@@ -129,7 +129,7 @@ class Gate:
         admitted: list[_Waiter] = []
         while self._in_use < self._width and self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
-            if not waiter.done():  # a cancelled one may still stand in line until its task runs
+            if not waiter.done():  # a cancelled one may still be queued until its task runs
                 self._in_use += 1
                 admitted.append(waiter)
         return admitted

@@ -29,7 +29,7 @@ class _Work(Generic[V]):
 
 
 class Once(Generic[K, V]):
-    """Shares one call among all who ask for the same key while it is under way.
+    """Shares one call among all callers with the same key while it is in progress.
 
     The work runs in a task of its own, so that a cancelled waiter does not kill it for the others. Everyone
     gets the same outcome, failures included (zot's waiters read a failure as success). Nothing is remembered
@@ -45,7 +45,7 @@ class Once(Generic[K, V]):
         return len(self._under_way)
 
     async def run(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
-        """The outcome of `make()`, or of the call for the same key that is under way.
+        """The outcome of `make()`, or of the call in progress for the same key.
 
         When the last waiter is cancelled the work is cancelled too, and has ended before the waiter goes on.
 
@@ -69,7 +69,7 @@ class Once(Generic[K, V]):
             work.waiters -= 1
 
     async def aclose(self) -> None:
-        """Cancels what is under way and waits for its end. From then on `run` raises `Ended`."""
+        """Cancels the calls in progress and waits for them. From then on `run` raises `Ended`."""
         self._closed = True
         for task in self._tasks:
             task.cancel()

@@ -22,7 +22,7 @@ _NOT_IMAGES: Final = frozenset({"scratch"})
 
 
 def read_dockerfile(text: str, file: str, arguments: Mapping[str, str]) -> Findings:
-    """The images that a build pulls. Stages, stage numbers and `scratch` are no images.
+    """The images that a build pulls. Stages, stage numbers and `scratch` are not images.
 
     Args:
         text: the file.

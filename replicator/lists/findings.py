@@ -39,7 +39,7 @@ class Findings:
     """What one or more lists mention, in the order of the lines.
 
     `problems` are images that cannot be taken, or files that cannot be read: failures of the run.
-    `notes` are what a reader should know, and are no failure: a Compose service that is only built, for example.
+    `notes` are worth knowing, but not failures: a Compose service that is only built, for example.
     """
 
     mentions: list[Mention] = field(default_factory=list)

@@ -75,7 +75,7 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 @dataclass(slots=True)
 class _OpenRun:
-    """A run under way: where it is not through yet, and how long it took elsewhere."""
+    """A run in progress: the destinations that are not done yet, and how long the others took."""
 
     left: set[str]
     seconds: float = 0.0
@@ -240,7 +240,7 @@ class Metrics:
         self._errors = counter(
             "replicator_errors_total", "What failed for good in a run.", ["rule", "destination", "reason"]
         )
-        self._in_flight = gauge("replicator_in_flight", "Requests under way.", ["site", "kind"])
+        self._in_flight = gauge("replicator_in_flight", "Requests in progress.", ["site", "kind"])
         self._limit = gauge(
             "replicator_concurrency_limit", "Requests allowed at once, as adapted.", ["site", "kind"]
         )
@@ -324,7 +324,7 @@ class Metrics:
     def _run_ended(self, event: RunEnded) -> None:
         """Counts the run at its destination; it lasted until its last destination was through.
 
-        An agent runs each destination on its own, so a rule has several runs under way: the oldest that is not
+        An agent runs each destination on its own, so a rule may have several runs in progress: the oldest that is not
         through with this destination is meant. (Where runs for single events meet a whole one, it may be another; the
         count is right all the same.)
         """

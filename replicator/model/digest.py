@@ -29,7 +29,7 @@ def parse_digest(text: str) -> Digest:
     match = _KNOWN.fullmatch(text)
     if match is None or len(match[2]) != _HEX_LENGTHS[match[1]]:
         raise ValueError(
-            f"{text[:150]!r} is no digest: expected sha256: and 64, or sha512: and 128 lower-case hex digits"
+            f"invalid digest {text[:150]!r}: expected sha256: and 64, or sha512: and 128 lower-case hex digits"
         )
     return Digest(text)
 

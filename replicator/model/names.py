@@ -43,7 +43,7 @@ def parse_repository(text: str) -> str:
         raise ValueError(f"repository name of {len(text)} characters: {MAX_REPOSITORY_LENGTH} are allowed")
     if not _REPOSITORY.fullmatch(text):
         raise ValueError(
-            f"{text!r} is no repository name: lower-case letters and digits, parted by one of . _ __ - and /"
+            f"invalid repository name {text!r}: use lower-case letters and digits, separated by one of . _ __ - and /"
         )
     return text
 
@@ -52,7 +52,7 @@ def parse_tag(text: str) -> str:
     """The text as a tag; raises ValueError that says what is wrong."""
     if not _TAG.fullmatch(text):
         raise ValueError(
-            f"{text[:150]!r} is no tag: a letter, digit or _, then at most 127 of letters, digits, . _ -"
+            f"invalid tag {text[:150]!r}: use a letter, digit or _, then at most 127 of letters, digits, . _ -"
         )
     return text
 
@@ -119,7 +119,7 @@ def parse_host(text: str) -> str:
     """
     match = _HOST.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no host name")
+        raise ValueError(f"invalid host name {text!r}")
     if match["port"] and not 0 < int(match["port"]) < 65536:
         raise ValueError(f"{text!r} has a port outside 1 to 65535")
     if match["v6"]:

@@ -41,7 +41,7 @@ class Bandwidth:
     timezone: ZoneInfo
 
     def at(self, now: float) -> int | None:
-        """Bytes a second at this moment (epoch seconds); None is no limit."""
+        """Bytes per second at this time (epoch seconds); None means unlimited."""
         local = dt.datetime.fromtimestamp(now, self.timezone)
         minute = local.hour * 60 + local.minute
         for window in self.windows:
@@ -56,7 +56,7 @@ def parse_days(text: str) -> frozenset[int]:
     for part in text.lower().split(","):
         first, dash, last = (each.strip() for each in part.partition("-"))
         if first not in _WEEKDAYS or (dash and last not in _WEEKDAYS):
-            raise ValueError(f'{text[:80]!r} are no days; write "mon-fri", "sat,sun" or the like')
+            raise ValueError(f'invalid days {text[:80]!r}; write them as in "mon-fri" or "sat,sun"')
         begin, end = _WEEKDAYS.index(first), _WEEKDAYS.index(last if dash else first)
         found.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
     return frozenset(found)
@@ -69,4 +69,4 @@ def parse_time(text: str) -> LocalTime:
         minutes = int(hour) * 60 + int(minute)
         if int(minute) < 60 and minutes <= MINUTES_A_DAY:
             return minutes
-    raise ValueError(f'{text[:80]!r} is no time of day; write "08:00", from 00:00 to 24:00')
+    raise ValueError(f'invalid time of day {text[:80]!r}; write "08:00", from 00:00 to 24:00')

@@ -28,12 +28,12 @@ def rename(rename: Rename, name: str) -> str:
 
 
 def target_repository(rule: Rule, name: str) -> str:
-    """The repository that a source repository becomes; raises ValueError where that is no valid name."""
+    """The target of a source repository; raises ValueError if its name is invalid."""
     return _checked(parse_repository, rename(rule.rename_repository, name), rule, f"repository {name!r}")
 
 
 def target_tag(rule: Rule, tag: str) -> str:
-    """The tag that a source tag becomes; raises ValueError where that is no valid tag."""
+    """The target of a source tag; raises ValueError if it is invalid."""
     return _checked(parse_tag, rename(rule.rename_tag, tag), rule, f"tag {tag!r}")
 
 
@@ -93,7 +93,7 @@ def _named_tags(rule: Rule) -> Iterator[tuple[_Target, str]]:
 
 
 def _pins(rule: Rule) -> Iterator[tuple[_Target, str]]:
-    """(target, digest) of each pin with a tag: the same digest from two places is no contradiction."""
+    """(target, digest) of each pin with a tag: the same digest from two places is not a contradiction."""
     for _, target in _repositories(rule):
         for pin in (pin for selection in rule.tags for pin in selection.pins):
             renamed = None if pin.tag is None else _valid(target_tag, rule, pin.tag)

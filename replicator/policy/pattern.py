@@ -67,7 +67,7 @@ def parse_tag_pattern(text: str) -> TagPattern:
         try:
             return TagPattern(text, re.compile(expression), None)
         except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{text!r} is no regular expression: {error}") from error
+            raise ValueError(f"invalid regular expression {text!r}: {error}") from error
     regex = _compile(text)
     exact = None if _WILDCARD.search(text) else parse_tag(text)
     return TagPattern(text, regex, exact)
@@ -119,7 +119,7 @@ class _Translation:
         if char == "{":
             return self.alternatives(depth + 1)
         if not _LITERAL.match(char):
-            raise self._problem(f"{char!r} stands in no name")
+            raise self._problem(f"{char!r} is not allowed in names")
         return re.escape(char)
 
     def _stars(self) -> str:
@@ -142,7 +142,7 @@ class _Translation:
         negated = inner[0] in "!^"
         members = inner[1:] if negated else inner
         if not members or "--" in members or not all(_LITERAL.match(char) for char in members):
-            raise self._problem(f"[{inner}] is no set of characters that stand in names")
+            raise self._problem(f"[{inner}] is not a set of characters that are allowed in names")
         escaped = "".join(char if char == "-" else re.escape(char) for char in members)
         expression = f"[^/{escaped}]" if negated else f"(?!/)[{escaped}]"
         try:

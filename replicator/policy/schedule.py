@@ -30,14 +30,14 @@ class Cron:
         """Raises ValueError that says what is wrong."""
         if len(text.split()) != 5:
             raise ValueError(
-                f'{text[:80]!r} is no cron expression: write minute, hour, day, month, weekday, as "*/5 * * * *"'
+                f'invalid cron expression {text[:80]!r}: write minute, hour, day, month, weekday, as in "*/5 * * * *"'
             )
         try:
             next(CronSim(text, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
         except StopIteration:
             raise ValueError(f"{text!r} names a day that never comes") from None
         except CronSimError as error:
-            raise ValueError(f"{text[:80]!r} is no cron expression: {error}") from None
+            raise ValueError(f"invalid cron expression {text[:80]!r}: {error}") from None
         return cls(text)
 
     def next_after(self, at: float) -> float:

@@ -20,7 +20,7 @@ class Selected:
 
     `tags` is sorted and holds none that a pin names: there the pin decides what the tag is.
     `filters` tells, in the order of the filters, (name, tags removed, tags left). `left_out_non_versions`
-    counts the tags that no table selected and that a table left out because they are no versions. `undated`
+    counts the tags that no table selected and that a table left out because they are not versions. `undated`
     are tags left out because their age matters and is not known. `short` are the tables with fewer tags than
     their `min_tags`, a sentence each.
     """

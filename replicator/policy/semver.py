@@ -45,7 +45,7 @@ class Version:
         """The tag as a version; raises ValueError if it is none."""
         match = _TAG.fullmatch(tag)
         if match is None:
-            raise ValueError(f"{tag[:150]!r} is no version: expected MAJOR[.MINOR[.PATCH]][-PRERELEASE]")
+            raise ValueError(f"invalid version {tag[:150]!r}: expected MAJOR[.MINOR[.PATCH]][-PRERELEASE]")
         core = (int(match[1]), int(match[2] or 0), int(match[3] or 0))
         return _version(core, _identifiers(match[4]), tag)
 
@@ -161,7 +161,7 @@ def _parse_set(part: str, whole: str) -> _Set:
         while at < len(part):
             match = _COMPARATOR.match(part, at)
             if match is None:
-                raise ValueError(f"semver range {whole!r}: {part[at:]!r} is no comparison with a version")
+                raise ValueError(f"semver range {whole!r}: {part[at:]!r} is not a comparison with a version")
             partial = _partial(match[2], whole)
             partials.append(partial)
             bounds += _bounds(match[1] or "=", partial, match[0], whole)
@@ -176,7 +176,7 @@ def _parse_set(part: str, whole: str) -> _Set:
 def _partial(text: str, whole: str) -> _Partial:
     match = _PARTIAL.fullmatch(text)
     if match is None:
-        raise ValueError(f"semver range {whole!r}: {text!r} is no version")
+        raise ValueError(f"semver range {whole!r}: invalid version {text!r}")
     numbers: list[int] = []
     for number in match.group(1, 2, 3):
         if number is None:

@@ -111,7 +111,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Removes an object; one that is not there is no failure."""
+        """Removes an object, if it exists."""
         ...
 
     async def sweep(self, is_ours: Callable[[str], bool]) -> None:

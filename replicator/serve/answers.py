@@ -33,7 +33,7 @@ class Answers:
     """The outermost middlewares.
 
     Attributes:
-        quiet: set while no request is under way.
+        quiet: set while no request is in progress.
     """
 
     def __init__(self, audience: Audience, report: Report) -> None:

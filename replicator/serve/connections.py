@@ -16,7 +16,7 @@ RETRY_AFTER_SECONDS: Final = 5
 
 _REFUSED_SECONDS: Final = 5.0
 _REFUSED_AT_ONCE: Final = 64
-"""More than these are closed without a word: they are no clients that wait for an answer."""
+"""Further connections are closed without an answer."""
 
 _BODY: Final = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"too many connections","detail":null}]}'
 _ANSWER: Final = (

@@ -35,7 +35,7 @@ class Users:
     What is kept of it is a hash under a key that only this process has.
 
     Raises:
-        ConfigError: the file cannot be read, has a line that is no user, or a hash that is not bcrypt's.
+        ConfigError: the file cannot be read, has an invalid line, or a hash that is not bcrypt's.
     """
 
     def __init__(self, path: Path) -> None:

@@ -165,7 +165,7 @@ async def test_an_inventory_that_is_none_is_refused(world: World) -> None:
     (world.program.folder / "have").write_text("sha256:0\n")
     ended = await world.export("--have", "have")
     assert ended.code == 2
-    assert "is no inventory" in ended.stderr
+    assert "not an inventory" in ended.stderr
     assert not world.archive.exists()
 
 
@@ -197,7 +197,7 @@ async def test_a_file_cut_short_is_refused_and_nothing_of_it_imported(world: Wor
     world.archive.write_bytes(data[:keep])
     imported = await world.import_()
     assert imported.code == 1
-    assert re.search("cut short|missing|no tar", imported.stderr)
+    assert re.search("cut short|missing|not a tar", imported.stderr)
     assert not world.far.store.repositories
 
 

@@ -117,7 +117,7 @@ class FileOutput(Output):
 
 
 def _lock(fd: int) -> None:
-    """Raises BlockingIOError if another process has the lock; does without where there are no locks."""
+    """Raises BlockingIOError if another process has the lock; continues without a lock if the file system has none."""
     with contextlib.suppress(lenient.NoLocks):
         if not lenient.lock(fd):
             raise BlockingIOError(errno.EAGAIN, "another process is writing it")

@@ -100,7 +100,7 @@ class _Scan:
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise ValueError(f"it is no tar, or altered: at byte {self._at}: {error}") from error
+            raise ValueError(f"not a tar file, or modified: at byte {self._at}: {error}") from error
         self._at += BLOCK
         if info.type in _PAX or info.type in {_LONG_NAME, tarfile.XGLTYPE}:
             self._extension(info)

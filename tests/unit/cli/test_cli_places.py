@@ -57,8 +57,8 @@ async def test_docker_hub_is_known_by_all_its_names_where_a_site_is_named() -> N
     ("text", "problem"),
     [
         ("localhost:99999", "has a port outside 1 to 65535"),
-        ("[::1", "is no host name"),
-        ("ghcr.io/app", "is no host name"),
+        ("[::1", "invalid host name"),
+        ("ghcr.io/app", "invalid host name"),
     ],
 )
 async def test_what_is_no_host_is_refused_where_a_site_is_named(text: str, problem: str) -> None:

@@ -72,9 +72,9 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
         "rule.platform.repositories[1]": "an empty pattern",
         "rule.platform.intervall": "unknown key; did you mean 'interval'?",
         "rule.platform.recheck": "invalid duration '1 day'",
-        "rule.platform.tags.include[0]": "'re:v(' is no regular expression: missing ), unterminated subpattern",
+        "rule.platform.tags.include[0]": "invalid regular expression 're:v(': missing ), unterminated subpattern",
         "rule.platform.tags.include[1]": "an empty pattern",
-        "rule.platform.tags.semver": "'one' is no version",
+        "rule.platform.tags.semver": "invalid version 'one'",
         "rule.platform.tags.latest": "must be a whole number",
         "rule.platform.name": f"a rule with this name is already defined in {main}",
         "rule.platform.mirrors[0]": "the site 'fra' is the source of this rule; mirrors must be",
@@ -227,7 +227,7 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
         (SITES + RULE + "tags = { include = ['sha256:abc'] }", "rule.platform.tags.include[0]: "),
         (
             SITES + RULE + "tags = { include = ['v1@sha256:abc'] }",
-            "rule.platform.tags.include[0]: 'sha256:abc' is no digest",
+            "rule.platform.tags.include[0]: invalid digest 'sha256:abc'",
         ),
         (
             SITES + RULE + f"tags = {{ exclude = ['sha256:{'a' * 64}'] }}",
@@ -249,9 +249,9 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             SITES + RULE + "cron = '* * * * *'\ninterval = '5m'",
             "rule.platform.cron: cannot be combined with interval; keep one of them",
         ),
-        (SITES + RULE + "cron = '61 * * * *'", "rule.platform.cron: '61 * * * *' is no cron expression"),
-        (SITES + RULE + "cron = '* * * *'", "rule.platform.cron: '* * * *' is no cron expression"),
-        (SITES + RULE + "cron = '0 0 31 2 *'", "rule.platform.cron: '0 0 31 2 *' is no cron expression"),
+        (SITES + RULE + "cron = '61 * * * *'", "rule.platform.cron: invalid cron expression '61 * * * *'"),
+        (SITES + RULE + "cron = '* * * *'", "rule.platform.cron: invalid cron expression '* * * *'"),
+        (SITES + RULE + "cron = '0 0 31 2 *'", "rule.platform.cron: invalid cron expression '0 0 31 2 *'"),
         (SITES + RULE + "timezone = 'UTC'", "rule.platform.timezone: applies only to cron"),
         (
             SITES + RULE + "cron = '0 0 * * *'\ntimezone = 'Europe/Berln'",
@@ -290,7 +290,7 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
         (
             SITES
             + "limits.bytes_per_second = { windows = [{ from = '8:00', to = '24:00', limit = '1MB' }] }",
-            "site.fra.limits.bytes_per_second.windows[0].from: '8:00' is no time of day",
+            "site.fra.limits.bytes_per_second.windows[0].from: invalid time of day '8:00'",
         ),
         (
             SITES

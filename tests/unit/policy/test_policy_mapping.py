@@ -53,9 +53,9 @@ def test_rename_strips_then_replaces_then_adds(how: Rename, name: str, target: s
 
 def test_target_that_is_no_valid_name_says_what_was_renamed_by_whom() -> None:
     rule = replace(_rule("r", "app"), rename_repository=Rename(strip="app"), rename_tag=Rename(prefix="-"))
-    with pytest.raises(ValueError, match=r"rule 'r' renames repository 'app': '' is no repository name"):
+    with pytest.raises(ValueError, match=r"rule 'r' renames repository 'app': invalid repository name ''"):
         target_repository(rule, "app")
-    with pytest.raises(ValueError, match=r"rule 'r' renames tag 'v1': '-v1' is no tag"):
+    with pytest.raises(ValueError, match=r"rule 'r' renames tag 'v1': invalid tag '-v1'"):
         target_tag(rule, "v1")
     assert target_repository(_rule("r", "app"), "app") == "app"
     assert target_tag(_rule("r", "app"), "v1") == "v1"

@@ -85,7 +85,7 @@ def test_a_file_of_many_gigabytes_is_told_by_its_header_alone(tmp_path: Path) ->
     [
         (b"", "cut short"),
         (b"hello", "cut short"),
-        (b"x" * 2048, "no tar, or altered: at byte 0"),
+        (b"x" * 2048, "not a tar file, or modified: at byte 0"),
         (b"\x1f\x8b" + bytes(2000), "compressed with gzip; decompress it first"),
         (b"\x28\xb5\x2f\xfd" + bytes(2000), "compressed with zstd"),
         (entry("/etc/passwd"), "'/etc/passwd' is a name that leads out"),
