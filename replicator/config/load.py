@@ -37,6 +37,7 @@ from replicator.config.show import effective
 from replicator.config.syntax import Context
 from replicator.errors import ConfigError
 from replicator.model.names import hub_url
+from replicator.policy.cycles import cycles
 from replicator.policy.mapping import static_collisions
 
 _T = TypeVar("_T", bound=Table)
@@ -65,6 +66,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     built = [build_rule(table, timezone, from_hub=table.source in hubs) for table in rules]
     check(document, problems)
     problems.extend(f"{main}: {collision}" for collision in static_collisions(built))
+    problems.extend(f"{main}: {cycle}" for cycle in cycles(built))
     if problems or agent is None:
         raise ConfigError(problems)
     return Loaded(

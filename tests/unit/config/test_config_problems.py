@@ -400,3 +400,16 @@ def test_whatever_toml_says_the_answer_is_a_config_or_its_problems(
     except ConfigError as error:
         found = [Path(text.partition(":")[0]) for text in error.problems]
     assert set(found) == {path}
+
+
+def test_rules_that_copy_the_same_tags_in_a_circle_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "replicator.toml"
+    back = '[[rule]]\nname = "back"\nsource = "fra"\ndestinations = ["hub"]\nrepositories = ["{}"]\n'
+    path.write_text(SITES + RULE + back.format("**"))
+    (problem,) = problems(path)
+    assert problem.startswith(
+        f"{path}: rules 'platform' and 'back' copy platform/x:latest from 'hub' in a circle: "
+    )
+    assert "two-way sites will be a rule of their own" in problem
+    path.write_text(SITES + RULE + back.format("other/**"))
+    load(path, HOME)
