@@ -115,7 +115,9 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class TagSeen(msgspec.Struct, frozen=True):
-    """A scan that an event asked for has decided, at one destination, on a tag that the event named.
+    """A scan that an event asked for is through, at one destination, with a tag that the event named.
+
+    The tag is in step there, or nothing that may pass by itself keeps it from being so.
 
     `digest` None: there was no need to ask, since the rule does not select the tag, or it is immutable and every
     destination has it; or (`is_absent`) the source does not have the tag.
@@ -128,6 +130,15 @@ class TagSeen(msgspec.Struct, frozen=True):
     digest: str | None
     destination: str = ""
     is_absent: bool = False
+
+
+class RepositoryScanned(msgspec.Struct, frozen=True):
+    """A scan that an event asked for has decided, at one destination, on every tag of a source repository."""
+
+    rule: str
+    source: str
+    repository: str
+    destination: str
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -255,6 +266,7 @@ Event = (
     | TagDone
     | Observed
     | TagSeen
+    | RepositoryScanned
     | RunStarted
     | RunEnded
     | RunStuck

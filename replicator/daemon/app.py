@@ -25,7 +25,7 @@ from replicator.events import ConfigRead, Events, RunStuck, Warned
 from replicator.metrics import Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
-from replicator.ports import Clock, Site, Standing
+from replicator.ports import Clock, Site, Standing, State
 from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
@@ -164,6 +164,11 @@ class App:
             )
             for rule in self._generation.rules
         ]
+
+    @property
+    def state(self) -> State:
+        """The memory."""
+        return self._state
 
     @property
     def sites(self) -> Mapping[str, Site]:

@@ -132,19 +132,28 @@ class Triggers:
             and (tag is None or may_select(rule.tags, tag))
         )
 
+    def concerned_places(
+        self, site: str, repository: str | None, tag: str | None = None
+    ) -> frozenset[tuple[str, str]]:
+        """The rules that are `concerned`, each with each of its destinations."""
+        return frozenset(
+            (name, destination)
+            for name in self.concerned(site, repository, tag)
+            for destination in self._rules[name].destinations
+        )
+
     def hint(
         self, site: str, repository: str | None, tag: str | None = None, *, at: float | None = None
-    ) -> tuple[str, ...]:
+    ) -> frozenset[tuple[str, str]]:
         """An event at a site: something changed in this repository (None: in any), at this tag (None: at any).
 
-        Returns the rules that look again because of it.
+        Returns the rules that look again because of it, each with each of its destinations.
         """
         tags = None if tag is None else frozenset({tag})
         named = None if repository is None else {repository: tags}
-        rules = self.concerned(site, repository, tag)
-        for name in rules:
+        for name in self.concerned(site, repository, tag):
             self.submit(name, cause="webhook", repositories=named, at=at)
-        return rules
+        return self.concerned_places(site, repository, tag)
 
     def take(self, rule: str, destination: str) -> Want | None:
         """Takes what is wanted there, all of it."""

@@ -32,8 +32,8 @@ from replicator.engine.record import Recorder, UnitCount
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
-from replicator.errors import Rejected, SiteError
-from replicator.events import ImageCopied, ImagePrepared, TagPlanned, TagSeen
+from replicator.errors import Advice, Rejected, SiteError
+from replicator.events import ImageCopied, ImagePrepared, RepositoryScanned, TagPlanned, TagSeen
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
@@ -182,6 +182,7 @@ class DestinationRun:
                     self._note(batch, catalog)
                     await self._deciding.decide(batch, catalog)
                     self._tell_others(batch)
+                    self._tell_repository(batch)
         except SiteError as error:
             self._stale.unseen(batch.target)
             self._blind(error)
@@ -216,6 +217,20 @@ class DestinationRun:
         """What became of tags that an event named and that are not wanted."""
         for other in batch.others:
             self._tell_seen(batch.repository, other.tag, other.digest, is_absent=other.is_absent)
+
+    def _tell_repository(self, batch: WantedTags) -> None:
+        scope = self._request.scope
+        if scope is None or not (batch.is_last and batch.is_complete):
+            return
+        if scope.repositories.get(batch.repository, frozenset()) is None:
+            self._context.events.emit(
+                RepositoryScanned(self._rule.name, self._rule.source, batch.repository, self._site.name)
+            )
+
+    def _tell_through(self, action: Action) -> None:
+        """The tag is in step, or nothing that passes by itself keeps it from being so."""
+        if action.wanted.tag not in self._pinned:
+            self._tell_seen(action.repository, action.wanted.tag, action.wanted.digest)
 
     def _tell_seen(
         self, repository: str, tag: str | None, digest: Digest | None, *, is_absent: bool = False
@@ -297,8 +312,8 @@ class DestinationRun:
                 self.recorder.kept(decision)
             case Ask():
                 raise AssertionError("a question is answered before anybody acts on it")
-        if action.wanted.tag not in self._pinned:
-            self._tell_seen(action.repository, action.wanted.tag, action.wanted.digest)
+        if not isinstance(decision, (Copy, Postponed)):  # these are through later
+            self._tell_through(action)
 
     def _record_in_step(self, action: Action, catalog: Catalog, decision: InStep) -> None:
         self.recorder.unchanged(action.repository)
@@ -418,6 +433,7 @@ class DestinationRun:
                 action.asked_at,
             )
             self.recorder.copied(action, totals, self._context.clock.monotonic() - began)
+            self._tell_through(action)
 
         await self._guarded(action, totals, copy)
         self._leave(action)
@@ -460,9 +476,12 @@ class DestinationRun:
                 return await work()
         except NotReplicated as error:
             self.recorder.held(action, error.cause)
+            self._tell_through(action)
         except SiteError as error:
             self._context.breaker(error.site).failed(error)
             self.recorder.failed(action, error, totals)
+            if error.advice is Advice.GIVE_UP:
+                self._tell_through(action)
         except asyncio.CancelledError:
             self.recorder.interrupted(action, totals)
             raise

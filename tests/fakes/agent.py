@@ -19,6 +19,7 @@ from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Standing
 from replicator.sites.registry.settings import RegistrySettings
+from replicator.state.memory import MemoryState
 from tests.fakes.clock import FakeClock
 
 TOKEN = "correct-horse"
@@ -77,6 +78,7 @@ class FakeAgent:
         self.clock = FakeClock()
         self.events = Events()
         self.runs = Runs()
+        self.state = MemoryState(self.clock)
         self.paused: set[str] = set()
         self.next_runs: dict[str, float] = {}
         self.backing_off: dict[str, dict[str, float]] = {}

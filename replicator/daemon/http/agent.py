@@ -15,7 +15,7 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers
 from replicator.events import Events
 from replicator.metrics import Metrics
-from replicator.ports import Clock, Standing
+from replicator.ports import Clock, Standing, State
 
 
 class Agent(Protocol):
@@ -29,6 +29,8 @@ class Agent(Protocol):
     def metrics(self) -> Metrics: ...  # noqa: D102
     @property
     def triggers(self) -> Triggers: ...  # noqa: D102
+    @property
+    def state(self) -> State: ...  # noqa: D102
     @property
     def runs(self) -> Runs: ...  # noqa: D102
     @property

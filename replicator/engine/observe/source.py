@@ -174,9 +174,7 @@ class SourceScan:
                 batcher.add_other(tag, known.get(tag))
         await self._want(repository, selected, known, batcher, strict=listing.strict)
         present = frozenset(listing.tags) if listing.complete else None
-        batcher.close(
-            is_complete=self._scope is None and listing.error is None and not batcher.is_cut, present=present
-        )
+        batcher.close(is_complete=listing.error is None and not batcher.is_cut, present=present)
 
     async def _list(self, repository: Repository) -> Listing:
         exact = exact_tags(self._rule.tags)

@@ -218,7 +218,7 @@ async def test_an_event_runs_at_once_beside_a_whole_run() -> None:
     stage = Stage(rule(interval=3600))
     async with stage.running():
         await stage.until(lambda: len(stage.engine.calls) == 1)
-        assert stage.triggers.hint("hub", "app", "v1", at=START - 5) == ("r",)
+        assert stage.triggers.hint("hub", "app", "v1", at=START - 5) == {("r", "fra")}
         await stage.until(lambda: len(stage.engine.calls) == 2)
         assert stage.engine.calls[1].scope == RunScope({"app": frozenset({"v1"})}, START - 5)
         assert stage.clock.monotonic() < 1
@@ -353,8 +353,8 @@ async def test_ten_thousand_events_for_one_tag_are_one_run() -> None:
 
 async def test_events_that_no_rule_selects_start_nothing() -> None:
     stage = Stage(rule())
-    assert stage.triggers.hint("hub", "other", "v1") == ()
-    assert stage.triggers.hint("elsewhere", "app", "v1") == ()
+    assert stage.triggers.hint("hub", "other", "v1") == frozenset()
+    assert stage.triggers.hint("elsewhere", "app", "v1") == frozenset()
     assert not stage.triggers.submit("r", cause="api", destinations=["nowhere"])
     assert not stage.triggers.submit("unknown", cause="api")
     assert len(stage.triggers) == 0

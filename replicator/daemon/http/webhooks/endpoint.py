@@ -16,6 +16,7 @@ from replicator.daemon.http.bodies import read_body
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Hint, parse_notifications
 from replicator.daemon.http.webhooks.hints import Hints
+from replicator.errors import StateError
 from replicator.events import WebhookOutcome, WebhookSeen
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -38,10 +39,11 @@ class Webhooks:
         self._in_hand = 0
 
     async def accept(self, request: web.Request) -> web.Response:
-        """Takes one request: 202, and the rules that it concerns look a moment later.
+        """Takes one request: its events are in the state, 202, and the rules that it concerns look a moment later.
 
         Raises `Problem`: 404 unknown hook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for what
-        is no notification, 408 where the body does not come, 503 where too many come at once.
+        is not a notification, 408 where the body does not come, 503 where too many come at once or the state cannot
+        keep them.
         """
         name = request.match_info["name"]
         hook = self._app.config.webhooks.get(name)
@@ -65,6 +67,11 @@ class Webhooks:
                 self._note(name, "unmatched")
             if number % EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
+        try:
+            await self._hints.keep()
+        except StateError as error:
+            headers = {"Retry-After": str(RETRY_SECONDS)}
+            raise Problem(503, f"events cannot be kept: {error}", headers=headers) from error
 
     async def _read(
         self, request: web.Request, hook: WebhookSettings, count: Callable[[int], None]

@@ -1,8 +1,10 @@
-"""Passes events on to `Triggers` when their time has come; see `waiting`."""
+"""Passes events on to `Triggers` when their time has come, and keeps them in the state until they are answered."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,30 +14,78 @@ from typing import Final
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.webhooks.envelopes import Hint
 from replicator.daemon.http.webhooks.waiting import Place, SiteEvents, Waiting
-from replicator.events import Event, TagSeen
+from replicator.errors import StateError
+from replicator.events import Event, Observed, RepositoryScanned, TagSeen
+from replicator.model.digest import Digest
+from replicator.ports import AcceptedEvent
 
 TURN_SECONDS: Final = 0.05
 
+_log = logging.getLogger(__name__)
+
 
 class Hints:
-    """Events on their way to `Triggers`, one a tag, in bounded number for each site."""
+    """Events on their way to `Triggers`, one a tag, in bounded number for each site.
+
+    An event is in the state before its sender is told that it was taken, and until the rules that it concerns are through
+    with it: neither a restart, nor a reload, nor a source that is down loses it.
+    """
 
     def __init__(self, app: Agent) -> None:
         self._app = app
         self._sites: defaultdict[str, SiteEvents] = defaultdict(SiteEvents)
         self._more = asyncio.Event()
+        self._numbers = itertools.count()
+        self._answered: list[str] = []
 
     def add(self, site: str, hint: Hint) -> bool:
-        """An event at a site. False: no rule looks because of it."""
-        rules = self._app.triggers.concerned(site, hint.repository, hint.tag)
-        if rules:
-            clock = self._app.clock
-            at = None if hint.at is None else min(hint.at, clock.now())  # its clock may be ahead of ours
-            now = clock.monotonic()
-            event = Waiting(hint.digest, at, first=now, last=now, rules=rules)
+        """An event at a site; `keep` makes it durable. False: no rule looks because of it."""
+        event = self._waiting(site, hint.repository, hint.tag, hint.digest, hint.at)
+        if event is not None:
             self._sites[site].add(hint.repository, hint.tag, event)
             self._more.set()
-        return bool(rules)
+        return event is not None
+
+    def _waiting(
+        self, site: str, repository: str | None, tag: str | None, digest: str | None, at: float | None
+    ) -> Waiting | None:
+        places = self._app.triggers.concerned_places(site, repository, tag)
+        if not places:
+            return None
+        clock = self._app.clock
+        now = clock.monotonic()
+        event_id = f"{clock.now():.6f}-{next(self._numbers)}"
+        at = None if at is None else min(at, clock.now())  # its clock may be ahead of ours
+        return Waiting(digest, at, first=now, last=now, places=places, id=event_id)
+
+    async def keep(self) -> None:
+        """Returns when all events that were added are in the state. Raises `StateError`."""
+        now = self._app.clock.now()
+        for name, site in self._sites.items():
+            new = site.unkept()
+            if not new:
+                continue
+            for _, each in new:
+                each.is_kept = True
+            events = [
+                AcceptedEvent(
+                    each.id,
+                    name,
+                    *place,
+                    None if each.digest is None else Digest(each.digest),
+                    now if each.at is None else each.at,
+                    now,
+                )
+                for place, each in new
+            ]
+            gone, site.gone = site.gone, []
+            try:
+                await self._app.state.accept_events(events, instead_of=gone)
+            except StateError:
+                site.gone = gone + site.gone
+                for _, each in new:
+                    each.is_kept = False
+                raise
 
     def __len__(self) -> int:
         return sum(map(len, self._sites.values()))
@@ -44,7 +94,9 @@ class Hints:
         """Passes on what is due, until it is cancelled."""
         clock = self._app.clock
         with self._listening():
+            await self._recall()
             while True:
+                await self._answer()
                 if not len(self):
                     self._more.clear()
                     await self._more.wait()
@@ -57,6 +109,35 @@ class Hints:
                 await clock.sleep(soonest if 0 < soonest < TURN_SECONDS else TURN_SECONDS)
                 self._turn(clock.monotonic())
 
+    async def _recall(self) -> None:
+        """Takes up what an earlier process accepted and did not see answered."""
+        try:
+            events = await self._app.state.events()
+        except StateError as error:
+            _log.error("%s", error)
+            return
+        for event in events:
+            waiting = self._waiting(event.site, event.repository, event.tag, event.digest, event.at)
+            if waiting is None:
+                self._answered.append(event.id)
+                continue
+            waiting.id, waiting.is_kept = event.id, True
+            waiting.is_merged = event.tag is None and event.digest is None
+            self._sites[event.site].recall((event.repository, event.tag), waiting)
+
+    async def _answer(self) -> None:
+        """Drops what is answered from the state, once what came of it is durable."""
+        if not self._answered:
+            return
+        ids, self._answered = self._answered, []
+        try:
+            await self._app.state.flush()
+            await self._app.state.answer_events(ids)
+        except StateError as error:
+            _log.warning("%s; trying again", error)
+            self._answered = ids + self._answered
+            await self._app.clock.sleep(1.0)
+
     @contextmanager
     def _listening(self) -> Iterator[None]:
         self._app.events.subscribe(self._note)
@@ -66,12 +147,24 @@ class Hints:
             self._app.events.unsubscribe(self._note)
 
     def _note(self, event: Event) -> None:
-        if isinstance(event, TagSeen) and event.source in self._sites:
-            self._sites[event.source].saw(event.repository, event.tag, event.rule, event.digest)
+        match event:
+            case TagSeen() if event.source in self._sites:
+                self._sites[event.source].saw(
+                    event.repository,
+                    event.tag,
+                    (event.rule, event.destination),
+                    event.digest,
+                    is_absent=event.is_absent,
+                )
+            case RepositoryScanned() if event.source in self._sites:
+                self._sites[event.source].scanned((event.repository, None), (event.rule, event.destination))
+            case Observed():
+                for site in self._sites.values():
+                    site.observed(event.rule)
 
     def _turn(self, now: float) -> None:
         for name, site in self._sites.items():
-            site.settle(now)
+            self._answered += site.settle(now)
             due = site.due(now)
             busy = self._busy() if any(each.looks for _, each in due) else frozenset()
             for place, each in due:
@@ -79,9 +172,10 @@ class Hints:
                     self._pass_on(name, place, each, now)
 
     def _pass_on(self, name: str, place: Place, each: Waiting, now: float) -> None:
-        each.rules = self._app.triggers.hint(name, *place, at=each.at)
-        if not each.looked(now) or not each.rules:
-            self._sites[name].drop(place)
+        each.looked(now)
+        each.places = self._app.triggers.hint(name, *place, at=each.at)
+        if not each.places:
+            self._answered.append(self._sites[name].drop(place))
 
     def _busy(self) -> frozenset[tuple[str, str]]:
         """Rules and repositories with a look that has not ended, or not begun: it may still see the tag."""
