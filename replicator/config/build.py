@@ -256,6 +256,7 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         timeouts=_timeouts(table.timeouts),
         redirects=table.redirects,
         private_addresses=table.private_addresses,
+        max_blob_bytes=table.max_blob_bytes,
         realm=table.auth.realm if table.auth else None,
     )
 

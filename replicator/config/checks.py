@@ -28,6 +28,7 @@ _REGISTRY = frozenset(
         "auth",
         "redirects",
         "private_addresses",
+        "max_blob_bytes",
         "capabilities",
     }
 )

@@ -9,7 +9,7 @@ from typing import Literal
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.ports import Clock
-from replicator.sites.registry.settings import Login, RegistrySettings
+from replicator.sites.registry.settings import DEFAULT_MAX_BLOB_BYTES, Login, RegistrySettings
 from replicator.sites.registry.site import RegistrySite
 from tests.fakes.source import BytesSource
 
@@ -24,6 +24,7 @@ async def registry_site(
     password: str = "",
     clock: Clock | None = None,
     redirects: Literal["same-scheme", "any"] = "same-scheme",
+    max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
 ) -> AsyncIterator[RegistrySite]:
     """A site named "there", closed at the end; its events go to `seen`, docker's credentials are left alone.
 
@@ -40,6 +41,7 @@ async def registry_site(
         proxy="",
         capabilities=capabilities or {},
         redirects=redirects,
+        max_blob_bytes=max_blob_bytes,
     )
     site = RegistrySite(settings, events=events, clock=clock or SystemClock())
     try:

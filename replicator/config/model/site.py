@@ -146,6 +146,9 @@ class SiteTable(Table):
         "verifies. `any`: also from `https` to `http`, and for manifests, tags and listings.",
         "same-scheme",
     )
+    max_blob_bytes: Annotated[int, SIZE] = setting(
+        "A registry's blob of more bytes is not copied, whatever its manifest says.", "100GB"
+    )
     private_addresses: bool = setting(
         "Follow redirects to private and loopback addresses. Default: only if the registry itself is at one.",
         False,

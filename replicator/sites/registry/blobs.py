@@ -111,6 +111,16 @@ class RegistryBlob:
         """Forgets an earlier reading's failure."""
         self.failure = None
 
+    @property
+    def max_bytes(self) -> int:
+        """More is not read, whatever the descriptor says."""
+        return self._registry.max_blob_bytes
+
+    def too_large(self) -> SiteError:
+        """Keeps and returns that it has more than `max_bytes`."""
+        cause = f"{self.descriptor.digest} has more than {self.max_bytes} bytes (max_blob_bytes allows more)"
+        return self.failed(Rejected(self._registry.site, _OPERATION, cause, repository=self._repository))
+
     def corrupt(self, cause: str) -> SiteError:
         """Keeps and returns what is wrong with the content."""
         return self.failed(Corrupt(self._registry.site, _OPERATION, cause, repository=self._repository))
@@ -136,6 +146,8 @@ class _Reading:
         blob, offset = self._blob, self._offset
         blob.begin()
         size = blob.descriptor.size
+        if size is not None and size > blob.max_bytes:
+            raise blob.too_large()
         if size is not None and offset >= size:
             return _pieces(b"")
         try:
@@ -192,6 +204,8 @@ class _Reading:
         try:
             async for chunk in reply.chunks():
                 position += len(chunk)
+                if position > blob.max_bytes:
+                    raise blob.too_large()
                 if size is not None and position > size:
                     raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says{note}")
                 if skip >= len(chunk):

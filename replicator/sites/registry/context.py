@@ -13,6 +13,7 @@ from replicator.events import Events, Warned
 from replicator.ports import Clock
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.http import Transport
+from replicator.sites.registry.settings import DEFAULT_MAX_BLOB_BYTES
 
 FAREWELL_SECONDS: Final = 3.0
 """How long a farewell (see `Farewells`) may take."""
@@ -60,6 +61,7 @@ class Registry:
     events: Events
     clock: Clock
     has_login: bool = False
+    max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""
     unlisted: set[str] = field(default_factory=set)
     farewells: Farewells = field(default_factory=Farewells)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from replicator.flow.settings import LimitSettings
 
+DEFAULT_MAX_BLOB_BYTES: Final = 100_000_000_000
 COMMITTED_BYTES_PER_SECOND: Final = 10_000_000
 """The slowest copy inside a registry's own object store that is waited for; 100 GB take up to three hours."""
 
@@ -81,7 +82,8 @@ class RegistrySettings:
     anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
     `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
     registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
-    everywhere. `private_addresses`: see `addresses.AddressGuard`. `realm`: URL of a token service that may have the
+    everywhere. `private_addresses`: see `addresses.AddressGuard`. `max_blob_bytes`: a larger blob is not read, whatever
+    its manifest says. `realm`: URL of a token service that may have the
     credentials though it speaks http on another host.
     """
 
@@ -98,4 +100,5 @@ class RegistrySettings:
     redirects: Literal["same-scheme", "any"] = "same-scheme"
     private_addresses: bool = False
     realm: str | None = None
+    max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""

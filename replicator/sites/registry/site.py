@@ -50,6 +50,7 @@ class RegistrySite:
             events=events,
             clock=clock,
             has_login=settings.login is not None,
+            max_blob_bytes=settings.max_blob_bytes,
             written_as=settings.written_as,
         )
 

@@ -180,6 +180,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
         quota = { reserve = 7, below = "stop" }
         redirects = "any"
         private_addresses = true
+        max_blob_bytes = "5GB"
         auth = { realm = "http://auth.example.com:5001/token" }
         timeouts = { connect = "5s", first_byte = "10m", read = "2m", commit = "1h", minimum_rate = "5kB" }
         capabilities = { mount = false, upload = "patch" }
@@ -194,6 +195,7 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
     assert dataclasses.astuple(site.quota) == (7, "stop")
     assert (site.redirects, site.private_addresses) == ("any", True)
+    assert site.max_blob_bytes == 5_000_000_000
     assert site.realm == "http://auth.example.com:5001/token"
     assert dataclasses.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
     assert site.capabilities == {"mount": False, "upload": "patch"}

@@ -328,3 +328,17 @@ async def test_content_in_the_descriptor_of_another_size_is_not_served(
     fake.store.put_blob("app", b"hello")
     with pytest.raises(Corrupt):
         await read(repository.blob(inline(base64.b64encode(b"hello").decode(), size=6)))
+
+
+# --- bounds ---
+
+
+@pytest.mark.parametrize("size", [len(DATA), None])
+async def test_a_blob_of_more_bytes_than_are_allowed_is_not_read(
+    fake: FakeRegistry, size: int | None
+) -> None:
+    async with registry_site(fake.url, max_blob_bytes=len(DATA) - 1) as site:
+        source = site.repository("app").blob(Descriptor("application/octet-stream", DIGEST, size))
+        with pytest.raises(Rejected, match="max_blob_bytes allows more"):
+            await read(source)
+    assert fake.count("GET", "/blobs/") == (0 if size else 1)
