@@ -159,7 +159,7 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
         with draining(engine.drain) as drain:
             if tags is not None:
                 async with shown(watch.progress, display=watch.display):
-                    results = await engine.sync([_rule(request, tags)])
+                    results = await engine.sync([_rule(request, tags)], recheck=True)
         _include(failures, results[0].destinations[0])
         if writer is not None and results[0].destinations[0].totals.tags.copied:
             await writer.finish()

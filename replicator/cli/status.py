@@ -74,6 +74,7 @@ def _destination_json(
             "last_look": None,
             "lag_seconds": None,
             "tags": None,
+            "oldest_pending": None,
             "last_error": None,
         }
     return {
@@ -86,21 +87,23 @@ def _destination_json(
             "held": standing.held,
             "pending": standing.untried,
             "failed": standing.failed,
+            "unknown": standing.unknown,
         },
+        "oldest_pending": _oldest(standing),
         "last_error": standing.last_error or None,
     }
 
 
 def _lines(rules: Sequence[Rule], known: _Standings, now: float) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [
-        ("RULE", "DESTINATION", "LAST SUCCESS", "LAG", "IN STEP", "HELD", "PENDING", "FAILED")
+        ("RULE", "DESTINATION", "LAST SUCCESS", "LAG", "IN STEP", "HELD", "PENDING", "FAILED", "UNKNOWN")
     ]
     errors: list[str] = []
     for rule in rules:
         for destination in rule.destinations:
             standing = known.get((rule.name, destination))
             if standing is None:
-                rows.append((rule.name, destination, "never run", *("-",) * 5))
+                rows.append((rule.name, destination, "never run", *("-",) * 6))
                 continue
             success = standing.last_success
             rows.append(
@@ -109,10 +112,28 @@ def _lines(rules: Sequence[Rule], known: _Standings, now: float) -> Iterator[str
                     destination,
                     "never" if success is None else f"{format_seconds(max(0.0, now - success))} ago",
                     format_seconds(lag_of(rule, standing, now)),
-                    *(str(n) for n in (standing.in_step, standing.held, standing.untried, standing.failed)),
+                    *(str(n) for n in _counts(standing)),
                 )
             )
+            if standing.oldest_tag:
+                oldest = f"{standing.oldest_repository}:{standing.oldest_tag}"
+                errors.append(f"oldest pending tag: {rule.name} -> {destination}: {oldest}")
             if standing.last_error:
                 errors.append(f"last error: {rule.name} -> {destination}: {standing.last_error}")
-    yield from table(rows, right=frozenset(range(3, 8)))
+    yield from table(rows, right=frozenset(range(3, 9)))
     yield from errors
+
+
+def _counts(standing: Standing) -> tuple[int, ...]:
+    return standing.in_step, standing.held, standing.untried, standing.failed, standing.unknown
+
+
+def _oldest(standing: Standing) -> dict[str, object] | None:
+    """The tag that holds the lag."""
+    if standing.oldest_pending is None or not standing.oldest_tag:
+        return None
+    return {
+        "repository": standing.oldest_repository,
+        "tag": standing.oldest_tag,
+        "since": iso(standing.oldest_pending),
+    }

@@ -15,7 +15,7 @@ from replicator.ports import BehindRepository, Standing
 Standings = Callable[[], Iterable[tuple[Standing, float]]]
 """Where rules stand now, each with its lag in seconds."""
 
-STATES: Final = ("in_step", "held", "pending", "failed")
+STATES: Final = ("in_step", "held", "pending", "failed", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +120,4 @@ class RepositoriesCollector(Collector):
 
 def _counts(standing: Standing) -> tuple[int, ...]:
     """In the order of `STATES`."""
-    return standing.in_step, standing.held, standing.untried, standing.failed
+    return standing.in_step, standing.held, standing.untried, standing.failed, standing.unknown

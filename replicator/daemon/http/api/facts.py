@@ -234,9 +234,10 @@ def _destination(
         lag_seconds=round(lag, 3),
         last_success=None if standing.last_success is None else moment(standing.last_success),
         last_look=None if standing.last_look is None else moment(standing.last_look),
-        tags=Tags(standing.in_step, standing.held, standing.untried, standing.failed),
+        tags=Tags(standing.in_step, standing.held, standing.untried, standing.failed, standing.unknown),
         last_error=standing.last_error[:MAX_TEXT] or None,
         backing_off_until=until,
+        oldest_pending=f"{standing.oldest_repository}:{standing.oldest_tag}" if standing.oldest_tag else None,
     )
 
 

@@ -26,12 +26,16 @@ TagName = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[a-zA-Z0-9
 
 
 class Tags(msgspec.Struct, frozen=True):
-    """Selected tags by where they stand: each is counted once. `pending`: not tried yet; `failed`: tried in vain."""
+    """Selected tags by where they stand: each is counted once.
+
+    `pending`: not tried yet; `failed`: tried in vain; `unknown`: the destination could not be asked.
+    """
 
     in_step: int
     held: int
     pending: int
     failed: int
+    unknown: int = 0
 
 
 class RuleDestination(msgspec.Struct, frozen=True):
@@ -48,6 +52,8 @@ class RuleDestination(msgspec.Struct, frozen=True):
     tags: Tags | None
     last_error: str | None
     backing_off_until: dt.datetime | None
+    oldest_pending: str | None = None
+    """The tag that holds the lag, as `repository:tag`."""
 
 
 class RuleInfo(msgspec.Struct, frozen=True):

@@ -135,8 +135,15 @@ def _rule_rows(status: Status) -> Iterator[RuleRow]:
     for rule in status.rules:
         for at in rule.destinations:
             state, kind = _state(rule, at)
-            cause = at.last_error if kind == "failing" else None
-            yield RuleRow(rule, at, state, kind, cause, _lag(at))
+            yield RuleRow(rule, at, state, kind, _why(at, kind), _lag(at))
+
+
+def _why(at: RuleDestination, kind: str) -> str | None:
+    """What keeps it from being in step: the last error, and the tag that holds the lag."""
+    parts = [at.last_error] if kind == "failing" and at.last_error else []
+    if at.oldest_pending and kind in {"failing", "behind"}:
+        parts.append(f"oldest pending tag: {at.oldest_pending}")
+    return "; ".join(parts) or None
 
 
 def _lag(at: RuleDestination) -> str:
