@@ -53,7 +53,7 @@ async def remote_sync(
             accepted = await agent.sync(order)
         except NotFound as error:  # an unknown rule or site: as without --remote
             raise ConfigError([str(error)]) from error
-        for name in accepted.passed_over:
+        for name in accepted.skipped:
             click.echo(
                 f"warning: {name}: skipped by the agent: paused, or it does not serve these destinations",
                 err=True,

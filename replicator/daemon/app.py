@@ -36,20 +36,20 @@ from replicator.state.store import SqliteState
 _log = logging.getLogger(__name__)
 
 STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
-"""A scheduler that has not turned for so long is stuck."""
+"""A scheduler that has not turned for this long is stuck."""
 INDEX_SECONDS: Final = 300.0
 INDEXED_AT_ONCE: Final = 50
 """Images read for the index at a time, and how long it waits when all are known."""
 _LOOK_SECONDS: Final = 10.0
-"""So often lag is compared with what receivers of notifications know."""
+"""Interval at which lag is compared with what receivers of notifications know."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleStatus:
     """One rule as it is now.
 
-    `next_run` in epoch seconds, None where nothing is scheduled; `backing_off`: destinations that failed so often
-    that they wait, with when they are tried again.
+    `next_run` in epoch seconds, None if nothing is scheduled; `backing_off`: destinations that wait after repeated
+    failures, with the time of the next attempt.
     """
 
     rule: Rule
@@ -65,7 +65,7 @@ class App:
     """
 
     on_status: Callable[[str], None] = staticmethod(lambda _: None)
-    """Told the sentence of `status` whenever it may be another."""
+    """Called with the sentence of `status` whenever it may have changed."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class App:
         self._at_start = generation.loaded
         self._paused: set[str] = set()
         self._reader = ConfigReader()
-        self._stuck: dict[str, str] = {}
-        """Rules whose last run was ended for making no progress, with its id."""
+        self._stuck: dict[str, float] = {}
+        """Rules with a run that was ended for making no progress, and when (epoch seconds)."""
         self._watchdog = ProgressWatchdog(self.clock, generation.loaded.agent.stuck_after)
         self.events.subscribe(self._watchdog)
         self.events.subscribe(Indexer(state))
@@ -113,14 +113,14 @@ class App:
     async def start(
         cls, chosen: Chosen, equipment: Equipment, state: SqliteState, open_site: OpenSite | None = None
     ) -> AsyncIterator[App]:
-        """A running agent; when the context is left it drains, which takes half a minute at most.
+        """A running agent. When the context is left, it drains, for half a minute at most.
 
         Raises StateError, ConfigError.
         """
         pool = SitePool(equipment.events, equipment.clock, open_site)
         standings = Standings(state, equipment.clock)
         metrics = Metrics(chosen.rules, standings, standings.behind)
-        equipment.events.subscribe(metrics)  # sites tell of their limits when they open
+        equipment.events.subscribe(metrics)  # sites report their limits when they open
         generation = await Generation.open(chosen, equipment, pool)
         app = cls(generation, equipment, state, pool=pool, seen=(standings, metrics))
         app.events.emit(ConfigRead(successful=True, at=app.clock.now()))
@@ -145,11 +145,11 @@ class App:
                 await app._notifier.aclose()
             await app._generation.leave()
 
-    # --- what there is ---
+    # --- facts ---
 
     @property
     def config(self) -> Loaded:
-        """The config in force. What takes a restart is as it was at the start."""
+        """The config in force. Keys that need a restart have their values from the start."""
         return self._generation.loaded
 
     @property
@@ -172,7 +172,7 @@ class App:
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The sites that these rules name."""
+        """The sites of these rules."""
         return self._generation.sites
 
     def standings(self) -> Sequence[tuple[Standing, float]]:
@@ -180,19 +180,19 @@ class App:
         return self._standings()
 
     def health(self) -> str | None:
-        """None while the process is alive and scheduling; else what is wrong."""
+        """None while the process is alive and schedules runs; else what is wrong."""
         turned = self._scheduler.turned_at
         if self._scheduling is None or turned is None:
-            return "the scheduler has not begun"
+            return "the scheduler has not started"
         if self._scheduling.done():
             return "the scheduler has ended"
         still = self.clock.monotonic() - turned
-        return f"the scheduler has not turned for {still:.0f} s" if still > STILL_SECONDS else None
+        return f"the scheduler has been stuck for {still:.0f} s" if still > STILL_SECONDS else None
 
     def ready(self) -> Sequence[str]:
-        """What keeps the agent from replicating (state, scheduler, stuck rules); empty if nothing does.
+        """What prevents replication (state, scheduler, stuck rules); empty if nothing does.
 
-        A config that was refused on a reload does not: the one before is in force.
+        A config that was refused on a reload does not: the previous one is in force.
         """
         problems = (self.health(), self._state_problem)
         stuck = [f"rule {rule} made no progress and was ended" for rule in sorted(self._stuck)]
@@ -200,27 +200,27 @@ class App:
 
     @property
     def problems(self) -> Sequence[str]:
-        """What a person should know of the agent itself: what `ready` tells, and a config that was refused on a reload."""
+        """What an operator should know about the agent itself: what `ready` gives, and a config refused on reload."""
         return [*self.ready(), *([self._config_problem] if self._config_problem else [])]
 
     def status(self) -> str:
-        """One sentence for a person."""
+        """One sentence for an operator."""
         return sentence(
             self.rules, self.standings(), self.runs.running, self._config_problem, sorted(self._stuck)
         )
 
-    # --- what may be asked of it ---
+    # --- commands ---
 
     async def drain(self) -> None:
-        """Begins nothing new and returns when all has ended, half a minute later at most. A second call returns at once."""
+        """Starts nothing new and returns when all runs have ended, after half a minute at most. A second call returns at once."""
         self._scheduler.stop()
         if self._scheduling is not None:
             await asyncio.wait({self._scheduling}, timeout=DRAIN_SECONDS + HOOK_SECONDS)
-            self._scheduling.cancel()  # a command that goes on is killed
+            self._scheduling.cancel()  # kills commands that are still running
             await asyncio.wait({self._scheduling})
 
     async def pause(self, rule: str) -> None:
-        """Begins no run of the rule, also after a restart, until `resume`; what is under way goes on.
+        """Starts no run of the rule until `resume`, also after a restart; runs in progress continue.
 
         Raises KeyError, StateError.
         """
@@ -231,7 +231,7 @@ class App:
         self._changed.set()
 
     async def resume(self, rule: str) -> None:
-        """Runs the rule again, beginning with a run at once. Raises KeyError, StateError."""
+        """Runs the rule again, the first time at once. Raises KeyError, StateError."""
         self._find(rule)
         if rule in self._paused:
             await self._state.set_paused(rule, False)
@@ -240,16 +240,16 @@ class App:
             self._changed.set()
 
     async def reload(self, read: Callable[[], Chosen]) -> bool:
-        """Reads the config anew and puts it in force; False: it cannot be used, all stays as it was, and the log says why.
+        """Reads the config again and puts it in force. False: it is invalid, nothing changes, and the log says why.
 
-        Runs of rules that stay as they were go on. Where the agent listens, its name, state and cache stay.
+        Runs of unchanged rules continue. The agent's address, name, state and cache do not change.
         """
         try:
             chosen = await self._reader.read(read)
             in_force = replace(chosen, loaded=_with_what_stays(self._at_start, chosen.loaded))
             generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:
-            self._config_problem = "the config was refused on the last reload, the log says why"
+            self._config_problem = "the config was refused on the last reload; see the log"
             self.events.emit(ConfigRead(successful=False, at=self.clock.now()))
             for problem in error.problems:
                 _log.error("config not reloaded: %s", problem)
@@ -292,12 +292,12 @@ class App:
         self._scheduler.follow(self._generation, self._standings.last_looks())
 
     async def _refresh(self) -> None:
-        """Takes the standings anew. Raises StateError."""
+        """Refreshes the standings. Raises StateError."""
         repositories = self.config.agent.metrics_per_repository
         await self._standings.refresh(self._generation.rules, repositories=repositories)
 
     def _know_rules(self) -> None:
-        """Dates rules that are new, so that their lag grows even if they never get to run."""
+        """Records when new rules were first seen, so that their lag grows even if they never run."""
         for rule in self._generation.rules:
             for destination in rule.destinations:
                 self._state.begin(rule.name, destination)
@@ -306,7 +306,7 @@ class App:
         return self._generation.loaded.bandwidth, self._generation.sites
 
     async def _watch_changes(self) -> None:
-        """Takes the standings anew whenever a run began or ended; several at once as one."""
+        """Refreshes the standings whenever runs began or ended."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -335,26 +335,24 @@ class App:
             await self.clock.sleep(_LOOK_SECONDS)
             self._end_what_is_stuck()
             if self.runs.running:
-                self._changed.set()  # a long run brings tags in step long before it ends
+                self._changed.set()  # tags of a long run are in step long before it ends
             else:
                 self._tell()
 
     def _end_what_is_stuck(self) -> None:
-        """Ends runs without progress, and knows their rules until a run of theirs ends in another way."""
+        """Ends runs without progress, and remembers their rules until a run that begins later has ended otherwise."""
         for run in self._watchdog.stuck(self.runs.running):
             problem = (
-                f"no progress for {format_seconds(self._watchdog.seconds)}; ended, and tried again later"
+                f"no progress for {format_seconds(self._watchdog.seconds)}; ended, will be retried later"
             )
             if self._scheduler.end_stuck(run, problem):
-                self._stuck[run.rule] = run.id
+                self._stuck[run.rule] = self.clock.now()
                 self.events.emit(RunStuck(run.rule))
                 _log.error("rule %s: %s", run.rule, problem, extra={"fields": {"run": run.id}})
                 self._changed.set()
-        for rule, run_id in list(self._stuck.items()):
-            later = next((run for run in self.runs.recent if run.rule == rule and run.id != run_id), None)
-            ended = self.runs.get(run_id)
-            if later is not None and ended is not None and later.started_at >= ended.started_at:
-                del self._stuck[rule]
+        for rule, at in list(self._stuck.items()):
+            if any(run.rule == rule and run.started_at >= at for run in self.runs.recent):
+                del self._stuck[rule]  # if that one was stuck as well, `at` would be later
 
     def _tell(self) -> None:
         self.on_status(self.status())
@@ -363,7 +361,7 @@ class App:
 
 
 def _with_what_stays(start: Loaded, new: Loaded) -> Loaded:
-    """The new config as far as it can come into force without a restart."""
+    """The new config, as far as it can be applied without a restart."""
     agent = replace(
         new.agent,
         name=start.agent.name,
@@ -376,7 +374,7 @@ def _with_what_stays(start: Loaded, new: Loaded) -> Loaded:
 
 
 def _takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
-    """Says of each key of these that is another now than when the agent started, that it is not in force."""
+    """A warning for each key that changed since the agent started and needs a restart."""
     keys = {
         "agent.name": (start.agent.name, new.agent.name),
         "agent.listen": (start.agent.listen, new.agent.listen),
@@ -387,8 +385,4 @@ def _takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
         ),
         "http.tls": (start.http.tls, new.http.tls),
     }
-    return [
-        f"{key} has changed since the agent started: that takes a restart"
-        for key, (was, now) in keys.items()
-        if was != now
-    ]
+    return [f"{key} changed; restart the agent to apply it" for key, (was, now) in keys.items() if was != now]

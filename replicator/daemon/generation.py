@@ -1,4 +1,4 @@
-"""One config in force, with the sites and the engine made from it. A reload makes the next; runs keep theirs."""
+"""One config in force, with the sites and the engine built from it. A reload creates the next; runs keep theirs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RuleIdentity:
 
 
 class Generation:
-    """See the module. It closes once it is retired and the last run has left it."""
+    """See the module. It closes when it has been replaced and the last run has left it."""
 
     def __init__(
         self, chosen: Chosen, equipment: Equipment, pool: SitePool, sites: Mapping[str, Site]
@@ -51,11 +51,11 @@ class Generation:
 
     @classmethod
     async def open(cls, chosen: Chosen, equipment: Equipment, pool: SitePool) -> Generation:
-        """A generation that the caller holds. Raises ConfigError where a site cannot be opened; then none is kept."""
+        """A generation that the caller holds. Raises ConfigError if a site cannot be opened; then none stays open."""
         return cls(chosen, equipment, pool, await pool.take(chosen.loaded, site_names(chosen.rules)))
 
     def identity(self, rule: Rule) -> RuleIdentity:
-        """What a rule's runs depend on."""
+        """What the runs of a rule depend on."""
         sites = tuple(site_key(self.loaded, name) for name in site_names([rule]))
         return RuleIdentity(rule, sites, self.loaded.commands.get(rule.name))
 
@@ -64,11 +64,11 @@ class Generation:
         await self.hooks.fail(rule, run.destinations, problem, run.started_at, operation="run the rule")
 
     def enter(self) -> None:
-        """One run more."""
+        """One more run uses it."""
         self._users += 1
 
     async def leave(self) -> None:
-        """One user less."""
+        """One user has left; the last one closes it."""
         self._users -= 1
         if not self._users:
             await self._pool.give_back(self.sites)

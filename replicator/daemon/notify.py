@@ -1,7 +1,7 @@
-"""Telling people: failure, recovery, staleness; each change once, across restarts too. Success is never told.
+"""Notifications of failure, recovery and staleness: each change once, across restarts too, and never a success.
 
-What a receiver knows of is kept in the state. It is noted after the telling, so that a kill in between tells twice
-rather than never. A receiver that cannot be reached is tried again later while the matter stands.
+What a receiver knows is kept in the state. It is recorded after sending, so that after a kill in between the notification
+is sent twice rather than never. A receiver that cannot be reached is tried again later while the condition holds.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from replicator.state.store import SqliteState, Told
 
 ATTEMPTS: Final = 3
 WAIT_SECONDS: Final = 2.0
-"""After the first attempt; then twice as long."""
+"""After the first attempt; doubled after each further one."""
 LATER_SECONDS: Final = 300.0
 """After the last attempt, until the next round."""
 AT_ONCE: Final = 4
 ENDING_SECONDS: Final = 2.0
-"""For what is being told when the agent ends: most of it would be told again by the next start for want of a note."""
+"""For notifications in progress when the agent stops: without a record, the next start would send them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class _Change:
 
 
 class Notifier:
-    """Tells receivers what changed, beside the runs: nobody ever waits for it.
+    """Notifies receivers of changes. No run waits for it.
 
     Args:
         agent: the agent's name.
-        told: what the receivers know of, from the state.
+        told: what the receivers know, from the state.
         state: where that is kept.
-        events: told of receivers that cannot be reached.
+        events: gets a warning for receivers that cannot be reached.
         clock: the time.
     """
 
@@ -83,7 +83,7 @@ class Notifier:
         rules: Sequence[Rule],
         standings: Sequence[tuple[Standing, float]],
     ) -> None:
-        """Compares where things stand with what is known, and begins to tell the difference."""
+        """Compares the standings with what receivers know, and starts to notify them of changes."""
         sources = {rule.name: rule.source for rule in rules}
         now = self._clock.monotonic()
         for receiver in receivers.values():
@@ -98,7 +98,7 @@ class Notifier:
                         self._begin(receiver, change)
 
     async def aclose(self) -> None:
-        """Gives what is being told a moment, then ends it; that is told by the next start where it still stands."""
+        """Waits a moment for notifications in progress, then cancels them; the next start sends them if they still apply."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ENDING_SECONDS)
         for task in self._tasks:
@@ -145,7 +145,7 @@ class Notifier:
             await self._state.untell(key)
 
     async def _try(self, receiver: NotifySettings, facts: dict[str, str]) -> str | None:
-        """What the last attempt met with; None where one succeeded."""
+        """The problem of the last attempt; None if one succeeded."""
         problem, again = None, False
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -207,7 +207,7 @@ def _conditions(receiver: NotifySettings, standing: Standing, lag: float) -> Ite
 
 
 async def _post(url: Secret, body: bytes, seconds: float) -> tuple[str | None, bool]:
-    """Posts once. What went wrong, and whether it may go better in a moment. The URL, a secret, is never repeated."""
+    """Posts once. What went wrong, and whether a retry may help. The URL, a secret, is never part of the text."""
     try:
         address = url()
     except ConfigError as error:
@@ -223,7 +223,7 @@ async def _post(url: Secret, body: bytes, seconds: float) -> tuple[str | None, b
                 return None, False
             return f"answered {response.status}", response.status in {408, 429} or response.status >= 500
     except aiohttp.InvalidURL:
-        return "its url is none", False
+        return "invalid URL", False
     except TimeoutError:
         return f"no answer within {seconds:g} s", True
     except (aiohttp.ClientError, OSError) as error:

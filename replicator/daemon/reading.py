@@ -1,4 +1,4 @@
-"""The config, read again while the agent runs: in a thread of its own, within a time limit."""
+"""Reads the config again while the agent runs: in a thread of its own, within a time limit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from replicator.daemon.generation import Chosen
 from replicator.errors import ConfigError
 
 READING_SECONDS: Final = 30.0
-"""A file that takes longer hangs: a FIFO that nobody writes to, or a network mount whose server is gone."""
+"""A file that takes longer hangs: a FIFO without a writer, or a network mount whose server is gone."""
 
 
 class ConfigReader:
     """Reads configs, one at a time.
 
-    A thread that hangs in a file cannot be stopped. It is a daemon thread, so that the process ends without it, and as
-    long as it hangs no other is started.
+    A thread that hangs in a file cannot be stopped. It is a daemon thread, so that the process can end without it, and
+    no other is started while it hangs.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from replicator.runs.current import Cause, Run
 
 RUNS_KEPT: Final = 200
 ACTIONS_KEPT: Final = 1_000
-"""Of each destination of a run that is over; failures first. A rule's first run may have a hundred thousand."""
+"""Per destination of a run that has ended; failures first. The first run of a rule may have a hundred thousand."""
 ACTIONS_KEPT_IN_ALL: Final = 50_000
 
 
@@ -27,16 +27,16 @@ class Runs:
 
     @property
     def running(self) -> tuple[Run, ...]:
-        """Those under way, in the order they began."""
+        """Runs in progress, in the order they began."""
         return tuple(self._running.values())
 
     @property
     def recent(self) -> tuple[Run, ...]:
-        """Those that ended, the latest first; `RUNS_KEPT` at most."""
+        """Runs that ended, the latest first; at most `RUNS_KEPT`."""
         return tuple(self._recent)
 
     def get(self, run_id: str) -> Run | None:
-        """The run of this id, while it is remembered."""
+        """The run with this id, while it is remembered."""
         return self._running.get(run_id) or next((run for run in self._recent if run.id == run_id), None)
 
     def begin(
@@ -56,7 +56,7 @@ class Runs:
         return run
 
     def end(self, run: Run, result: RuleResult | None, *, at: float, error: str | None = None) -> None:
-        """The run is over; without a result, because of `error`."""
+        """The run has ended, with a result or because of `error`."""
         del self._running[run.id]
         run.ended_at, run.error = at, error
         run.left.clear()
@@ -81,7 +81,7 @@ class Runs:
 
 
 def _shorten(result: DestinationResult) -> int:
-    """Leaves out actions beyond the bound, those that went well first. Returns how many."""
+    """Drops actions beyond the bound, successful ones first. Returns how many."""
     surplus = len(result.actions) - ACTIONS_KEPT
     if surplus <= 0:
         return 0

@@ -1,4 +1,4 @@
-"""Where rules stand, kept in memory so that a scrape asks no disk; lag is reckoned when somebody asks."""
+"""Where rules stand, kept in memory so that a scrape needs no disk. Lag is computed when asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replicator.state.store import SqliteState
 
 
 class Standings:
-    """See the module; `refresh` brings it up to date. Called, it gives what `metrics.Standings` wants."""
+    """See the module. `refresh` updates it; a call returns what `metrics.Standings` needs."""
 
     def __init__(self, state: SqliteState, clock: Clock) -> None:
         self._state = state
@@ -24,7 +24,7 @@ class Standings:
         self._left_out = 0
 
     async def refresh(self, rules: Sequence[Rule], *, repositories: int = 0) -> None:
-        """Takes what the state has now; of `repositories` that are behind, so many. Raises StateError; then all stays.
+        """Reads the state, and at most `repositories` that are behind. Raises StateError; then nothing changes.
 
         Costs three queries, and one more where `repositories` is not 0, and one for each pair of rule and destination
         with pending tags or units.
@@ -48,11 +48,11 @@ class Standings:
         self._left_out = len(behind) - len(furthest)
 
     def last_looks(self) -> dict[tuple[str, str], float | None]:
-        """When each was last looked at completely (epoch seconds)."""
+        """When each was last scanned completely (epoch seconds)."""
         return {place: standing.last_look for place, (standing, _) in self._known.items()}
 
     def behind(self) -> Behind | None:
-        """The repositories that are furthest behind now; None where none were asked for."""
+        """The repositories that are furthest behind now; None if none were asked for."""
         if self._behind is None:
             return None
         now = self._clock.now()

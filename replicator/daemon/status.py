@@ -27,7 +27,7 @@ def sentence(
     config_problem: str | None,
     stuck: Sequence[str] = (),
 ) -> str:
-    """Where everything stands, the worst first. No durations that grow: it is sent only when it changes."""
+    """The state of everything, the worst first. Without durations that grow: it is sent only when it changes."""
     pairs = sum(len(each.rule.destinations) for each in rules)
     failing = [each for each, _ in standings if each.last_error or each.failed]
     behind = [each for each, seconds in standings if seconds > 0 and each not in failing]

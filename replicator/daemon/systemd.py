@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify(3)): a datagram to `$NOTIFY_SOCKET`; without one, nothing is told."""
+"""Notifications to systemd (sd_notify(3)): datagrams to `$NOTIFY_SOCKET`; nothing is sent without one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from replicator.ports import Clock
 
 _MICROSECONDS: Final = 1_000_000
 AGAIN_SECONDS: Final = 1.0
-"""After a look at which the agent was not well."""
+"""After a check that found the agent unhealthy."""
 
 
 class Systemd:
-    """Tells the service manager. Never raises: a manager that cannot be reached must not end the service."""
+    """Notifies the service manager. Never raises: a manager that cannot be reached must not end the service."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._path = environ.get("NOTIFY_SOCKET", "")
@@ -24,34 +24,34 @@ class Systemd:
         usec = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
         self.watchdog_seconds = int(usec) / _MICROSECONDS if usec.isdigit() and mine and int(usec) else None
-        """Without a `watchdog` for so long, the service is killed; None: nobody watches."""
+        """Without a keep-alive for this long, the service is killed; None: no watchdog."""
 
     def ready(self, status: str) -> None:
-        """It serves, or has finished reloading."""
+        """The service is ready, or has finished reloading."""
         self._status = status
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """It begins to reload; `ready` must follow."""
+        """The service begins to reload; `ready` must follow."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self, status: str) -> None:
-        """It begins to end."""
+        """The service begins to stop."""
         self._status = status
         self._send(f"STOPPING=1\nSTATUS={_line(status)}")
 
     def status(self, text: str) -> None:
-        """One sentence for `systemctl status`; sent when it is another than before."""
+        """One sentence for `systemctl status`; sent only when it changes."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={_line(text)}")
 
     async def keep_alive(self, health: Callable[[], str | None], clock: Clock) -> None:
-        """Tells that it is alive, twice as often as is asked for, while `health` has nothing to say against it.
+        """Sends keep-alives at half the watchdog's interval while `health` returns None.
 
-        After a stall (a loop that was blocked, a machine that slept) this may wake before what `health` asks about has
-        had its turn. So then it looks again soon: half an interval more would be all that is left.
+        After a stall (a blocked loop, a machine that slept) this may wake before the scheduler has had its turn. Then it
+        checks again soon: only half an interval is left.
         """
         while self.watchdog_seconds is not None:
             wait = self.watchdog_seconds / 2

@@ -1,8 +1,7 @@
-"""Runs that make no progress, found by what is not reported of them.
+"""Finds runs that make no progress.
 
-Every wait has a deadline of its own, so this finds what nobody thought of. A run makes progress when an answer comes to a
-request that is made for it, when bytes move between two of its sites (another run may move them for it), and when a
-tag is done.
+Every wait has a deadline of its own, so this is a safety net. A run makes progress when a request made for it is answered,
+when bytes move between two of its sites (another run may move them for it), and when a tag is done.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class ProgressWatchdog:
                 pass
 
     def stuck(self, running: Sequence[Run]) -> list[Run]:
-        """Those of the runs that have made no progress for too long; each is watched from the first call that has it."""
+        """The runs that have made no progress for too long. A run is watched from the first call that names it."""
         now = self._clock.monotonic()
         self._runs = {run.id: self._runs.get(run.id, now) for run in running}
         return [run for run in running if now - self._last(run) > self.seconds]
 
     def _last(self, run: Run) -> float:
-        """When a run made progress last. Bytes count where they could be for it: read at its source, or sent where it goes."""
+        """When a run last made progress. Bytes count if they may be for it: read at its source, or written to its destinations."""
         moved = (self._sites.get(site, 0.0) for site in (run.source, *run.left))
         return max(self._runs[run.id], *moved)

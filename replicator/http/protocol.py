@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class MalformedLog:
-    """One line for malformed requests in `QUIET_SECONDS`: anybody can send as many as they like."""
+    """At most one log line for malformed requests per `QUIET_SECONDS`: clients can send any number of them."""
 
     def __init__(self) -> None:
         self._told_at = float("-inf")
@@ -48,7 +48,7 @@ class RequestHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """As aiohttp's. A request that is not HTTP is its sender's fault, so it gets a line in the log and no traceback."""
+        """As aiohttp's; but a request that is not HTTP is its sender's fault: a line in the log and no traceback."""
         response: web.StreamResponse
         if isinstance(exc, HttpProcessingError | ValueError) and status < 500:
             _malformed.note(request.remote, type(exc).__name__)

@@ -16,12 +16,12 @@ class Throttleable(Protocol):
     """A site whose bytes a second can be limited while it works."""
 
     def set_bytes_per_second(self, rate: float | None) -> None:
-        """Another limit from now on; None is none."""
+        """Sets the limit from now on; None for no limit."""
         ...
 
 
 def apply(bandwidth: Mapping[str, Bandwidth], sites: Mapping[str, object], now: float) -> None:
-    """Gives the sites the limits of this moment (epoch seconds)."""
+    """Sets the limits of the sites for this time (epoch seconds)."""
     for name, limits in bandwidth.items():
         site = sites.get(name)
         if isinstance(site, Throttleable):
@@ -31,7 +31,7 @@ def apply(bandwidth: Mapping[str, Bandwidth], sites: Mapping[str, object], now: 
 async def follow(
     what: Callable[[], tuple[Mapping[str, Bandwidth], Mapping[str, object]]], clock: Clock
 ) -> None:
-    """Gives the sites their limits now, and again as each minute begins, until it is cancelled."""
+    """Sets the limits of the sites now, and again at the start of each minute, until it is cancelled."""
     while True:
         now = clock.now()
         apply(*what(), now)

@@ -1,4 +1,4 @@
-"""A command of somebody else's: argument list, no shell, JSON on stdin, a time limit."""
+"""Runs commands of the config: argument list, no shell, JSON on stdin, a time limit."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PASSED_ON: Final = frozenset(
         *("INVOCATION_ID", "SYSTEMD_EXEC_PID"),
     }
 )
-"""Variables that a command gets, with those that begin with `_PREFIXES`.
+"""Variables that a command gets, besides those that begin with `_PREFIXES`.
 
-An allow list: AWS_SECRET_ACCESS_KEY, DOCKER_AUTH_CONFIG, a proxy's login and the secrets of the config are in our
-environment as well, and NOTIFY_SOCKET is between the service manager and this process alone.
+An allow list, because our environment also has AWS_SECRET_ACCESS_KEY, DOCKER_AUTH_CONFIG, proxy logins and secrets of the
+config. NOTIFY_SOCKET is only for this process.
 """
 _PREFIXES: Final = ("LC_", "XDG_")
 
@@ -40,12 +40,11 @@ _PREFIXES: Final = ("LC_", "XDG_")
 async def run_command(
     argv: Sequence[str], data: bytes, seconds: float, *, env: Mapping[str, str] = MappingProxyType({})
 ) -> str | None:
-    """Runs the command to its end; None where it succeeded, else what went wrong, in one line.
+    """Runs the command to its end. None if it succeeded, else what went wrong, in one line.
 
-    One that takes longer than `seconds`, and one whose caller is cancelled, is killed with its whole process group.
-    It need not read its stdin; its stdout goes nowhere, and of its stderr the end is kept for the message. What it
-    leaves running in the background is not waited for. Of our environment it gets the
-    harmless part only, and `env`.
+    If it takes longer than `seconds`, or the caller is cancelled, it is killed with its whole process group. It need
+    not read stdin; stdout is discarded, and the end of stderr is kept for the message. Processes that it leaves in the
+    background are not waited for. Of our environment it gets only the variables of the allow list, and `env`.
     """
     try:
         transport, process = await asyncio.get_running_loop().subprocess_exec(
@@ -83,7 +82,7 @@ async def run_command(
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that a command of somebody else's may have."""
+    """The variables of an environment that a command may have."""
     return {
         name: value for name, value in environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
     }
@@ -97,12 +96,12 @@ def _tell(transport: asyncio.SubprocessTransport, data: bytes) -> None:
 
 
 class _Process(asyncio.SubprocessProtocol):
-    """Told by the loop. Not asyncio's own streams: those count a process as running while a grandchild has its stderr."""
+    """Not asyncio's own streams: those count a process as running while a grandchild has its stderr."""
 
     def __init__(self) -> None:
         self.exited = asyncio.Event()
         self.silent = asyncio.Event()
-        """Nobody has its stderr any more."""
+        """All ends of its stderr are closed."""
         self.told = bytearray()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002  # asyncio's signature

@@ -1,4 +1,4 @@
-"""The run that something is done for: its facts, and the context that its log lines find it in."""
+"""The run that work is done for: its facts, and the context in which log lines find it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final, Literal
 from replicator.engine import DestinationResult, RunResult, RunScope, Totals
 
 Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
-"""What starts a run. `retry`: an earlier one had failures, and nothing else would make the rule look again."""
+"""What starts a run. `retry`: an earlier run had failures, and the rule has no schedule to repeat it."""
 
 
 @dataclass(eq=False)
 class Run:
     """One run of one rule. `report` and `ended_at` (epoch seconds) are None while it is in progress.
 
-    `totals` has its requests and retries, by `engine.counted`; the rest is in the report.
-    `left` are the destinations that are not through yet, `ended` the results of those that are.
-    `actions_left_out` counts what the report had and is not kept.
+    `totals` has its requests and retries, counted by `engine.counted`; the rest is in the report.
+    `left` are the destinations that are not finished, `ended` the results of the others.
+    `actions_left_out` counts actions of the report that are not kept.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Run:
     actions_left_out: int = 0
 
     def results(self) -> Iterator[DestinationResult]:
-        """Of each destination that is through."""
+        """The result of each destination that is finished."""
         if self.report is None:
             yield from self.ended.values()
         else:
@@ -50,12 +50,12 @@ _CURRENT: Final[ContextVar[Run | None]] = ContextVar("run", default=None)
 
 
 def context_of(run: Run) -> Context:
-    """For the run's task: the context as it is, with `run` as `current_run` of what is begun in it."""
+    """A copy of the context in which `current_run` is `run`, for the tasks of the run."""
     context = copy_context()
     context.run(_CURRENT.set, run)
     return context
 
 
 def current_run() -> Run | None:
-    """The run that this is done for; None where it is for none, as in a command that runs no agent."""
+    """The run that the current task works for; None if there is none, as in commands without an agent."""
     return _CURRENT.get()

@@ -1,4 +1,4 @@
-"""Commands around a rule's run: `before` is told what is going to run and may prevent it, `after` is told the report."""
+"""Commands around a rule's run: `before` gets what is going to run and may prevent it, `after` gets the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from replicator.runs.causes import failed_causes, reported_causes
 from replicator.runs.command import run_command
 
 HOOK_SECONDS: Final = 5.0
-"""What commands around runs get beside the runs' `DRAIN_SECONDS` when the program ends."""
+"""Time for commands around runs when the program stops, in addition to the runs' `DRAIN_SECONDS`."""
 _OPERATION: Final = "run the command before"
 
 
@@ -35,7 +35,7 @@ class RunHooks:
     async def before(
         self, rule: Rule, destinations: Sequence[str], scope: RunScope | None
     ) -> RuleResult | None:
-        """Runs the rule's `before`. None: the run may begin; else it is prevented, and this is its result."""
+        """Runs the rule's `before`. None: the run may begin; else it is prevented, with this result."""
         commands = self._commands.get(rule.name)
         if commands is None or not commands.before:
             return None
@@ -59,7 +59,7 @@ class RunHooks:
         )
 
     async def after(self, rule: Rule, result: RuleResult) -> None:
-        """Runs the rule's `after`; that it failed is a warning, told and in the report."""
+        """Runs the rule's `after`. If it fails, that is a warning in the log and in the report."""
         commands = self._commands.get(rule.name)
         if commands is None or not commands.after:
             return
@@ -95,7 +95,7 @@ class RunHooks:
         operation: str,
         narrowed: bool = False,
     ) -> RuleResult:
-        """Records a run that failed as a whole, before it scanned anything or without an end: counts stay as they were.
+        """Records a run that failed as a whole, before its scan or because it was stuck. Counts do not change.
 
         Raises StateError.
         """
@@ -114,7 +114,7 @@ class RunHooks:
                 ended_at=self._clock.now(),
                 outcome="failed",
                 complete_look=False,
-                in_step=stood.in_step,  # nothing was looked at, so all is as it was
+                in_step=stood.in_step,  # nothing was scanned, so nothing changed
                 held=stood.held,
                 failed=0,
                 error=f"{operation}: {problem}",

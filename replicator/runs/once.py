@@ -1,4 +1,4 @@
-"""Rules run once, with the commands around them: each rule that has any at its own pace."""
+"""Runs rules once, with the commands around them. Rules do not wait for commands of other rules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CommandedRuns:
         self._limits: dict[asyncio.Timeout, float] = {}
 
     def drain(self) -> None:
-        """Ends it softly; once only. A command before a run is killed at once, one after it gets `HOOK_SECONDS`."""
+        """Stops gracefully; call it once. A command before a run is killed at once, one after it gets `HOOK_SECONDS`."""
         self._draining = True
         self._engine.drain()
         now = asyncio.get_running_loop().time()
@@ -37,12 +37,12 @@ class CommandedRuns:
             limit.reschedule(now + seconds)
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
-        """Their results, in their order; a rule that its command prevented did not run.
+        """Results in the order of the rules. A rule whose `before` failed has not run.
 
-        Rules without commands run as one, and wait for nobody's command.
+        Rules without commands run together and wait for no command.
 
         Raises:
-            StateError: the memory cannot be kept; where there are commands, in a group.
+            StateError: the state cannot be written; in an exception group if there are commands.
         """
         plain = [rule for rule in rules if rule.name not in self._commanded]
         if len(plain) == len(rules):
@@ -65,14 +65,14 @@ class CommandedRuns:
         return result
 
     async def _limited(self, command: Coroutine[Any, Any, _T], seconds: float, what: str) -> _T | None:
-        """What the command comes to; None where it was killed, for it had so long after a drain began, and was not done."""
+        """The result of the command; None if it was killed because it was not done `seconds` after a drain began."""
         limit = asyncio.timeout(seconds if self._draining else None)
         try:
             async with limit:
                 self._limits[limit] = seconds
                 return await command
         except TimeoutError:
-            self._events.emit(Warned(None, f"{what}: was killed, since we were told to end"))
+            self._events.emit(Warned(None, f"{what}: killed because replicator is shutting down"))
             return None
         finally:
             self._limits.pop(limit, None)

@@ -21,7 +21,7 @@ OpenSite = Callable[[SiteSettings], Site]
 
 @dataclass(frozen=True)
 class Equipment:
-    """What an engine works with. `spool` None: each destination reads the source for itself."""
+    """What an engine needs. `spool` None: each destination reads the source by itself."""
 
     state: State
     events: Events
@@ -31,7 +31,7 @@ class Equipment:
 
 @dataclass(frozen=True)
 class SiteKey:
-    """What makes a site the same one: its name, its settings, and how its bandwidth varies by time of day."""
+    """Two sites are the same if these are equal: name, settings, and bandwidth by time of day."""
 
     name: str
     settings: SiteSettings
@@ -46,7 +46,7 @@ class _Lease:
 
 
 class SitePool:
-    """Open sites, shared by all that use them with the same settings, closed after the last.
+    """Open sites, shared by all users with the same settings, and closed after the last one.
 
     Args:
         events: gets the sites' events.
@@ -59,7 +59,7 @@ class SitePool:
         self._leases: list[_Lease] = []
 
     async def take(self, loaded: Loaded, names: Sequence[str]) -> dict[str, Site]:
-        """The sites of a config by name. Raises ConfigError where one cannot be opened; then none is kept."""
+        """The sites of a config by name. Raises ConfigError if one cannot be opened; then none stays open."""
         taken: dict[str, Site] = {}
         try:
             for name in sorted(set(names)):
@@ -70,7 +70,7 @@ class SitePool:
         return taken
 
     async def give_back(self, sites: Mapping[str, Site]) -> None:
-        """One user less of each; a site without users is closed, also where closing another fails."""
+        """Gives sites back. A site without users is closed, even if closing another one fails."""
         async with contextlib.AsyncExitStack() as stack:
             for lease in [lease for lease in self._leases if lease.site in sites.values()]:
                 lease.users -= 1
@@ -95,7 +95,7 @@ def site_names(rules: Sequence[Rule]) -> list[str]:
 
 
 def site_key(loaded: Loaded, name: str) -> SiteKey:
-    """What makes a site of a config the same as one of another config."""
+    """The key of a site of a config."""
     return SiteKey(name, loaded.sites[name], loaded.bandwidth.get(name))
 
 
@@ -112,7 +112,7 @@ def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment
 
 
 def open_spool(loaded: Loaded, events: Events, stack: contextlib.AsyncExitStack) -> Spool | None:
-    """The spool, closed with the stack. None where it cannot be opened: blobs are streamed, and a warning says so."""
+    """The spool, closed with the stack. None if it cannot be opened: blobs are streamed, with a warning."""
     try:
         spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
     except ReplicatorError as error:

@@ -1,7 +1,7 @@
 """What the HTTP side needs of the agent. `daemon.app.App` provides it; tests have a small one of their own.
 
-Everything here is read for each request, since a reload may change it. Only the address and the certificate's files are
-fixed when listening starts.
+Everything here is read for each request, because a reload may change it. Only the address and the paths of the
+certificate are fixed when listening starts.
 """
 
 from __future__ import annotations

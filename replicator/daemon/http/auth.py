@@ -1,4 +1,4 @@
-"""Who may do what: tokens in constant time, and what keeps other web sites' pages out."""
+"""Who may do what: tokens, compared in constant time, and protection against pages of other web sites."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from replicator.config.build import HTTPSettings, WebhookSettings
 from replicator.daemon.http.problems import Problem
 
 Need = Literal["health", "metrics", "read", "listen", "change", "hook"]
-"""What a route asks of a request. `hook` checks for itself, once it has the body; `listen` stays connected."""
+"""What a route requires of a request. `hook` checks by itself, once it has the body; `listen` stays connected."""
 
 TRUSTED: Final = web.RequestKey("trusted", bool)
-"""Key of a request: it showed the right token."""
+"""Key of a request that showed the right token."""
 
 _CHALLENGE: Final[dict[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="replicator", charset="UTF-8", Bearer realm="replicator"'
@@ -34,20 +34,20 @@ _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,25
 
 @dataclass(frozen=True, slots=True)
 class Doorkeeper:
-    """What is settled when listening starts. `loopback`: nobody beyond this machine can connect."""
+    """Access rules that are fixed when listening starts. `loopback`: only clients on this machine can connect."""
 
     loopback: bool
     scheme: Literal["http", "https"]
     names: frozenset[str]
-    """Names under which the agent is known, beside loopback's and any address."""
+    """Host names of the agent, besides those of loopback and any address."""
 
     def admit(self, request: web.Request, need: Need, settings: HTTPSettings) -> None:
-        """Returns where the request may go on.
+        """Returns if the request is allowed.
 
         Raises:
-            Problem: 401 without a token that is needed, or with a wrong one; 403 from another web site, or where a
-                change would need a token and none is configured; 415 for a change that is no JSON; 400 where what
-                this is judged by is sent twice, so that a proxy before us may have looked at the other one.
+            Problem: 401 if a required token is missing, or the token is wrong; 403 from another web site, or if a
+                change needs a token and none is configured; 415 for a change that is not JSON; 400 if a header that
+                decides is sent twice, because a proxy may have checked the other one.
         """
         if need in {"health", "hook"} or (need == "metrics" and settings.metrics_open):
             return
@@ -58,26 +58,30 @@ class Doorkeeper:
         request[TRUSTED] = trusted
         if not trusted and not self.loopback:
             raise Problem(
-                401, "needs the agent's token, as Bearer, or as the password of Basic", headers=_CHALLENGE
+                401,
+                "the agent's token is required, as Bearer or as the password of Basic",
+                headers=_CHALLENGE,
             )
         if need == "change" and not trusted:
             if settings.token is None:
-                raise Problem(403, "changes need a token, and none is configured; set http.token")
+                raise Problem(403, "changes require a token and none is configured; set http.token")
             raise Problem(
                 401,
-                "changes need the agent's token, as Bearer, or as the password of Basic",
+                "changes require the agent's token, as Bearer or as the password of Basic",
                 headers=_CHALLENGE,
             )
         if need == "listen" and request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise Problem(403, "pages of another origin may not listen")  # they would take everybody's place
-        # With a token, reads may come under any name: no page of another name has it.
+            raise Problem(
+                403, "pages of another origin may not connect to the event stream"
+            )  # nor take its places
+        # With the token, any Host may read: no page of another host name has the token.
         if not trusted or need == "change":
             self._expect_known_host(request, settings)
         if need == "change":
             self._expect_own_page(request)
 
     def trusts(self, request: web.Request, settings: HTTPSettings) -> bool:
-        """Whether the request may be told details."""
+        """Whether the answer may contain details."""
         try:
             self.admit(request, "read", settings)
         except Problem:
@@ -92,7 +96,7 @@ class Doorkeeper:
             return False
 
     def _has_token(self, request: web.Request, settings: HTTPSettings) -> bool:
-        """Whether the request has the token. Raises Problem (401) where it has a wrong one."""
+        """Whether the request has the token. Raises Problem (401) if it has a wrong one."""
         sent = request.headers.get(hdrs.AUTHORIZATION)
         if sent is None or settings.token is None:
             return False
@@ -101,25 +105,25 @@ class Doorkeeper:
         return True
 
     def _expect_known_host(self, request: web.Request, settings: HTTPSettings) -> None:
-        """Keeps out pages whose own name was made to lead here (DNS rebinding): they cannot change the Host."""
+        """Refuses pages whose host name was made to resolve to us (DNS rebinding): they cannot change the Host header."""
         if not is_known_host(request.headers.get(hdrs.HOST, ""), (*self.names, *settings.hosts)):
-            raise Problem(403, "is not known under this Host; names that are right go into http.hosts")
+            raise Problem(403, "unknown Host header; add the agent's host names to http.hosts")
 
     def _expect_own_page(self, request: web.Request) -> None:
         if request.content_type != "application/json" or hdrs.CONTENT_TYPE not in request.headers:
-            raise Problem(415, "changes need Content-Type: application/json")
+            raise Problem(415, "changes require Content-Type: application/json")
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise Problem(403, "changes are not taken from pages of another origin")
+            raise Problem(403, "changes are not accepted from pages of another origin")
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and not self._is_own(origin, request.headers.get(hdrs.HOST, "")):
-            raise Problem(403, "changes are not taken from pages of another origin")
+            raise Problem(403, "changes are not accepted from pages of another origin")
 
     def _is_own(self, origin: str, host: str) -> bool:
         try:
             parts = urlsplit(origin)
         except ValueError:
             return False
-        # A TLS proxy before us is https outside and http inside; the Host is what tells pages apart.
+        # Behind a TLS proxy, the page is https and we are http; the Host tells pages apart.
         schemes = {"https"} if self.scheme == "https" else {"http", "https"}
         return parts.scheme in schemes and parts.netloc.lower() == host.lower()
 
@@ -138,7 +142,7 @@ def is_known_host(host: str, names: Iterable[str]) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody beyond this machine reaches what listens there."""
+    """Whether only clients on this machine can reach this address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -155,11 +159,11 @@ def is_address(text: str) -> bool:
 
 
 def accepts(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
-    """Whether the sender has the hook's token, or signed the body with its key. In constant time."""
+    """Whether the sender has the webhook's token, or signed the body with its key. In constant time."""
     if hook.token is not None:
         sent = request.headers.get(hdrs.AUTHORIZATION, "")
         scheme, _, rest = sent.partition(" ")
-        # `Bearer T`, or T as it is: Harbor and others send the configured text verbatim
+        # `Bearer T`, or only T: Harbor and others send the configured text verbatim
         if same(rest.strip() if scheme.lower() == "bearer" else sent, hook.token()):
             return True
     if hook.hmac is not None:
@@ -170,7 +174,7 @@ def accepts(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
 
 
 def same(sent: str, secret: str) -> bool:
-    """Whether both are the same; how long it takes tells nothing, not even of lengths."""
+    """Whether both are the same, in time that depends neither on their content nor on where they differ."""
     first, second = (
         hashlib.sha256(each.encode(errors="surrogateescape")).digest() for each in (sent, secret)
     )
@@ -178,7 +182,7 @@ def same(sent: str, secret: str) -> bool:
 
 
 def _token_in(authorization: str) -> str:
-    """What was sent as token, empty where nothing can be read."""
+    """The token that was sent; empty if there is none, or it cannot be parsed."""
     scheme, _, rest = authorization.partition(" ")
     match scheme.lower():
         case "bearer":

@@ -1,4 +1,4 @@
-"""Bodies of requests, read within bounds of size and time."""
+"""Reads bodies of requests, within bounds of size and time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _T = TypeVar("_T")
 async def read_body(
     request: web.Request, limit: int, on_read: Callable[[int], None] = lambda _: None
 ) -> bytes:
-    """The body as it came over the wire. `on_read` is told the size of each piece, and may raise `Problem`.
+    """The body as it was sent. `on_read` gets the size of each piece, and may raise `Problem`.
 
     Raises:
-        Problem: 413 above `limit` bytes, 415 where it is compressed, 408 where it takes too long, 400 where it breaks off.
+        Problem: 413 above `limit` bytes, 415 if it is compressed, 408 if it takes too long, 400 if it is incomplete.
     """
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Problem(415, "a compressed body is not taken")
+        raise Problem(415, "compressed bodies are not supported")
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     chunks = bytearray()
@@ -38,19 +38,19 @@ async def read_body(
                 if len(chunks) > limit:
                     raise _too_large(limit)
     except TimeoutError:
-        raise Problem(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+        raise Problem(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
     except (web.RequestPayloadError, ConnectionError):
-        raise Problem(400, "the body broke off") from None
+        raise Problem(400, "the body is incomplete") from None
     return bytes(chunks)
 
 
 async def read_json(request: web.Request, kind: type[_T]) -> _T:
-    """The body as JSON of this kind. Raises `Problem`, also 400 where it is of another kind."""
+    """The body as JSON of this type. Raises `Problem`, also 400 for other JSON."""
     body = await read_body(request, MAX_API_BYTES)
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, f"the body is not what is wanted here: {error}") from None
+        raise Problem(400, f"invalid body: {error}") from None
 
 
 def _too_large(limit: int) -> Problem:

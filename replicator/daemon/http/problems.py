@@ -21,7 +21,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):
-    """A request is refused; the answer is `response()`."""
+    """The request is refused with `response()`."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)

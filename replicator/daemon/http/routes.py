@@ -1,4 +1,4 @@
-"""A route: what serves it, who may, and what its OpenAPI document says. One table of these is all there is."""
+"""A route: what serves it, who may use it, and its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `takes` (as any of `media_types`) and `gives` are shapes; `gives` may be a media type where it is no JSON.
+    """One method of one path. `takes` (as any of `media_types`) and `gives` are shapes; `gives` may be a media type if the answer is not JSON.
 
-    `refuses`: the statuses of refusals that are the route's own; those of `need` come on top.
-    `hidden`: part of the status page, not of the API.
+    `refuses`: statuses of refusals specific to the route, in addition to those of `need`.
+    `hidden`: belongs to the status page, not to the API.
     """
 
     method: Literal["GET", "POST"]

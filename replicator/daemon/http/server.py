@@ -1,4 +1,4 @@
-"""Listens at `agent.listen`, and keeps what comes in within bounds."""
+"""Serves HTTP at `agent.listen`, within bounds of connections, requests and time."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ MAX_CONNECTIONS: Final = 512
 MAX_LINE_BYTES: Final = 8 * 1024
 MAX_HEADERS: Final = 64
 HEADER_SECONDS: Final = 10.0
-"""From connecting until the first request's headers are there; later ones have the time of a kept connection."""
+"""From connecting until the headers of the first request have arrived; later ones have `KEEPALIVE_SECONDS`."""
 KEEPALIVE_SECONDS: Final = 75.0
 SHUTDOWN_SECONDS: Final = 3.0
 RESERVED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Always answered, however many other requests are in progress."""
 REPEAT_SECONDS: Final = 60.0
-"""So long the same failure is not logged again."""
+"""For this time, the same failure is not logged again."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -74,7 +74,7 @@ async def listen(app: Agent) -> AsyncIterator[str]:
     """Serves the agent until the context is left; yields the URL it listens at.
 
     Raises:
-        ConfigError: the address cannot be had, or the certificate not be read.
+        ConfigError: the address is not available, or the certificate cannot be read.
     """
     host, port = app.config.agent.listen
     tls = app.config.http.tls
@@ -109,7 +109,7 @@ class _Served:
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
         self._connections = Connections(MAX_CONNECTIONS)
         self._told: dict[str, float] = {}
-        """What was logged lately, and when (monotonic)."""
+        """What was logged lately, and when (seconds of the steady clock)."""
         live = Live(app.clock)
         app.events.subscribe(live)
         facts = Facts(app, live)
@@ -120,13 +120,13 @@ class _Served:
         self._add(self._routes(facts))
 
     def connect(self, runner: web.AppRunner) -> asyncio.Protocol:
-        """A new connection's protocol; it is closed where it stays silent, or gives way to one that has something to ask."""
+        """A protocol for a new connection, which is closed if it stays silent, or when its place is needed."""
         server = runner.server
         assert server is not None  # noqa: S101 - set up before
         return _Entrant(self, server, loop=asyncio.get_running_loop(), **_OPTIONS)
 
     def enter(self, protocol: _Entrant, transport: asyncio.Transport) -> bool:
-        """Whether the connection is let in."""
+        """Whether the connection is admitted."""
         peer = transport.get_extra_info("peername")
         admitted, victim = self._connections.admit(protocol, str(peer[0]) if peer else "")
         if victim is not None:
@@ -151,11 +151,11 @@ class _Served:
     def _routes(self, facts: Facts) -> list[Route]:
         routes = API(self._app, facts, self._door).routes()
         routes += [
-            Route("GET", "/api/v1/events", self.stream.serve, "listen", "Where it stands, sent again when it changes",
-                  "text/event-stream", refuses={503: "Too many listen already"}),
-            Route("POST", "/webhooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Takes a site's notifications", "",
+            Route("GET", "/api/v1/events", self.stream.serve, "listen", "The status, sent again whenever it changes",
+                  "text/event-stream", refuses={503: "Too many clients are connected to the stream"}),
+            Route("POST", "/webhooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Accept notifications of a site", "",
                   status=202, takes=Envelope, media_types=MEDIA_TYPES,
-                  parameters=(Parameter("name", "path", "Name of the hook", {"type": "string", "minLength": 1}),), refuses={404: "There is no such hook"}),
+                  parameters=(Parameter("name", "path", "Name of the webhook", {"type": "string", "minLength": 1}),), refuses={404: "Unknown webhook"}),
         ]  # fmt: skip
         return [*routes, openapi(routes), *Page(facts, self._app.clock).routes()]
 
@@ -173,7 +173,7 @@ class _Served:
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turns refusals into problem details."""
+        """Turns refusals into problem details (RFC 9457)."""
         timer = self._silent.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()
@@ -187,7 +187,7 @@ class _Served:
         except web.HTTPException as refusal:  # the router's: 404, 405
             return Problem(refusal.status, refusal.reason, headers=_allowed(refusal)).response()
         except ReplicatorError as error:
-            # a secret's file is gone, the state cannot be written: neither is the client's fault
+            # the file of a secret is missing, or the state cannot be written: not the client's fault
             self._complain(request, error)
             what = "a secret cannot be read" if isinstance(error, ConfigError) else str(error)
             return Problem(503, what).response()
@@ -203,7 +203,7 @@ class _Served:
         return self._connections.begin(request.protocol, trusted=True)
 
     def _complain(self, request: web.Request, error: ReplicatorError) -> None:
-        """Logs it, once in a while: who has no token may meet it too, as often as they like."""
+        """Logs the failure once per `REPEAT_SECONDS`: clients without a token may cause it at any rate."""
         now, text = self._app.clock.monotonic(), str(error)
         self._told = {told: at for told, at in self._told.items() if now - at < REPEAT_SECONDS}
         if text not in self._told:
@@ -217,7 +217,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 class _Entrant(RequestHandler):
-    """A connection's protocol, once it is let in; its peer is only known when the connection is there."""
+    """The protocol of a connection, once it is admitted; the peer is only known when the connection is made."""
 
     __slots__ = ("_served",)
 
@@ -226,14 +226,14 @@ class _Entrant(RequestHandler):
         self._served = served
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Goes on as aiohttp does, or closes it: every other connection is serving a request."""
+        """Continues as aiohttp does, or closes the connection if all others are serving requests."""
         if self._served.enter(self, cast("asyncio.Transport", transport)):
             super().connection_made(transport)
         else:
             transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It is closed."""
+        """The connection is closed."""
         self._served.left(self)
         if self.transport is not None:
             super().connection_lost(exc)
@@ -251,7 +251,7 @@ async def _bind(
         )
     except OSError as error:
         text = error.strerror or str(error)
-        raise ConfigError([f"agent.listen: cannot listen at {at[0]}, port {at[1]}: {text}"]) from None
+        raise ConfigError([f"agent.listen: cannot listen on {at[0]} port {at[1]}: {text}"]) from None
 
 
 def _tls(files: ServerTLS) -> ssl.SSLContext:
@@ -263,16 +263,16 @@ def _tls(files: ServerTLS) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _renewed(context: ssl.SSLContext, files: ServerTLS, events: Events) -> Iterator[None]:
-    """Shows new connections what the files hold at each good reload."""
+    """Uses renewed certificate files for new connections after each successful reload."""
 
     def renew(event: Event) -> None:
         if isinstance(event, ConfigRead) and event.successful:
             try:
-                # Another one first: of a pair that does not fit, a context would take the certificate and keep the key.
+                # Checked first: of a pair that does not match, a context would use the certificate and keep the key.
                 _tls(files)
                 context.load_cert_chain(files.cert, files.key, password=str)
-            except (ConfigError, OSError) as error:  # exchanged again since the config was checked
-                _log.error("%s; the certificate before stays", error)
+            except (ConfigError, OSError) as error:  # replaced again since the config was checked
+                _log.error("%s; the previous certificate stays in use", error)
 
     events.subscribe(renew)
     try:

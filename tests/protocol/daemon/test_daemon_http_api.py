@@ -246,7 +246,7 @@ async def test_sync_of_one_tag_to_one_place(world: World) -> None:
     order = {"repository": "platform/app", "tags": ["v1"], "destinations": ["fra"], "recheck": True}
     told = await world.post("/api/v1/sync", order, 202)
     assert told["rules"] == [{"rule": "platform", "destinations": ["fra"]}]
-    assert told["passed_over"] == ["relay"]
+    assert told["skipped"] == ["relay"]
     want = world.agent.wanted("platform", "fra")
     assert want is not None
     assert want.repositories == {"platform/app": frozenset({"v1"})}
@@ -287,7 +287,7 @@ async def test_orders_that_mean_nothing_are_refused(world: World, path: str, ord
 async def test_pause_and_resume(world: World) -> None:
     assert (await world.post("/api/v1/rules/platform/pause", {}, 200))["paused"]
     assert world.agent.paused == {"platform"}
-    assert (await world.post("/api/v1/sync", {}, 202))["passed_over"] == ["platform"]
+    assert (await world.post("/api/v1/sync", {}, 202))["skipped"] == ["platform"]
     await world.post("/api/v1/rules/platform/sync", {}, 409)
     assert not (await world.post("/api/v1/rules/platform/resume", {}, 200))["paused"]
     assert not world.agent.paused

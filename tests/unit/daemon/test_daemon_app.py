@@ -63,7 +63,7 @@ async def test_a_refused_config_is_told_of_until_a_reload_succeeds_and_the_agent
         await until(lambda: not world.app.ready())
         assert not world.app.problems
         assert not await world.app.reload(refused)
-        assert world.app.problems == ["the config was refused on the last reload, the log says why"]
+        assert world.app.problems == ["the config was refused on the last reload; see the log"]
         assert not world.app.ready()
         assert await world.app.reload(lambda: world.chosen)
         assert not world.app.problems
@@ -75,7 +75,7 @@ async def test_an_agent_is_well_only_while_its_scheduler_turns(tmp_path: Path) -
         await until(lambda: app.health() is None)
         assert isinstance(app.clock, FakeClock)
         app.clock.advance(STILL_SECONDS + 1)
-        assert str(app.health()).startswith("the scheduler has not turned for ")
+        assert str(app.health()).startswith("the scheduler has been stuck for ")
         assert app.problems == app.ready() == [app.health()]
         await until(lambda: app.health() is None)
         await app.drain()
@@ -96,7 +96,7 @@ async def test_a_reload_that_hangs_in_a_file_is_refused_and_nothing_else_stops(
         await until(lambda: not world.app.ready())
         assert not await world.app.reload(hang)
         assert not await world.app.reload(lambda: world.chosen)  # while that one hangs, no second thread
-        assert world.app.problems == ["the config was refused on the last reload, the log says why"]
+        assert world.app.problems == ["the config was refused on the last reload; see the log"]
         released.set()
         await until(lambda: not [each for each in threading.enumerate() if each.name == "reload"])
         assert await world.app.reload(lambda: world.chosen)
@@ -127,7 +127,8 @@ async def test_a_run_without_progress_is_ended_told_of_and_tried_again(
         await held.reached.wait()
         await until(lambda: any("made no progress" in each for each in world.app.ready()))
         assert "stuck: platform" in world.app.status()
-        assert world.scraped.value("replicator_stuck_runs_total", rule="platform") == 1
+        # The next run waits for the same destination, so it may be stuck by now as well.
+        assert (world.scraped.value("replicator_stuck_runs_total", rule="platform") or 0) >= 1
         await until(lambda: [each for each in world.app.runs.recent if each.error])
         assert "no progress for 10 min" in str(world.app.runs.recent[0].error)
         held.release()

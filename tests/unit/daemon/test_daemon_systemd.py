@@ -69,7 +69,7 @@ async def test_watchdog_hears_nothing_of_an_agent_that_is_not_well(manager: sock
     async with watched(manager) as agent:
         await agent.clock.sleep(1)
         assert agent.told()
-        agent.problem = "the scheduler has not turned for 31 s"
+        agent.problem = "the scheduler has been stuck for 31 s"
         await agent.clock.sleep(4 * WATCHDOG_SECONDS)
         assert not agent.told()
 
@@ -77,7 +77,7 @@ async def test_watchdog_hears_nothing_of_an_agent_that_is_not_well(manager: sock
 async def test_agent_that_is_well_again_says_so_soon(manager: socket.socket) -> None:
     """After a stall of the whole process, the watchdog may look first: another half interval would be its end."""
     async with watched(manager) as agent:
-        agent.problem = "the scheduler has not turned for 31 s"
+        agent.problem = "the scheduler has been stuck for 31 s"
         await agent.clock.sleep(1)
         assert not agent.told()
         agent.problem = None

@@ -82,7 +82,7 @@ async def test_a_drain_kills_a_command_before_a_run_and_the_run_is_interrupted()
     stage.runs.drain()
     results = await running
     assert [result.destinations[0].outcome for result in results] == ["interrupted", "ok", "ok"]
-    assert stage.warnings == ["rule slow: run the command before: was killed, since we were told to end"]
+    assert stage.warnings == ["rule slow: run the command before: killed because replicator is shutting down"]
 
 
 @pytest.mark.parametrize("when", ["while it runs", "before it runs"])
@@ -98,4 +98,6 @@ async def test_a_command_after_a_run_has_an_end_once_a_drain_began(
         await stage.hooks.begun["after"].wait()
     stage.runs.drain()
     await running
-    assert stage.warnings[-1] == "rule slow: run the command after: was killed, since we were told to end"
+    assert (
+        stage.warnings[-1] == "rule slow: run the command after: killed because replicator is shutting down"
+    )

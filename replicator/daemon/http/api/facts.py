@@ -1,4 +1,4 @@
-"""The agent's standing in the API's shapes: one place that puts together what API, stream and page tell."""
+"""The agent's status in the shapes of the API: the one source of API, stream and page."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from replicator.runs.current import Run
 
 FAILURES_SHOWN: Final = 20
 BEHIND_SECONDS: Final = 60.0
-"""Younger changes are on their way; what is older deserves a look."""
+"""Lag up to this is normal: changes are being copied."""
 MAX_TEXT: Final = 500
-"""Of a cause: it may be a registry's own words."""
+"""Characters of a cause, which may quote a registry."""
 
 _Known = Mapping[tuple[str, str], tuple[Standing, float]]
 _FlowState = Literal["ok", "behind", "failing", "paused", "new"]
@@ -44,14 +44,14 @@ def moment(at: float) -> dt.datetime:
 
 
 class Facts:
-    """Asks the agent at each call; costs no I/O."""
+    """Asks the agent at each call, without I/O."""
 
     def __init__(self, app: Agent, live: Live) -> None:
         self._app = app
         self._live = live
 
     def status(self) -> Status:
-        """All of it."""
+        """Everything that the status page shows."""
         app = self._app
         return Status(
             agent=app.config.agent.name,
@@ -76,7 +76,7 @@ class Facts:
         return next((self._rule(each, known) for each in self._app.rules if each.rule.name == name), None)
 
     def lag(self) -> list[LagInfo]:
-        """The lag of each rule at each destination that has been looked at."""
+        """The lag of each rule at each destination that has been scanned."""
         known = self._known()
         return [
             LagInfo(rule, destination, round(known[rule, destination][1], 3))
@@ -85,7 +85,7 @@ class Facts:
         ]
 
     def sites(self) -> list[SiteInfo]:
-        """The sites that the rules name, sources first."""
+        """The sites of the rules, sources first."""
         rules = [each.rule for each in self._app.rules]
         roles: dict[str, list[Literal["source", "mirror", "destination"]]] = {}
         for rule in rules:
@@ -102,7 +102,7 @@ class Facts:
         ]
 
     def flows(self) -> list[FlowInfo]:
-        """What goes where: one for each source, or mirror, and destination."""
+        """One flow for each pair of source or mirror and destination."""
         known = self._known()
         flows: dict[tuple[str, str], list[RuleStatus]] = {}
         supplies: dict[tuple[str, str], list[RuleStatus]] = {}
@@ -137,7 +137,7 @@ class Facts:
         )
 
     def failures(self) -> Iterator[FailureInfo]:
-        """The failures of runs that are remembered, of the latest runs first; those of runs under way before."""
+        """The failures of remembered runs, the latest run first; those of runs in progress before them."""
         runs = self._app.runs
         for run in chain(reversed(runs.running), runs.recent):
             at = moment(run.started_at if run.ended_at is None else run.ended_at)

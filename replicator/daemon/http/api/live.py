@@ -1,4 +1,4 @@
-"""What moves right now: throughput of each flow and progress of each run, as a subscriber to `Events`."""
+"""Throughput of each flow and progress of each run now, as a subscriber to `Events`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WINDOW_SECONDS: Final = 10
 
 @dataclass(slots=True)
 class Progress:
-    """Of one rule's run at one destination. `bytes_planned` is the most that its images will move, as far as known.
+    """Progress of one rule's run at one destination. `bytes_planned` is an upper bound for the images known so far.
 
-    `bytes_before`: what had been written from its source to the destination when it began.
+    `bytes_before`: bytes written from its source to the destination before it began.
     """
 
     tags_planned: int = 0
@@ -55,14 +55,14 @@ class _Flow:
 
 
 class Live:
-    """Bounded by the config: one entry a flow, one a rule and destination, one a site."""
+    """Bounded by the config: one entry per flow, per rule and destination, and per site."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._flows: dict[tuple[str, str], _Flow] = {}
         self._progress: dict[tuple[str, str], Progress] = {}
         self.quotas: dict[str, int] = {}
-        """Pulls that a site still grants, where it tells."""
+        """Pulls left in the quota of a site, if it says so."""
 
     def __call__(self, event: Event) -> None:
         """Takes one event."""
@@ -83,30 +83,30 @@ class Live:
                     self._begin(event, destination)
             case RunEnded(outcome="interrupted"):
                 progress = self.progress(event.rule, event.destination)
-                progress.tags_planned = progress.tags_done  # the rest is another run's
+                progress.tags_planned = progress.tags_done  # the rest belongs to another run
             case QuotaSeen():
                 self.quotas[event.site] = event.remaining
 
     def _begin(self, event: RunStarted, destination: str) -> None:
-        """Counts anew; but a run that looks only at what an event named counts with the one beside which it begins."""
+        """Resets the counts; but a run for an event is counted with the run during which it begins."""
         last = self.progress(event.rule, destination)
         if event.repositories is None or last.tags_done >= last.tags_planned:
             before = self._total(event.source, destination)
             self._progress[event.rule, destination] = Progress(bytes_before=before)
 
     def progress(self, rule: str, destination: str) -> Progress:
-        """How far the rule's last run is at the destination, with those for events that began beside it."""
+        """Progress of the rule's last run at the destination, with runs for events that began during it."""
         return self._progress.setdefault((rule, destination), Progress())
 
     def written(self, rule: str, source: str, destination: str) -> int:
         """Bytes written from the rule's source to the destination since the rule's last run there began.
 
-        By all rules that copy from one to the other: a blob that several want moves once, and is nobody's alone.
+        By all rules that copy between these sites: a blob that several rules need is copied once.
         """
         return self._total(source, destination) - self.progress(rule, destination).bytes_before
 
     def rate(self, source: str, destination: str) -> float:
-        """Bytes a second written from one to the other, over the last ten seconds."""
+        """Bytes per second written from one to the other, over the last ten seconds."""
         flow = self._flows.get((source, destination))
         if flow is None:
             return 0.0

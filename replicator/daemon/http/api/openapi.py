@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes and the shapes."""
+"""The OpenAPI 3.1 document, generated from the table of routes and the shapes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from replicator.daemon.http.routes import Route
 _REFS: Final = "#/components/schemas/{name}"
 _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
     "health": {},
-    "metrics": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
-    "read": {400: "A header is there twice", 401: "A token is needed", 403: "Not under this Host"},
+    "metrics": {400: "A header is sent twice", 401: "A token is needed", 403: "Unknown Host header"},
+    "read": {400: "A header is sent twice", 401: "A token is needed", 403: "Unknown Host header"},
     "listen": {
-        400: "A header is there twice",
+        400: "A header is sent twice",
         401: "A token is needed",
-        403: "Not under this Host, or another origin",
+        403: "Unknown Host header, or another origin",
     },
     "change": {
-        400: "Not what is wanted here",
+        400: "Invalid body",
         401: "A token is needed",
-        403: "No token is configured, another origin, or not under this Host",
-        408: "The body did not come",
+        403: "No token is configured, another origin, or an unknown Host header",
+        408: "The body did not arrive in time",
         413: "The body is too large",
-        415: "No application/json",
+        415: "Content-Type is not application/json",
     },
     "hook": {
-        400: "No notification",
-        401: "Without the hook's token or signature",
-        408: "The body did not come",
+        400: "The body is not an envelope of notifications",
+        401: "The webhook's token or signature is missing or wrong",
+        408: "The body did not arrive in time",
         413: "The body is too large",
-        415: "No notification's media type",
-        503: "Too many at once; see Retry-After",
+        415: "Content-Type is not that of notifications",
+        503: "Too many webhooks at once; see Retry-After",
     },
 }
 
@@ -58,7 +58,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {
             "title": "replicator",
             "version": __version__,
-            "description": "One replication agent: where it stands, and what may be asked of it.",
+            "description": "One replication agent: its status, and what it can be asked to do.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -68,7 +68,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "The agent's token."},
                 "basic": {"type": "http", "scheme": "basic", "description": "The agent's token as password."},
-                "hook": {"type": "http", "scheme": "bearer", "description": "The hook's own token."},
+                "hook": {"type": "http", "scheme": "bearer", "description": "The webhook's own token."},
             },
         },
     }
@@ -116,7 +116,7 @@ def _security(need: Need) -> list[dict[str, list[str]]]:
         case "change":
             return [{"bearer": []}, {"basic": []}]
         case _:
-            return [{"bearer": []}, {"basic": []}, {}]  # on loopback none is needed
+            return [{"bearer": []}, {"basic": []}, {}]  # on loopback no token is needed
 
 
 def _success(route: Route) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The JSON API, and what health checks and scrapers ask."""
+"""The JSON API, health checks and metrics."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _RULE: Final = Parameter("rule", "query", "Only runs of this rule", {"type": "st
 _LIMIT: Final = Parameter(
     "limit",
     "query",
-    "At most so many",
+    "Maximum number of runs",
     {"type": "integer", "minimum": 1, "maximum": RUNS_KEPT, "default": 50},
 )
-_NO_RULE: Final = {404: "There is no such rule"}
+_NO_RULE: Final = {404: "Unknown rule"}
 
 
 class API:
@@ -53,40 +53,40 @@ class API:
         self._door = door
 
     def routes(self) -> list[Route]:
-        """All of them, but for events and webhooks."""
+        """All routes except events and webhooks."""
         return [
-            Route("GET", "/healthz", self.healthz, "health", "Whether the process lives", "text/plain"),
-            Route("GET", "/readyz", self.readyz, "health", "Whether it can replicate", "text/plain",
-                  refuses={503: "It cannot"}),
+            Route("GET", "/healthz", self.healthz, "health", "Whether the process is alive", "text/plain"),
+            Route("GET", "/readyz", self.readyz, "health", "Whether the agent can replicate", "text/plain",
+                  refuses={503: "The agent cannot replicate"}),
             Route("GET", "/metrics", self.metrics, "metrics", "Prometheus metrics, OpenMetrics where accepted",
                   "text/plain"),
-            Route("GET", "/api/v1/status", self.status, "read", "All of what the status page shows", Status),
+            Route("GET", "/api/v1/status", self.status, "read", "Everything that the status page shows", Status),
             Route("GET", "/api/v1/rules", self.rules, "read", "The rules", Rules),
             Route("GET", "/api/v1/rules/{name}", self.rule, "read", "One rule", RuleInfo,
                   parameters=(_NAME,), refuses=_NO_RULE),
-            Route("GET", "/api/v1/runs", self.runs, "read", "Runs under way, and the latest that ended", RunsList,
-                  parameters=(_RULE, _LIMIT), refuses={400: "Not what is wanted here"}),
+            Route("GET", "/api/v1/runs", self.runs, "read", "Runs in progress, and the latest that ended", RunsList,
+                  parameters=(_RULE, _LIMIT), refuses={400: "Invalid query"}),
             Route("GET", "/api/v1/runs/{id}", self.run, "read", "One run with its report", RunDetail,
-                  parameters=(_ID,), refuses={404: "There is no such run, or it was long ago"}),
-            Route("GET", "/api/v1/sites", self.sites, "read", "The sites that the rules name", Sites),
-            Route("GET", "/api/v1/lag", self.lag, "read", "How far destinations may be behind", Lags),
-            Route("POST", "/api/v1/sync", self.sync, "change", "Runs rules as soon as may be", Accepted,
-                  status=202, takes=SyncOrder, refuses={**_NO_RULE, 409: "No rule takes it on"}),
-            Route("POST", "/api/v1/rules/{name}/sync", self.sync_rule, "change", "Runs a rule as soon as may be",
+                  parameters=(_ID,), refuses={404: "Unknown run, or one that is no longer remembered"}),
+            Route("GET", "/api/v1/sites", self.sites, "read", "The sites of the rules", Sites),
+            Route("GET", "/api/v1/lag", self.lag, "read", "Lag of each destination", Lags),
+            Route("POST", "/api/v1/sync", self.sync, "change", "Run rules as soon as possible", Accepted,
+                  status=202, takes=SyncOrder, refuses={**_NO_RULE, 409: "No rule accepts the request"}),
+            Route("POST", "/api/v1/rules/{name}/sync", self.sync_rule, "change", "Run a rule as soon as possible",
                   Accepted, status=202, takes=RuleSyncOrder, parameters=(_NAME,),
-                  refuses={**_NO_RULE, 409: "The rule does not take it on"}),
-            Route("POST", "/api/v1/rules/{name}/pause", self.pause, "change", "Begins no run until `resume`",
+                  refuses={**_NO_RULE, 409: "The rule does not accept the request"}),
+            Route("POST", "/api/v1/rules/{name}/pause", self.pause, "change", "Pause a rule: no run starts until `resume`",
                   RuleInfo, takes=Nothing, parameters=(_NAME,), refuses=_NO_RULE),
-            Route("POST", "/api/v1/rules/{name}/resume", self.resume, "change", "Runs the rule again",
+            Route("POST", "/api/v1/rules/{name}/resume", self.resume, "change", "Resume a paused rule",
                   RuleInfo, takes=Nothing, parameters=(_NAME,), refuses=_NO_RULE),
         ]  # fmt: skip
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """200 while the process lives and schedules, else 503."""
-        return web.Response(text="ok\n") if self._app.health() is None else _plain(503, "not well\n")
+        """200 while the process is alive and schedules runs, else 503."""
+        return web.Response(text="ok\n") if self._app.health() is None else _plain(503, "unhealthy\n")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """200 where nothing keeps it from replicating; else 503, and why, for those who may read."""
+        """200 if nothing prevents replication; else 503, with the reasons for clients that may read them."""
         reasons = self._app.ready()
         if not reasons:
             return web.Response(text="ready\n")
@@ -97,12 +97,12 @@ class API:
         """The metrics in the format that the scraper accepts."""
         self._app.metrics.know_hooks(self._app.config.webhooks)
         accept = request.headers.get(hdrs.ACCEPT, "")
-        # A thousand rules are megabytes of text and most of a second: the loop has better things to do.
+        # A thousand rules are megabytes of text and most of a second, so not on the event loop.
         body, content_type = await asyncio.to_thread(self._app.metrics.negotiate, accept)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def status(self, _: web.Request) -> web.Response:
-        """All that the status page shows."""
+        """Everything that the status page shows."""
         return _json(self._facts.status())
 
     async def rules(self, _: web.Request) -> web.Response:
@@ -114,7 +114,7 @@ class API:
         return _json(self._named(request))
 
     async def runs(self, request: web.Request) -> web.Response:
-        """Runs under way, and those that ended, latest first."""
+        """Runs in progress, then those that ended, latest first."""
         rule, limit = request.query.get("rule"), _limit(request)
         runs = [*self._app.runs.running, *self._app.runs.recent]
         wanted = [each for each in runs if rule is None or each.rule == rule]
@@ -124,7 +124,7 @@ class API:
         """One run with its report."""
         run = self._app.runs.get(request.match_info["id"])
         if run is None:
-            raise Problem(404, "there is no such run, or it was long ago")
+            raise Problem(404, "unknown run, or one that is no longer remembered")
         return _json(RunDetail(self._facts.run(run), run.report, run.actions_left_out))
 
     async def sites(self, _: web.Request) -> web.Response:
@@ -136,21 +136,21 @@ class API:
         return _json(Lags(self._facts.lag()))
 
     async def sync(self, request: web.Request) -> web.Response:
-        """Runs rules as soon as may be."""
+        """Runs rules as soon as possible."""
         order = await read_json(request, SyncOrder)
         known = [each.rule.name for each in self._app.rules]
         if unknown := set(order.rules or ()).difference(known):
-            raise Problem(404, f"there is no rule {min(unknown)!r}")
+            raise Problem(404, f"unknown rule {min(unknown)!r}")
         names = known if order.rules is None else list(dict.fromkeys(order.rules))
         return self._submit(order, names)
 
     async def sync_rule(self, request: web.Request) -> web.Response:
-        """Runs one rule as soon as may be."""
+        """Runs one rule as soon as possible."""
         name = self._named(request).rule
         return self._submit(await read_json(request, RuleSyncOrder), [name])
 
     async def pause(self, request: web.Request) -> web.Response:
-        """Begins no run of the rule until `resume`."""
+        """Starts no run of the rule until `resume`."""
         await read_json(request, Nothing)
         await self._app.pause(self._named(request).rule)
         return _json(self._named(request))
@@ -180,7 +180,7 @@ class API:
         if not taken:
             raise Problem(
                 409,
-                "no rule takes it on: each is paused, or does not select the repository or the destinations",
+                "no rule accepts the request: each is paused, or does not select the repository or the destinations",
             )
         wanted = [
             Wanted(each.rule.name, _destinations(each.rule.destinations, order.destinations))
@@ -192,7 +192,7 @@ class API:
     def _named(self, request: web.Request) -> RuleInfo:
         rule = self._facts.rule(request.match_info["name"])
         if rule is None:
-            raise Problem(404, "there is no such rule")
+            raise Problem(404, "unknown rule")
         return rule
 
 

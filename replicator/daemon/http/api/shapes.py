@@ -1,6 +1,6 @@
-"""What the API takes and gives, from which its OpenAPI document is made.
+"""Bodies of the API's requests and answers. The OpenAPI document is generated from them.
 
-Times are RFC 3339 in JSON; None is never or unknown.
+Times are RFC 3339 in JSON; None means never or unknown.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Tags(msgspec.Struct, frozen=True):
 
 
 class RuleDestination(msgspec.Struct, frozen=True):
-    """One rule at one destination. The lag is in seconds; `backing_off_until`: it failed often and waits.
+    """One rule at one destination. The lag is in seconds; `backing_off_until`: waiting after repeated failures.
 
-    `running`: a run of the rule is under way and not through with this destination.
+    `running`: a run of the rule is in progress and has not finished with this destination.
     """
 
     destination: str
@@ -66,7 +66,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     paused: bool
     next_run: dt.datetime | None
     running: list[str]
-    """Ids of its runs under way."""
+    """Ids of its runs in progress."""
     destinations: list[RuleDestination]
 
 
@@ -77,10 +77,10 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True):
-    """One run at one destination, under way.
+    """One run at one destination, in progress.
 
-    `bytes_planned`: the most that the images read so far will move. `bytes_written`: from the source to the destination
-    since the run began, by whichever rule; what is there already is not written.
+    `bytes_planned`: upper bound of the bytes to write for the images read so far. `bytes_written`: bytes written from the
+    source to the destination since the run began, by any rule; content that the destination has is not written.
     """
 
     destination: str
@@ -94,7 +94,7 @@ class RunProgress(msgspec.Struct, frozen=True):
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """One run of one rule. `repositories`: only these were looked at, else None. `outcome` is None under way."""
+    """One run of one rule. `repositories`: only these were scanned; None: all. `outcome` is None while it is in progress."""
 
     id: str
     rule: str
@@ -107,17 +107,17 @@ class RunInfo(msgspec.Struct, frozen=True):
     outcome: Outcome | None
     error: str | None
     progress: list[RunProgress]
-    """Of a run under way; else empty."""
+    """Of a run in progress; else empty."""
 
 
 class RunsList(msgspec.Struct, frozen=True):
-    """Runs under way, in the order they began, then those that ended, the latest first."""
+    """Runs in progress, in the order they began, then those that ended, the latest first."""
 
     runs: list[RunInfo]
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """One run with its report, which is None while it is under way. Of very many actions some are left out."""
+    """One run with its report, which is None while the run is in progress. Very long lists of actions are truncated."""
 
     run: RunInfo
     report: RunResult | None
@@ -125,7 +125,7 @@ class RunDetail(msgspec.Struct, frozen=True):
 
 
 class SiteInfo(msgspec.Struct, frozen=True):
-    """One site that the rules name. `pulls_left`: what its quota still grants, where it told."""
+    """One site of the rules. `pulls_left`: what remains of its pull quota, if it says so."""
 
     site: str
     url: str
@@ -140,7 +140,7 @@ class Sites(msgspec.Struct, frozen=True):
 
 
 class LagInfo(msgspec.Struct, frozen=True):
-    """How far a destination may be behind, in seconds."""
+    """How far a destination is behind, in seconds."""
 
     rule: str
     destination: str
@@ -148,13 +148,13 @@ class LagInfo(msgspec.Struct, frozen=True):
 
 
 class Lags(msgspec.Struct, frozen=True):
-    """The lag of each rule at each destination that has been looked at."""
+    """The lag of each rule at each destination that has been scanned."""
 
     lag: list[LagInfo]
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
-    """What goes from one site to another. `mirror`: it only supplies content, so it has no lag of its own."""
+    """Replication from one site to another. `mirror`: the source only supplies content, so there is no lag of its own."""
 
     source: str
     destination: str
@@ -178,7 +178,7 @@ class FailureInfo(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All that the status page shows."""
+    """Everything that the status page shows."""
 
     agent: str
     version: str
@@ -192,7 +192,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class RuleSyncOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What of a rule to look at again: all of it where `repository` is left out, a whole repository where `tags` is.
+    """What to scan of a rule: everything without `repository`, a whole repository without `tags`.
 
     `destinations` narrows it; `recheck` asks the destinations tag by tag.
     """
@@ -206,42 +206,42 @@ class RuleSyncOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "if": {"required": ["tags"], "properties": {"tags": {"type": "array"}}},
         "then": {"required": ["repository"], "properties": {"repository": {"type": "string"}}},
     }
-    """What the types cannot say of tags without a repository."""
+    """What the types cannot express: tags need a repository."""
 
     def problem(self) -> str | None:
-        """What the types cannot say."""
+        """What is wrong with the order beyond its types; None if nothing is."""
         if self.tags is not None and self.repository is None:
-            return "tags need a repository"
+            return "tags requires repository"
         if self.repository is not None and not is_repository(self.repository):
-            return "repository is no repository's name"
+            return "repository is not a valid repository name"
         if self.tags is not None and not all(map(is_tag, self.tags)):
-            return "tags has what is no tag"
+            return "tags contains an invalid tag"
         return None
 
 
 class SyncOrder(RuleSyncOrder, frozen=True, forbid_unknown_fields=True):
-    """As `RuleSyncOrder`, for these rules, or for all where `rules` is left out."""
+    """As `RuleSyncOrder`, for these rules; for all without `rules`."""
 
     rules: Names | None = None
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An empty object: nothing more needs to be said."""
+    """An empty object."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A rule that runs as soon as may be, at these destinations."""
+    """A rule that runs as soon as possible, at these destinations."""
 
     rule: str
     destinations: list[str]
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What was taken on. Whole runs of these rules that start at `at` or later include it.
+    """What was accepted. Whole runs of these rules that start at `at` or later include it.
 
-    `passed_over`: rules that were not: paused, or they do not select the repository or have the destination.
+    `skipped`: rules that are paused, do not select the repository or do not have the destination.
     """
 
     at: dt.datetime
     rules: list[Wanted]
-    passed_over: list[str]
+    skipped: list[str]

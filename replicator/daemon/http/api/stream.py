@@ -1,4 +1,4 @@
-"""`/api/v1/events`: where the agent stands, sent again whenever that changes (server-sent events)."""
+"""`/api/v1/events`: the agent's status, sent again whenever it changes (server-sent events)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from replicator.ports import Clock
 MAX_CLIENTS: Final = 16
 TURN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 15.0
-"""Proxies end a connection that is silent for long, often for a minute."""
+"""Proxies close a connection that is silent for long, often for a minute."""
 WRITE_SECONDS: Final = 10.0
 
 
 @dataclass(eq=False, slots=True)
 class _Listener:
-    """One client. `leave` is set when its stream is to end."""
+    """One client. `leave` is set when its stream must end."""
 
     peer: str
     trusted: bool
@@ -32,7 +32,7 @@ class _Listener:
 
 
 class Stream:
-    """Serves a bounded number of listeners. A slow one misses states, and a stuck one is let go; nothing queues up."""
+    """Serves a bounded number of listeners. A slow one misses states, a stuck one is disconnected; nothing is queued."""
 
     def __init__(self, facts: Facts, clock: Clock) -> None:
         self._facts = facts
@@ -43,7 +43,7 @@ class Stream:
         self._made = b""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Sends until the client leaves or `close` is called. Raises `Problem` (503) where too many listen."""
+        """Sends until the client leaves or `close` is called. Raises `Problem` (503) if all places are taken."""
         trusted = bool(request.get(TRUSTED))
         listener = _Listener(request.remote or "", trusted)
         if self._closing.is_set() or not self._has_room(listener):
@@ -64,7 +64,7 @@ class Stream:
             await response.prepare(request)
             await self._send(response, listener.leave)
         except (ConnectionError, TimeoutError):
-            pass  # the client left, or takes nothing any more
+            pass  # the client left, or no longer reads
         finally:
             self._listeners.remove(listener)
         return response
@@ -102,7 +102,7 @@ class Stream:
                 await self._write(response, b"event: status\ndata: " + state + b"\n\n")
                 sent, sent_at = state, now
             elif now - sent_at >= HEARTBEAT_SECONDS:
-                await self._write(response, b": still here\n\n")
+                await self._write(response, b": heartbeat\n\n")
                 sent_at = now
             try:
                 async with asyncio.timeout(TURN_SECONDS):
@@ -115,7 +115,7 @@ class Stream:
             await response.write(data)
 
     def _state(self) -> bytes:
-        """The state as JSON, made at most once a turn, however many listen."""
+        """The state as JSON, encoded at most once per turn for all listeners."""
         now = self._clock.monotonic()
         if now - self._made_at >= TURN_SECONDS / 2:
             self._made_at, self._made = now, msgspec.json.encode(self._facts.status())

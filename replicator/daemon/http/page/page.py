@@ -1,4 +1,4 @@
-"""The status page: facts without JavaScript, kept up to date with it.
+"""The status page: complete without JavaScript, kept up to date with it.
 
 The script asks for this same page again when the stream says that something changed, and replaces the sections that
 differ. So HTML is made in one place, by Jinja2 with autoescape, which escapes everything that a registry said.
@@ -67,7 +67,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole in a word or two; `kind` is its colour."""
+    """The overall state in a word or two; `kind` is its colour."""
 
     word: str
     kind: str
@@ -84,7 +84,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """A row of the table of rules. `cause`: why it fails; its run may be long forgotten, or of an earlier agent."""
+    """A row of the table of rules. `cause`: why it fails, even if its run is no longer remembered."""
 
     rule: RuleInfo
     at: RuleDestination
@@ -108,10 +108,10 @@ def render(status: Status, now: float) -> str:
 
 
 def summarize(status: Status) -> Summary:
-    """The worst that holds of any flow."""
+    """The worst state of any flow."""
     states = [flow.state for flow in status.flows]
     if status.problems:
-        return Summary("in trouble", "failing")
+        return Summary("problems", "failing")
     if failing := states.count("failing"):
         return Summary(f"{failing} failing", "failing")
     if behind := states.count("behind"):
@@ -153,7 +153,7 @@ def _lag(at: RuleDestination) -> str:
 
 
 def _state(rule: RuleInfo, at: RuleDestination) -> tuple[str, str]:
-    """The state in a word or two, and its colour. A failing rule is called so while it is tried again, too."""
+    """The state in a word or two, and its colour. A failing rule is shown as failing while it is retried, too."""
     if rule.paused:
         return "paused", "paused"
     if at.last_error or (at.tags is not None and at.tags.failed):

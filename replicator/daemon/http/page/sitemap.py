@@ -1,4 +1,4 @@
-"""Where sites and the lines between them are drawn: sources at the left, what they feed to the right of them. Pure."""
+"""Layout of the map: sources on the left, their destinations to the right of them. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicator.report import format_bytes, format_seconds
 _WIDTH: Final = 176
 _HEIGHT: Final = 52
 _PORT: Final = 26
-"""Between the ends of two lines at one side of a site: room for a label on each."""
+"""Distance between the ends of two lines on one side of a site: room for a label on each."""
 _ACROSS: Final = 310
 _RUN: Final = 224
 """The straight end of a line, above which its label stands: room for "lag 23 h 59 min · 99.9 MB/s" in a wide font."""
@@ -34,10 +34,10 @@ class _Box:
     y: float = 0.0
     height: float = _HEIGHT
     ends: dict[_Side, list[tuple[_Box, int]]] = field(default_factory=lambda: {"left": [], "right": []})
-    """Of each side: the lines that end there, as what is at their other end and their number."""
+    """For each side: the lines that end there, as the box at the other end and the line's number."""
 
     def port(self, side: _Side, line: int) -> tuple[float, float]:
-        """Where this line ends: by the height of its other end, so that lines cross little."""
+        """Where this line ends: sorted by the height of its other end, so that few lines cross."""
         ends = sorted(self.ends[side], key=lambda end: (end[0].y, end[1]))
         index = next(at for at, (_, number) in enumerate(ends) if number == line)
         x = self.x if side == "left" else self.x + _WIDTH
@@ -106,7 +106,7 @@ def draw(sites: Sequence[SiteInfo], flows: Sequence[FlowInfo]) -> SiteMap:
 
 
 def _columns(names: Sequence[str], flows: Sequence[FlowInfo]) -> dict[str, int]:
-    """The length of the longest way to each site; what would close a circle is passed over."""
+    """The length of the longest path to each site; flows that would close a cycle are ignored."""
     feeds: dict[str, list[str]] = {name: [] for name in names}
     for flow in flows:
         feeds[flow.destination].append(flow.source)
@@ -130,7 +130,7 @@ def _column(
 
 
 def _sides(boxes: Mapping[str, _Box], flow: FlowInfo) -> tuple[_Side, _Side]:
-    """At which sides a line leaves and arrives."""
+    """The sides at which a line leaves and arrives."""
     out, into = boxes[flow.source].column, boxes[flow.destination].column
     if out < into:
         return "right", "left"
@@ -181,7 +181,7 @@ def _line(boxes: Mapping[str, _Box], line: tuple[int, FlowInfo, _Side, _Side]) -
 
 
 def _carried(flow: FlowInfo) -> str:
-    """Lag and throughput, shortly."""
+    """Lag and throughput, abbreviated."""
     parts = [] if flow.mirror else [_lag(flow)]
     if flow.bytes_per_second:
         parts.append(f"{format_bytes(flow.bytes_per_second)}/s")

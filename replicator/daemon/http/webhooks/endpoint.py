@@ -1,4 +1,4 @@
-"""`POST /webhooks/NAME`: takes what a site tells about itself, quickly, and within bounds."""
+"""`POST /webhooks/NAME`: accepts notifications of a site, quickly and within bounds."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from replicator.events import WebhookOutcome, WebhookSeen
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
-"""Of all bodies that are being read and passed on; what they name is merged (`Hints`, `Triggers`), so nothing else can
-pile up."""
+"""Of all bodies in progress. The events in them are merged (`Hints`, `Triggers`), so nothing else can pile up."""
 EVENTS_A_TURN: Final = 500
-"""Then everybody else has a turn of the loop: with hundreds of rules, 15,000 events (1 MiB) take seconds."""
+"""After these, other tasks get a turn: with hundreds of rules, 15,000 events (1 MiB) take seconds."""
 RETRY_SECONDS: Final = 1
 
 _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_large", 503: "busy"}
 
 
 class Webhooks:
-    """Accepts webhooks. An event is a hint and no more: it makes rules look, it never says what a tag is."""
+    """Accepts webhooks. An event is only a hint: it makes rules scan, it never says what a tag is."""
 
     def __init__(self, app: Agent, hints: Hints) -> None:
         self._app = app
@@ -39,16 +38,16 @@ class Webhooks:
         self._in_hand = 0
 
     async def accept(self, request: web.Request) -> web.Response:
-        """Takes one request: its events are in the state, 202, and the rules that it concerns look a moment later.
+        """Accepts one request with 202, once its events are in the state; the rules that it concerns scan a moment later.
 
-        Raises `Problem`: 404 unknown hook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for what
-        is not a notification, 408 where the body does not come, 503 where too many come at once or the state cannot
-        keep them.
+        Raises `Problem`: 404 unknown webhook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for
+        anything else than notifications, 408 if the body does not arrive in time, 503 if too many arrive at once or the
+        state cannot keep the events.
         """
         name = request.match_info["name"]
         hook = self._app.config.webhooks.get(name)
         if hook is None:
-            raise Problem(404, "there is no such hook")
+            raise Problem(404, "unknown webhook")
         try:
             with self._counted() as count:
                 await self._pass_on(name, hook, await self._read(request, hook, count))
@@ -82,7 +81,7 @@ class Webhooks:
         if not accepts(hook, request, body):
             raise _unauthorized()
         if request.content_type not in MEDIA_TYPES:
-            raise Problem(415, f"is none of {', '.join(sorted(MEDIA_TYPES))}")
+            raise Problem(415, f"Content-Type must be one of {', '.join(sorted(MEDIA_TYPES))}")
         try:
             return parse_notifications(body)
         except ValueError as error:
@@ -90,7 +89,7 @@ class Webhooks:
 
     @contextmanager
     def _counted(self) -> Iterator[Callable[[int], None]]:
-        """Counts the bytes of one body while it is in hand; raises Problem (503) where all of them are too many."""
+        """Counts the bytes of one body while it is in progress; raises Problem (503) if all bodies together are too large."""
         own = 0
 
         def count(size: int) -> None:
@@ -111,5 +110,7 @@ class Webhooks:
 
 def _unauthorized() -> Problem:
     return Problem(
-        401, "needs the hook's token or signature", headers={"WWW-Authenticate": 'Bearer realm="replicator"'}
+        401,
+        "the webhook's token or signature is missing or wrong",
+        headers={"WWW-Authenticate": 'Bearer realm="replicator"'},
     )

@@ -1,4 +1,4 @@
-"""Passes events on to `Triggers` when their time has come, and keeps them in the state until they are answered."""
+"""Passes events on to `Triggers` when they are due, and keeps them in the state until they are answered."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 class Hints:
-    """Events on their way to `Triggers`, one a tag, in bounded number for each site.
+    """Events that wait to be passed to `Triggers`: one per tag, a bounded number per site.
 
-    An event is in the state before its sender is told that it was taken, and until the rules that it concerns are through
-    with it: neither a restart, nor a reload, nor a source that is down loses it.
+    An event is in the state before it is acknowledged, and until the rules that it concerns have handled it: neither a
+    restart, nor a reload, nor a source that is down loses it.
     """
 
     def __init__(self, app: Agent) -> None:
@@ -39,7 +39,7 @@ class Hints:
         self._answered: list[str] = []
 
     def add(self, site: str, hint: Hint) -> bool:
-        """An event at a site; `keep` makes it durable. False: no rule looks because of it."""
+        """Accepts an event of a site; `keep` makes it durable. False: no rule scans because of it."""
         event = self._waiting(site, hint.repository, hint.tag, hint.digest, hint.at)
         if event is not None:
             self._sites[site].add(hint.repository, hint.tag, event)
@@ -91,7 +91,7 @@ class Hints:
         return sum(map(len, self._sites.values()))
 
     async def run(self) -> None:
-        """Passes on what is due, until it is cancelled."""
+        """Passes on events that are due, until it is cancelled."""
         clock = self._app.clock
         with self._listening():
             await self._recall()
@@ -105,7 +105,7 @@ class Hints:
                     wait for site in self._sites.values() if (wait := site.seconds_left(now)) is not None
                 ]
                 soonest = min(waits, default=TURN_SECONDS)
-                # in short steps: what comes meanwhile may be due sooner; what is due and still here has to wait
+                # in short steps: a later event may be due sooner, and one that is due may have to wait for a run
                 await clock.sleep(soonest if 0 < soonest < TURN_SECONDS else TURN_SECONDS)
                 self._turn(clock.monotonic())
 
@@ -178,7 +178,7 @@ class Hints:
             self._answered.append(self._sites[name].drop(place))
 
     def _busy(self) -> frozenset[tuple[str, str]]:
-        """Rules and repositories with a look that has not ended, or not begun: it may still see the tag."""
+        """Rules and repositories with a scan that has not ended, or not begun: it may still see the tag."""
         running = (
             (run.rule, run.scope.repositories) for run in self._app.runs.running if run.scope is not None
         )
