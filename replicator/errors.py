@@ -232,6 +232,12 @@ class Unsupported(SiteError):
     default_advice = Advice.GIVE_UP
 
 
+class NotHandled(Unsupported):
+    """The content is of a kind that is left alone: it is held, and nothing has failed."""
+
+    reason = "held"
+
+
 class MissingReference(SiteError):
     """A manifest was refused because content that it refers to is missing. `digests`: the missing ones, if known."""
 

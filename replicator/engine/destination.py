@@ -32,7 +32,7 @@ from replicator.engine.record import Recorder, UnitCount
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
-from replicator.errors import Advice, Rejected, SiteError
+from replicator.errors import Advice, NotHandled, Rejected, SiteError, Unsupported
 from replicator.events import ImageCopied, ImagePrepared, RepositoryScanned, TagPlanned, TagSeen
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -411,17 +411,21 @@ class DestinationRun:
         async def copy() -> None:
             self._breaker.check("write manifest", action.target)
             catalog = await self._decided_on(action)
-            await self._writer.copy(
-                ImageCopy(
-                    prepared.image,
-                    catalog.repository,
-                    action.wanted.target,
-                    self._blobs(action, catalog, totals),
-                    totals,
-                    missing=action.missing,
-                    was_placed=action.was_placed,
-                )
+            placement = ImageCopy(
+                prepared.image,
+                catalog.repository,
+                action.wanted.target,
+                self._blobs(action, catalog, totals),
+                totals,
+                missing=action.missing,
+                was_placed=action.was_placed,
             )
+            try:
+                self._check_refusal(action, prepared.image)  # another image may have shown it meanwhile
+                await self._writer.copy(placement)
+            except Unsupported:
+                self._check_refusal(action, prepared.image)
+                raise
             self._breaker.succeeded()
             self._source_breaker.succeeded()
             self._record_placed(action, catalog, is_verified=True, image=prepared.image)
@@ -474,7 +478,7 @@ class DestinationRun:
         try:
             with faults(self._site.name, "copy image", action.target):
                 return await work()
-        except NotReplicated as error:
+        except (NotReplicated, NotHandled) as error:
             self.recorder.held(action, error.cause)
             self._tell_through(action)
         except SiteError as error:

@@ -27,8 +27,8 @@ from tests.fakes.watched import WatchedStore
 BLOB_BYTES = 600_000
 """More than two of the fake's chunks of 256 KiB."""
 CHUNK_BYTES = 256 * 1024
-BUDGET = Budget(attempts=3, seconds=20.0, wait_initial=0.001, wait_max=0.002)
-UPLOADS = Budget(attempts=3, seconds=60.0, wait_initial=0.001, wait_max=0.002)
+BUDGET = Budget(attempts=5, seconds=20.0, wait_initial=0.001, wait_max=0.002)
+UPLOADS = Budget(attempts=6, seconds=60.0, wait_initial=0.001, wait_max=0.002)
 USER, PASSWORD = "mirror", "not-to-be-told"
 PATIENT = Timeouts()
 SHORT = Timeouts(connect=2.0, first_byte=0.25, read=0.25, commit=0.25)

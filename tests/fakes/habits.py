@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
 from replicator.model.digest import is_digest
+from tests.fakes.delivery import abort
 from tests.fakes.registry import fake_of
 from tests.fakes.vendors import MANIFEST, session_of
 
@@ -351,6 +353,94 @@ def answers(applies: Callable[[web.Request], bool], status: int, *, html: bool =
         if applies(request):
             text = "<html>nothing here</html>" if html else "404 page not found"
             return web.Response(status=status, text=text, content_type="text/html" if html else "text/plain")
+        return await handler(request)
+
+    return quirk
+
+
+# --- bodies, connections, manifests ---
+
+
+def cuts_large_bodies(limit: int) -> Middleware:
+    """A proxy's limit of bodies: the connection is reset in the middle, and the 413 is lost with it."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if session_of(request) and (request.content_length or 0) > limit:
+            abort(request)
+        return await handler(request)
+
+    return quirk
+
+
+def lying_mounts() -> Middleware:
+    """A mount is answered 201, and nothing is there."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "POST" and "mount" in request.query:
+            digest = request.query["mount"]
+            location = f"{request.path.removesuffix('uploads/')}{digest}"
+            return web.Response(status=201, headers={"Location": location, "Docker-Content-Digest": digest})
+        return await handler(request)
+
+    return quirk
+
+
+def no_foreign_layers(repository: str) -> Middleware:
+    """Distribution as installed: 500 to a manifest whose layers are elsewhere; such are in this repository alone."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        match = MANIFEST.fullmatch(request.path)
+        if request.method == "PUT" and match and match["name"] == repository:
+            return wire.refusal("UNKNOWN", "unknown error", status=500)
+        return await handler(request)
+
+    return quirk
+
+
+def sha256_only() -> Middleware:
+    """distribution: content by digests of other algorithms is refused."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "PUT" and "sha512:" in request.rel_url.path_qs:
+            return wire.refusal(
+                "DIGEST_INVALID", "provided digest did not match uploaded content", status=400
+            )
+        return await handler(request)
+
+    return quirk
+
+
+def drops_every(nth: int) -> Middleware:
+    """A load balancer that closes every so-many-th connection in mid-request, as long as that can be asked again."""
+    seen = 0
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        if seen % nth == 0:
+            abort(request)
+        return await handler(request)
+
+    return quirk
+
+
+def rate_limit(allowed: int, *, status: int = 429) -> Middleware:
+    """Every request beyond so many in flight or just answered is refused, without a word of when to come back."""
+    level, at = float(allowed), 0.0
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal level, at
+        now = time.monotonic()
+        level, at = min(float(allowed), level + (now - at) * allowed), now
+        if level < 1:
+            return web.Response(status=status, text="<html><title>Too Many Requests</title></html>")
+        level -= 1
         return await handler(request)
 
     return quirk

@@ -93,6 +93,7 @@ class BlobTransfers:
         self._leaders: dict[tuple[Digest, int | None], _Leader] = {}
         self._remembered: dict[Digest, tuple[str, ...]] = {}
         self._refusals = 0
+        self._mounted: set[tuple[str, Digest]] = set()
         self._shares_store = True  # as far as is known: one refusal tells
 
     def refresh(self) -> None:
@@ -134,7 +135,13 @@ class BlobTransfers:
         return outcome
 
     def forget(self, repository: str, digests: Iterable[Digest]) -> None:
-        """Takes back what the destination showed to be wrong; the next `ensure` asks it."""
+        """Takes back what the destination showed to be wrong; the next `ensure` asks it.
+
+        What was mounted and is missing all the same is sent then, and nothing is mounted any more in this run.
+        """
+        digests = tuple(digests)
+        if any((repository, digest) in self._mounted for digest in digests):
+            self._refusals = MOUNT_REFUSALS
         self._presence.forget(repository, digests)
 
     def written(self, totals: Totals, count: int) -> None:
@@ -192,6 +199,8 @@ class BlobTransfers:
             await self.take_back(other, [blob.descriptor.digest])
         elif other is not None and self._may_mount:
             self._refusals = 0 if outcome == "mounted" else self._refusals + 1
+        if outcome == "mounted":
+            self._mounted.add((repository.name, blob.descriptor.digest))
         if outcome == "copied" and not work.read:
             self._save(blob, "shared_read")
         return self._done(repository, blob, outcome)

@@ -28,9 +28,9 @@ from replicator.sites.registry.wire import Wire
 
 _OPEN: Final = Challenge("none")
 _FOREVER: Final = float("inf")
-_FRESH_SECONDS: Final = 5.0
+_FRESH_SECONDS: Final = 2.5
 """A token younger than this that is refused at its first use is not refused for its age."""
-_UNRIPE_SECONDS: Final = 2.5
+_UNRIPE_SECONDS: Final = _FRESH_SECONDS
 _MOMENT_SECONDS: Final = 0.5
 _IN_VAIN: Final = 2
 """For so long a fresh token may be refused, how often it is tried, and after how many times in vain no more."""
@@ -320,7 +320,7 @@ class Authenticator:
         if "invalid_token" not in errors and (credentials is None or self._in_vain >= _IN_VAIN):
             return False
         await self._clock.sleep(_MOMENT_SECONDS)
-        return True
+        return not grant.accepted  # else it was good for others meanwhile, and refused for its age
 
     # --- secrets --------------------------------------------------------------------------------------------
 

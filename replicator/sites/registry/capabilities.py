@@ -33,7 +33,9 @@ class CapabilityRecord:
     `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
     (nothing does so yet).
     `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
-    `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests are read instead.
+    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `sha256_only`: content by digests of
+    other algorithms is refused. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
+    are read instead.
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
 
@@ -47,6 +49,8 @@ class CapabilityRecord:
     delete_tag: bool = False
     tags_list: bool = True
     head_manifests: bool = True
+    foreign_layers: bool = True
+    sha256_only: bool = False
     tags_per_page: int = 1000
     repositories_per_page: int = 1000
 

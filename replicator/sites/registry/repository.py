@@ -12,9 +12,12 @@ from replicator.errors import (
     AuthFailed,
     Corrupt,
     Denied,
+    MissingReference,
     NotFound,
+    NotHandled,
     Rejected,
     SiteError,
+    Throttled,
     Transient,
     Unavailable,
     Unsupported,
@@ -30,6 +33,13 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import next_page, tag_pages
 from replicator.sites.registry.page import web_page
+from replicator.sites.registry.refusals import (
+    NO_FOREIGN_LAYERS,
+    has_foreign_layers,
+    only_sha256,
+    unknown_algorithm,
+    why_not,
+)
 from replicator.sites.registry.uploads import Upload
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
@@ -181,6 +191,9 @@ class RegistryRepository:
         try:
             manifest = await parsed(reply.body, media_type, digest)
         except ValueError as error:
+            if (unknown := unknown_algorithm(reply.body)) is not None:
+                cause = f"{reference} names content by {unknown}; sha256 and sha512 are replicated"
+                raise self._error(NotHandled, operation, cause) from error
             raise self._error(Corrupt, operation, f"{reference}: {error}") from error
         if manifest.served_as:
             text = f"served as {manifest.served_as}, but it is {manifest.media_type}; the document decides"
@@ -256,14 +269,48 @@ class RegistryRepository:
             body=manifest.body,
             expected=_STORED,
         )
+        if tag is not None and algorithm(manifest.digest) != "sha256":
+            # By digest first: a registry that knows sha256 alone must refuse it before the tag leads to it.
+            await self.write_manifest(manifest)
         try:
-            reply = await self._registry.transport.request(call)
+            reply = await self._put(call, manifest)
         except Rejected as error:
             if tag is not None and _says_immutable(error):
                 raise self._immutable(error, tag) from error
             raise
         told = reply.headers.get("Docker-Content-Digest", "")
         return Digest(told) if is_digest(told) else None
+
+    def refuses(self, manifest: Manifest) -> str | None:
+        """Why the registry would not take the manifest, as it has shown before; None where it may."""
+        return why_not(self._registry.knowledge.record, manifest)
+
+    async def _put(self, call: Call, manifest: Manifest) -> Reply:
+        """Sends a manifest. A refusal for what it is raises `Unsupported`, and `refuses` knows it from then on."""
+        knowledge, is_foreign = self._registry.knowledge, has_foreign_layers(manifest)
+        try:
+            # distribution answers 500 to URLs that it does not allow, however often it is asked.
+            return await self._registry.transport.request(call, once=is_foreign)
+        except MissingReference:
+            if is_foreign:
+                knowledge.learn(foreign_layers=False)
+                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from None
+            raise
+        except Rejected as error:
+            if algorithm(manifest.digest) != "sha256" and error.status in {400, 404, 415, 422}:
+                knowledge.learn(sha256_only=True)
+                raise self._error(Unsupported, call.operation, only_sha256(manifest.digest)) from error
+            if is_foreign and error.status in {400, 422}:
+                knowledge.learn(foreign_layers=False)
+                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from error
+            raise
+        except (Unavailable, Throttled) as error:
+            if not is_foreign:
+                raise
+            if "MANIFEST_BLOB_UNKNOWN" in error.cause or "UNKNOWN: unknown error" in error.cause:
+                knowledge.learn(foreign_layers=False)
+                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from error
+            return await self._registry.transport.request(call)
 
     async def delete_tag(self, tag: str) -> None:
         """Removes one tag by its name, never by its digest, which other tags may have (docs/quirks.md#delete-by-digest)."""

@@ -41,6 +41,7 @@ def start_call(repository: str) -> Call:
         repository=repository,
         actions="pull,push",
         expected=frozenset({201, 202}),
+        idempotent=True,  # at worst a session is left that nobody knows of, for the registry to purge
     )
 
 
@@ -95,7 +96,6 @@ async def cancel(registry: Registry, repository: str, session: Session) -> bool:
         repository=repository,
         actions="pull,push,delete",
         expected=frozenset({200, 202, 204}),
-        idempotent=False,
     )
     try:
         await registry.transport.request(call)

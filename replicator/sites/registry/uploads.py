@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable
+from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable, Unsupported
 from replicator.events import RetryPlanned
 from replicator.flow.retry import Budget, is_refusal, retrying
 from replicator.model.digest import algorithm, is_digest
@@ -23,6 +23,7 @@ from replicator.sites.registry.capabilities import CapabilityRecord, Strategy
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import with_digest
+from replicator.sites.registry.refusals import only_sha256
 from replicator.sites.registry.sessions import (
     Session,
     cancel,
@@ -32,10 +33,13 @@ from replicator.sites.registry.sessions import (
     start_call,
 )
 
-ATTEMPTS: Final = Budget(attempts=3, seconds=86_400.0, wait_initial=0.5, wait_max=10.0)
+ATTEMPTS: Final = Budget(attempts=6, seconds=86_400.0, wait_initial=0.5, wait_max=10.0)
 """How often a blob is begun or resumed before its failure is reported; the seconds do not bound a slow upload."""
 
 _OPERATION: Final = "upload blob"
+_SMALL_BYTES: Final = 1024 * 1024
+_CUTS: Final = 2
+"""So many broken connections may be chance."""
 _MIN_CHUNK_BYTES: Final = 64 * 1024
 _OCTETS: Final[Mapping[str, str]] = {"Content-Type": "application/octet-stream"}
 _DONE: Final = frozenset({200, 201, 202, 204})
@@ -45,6 +49,16 @@ _LOST: Final = frozenset(
     {"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID", "REQUESTED_RANGE_NOT_SATISFIABLE"}
 )
 _FINAL: Final = frozenset({"DIGEST_INVALID", "NAME_INVALID", "NAME_UNKNOWN", "DENIED", "SIZE_INVALID"})
+
+
+def _was_cut(error: SiteError) -> bool:
+    """Whether the other side closed the connection while the body went out, instead of letting it run into a limit."""
+    words = ("broke", "closed the connection")
+    return (
+        isinstance(error, Unavailable)
+        and error.operation == _OPERATION
+        and any(w in error.cause for w in words)
+    )
 
 
 class _SourceFailed(Exception):
@@ -73,6 +87,12 @@ class Upload:
         self._digest = source.descriptor.digest
         self._size = source.descriptor.size
         self._session: Session | None = None
+        self._stale: list[Session] = []
+        self._failures = 0
+        self._reached = 0
+        self._cuts = 0
+        self._chunk_bytes = 0
+        self._whole_chunks = 0
         self._record = registry.knowledge.record
 
     async def run(self, origin: str | None) -> BlobOutcome:
@@ -96,6 +116,7 @@ class Upload:
         except BaseException:
             await self._abandon()
             raise
+        await self._abandon()
         return "copied"
 
     # --- opening and leaving a session ----------------------------------------------------------------------
@@ -111,6 +132,7 @@ class Upload:
             actions="pull,push",
             also_pull=origin,
             expected=frozenset({201, 202}),
+            idempotent=True,
         )
         try:
             reply = await self._post(call)
@@ -159,20 +181,33 @@ class Upload:
         session.url = newest_location(self._registry, self._repository, reply) or session.url
 
     async def _abandon(self) -> None:
-        """Cancels the session that is still open, if any."""
-        session, self._session = self._session, None
-        if session is not None:
+        """Cancels the sessions that are still open."""
+        self._leave()
+        stale, self._stale = self._stale, []
+        for session in stale:
             await self._registry.farewells.run(cancel(self._registry, self._repository, session))
+
+    def _leave(self) -> None:
+        """Goes on without the session, which is cancelled at the end: not now, where one request more is one more to fail."""
+        if self._session is not None:
+            self._stale.append(self._session)
+        self._session = None
+        self._reached = 0
 
     # --- attempts -------------------------------------------------------------------------------------------
 
     async def _attempt(self) -> None:
         """Sends what is missing, by whichever strategy the registry takes; raises what `retrying` judges."""
-        if self._session is not None and self._session.doubtful and not await self._resume(self._session):
+        session = self._session
+        if (
+            session is not None
+            and session.doubtful
+            and not (self._may_resume and await self._resume(session))
+        ):
             if await self._is_perhaps_there():  # only the answer was lost: nothing is sent twice
                 self._session = None
                 return
-            await self._abandon()
+            self._leave()
         while True:
             session = self._session = self._session or await self._start()
             if session is None:
@@ -180,16 +215,63 @@ class Upload:
             try:
                 await self._send(session)
             except _Refused as refused:
-                await self._abandon()
+                self._leave()
                 self._step_down(refused)
                 continue
             except (AuthFailed, Throttled, Unavailable) as error:
-                # AuthFailed that advises RETRY: the token ran out before the body was taken.
-                # One that was refused for the load was not taken: the session is where it was.
-                session.doubtful = error.advice is Advice.RETRY and not is_refusal(error)
+                if await self._goes_on(error, session):
+                    continue
                 raise
             self._session = None
             return
+
+    async def _goes_on(self, error: SiteError, session: Session) -> bool:
+        """Whether a failure uses up no patience; else the session is left for the next attempt to judge."""
+        if _was_cut(error):
+            self._whole_chunks = 0
+            if self._shrink():
+                self._leave()
+                return True
+        if self._got_on(error, session):
+            if not await self._resume(session):
+                self._leave()
+            return True
+        self._failures += 1
+        # AuthFailed that advises RETRY: the token ran out before the body was taken.
+        # One that was refused for the load was not taken: the session is where it was.
+        session.doubtful = error.advice is Advice.RETRY and not is_refusal(error)
+        return False
+
+    def _got_on(self, error: SiteError, session: Session) -> bool:
+        """Whether chunks went up since the last failure: then this one uses up no patience."""
+        if error.advice is not Advice.RETRY or is_refusal(error) or session.offset <= self._reached:
+            return False
+        self._reached = session.offset
+        return True
+
+    @property
+    def _may_resume(self) -> bool:
+        """Whether to ask how far a broken upload came. For a small one only every other time.
+
+        Where every so-many-th connection dies, the same requests in the same order would meet that each time.
+        """
+        return self._failures % 2 == 1 or self._size is None or self._size > _SMALL_BYTES
+
+    def _shrink(self) -> bool:
+        """Whether to go on in chunks, or in smaller ones, since bodies as large as these are cut off.
+
+        A proxy with a limit answers 413 and closes: what is left of that, as a rule, is a broken connection.
+        """
+        record = self._registry.knowledge.record
+        self._cuts += 1
+        if self._cuts < _CUTS or not record.chunk_bytes or self._size is None:
+            return False
+        before = self._chunk_bytes or min(4 * record.chunk_bytes, self._size)
+        if before <= _MIN_CHUNK_BYTES:
+            return False
+        self._chunk_bytes = max(before // 4, _MIN_CHUNK_BYTES)
+        self._whole_chunks = 0
+        return True
 
     async def _resume(self, session: Session) -> bool:
         """Whether the session goes on, from the offset that the registry reports."""
@@ -238,6 +320,8 @@ class Upload:
     def _strategy(self, record: CapabilityRecord) -> Strategy:
         if self._size is None:
             return "patch"
+        if self._chunk_bytes:
+            return "chunks"
         if record.chunk_bytes and record.body_limit and self._size > record.body_limit:
             return "chunks"
         return record.upload
@@ -280,7 +364,7 @@ class Upload:
         Kept open, it would hold its site's read slot while this waits for a write slot, and transfers that
         take the two in the other order (all others do) could wait for this one for ever.
         """
-        chunk_bytes = max(self._record.chunk_bytes, session.least_chunk)
+        chunk_bytes = max(self._chunk_bytes or self._record.chunk_bytes, session.least_chunk)
         while session.offset < size:
             start, end = session.offset, min(session.offset + chunk_bytes, size)
             count = None if end == size else end - start  # the last one goes on, so that a surplus is noticed
@@ -290,6 +374,9 @@ class Upload:
             # The reply's own Range is not believed: ECR and some zot versions report stale ones.
             self._move(session, reply)
             session.offset = end
+            self._whole_chunks += 1
+        if self._chunk_bytes and self._whole_chunks > 1:
+            self._registry.knowledge.learn(body_limit=self._chunk_bytes, chunk_bytes=self._chunk_bytes)
 
     async def _body(
         self,
@@ -332,6 +419,10 @@ class Upload:
                 session.doubtful = True
                 self._registry.knowledge.learn(resume=False)
                 return self._error(Unavailable, f"resuming led to other content: {error.cause}")
+            if "DIGEST_INVALID" in codes and algorithm(self._digest) != "sha256":
+                # The source's bytes were hashed on their way: it is the algorithm that the registry does not know.
+                self._registry.knowledge.learn(sha256_only=True)
+                return self._error(Unsupported, only_sha256(self._digest))
             return error
         return _Refused(reply.status, error, self._record)
 

@@ -140,7 +140,7 @@ async def test_attempts_are_bounded_and_told() -> None:
         async with registry_site(fake.url, seen=seen) as site:
             with pytest.raises(Unavailable):
                 await site.repository("app").write_blob(source)
-        assert len(source.opened) == 3
+        assert len(source.opened) == 6
         assert not fake.store.uploads
     retries = [event for event in seen if isinstance(event, RetryPlanned)]
     assert [event.operation for event in retries] == ["upload blob"] * 2

@@ -1,0 +1,51 @@
+"""Manifests that a registry was seen to refuse for what they are."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from replicator.model.digest import Digest, algorithm
+from replicator.model.manifest import Manifest
+from replicator.model.mediatypes import FOREIGN_LAYERS
+from replicator.sites.registry.capabilities import CapabilityRecord
+
+_OTHER_ALGORITHM: Final = re.compile(rb'"digest"\s*:\s*"(?!sha256:|sha512:)([a-z0-9]+(?:[+._-][a-z0-9]+)*):')
+_FOREIGN: Final = tuple(f'"{media_type}"'.encode() for media_type in FOREIGN_LAYERS)
+
+NO_FOREIGN_LAYERS: Final = (
+    "the registry refuses layers that are only named by a URL (Windows base images); either allow such URLs there"
+    " (distribution: validation.manifests.urls.allow) or push these layers to the source, so that they are copied"
+)
+"""Two remedies: distribution refuses such manifests unless its config allows the URLs."""
+
+
+def has_foreign_layers(manifest: Manifest) -> bool:
+    """Whether the manifest names layers that registries do not keep, with the URLs where they are."""
+    body = manifest.body
+    return b'"urls"' in body and any(media_type in body for media_type in _FOREIGN)
+
+
+def why_not(record: CapabilityRecord, manifest: Manifest) -> str | None:
+    """Why the registry would not take the manifest, as far as it is known to refuse such; None where it may."""
+    if not record.foreign_layers and has_foreign_layers(manifest):
+        return NO_FOREIGN_LAYERS
+    if record.sha256_only and (digest := _odd_digest(manifest)) is not None:
+        return only_sha256(digest)
+    return None
+
+
+def only_sha256(digest: Digest) -> str:
+    """The reason for content of another algorithm."""
+    return f"the registry takes sha256 digests only, and this image needs {digest}"
+
+
+def _odd_digest(manifest: Manifest) -> Digest | None:
+    digests = (manifest.digest, *(each.digest for each in (*manifest.blobs, *manifest.children)))
+    return next((digest for digest in digests if algorithm(digest) != "sha256"), None)
+
+
+def unknown_algorithm(body: bytes) -> str | None:
+    """An algorithm of a digest in a manifest that cannot be computed here ("sha384"), None where there is none."""
+    found = _OTHER_ALGORITHM.search(body)
+    return found[1].decode("ascii")[:32] if found else None

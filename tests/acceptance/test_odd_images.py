@@ -1,0 +1,134 @@
+"""Images that a destination cannot hold are held, with the reason and the remedy; bodies and mounts that go astray are not."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from aiohttp.typedefs import Middleware
+
+from replicator.demo.images import BuiltImage, image, layer
+from replicator.demo.store import Blob
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import digest_of
+from replicator.model.manifest import parse_manifest
+from replicator.model.mediatypes import OCI_MANIFEST
+from tests.acceptance.wired import Wired, wired
+from tests.fakes import habits
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.watched import WatchedStore
+
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+
+def target(*quirks: Middleware, refuses_dangling: bool = False) -> FakeRegistry:
+    return FakeRegistry(*quirks, store=WatchedStore(refuses_dangling=refuses_dangling))
+
+
+def changed(built: BuiltImage, **changes: object) -> BuiltImage:
+    """The image with members of its manifest replaced."""
+    body = json.dumps({**json.loads(built.manifest.body), **changes}).encode()
+    return BuiltImage(parse_manifest(body, OCI_MANIFEST), built.blobs)
+
+
+def windows() -> BuiltImage:
+    built = image("windows", [layer("app")])
+    base = {"mediaType": FOREIGN, "digest": digest_of(b"base"), "size": 4, "urls": ["https://mcr.test/base"]}
+    return changed(built, layers=[base, *json.loads(built.manifest.body)["layers"]])
+
+
+async def test_image_of_foreign_layers_is_held_and_asked_for_once() -> None:
+    async with wired(target=target(habits.no_foreign_layers("windows"))) as w:
+        w.put("windows", "v1", windows())
+        result = await w.sync_one()
+        assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+        [held] = [action for action in result.actions if action.outcome == "held"]
+        assert "urls.allow" in (held.reason or "")
+        assert "push these layers" in (held.reason or "")
+        assert w.target.count("PUT", "/windows/manifests/") == 1
+
+
+async def test_image_of_foreign_layers_is_copied_where_they_are_allowed() -> None:
+    async with wired(target=target()) as w:
+        w.put("windows", "v1", windows())
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.tags() == w.whole
+
+
+def by_sha512(w: Wired) -> None:
+    """An image whose layer is named by sha512."""
+    data = b"layer of another digest"
+    digest = digest_of(data, "sha512")
+    w.source.store.add_blob("odd", digest, Blob(data))
+    built = image("odd")
+    entry = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": len(data)}
+    w.put("odd", "v1", changed(built, layers=[entry]))
+
+
+async def test_image_by_a_digest_that_the_registry_does_not_know_is_held() -> None:
+    async with wired(target=target(habits.sha256_only())) as w:
+        by_sha512(w)
+        result = await w.sync_one()
+        assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+        [held] = [action for action in result.actions if action.outcome == "held"]
+        assert "sha256 digests only" in (held.reason or "")
+        assert "odd" not in w.tags()
+
+
+async def test_image_by_a_digest_that_cannot_be_computed_is_held() -> None:
+    async with wired(target=target()) as w:
+        entry = {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": f"sha384:{'0' * 96}",
+            "size": 3,
+        }
+        built = image("odd")
+        body = json.dumps({**json.loads(built.manifest.body), "layers": [entry]}).encode()
+        manifest = msgspec.structs.replace(
+            built.manifest, descriptor=Descriptor(OCI_MANIFEST, digest_of(body), len(body)), body=body
+        )
+        w.put("odd", "v1", BuiltImage(manifest, built.blobs))
+        result = await w.sync_one()
+        assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+
+
+async def test_blob_whose_mount_was_claimed_and_is_not_there_is_sent() -> None:
+    shared = layer("shared", 200_000)
+    async with wired(target=target(habits.lying_mounts(), refuses_dangling=True)) as w:
+        w.put("one", "v1", image("one", [shared]))
+        await w.sync_one()
+        w.put("two", "v1", image("two", [shared]))
+        result = await w.sync_one()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
+
+
+async def test_body_that_is_cut_off_for_its_size_goes_up_in_chunks() -> None:
+    async with wired(target=target(habits.cuts_large_bodies(100_000))) as w:
+        result = await w.sync_one()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_connections_that_die_at_every_third_request_lose_no_tag(side: str) -> None:
+    fake = target(habits.drops_every(3))
+    async with wired(source=fake) if side == "source" else wired(target=fake) as w:
+        for number in range(8):
+            w.put("many", f"v{number}")
+        result = await w.sync_one()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_rate_limit_without_a_word_loses_no_tag(side: str, status: int) -> None:
+    fake = target(habits.rate_limit(40, status=status))
+    async with wired(source=fake) if side == "source" else wired(target=fake) as w:
+        for number in range(12):
+            w.put("many", f"v{number}")
+        result = await w.sync_one()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
