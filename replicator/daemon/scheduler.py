@@ -209,11 +209,11 @@ class Scheduler:
         self._wake.set()
 
     def resumed(self, rule: str) -> None:
-        """The rule is no longer paused: it looks at once, since nobody knows what it missed."""
+        """The rule is resumed: it runs at once, because nobody knows what it missed."""
         self.triggers.submit(rule, cause="api")
 
     def stop(self) -> None:
-        """Begins nothing new; what is under way is drained."""
+        """Starts nothing new and drains the runs in progress."""
         self._stopping = True
         for active in self._tasks.values():
             active.drain.set()
@@ -337,7 +337,7 @@ class Scheduler:
         return [(each, generation) for each in found]
 
     def _generation_at(self, lane: _Lane) -> Generation | None:
-        """The config that a run beginning there goes by; None where what is under way has to end first.
+        """The config that a run beginning there goes by; None if runs in progress have to end first.
 
         Two engines know nothing of each other, so runs beside each other have one. While a whole run of the config
         before goes on, for its rule is as it was, events join it: it may take hours. Nothing joins anything else of

@@ -101,7 +101,7 @@ class Triggers:
             recheck: asks the destinations tag by tag.
 
         Returns:
-            False where there is no such rule or destination, it selects none of the repositories, or it is paused.
+            False if the rule or destination is unknown, selects none of the repositories, or is paused.
         """
         known = self._rules.get(rule)
         if known is None or self._is_paused(rule):

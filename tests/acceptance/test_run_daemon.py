@@ -83,7 +83,7 @@ async def test_systemd_is_told_from_start_to_end(world: World, tmp_path: Path, *
             await manager.receives(READY="1")
             await manager.receives(WATCHDOG="1")
             agent.signal(signal.SIGTERM)
-            assert (await manager.receives(STOPPING="1"))["STATUS"].startswith("ending")
+            assert (await manager.receives(STOPPING="1"))["STATUS"].startswith("stopping")
             assert (await agent.end()).code == 0
     finally:
         manager.close()
@@ -163,7 +163,7 @@ async def test_a_bad_config_is_refused_whole(world: World) -> None:
         good = path.read_text()
         path.write_text(good.replace('source = "hub"', 'source = "hup"'))
         agent.signal(signal.SIGHUP)
-        await agent.says("there is no site 'hup'")
+        await agent.says("unknown site 'hup'")
         await agent.metric("replicator_config_last_reload_successful", lambda value: value == 0)
         load(world.hub.store, "platform/app", "v2", image("app", 2))
         await world.has("v2")

@@ -122,7 +122,7 @@ async def test_sync_waits_with_no_other_rule_for_a_command_and_ends_it_when_told
             ended = await running.end()
     assert ended.code == 128 + signal.SIGTERM
     assert [each["destinations"][0]["outcome"] for each in ended.json["rules"]] == ["interrupted", "ok"]
-    assert "rule platform: run the command before: was killed" in ended.stderr
+    assert "rule platform: run the command before: killed because" in ended.stderr
     assert "platform/app" not in world.fra.store.repositories
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

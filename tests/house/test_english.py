@@ -27,7 +27,7 @@ OUTSIDE = re.compile(r"\(I-\d|\b(?:protocols|vendors|design|models|fleet|trust)\
 QUIRK = re.compile(r"docs/quirks\.md#([a-z0-9-]+)")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
-FINISHED = ("cli", "config", "discovery", "runs")
+FINISHED = ("daemon", "http", "cli", "config", "discovery", "runs")
 """Packages whose text has been rewritten. The aim is all of them."""
 
 

@@ -154,7 +154,7 @@ class Lags(msgspec.Struct, frozen=True):
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
-    """Replication from one site to another. `mirror`: the source only supplies content, so there is no lag of its own."""
+    """Replication from one site to another. `mirror`: the source only supplies content, so it has no lag of its own."""
 
     source: str
     destination: str
