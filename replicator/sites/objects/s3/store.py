@@ -246,7 +246,11 @@ class S3Store:
         empty = 0
         for _ in range(MAX_PAGES):
             reply = await self._bucket.ask(step, "list_objects_v2", **parameters)
-            page = self._page(reply)
+            try:
+                page = self._page(reply)
+            except KeyError as error:
+                text = f"an entry of the listing has no {error.args[0]}"
+                raise Corrupt(self._site, step.operation, text) from None
             empty = 0 if page.objects or page.prefixes else empty + 1
             if not empty:
                 yield page

@@ -151,3 +151,16 @@ async def test_a_store_that_quotes_our_credentials_does_not_bring_them_into_the_
     assert TOKEN not in str(caught.value)
     assert "the-secret-key-0" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry", ["<CommonPrefixes>/Prefix></CommonPrefixes>", "<Contents><Key>a</Key></Contents>"]
+)
+async def test_a_listing_whose_entry_lacks_a_member_is_a_named_failure(entry: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entry}</ListBucketResult>"
+        return web.Response(text=text)
+
+    async with scripted(answer, ping=False) as server, store(server.url) as here:
+        with pytest.raises(Corrupt, match="an entry of the listing has no"):
+            await _listed(here)
