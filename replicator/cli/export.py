@@ -14,6 +14,7 @@ import click
 from replicator.airgap.inventory import read_inventory
 from replicator.cli.archives import write_archive
 from replicator.cli.console import shown
+from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
@@ -43,10 +44,13 @@ _STDOUT = "-"
     metavar="INVENTORY",
     help="Leave out the blobs in this inventory, which the other site already has.",
 )
+@images_option
 @click.argument("out", metavar="OUT.tar|-")
 @everywhere
 @click.pass_obj
-def command(invocation: Invocation, rules: tuple[str, ...], have: Path | None, out: str) -> int:
+def command(
+    invocation: Invocation, rules: tuple[str, ...], images: tuple[str, ...], have: Path | None, out: str
+) -> int:
     """Export the images selected by rules to an archive, for air-gapped sites.
 
     The archive is an OCI image layout in a tar. It contains each blob once, and uses the names that the rules give
@@ -56,14 +60,17 @@ def command(invocation: Invocation, rules: tuple[str, ...], have: Path | None, o
     if out == _STDOUT and sys.stdout.isatty():
         raise click.UsageError("- writes the archive to stdout: redirect it to a pipe or a file")
     path = None if out == _STDOUT else Path(out).absolute()
-    return run_async(_export(invocation, rules, have, path))
+    return run_async(_export(invocation, rules, images, have, path))
 
 
-async def _export(invocation: Invocation, names: Sequence[str], have: Path | None, out: Path | None) -> int:
+async def _export(
+    invocation: Invocation, names: Sequence[str], images: Sequence[str], have: Path | None, out: Path | None
+) -> int:
     watch = Watch.start(invocation)
     loaded = read_config(invocation, watch)
     place = f"oci-archive:{out or _STDOUT}"
-    rules = _rules(loaded, names, place)
+    listed = take_images(loaded, _rules(loaded, names, place), images)
+    rules = listed.rules
     started_at, started = watch.clock.now(), time.monotonic()
     async with write_archive(out, place, watch, have=_inventory(have)) as (writer, archive):
         wanted = sorted({name for rule in rules for name in (rule.source, *rule.mirrors)})
@@ -84,7 +91,7 @@ async def _export(invocation: Invocation, names: Sequence[str], have: Path | Non
         else:
             log(logging.ERROR, f"{out or 'stdout'}: the archive is incomplete and was discarded")
     _tell(invocation, result, to_stderr=out is None)
-    return exit_code(result, drain)
+    return exit_code(result, drain) or (1 if listed.has_problems else 0)
 
 
 def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:

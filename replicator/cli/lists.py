@@ -12,8 +12,10 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.config.load import load
 from replicator.errors import ConfigError
-from replicator.lists import FORMATS, Format, ListedImage, Reading, Remark, merge, read_files
-from replicator.lists.kubernetes import ImagePath, parse_image_path
+from replicator.lists.files import read_files
+from replicator.lists.findings import Remark
+from replicator.lists.reading import FORMATS, Format, ImagePath, Reading, parse_image_path
+from replicator.lists.references import ListedImage, merge
 from replicator.lists.sites import sites_by_host
 from replicator.report import table
 from replicator.sites.registry.settings import RegistrySettings

@@ -34,7 +34,9 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     """
     known = {rule.name for rule in loaded.rules}
     problems = [
-        f"--rule {name}: unknown rule; the config has {_listed(known)}" for name in names if name not in known
+        f"--rule {name}: unknown rule; the config has {_listed(known)}"
+        for name in names
+        if not any(is_named(rule, name) for rule in loaded.rules)
     ]
     problems += [
         f"--destination {name}: unknown site; the config has {_listed(loaded.sites)}"
@@ -44,12 +46,21 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     if problems:
         raise ConfigError(problems)
     wanted = set(loaded.agent.serves) & set(destinations or loaded.agent.serves)
-    rules = [rule for rule in _within(loaded.rules, wanted) if not names or rule.name in names]
+    rules = [
+        rule
+        for rule in _within(loaded.rules, wanted)
+        if not names or any(is_named(rule, name) for name in names)
+    ]
     if not loaded.rules:
         raise ConfigError(["nothing to run: the config has no rules"])
     if not rules:
         raise ConfigError([f"nothing to run: no selected rule has a destination among {_listed(wanted)}"])
     return rules
+
+
+def is_named(rule: Rule, name: str) -> bool:
+    """Whether a name means the rule: its own, or that of the config's rule whose image lists it is for (`NAME@SITE`)."""
+    return name in {rule.name, rule.name.partition("@")[0]}
 
 
 def served_rules(loaded: Loaded) -> list[Rule]:

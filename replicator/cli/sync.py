@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.console import shown
+from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
@@ -20,7 +21,7 @@ from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
 from replicator.config.build import Loaded
-from replicator.engine import RunResult
+from replicator.engine import RunResult, RunScope
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
 from replicator.runs.hooks import RunHooks
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--destination", "destinations", metavar="SITE", multiple=True, help="Only to this site; repeatable."
 )
+@images_option
 @click.option("--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state says.")
 @click.option(
     "--metrics-file",
@@ -50,6 +52,7 @@ def command(
     rules: tuple[str, ...],
     destinations: tuple[str, ...],
     *,
+    images: tuple[str, ...],
     recheck: bool,
     metrics_file: Path | None,
     remote: str | None,
@@ -61,6 +64,10 @@ def command(
     immediately.
     """
     if remote is not None:
+        if images:
+            raise click.UsageError(
+                "--images cannot be combined with --remote; the agent cannot read files from here"
+            )
         if metrics_file is not None:
             raise click.UsageError(
                 "--metrics-file cannot be combined with --remote; the agent serves its metrics at /metrics"
@@ -70,7 +77,9 @@ def command(
         raise click.BadParameter(
             f"{metrics_file.absolute().parent} is not a directory", param_hint="--metrics-file"
         )
-    return run_async(_sync(invocation, rules, destinations, recheck=recheck, metrics_file=metrics_file))
+    return run_async(
+        _sync(invocation, rules, destinations, images=images, recheck=recheck, metrics_file=metrics_file)
+    )
 
 
 async def _sync(
@@ -78,19 +87,23 @@ async def _sync(
     names: Sequence[str],
     destinations: Sequence[str],
     *,
+    images: Sequence[str],
     recheck: bool,
     metrics_file: Path | None,
 ) -> int:
     watch = Watch.start(invocation)
     loaded = read_config(invocation, watch)
-    rules = select_rules(loaded, names, destinations)
+    listed = take_images(loaded, select_rules(loaded, names, destinations), images)
+    rules = listed.rules
     metrics = None if metrics_file is None else _metrics(metrics_file, rules, watch)
-    result, drain = await replicate(loaded, rules, watch, recheck=recheck, metrics=metrics)
+    result, drain = await replicate(
+        loaded, rules, watch, recheck=recheck, metrics=metrics, scope=listed.scope
+    )
     if invocation.json:
         print_json(result)
     else:
         click.echo(render_run(result))
-    code = exit_code(result, drain)
+    code = exit_code(result, drain) or (1 if listed.has_problems else 0)
     if metrics is not None:
         try:
             metrics.write()
@@ -113,6 +126,7 @@ async def replicate(
     *,
     recheck: bool = False,
     metrics: MetricsFile | None = None,
+    scope: RunScope | None = None,
 ) -> tuple[RunResult, Drain]:
     """Runs the rules once, showing progress and handling signals. `metrics` reads the state but is not written.
 
@@ -123,7 +137,9 @@ async def replicate(
     with hold_rules(loaded.agent.state_path, [rule.name for rule in rules]):
         async with wire(loaded, rules, watch, read_only=False) as wired:
             hooks = RunHooks(loaded.commands, state=wired.state, events=watch.events, clock=watch.clock)
-            runs = CommandedRuns(wired.engine, hooks, watch.events, loaded.commands.keys(), recheck=recheck)
+            runs = CommandedRuns(
+                wired.engine, hooks, watch.events, loaded.commands.keys(), recheck=recheck, scope=scope
+            )
             with draining(runs.drain) as drain:
                 async with shown(watch.progress, display=watch.display):
                     results = await runs.run(rules)

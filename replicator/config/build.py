@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from replicator.config.imagelist import listed_rules
 from replicator.config.model import (
     AgentTable,
     HTTPTable,
@@ -27,6 +28,7 @@ from replicator.config.secrets import Secret
 from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.config.template import Template
 from replicator.flow.settings import LimitSettings
+from replicator.lists.reading import Reading
 from replicator.model.names import hub_url
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import Glob, TagPattern
@@ -280,12 +282,27 @@ def _seen(*files: Path | None) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
+def build_rules(
+    table: RuleTable, timezone: ZoneInfo, sites: Mapping[str, SiteSettings], *, from_hub: bool = False
+) -> list[Rule]:
+    """The rule, or one for each site that its image lists may name. Raises ValueError."""
+    rule = build_rule(table, timezone, from_hub=from_hub)
+    if table.images is None:
+        return [rule]
+    reading = Reading(
+        table.images.format,
+        tuple(table.images.paths),
+        profiles=None if table.images.profiles is None else frozenset(table.images.profiles),
+    )
+    return list(listed_rules(rule, table.images.files, reading, sites))
+
+
 def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) -> Rule:
-    """One rule. `timezone`: the agent's. `from_hub`: the source is Docker Hub, whose `alpine` is `library/alpine`."""
-    patterns = table.repositories
+    """One rule, its image lists aside. `timezone`: the agent's. `from_hub`: the source is Docker Hub, whose `alpine` is `library/alpine`."""
+    patterns = table.repositories or []
     return Rule(
         name=table.name,
-        source=table.source,
+        source=table.source or "",
         destinations=tuple(table.destinations),
         repositories=RepositorySelection(
             include=tuple(

@@ -5,7 +5,7 @@ The checks use the tables as written, not as parsed, so that their problems are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -136,6 +136,7 @@ def _check_roles(rule: Section, problems: list[str]) -> None:
                     place, f"the site {name!r} is the source of this rule; mirrors must be other sites"
                 )
             )
+    problems.extend(rule.problem(place, text) for place, text in _selection(rule.table))
     patterns = _names(rule.table, "repositories")
     if patterns and all(text.startswith("!") for _, text in patterns):
         problems.append(
@@ -144,6 +145,19 @@ def _check_roles(rule: Section, problems: list[str]) -> None:
                 'contains only exclusions; add a pattern to include, as in ["**", "!scratch/**"]',
             )
         )
+
+
+def _selection(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """A rule takes its images from a catalog or from lists."""
+    if "images" not in table:
+        for key in ("repositories", "source"):
+            if key not in table:
+                yield (key,), "is required, unless images names lists"
+        return
+    if "repositories" in table:
+        yield ("images",), "cannot be combined with repositories; keep one of them"
+    if "tags" in table:
+        yield ("tags",), "cannot be combined with images; the lists name the tags"
 
 
 def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:

@@ -16,7 +16,7 @@ from replicator.config.build import (
     build_commands,
     build_http,
     build_notify,
-    build_rule,
+    build_rules,
     build_site,
     build_webhook,
 )
@@ -39,6 +39,7 @@ from replicator.errors import ConfigError
 from replicator.model.names import hub_url
 from replicator.policy.cycles import cycles
 from replicator.policy.mapping import static_collisions
+from replicator.policy.rule import Rule
 
 _T = TypeVar("_T", bound=Table)
 _V = TypeVar("_V")
@@ -63,16 +64,24 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     notify, rules = builder.named("notify", NotifyTable), builder.rules()
     timezone = agent.timezone if agent else ZoneInfo("UTC")
     hubs = {name for name, table in sites.items() if hub_url(table.url)}
-    built = [build_rule(table, timezone, from_hub=table.source in hubs) for table in rules]
     check(document, problems)
-    problems.extend(f"{main}: {collision}" for collision in static_collisions(built))
-    problems.extend(f"{main}: {cycle}" for cycle in cycles(built))
+    opened = {name: build_site(name, table) for name, table in sites.items()}
+    built: dict[str, list[Rule]] = {}
+    for table in rules:
+        try:
+            built[table.name] = build_rules(table, timezone, opened, from_hub=table.source in hubs)
+        except ValueError as error:
+            problems.append(f"{main}: {error}")
+    every = [rule for each in built.values() for rule in each]
+    problems.extend(f"{main}: {collision}" for collision in static_collisions(every))
+    # What a list names is known in a run only; its rules select everything by name.
+    problems.extend(f"{main}: {cycle}" for cycle in cycles([rule for rule in every if rule.images is None]))
     if problems or agent is None:
         raise ConfigError(problems)
     return Loaded(
         agent=agent,
-        sites={name: build_site(name, table) for name, table in sites.items()},
-        rules=tuple(built),
+        sites=opened,
+        rules=tuple(every),
         warnings=tuple(warnings(document)),
         files=tuple(document.files),
         effective=effective(document, agent),
@@ -80,7 +89,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         webhooks={name: build_webhook(name, table) for name, table in webhooks.items()},
         notify={name: build_notify(name, table) for name, table in notify.items()},
         bandwidth=_present({name: build_bandwidth(table.limits, timezone) for name, table in sites.items()}),
-        commands=_present({table.name: build_commands(table) for table in rules}),
+        commands=_present(
+            {rule.name: build_commands(table) for table in rules for rule in built[table.name]}
+        ),
     )
 
 

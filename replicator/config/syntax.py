@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 from replicator.config.secrets import parse_secret
 from replicator.config.template import parse_template
 from replicator.config.units import parse_duration, parse_size
+from replicator.lists.reading import parse_image_path
 from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
 from replicator.policy.bandwidth import parse_days, parse_time
@@ -252,6 +253,14 @@ def parse_argument(text: str) -> str:
     return text
 
 
+def parse_lists(value: Any, context: Context) -> str:
+    """The name of image lists, which may be a glob, from the root on. They need not exist yet."""
+    text = _string(value)
+    if not text or "://" in text or text == "-":
+        raise ValueError(f"{text!r} is not a file, glob or directory")
+    return str(context.folder / text)
+
+
 def parse_file(value: Any, context: Context) -> Path:
     """A readable file, relative to the directory of the config; raises ValueError."""
     path = context.folder / _string(value)
@@ -330,6 +339,8 @@ TEMPLATE: Final = Syntax(
     "JSON", _text(parse_template), {"type": "string", "contentMediaType": "application/json"}
 )
 FILE: Final = Syntax("path", parse_file, {"type": "string"})
+LISTS: Final = Syntax("path", parse_lists, {"type": "string", "minLength": 1})
+IMAGE_PATH: Final = Syntax("JSONPath", _text(parse_image_path), {"type": "string", "minLength": 2})
 DURATION: Final = Syntax(
     "duration",
     _text(parse_duration),

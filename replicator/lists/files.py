@@ -14,7 +14,8 @@ from typing import Final
 
 from replicator.lists.document import DocumentError, Node, documents
 from replicator.lists.findings import Findings, Place, Remark
-from replicator.lists.formats import Reading, read_text
+from replicator.lists.formats import OpenFile, read_text
+from replicator.lists.reading import Reading
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 """Of one file. The longest list known, all images of all Rancher releases, has 300 kB; a rendered chart a few MB."""
@@ -39,7 +40,7 @@ def read_files(names: Sequence[str], base: Path, reading: Reading) -> Findings:
     found = Findings()
     for name in names:
         if name == STDIN:
-            found.add([_read(STDIN, "<stdin>", reading)])
+            found.add([_read(STDIN, "<stdin>", reading, None)])
             continue
         if "://" in name:
             found.problems.append(
@@ -55,7 +56,7 @@ def read_files(names: Sequence[str], base: Path, reading: Reading) -> Findings:
             found.problems.append(Remark(Place(name, 0), str(error)))
             continue
         for file in files:
-            found.add([_read(str(file), _shown(file, base), _beside(file, reading))])
+            found.add([_read(str(file), _shown(file, base), *_beside(file, reading))])
     return found
 
 
@@ -96,12 +97,12 @@ def _in_directory(directory: Path) -> Iterator[Path]:
         raise ListError("is a directory without lists (.txt, .list, .yaml, .yml, .json, Dockerfile)")
 
 
-def _read(name: str, shown: str, reading: Reading) -> Findings:
+def _read(name: str, shown: str, reading: Reading, open_file: OpenFile | None) -> Findings:
     try:
         text = _text(name)
     except ListError as error:
         return Findings(problems=[Remark(Place(shown, 0), str(error))])
-    found = read_text(text, shown, reading)
+    found = read_text(text, shown, reading, open_file)
     if not (found.mentions or found.problems or found.notes):
         found.problems.append(Remark(Place(shown, 0), "names no image"))
     return found
@@ -142,7 +143,7 @@ def _decoded(data: bytes) -> str:
     return text
 
 
-def _beside(file: Path, reading: Reading) -> Reading:
+def _beside(file: Path, reading: Reading) -> tuple[Reading, OpenFile]:
     """How this file is read: Compose files find `.env` and other files in their own directory."""
 
     def open_file(name: str) -> Node:
@@ -153,9 +154,8 @@ def _beside(file: Path, reading: Reading) -> Reading:
         except ListError as error:
             raise ValueError(f"{name} {error}") from error
 
-    return replace(
-        reading, variables=_dotenv(file.parent / ".env") | dict(reading.variables), open_file=open_file
-    )
+    variables = _dotenv(file.parent / ".env") | dict(reading.variables)
+    return replace(reading, variables=variables), open_file
 
 
 def _dotenv(path: Path) -> dict[str, str]:

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
 
 from replicator.lists.bundles import bundle_images, is_bundle, left_out
 from replicator.lists.compose import ComposeContext, is_compose, read_compose
 from replicator.lists.dockerfile import read_dockerfile
 from replicator.lists.document import DocumentError, Items, Node, Text, documents
 from replicator.lists.findings import Findings, Mention, Place, Remark
-from replicator.lists.kubernetes import ImagePath, is_manifest, manifest_images
+from replicator.lists.kubernetes import is_manifest, manifest_images
 from replicator.lists.plain import read_plain
-
-Format = Literal["auto", "plain", "compose", "kubernetes", "dockerfile", "hauler", "oc-mirror", "zarf"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+from replicator.lists.reading import Reading
 
 _DOCKERFILE: Final = re.compile(r"(?:FROM|ARG)[ \t]+\S", re.IGNORECASE)
 _YAML: Final = re.compile(r"(?:---|%YAML|[{\[]|- |[\"']?[A-Za-z_][\w.-]{0,60}[\"']?:(?:[ \t]|$))")
 _UNRENDERED: Final = re.compile(r"\{\{|###ZARF|\$\{")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How lists are read.
-
-    `format`: "auto" tells by content. `paths`: where custom resources keep images. `variables`: for Compose files and
-    build arguments. `profiles`: of Compose; None takes the services of all. `open_file`: reads another Compose file that
-    one names; raises ValueError.
-    """
-
-    format: Format = "auto"
-    paths: Sequence[ImagePath] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    profiles: frozenset[str] | None = None
-    open_file: Callable[[str], Node] | None = None
+OpenFile = Callable[[str], Node]
+"""Reads another Compose file that one names; raises ValueError."""
 
 
-def read_text(text: str, file: str, reading: Reading) -> Findings:
+def read_text(text: str, file: str, reading: Reading, open_file: OpenFile | None = None) -> Findings:
     """What a list mentions. A template that was not rendered is a problem, not an image.
 
     Args:
         text: the whole list.
         file: its name, for places; also tells a Dockerfile.
         reading: how.
+        open_file: for other files that a Compose file names; None finds none.
     """
     kind = reading.format if reading.format != "auto" else _kind(text, file)
     match kind:
@@ -54,7 +40,7 @@ def read_text(text: str, file: str, reading: Reading) -> Findings:
         case "dockerfile":
             found = read_dockerfile(text, file, reading.variables)
         case _:
-            found = _read_documents(text, file, reading)
+            found = _read_documents(text, file, reading, open_file or _no_other_file)
     return _without_templates(found)
 
 
@@ -72,13 +58,13 @@ def _kind(text: str, file: str) -> Literal["plain", "dockerfile", "yaml"]:
     return "yaml" if _YAML.match(first) else "plain"
 
 
-def _read_documents(text: str, file: str, reading: Reading) -> Findings:
+def _read_documents(text: str, file: str, reading: Reading, open_file: OpenFile) -> Findings:
     found = Findings()
     count = known = 0
     try:
         for document in documents(text):
             count += 1
-            known += _read_document(document, file, reading, found)
+            known += _read_document(document, file, reading, open_file, found)
     except DocumentError as error:
         hint = "; render the template first (helm template)" if "{{" in text else ""
         found.problems.append(Remark(Place(file, error.line), f"not valid YAML: {error}{hint}"))
@@ -93,10 +79,12 @@ def _read_documents(text: str, file: str, reading: Reading) -> Findings:
     return found
 
 
-def _read_document(document: Node, file: str, reading: Reading, found: Findings) -> bool:
+def _read_document(document: Node, file: str, reading: Reading, open_file: OpenFile, found: Findings) -> bool:
     """Adds what the document mentions. Returns whether it is of a kind that is known."""
     if isinstance(document, Items) and not any(isinstance(item, Text) for item in document):
-        return bool([_read_document(item, file, reading, found) for item in document if is_manifest(item)])
+        return bool(
+            [_read_document(item, file, reading, open_file, found) for item in document if is_manifest(item)]
+        )
     if isinstance(document, Items):
         _mention(found, file, (item for item in document if isinstance(item, Text)))
     elif is_bundle(document):
@@ -106,7 +94,7 @@ def _read_document(document: Node, file: str, reading: Reading, found: Findings)
     elif is_manifest(document):
         _mention(found, file, manifest_images(document, reading.paths))
     elif is_compose(document):
-        context = ComposeContext(reading.variables, reading.open_file or _no_other_file, reading.profiles)
+        context = ComposeContext(reading.variables, open_file, reading.profiles)
         found.add([read_compose(document, file, context)])
     else:
         return False

@@ -7,14 +7,10 @@ as many custom resources have one (Argo Rollouts, Knative services, OpenKruise),
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from jsonpath_ng.exceptions import JsonPathLexerError, JsonPathParserError
-from jsonpath_ng.jsonpath import JSONPath
-from jsonpath_ng.parser import parse as parse_jsonpath
-
 from replicator.lists.document import Items, Mapping, Node, Text, at, items, mapping
+from replicator.lists.reading import ImagePath
 
 _POD_SPECS: Final = (
     ("spec",),
@@ -23,32 +19,6 @@ _POD_SPECS: Final = (
     ("template", "spec"),
 )
 _CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePath:
-    """A JSONPath to images in custom resources; of `kind` only, or (empty) of any."""
-
-    kind: str
-    path: JSONPath
-
-
-def parse_image_path(text: str) -> ImagePath:
-    """`[KIND:]JSONPATH`, the path as kubectl writes it (`{.spec.image}`) or with `$` (`$.spec.images[*].name`).
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    kind, colon, path = text.partition(":")
-    if not colon or not kind.isalnum():
-        kind, path = "", text
-    path = path.strip().removeprefix("{").removesuffix("}").strip()
-    if not path.startswith("$"):
-        path = f"${path}" if path.startswith((".", "[")) else f"$.{path}"
-    try:
-        return ImagePath(kind, parse_jsonpath(path))
-    except (JsonPathLexerError, JsonPathParserError) as error:
-        raise ValueError(f"{text!r} is not a JSONPath such as Prometheus:{{.spec.image}}: {error}") from error
 
 
 def is_manifest(document: Node) -> bool:
@@ -69,9 +39,7 @@ def manifest_images(document: Node, paths: Sequence[ImagePath]) -> Iterator[Text
             yield from _pod_images(at(resource, *path))
         for custom in paths:
             if not custom.kind or custom.kind == kind:
-                yield from (
-                    found.value for found in custom.path.find(resource) if isinstance(found.value, Text)
-                )
+                yield from (found for found in custom.find(resource) if isinstance(found, Text))
 
 
 def _pod_images(spec: Node) -> Iterator[Text]:

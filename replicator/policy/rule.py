@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from replicator.model.digest import Digest
-from replicator.policy.pattern import Glob, TagPattern
+from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 
 __all__ = [
+    "ImageSet",
+    "ImageSource",
     "Pin",
     "Rename",
     "Replacement",
@@ -59,6 +62,11 @@ class TagSelection:
     min_tags: int = 0
     immutable: tuple[TagPattern, ...] = ()
 
+    @classmethod
+    def of(cls, tags: Iterable[str], pins: Iterable[Pin]) -> TagSelection:
+        """Just these tags and pins. Raises ValueError for what is not a tag."""
+        return cls(include=tuple(parse_tag_pattern(tag) for tag in tags), pins=tuple(pins))
+
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
@@ -79,10 +87,28 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSet:
+    """What lists name at one site: tags and pins by repository. `problems` are failures, each with file and line."""
+
+    repositories: Mapping[str, TagSelection]
+    problems: tuple[str, ...] = ()
+
+
+class ImageSource(Protocol):
+    """Where a rule takes its images from instead of a catalog. Equal where the same lists are read in the same way."""
+
+    def read(self) -> ImageSet:
+        """The images as they are named now. Blocks; raises nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What is replicated. Names of sites are as in the config; `recheck`, `verify_every` and `interval` in seconds.
 
     `interval` or `cron` promise when it runs; with neither, nothing is promised.
+
+    With `images`, lists decide what is replicated; `repositories` and `tags` then select everything.
 
     `mirrors` may supply the source's content by digest, in this order, before the source itself.
     """
@@ -99,3 +125,4 @@ class Rule:
     verify_every: float = 7 * 24 * 3600.0
     interval: float | None = None
     cron: Cron | None = None
+    images: ImageSource | None = None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from replicator.engine import Engine, RuleResult
+from replicator.engine import Engine, RuleResult, RunScope
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 from replicator.runs.hooks import HOOK_SECONDS, RunHooks
@@ -18,13 +18,21 @@ class CommandedRuns:
     """Runs of rules, of which `commanded` (their names) have commands before or after them."""
 
     def __init__(
-        self, engine: Engine, hooks: RunHooks, events: Events, commanded: Collection[str], *, recheck: bool
+        self,
+        engine: Engine,
+        hooks: RunHooks,
+        events: Events,
+        commanded: Collection[str],
+        *,
+        recheck: bool,
+        scope: RunScope | None = None,
     ) -> None:
         self._engine = engine
         self._hooks = hooks
         self._events = events
         self._commanded = commanded
         self._recheck = recheck
+        self._scope = scope
         self._draining = False
         self._limits: dict[asyncio.Timeout, float] = {}
 
@@ -46,9 +54,9 @@ class CommandedRuns:
         """
         plain = [rule for rule in rules if rule.name not in self._commanded]
         if len(plain) == len(rules):
-            return await self._engine.sync(rules, recheck=self._recheck)
+            return await self._engine.sync(rules, recheck=self._recheck, scope=self._scope)
         async with asyncio.TaskGroup() as tasks:
-            together = tasks.create_task(self._engine.sync(plain, recheck=self._recheck))
+            together = tasks.create_task(self._engine.sync(plain, recheck=self._recheck, scope=self._scope))
             alone = [
                 tasks.create_task(self._with_commands(rule)) for rule in rules if rule.name in self._commanded
             ]
@@ -56,10 +64,10 @@ class CommandedRuns:
         return [results[rule.name] for rule in rules]
 
     async def _with_commands(self, rule: Rule) -> RuleResult:
-        before = self._hooks.before(rule, rule.destinations, None)
+        before = self._hooks.before(rule, rule.destinations, self._scope)
         result = await self._limited(before, 0.0, f"rule {rule.name}: run the command before")
         if result is None:
-            (result,) = await self._engine.sync([rule], recheck=self._recheck)
+            (result,) = await self._engine.sync([rule], recheck=self._recheck, scope=self._scope)
         after = self._hooks.after(rule, result)
         await self._limited(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
         return result

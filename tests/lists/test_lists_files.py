@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.lists import merge, read_files
-from replicator.lists.files import MAX_BYTES
+from replicator.lists.files import MAX_BYTES, read_files
 from replicator.lists.findings import Findings, Mention, Place
-from replicator.lists.formats import Reading
+from replicator.lists.reading import Reading
+from replicator.lists.references import merge
 
 
 def read(*names: str, base: Path) -> Findings:

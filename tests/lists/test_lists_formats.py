@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from replicator.lists.document import MAX_DEPTH
 from replicator.lists.findings import Findings
-from replicator.lists.formats import Reading, read_text
-from replicator.lists.kubernetes import parse_image_path
+from replicator.lists.formats import read_text
+from replicator.lists.reading import Reading, parse_image_path
 
 
 def lines(found: Findings) -> list[tuple[str, int]]:

@@ -14,7 +14,9 @@ from replicator.config.syntax import (
     ARGUMENT,
     CRON,
     DURATION,
+    IMAGE_PATH,
     INCLUDE,
+    LISTS,
     NAME,
     PATTERN,
     REGEX,
@@ -25,6 +27,7 @@ from replicator.config.syntax import (
     OneOrMany,
     RepositoryPattern,
 )
+from replicator.lists.reading import Format, ImagePath
 from replicator.policy.pattern import TagPattern
 from replicator.policy.rule import Pin, Sort
 from replicator.policy.schedule import Cron
@@ -119,18 +122,42 @@ class RuleHooksTable(Table):
     )
 
 
+class ImagesTable(Table):
+    """Images that lists name: text files, Compose files, Kubernetes manifests and others, see [image lists](lists.md)."""
+
+    files: list[Annotated[str, LISTS]] = setting(
+        "Files, globs and directories, relative to the config file. They are read again for each run.",
+        min_length=1,
+    )
+    format: Format = setting("Format of the lists; `auto` tells by content.", "auto")
+    paths: list[Annotated[ImagePath, IMAGE_PATH]] = setting(
+        "Where custom resources name images: `[KIND:]JSONPATH`, such as `Prometheus:{.spec.image}`.",
+        default_factory=list,
+    )
+    profiles: list[str] | None = setting("Compose profiles to take. Default: all.", None, min_length=1)
+
+
 class RuleTable(Table):
     """What is replicated from which site to which sites."""
 
     name: Annotated[str, NAME] = setting("Name of the rule in reports, metrics and `--rule`.")
-    source: str = setting("Site to replicate from. It decides which tags exist.")
+    source: str | None = setting(
+        "Site to replicate from. It decides which tags exist. May be left out only with `images`: then each image comes from "
+        "the site that has its host, by a rule `NAME@SITE`.",
+        None,
+    )
     mirrors: list[str] = setting(
         "Sites that are tried first for the source's content, by digest only.", default_factory=list
     )
     destinations: list[str] = setting("Sites to replicate to.", min_length=1)
-    repositories: list[Annotated[RepositoryPattern, REPOSITORIES]] = setting(
-        "Exact names and globs. `*` matches within one path component, `**` across components; `!` excludes.",
+    repositories: list[Annotated[RepositoryPattern, REPOSITORIES]] | None = setting(
+        "Exact names and globs. `*` matches within one path component, `**` across components; `!` excludes. Required, "
+        "unless `images` is set.",
+        None,
         min_length=1,
+    )
+    images: ImagesTable | None = setting(
+        "Take the images from lists instead of `repositories` and `tags`.", None
     )
     tags: Annotated[list[TagsTable], OneOrMany()] = setting(
         "Tags to replicate. With a list of tables, a tag must match any of them. Default: all tags.",

@@ -18,7 +18,7 @@ from replicator.engine.result import FilterCount
 from replicator.errors import Advice, NotFound, Rejected, SiteError
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
-from replicator.policy.rule import Rule
+from replicator.policy.rule import ImageSet, Rule, TagSelection
 from replicator.policy.selection import (
     Selected,
     certain_repositories,
@@ -73,6 +73,7 @@ class SourceScan:
         self.complete = True
         self.repositories: frozenset[str] | None = None
         self.filters: list[FilterCount] = []
+        self._images: ImageSet | None = None
 
     async def run(self) -> None:
         """Scans everything.
@@ -80,6 +81,7 @@ class SourceScan:
         `complete` tells afterwards whether nothing broke, `repositories` which the rule selects: None where the catalog
         could not be listed completely.
         """
+        await self._read_lists()
         turn = asyncio.Lock()
         async with aclosing(self._names()) as names:
 
@@ -99,7 +101,23 @@ class SourceScan:
         elif self.complete:
             self._warn_of_nothing()
 
+    async def _read_lists(self) -> None:
+        """Takes the images from the rule's lists, where it has any; each problem of theirs is a failure."""
+        if self._rule.images is None:
+            return
+        self._images = await asyncio.to_thread(self._rule.images.read)
+        for problem in self._images.problems:
+            self._failed(Rejected(self._rule.source, "read image list", problem))
+
+    def _tags_of(self, repository: str) -> tuple[TagSelection, ...]:
+        """The tables that select tags of a repository."""
+        if self._images is None:
+            return self._rule.tags
+        return (self._images.repositories[repository],)
+
     def _warn_of_nothing(self) -> None:
+        if self._images is not None:
+            return  # the site may have nothing of the lists
         if not self._repositories:
             self._on_warning(f"rule {self._rule.name}: no repository of {self._rule.source} matches")
         elif not self._selected:
@@ -113,8 +131,15 @@ class SourceScan:
     async def _names(self) -> AsyncGenerator[str, None]:
         selection = self._rule.repositories
         known = self._scope.repositories if self._scope is not None else exact_repositories(selection)
+        listed = None if self._images is None else self._images.repositories
+        if listed is not None and self._scope is None:
+            known = tuple(listed)
         if known is not None:
-            names = [name for name in known if select_repository(selection, name)]
+            names = [
+                name
+                for name in known
+                if select_repository(selection, name) and (listed is None or name in listed)
+            ]
             for name in names:
                 yield name
             self._know(names)
@@ -159,15 +184,16 @@ class SourceScan:
         clock = self._context.clock
         batcher = Batcher(name, target, (clock.monotonic(), clock.now()), self._on_batch)
         listing = await self._list(repository)
+        tables = self._tags_of(name)
         if listing.error is not None:
-            if not judges_each_alone(self._rule.tags):
+            if not judges_each_alone(tables):
                 raise listing.error  # which tags are the latest, or whether they are enough, only all of them tell
             self._failed(listing.error)
         known = dict(listing.digests)
-        dating = needs_created(self._rule.tags, listing.tags)
+        dating = needs_created(tables, listing.tags)
         await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
-        selected = select(self._rule.tags, listing.tags, created, self._context.clock.now())
+        selected = select(tables, listing.tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
         if self._scope is not None:
             for tag in frozenset(listing.tags).difference(selected.tags):
@@ -177,12 +203,17 @@ class SourceScan:
         batcher.close(is_complete=listing.error is None and not batcher.is_cut, present=present)
 
     async def _list(self, repository: Repository) -> Listing:
-        exact = exact_tags(self._rule.tags)
+        tables = self._tags_of(repository.name)
+        exact = exact_tags(tables)
         named = self._scope.repositories.get(repository.name) if self._scope else None
         if exact is not None:
             wanted = exact if named is None else tuple(tag for tag in exact if tag in named)
-            return Listing(wanted, complete=False, strict=self._scope is None)
-        if named is not None and judges_each_alone(self._rule.tags):
+            # An event may come before its tag; what a person lists must be there.
+            strict = self._scope is None or (
+                self._images is not None and not self._context.request.unattended
+            )
+            return Listing(wanted, complete=False, strict=strict)
+        if named is not None and judges_each_alone(tables):
             return Listing(named, complete=False)
         try:
             return await list_tags(repository, self._context.state, record=not self._context.request.dry)

@@ -79,7 +79,7 @@ def model_keys() -> set[str]:
 def test_the_example_is_a_config_that_works() -> None:
     loaded = example()
     assert list(loaded.sites) == ["hub", "near", "fra", "bucket", "archive", "shelf"]
-    assert [rule.name for rule in loaded.rules] == ["platform", "nightly"]
+    assert [rule.name for rule in loaded.rules] == ["platform", "nightly", "rancher@hub", "rancher@near"]
     assert loaded.warnings == ()
 
 

@@ -27,7 +27,7 @@ class QuickEngine:
     def drain(self) -> None:
         self.draining = True
 
-    async def sync(self, rules: Sequence[Rule], *, recheck: bool) -> list[RuleResult]:
+    async def sync(self, rules: Sequence[Rule], *, recheck: bool, scope: object) -> list[RuleResult]:
         self.calls.append([rule.name for rule in rules])
         outcome: Any = "interrupted" if self.draining else "ok"
         return [RuleResult(rule.name, rule.source, [DestinationResult("fra", outcome)]) for rule in rules]
