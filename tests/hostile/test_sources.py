@@ -13,10 +13,13 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from replicator.demo.images import image, load
+from replicator.demo.images import BuiltImage, image, layer, load
+from replicator.model.manifest import parse_manifest
+from replicator.model.mediatypes import OCI_MANIFEST
 from tests.acceptance.program import Program, rule
 from tests.fakes.auth import Basic
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.watched import WatchedStore
 from tests.hostile.measured import Cost, measured
 from tests.hostile.server import (
     CHUNKED,
@@ -150,8 +153,7 @@ async def _source(folder: Path, chosen: Callable[[str], bool]) -> None:
         _config(Program(folder), front.url, fra.url)
         cost = await measured(folder, "sync", "--json", within=150)
         copied = {name for name, content in fra.store.repositories.items() if content.tags}
-    report = msgspec.json.decode(cost.stdout)
-    failures = [one for each in report["rules"][0]["destinations"] for one in each["failures"]]
+    failures = _failures(cost)
     failed = {(one["repository"] or "").removeprefix("platform/") for one in failures}
     assert failed == bad - {"link"}
     assert copied == {
@@ -164,3 +166,35 @@ async def _source(folder: Path, chosen: Callable[[str], bool]) -> None:
     assert_clean(cost, folder)
     assert cost.peak < 300 << 20
     assert cost.stall < 2.0, "the watchdog would think that the agent hangs"
+
+
+async def test_a_wrong_size_in_one_manifest_never_fails_its_neighbours(tmp_path: Path) -> None:
+    shared = layer("shared", 300_000)
+    store = WatchedStore(refuses_dangling=False)
+    async with FakeRegistry(store=store) as hub, FakeRegistry() as fra, FakeRegistry() as ber:
+        for number in range(8):
+            load(
+                store,
+                f"platform/good{number}",
+                "v1",
+                image(f"good{number}", [shared, layer(f"own{number}", 1000)]),
+            )
+        body = json.loads(image("bad", [shared]).manifest.body)
+        for lie in (1, 10_000_000):
+            wrong = {**body, "layers": [{**one, "size": lie} for one in body["layers"]]}
+            manifest = parse_manifest(json.dumps(wrong).encode(), OCI_MANIFEST)
+            load(store, f"platform/bad{lie}", "v1", BuiltImage(manifest, image("bad", [shared]).blobs))
+        program = Program(tmp_path)
+        program.write_config(
+            {"hub": hub.url, "fra": fra.url, "ber": ber.url}, rule(destinations=("fra", "ber"))
+        )
+        cost = await measured(tmp_path, "sync", "--json", within=60)
+        for there in (fra, ber):
+            copied = {name for name, content in there.store.repositories.items() if content.tags}
+            assert {f"platform/good{number}" for number in range(8)} <= copied
+    assert {one["repository"] for one in _failures(cost)} <= {"platform/bad1", "platform/bad10000000"}
+
+
+def _failures(cost: Cost) -> list[dict[str, str]]:
+    report = msgspec.json.decode(cost.stdout)
+    return [one for rule in report["rules"] for each in rule["destinations"] for one in each["failures"]]
