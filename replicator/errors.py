@@ -196,6 +196,10 @@ class Overloaded(Unavailable):
     """The server says that it has too much to do (503): the request was not taken."""
 
 
+class TooSlow(Unavailable):
+    """The site sends, but slower than it has to (`timeouts.minimum_rate`)."""
+
+
 class Rejected(SiteError):
     """The site understood and refuses. `codes` are the registry's own error codes; `status` the HTTP status."""
 

@@ -31,7 +31,9 @@ class RepositoryLocks:
         self._clock = clock
         self._locks: dict[RepositoryKey, tuple[asyncio.Lock, int]] = {}
         self._waiting: defaultdict[RepositoryKey, dict[object, Callable[[], None]]] = defaultdict(dict)
-        self._settled: dict[Target, tuple[Origin, float]] = {}
+        # Kept flat and shared where it can be: it grows with every tag that is copied.
+        self._settled: dict[RepositoryKey, dict[str, tuple[RepositoryKey, str | None, float]]] = {}
+        self._origins: dict[RepositoryKey, RepositoryKey] = {}
         self._pruned = clock.monotonic()
 
     def is_locked(self, key: RepositoryKey) -> bool:
@@ -71,15 +73,22 @@ class RepositoryLocks:
         now = self._clock.monotonic()
         if now - self._pruned > REMEMBER_SECONDS:
             self._pruned = now
-            self._settled = {
-                key: (known, at) for key, (known, at) in self._settled.items() if now - at < REMEMBER_SECONDS
-            }
-        self._settled[target] = (origin, asked_at)
+            self._prune(now)
+        base = self._origins.setdefault(origin[:2], origin[:2])
+        self._settled.setdefault(target[:2], {})[target[2]] = (base, origin[2], asked_at)
+
+    def _prune(self, now: float) -> None:
+        kept = {
+            key: {tag: known for tag, known in tags.items() if now - known[2] < REMEMBER_SECONDS}
+            for key, tags in self._settled.items()
+        }
+        self._settled = {key: tags for key, tags in kept.items() if tags}
+        self._origins = {}
 
     def is_settled_since(self, target: Target, origin: Origin, asked_at: float) -> bool:
         """Whether a later look than `asked_at` at the same origin has brought the target in step already."""
-        known, at = self._settled.get(target, (origin, asked_at))
-        return known == origin and at > asked_at
+        known = self._settled.get(target[:2], {}).get(target[2])
+        return known is not None and (*known[0], known[1]) == origin and known[2] > asked_at
 
 
 class _Claim(NamedTuple):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from replicator.engine.content import verified
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
-from replicator.errors import Advice, Corrupt, NotFound, SiteError, Unavailable
+from replicator.errors import Advice, Corrupt, NotFound, SiteError, TooSlow, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import BlobSource
@@ -119,6 +119,43 @@ async def test_source_that_hangs_after_each_of_its_bytes_is_read_to_the_end(
     clock = FakeClock()
     monkeypatch.setattr(verified, "monotonic", clock.monotonic)
     assert await Reading(Hanging(clock, 60, step=1_000)).all() == DATA
+
+
+class Trickling:
+    """A source that gives a few bytes a reading, and then is called too slow."""
+
+    def __init__(self, step: int) -> None:
+        self.descriptor = Descriptor("text/plain", digest_of(DATA), len(DATA))
+        self.failure: SiteError | None = None
+        self.opened: list[int] = []
+        self._step = step
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        self.opened.append(offset)
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield DATA[offset : offset + self._step]
+            if offset + self._step < len(DATA):
+                raise TooSlow("near", "read blob", "sends 10 bytes a second")
+
+        async with aclosing(chunks()) as giving:
+            yield giving
+
+
+async def test_source_that_trickles_is_resumed_and_then_given_up() -> None:
+    source = Trickling(100)
+    _, error = await Reading(source).until_it_breaks()
+    assert isinstance(error, TooSlow)
+    assert source.opened == [0, 100, 200]
+
+
+async def test_source_that_trickles_is_left_for_the_next_place() -> None:
+    mirror, source = Trickling(100), _source()
+    reading = Reading(mirror, source)
+    assert await reading.all() == DATA
+    assert reading.lost == ["0"]
+    assert source.opened == [100]
 
 
 async def test_broken_reading_goes_on_at_its_offset_with_the_hash_kept() -> None:

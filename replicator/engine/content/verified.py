@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from replicator.errors import Advice, Corrupt, SiteError
+from replicator.errors import Advice, Corrupt, SiteError, TooSlow
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import algorithm, encoded, new_hash
 from replicator.ports import BlobSource, Repository
@@ -21,6 +21,8 @@ STALLED_SECONDS: Final = 120.0
 A registry that hangs takes 60 s for each reading of a body, and two minutes where it does not even answer: it has failed
 after two to four minutes.
 """
+SLOW_READINGS: Final = 3
+"""So often in a row one place may send slower than it has to, each time resumed where it stopped."""
 CORRUPT_READINGS: Final = 2
 """So often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
 
@@ -120,7 +122,7 @@ class VerifiedBlob:
     async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
         # Not the run's clock: this adds up time limits of the wire, which are real.
-        stalled, since = 0, monotonic()
+        stalled, slow, since = 0, 0, monotonic()
         # A site may refuse to be asked for what comes after the last byte.
         while position != self.descriptor.size:
             before = position
@@ -135,11 +137,17 @@ class VerifiedBlob:
                         since = monotonic()
             except SiteError as error:
                 stalled = 0 if position > before else stalled + 1
+                slow = slow + 1 if isinstance(error, TooSlow) else 0
                 hangs = stalled > 1 and monotonic() - since >= STALLED_SECONDS
                 if len(self._places) > 1:
                     self._leave(error)
-                    stalled, since = 0, monotonic()  # the next place has a patience of its own
-                elif error.advice is not Advice.RETRY or stalled >= STALLED_READINGS or hangs:
+                    stalled, slow, since = 0, 0, monotonic()  # the next place has a patience of its own
+                elif (
+                    slow >= SLOW_READINGS
+                    or stalled >= STALLED_READINGS
+                    or hangs
+                    or error.advice is not Advice.RETRY
+                ):
                     raise
             else:
                 return

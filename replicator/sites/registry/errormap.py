@@ -29,6 +29,7 @@ from replicator.errors import (
     Rejected,
     SiteError,
     Throttled,
+    TooSlow,
     Unavailable,
     Unsupported,
 )
@@ -95,11 +96,18 @@ class Failure:
     word: str
     cause: str
     advice: Advice = Advice.RETRY
+    is_slow: bool = False
 
     def error(self, site: str, errand: Errand) -> Unavailable:
         """As a `SiteError`."""
-        return Unavailable(
-            site, errand.operation, self.cause, repository=errand.repository, advice=self.advice
+        kind = TooSlow if self.is_slow else Unavailable
+        return kind(
+            site,
+            errand.operation,
+            self.cause,
+            repository=errand.repository,
+            advice=self.advice,
+            answered=self.is_slow,
         )
 
 
@@ -136,7 +144,7 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
         case aiohttp.ClientConnectorError():
             return Failure("connect", f"cannot connect to {host}: {_reason(error.os_error)}")
         case Late():
-            return Failure("timeout", f"{host} {error.text}")
+            return Failure("timeout", f"{host} {error.text}", is_slow=error.is_slow)
         case BrokenFraming():
             return Failure(
                 "malformed", f"the answer of {host} is not valid HTTP: its body breaks the framing"

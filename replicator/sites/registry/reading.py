@@ -21,11 +21,15 @@ _SMALL_FACTOR: Final = 10
 
 
 class Late(TimeoutError):
-    """A deadline of ours passed. `text` says which, as the end of a sentence about the host."""
+    """A deadline of ours passed. `text` says which, as the end of a sentence about the host.
 
-    def __init__(self, text: str) -> None:
+    `is_slow`: something came all the time, but too little of it.
+    """
+
+    def __init__(self, text: str, *, is_slow: bool = False) -> None:
         super().__init__(text)
         self.text = text
+        self.is_slow = is_slow
 
 
 class BrokenFraming(Exception):
@@ -98,7 +102,9 @@ class Reading:
         rate = self._window_bytes / self._window_seconds
         if rate < self._timeouts.minimum_rate:
             least = self._timeouts.minimum_rate
-            raise Late(f"sends {rate:.0f} bytes a second, fewer than {least:g} (timeouts.minimum_rate)")
+            raise Late(
+                f"sends {rate:.0f} bytes a second, fewer than {least:g} (timeouts.minimum_rate)", is_slow=True
+            )
         self._window_bytes, self._window_seconds = 0, 0.0
 
     def _raise_parked(self) -> None:
