@@ -227,7 +227,7 @@ async def test_sync_remote_has_the_agent_do_it(world: World) -> None:
     assert "token is wrong" in refused.stderr
     unknown = await world.program("sync", "--remote", world.agent.url, "--rule", "nothing")
     assert unknown.code == 2
-    assert "no rule 'nothing'" in unknown.stderr
+    assert "unknown rule 'nothing'" in unknown.stderr
 
 
 async def test_status_remote_shows_where_it_stands(world: World) -> None:
