@@ -20,6 +20,8 @@ from pathlib import Path
 
 from bench import buckets, rows
 from bench.compare import Bench, Setting, compare
+from bench.compatibility import NAME as COMPATIBILITY
+from bench.compatibility import compatibility
 from bench.corpus import FAR, MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
 from bench.largeindex import NAME as LARGE_INDEX
@@ -55,6 +57,7 @@ SCENARIOS: dict[str, Scenario] = {
     "startup": startup,
     "serve": serving,
     "webhook": webhooks,
+    COMPATIBILITY: compatibility,
 }
 
 
@@ -88,7 +91,7 @@ async def main(arguments: argparse.Namespace) -> int:
     found: list[rows.Row] = []
     with tempfile.TemporaryDirectory(prefix="replicator-bench-", dir=storage()) as folder:
         bench = Bench(Path(folder), taking_part, tell, arguments.repeat)
-        for name in arguments.only or SCENARIOS:
+        for name in arguments.only or (name for name in SCENARIOS if name != COMPATIBILITY):
             tell(f"== {name}")
             found += await SCENARIOS[name](bench)
             rows.save(found, arguments.out, about)

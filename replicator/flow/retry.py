@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
 from replicator.errors import Advice, Overloaded, SiteError, Throttled, Transient
+from replicator.flow.patience import MAX_TURNS, REFUSED_SECONDS, REQUEST, Budget
+
+__all__ = ["DEFAULT_BUDGET", "MAX_TURNS", "Budget", "Serving", "is_refusal", "retrying"]
 
 T = TypeVar("T")
 
@@ -20,30 +22,7 @@ T = TypeVar("T")
 set_on_retry_hooks(())
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much patience: calls in all, seconds from the first call to the last retry's start, and the waits.
-
-    `refusals` are the calls that may be refused for the site having too much to do (429, 503); None: `attempts`. They
-    count, and `seconds` run, only while the site serves nobody: see `retrying`.
-
-    The n-th wait is drawn evenly between 0 and `wait_initial` doubled n-1 times, `wait_max` at most ("full
-    jitter": clients that failed together do not come back together).
-    """
-
-    attempts: int = 5
-    seconds: float = 120.0
-    wait_initial: float = 0.2
-    wait_max: float = 30.0
-    refusals: int | None = None
-
-
-DEFAULT_BUDGET: Final = Budget(refusals=8)
-
-MAX_TURNS: Final = 20
-"""So often one call may be refused while others are served, before it is taken for its own fault."""
-REFUSED_SECONDS: Final = 75.0
-"""For so long a site may refuse everybody: the windows of rate limits are a minute at most, as a rule."""
+DEFAULT_BUDGET: Final = REQUEST
 
 
 class Serving(Protocol):

@@ -12,9 +12,10 @@ from replicator.engine import Totals
 from replicator.engine.content import spool as spool_module
 from replicator.engine.content.spool import SpoolFull
 from replicator.engine.shared import Shared
-from replicator.engine.transfer.blob import MOUNT_REFUSALS, WantedBlob
+from replicator.engine.transfer.blob import WantedBlob
 from replicator.errors import Denied, MissingReference, Rejected, Unavailable
 from replicator.events import BytesRead, BytesSaved, BytesWritten, Reread
+from replicator.flow.patience import MOUNT_REFUSALS
 from replicator.model.digest import digest_of
 from replicator.ports import BlobOutcome, BlobSource, VerifiesItself
 from tests.engine.world import World, big, rule, settled, until, world

@@ -9,22 +9,17 @@ from time import monotonic
 from typing import Final
 
 from replicator.errors import Advice, Corrupt, SiteError, TooSlow
+from replicator.flow.patience import CORRUPT_READINGS, SLOW_READINGS, STALLED_READINGS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import algorithm, encoded, new_hash
 from replicator.ports import BlobSource, Repository
 
-STALLED_READINGS: Final = 5
-"""So often in a row a reading may break without one more byte; each of its requests is retried on its own."""
 STALLED_SECONDS: Final = 120.0
 """Nor is a blob waited for any longer without one more byte, once it has been tried again.
 
 A registry that hangs takes 60 s for each reading of a body, and two minutes where it does not even answer: it has failed
 after two to four minutes.
 """
-SLOW_READINGS: Final = 3
-"""So often in a row one place may send slower than it has to, each time resumed where it stopped."""
-CORRUPT_READINGS: Final = 2
-"""So often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
 
 
 @dataclass(frozen=True, slots=True)

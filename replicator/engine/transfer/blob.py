@@ -15,6 +15,7 @@ from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
 from replicator.events import BlobDone, BytesSaved, BytesWritten, ConfigPassed, Events
 from replicator.flow.once import Once
+from replicator.flow.patience import MOUNT_REFUSALS, READINGS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.mediatypes import CONFIGS
@@ -24,10 +25,6 @@ Outcome = Literal["copied", "mounted", "present"]
 
 SMALL_BLOB_BYTES: Final = 64 * 1024
 """Up to here sending costs no more than asking a repository that is new, or the state for another one."""
-MOUNT_REFUSALS: Final = 3
-"""After so many refused mounts in a row this run no longer asks the destination for one."""
-READINGS: Final = 4
-"""So often, for each place that has the blob, a transfer may find that it got wrong bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Final
 
 from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable, Unsupported
 from replicator.events import RetryPlanned
-from replicator.flow.retry import Budget, is_refusal, retrying
+from replicator.flow.patience import UPLOAD
+from replicator.flow.retry import is_refusal, retrying
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobOutcome, BlobSource
 from replicator.sites.registry.blobs import blob_exists
@@ -33,8 +34,7 @@ from replicator.sites.registry.sessions import (
     start_call,
 )
 
-ATTEMPTS: Final = Budget(attempts=6, seconds=86_400.0, wait_initial=0.5, wait_max=10.0)
-"""How often a blob is begun or resumed before its failure is reported; the seconds do not bound a slow upload."""
+ATTEMPTS: Final = UPLOAD
 
 _OPERATION: Final = "upload blob"
 _SMALL_BYTES: Final = 1024 * 1024
