@@ -19,6 +19,7 @@ from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
 from replicator.config.certificate import server_context
 from replicator.config.syntax import parse_listen
+from replicator.daemon.http.auth import is_loopback
 from replicator.errors import ConfigError, SiteError
 from replicator.events import Warned
 from replicator.metrics import Metrics, ServeMetrics
@@ -30,7 +31,6 @@ from replicator.serve.users import Users
 from replicator.sites.layouts.settings import Layout
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.open import open_store
-from replicator.sites.registry.origin import is_loopback
 from replicator.sites.registry.settings import RegistrySettings
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
