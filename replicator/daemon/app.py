@@ -26,6 +26,7 @@ from replicator.metrics import Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing, State
+from replicator.ports.search import ImageIndex
 from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
@@ -168,6 +169,11 @@ class App:
     @property
     def state(self) -> State:
         """The memory."""
+        return self._state
+
+    @property
+    def index(self) -> ImageIndex:
+        """What runs have seen, to be searched."""
         return self._state
 
     @property

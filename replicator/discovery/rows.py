@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from replicator.model.digest import Digest
 from replicator.ports.search import Holding
+
+HeldState = Literal["held", "differs", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class Row:
     digest: Digest | None
     sites: dict[str, At] = field(default_factory=dict)
 
-    def state_at(self, site: str) -> str:
-        """`held`, `differs` or `missing`."""
+    def state_at(self, site: str) -> HeldState:
+        """What a site has of it."""
         at = self.sites.get(site)
         if at is None or at.digest is None:
             return "missing"

@@ -11,7 +11,9 @@ from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.events import BytesWritten, RunStarted, TagDone, TagPlanned
+from replicator.model.digest import digest_of
 from replicator.ports import Standing
+from replicator.ports.search import Holding, ImageFacts
 from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
 from tests.fakes.browser import Browser, chromium
 
@@ -228,14 +230,35 @@ async def test_narrow_screen_needs_no_scrolling_sideways(url: str, browser: Brow
 async def test_everything_is_reached_by_keyboard(url: str, browser: Browser) -> None:
     await browser.open(url)
     reached = []
-    for _ in range(4):
+    for _ in range(5):
         await browser.press(TAB)
         reached.append(await browser.run("return document.activeElement.textContent.trim().slice(0, 12)"))
         style = await browser.run("return getComputedStyle(document.activeElement).outlineStyle")
         assert style == "solid"
     assert reached[0] == "Skip to the "
-    assert reached[1].startswith("Sites and wh")
-    assert reached[2:] == ["metrics", "API"]
+    assert reached[1] == "Search"
+    assert reached[2].startswith("Sites and wh")
+    assert reached[3:] == ["metrics", "API"]
+
+
+async def test_a_search_typed_into_the_page_finds_an_image_and_runs_nothing_of_it(tmp_path: Path) -> None:
+    agent = FakeAgent(simple_rule(destinations=("fra",)))
+    digest = digest_of(b"x")
+    agent.index.holdings = [
+        Holding("platform", "fra", "platform/app", "v1", digest, digest, agent.clock.now(), ("platform/app",))
+    ]
+    agent.index.images = {
+        digest: ImageFacts(digest, labels={"title": "<script>document.title = 'run'</script>"})
+    }
+    async with listen(agent) as address, chromium(tmp_path) as browser:
+        await browser.open(f"{address}/search?q=app")
+        assert await browser.run("return document.querySelector('td a').textContent") == "platform/app:v1"
+        await browser.run("document.querySelector('td a').click()")
+        await browser.until("", "#where")
+        assert "platform/app:v1" in await browser.run("return document.title")
+        assert "document.title = 'run'" in await browser.run(
+            "return document.querySelector('#image').textContent"
+        )
 
 
 @pytest.mark.parametrize("dark", [False, True])

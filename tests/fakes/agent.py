@@ -14,10 +14,12 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
 from replicator.events import Events, WebhookSeen
 from replicator.metrics import Metrics
+from replicator.model.digest import Digest
 from replicator.policy.lag import lag
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Standing
+from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.state.memory import MemoryState
 from tests.fakes.clock import FakeClock
@@ -70,6 +72,32 @@ def config(
     )
 
 
+class FakeIndex:
+    """`ports.search.ImageIndex` of what a test puts there; a query only matches by repository, tag and words."""
+
+    def __init__(self) -> None:
+        self.holdings: list[Holding] = []
+        self.images: dict[Digest, ImageFacts] = {}
+        self.history: list[Move] = []
+
+    async def search(self, query: Query, limit: int) -> Sequence[Holding]:
+        wanted = [query.repository.replace("[", "").replace("]", ""), *query.words]
+        return [each for each in self.holdings if all(word in each.repository for word in wanted)][:limit]
+
+    async def facts(self, digests: Sequence[Digest]) -> Mapping[Digest, ImageFacts]:
+        return {digest: self.images[digest] for digest in digests if digest in self.images}
+
+    async def moves(self, destination: str, repository: str, tag: str) -> Sequence[Move]:
+        return [
+            each
+            for each in self.history
+            if (each.destination, each.repository, each.tag) == (destination, repository, tag)
+        ]
+
+    async def unindexed(self, limit: int) -> Sequence[Holding]:
+        return self.holdings[:limit]
+
+
 class FakeAgent:
     """`daemon.http.agent.Agent`. Tests set what it reports."""
 
@@ -83,6 +111,7 @@ class FakeAgent:
         self.next_runs: dict[str, float] = {}
         self.backing_off: dict[str, dict[str, float]] = {}
         self.known: list[Standing] = []
+        self.index = FakeIndex()
         self.problem: str | None = None
         self.problems: list[str] = []
         self.started_at = self.clock.now() - 3600

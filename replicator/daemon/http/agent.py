@@ -16,6 +16,7 @@ from replicator.daemon.triggers import Triggers
 from replicator.events import Events
 from replicator.metrics import Metrics
 from replicator.ports import Clock, Standing, State
+from replicator.ports.search import ImageIndex
 
 
 class Agent(Protocol):
@@ -39,6 +40,8 @@ class Agent(Protocol):
     def config(self) -> Loaded: ...  # noqa: D102
     @property
     def rules(self) -> Sequence[RuleStatus]: ...  # noqa: D102
+    @property
+    def index(self) -> ImageIndex: ...  # noqa: D102
     @property
     def problems(self) -> Sequence[str]: ...  # noqa: D102
 

@@ -17,11 +17,13 @@ from replicator.config.build import ServerTLS
 from replicator.config.certificate import server_context
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.facts import Facts
+from replicator.daemon.http.api.finding import Finder
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.routes import API, openapi
 from replicator.daemon.http.api.stream import Stream
 from replicator.daemon.http.auth import TRUSTED, Doorkeeper, is_loopback
 from replicator.daemon.http.page.page import Page
+from replicator.daemon.http.page.search import SearchPage
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.http.webhooks.endpoint import Webhooks
@@ -47,7 +49,7 @@ REPEAT_SECONDS: Final = 60.0
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -149,7 +151,8 @@ class _Served:
             protocol.transport.abort()
 
     def _routes(self, facts: Facts) -> list[Route]:
-        routes = API(self._app, facts, self._door).routes()
+        finder = Finder(self._app)
+        routes = [*API(self._app, facts, self._door).routes(), *finder.routes()]
         routes += [
             Route("GET", "/api/v1/events", self.stream.serve, "listen", "The status, sent again whenever it changes",
                   "text/event-stream", refuses={503: "Too many clients are connected to the stream"}),
@@ -157,7 +160,12 @@ class _Served:
                   status=202, takes=Envelope, media_types=MEDIA_TYPES,
                   parameters=(Parameter("name", "path", "Name of the webhook", {"type": "string", "minLength": 1}),), refuses={404: "Unknown webhook"}),
         ]  # fmt: skip
-        return [*routes, openapi(routes), *Page(facts, self._app.clock).routes()]
+        return [
+            *routes,
+            openapi(routes),
+            *Page(facts, self._app.clock).routes(),
+            *SearchPage(self._app, finder).routes(),
+        ]
 
     def _add(self, routes: Sequence[Route]) -> None:
         for route in routes:

@@ -96,7 +96,8 @@ class RuleRow:
 
 def render(status: Status, now: float) -> str:
     """The whole page, as of `now` (epoch seconds)."""
-    return _templates.get_template("status.html").render(
+    return render_template(
+        "status.html",
         status=status,
         now=now,
         summary=summarize(status),
@@ -105,6 +106,11 @@ def render(status: Status, now: float) -> str:
         running=[RunRow(run, at, _cause(run)) for run in status.running for at in run.progress],
         rules=list(_rule_rows(status)),
     )
+
+
+def render_template(name: str, **facts: object) -> str:
+    """A page of the templates, everything in it escaped."""
+    return _templates.get_template(name).render(**facts)
 
 
 def summarize(status: Status) -> Summary:
