@@ -162,8 +162,6 @@ class RegistryRepository:
                 raise unanswered from error
             if error.operation != "read manifest":
                 raise
-            if isinstance(error, Rejected) and error.status == 412:
-                raise self._error(Denied, "resolve", error.cause) from error
             raise error.during("resolve", self._name) from error
 
     async def read_manifest(self, reference: str) -> Manifest:
@@ -173,7 +171,12 @@ class RegistryRepository:
     async def _read(self, reference: str, *, once: bool = False) -> Manifest:
         operation = "read manifest"
         call = self._call(operation, "GET", reference, frozenset({200}), max_bytes=MAX_MANIFEST_BYTES)
-        reply = await self._registry.transport.request(call, once=once)
+        try:
+            reply = await self._registry.transport.request(call, once=once)
+        except Rejected as error:
+            if error.status == 412:  # Harbor's policies: it is there, and may not be pulled
+                raise self._error(Denied, operation, error.cause) from error
+            raise
         if (page := web_page(reply.headers, reply.body)) is not None:
             cause = (
                 f"expected a manifest, received {page}; is a proxy or a login page in front of the registry?"
