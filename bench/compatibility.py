@@ -30,7 +30,7 @@ from tests.fakes.watched import WatchedStore
 
 NAME: Final = "compatibility"
 PAGE: Final = Path(__file__).parent.parent / "docs" / "compatibility.md"
-SECONDS: Final = 45.0
+SECONDS: Final = 20.0
 TAGS: Final = 5
 REPOSITORY: Final = "team/app"
 USER, PASSWORD = "mirror", "secret-pw"
