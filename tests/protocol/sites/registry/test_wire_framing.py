@@ -170,8 +170,10 @@ def test_what_only_says_that_it_is_gzip_is_taken_as_it_is() -> None:
 
 
 async def test_a_gzip_bomb_is_a_failure_of_its_request() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=gzip.compress(b" " * 50_000_000), headers={"Content-Encoding": "gzip"})
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
 
     async with scripted(answer) as server, rig(server.url) as here:
         with pytest.raises(Corrupt, match="longer than"):
