@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from replicator.policy.lag import lag
@@ -70,5 +70,6 @@ def test_lag_is_never_negative_whatever_the_clocks_say(
 def test_lag_only_grows_while_nobody_looks(
     look: float | None, oldest: float | None, first: float, interval: float | None, now: float, passed: float
 ) -> None:
+    assume(look is None or look <= now)  # one ahead is ignored until its time has come, and then is a look
     standing = Standing("rule", "fra", first, look, pending=int(oldest is not None), oldest_pending=oldest)
     assert lag(standing, interval, now + passed) >= lag(standing, interval, now)
