@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, Layer, image, index, layer
+from replicator.engine import RunScope
 from replicator.engine import queue as copies
 from replicator.errors import (
     Corrupt,
@@ -33,11 +34,13 @@ from replicator.errors import (
     Unavailable,
 )
 from tests.engine.world import World, rule, world
-from tests.fakes.memory import Method, Operation
+from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite, Method, Operation
 
 LAYERS: Sequence[Layer] = [
     layer(f"layer/{number}", size) for number, size in enumerate((900, 70_000, 150_000))
 ]
+DAY = 24 * 3600.0
 REPOSITORIES = ("a", "b/c", "d")
 TAGS = ("v1", "v2", "latest")
 SPOOLED_BYTES = 1 << 20
@@ -306,3 +309,90 @@ def test_order_of_listings_does_not_matter(
             assert (await w.plan_one()).actions == []
 
     asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class Decay:
+    """What becomes of a world that was in step: what destinations lose, clocks that jump, events while the source is dark."""
+
+    tags: dict[tuple[str, str], BuiltImage]
+    losses: list[tuple[int, int]]
+    """Destination and content, by number."""
+    jumps: list[float]
+    moved: list[tuple[str, str]]
+    dark_calls: int
+    destinations: int
+
+
+DECAYS = st.builds(
+    Decay,
+    tags=_tags(),
+    losses=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), max_size=4),
+    jumps=st.lists(
+        st.sampled_from([-3600.0, 30.0, 40 * DAY, -40 * DAY, 3650 * DAY, -3650 * DAY]), max_size=3
+    ),
+    moved=st.lists(st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)), max_size=2),
+    dark_calls=st.integers(0, 6),
+    destinations=st.integers(1, 2),
+)
+
+
+def _lose(site: MemorySite, number: int) -> None:
+    """Some manifest or blob is gone, without anybody having been told."""
+    held = [
+        (content, digest)
+        for _, content in sorted(site.store.repositories.items())
+        for digest in sorted({*content.manifests, *content.blobs})
+    ]
+    if not held:
+        return
+    content, digest = held[number % len(held)]
+    content.manifests.pop(digest, None)
+    content.blobs.discard(digest)
+
+
+async def _decay(drawn: Decay) -> None:
+    clock = FakeClock()
+    names = ("left", "right")[: drawn.destinations]
+    one = rule(destinations=names)
+    async with world(destinations=names, clock=clock) as w:
+        for (repository, tag), built in drawn.tags.items():
+            w.put(repository, tag, built)
+        assert {each.outcome for each in (await w.sync(one))[0].destinations} == {"ok"}
+        for destination, number in drawn.losses:
+            _lose(w.sites[names[destination % len(names)]], number)
+        for jump in drawn.jumps:
+            clock.advance(jump)
+            await w.sync(one, unattended=True)
+        for repository, tag in drawn.moved:
+            w.put(repository, tag, image(f"moved/{repository}/{tag}"))
+            down = Unavailable("source", "resolve tag", "down", repository=repository)
+            w.source.fail("resolve", down, times=drawn.dark_calls)
+            await w.engine().sync([one], scope=RunScope({repository: frozenset({tag})}), unattended=True)
+        w.source._faults.clear()
+        for _ in range(9):  # a week, and what the retries take
+            clock.advance(DAY)
+            results = (await w.sync(one, unattended=True))[0].destinations
+        assert {result.outcome for result in results} == {"ok"}
+        for name in names:
+            assert w.tags(name) == w.tags("source")
+            assert w.sites[name].store.dangling() == []
+        for standing in await w.state.standings(["rule"]):
+            assert (standing.pending, standing.unknown) == (0, 0)
+            assert standing.in_step == sum(len(tags) for tags in w.tags("source").values())
+        for seen in w.dangling:  # that tags dangled for a while was our doing
+            seen.clear()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=QUIET)
+@given(drawn=DECAYS)
+def test_what_is_lost_at_a_destination_is_there_again_within_a_week(drawn: Decay) -> None:
+    asyncio.run(_decay(drawn))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+@settings(max_examples=500, deadline=None, suppress_health_check=QUIET)
+@given(drawn=DECAYS)
+def test_what_is_lost_in_many_worlds(drawn: Decay) -> None:
+    asyncio.run(_decay(drawn))
