@@ -22,6 +22,8 @@ from bench import buckets, rows
 from bench.compare import Bench, Setting, compare
 from bench.compatibility import NAME as COMPATIBILITY
 from bench.compatibility import compatibility
+from bench.core import NAME as CORE
+from bench.core import core
 from bench.corpus import FAR, MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
 from bench.largeindex import NAME as LARGE_INDEX
@@ -54,6 +56,7 @@ SCENARIOS: dict[str, Scenario] = {
     "memory": memory,
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
+    CORE: core,
     "startup": startup,
     "serve": serving,
     "webhook": webhooks,

@@ -372,7 +372,8 @@ async def _decay(drawn: Decay) -> None:
         w.source._faults.clear()
         for _ in range(9):  # a week, and what the retries take
             clock.advance(DAY)
-            results = (await w.sync(one, unattended=True))[0].destinations
+            await w.sync(one, unattended=True)
+        results = (await w.sync(one, unattended=True))[0].destinations
         assert {result.outcome for result in results} == {"ok"}
         for name in names:
             assert w.tags(name) == w.tags("source")
