@@ -241,7 +241,12 @@ async def _troubled_run(w: World, one: object, drawn: Drawn) -> None:
     except asyncio.CancelledError:
         return
     # Done, and the answer lost; or lost by the destination, as it says: then it may be done again.
-    again = any(fault.late or fault.error is MissingReference for fault in drawn.faults)
+    again = any(
+        fault.late
+        or fault.error is MissingReference
+        or (fault.error is NotFound and fault.method == "resolve" and not fault.at_source)
+        for fault in drawn.faults
+    )
     # A source that says there is no such repository or tag has answered: that is no failure.
     denied = any(fault.at_source and fault.error is NotFound for fault in drawn.faults)
     if not again:
