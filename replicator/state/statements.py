@@ -92,7 +92,9 @@ VERIFY: Final = (
     .values(verified_at=bindparam("at", type_=Float()))
 )
 END_PLACEMENT: Final = delete(placements).where(
-    *_where(placements, _PLACEMENT), ~exists().where(*_where(beliefs, _PLACEMENT))
+    *_where(placements, _PLACEMENT),
+    # One of the index's own columns: with `*`, SQLite would walk through all beliefs of the repository instead.
+    ~select(beliefs.c.digest).where(*_where(beliefs, _PLACEMENT)).exists(),
 )
 """Where no belief names it any more."""
 

@@ -16,13 +16,15 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from replicator.errors import StateError
 from replicator.model.digest import digest_of
 from replicator.ports import Missing, Pending, Placed, RunRow, Seen, TagBelief
-from replicator.state import schema, tables
+from replicator.state import schema, statements, tables
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
@@ -236,6 +238,17 @@ def test_new_tables_are_a_new_schema() -> None:
         for table in tables.metadata.sorted_tables
     )
     assert (schema.SCHEMA, hashlib.sha256(ddl.encode()).hexdigest()[:16]) == (5, "8a5833f945f3f313")
+
+
+def test_no_placement_costs_a_walk_through_its_repository(tmp_path: Path) -> None:
+    """A repository of 100,000 tags has as many; to end or keep one must not look at every belief."""
+    statement = str(statements.END_PLACEMENT.compile(dialect=sqlite.dialect()))
+    engine = create_engine(f"sqlite:///{tmp_path / 'made.db'}", poolclass=NullPool)
+    tables.metadata.create_all(engine)
+    with engine.connect() as connection:
+        values = (1,) * statement.count("?")
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert any("beliefs_by_digest" in step[3] for step in plan)
 
 
 def write_other_schema(path: Path, version: int) -> None:
