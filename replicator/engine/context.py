@@ -22,7 +22,7 @@ DRAIN_SECONDS: Final = 25.0
 class RunScope:
     """Source repositories to scan, each with its tags, or whole (None). `at` dates the event, epoch seconds.
 
-    A narrowed run is no complete scan, whatever it finds.
+    A narrowed run is never a complete scan, whatever it finds.
     """
 
     repositories: Mapping[str, frozenset[str] | None]

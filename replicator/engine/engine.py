@@ -105,7 +105,7 @@ class Engine:
         return await self._run(rules, destinations, Request(dry=True))
 
     def drain(self) -> None:
-        """Begins nothing new. What is under way gets `DRAIN_SECONDS`; then `sync` returns, "interrupted"."""
+        """Starts nothing new. Transfers in progress get `DRAIN_SECONDS` to finish; then `sync` returns, "interrupted"."""
         self._draining = True
         for drain in self._drains:
             drain.set()

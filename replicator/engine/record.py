@@ -277,7 +277,7 @@ class Recorder:
         )
 
     def warn(self, text: str) -> None:
-        """Something a person should know that is no failure."""
+        """Adds a warning for the operator."""
         self.result.warnings.append(text)
 
     def close(self, *, interrupted: bool) -> RunRow:

@@ -125,7 +125,7 @@ class RuleRun:
             task.cancel()
 
     def _was_cut(self, destination: DestinationRun) -> bool:
-        """Whether a drain left something undone there. What was done whole by the time it came is no worse for it."""
+        """Whether a drain left something undone there. What was complete by then is not affected."""
         return self._context.request.draining.is_set() and (self._scan_was_cut or not destination.is_through)
 
     def _offer(self, batch: WantedTags | None) -> None:

@@ -1,4 +1,4 @@
-"""What runs under way at the same time share: the content of each source, what is known of each destination."""
+"""State that concurrent runs share: the content of each source, and what is known of each destination."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Shared:
         return self._users == 1
 
     async def leave(self) -> None:
-        """Counts a run out; with the last one all work under way ends."""
+        """Removes a run; with the last one, all work in progress ends."""
         self._users -= 1
         if self._users == 0:
             await self._stack.aclose()

@@ -7,4 +7,4 @@ from typing import Final
 import msgspec
 
 JSON_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""msgspec's own errors are not all: bytes that are no UTF-8 and nesting without end come as Python has them."""
+"""msgspec's own errors, and Python's errors for invalid UTF-8 and for nesting that is too deep."""

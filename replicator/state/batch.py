@@ -105,7 +105,7 @@ class Batch:
                 self._add_hint(entry, now)
 
     def see(self, site: str, repository: str, digest: Digest, at: float | None) -> None:
-        """A blob was seen at `at`; None: it is not there after all."""
+        """A blob was seen at `at`; None: it does not exist after all."""
         places = self.seen.setdefault((site, digest), {})
         self.size += repository not in places
         places[repository] = at

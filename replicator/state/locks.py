@@ -51,7 +51,7 @@ def hold_state(state: Path) -> Iterator[None]:
     """Holds the whole state, for an agent, while the context lasts: no `sync` and no other agent runs beside it.
 
     Raises:
-        StateInUse: another agent has it (names its pid), or a `sync` is under way.
+        StateInUse: another agent has it (names its pid), or a `sync` is running.
         StateError: the lock file cannot be made or locked.
     """
     make_folder(state)

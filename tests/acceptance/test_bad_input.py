@@ -212,7 +212,7 @@ async def test_tags_that_are_no_names_are_left_out_with_a_warning(world: World) 
     ended, failures = await world.sync()
     assert (ended.code, failures) == (0, {})
     assert world.fra.store.content("platform/good").tags == {"v1": GOOD.digest}
-    assert f"{len(ODD_TAGS)} left out that are no legal names" in ended.stderr
+    assert f"{len(ODD_TAGS)} skipped, invalid names" in ended.stderr
     assert "\x00" not in ended.stderr
     asked = world.hub.find("GET|HEAD", "/platform/good/manifests/")
     assert {entry.path.rpartition("/")[2] for entry in asked} <= {"v1", GOOD.digest}
@@ -244,7 +244,7 @@ async def test_tag_list_that_is_none_is_a_failure_of_that_repository_and_no_empt
     assert ended.code == 1
     assert failures.keys() == {"odd"}
     assert failures["odd"]["operation"] == "list tags"
-    assert "the answer is no listing" in failures["odd"]["cause"]
+    assert "the answer is not a listing" in failures["odd"]["cause"]
     assert world.fra.store.content("platform/good").tags == {"v1": GOOD.digest}
 
 

@@ -197,7 +197,7 @@ async def test_what_a_registry_could_not_serve_is_held_before_anything_of_it_is_
     assert synced.code == 0, synced.stderr
     assert outcome(synced)["tags"]["held"] == 1
     [action] = synced.json["rules"][0]["destinations"][0]["actions"]
-    assert "is no sha256 digest" in action["reason"]
+    assert "is not a sha256 digest" in action["reason"]
     assert not (world.folder / "dir-distribution").exists()
 
 

@@ -72,7 +72,7 @@ class SourceContent:
         self._warned = False
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancels the transfers in progress."""
         await self._reading.aclose()
 
     def repository(self, name: str) -> Repository:

@@ -79,7 +79,7 @@ class Spool:
             ) from error
 
     async def aclose(self) -> None:
-        """Ends readings under way and removes the files."""
+        """Cancels the reads in progress and removes the files."""
         entries = list(self._entries.values())
         self._entries.clear()
         for entry in entries:

@@ -234,7 +234,7 @@ class SourceScan:
             self._on_warning(f"rule {rule}: no tag of {name} matches")
         if selected.left_out_non_versions:
             self._on_warning(
-                f"rule {rule}: {name}: tags left out because they are no versions: {selected.left_out_non_versions}"
+                f"rule {rule}: {name}: tags left out because they are not versions: {selected.left_out_non_versions}"
             )
         if selected.undated:
             self._on_warning(

@@ -100,7 +100,7 @@ class BlobTransfers:
         self._shares_store = True
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancels the transfers in progress."""
         await self._once.aclose()
 
     async def ensure(self, repository: Repository, blob: WantedBlob) -> Outcome:

@@ -57,7 +57,7 @@ class ImageWriter:
         self._whole: Once[tuple[str, Digest], None] = Once()
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancels the transfers in progress."""
         await self._whole.aclose()
         await self._below.aclose()
 
@@ -166,7 +166,7 @@ class ImageWriter:
 
 
 async def _all(work: Sequence[Awaitable[object]]) -> None:
-    """Waits for all of it, then raises one failure: what is under way when one fails is of use to others.
+    """Waits for all of them, then raises one failure: transfers in progress when one fails are useful to others.
 
     Not in a group: whoever hears of it tells a lost state from a site's failure, and those from a fault of ours.
     """

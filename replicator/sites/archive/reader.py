@@ -248,7 +248,7 @@ def _contents(fd: int) -> tuple[dict[str, Extent], Sequence[Entry]]:
     files = scan(fd)
     for name in (MARKER, INDEX):
         if name not in files:
-            raise ValueError(f"{name} is missing: it is no OCI layout in a tar, or was never finished")
+            raise ValueError(f"{name} is missing: not an OCI layout in a tar, or never finished")
     try:
         marker = msgspec.json.decode(_small(fd, files, MARKER, _MARKER_BYTES), type=dict[str, object])
     except JSON_ERRORS as error:

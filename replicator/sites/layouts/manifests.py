@@ -40,7 +40,7 @@ async def read_stored(
         media_type: what it is said to be; where nothing is said, its JSON decides, as distribution has it.
 
     Raises:
-        NotFound: no such object, or one that is no manifest.
+        NotFound: the object does not exist, or is not a manifest.
         Corrupt: other bytes than the digest's, or a manifest that cannot be used.
     """
     body, _ = await store.get(key, MAX_MANIFEST_BYTES)
@@ -48,7 +48,7 @@ async def read_stored(
     if found != digest:
         raise place.corrupt(_READ, f"the bytes of {digest} hash to {found}")
     if not media_type and not _is_manifest(body):
-        raise place.not_found(_READ, f"{digest} is no manifest")
+        raise place.not_found(_READ, f"{digest} is not a manifest")
     try:
         return parse_manifest(body, media_type, digest)
     except ValueError as error:

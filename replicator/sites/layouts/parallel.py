@@ -20,7 +20,7 @@ async def each(
     """What `do` returns for each item, in the items' order.
 
     Raises:
-        SiteError: the first failure; nothing new is begun after it, and all that was under way has ended.
+        SiteError: the first failure; nothing new was started after it, and everything in progress has ended.
     """
     waiting = enumerate(items)
     done: dict[int, _Result] = {}

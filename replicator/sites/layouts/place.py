@@ -17,7 +17,7 @@ class Place:
     repository: str
 
     def not_found(self, operation: str, cause: str) -> NotFound:
-        """It is not there."""
+        """The object does not exist."""
         return NotFound(self.site, operation, cause, repository=self.repository)
 
     def corrupt(self, operation: str, cause: str) -> Corrupt:

@@ -69,5 +69,5 @@ async def walk_repositories(
                     level.append(deeper)
                 else:
                     events.emit(
-                        Warned(store.site, f"the folder {deeper!r} is no repository's name; left out")
+                        Warned(store.site, f"skipped the directory {deeper!r}: not a valid repository name")
                     )

@@ -18,7 +18,7 @@ def parts_of(site: str, operation: str, key: str) -> tuple[str, ...]:
     """The key's parts.
 
     Raises:
-        Rejected: the key could lead out of the root (`..`, an absolute path), or is no name at all.
+        Rejected: the key could lead out of the root (`..`, an absolute path), or is not a valid name.
     """
     parts = tuple(key.split("/"))
     if not _NO_COMPONENT.isdisjoint(parts):

@@ -121,7 +121,7 @@ class Authenticator:
         self._in_vain = 0
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancels the requests in progress."""
         await self._fetches.aclose()
         await self._pings.aclose()
 

@@ -99,7 +99,7 @@ class _Check(Findings):
         self.found(what, "yes" if tags else "yes, no tags yet")
 
     async def catalog(self) -> Sequence[str]:
-        """Whether repositories can be listed, and some; that they cannot is no problem in itself."""
+        """Whether repositories can be listed, and some of them. A registry without a catalog is not a problem."""
         try:
             names = await _first_page(catalog_pages(self._registry))
         except Unsupported as error:
@@ -141,7 +141,7 @@ class _Check(Findings):
         self.found("chunks", f"{chunks}{certainty}")
 
     async def push(self, name: str) -> None:
-        """Starts an upload and cancels it. That the cancelling is refused is no failure."""
+        """Starts an upload and cancels it. A refused cancellation is not a failure."""
         try:
             cancelled = await probe_upload(self._registry, name)
         except SiteError as error:

@@ -67,5 +67,5 @@ class Registry:
     farewells: Farewells = field(default_factory=Farewells)
 
     def warn(self, text: str) -> None:
-        """Tells a person something that is no failure."""
+        """Emits a warning for the operator."""
         self.events.emit(Warned(self.site, text))

@@ -20,7 +20,7 @@ from replicator.errors import ConfigError
 from replicator.sites.registry.settings import Login
 
 HELPER_SECONDS: Final = 30.0
-"""A credential helper that takes longer waits for a person who is not there."""
+"""A credential helper that takes longer is waiting for user input."""
 _MAX_HELPER_BYTES: Final = 64 * 1024
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _HUB_HOSTS: Final = ("docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
@@ -204,7 +204,7 @@ def _parse(where: str, data: bytes, *, is_legacy: bool = False) -> _File:
     auths = document if is_legacy else _table(where, document, "auths")
     helpers = _table(where, document, "credHelpers")
     store = document.get("credsStore") or ""
-    # Entries are read when they are wanted: what is wrong with another host's is no concern of ours.
+    # Entries are read when they are needed: a bad entry of another host does not matter.
     return _File(
         where=where,
         auths={_normal(key): (key, entry) for key, entry in auths.items()},
@@ -304,7 +304,7 @@ async def ask_helper(name: object, server: str, environ: Mapping[str, str], wher
         answer = json.loads(output)
         username, secret = answer["Username"], answer["Secret"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ConfigError([f"{program} (named by {where}): its answer is no credentials"]) from None
+        raise ConfigError([f"{program} (named by {where}): its answer is not credentials"]) from None
     if username == "<token>":
         return Credentials(identity_token=str(secret))
     return Credentials(username=str(username), password=str(secret))
@@ -324,7 +324,7 @@ async def _converse(process: asyncio.subprocess.Process, server: str) -> bytes:
     while chunk := await stdout.read(_MAX_HELPER_BYTES):
         if (
             len(output) <= _MAX_HELPER_BYTES
-        ):  # what is too long is no credentials; the rest only has to be taken
+        ):  # an answer that is too long is not credentials; the rest is discarded
             output += chunk
     await process.wait()
     return bytes(output)

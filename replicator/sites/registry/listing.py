@@ -200,9 +200,7 @@ class _Odd:
         if self._count:
             of = f" of {listing.repository}" if listing.repository else ""
             examples = ", ".join(self._examples)
-            registry.warn(
-                f"{listing.operation}{of}: {self._count} left out that are no legal names: {examples}"
-            )
+            registry.warn(f"{listing.operation}{of}: {self._count} skipped, invalid names: {examples}")
 
 
 class _Walk:
@@ -333,12 +331,12 @@ class _Walk:
             else:
                 page = await asyncio.to_thread(msgspec.json.decode, body, type=shape)
         except JSON_ERRORS as error:
-            raise self._error(Corrupt, f"the answer is no listing: {error}") from error
+            raise self._error(Corrupt, f"the answer is not a listing: {error}") from error
         names = page.tags if isinstance(page, _TagPage) else page.repositories
         if names is msgspec.UNSET:
             # Go's omitempty leaves an empty list out but keeps the name; without both it is something else.
             if page.name is None:
-                raise self._error(Corrupt, "the answer is no listing: it has neither names nor a name")
+                raise self._error(Corrupt, "the answer is not a listing: it has neither names nor a name")
             return []
         return names or []
 

@@ -236,7 +236,7 @@ class RegistryRepository:
                 reply = await self._registry.transport.request(call)
             except Rejected as error:
                 if "MANIFEST_INVALID" in error.codes:
-                    return ()  # Quay: the subject itself is not there, so nothing refers to it
+                    return ()  # Quay: the subject itself does not exist, so nothing refers to it
                 raise self._error(Unsupported, operation, error.cause) from error
             except (NotFound, Corrupt) as error:
                 raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
@@ -253,7 +253,7 @@ class RegistryRepository:
         except ValueError as error:
             raise self._error(Unsupported, "list referrers", f"no referrers API: {error}") from error
         if index.kind is not Kind.INDEX:
-            raise self._error(Unsupported, "list referrers", "no referrers API: the answer is no index")
+            raise self._error(Unsupported, "list referrers", "no referrers API: the answer is not an index")
         return index.children
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:

@@ -63,7 +63,7 @@ async def fetch_token(wire: Wire, clock: Clock, request: TokenRequest) -> Token:
         AuthFailed: the realm is refused as unsafe, or it refuses the credentials.
         Denied: it refuses the scopes.
         Throttled, Unavailable: as of any request.
-        Corrupt: its answer is no token.
+        Corrupt: the answer is not a token.
     """
     realm = _checked_realm(wire, request)
     methods = ["GET"]
@@ -88,7 +88,7 @@ def _checked_realm(wire: Wire, request: TokenRequest) -> URL:
         realm = upgraded(wire.base, URL(challenge.realm, encoded=True))
         reason = _realm_refusal(wire, realm, request.credentials)
     except ValueError:
-        realm, reason = URL(), "it is no URL"
+        realm, reason = URL(), "it is not a URL"
     if reason is not None:
         where = shown(realm) if realm.raw_host else repr(challenge.realm[:100])
         cause = f"the token service {where} that the registry names is refused: {reason}"

@@ -406,7 +406,7 @@ class Upload:
             raise _SourceFailed(failure)
 
     def _judge(self, call: Call, reply: Reply) -> Exception:
-        """What an answer that is no success means for the upload."""
+        """What an unsuccessful answer means for the upload."""
         codes = frozenset(read_error(reply.body).codes)
         error = self._registry.transport.error(call, reply)
         session = self._session

@@ -9,7 +9,7 @@ from replicator.ports import ObjectStore
 from replicator.sites.layouts.place import Place
 
 MAX_LINK_BYTES: Final = 1024
-"""A digest has 71 bytes; more is no link."""
+"""A digest has 71 bytes; a longer file is not a link."""
 
 
 async def read_link(store: ObjectStore, key: str, place: Place, what: str) -> Digest:

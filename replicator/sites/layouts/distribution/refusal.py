@@ -24,7 +24,7 @@ class _Shape(msgspec.Struct, rename="camel"):
 def why_not_digest(digest: Digest) -> str | None:
     """Why a registry could not serve content of this name; None where it could."""
     if algorithm(digest) != "sha256":
-        return f"{digest} is no sha256 digest, and docker-registry serves no other"
+        return f"{digest} is not a sha256 digest, the only kind that docker-registry serves"
     return None
 
 

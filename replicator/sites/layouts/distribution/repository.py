@@ -79,8 +79,8 @@ class DistributionRepository:
         """The manifest, its bytes verified.
 
         Raises:
-            NotFound: also for a tag whose link leads to what is not there; a registry serves as little.
-            Corrupt: a link that is no digest, or bytes that are not those of the digest.
+            NotFound: also for a tag whose link leads to a missing manifest, as in a registry.
+            Corrupt: a link that is not a digest, or bytes that do not match the digest.
         """
         paths = self._paths("read manifest")
         with self._place.named():
@@ -92,7 +92,7 @@ class DistributionRepository:
             try:
                 return await self._read_revision(paths, digest)
             except NotFound as error:
-                cause = f"tag {reference} leads to {digest}, which is not there"
+                cause = f"tag {reference} refers to {digest}, which does not exist"
                 raise self._place.not_found("read manifest", cause) from error
 
     async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
@@ -164,7 +164,7 @@ class DistributionRepository:
         if reason is not None:
             raise self._place.unsupported("write manifest", reason)
         if tag is not None and not is_tag(tag):
-            raise self._place.rejected("write manifest", f"{tag!r} is no tag")
+            raise self._place.rejected("write manifest", f"invalid tag {tag!r}")
         with self._place.named():
             await self._storage.first_write.ready()
             await self._storage.writer.write(manifest, tag, paths, self._place)
@@ -175,7 +175,7 @@ class DistributionRepository:
         """Removes one tag: first the link that it is, then what its folder has of its history."""
         paths = self._paths("delete tag")
         if not is_tag(tag):
-            raise self._place.not_found("delete tag", f"{tag!r} is no tag")
+            raise self._place.not_found("delete tag", f"invalid tag {tag!r}")
         with self._place.named():
             if not await has_object(self.store, paths.current(tag), None):
                 raise self._place.not_found("delete tag", f"no tag {tag}")
@@ -189,7 +189,7 @@ class DistributionRepository:
     def _paths(self, operation: str) -> RepositoryPaths:
         """The keys, once it is sure that the name leads nowhere else."""
         if not is_repository(self.name):
-            raise self._place.rejected(operation, f"{self.name!r} is no repository's name")
+            raise self._place.rejected(operation, f"invalid repository name {self.name!r}")
         return self._unchecked
 
     def _writable(self, digest: Digest) -> RepositoryPaths:

@@ -83,7 +83,7 @@ class DistributionSite:
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the store and says what works; see `check.check_layout`. Never raises a `SiteError`.
 
-        That nothing of a registry is here yet is no problem where it is going to be written to.
+        A directory without a registry's storage is fine if it will be written to.
         """
         some = [self.repository(name) for name in repositories]
 

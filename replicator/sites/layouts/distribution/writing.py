@@ -43,7 +43,7 @@ class ManifestWriter:
         """Puts the manifest, then its link, then the tag.
 
         Raises:
-            MissingReference: something that it names is not there (nothing was written then), or vanished while
+            MissingReference: content that it refers to does not exist (then nothing was written), or vanished while
                 it was written: a registry's garbage collection sweeps away what no manifest names yet.
         """
         await self._require(manifest, paths, place)
@@ -61,7 +61,7 @@ class ManifestWriter:
     async def _require(self, manifest: Manifest, paths: RepositoryPaths, place: Place) -> None:
         missing = await self._missing(manifest, paths)
         if missing:
-            cause = f"{manifest.digest} names what is not there: {', '.join(missing[:3])}"
+            cause = f"{manifest.digest} refers to missing content: {', '.join(missing[:3])}"
             raise MissingReference(place.site, _WRITE, cause, repository=place.repository, digests=missing)
 
     async def _missing(self, manifest: Manifest, paths: RepositoryPaths) -> list[Digest]:

@@ -67,7 +67,7 @@ class Layouts:
                 return LayoutPaths("")
             raise place.rejected(operation, f"the one repository here is {self.only!r}")
         if not is_repository(name):
-            raise place.rejected(operation, f"{name!r} is no repository's name")
+            raise place.rejected(operation, f"invalid repository name {name!r}")
         reserved = RESERVED.intersection(name.split("/"))
         if reserved:
             cause = f"{min(reserved)!r} is part of every OCI layout and cannot be part of a repository's name here"

@@ -55,7 +55,7 @@ class OciRepository:
         """The tags with their digests, out of `index.json`; nothing else is read, whatever changed.
 
         Raises:
-            Corrupt: for the first entry that is no descriptor, after all others came.
+            Corrupt: for the first entry that is not a descriptor, after all others.
         """
         index = await self._index("list tags")
         failure: Corrupt | None = None
@@ -83,8 +83,8 @@ class OciRepository:
         """What a tag or digest names now.
 
         Raises:
-            NotFound: also for a tag whose manifest is not there.
-            Corrupt: an entry that is no descriptor, or a manifest of another size than it says.
+            NotFound: also for a tag whose manifest does not exist.
+            Corrupt: an entry that is not a descriptor, or a manifest whose size differs from its entry.
         """
         operation = "resolve"
         with self._place.named():
@@ -95,7 +95,7 @@ class OciRepository:
             found = await self.store.stat(self._paths(operation).blob(descriptor.digest))
         if found is None:
             raise self._place.not_found(
-                operation, f"{reference} leads to {descriptor.digest}, which is not there"
+                operation, f"{reference} refers to {descriptor.digest}, which does not exist"
             )
         if found.size != descriptor.size:
             cause = (
@@ -176,7 +176,7 @@ class OciRepository:
         operation = "write manifest"
         paths = self._paths(operation)
         if tag is not None and not is_tag(tag):
-            raise self._place.rejected(operation, f"{tag!r} is no tag")
+            raise self._place.rejected(operation, f"invalid tag {tag!r}")
         with self._place.named():
             await self._layouts.first_write.ready()
             await self._require(manifest, paths)
@@ -273,7 +273,7 @@ class OciRepository:
         looked = await each((*manifest.blobs, *manifest.children), lacks)
         missing = [digest for digest in looked if digest is not None]
         if missing:
-            cause = f"{manifest.digest} names what is not there: {', '.join(missing[:3])}"
+            cause = f"{manifest.digest} refers to missing content: {', '.join(missing[:3])}"
             raise MissingReference(self.site, "write manifest", cause, repository=self.name, digests=missing)
 
 

@@ -106,7 +106,7 @@ class OciSite:
         if self._layouts.only is not None:
             if {MARKER, INDEX} <= set(root.objects):
                 return "oci, one layout"
-            raise self._unsupported(operation, f"this is no OCI layout: {MARKER} or {INDEX} is missing")
+            raise self._unsupported(operation, f"not an OCI layout: {MARKER} or {INDEX} is missing")
         if {MARKER, INDEX} & set(root.objects):
             cause = (
                 "this is itself an OCI layout, not a folder with one a repository: name the folder above it"

@@ -74,7 +74,7 @@ def write(workspace: Workspace, parts: Parts, data: bytes, *, replace: bool = Tr
 
 
 def write_if(workspace: Workspace, key: str, parts: Parts, data: bytes, version: str | None) -> str | None:
-    """Writes a file that has this version now (None: is not there); None where it is not so.
+    """Writes a file that has this version now (None: does not exist); returns None if it does not.
 
     Raises:
         Busy: another process is doing the same to this key.

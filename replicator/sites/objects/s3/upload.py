@@ -49,7 +49,7 @@ class Spare:
 class S3Upload:
     """`ports.ObjectUpload` on a bucket: a single PutObject if it fits one part, else a multipart upload.
 
-    Up to `PARTS_AT_ONCE` parts are under way at once. Held in memory are one part of each upload and
+    Up to `PARTS_AT_ONCE` parts are in progress at once. Memory holds one part of each upload and
     `SPARE_BUFFERS` of all uploads of the store together, whatever the objects' sizes. The multipart upload is
     completed by `commit` alone; `aclose` aborts any other, and gives up after a few seconds (then `sweep` finds it).
     """
@@ -110,7 +110,7 @@ class S3Upload:
         self._done = True
 
     async def aclose(self) -> None:
-        """Ends what is under way; aborts what was not committed."""
+        """Ends the parts in progress; aborts an upload that was not committed."""
         for task in self._sending:
             task.cancel()
         if self._creating is not None and not self._done:
@@ -150,7 +150,7 @@ class S3Upload:
         await self._await_buffer()
 
     async def _await_buffer(self) -> None:
-        """Returns when another buffer may be filled beside those under way."""
+        """Returns when another buffer may be filled beside those in progress."""
         while len(self._sending) > self._spares:
             if len(self._sending) <= PARTS_AT_ONCE and self._spare.take():
                 self._spares += 1

@@ -174,7 +174,7 @@ async def test_odd_tags_are_left_out_with_a_warning_and_spoil_nothing() -> None:
     warnings = [event for event in seen if isinstance(event, Warned)]
     assert len(warnings) == 1
     assert warnings[0].site == "there"
-    assert "6 left out" in warnings[0].text
+    assert "6 skipped" in warnings[0].text
     assert "'no/tag'" in warnings[0].text
     assert len(warnings[0].text) < 1000
 
@@ -349,7 +349,7 @@ async def test_odd_repositories_are_left_out_with_a_warning() -> None:
         async with registry_site(fake.url, seen=seen) as site:
             assert await collect(site.repositories()) == ["fine"]
     assert [event.text for event in seen if isinstance(event, Warned)] == [
-        "list repositories: 3 left out that are no legal names: 'No', 'a//b', 3"
+        "list repositories: 3 skipped, invalid names: 'No', 'a//b', 3"
     ]
 
 

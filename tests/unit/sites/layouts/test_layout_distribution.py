@@ -221,7 +221,7 @@ async def test_tag_that_leads_nowhere_is_not_found_and_said_so() -> None:
     store = MemoryStore()
     await put_image(repository(store), IMAGE, "v1")
     del store.objects[APP.revision(IMAGE.digest)]
-    with pytest.raises(NotFound, match=f"v1 leads to {IMAGE.digest}"):
+    with pytest.raises(NotFound, match=f"v1 refers to {IMAGE.digest}"):
         await repository(store).resolve("v1")
 
 
@@ -308,7 +308,7 @@ async def test_tag_that_is_none_is_rejected() -> None:
     store = MemoryStore()
     await put_image(repository(store), IMAGE)
     before = dict(store.objects)
-    with pytest.raises(Rejected, match="no tag"):
+    with pytest.raises(Rejected, match="invalid tag"):
         await repository(store).write_manifest(IMAGE.manifest, "../../evil")
     assert store.objects == before
 

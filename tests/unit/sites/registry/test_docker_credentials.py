@@ -177,10 +177,10 @@ async def test_helper_is_asked_once_until_everything_is_forgotten(
     ("script", "complaint"),
     [
         ("echo s3cret; exit 3", "exit code 3"),
-        ("echo s3cret", "no credentials"),
-        ("echo '[\"s3cret\"]'", "no credentials"),
+        ("echo s3cret", "is not credentials"),
+        ("echo '[\"s3cret\"]'", "is not credentials"),
         ("echo s3cret; exec sleep 60", "no answer within"),
-        ("head -c 200000 /dev/zero", "no credentials"),
+        ("head -c 200000 /dev/zero", "is not credentials"),
     ],
 )
 async def test_failing_helper_is_an_error_that_does_not_show_its_output(
