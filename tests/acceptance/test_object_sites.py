@@ -263,7 +263,10 @@ async def test_layouts_are_what_lies_there_or_what_is_told(world: World) -> None
     listed = await world.program("list", f"file://{world.folder}/disk", "team/app")
     assert listed.stdout.split() == ["multi", "v1"]
     misplaced = await world.program("copy", f"{host}/team/app", target, "--source-layout", "oci")
-    assert (misplaced.code, "--source-layout is for s3:// and file://" in misplaced.stderr) == (2, True)
+    assert (misplaced.code, "--source-layout applies only to s3:// and file://" in misplaced.stderr) == (
+        2,
+        True,
+    )
 
 
 async def keys_of(world: World, prefix: str) -> list[str]:
