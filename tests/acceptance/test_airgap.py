@@ -157,7 +157,7 @@ async def test_what_was_left_out_is_what_a_new_directory_lacks(world: World) -> 
     assert imported.code == 1
     lacking = len(blob_names(APP, MULTI, TOOL))
     assert f"the archive leaves out {lacking} blobs that shelf does not have (list " in imported.stderr
-    assert "export again without --have, or with an inventory of shelf as it is now" in imported.stderr
+    assert "export again without --have, or with a new inventory of shelf" in imported.stderr
     assert not (world.program.folder / "shelf").exists()
 
 

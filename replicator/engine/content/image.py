@@ -77,11 +77,11 @@ async def read_image(
         if len(path) > MAX_DEPTH:
             raise corrupt(f"{root} has more than {MAX_DEPTH} levels")
         manifest = manifests.get(digest) or await read(digest)
-        if size not in (None, len(manifest.body)):
-            raise corrupt(f"{digest} has {len(manifest.body)} bytes, not {size} as its index says")
+        if size not in (None, manifest.descriptor.size):
+            raise corrupt(f"{digest} has {manifest.descriptor.size} bytes, not {size} as its index says")
         if digest in manifests:
             return
-        total += len(manifest.body)
+        total += manifest.descriptor.size or 0
         if total > MAX_MANIFEST_BYTES:
             raise corrupt(f"{root} has more than {MAX_MANIFEST_BYTES} bytes of manifests")
         _check_kind(manifest, site, repository)
