@@ -154,7 +154,7 @@ async def test_status_shows_rules_that_never_ran_and_writes_nothing(world: World
     asked = len(world.hub.requests) + len(world.fra.requests)
     ran = await world.program("status", "--json")
     [standing] = ran.json["rules"][0]["destinations"]
-    assert standing["tags"] == {"in_step": 2, "held": 0, "pending": 0, "failed": 0}
+    assert standing["tags"] == {"in_step": 2, "held": 0, "pending": 0, "failed": 0, "unknown": 0}
     assert standing["lag_seconds"] == 0
     assert standing["last_success"] is not None
     assert len(world.hub.requests) + len(world.fra.requests) == asked

@@ -54,7 +54,7 @@ class World:
 
     async def ends_cleanly(self) -> None:
         assert await self.daemon.end(signal.SIGTERM) == 0
-        assert self.daemon.log.endswith(" ended\n")
+        assert self.daemon.log.endswith(" stopped\n")
         assert COMPLAINTS.findall(self.daemon.log) == []
 
 

@@ -103,7 +103,7 @@ async def test_rules_tell_where_they_stand(world: World) -> None:
     assert first["next_run"] == "2023-11-14T22:14:20Z"
     fra, sin = first["destinations"]
     assert fra["lag_seconds"] == 90
-    assert fra["tags"] == {"in_step": 7, "held": 0, "pending": 2, "failed": 1}  # each tag once
+    assert fra["tags"] == {"in_step": 7, "held": 0, "pending": 2, "failed": 1, "unknown": 0}  # each tag once
     assert fra["last_error"] == "hub: refused"
     assert fra["backing_off_until"] == "2023-11-14T22:13:50Z"
     assert (sin["lag_seconds"], sin["tags"], sin["last_look"]) == (None, None, None)
