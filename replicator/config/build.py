@@ -214,7 +214,8 @@ def build_site(name: str, table: SiteTable) -> SiteSettings:
     if table.url.startswith("s3://"):
         return LayoutSettings(_bucket(name, table, bounds), table.layout or "distribution")
     if table.url.startswith("file://"):
-        return LayoutSettings(LocalSettings(name, parse_directory(table.url), bounds), table.layout or "oci")
+        directory = LocalSettings(name, parse_directory(table.url), bounds, table.must_exist)
+        return LayoutSettings(directory, table.layout or "oci")
     return _registry(name, table, bounds)
 
 

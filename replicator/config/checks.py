@@ -38,14 +38,20 @@ _BUCKET = frozenset(
 )
 _SECRETS = ("password", "identity_token", "bearer_token", "secret_key", "session_token")
 _LAYOUT = frozenset({"layout"})
+_DIRECTORY = frozenset({"must_exist"})
 _KINDS = {
     "https": ("a registry", _REGISTRY),
     "http": ("a registry", _REGISTRY),
-    "file": ("a directory", _LAYOUT),
+    "file": ("a directory", _DIRECTORY | _LAYOUT),
     "s3": ("a bucket", _BUCKET | _LAYOUT),
 }
 """The kind of site of each scheme, and the keys that only some kinds have."""
-_OWNERS = (("a registry", _REGISTRY), ("a bucket", _BUCKET), ("a bucket or directory", _LAYOUT))
+_OWNERS = (
+    ("a registry", _REGISTRY),
+    ("a bucket", _BUCKET),
+    ("a directory", _DIRECTORY),
+    ("a bucket or directory", _LAYOUT),
+)
 _LITERAL = 'is a plain-text secret; move it to a file: { file = "PATH" }'
 
 
@@ -219,7 +225,7 @@ def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
     kind = url.partition("://")[0] if isinstance(url, str) else ""
     if kind not in _KINDS:
         return kind, frozenset()
-    return kind, (_REGISTRY | _BUCKET | _LAYOUT) - _KINDS[kind][1]
+    return kind, (_REGISTRY | _BUCKET | _DIRECTORY | _LAYOUT) - _KINDS[kind][1]
 
 
 def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:

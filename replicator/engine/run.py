@@ -18,6 +18,7 @@ from replicator.engine.shared import Shared
 from replicator.errors import ReplicatorError, StateError
 from replicator.events import Observed, RunEnded, RunStarted, Warned
 from replicator.policy.rule import Rule
+from replicator.ports import ExpectsContent
 
 
 class RuleRun:
@@ -48,10 +49,11 @@ class RuleRun:
         if not context.request.dry:
             for name in names:
                 context.state.begin(rule.name, name)
-        first_seen = {
-            standing.destination: standing.first_seen
-            for standing in await context.state.standings([rule.name])
-        }
+        first_seen: dict[str, float] = {}
+        for standing in await context.state.standings([rule.name]):
+            first_seen[standing.destination] = standing.first_seen
+            if standing.in_step and standing.destination in names:
+                _expect_content(context, rule.source, standing.destination)
         for name in names:
             if not context.request.dry:
                 shared.feed(rule.source, name)
@@ -218,3 +220,10 @@ async def _dating(
         return at if scope is None or scope.at is None else min(now, max(at, scope.at))
 
     return since
+
+
+def _expect_content(context: Context, *names: str) -> None:
+    """Tells sites in which there were images that they are not empty: what looks so is not mounted."""
+    for site in (context.sites[name] for name in names):
+        if isinstance(site, ExpectsContent):
+            site.expect_content()

@@ -21,7 +21,7 @@ from replicator.ports.repository import (
     VerifiesItself,
 )
 from replicator.ports.search import ImageSeen
-from replicator.ports.site import Capabilities, LimitsBytes, ListsBlobs, Site, SiteCheck
+from replicator.ports.site import Capabilities, ExpectsContent, LimitsBytes, ListsBlobs, Site, SiteCheck
 from replicator.ports.state import (
     AcceptedEvent,
     BehindRepository,
@@ -60,6 +60,7 @@ __all__ = [
     "Created",
     "DuePlacement",
     "Entry",
+    "ExpectsContent",
     "GoneAtDestination",
     "ImageSeen",
     "LimitsBytes",

@@ -83,6 +83,15 @@ class ListsBlobs(Protocol):
 
 
 @runtime_checkable
+class ExpectsContent(Protocol):
+    """A site or store that could be mistaken for an empty one, as a directory whose file system is not mounted."""
+
+    def expect_content(self) -> None:
+        """Content was seen here before: if nothing is here now, every operation fails (`Unavailable`)."""
+        ...
+
+
+@runtime_checkable
 class LimitsBytes(Protocol):
     """A site or store whose bytes a second can be limited while it works."""
 

@@ -408,3 +408,30 @@ async def test_nothing_to_do_on_tags_of_a_bucket_costs_list_requests_only(
     assert proxy.seen
     assert all(method == "GET" and "list-type=2" in path for method, path in proxy.seen), proxy.seen
     assert len(proxy.seen) <= count / 1000 + 12
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_directory_that_is_not_mounted_is_neither_filled_nor_taken_for_empty(
+    world: World, layout: str
+) -> None:
+    near, far = world.store(f"dir-{layout}"), world.store("s3-oci")
+    rules = everything("hub", f"dir-{layout}") + everything(f"dir-{layout}", "s3-oci", name="onward")
+    world.config(near, far, rules)
+    for rule in ("all", "onward"):
+        assert (await world("sync", "--rule", rule)).code == 0
+    mounted, mount_point = world.folder / "elsewhere", world.folder / f"dir-{layout}"
+    mount_point.rename(mounted)
+    mount_point.mkdir()
+    world.hub.requests.clear()
+    ended = await world("sync", "--json")
+    assert ended.code == 1, ended.stderr
+    assert "is its file system mounted?" in ended.stdout
+    assert list(mount_point.iterdir()) == []
+    assert await world.tags("s3-oci") == TAGS
+    mount_point.rmdir()
+    mounted.rename(mount_point)
+    assert (await world("sync")).code == 0
+    mount_point.rename(mounted)
+    world.config(near + "must_exist = false\n", far, rules)
+    assert (await world("sync", "--rule", "all")).code == 0
+    assert await world.tags(f"dir-{layout}") == TAGS

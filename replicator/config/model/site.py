@@ -174,6 +174,10 @@ class SiteTable(Table):
         "a directory.",
         None,
     )
+    must_exist: bool | None = setting(
+        "Directory: whether an empty or missing one is a failure (not mounted?). Default: once images were seen in it.",
+        None,
+    )
     endpoint: Annotated[str | None, ENDPOINT] = setting(
         "Bucket: URL of the store. Default: AWS, or `AWS_ENDPOINT_URL`.", None
     )

@@ -14,11 +14,16 @@ __all__ = ["LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """A directory. `path` is absolute; it may itself be a symbolic link, nothing below it may lead out of it."""
+    """A directory. `path` is absolute; it may itself be a symbolic link, nothing below it may lead out of it.
+
+    `must_exist`: whether an empty or missing directory is a failure, as its file system may not be mounted. None: from
+    when `ports.ExpectsContent` is told so, or something was written.
+    """
 
     name: str
     path: Path
     limits: LimitSettings = field(default_factory=LimitSettings)
+    must_exist: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 from replicator.errors import Unsupported
 from replicator.events import Events
 from replicator.model.digest import Digest
-from replicator.ports import Capabilities, LimitsBytes, ObjectStore, SiteCheck
+from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
@@ -82,6 +82,11 @@ class OciSite:
         """See `ports.LimitsBytes`; of the store, where it has limits."""
         if isinstance(self._layouts.store, LimitsBytes):
             self._layouts.store.set_bytes_per_second(rate)
+
+    def expect_content(self) -> None:
+        """See `ports.ExpectsContent`; of the store, where it can be mistaken for an empty one."""
+        if isinstance(self._layouts.store, ExpectsContent):
+            self._layouts.store.expect_content()
 
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the store and says what works; see `check.check_layout`. Never raises a `SiteError`."""

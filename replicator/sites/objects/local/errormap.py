@@ -33,6 +33,13 @@ class LeadsOutside(OSError):
         super().__init__(errno.EXDEV, "leads out of the root", path)
 
 
+class NotMounted(OSError):
+    """The root has no content, though there was some before."""
+
+    def __init__(self, path: str, how: str) -> None:
+        super().__init__(errno.ENODEV, how, path)
+
+
 def disk_error(site: str, operation: str, error: OSError) -> SiteError:
     """What an error of the file system means and what to do about it."""
     number = error.errno or 0
@@ -46,6 +53,11 @@ def disk_error(site: str, operation: str, error: OSError) -> SiteError:
     if number in _FULL:
         return Unavailable(site, operation, _FULL[number], advice=Advice.LATER)
     text = error.strerror or type(error).__name__
+    if isinstance(error, NotMounted):
+        text = (
+            f"{error.filename} {text}, though images were in it before: is its file system mounted? "
+            "If it was emptied on purpose, set must_exist = false for this site"
+        )
     if number == errno.ENOENT:
         return NotFound(site, operation, "no such file or folder")
     if number in {errno.EACCES, errno.EPERM, errno.EROFS}:

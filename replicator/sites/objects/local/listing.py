@@ -41,7 +41,7 @@ def walk(tree: Tree, prefix: str, *, delimiter: bool) -> Iterator[ObjectInfo | B
     left out. Of each folder that is open the names are held, never of the whole tree.
     """
     above, _, begins = prefix.rpartition("/")
-    tree.path.stat()  # a missing root is not an empty one
+    os.close(tree.open_root())  # a missing root is not an empty one
     start = tuple(above.split("/")) if above else ()
     pending = [iter(_entries(tree, start, begins, delimiter=delimiter))]
     places = [start]

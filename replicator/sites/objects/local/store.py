@@ -63,6 +63,8 @@ class LocalStore:
         self._limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._tree = Tree(settings.path)
         self._workspace = Workspace(self._tree)
+        self._tree.may_expect = settings.must_exist is not False
+        self._tree.is_expected = settings.must_exist is True
         self._verified: OrderedDict[str, Digest] = OrderedDict()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"objects-{settings.name}")
 
@@ -79,6 +81,10 @@ class LocalStore:
     def set_bytes_per_second(self, rate: float | None) -> None:
         """See `ports.LimitsBytes`."""
         self._limits.set_bytes_per_second(rate)
+
+    def expect_content(self) -> None:
+        """See `ports.ExpectsContent`; not if the settings say that the directory need not exist."""
+        self._tree.is_expected = self._tree.may_expect
 
     async def stat(self, key: str) -> ObjectInfo | None:
         """See `ports.ObjectStore`."""

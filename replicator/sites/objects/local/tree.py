@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Final
 
 from replicator.ports import ObjectInfo
+from replicator.sites.objects.keys import PRIVATE
 from replicator.sites.objects.local import lenient
-from replicator.sites.objects.local.errormap import LeadsOutside
+from replicator.sites.objects.local.errormap import LeadsOutside, NotMounted
 
 Parts = Sequence[str]
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo must not hold us up
+
+
+_NOT_CONTENT: Final = frozenset({PRIVATE, "lost+found"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,49 @@ class Tree:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.may_expect = True
+        self.is_expected = False
+        self._seen: tuple[int, int] | None = None
 
     def create(self) -> None:
-        """Makes the root where it is missing."""
+        """Makes the root where it is missing. Raises `NotMounted` if it was expected to have content."""
+        if self.is_expected:
+            os.close(self.open_root())
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def open_root(self) -> int:
+        """The root's descriptor.
+
+        Raises:
+            NotMounted: content `is_expected` here, and there is none. Looked at once for each file system: a root
+                that becomes empty while it stays the same folder was emptied by somebody.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self.is_expected:
+                raise NotMounted(str(self.path), "does not exist") from None
+            raise
+        try:
+            self._require_content(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def expect(self) -> None:
+        """Content was written to the root as it is now."""
+        if self.may_expect and not self.is_expected:
+            facts = self.path.stat()
+            self._seen = (facts.st_dev, facts.st_ino)
+            self.is_expected = True
+
+    def _require_content(self, fd: int) -> None:
+        facts = os.fstat(fd)
+        if self.is_expected and self._seen != (facts.st_dev, facts.st_ino):
+            if _NOT_CONTENT.issuperset(os.listdir(fd)):
+                raise NotMounted(str(self.path), "is empty")
+            self._seen = (facts.st_dev, facts.st_ino)
 
     @contextlib.contextmanager
     def folder(self, parts: Parts, *, create: bool = False) -> Iterator[int]:
@@ -127,7 +170,7 @@ class Tree:
                 raise _named(error, parts) from None
 
     def _descend(self, parts: Parts, *, create: bool) -> int:
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self.open_root()
         made: list[int] = []  # folders in which another was made, to be written out at the end
         try:
             for depth, part in enumerate(parts, 1):

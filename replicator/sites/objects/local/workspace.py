@@ -208,7 +208,8 @@ def move(tree: Tree, folder: int, name: str, parts: Parts, *, replace: bool = Tr
                 if replace:
                     _move_over(folder, name, target, parts[-1])
                 lenient.sync_folder(target)
-                return True
+            tree.expect()
+            return True  # noqa: TRY300 - the loop's way out
         except FileNotFoundError:
             if attempt == _TRIES - 1:
                 raise
