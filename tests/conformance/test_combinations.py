@@ -63,7 +63,7 @@ LOGIN: dict[str, Callable[[], Auth] | None] = {
     "open": None,
     "basic": lambda: Basic(USERS),
     "tokens": lambda: Bearer(USERS),
-    "short tokens": lambda: Bearer(USERS, good_for=4),
+    "short tokens": lambda: Bearer(USERS, good_for=8),
 }
 
 Row = tuple[str, ...]
