@@ -149,16 +149,18 @@ class Index:
         self.is_changed = True
 
     def _remove(self, numbers: Iterator[int] | tuple[int, ...]) -> None:
-        for number in tuple(numbers):
-            root = self._roots.pop(number)
-            self.is_changed = True
-            for table, key in ((self._tagged, root.tag), (self._by_digest, root.digest)):
-                if key is not None:
-                    left = tuple(one for one in table[key] if one != number)
-                    if left:
-                        table[key] = left
-                    else:
-                        del table[key]
+        removed = {number: self._roots.pop(number) for number in tuple(numbers)}
+        self.is_changed |= bool(removed)
+        for table, keys in (
+            (self._tagged, {root.tag for root in removed.values() if root.tag is not None}),
+            (self._by_digest, {root.digest for root in removed.values() if root.digest is not None}),
+        ):
+            for key in keys:
+                left = tuple(number for number in table[key] if number not in removed)
+                if left:
+                    table[key] = left
+                else:
+                    del table[key]
 
 
 def empty_index() -> Index:
