@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiobotocore.session import AioSession
@@ -18,7 +19,22 @@ from yarl import URL
 from replicator.sites.objects.settings import S3Keys, S3Settings
 from tests.fakes.process import free_port, require, running
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 _HOP = frozenset({"host", "connection", "content-length", "transfer-encoding", "date", "server"})
+
+
+def _conditions_in_turn(app: WSGIApplication) -> WSGIApplication:
+    """S3 answers conditional writes one after the other; moto looks and writes in two steps, on many threads."""
+    turn = threading.Lock()
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        is_conditional = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+        with turn if is_conditional else contextlib.nullcontext():
+            return app(environ, start)
+
+    return answer
 
 
 @contextlib.contextmanager
@@ -26,6 +42,9 @@ def moto_server() -> Iterator[str]:
     """The endpoint of a fresh moto on a free port. Everything it keeps is in this process's memory."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    http = server._server
+    assert http is not None
+    http.app = _conditions_in_turn(http.app)
     try:
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
