@@ -14,6 +14,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
+from botocore.parsers import ResponseParserError
 
 from replicator.errors import AuthFailed, ConfigError, SiteError, Throttled, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
@@ -49,7 +50,9 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a reply has if it is one. botocore reads any web page with a 200 as an empty listing or a done writing."""
 
-FAILURES: Final = (BotoCoreError, ClientError, BrokenTransport, OSError, TimeoutError, ValueError)
+# botocore's parser fails with AttributeError or TypeError on an element that is there twice.
+_UNPARSED: Final = (ResponseParserError, AttributeError, TypeError)
+FAILURES: Final = (BotoCoreError, ClientError, BrokenTransport, OSError, TimeoutError, ValueError, *_UNPARSED)
 
 
 @dataclass(frozen=True, slots=True)

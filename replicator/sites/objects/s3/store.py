@@ -248,9 +248,8 @@ class S3Store:
             reply = await self._bucket.ask(step, "list_objects_v2", **parameters)
             try:
                 page = self._page(reply)
-            except KeyError as error:
-                text = f"an entry of the listing has no {error.args[0]}"
-                raise Corrupt(self._site, step.operation, text) from None
+            except ValueError as error:
+                raise Corrupt(self._site, step.operation, str(error)) from None
             empty = 0 if page.objects or page.prefixes else empty + 1
             if not empty:
                 yield page
@@ -265,17 +264,23 @@ class S3Store:
         raise Corrupt(self._site, step.operation, "the listing does not end")
 
     def _page(self, reply: Mapping[str, Any]) -> ObjectPage:
+        """The page of a reply. Raises `ValueError` for an entry that lacks a member or has one twice."""
         skip = len(self._root)
-        return ObjectPage(
-            [
-                ObjectInfo(
-                    found["Key"][skip:], found["Size"], found["ETag"], found["LastModified"].timestamp()
-                )
-                for found in reply.get("Contents", ())
-                if not found["Key"].endswith("/")
-            ],
-            [found["Prefix"][skip:].removesuffix("/") for found in reply.get("CommonPrefixes", ())],
-        )
+        try:
+            return ObjectPage(
+                [
+                    ObjectInfo(
+                        found["Key"][skip:], found["Size"], found["ETag"], found["LastModified"].timestamp()
+                    )
+                    for found in reply.get("Contents", ())
+                    if not found["Key"].endswith("/")
+                ],
+                [found["Prefix"][skip:].removesuffix("/") for found in reply.get("CommonPrefixes", ())],
+            )
+        except KeyError as error:
+            raise ValueError(f"an entry of the listing has no {error.args[0]}") from None
+        except (AttributeError, TypeError):  # botocore makes a list of what is there twice
+            raise ValueError("an entry of the listing has a member twice") from None
 
     async def copy(
         self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None

@@ -164,3 +164,21 @@ async def test_a_listing_whose_entry_lacks_a_member_is_a_named_failure(entry: st
     async with scripted(answer, ping=False) as server, store(server.url) as here:
         with pytest.raises(Corrupt, match="an entry of the listing has no"):
             await _listed(here)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "<CommonPrefixes><Prefix>a/</Prefix><Prefix>b/</Prefix></CommonPrefixes>",
+        "<Contents><Key>a</Key><Key>b</Key></Contents>",
+        "<Contents><Key>a</Key><Size>1</Size><Size>2</Size></Contents>",
+    ],
+)
+async def test_a_listing_whose_entry_has_a_member_twice_is_a_named_failure(entry: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entry}</ListBucketResult>"
+        return web.Response(text=text)
+
+    async with scripted(answer, ping=False) as server, store(server.url) as here:
+        with pytest.raises(SiteError, match=r"has a member twice|does not answer as S3 does"):
+            await _listed(here)
