@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -52,7 +53,12 @@ class RequestHandler(web.RequestHandler):
         response: web.StreamResponse
         if isinstance(exc, HttpProcessingError | ValueError) and status < 500:
             _malformed.note(request.remote, type(exc).__name__)
-            response = web.Response(status=status, text=f"{status}: malformed request")
+            # RFC 9457, as the API answers; other clients see a JSON document all the same
+            response = web.json_response(
+                {"title": HTTPStatus(status).phrase, "status": status, "detail": "malformed HTTP request"},
+                status=status,
+                content_type="application/problem+json",
+            )
             response.force_close()
         else:
             response = super().handle_error(request, status, exc, message)
