@@ -13,6 +13,8 @@ from replicator.config.load import load
 from replicator.errors import ConfigError, NotFound
 from replicator.model.names import parse_host
 from replicator.ports import ObjectStore, Site
+from replicator.sites.layouts.detect import detect
+from replicator.sites.layouts.oci.paths import MARKER
 from replicator.sites.layouts.settings import Layout, LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.open import SiteSettings, open_site, open_store
@@ -66,15 +68,10 @@ async def layout_of(
 
 async def _found(store: ObjectStore, repository: str | None) -> Layout | None:
     """The layout found in a store; None if it cannot be determined."""
-    async for page in store.list("docker/registry/v2/", delimiter=True):
-        if page.prefixes:
-            return "distribution"
-    if repository is not None:
-        return "oci" if await store.stat(f"{repository}/oci-layout") else None
-    async for page in store.list("", delimiter=True):
-        if page.prefixes:
-            return "oci"
-    return None
+    layout = (await detect(store)).layout
+    if layout == "oci" and repository is not None and not await store.stat(f"{repository}/{MARKER}"):
+        return None
+    return layout
 
 
 async def site_settings(invocation: Invocation, name: str, watch: Watch, *, insecure: bool) -> SiteSettings:

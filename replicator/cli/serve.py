@@ -25,7 +25,7 @@ from replicator.events import Warned
 from replicator.metrics import Metrics, ServeMetrics
 from replicator.serve.answered import Answered
 from replicator.serve.content import Content
-from replicator.serve.layout import recognise
+from replicator.serve.layout import site_of
 from replicator.serve.server import DEFAULT_CONNECTIONS, Listener, RegistryServer
 from replicator.serve.users import Users
 from replicator.sites.layouts.settings import Layout
@@ -105,7 +105,7 @@ async def _serve(invocation: Invocation, place: str, options: Options) -> int:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
         folder = settings.path.name if isinstance(settings, LocalSettings) else settings.name
-        site, found = await recognise(store, options.layout or layout, folder=folder, events=watch.events)
+        site, found = await site_of(store, options.layout or layout, folder=folder, events=watch.events)
         told = _Told(watch, options.max_connections)
         server = RegistryServer(
             Content(site, clock=watch.clock), audience=told, report=_report, expose=told.expose

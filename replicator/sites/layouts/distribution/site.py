@@ -10,11 +10,12 @@ from replicator.events import Events
 from replicator.model.digest import Digest
 from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
+from replicator.sites.layouts.detect import detect
 from replicator.sites.layouts.distribution.paths import BLOBS, REPOSITORIES, ROOT, blob_of
 from replicator.sites.layouts.distribution.repository import DistributionRepository, Storage
 from replicator.sites.layouts.distribution.writing import ManifestWriter
 from replicator.sites.layouts.manifests import Subjects
-from replicator.sites.layouts.walk import Folder, look_into, walk_repositories
+from replicator.sites.layouts.walk import walk_repositories
 from replicator.sites.layouts.writing import FirstWrite
 
 
@@ -48,7 +49,7 @@ class DistributionSite:
         """The repositories, found by walking folders.
 
         Raises:
-            Unsupported: something else lies here.
+            Unsupported: the store has another layout.
         """
         store, any_found = self._storage.store, False
         pages = walk_repositories(
@@ -107,14 +108,12 @@ class DistributionSite:
         await self._storage.store.aclose()
 
     async def _recognise(self, operation: str) -> str:
-        store = self._storage.store
-        root = await look_into(store, "")
-        if not root.objects and not root.folders:
+        found = await detect(self._storage.store)
+        if found.is_empty:
             return "distribution, empty"
-        inside = await look_into(store, f"{ROOT}/") if "docker" in root.folders else Folder((), ())
-        if not inside.folders:
+        if not found.has_registry:
             cause = f"no registry keeps its content here: there is no {ROOT}"
-            if {"oci-layout", "index.json"} & set(root.objects):
+            if found.is_layout or found.is_part_of_layout:
                 cause += '; this is an OCI layout (layout = "oci")'
-            raise Unsupported(store.site, operation, cause)
+            raise Unsupported(self.name, operation, cause)
         return "distribution"

@@ -10,11 +10,12 @@ from replicator.events import Events
 from replicator.model.digest import Digest
 from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
+from replicator.sites.layouts.detect import detect
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
 from replicator.sites.layouts.oci.repository import OciRepository
 from replicator.sites.layouts.place import Place
-from replicator.sites.layouts.walk import look_into, walk_repositories
+from replicator.sites.layouts.walk import walk_repositories
 
 
 class OciSite:
@@ -39,7 +40,7 @@ class OciSite:
         """The repositories, found by walking folders.
 
         Raises:
-            Unsupported: something else lies here.
+            Unsupported: the store has another layout.
         """
         if self._layouts.only is not None:
             yield [self._layouts.only]
@@ -105,22 +106,22 @@ class OciSite:
         Raises:
             Unsupported: another layout, or a layout where a folder of layouts should be.
         """
-        root = await look_into(self._layouts.store, "")
-        if not root.objects and not root.folders:
+        found = await detect(self._layouts.store)
+        if found.is_empty:
             return "oci, empty"
         if self._layouts.only is not None:
-            if {MARKER, INDEX} <= set(root.objects):
+            if found.is_layout:
                 return "oci, one layout"
             raise self._unsupported(operation, f"not an OCI layout: {MARKER} or {INDEX} is missing")
-        if {MARKER, INDEX} & set(root.objects):
+        if found.is_layout or found.is_part_of_layout:
             cause = (
                 "this is itself an OCI layout, not a folder with one a repository: name the folder above it"
             )
             raise self._unsupported(operation, cause)
-        if "docker" in root.folders and (await look_into(self._layouts.store, "docker/registry/")).folders:
+        if found.has_registry:
             cause = 'a registry keeps its content here (layout = "distribution")'
             raise self._unsupported(operation, cause)
-        if not root.folders:
+        if not found.has_folders:
             raise self._unsupported(operation, "there are files here, but no OCI layout")
         return "oci"
 
