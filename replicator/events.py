@@ -213,6 +213,14 @@ class Warned(msgspec.Struct, frozen=True):
         msgspec.structs.force_setattr(self, "text", scrub(self.text, 2_000))
 
 
+class CredentialsRenewed(msgspec.Struct, frozen=True):
+    """Credentials with an end were asked for. `expires_at` (epoch seconds): of those that serve from now on."""
+
+    site: str
+    outcome: Literal["ok", "failed"]
+    expires_at: float
+
+
 class LimitChanged(msgspec.Struct, frozen=True):
     """A gate's width changed."""
 
@@ -274,6 +282,7 @@ Event = (
     | ImageCopied
     | Failed
     | Warned
+    | CredentialsRenewed
     | LimitChanged
     | ConfigRead
     | InFlight

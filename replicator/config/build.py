@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from replicator.config.imagelist import listed_rules
 from replicator.config.model import (
     AgentTable,
+    AuthTable,
     HTTPTable,
     LimitsTable,
     NotifyTable,
@@ -36,6 +37,13 @@ from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
 from replicator.sites.open import SiteSettings
+from replicator.sites.registry.identity.settings import (
+    AcrIdentity,
+    EcrIdentity,
+    GitHubIdentity,
+    GoogleIdentity,
+    Identity,
+)
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings, Timeouts
 
 
@@ -250,6 +258,7 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         url=hub or table.url,
         written_as="" if hub in {None, table.url} else table.url,
         login=login,
+        identity=_identity(table.auth) if table.auth else None,
         docker_config=table.docker_config,
         tls=_client_tls(table.tls),
         proxy=table.proxy,
@@ -262,6 +271,23 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         max_blob_bytes=table.max_blob_bytes,
         realm=table.auth.realm if table.auth else None,
     )
+
+
+def _identity(table: AuthTable) -> Identity | None:
+    match table.kind:
+        case "ecr":
+            return EcrIdentity(
+                table.profile, table.role_arn, table.external_id, table.region, table.registry_id
+            )
+        case "acr":
+            return AcrIdentity(table.tenant, table.client_id, table.client_secret, table.assertion_file)
+        case "google":
+            return GoogleIdentity(table.key_file, table.impersonate)
+        case "github" if table.app_id and table.installation_id and table.private_key:
+            identity = GitHubIdentity(table.app_id, table.installation_id, table.private_key)
+            return identity if table.api is None else replace(identity, api=table.api)
+        case _:
+            return None
 
 
 def _timeouts(table: TimeoutsTable) -> Timeouts:

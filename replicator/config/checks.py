@@ -37,6 +37,13 @@ _BUCKET = frozenset(
     | {"sse", "kms_key", "storage_class"}
 )
 _SECRETS = ("password", "identity_token", "bearer_token", "secret_key", "session_token")
+_IDENTITIES = {
+    "ecr": ("profile", "role_arn", "external_id", "region", "registry_id"),
+    "acr": ("tenant", "client_id", "client_secret", "assertion_file"),
+    "google": ("key_file", "impersonate"),
+    "github": ("app_id", "installation_id", "private_key", "api"),
+}
+"""The keys of `auth` that each kind has."""
 _LAYOUT = frozenset({"layout"})
 _DIRECTORY = frozenset({"must_exist"})
 _KINDS = {
@@ -60,7 +67,7 @@ def check(document: Document, problems: list[str]) -> None:
     if document.agent is not None:
         _check_names(document, document.agent, "serves", problems)
     for site in document.sites.values():
-        for contradictions in (_misfits, _login, _tls, _keys):
+        for contradictions in (_misfits, _login, _auth, _tls, _keys):
             problems.extend(site.problem(place, text) for place, text in contradictions(site.table))
         problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
     for hook in document.webhooks.values():
@@ -86,6 +93,9 @@ def warnings(document: Document) -> list[str]:
     sections: list[tuple[Section, tuple[str, ...]]] = []
     if document.http is not None:
         sections.append((document.http, ("token",)))
+    sections += [
+        (site, ("auth", key)) for site in document.sites.values() for key in ("client_secret", "private_key")
+    ]
     sections += [
         (hook, place) for hook in document.webhooks.values() for place in (("token",), ("hmac", "secret"))
     ]
@@ -256,6 +266,33 @@ def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         found.append((("username",), "requires password; set password as well"))
     if secrets == ["password"] and "username" not in table:
         found.append((("password",), "requires username; set username as well"))
+    return found
+
+
+def _auth(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    """Keys of `auth` that belong to another kind, keys that are missing, and a login beside it."""
+    auth = table.get("auth")
+    if not isinstance(auth, dict):
+        return []
+    kind = auth.get("kind")
+    found: list[tuple[Place, str]] = [
+        (("auth", key), f'requires kind = "{owner}"')
+        for owner, keys in _IDENTITIES.items()
+        for key in keys
+        if owner != kind and key in auth
+    ]
+    if kind == "github":
+        lacking = [key for key in ("app_id", "installation_id", "private_key") if key not in auth]
+        found += [(("auth", "kind"), f"requires {key}; set {key} as well") for key in lacking]
+    if "external_id" in auth and "role_arn" not in auth:
+        found.append((("auth", "external_id"), "requires role_arn; set role_arn as well"))
+    if "client_secret" in auth and "assertion_file" in auth:
+        found.append((("auth", "assertion_file"), "cannot be combined with client_secret; keep one of them"))
+    if kind is not None:
+        logins = [key for key in ("username", "password", "identity_token", "bearer_token") if key in table]
+        found += [
+            (("auth", "kind"), f"cannot be combined with {key}; keep one of them") for key in logins[:1]
+        ]
     return found
 
 

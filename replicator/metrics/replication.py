@@ -22,6 +22,7 @@ from replicator.events import (
     BytesSaved,
     BytesWritten,
     ConfigRead,
+    CredentialsRenewed,
     Event,
     Failed,
     InFlight,
@@ -128,6 +129,7 @@ class Metrics:
             LimitChanged: lambda event: self._child(self._limit, event.site, event.kind).set(event.limit),
             InFlight: lambda event: self._child(self._in_flight, event.site, event.kind).inc(event.change),
             QuotaSeen: lambda event: self._child(self._quota, event.site).set(event.remaining),
+            CredentialsRenewed: self._credentials_renewed,
             ConfigRead: self._config_read,
             WebhookSeen: lambda event: self._child(self._webhooks, event.hook, event.outcome).inc(),
         }
@@ -245,6 +247,16 @@ class Metrics:
             "replicator_concurrency_limit", "Requests allowed at once, as adapted.", ["site", "kind"]
         )
         self._quota = gauge("replicator_rate_limit_remaining", "Pulls that the site still grants.", ["site"])
+        self._expiry = gauge(
+            "replicator_credentials_expiry_timestamp_seconds",
+            "When the credentials that a cloud issued expire.",
+            ["site"],
+        )
+        self._renewals = counter(
+            "replicator_credential_renewals_total",
+            "Credentials asked for from a cloud.",
+            ["site", "outcome"],
+        )
         self._webhooks = counter(
             "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", ["hook", "outcome"]
         )
@@ -283,6 +295,12 @@ class Metrics:
         if child is None:
             child = self._children[key] = metric.labels(*labels)
         return child
+
+    def _credentials_renewed(self, event: CredentialsRenewed) -> None:
+        self._child(self._expiry, event.site).set(event.expires_at)
+        for outcome in ("ok", "failed"):
+            self._child(self._renewals, event.site, outcome)
+        self._child(self._renewals, event.site, event.outcome).inc()
 
     def _config_read(self, event: ConfigRead) -> None:
         """Makes its two metrics when an agent first tells: where there is none, they would be false alarms."""

@@ -104,11 +104,60 @@ class TimeoutsTable(Table):
 
 
 class AuthTable(Table):
-    """Who else may receive the credentials of the site."""
+    """Credentials that a cloud issues, and who else may receive those of the site. See [credentials](credentials.md)."""
 
-    realm: Annotated[str, ENDPOINT] = setting(
+    kind: Literal["ecr", "acr", "google", "github"] | None = setting(
+        "Who issues the credentials; replicator renews them ahead of expiry. Default: as the host name implies, after "
+        "docker's and podman's credentials.",
+        None,
+    )
+    profile: str | None = setting(
+        "`ecr`: profile of `~/.aws`. Default: AWS's usual chain.", None, min_length=1
+    )
+    role_arn: str | None = setting(
+        "`ecr`: role to assume.", None, pattern=r"^arn:[a-z-]+:iam::\d{12}:role/.+$"
+    )
+    external_id: str | None = setting("`ecr`: external ID for `role_arn`.", None, min_length=2)
+    region: str | None = setting(
+        "`ecr`: region, if the host name does not contain it.", None, pattern=r"^[a-z0-9-]+$"
+    )
+    registry_id: str | None = setting(
+        "`ecr`: account that owns the registry, if the host name does not contain it.",
+        None,
+        pattern=r"^\d{12}$",
+    )
+    tenant: str | None = setting(
+        "`acr`: tenant ID. Default: `AZURE_TENANT_ID`.", None, pattern=r"^[A-Za-z0-9.-]+$"
+    )
+    client_id: str | None = setting(
+        "`acr`: application, or user-assigned managed identity. Default: `AZURE_CLIENT_ID`.",
+        None,
+        min_length=1,
+    )
+    client_secret: Annotated[Secret | None, SECRET] = setting(
+        "`acr`: secret of the application. Default: `AZURE_CLIENT_SECRET`.", None
+    )
+    assertion_file: Annotated[Path | None, FILE] = setting(
+        "`acr`: federated token of a workload identity. Default: `AZURE_FEDERATED_TOKEN_FILE`.", None
+    )
+    key_file: Annotated[Path | None, FILE] = setting(
+        "`google`: key of a service account. Default: `GOOGLE_APPLICATION_CREDENTIALS`, else the metadata server. Other "
+        "credential files (workload identity federation) require the extra `google`.",
+        None,
+    )
+    impersonate: str | None = setting(
+        "`google`: email of a service account to impersonate.", None, min_length=3
+    )
+    app_id: str | None = setting("`github`: ID of the GitHub App.", None, min_length=1)
+    installation_id: str | None = setting("`github`: ID of its installation.", None, pattern=r"^\d+$")
+    private_key: Annotated[Secret | None, SECRET] = setting("`github`: private key of the App (PEM).", None)
+    api: Annotated[str | None, ENDPOINT] = setting(
+        "`github`: URL of the API. Default: `https://api.github.com`.", None
+    )
+    realm: Annotated[str | None, ENDPOINT] = setting(
         "URL of the token service. Required if it uses `http` on a host other than the registry's, because credentials "
-        "are not sent there otherwise."
+        "are not sent there otherwise.",
+        None,
     )
 
 
@@ -140,7 +189,7 @@ class SiteTable(Table):
     docker_config: bool = setting(
         "Without credentials here, use those of docker and podman. `false`: access anonymously.", True
     )
-    auth: AuthTable | None = setting("The registry's token service, if it must be configured.", None)
+    auth: AuthTable | None = setting("Credentials issued by a cloud, and the token service.", None)
     redirects: Literal["same-scheme", "any"] = setting(
         "Redirects to follow. `same-scheme`: to any host with the same scheme, for blobs and other content that a digest "
         "verifies. `any`: also from `https` to `http`, and for manifests, tags and listings.",

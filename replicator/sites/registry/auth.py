@@ -19,10 +19,9 @@ from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied, 
 from replicator.flow.once import Once
 from replicator.ports import Clock
 from replicator.sites.registry.challenge import Challenge, best_challenge, parse_challenges
-from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, DockerLogins, Logins
+from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, Logins
 from replicator.sites.registry.errormap import Answer, Step, reply_failure
 from replicator.sites.registry.origin import shown
-from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.tokens import Token, TokenRequest, basic, fetch_token
 from replicator.sites.registry.wire import Wire
 
@@ -99,14 +98,9 @@ class Authenticator:
     Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` where there is no way to a grant.
     """
 
-    def __init__(
-        self, settings: RegistrySettings, wire: Wire, clock: Clock, *, logins: Logins | None = None
-    ) -> None:
+    def __init__(self, wire: Wire, clock: Clock, logins: Logins) -> None:
         self._wire = wire
         self._clock = clock
-        if logins is None:
-            from_docker = settings.login is None and settings.docker_config
-            logins = DockerLogins(_authority(wire.base)) if from_docker else ConfiguredLogin(settings.login)
         self._logins = logins
         self._known: dict[str | None, Credentials | None] = {}
         self._challenge: Challenge | None = None
@@ -124,6 +118,12 @@ class Authenticator:
         """Cancels the requests in progress."""
         await self._fetches.aclose()
         await self._pings.aclose()
+        await self._logins.aclose()
+
+    @property
+    def owner(self) -> str:
+        """Whose the credentials are, where their issuer says so; "" otherwise."""
+        return self._logins.owner
 
     def is_anonymous(self, repository: str | None) -> bool:
         """Whether no credentials were found for the repository (also as long as nobody looked)."""
@@ -205,6 +205,7 @@ class Authenticator:
         elif challenge.scheme == "basic" or scope in self._by_basic:
             if credentials is not None:
                 grant.headers = {"Authorization": basic(credentials.username, credentials.password)}
+                grant.refresh_at = grant.refresh_before_body = credentials.renew_at
         elif challenge.scheme == "bearer":
             grant = await self._by_token(challenge, scope, credentials)
         self._keep(scope, grant)
@@ -325,11 +326,17 @@ class Authenticator:
     # --- secrets --------------------------------------------------------------------------------------------
 
     async def _credentials(self, repository: str | None) -> Credentials | None:
-        if repository not in self._known:
+        if not self._is_known(repository):
             async with self._reading:
-                if repository not in self._known:
+                if not self._is_known(repository):
                     self._known[repository] = await self._find(repository)
         return self._known[repository]
+
+    def _is_known(self, repository: str | None) -> bool:
+        if repository not in self._known:
+            return False
+        known = self._known[repository]
+        return known is None or self._clock.monotonic() < known.renew_at
 
     async def _secrets_changed(self, grant: Grant) -> bool:
         repository = grant.scope.repository
@@ -445,9 +452,3 @@ def _is_registry(answer: Answer) -> bool:
     if "Docker-Distribution-Api-Version" in answer.headers:
         return True
     return "html" not in answer.headers.get("Content-Type", "") and not answer.body.lstrip().startswith(b"<")
-
-
-def _authority(base: URL) -> str:
-    """The host as docker's files name it."""
-    host = f"[{base.raw_host}]" if ":" in (base.raw_host or "") else base.raw_host or ""
-    return host if base.explicit_port is None else f"{host}:{base.explicit_port}"

@@ -72,6 +72,8 @@ class _Check(Findings):
         self.found("clock", self._skew(reply))
 
     def _credentials(self) -> str:
+        if owner := self._registry.transport.owner:
+            return f"good: {owner}"
         if not self._registry.has_login:
             return "none set; docker's own, if any"
         return "good" if self._registry.transport.asks_for_credentials else "not tried: none were asked for"

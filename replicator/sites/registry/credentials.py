@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,23 +32,41 @@ _NOT_FOUND: Final = "credentials not found"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Secrets as read: user name and password, an OAuth2 refresh token, or a ready bearer token."""
+    """Secrets as read: user name and password, an OAuth2 refresh token, or a ready bearer token.
+
+    `renew_at`: the monotonic time from which on `Logins.find` may have newer ones.
+    """
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     bearer_token: str = field(default="", repr=False)
+    renew_at: float = field(default=math.inf, compare=False, repr=False)
 
 
 class Logins(Protocol):
     """Where a site's credentials come from."""
 
     async def find(self, repository: str | None) -> Credentials | None:
-        """The credentials for a repository (None: for the site), None for anonymous. Raises ConfigError."""
+        """The credentials for a repository (None: for the site), None for anonymous.
+
+        Raises:
+            ConfigError: what the config or docker's files name cannot be read.
+            SiteError: who issues them refuses, or does not answer.
+        """
         ...
 
     def forget(self) -> None:
         """Makes the next `find` read everything again."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Whose the credentials are, as their issuer names it; "" if nobody said."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends what works for them in the background."""
         ...
 
 
@@ -71,6 +90,14 @@ class ConfiguredLogin:
 
     def forget(self) -> None:
         """See `Logins`: nothing is kept."""
+
+    @property
+    def owner(self) -> str:
+        """See `Logins`."""
+        return ""
+
+    async def aclose(self) -> None:
+        """See `Logins`: nothing works."""
 
 
 class DockerLogins:
@@ -105,6 +132,14 @@ class DockerLogins:
         """See `Logins`."""
         self._files = None
         self._helped.clear()
+
+    @property
+    def owner(self) -> str:
+        """See `Logins`."""
+        return ""
+
+    async def aclose(self) -> None:
+        """See `Logins`: nothing works."""
 
     async def _look(self, file: _File, key: str) -> Credentials | None:
         helper, place = file.helpers.get(key), f"credHelpers.{key}"

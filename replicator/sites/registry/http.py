@@ -33,6 +33,7 @@ from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
+from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.quota import PullQuota, read_remaining
@@ -115,7 +116,8 @@ class Transport:
         self._timeouts = timeouts or settings.timeouts
         self._budget = budget
         self._wire = Wire(settings, self._timeouts, events, clock)
-        self._auth = Authenticator(settings, self._wire, clock)
+        logins = logins_of(settings, events=events, clock=clock)
+        self._auth = Authenticator(self._wire, clock, logins)
         self._prefix = settings.url.rstrip("/")
         self._quota = PullQuota(settings.name, settings.quota, events, clock)
         self._refusals: dict[URL, int] = {}
@@ -248,6 +250,11 @@ class Transport:
     def asks_for_credentials(self) -> bool:
         """Whether the registry has asked for any. Until it does, those that are set are not tried."""
         return self._auth.is_asked
+
+    @property
+    def owner(self) -> str:
+        """Whose the credentials are, where a cloud issued them; "" otherwise."""
+        return self._auth.owner
 
     def is_own_origin(self, url: str) -> bool:
         """Whether the absolute URL is of the registry's own scheme, host and port."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from replicator.flow.settings import LimitSettings
+from replicator.sites.registry.identity.settings import Identity
 
 DEFAULT_MAX_BLOB_BYTES: Final = 100_000_000_000
 COMMITTED_BYTES_PER_SECOND: Final = 10_000_000
@@ -78,8 +79,8 @@ class RegistrySettings:
 
     `url` is scheme, host and optional port and path prefix ("https://registry.example.com"), no trailing slash.
     `written_as` is what the config says, where that was understood as `url` (Docker Hub has many names).
-    `login` None means: look where docker and podman keep credentials (unless `docker_config` is False), else
-    anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
+    `login` None means: as `identity`, and without one look where docker and podman keep credentials (unless
+    `docker_config` is False), then be what the host name implies, else anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
     `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
     registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
     everywhere. `private_addresses`: see `addresses.AddressGuard`. `max_blob_bytes`: a larger blob is not read, whatever
@@ -90,6 +91,7 @@ class RegistrySettings:
     name: str
     url: str
     login: Login | None = None
+    identity: Identity | None = None
     docker_config: bool = True
     tls: TLS = field(default_factory=TLS)
     proxy: str | None = field(default=None, repr=False)  # may hold credentials

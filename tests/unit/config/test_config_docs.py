@@ -23,7 +23,9 @@ from tests.fakes.modules import loaded_by
 
 ROOT = Path(__file__).parents[3]
 ENVIRON = {
+    "ACR_CLIENT_SECRET": "c",
     "AGENT_TOKEN": "a",
+    "GITHUB_APP_KEY": "g",
     "BUCKET_KEY": "k",
     "BUCKET_SECRET": "b",
     "BUCKET_TOKEN": "t",
@@ -37,10 +39,20 @@ ENVIRON = {
     "HUB_PASSWORD": "p",
     "NEAR_TOKEN": "n",
 }
-COMMENTED = {"site.tls.ca", "site.tls.cert", "site.tls.key", "http.tls", "http.tls.cert", "http.tls.key"}
+COMMENTED = {
+    "site.tls.ca",
+    "site.tls.cert",
+    "site.tls.key",
+    "site.auth.assertion_file",
+    "site.auth.key_file",
+    "http.tls",
+    "http.tls.cert",
+    "http.tls.key",
+}
 """Keys that the example can only show in a comment, since they name files that must exist."""
 
 
+RANCHER = [f"rancher@{site}" for site in ("hub", "near", "ecr", "acr", "gar", "ghcr")]
 SECTIONS: dict[str, type[Table]] = {
     "agent": tables.AgentTable,
     "http": tables.HTTPTable,
@@ -78,8 +90,19 @@ def model_keys() -> set[str]:
 
 def test_the_example_is_a_config_that_works() -> None:
     loaded = example()
-    assert list(loaded.sites) == ["hub", "near", "fra", "bucket", "archive", "shelf"]
-    assert [rule.name for rule in loaded.rules] == ["platform", "nightly", "rancher@hub", "rancher@near"]
+    assert list(loaded.sites) == [
+        "hub",
+        "near",
+        "fra",
+        "ecr",
+        "acr",
+        "gar",
+        "ghcr",
+        "bucket",
+        "archive",
+        "shelf",
+    ]
+    assert [rule.name for rule in loaded.rules] == ["platform", "nightly", *RANCHER]
     assert loaded.warnings == ()
 
 
