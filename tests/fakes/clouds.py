@@ -87,6 +87,8 @@ class Clouds:
                 answer = self._service_account(form)
             case ["computeMetadata", "v1", "instance", "service-accounts", "default", "token"]:
                 answer = self._machine(request)
+            case ["sts"]:
+                answer = self._federate(form)
             case ["impersonate", account]:
                 answer = self._impersonate(request, account, json.loads(body))
             case ["app", "installations", installation, "access_tokens"]:
@@ -136,6 +138,11 @@ class Clouds:
         assert claims["aud"].endswith("/token")
         assert claims["exp"] - claims["iat"] == 3600
         return web.json_response({"access_token": f"ya29-{self.issued}", "expires_in": int(self.lifetime)})
+
+    def _federate(self, form: Mapping[str, str]) -> web.Response:
+        assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:token-exchange"
+        token = f"sts-{form['subject_token']}"
+        return web.json_response({"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime})
 
     def _impersonate(self, request: web.Request, account: str, asked: Mapping[str, Any]) -> web.Response:
         assert account.endswith(":generateAccessToken")

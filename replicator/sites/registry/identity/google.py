@@ -78,7 +78,7 @@ class GoogleIssuer:
         key = await asyncio.to_thread(_read_key, file)
         if key.get("type") == "service_account":
             return await self._of_account(file, key)
-        return await _by_library(self._site, file, str(key.get("type")))
+        return await _by_library(self._site, file, key)
 
     async def _of_account(self, file: Path, key: Mapping[str, Any]) -> tuple[str, float, str]:
         email, url, private = key.get("client_email"), key.get("token_uri"), key.get("private_key")
@@ -147,22 +147,13 @@ def _read_key(file: Path) -> Mapping[str, Any]:
     return document
 
 
-async def _by_library(site: str, file: Path, kind: str) -> tuple[str, float, str]:
-    """A token by the extra `google`, whose library knows workload identity federation and users' credentials."""
+async def _by_library(site: str, file: Path, key: Mapping[str, Any]) -> tuple[str, float, str]:
+    """A token by the extra `google`, for every other type of credentials."""
+    kind = str(key.get("type"))
     try:
-        from google.auth import exceptions, load_credentials_from_file  # noqa: PLC0415 - the extra `google`
-        from google.auth.transport.requests import Request  # noqa: PLC0415
+        from replicator.sites.registry.identity.federation import fetch_token  # noqa: PLC0415 - needs the extra
     except ImportError:
         cause = f"{file} holds credentials of type {kind!r}, which need google-auth: pip install 'replicator[google]'"
         raise AuthFailed(site, STEP.operation, cause) from None
-
-    def read() -> tuple[str, float]:
-        credentials, _ = load_credentials_from_file(str(file), scopes=[_SCOPE])
-        credentials.refresh(Request())
-        return str(credentials.token), _LIFETIME_SECONDS
-
-    try:
-        token, lifetime = await asyncio.to_thread(read)
-    except exceptions.GoogleAuthError as error:
-        raise AuthFailed(site, STEP.operation, f"google-auth, {file}: {error}; needed: {_NEEDS}") from None
-    return token, lifetime, f"{kind} of {file}"
+    token = await asyncio.to_thread(fetch_token, site, file, key, _SCOPE)
+    return token, _LIFETIME_SECONDS, f"{kind} of {file}"

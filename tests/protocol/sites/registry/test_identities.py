@@ -494,3 +494,27 @@ async def test_requests_of_many_hours_never_notice_a_renewal(cloud: Cloud, tmp_p
     assert len(server.to("/v2/a/")) == 24
     assert 11 <= cloud.clouds.issued <= 13
     assert transport.owner == "mirror@acme.iam.gserviceaccount.com"
+
+
+async def test_google_federates_a_workload_identity_by_its_library(cloud: Cloud, tmp_path: Path) -> None:
+    """An OIDC token of another cloud, exchanged at a security token service (extra `google`)."""
+    token = tmp_path / "oidc"
+    token.write_text("oidc-token-of-another-cloud")
+    document = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/o",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{cloud.server.url}/sts",
+        "credential_source": {"file": str(token)},
+    }
+    file = tmp_path / "federation.json"
+    file.write_text(json.dumps(document))
+    issued = await GoogleIssuer("gar", GoogleIdentity(file), cloud.clock, {}).issue()
+    assert issued.credentials == Credentials("oauth2accesstoken", "sts-oidc-token-of-another-cloud")
+    assert issued.owner == f"external_account of {file}"
+
+
+async def test_google_names_a_type_of_credentials_that_nobody_knows(cloud: Cloud, tmp_path: Path) -> None:
+    identity = GoogleIdentity(key_file(cloud, tmp_path, type="gdch"))
+    with pytest.raises(ConfigError, match="unknown type 'gdch'; expected service_account"):
+        await GoogleIssuer("gar", identity, cloud.clock, {}).issue()
