@@ -23,7 +23,7 @@ from bench.compare import Bench
 from bench.peers import find
 from bench.rows import Row
 from replicator.demo.images import image, layer, load
-from tests.fakes import habits, vendors
+from tests.fakes import habits, places
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.registry import Auth, FakeRegistry
 from tests.fakes.watched import WatchedStore
@@ -78,7 +78,7 @@ BEHAVIOURS: Final = (
     Behaviour("pages of two tags, Link names an inner host", [lambda: habits.page_size(2, link="foreign")]),
     _n_refused(400),
     _n_refused(405),
-    Behaviour("blobs are redirected to signed URLs", [vendors.blobs_in_storage]),
+    Behaviour("blobs are redirected to signed URLs", [places.blobs_in_storage]),
     Behaviour("20 requests a second are let through, else 429", [lambda: habits.rate_limit(20)]),
     Behaviour("20 requests a second are let through, else 503", [lambda: habits.rate_limit(20, status=503)]),
     Behaviour("every third connection dies", [lambda: habits.drops_every(3)]),
@@ -97,9 +97,9 @@ BEHAVIOURS: Final = (
     Behaviour("tags are not listed: 405", [lambda: habits.no_tags_list(405)], "destination"),
     Behaviour("what was pushed may not be pulled: 412 (Harbor)", [habits.pull_policy], "destination"),
     Behaviour("Basic authentication", at="destination", auth=lambda: Basic({USER: PASSWORD})),
-    Behaviour("opaque, outdated upload states", [vendors.stateful_locations], "destination"),
-    Behaviour("uploads go to another host", [vendors.uploads_in_storage], "destination"),
-    Behaviour("no Location, only an upload's id", [vendors.no_location], "destination"),
+    Behaviour("opaque, outdated upload states", [places.stateful_locations], "destination"),
+    Behaviour("uploads go to another host", [places.uploads_in_storage], "destination"),
+    Behaviour("no Location, only an upload's id", [places.no_location], "destination"),
     Behaviour("bodies over 100 kB are cut off", [lambda: habits.cuts_large_bodies(100_000)], "destination"),
     Behaviour(
         "20 requests a second are let through, else 429", [lambda: habits.rate_limit(20)], "destination"

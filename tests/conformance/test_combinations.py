@@ -14,7 +14,7 @@ from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import image
 from tests.acceptance.wired import wired
-from tests.fakes import habits, vendors
+from tests.fakes import habits, places
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.registry import Auth, FakeRegistry
 from tests.fakes.watched import WatchedStore
@@ -43,7 +43,7 @@ WIRE: dict[str, Callable[[], Middleware] | None] = {
     "every fifth dies": lambda: habits.drops_every(5),
     "limited": lambda: habits.rate_limit(60),
     "limited by 503": lambda: habits.rate_limit(60, status=503),
-    "storage elsewhere": vendors.blobs_in_storage,
+    "storage elsewhere": places.blobs_in_storage,
 }
 SHOWING: dict[str, Callable[[], Middleware] | None] = {
     "shows": None,
@@ -54,10 +54,10 @@ SHOWING: dict[str, Callable[[], Middleware] | None] = {
 }
 WRITING: dict[str, Callable[[], Middleware] | None] = {
     "as the standard has it": None,
-    "states": vendors.stateful_locations,
-    "elsewhere": vendors.uploads_in_storage,
+    "states": places.stateful_locations,
+    "elsewhere": places.uploads_in_storage,
     "small bodies": lambda: habits.cuts_large_bodies(100_000),
-    "no locations": vendors.no_location,
+    "no locations": places.no_location,
 }
 LOGIN: dict[str, Callable[[], Auth] | None] = {
     "open": None,

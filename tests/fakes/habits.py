@@ -1,4 +1,4 @@
-"""Habits of registries in the field that are not about uploads, as middlewares: see `tests.fakes.vendors`."""
+"""Habits of registries in the field that are not about uploads, as middlewares: see `tests.fakes.places`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from aiohttp.typedefs import Handler, Middleware
 from replicator.demo import wire
 from replicator.model.digest import is_digest
 from tests.fakes.delivery import abort
+from tests.fakes.places import MANIFEST, session_of
 from tests.fakes.registry import fake_of
-from tests.fakes.vendors import MANIFEST, session_of
 
 # --- reading ---
 

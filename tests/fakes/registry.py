@@ -113,7 +113,7 @@ class FakeRegistry(DemoRegistry):
     """A registry to be unkind with; `async with FakeRegistry(ghcr(), auth=Bearer()) as fake`.
 
     Args:
-        quirks: vendors' habits (`tests.fakes.vendors`), the first one outermost.
+        quirks: vendors' habits (`tests.fakes.habits`, `.places`, `.vendors`), the first one outermost.
         store: what it holds.
         auth: who may do what (`tests.fakes.auth`); everybody everything where None.
         tls: serves https.

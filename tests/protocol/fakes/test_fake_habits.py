@@ -7,9 +7,10 @@ from yarl import URL
 
 from replicator.demo.images import image, layer, load
 from replicator.model.digest import digest_of
-from tests.fakes import habits, vendors
+from tests.fakes import habits, places
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.vendors import acr, ecr, ghcr
 
 
 async def test_basic_lets_in_who_has_the_password() -> None:
@@ -70,7 +71,7 @@ async def test_harbor_switches_its_challenge() -> None:
 
 
 async def test_state_in_the_location_is_exact_and_new() -> None:
-    async with FakeRegistry(vendors.stateful_locations()) as fake, aiohttp.ClientSession(fake.url) as client:
+    async with FakeRegistry(places.stateful_locations()) as fake, aiohttp.ClientSession(fake.url) as client:
         async with client.post("/v2/app/blobs/uploads/") as response:
             first = response.headers["Location"]
         async with client.patch(URL(first), data=b"ab") as response:  # decoded and encoded again
@@ -85,7 +86,7 @@ async def test_state_in_the_location_is_exact_and_new() -> None:
 
 
 async def test_chunks_as_the_vendors_have_them() -> None:
-    quirks = [vendors.ghcr(largest_chunk=4), vendors.acr(largest_put=4), vendors.ecr("app")]
+    quirks = [ghcr.habits(largest_chunk=4), acr.habits(largest_put=4), ecr.habits("app")]
     async with FakeRegistry(*quirks) as fake, aiohttp.ClientSession(fake.url) as client:
         async with client.post("/v2/none/blobs/uploads/") as response:
             assert response.status == 404
@@ -140,7 +141,7 @@ async def test_pages_links_and_null() -> None:
 
 
 async def test_second_origin_takes_uploads_without_authorization() -> None:
-    async with FakeRegistry(vendors.uploads_in_storage()) as fake, aiohttp.ClientSession(fake.url) as client:
+    async with FakeRegistry(places.uploads_in_storage()) as fake, aiohttp.ClientSession(fake.url) as client:
         async with client.post("/v2/app/blobs/uploads/") as response:
             location = response.headers["Location"]
         assert location.startswith(fake.storage_url)

@@ -14,7 +14,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import BlobSource
 from replicator.sites.registry.repository import RegistryRepository
-from tests.fakes import faults, habits, vendors
+from tests.fakes import faults, habits, places
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
@@ -62,7 +62,7 @@ async def test_a_head_tells_whether_a_blob_is_there(
 
 
 async def test_a_signed_redirect_says_yes_and_is_not_followed() -> None:
-    async with FakeRegistry(vendors.blobs_in_storage()) as fake, registry_site(fake.url) as site:
+    async with FakeRegistry(places.blobs_in_storage()) as fake, registry_site(fake.url) as site:
         fake.store.put_blob("app", DATA)
         assert await site.repository("app").has_blob(DIGEST)
         assert not await site.repository("app").has_blob(digest_of(b"other"))
@@ -267,7 +267,7 @@ async def test_the_readers_own_error_is_not_the_blobs(repository: RegistryReposi
 
 
 async def test_a_signed_url_is_followed_untouched_and_asked_for_anew_each_time() -> None:
-    async with FakeRegistry(vendors.blobs_in_storage(), auth=Bearer({"u": "p"})) as fake:
+    async with FakeRegistry(places.blobs_in_storage(), auth=Bearer({"u": "p"})) as fake:
         fake.store.put_blob("app", DATA)
         async with registry_site(fake.url, user="u", password="p") as site:
             source = site.repository("app").blob(BLOB)

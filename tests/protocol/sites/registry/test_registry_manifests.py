@@ -25,9 +25,10 @@ from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, parse_manifest
 from replicator.model.mediatypes import DOCKER_SCHEMA1_SIGNED, MANIFEST_ACCEPT, OCI_INDEX, OCI_MANIFEST
 from replicator.sites.registry.repository import RegistryRepository
-from tests.fakes import faults, habits, vendors
+from tests.fakes import faults, habits, places
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
+from tests.fakes.vendors import quay
 
 MANIFESTS = "/v2/app/manifests/"
 
@@ -111,7 +112,7 @@ async def test_where_a_head_does_not_tell_the_content_is_hashed(
 
 
 async def test_a_tag_is_not_taken_from_another_host() -> None:
-    async with FakeRegistry(vendors.manifests_in_storage()) as fake, registry_site(fake.url) as site:
+    async with FakeRegistry(places.manifests_in_storage()) as fake, registry_site(fake.url) as site:
         built = image("a", [layer("a", 10)])
         load(fake.store, "app", "v1", built)
         with pytest.raises(Rejected, match='redirects = "any" allows it'):
@@ -121,7 +122,7 @@ async def test_a_tag_is_not_taken_from_another_host() -> None:
 
 async def test_a_head_redirected_to_a_url_signed_for_get_is_followed_by_a_get() -> None:
     async with (
-        FakeRegistry(vendors.manifests_in_storage()) as fake,
+        FakeRegistry(places.manifests_in_storage()) as fake,
         registry_site(fake.url, redirects="any") as site,
     ):
         built = image("a", [layer("a", 10)])
@@ -435,7 +436,7 @@ async def test_whatever_a_registry_without_the_api_answers_is_unsupported(
 
 
 async def test_quay_says_invalid_for_a_subject_that_is_not_there() -> None:
-    async with FakeRegistry(vendors.quay()) as fake, registry_site(fake.url) as site:
+    async with FakeRegistry(quay.habits()) as fake, registry_site(fake.url) as site:
         assert await site.repository("app").referrers(digest_of(b"not there")) == ()
 
 

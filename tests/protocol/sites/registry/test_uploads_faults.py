@@ -13,10 +13,11 @@ from replicator.events import Event, RetryPlanned
 from replicator.flow.retry import Budget
 from replicator.model.digest import digest_of
 from replicator.sites.registry import context, uploads
-from tests.fakes import faults, vendors
+from tests.fakes import faults, places
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import CountedSource, registry_site
 from tests.fakes.registry import Exchange, FakeRegistry
+from tests.fakes.vendors import quay
 
 DATA = random.Random(2).randbytes(1_500_000)
 UPLOADS = "/v2/app/blobs/uploads/"
@@ -59,7 +60,7 @@ async def fails(
 
 @pytest.mark.parametrize("upload", ["put", "patch", "chunks"])
 async def test_a_broken_upload_goes_on_where_the_registry_says(upload: str) -> None:
-    async with FakeRegistry(vendors.stateful_locations()) as fake:
+    async with FakeRegistry(places.stateful_locations()) as fake:
         fake.fault("PUT|PATCH", UPLOADS, faults.reset_upload(700_000))
         source = await write(fake, upload=upload, chunk_bytes=1_000_000)
         assert source.opened == [0, 700_000]
@@ -68,7 +69,7 @@ async def test_a_broken_upload_goes_on_where_the_registry_says(upload: str) -> N
 
 
 async def test_a_status_that_counts_bytes_is_read_as_such() -> None:
-    async with FakeRegistry(vendors.quay()) as fake:
+    async with FakeRegistry(quay.habits()) as fake:
         fake.fault("PATCH", UPLOADS, faults.reset_upload(700_000))
         source = await write(fake, upload="patch", status_range="exclusive")
         assert source.opened == [0, 700_000]
@@ -77,7 +78,7 @@ async def test_a_status_that_counts_bytes_is_read_as_such() -> None:
 
 async def test_a_wrongly_resumed_upload_begins_again() -> None:
     """Quay's off-by-one status, at a registry that nobody recognised as Quay."""
-    async with FakeRegistry(vendors.quay()) as fake:
+    async with FakeRegistry(quay.habits()) as fake:
         fake.fault("PATCH", UPLOADS, faults.reset_upload(700_000))
         source = await write(fake, upload="patch")
         assert source.opened == [0, 700_001, 0]

@@ -15,10 +15,11 @@ from replicator.flow.retry import Budget
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.sites.registry import uploads
-from tests.fakes import faults, vendors
+from tests.fakes import faults, places
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import CountedSource, registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
+from tests.fakes.vendors import acr, ecr, ghcr, google, quay
 
 DATA = random.Random(1).randbytes(1_500_000)
 UPLOADS = "/v2/app/blobs/uploads/"
@@ -64,7 +65,7 @@ async def test_patch_sends_one_piece_without_a_range_and_closes_with_an_empty_pu
 
 
 async def test_chunks_have_plain_ranges_and_lengths() -> None:
-    async with FakeRegistry(vendors.acr()) as fake:
+    async with FakeRegistry(acr.habits()) as fake:
         await write(fake, upload="chunks", chunk_bytes=600_000)
         patches = fake.find("PATCH")
         ranges = [entry.headers["Content-Range"] for entry in patches]
@@ -73,7 +74,7 @@ async def test_chunks_have_plain_ranges_and_lengths() -> None:
 
 
 async def test_chunks_are_as_long_as_the_registry_demands() -> None:
-    async with FakeRegistry(vendors.min_chunk(700_000)) as fake:
+    async with FakeRegistry(places.min_chunk(700_000)) as fake:
         await write(fake, upload="chunks", chunk_bytes=300_000)
         assert [entry.bytes_in for entry in fake.find("PATCH")] == [700_000, 700_000, 100_000]
 
@@ -99,12 +100,12 @@ async def test_a_blob_of_unknown_size_is_streamed() -> None:
 @pytest.mark.parametrize(
     "quirks",
     [
-        [vendors.stateful_locations],
-        [vendors.absolute_locations, vendors.stateful_locations],
-        [vendors.no_location],
-        [vendors.quay],
-        [vendors.ghcr],
-        [lambda: vendors.ecr("app")],
+        [places.stateful_locations],
+        [places.absolute_locations, places.stateful_locations],
+        [places.no_location],
+        [quay.habits],
+        [ghcr.habits],
+        [lambda: ecr.habits("app")],
     ],
 )
 async def test_each_strategy_works_with_each_habit(
@@ -118,7 +119,7 @@ async def test_each_strategy_works_with_each_habit(
 
 @pytest.mark.parametrize("upload", ["put", "patch", "chunks"])
 async def test_credentials_do_not_follow_a_location_to_another_host(upload: str) -> None:
-    async with FakeRegistry(vendors.uploads_in_storage(), auth=Bearer({"u": "p"})) as fake:
+    async with FakeRegistry(places.uploads_in_storage(), auth=Bearer({"u": "p"})) as fake:
         async with registry_site(
             fake.url, {"upload": upload, "chunk_bytes": 1_000_000}, user="u", password="p"
         ) as site:
@@ -130,13 +131,13 @@ async def test_credentials_do_not_follow_a_location_to_another_host(upload: str)
 
 
 async def test_a_registry_that_takes_one_piece_only_gets_one_piece() -> None:
-    async with FakeRegistry(vendors.gar()) as fake:
+    async with FakeRegistry(google.habits()) as fake:
         await write(fake, chunk_bytes=0, resume=False)
         assert fake.count("PATCH") == 0
 
 
 async def test_a_small_blob_goes_in_one_put_where_only_large_ones_must_be_cut() -> None:
-    async with FakeRegistry(vendors.acr(largest_put=1_000_000)) as fake:
+    async with FakeRegistry(acr.habits(largest_put=1_000_000)) as fake:
         async with registry_site(fake.url, {"body_limit": 1_000_000, "chunk_bytes": 1_000_000}) as site:
             await site.repository("app").write_blob(CountedSource(b"small"))
             assert fake.count("PATCH") == 0

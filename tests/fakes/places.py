@@ -1,7 +1,7 @@
-"""Habits of registries in the field, as middlewares that compose: `FakeRegistry(ghcr(), auth=Bearer())`.
+"""Habits of registries in the field about places and uploads, as middlewares that compose: `FakeRegistry(no_location(), auth=Bearer())`.
 
-Each names the vendor and, in brackets, the mode of the fakes' list it stands for. Here: whole vendors, and what is
-about places and uploads; reading, listing and deleting are in `tests.fakes.habits`.
+Each names the vendor and, in brackets, the mode of the fakes' list it stands for. Reading, listing and deleting are in
+`tests.fakes.habits`, whole vendors in `tests.fakes.vendors`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -148,122 +148,6 @@ def min_chunk(size: int) -> Middleware:
         response = await handler(request)
         if session == "" and response.status == 202:
             response.headers["OCI-Chunk-Min-Length"] = str(size)
-        return response
-
-    return quirk
-
-
-def acr(*, largest_put: int = 20 * MIB) -> Middleware:
-    """ACR [10]: a PUT that is too large is 413 in HTML; chunks need a Content-Length and a plain Content-Range."""
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if session_of(request) is None:
-            return await handler(request)
-        content_range = request.headers.get("Content-Range")
-        if request.method == "PUT" and (request.content_length or 0) > largest_put:
-            text = "<html>Request Entity Too Large - AzureContainerRegistry</html>"
-            return web.Response(status=413, text=text, content_type="text/html")
-        if content_range is not None and request.content_length is None:
-            return wire.refusal("CONTENT_LENGTH_INVALID", "no Content-Length")
-        if content_range is not None and not re.fullmatch(r"\d+-\d+", content_range):
-            return wire.refusal("BLOB_UPLOAD_INVALID", "the format of Content-Range is invalid")
-        return await handler(request)
-
-    return quirk
-
-
-def ghcr(*, largest_chunk: int = 4 * MIB) -> Middleware:
-    """GHCR [11]: a chunk with Content-Range over 4 MiB is 416; no catalog, no referrers, no deleting."""
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path == "/v2/_catalog" or "/referrers/" in request.path:
-            return web.Response(status=404, text="404 page not found")
-        if request.method == "DELETE" and session_of(request) is None:
-            return wire.refusal("UNSUPPORTED", "not supported", status=405)
-        ranged = session_of(request) is not None and "Content-Range" in request.headers
-        if ranged and (request.content_length or 0) > largest_chunk:
-            return wire.refusal("REQUESTED_RANGE_NOT_SATISFIABLE", "exceeds maximum of 4.00MiB", status=416)
-        return await handler(request)
-
-    return quirk
-
-
-def gar() -> Middleware:
-    """Artifact Registry [12]: one piece or nothing; the tag list carries a map of manifests with numbers as strings."""
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method == "PATCH":
-            return wire.refusal("UNSUPPORTED", "chunked uploads are not supported", status=405)
-        if request.path.endswith("/tags/list"):
-            name = request.match_info["name"]
-            content = fake_of(request).store.repositories.get(name)
-            if content is not None:
-                return web.json_response(
-                    {"name": name, "tags": sorted(content.tags), "manifest": _gar_map(content.tags)}
-                )
-        return await handler(request)
-
-    return quirk
-
-
-def _gar_map(tags: Mapping[str, str]) -> dict[str, object]:
-    by_digest: dict[str, list[str]] = {}
-    for tag, digest in tags.items():
-        by_digest.setdefault(digest, []).append(tag)
-    return {
-        digest: {"imageSizeBytes": "1", "timeUploadedMs": "1", "timeCreatedMs": "0", "tag": names}
-        for digest, names in by_digest.items()
-    }
-
-
-def ecr(*repositories: str) -> Middleware:
-    """ECR [9]: repositories exist beforehand; a PATCH is 201 with a Range that sticks at the first chunk; n is capped."""
-    first: dict[str, str] = {}
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        match = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/", request.path)
-        if match is not None and match[1] not in repositories:
-            return wire.refusal(
-                "NAME_UNKNOWN", f"The repository with name '{match[1]}' does not exist", status=404
-            )
-        if int(request.query.get("n", "1")) > 1_000:
-            return wire.refusal("UNSUPPORTED", "Invalid parameter at 'maxResults'", status=400)
-        response = await handler(request)
-        session = session_of(request)
-        if session and request.method == "PATCH" and response.status == 202:
-            response.headers["Range"] = first.setdefault(session, response.headers["Range"])
-            response.set_status(201)
-        return response
-
-    return quirk
-
-
-def quay() -> Middleware:
-    """Quay [13]: odd answers about uploads, and 400 for referrers of what is not there.
-
-    A POST says `bytes=0--1`; a status has no Location and counts one too far. Its pages have 100 entries at most:
-    add `page_size(100)`.
-    """
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if "/referrers/" in request.path:
-            name, digest = request.match_info["name"], request.match_info["digest"]
-            content = fake_of(request).store.repositories.get(name)
-            if content is None or digest not in content.manifests:
-                return wire.refusal("MANIFEST_INVALID", "manifest invalid")
-        response = await handler(request)
-        session = session_of(request)
-        if session == "" and response.status == 202:
-            response.headers["Range"] = "bytes=0--1"
-        elif session and request.method == "GET" and response.status == 204:
-            response.headers.popall("Location", None)
-            size = fake_of(request).store.uploads[session].size
-            response.headers["Range"] = f"bytes=0-{size}"
         return response
 
     return quirk
