@@ -54,10 +54,12 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# docs/configuration.md, from the model of the config
+# docs/configuration.md, from the model of the config, and docs/registries/README.md, from what is known of vendors
 reference: $(VENV)/.run
 	$(BIN)/python -m scripts.reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(BIN)/python -m scripts.registries > docs/registries/README.md.new
+	mv docs/registries/README.md.new docs/registries/README.md
 
 # requirements/*.lock, from pyproject.toml; make locks upgrade=1 takes the newest versions
 locks:

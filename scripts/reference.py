@@ -40,7 +40,7 @@ from replicator.config.model import (
     table_in,
 )
 from replicator.config.syntax import Syntax
-from replicator.sites.registry.capabilities import CapabilityRecord
+from replicator.sites.registry.record import CapabilityRecord
 
 _HEAD: Final = """\
 # Configuration

@@ -264,6 +264,7 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         proxy=table.proxy,
         limits=limits,
         quota=Quota(table.quota.reserve, table.quota.below),
+        kind=table.kind or "",
         capabilities=dict(table.capabilities),
         timeouts=_timeouts(table.timeouts),
         redirects=table.redirects,

@@ -29,6 +29,7 @@ _REGISTRY = frozenset(
         "redirects",
         "private_addresses",
         "max_blob_bytes",
+        "kind",
         "capabilities",
     }
 )

@@ -24,6 +24,7 @@ from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.rule import Pin
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
+from replicator.sites.registry.vendors.known import KINDS
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
@@ -114,6 +115,13 @@ def parse_name(text: str) -> str:
         raise ValueError(
             f"invalid name {text[:80]!r}: write a letter or digit, then at most 63 of letters, digits, '.', '_' and '-'"
         )
+    return text
+
+
+def parse_kind(text: str) -> str:
+    """The word of a vendor of registries; raises ValueError."""
+    if text not in KINDS:
+        raise ValueError(f"unknown kind {text[:80]!r}: write one of {', '.join(KINDS)}")
     return text
 
 
@@ -318,6 +326,7 @@ def _text(parse: Callable[[str], Any]) -> Callable[[Any, Context], Any]:
 
 
 NAME: Final = Syntax("name", _text(parse_name), {"type": "string", "pattern": f"^{_NAME.pattern}$"})
+KIND: Final = Syntax("word", _text(parse_kind), {"type": "string", "enum": list(KINDS)})
 CAPABILITY: Final = Syntax("value", lambda value, _: value, {"type": ["boolean", "integer", "string"]})
 URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^(https?|s3|file)://"})
 ENDPOINT: Final = Syntax("URL", _text(parse_registry), {"type": "string", "pattern": "^https?://"})

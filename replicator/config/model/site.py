@@ -14,6 +14,7 @@ from replicator.config.syntax import (
     DURATION,
     ENDPOINT,
     FILE,
+    KIND,
     PROXY,
     SECRET,
     SIZE,
@@ -214,6 +215,11 @@ class SiteTable(Table):
     )
     quota: QuotaTable = setting(
         "Behavior when the registry's pull quota runs low.", default_factory=QuotaTable
+    )
+    kind: Annotated[str | None, KIND] = setting(
+        "The registry's software or service, one of [these](registries/README.md). Default: recognized by host name or by "
+        "its answers; Harbor and others on hosts of your own may have to be named.",
+        None,
     )
     capabilities: dict[str, Annotated[bool | int | str, CAPABILITY]] = setting(
         "Overrides for capabilities that replicator detects incorrectly; see below.", default_factory=dict

@@ -7,7 +7,7 @@ carries any Authorization, so the challenge of a refusal must not replace the fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple, Protocol
@@ -95,12 +95,21 @@ class Refusal(Protocol):
 class Authenticator:
     """Grants for one site. Safe to use from many tasks: each thing is asked for once at a time.
 
-    Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` where there is no way to a grant.
+    Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` where there is no way to a grant. `see` is told the
+    headers of the ping's answer, whose challenge gives the software away.
     """
 
-    def __init__(self, wire: Wire, clock: Clock, logins: Logins) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        clock: Clock,
+        logins: Logins,
+        *,
+        see: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
         self._wire = wire
         self._clock = clock
+        self._see = see
         self._logins = logins
         self._known: dict[str | None, Credentials | None] = {}
         self._challenge: Challenge | None = None
@@ -416,6 +425,8 @@ class Authenticator:
         response = await self._wire.send(step, "GET", url, {})
         body = await self._wire.read_error(response)
         answer = Answer("GET", url.raw_path, response.status, response.headers, body)
+        if self._see is not None:
+            self._see(response.headers)
         if answer.status == 401:
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
             # Without a challenge (seen at gcr.io) a later refusal may bring one.

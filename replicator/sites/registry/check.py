@@ -137,6 +137,13 @@ class _Check(Findings):
         """What is known without trying."""
         knowledge = self._registry.knowledge
         record = knowledge.record
+        vendor = knowledge.vendor
+        text = (
+            f"{vendor.title} ({knowledge.why})"
+            if vendor
+            else "not recognized; set `kind` if it is a known one"
+        )
+        self.found("registry", text)
         certainty = "" if knowledge.is_recognised else ", as far as known"
         self.found("mount", f"{'yes' if record.mount else 'no'}{certainty}")
         chunks = f"yes, of {record.chunk_bytes // 1024} KiB" if record.chunk_bytes else "no"

@@ -94,6 +94,7 @@ class Transport:
         clock: the time.
         timeouts: instead of those of the settings.
         budget: how often and how long idempotent requests are tried.
+        see: told the headers of the ping's answer.
 
     Raises:
         ConfigError: TLS files or proxy cannot be used.
@@ -108,6 +109,7 @@ class Transport:
         clock: Clock,
         timeouts: Timeouts | None = None,
         budget: Budget = DEFAULT_BUDGET,
+        see: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         self._site = settings.name
         self._limits = limits
@@ -117,7 +119,7 @@ class Transport:
         self._budget = budget
         self._wire = Wire(settings, self._timeouts, events, clock)
         logins = logins_of(settings, events=events, clock=clock)
-        self._auth = Authenticator(self._wire, clock, logins)
+        self._auth = Authenticator(self._wire, clock, logins, see=see)
         self._prefix = settings.url.rstrip("/")
         self._quota = PullQuota(settings.name, settings.quota, events, clock)
         self._refusals: dict[URL, int] = {}

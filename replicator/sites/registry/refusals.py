@@ -8,7 +8,7 @@ from typing import Final
 from replicator.model.digest import Digest, algorithm
 from replicator.model.manifest import Manifest
 from replicator.model.mediatypes import FOREIGN_LAYERS
-from replicator.sites.registry.capabilities import CapabilityRecord
+from replicator.sites.registry.record import CapabilityRecord
 
 _OTHER_ALGORITHM: Final = re.compile(rb'"digest"\s*:\s*"(?!sha256:|sha512:)([a-z0-9]+(?:[+._-][a-z0-9]+)*):')
 _FOREIGN: Final = tuple(f'"{media_type}"'.encode() for media_type in FOREIGN_LAYERS)

@@ -41,13 +41,13 @@ from replicator.sites.registry.refusals import (
     why_not,
 )
 from replicator.sites.registry.uploads import Upload
+from replicator.sites.registry.vendors.vendor import ANY_IMMUTABLE
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
 _HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 429}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
 _STORED: Final = frozenset({200, 201, 202, 204})
-_IMMUTABLE_CODES: Final = frozenset({"TAG_IMMUTABLE", "IMAGETAGALREADYEXISTSEXCEPTION"})
 
 
 class RegistryRepository:
@@ -377,9 +377,7 @@ class _Unchanged(Exception):
 
 def _says_immutable(error: Rejected) -> bool:
     """Whether the registry refused to move an immutable tag (docs/quirks.md#immutable-tags)."""
-    if _IMMUTABLE_CODES.intersection(error.codes) or (error.status == 412 and "PRECONDITION" in error.codes):
-        return True
-    return error.status in {400, 409, 412} and "immutable" in error.cause.lower()
+    return any(refusal.matches(error.status, error.codes, error.cause) for refusal in ANY_IMMUTABLE)
 
 
 async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:

@@ -9,8 +9,8 @@ from typing import Final
 
 from replicator.errors import Corrupt, SiteError
 from replicator.sites.registry.call import Call, Reply
-from replicator.sites.registry.capabilities import StatusRange
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.record import StatusRange
 
 _OPERATION: Final = "start upload"
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._=-]+")

@@ -80,7 +80,8 @@ class RegistrySettings:
     `url` is scheme, host and optional port and path prefix ("https://registry.example.com"), no trailing slash.
     `written_as` is what the config says, where that was understood as `url` (Docker Hub has many names).
     `login` None means: as `identity`, and without one look where docker and podman keep credentials (unless
-    `docker_config` is False), then be what the host name implies, else anonymous. `proxy` None means: as the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none.
+    `docker_config` is False), then be what the host name implies, else anonymous. `proxy` None means: as the environment
+    says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); "" means none. `kind` is the vendor (`vendors.known.KINDS`), "" to find out.
     `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
     registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
     everywhere. `private_addresses`: see `addresses.AddressGuard`. `max_blob_bytes`: a larger blob is not read, whatever
@@ -97,6 +98,7 @@ class RegistrySettings:
     proxy: str | None = field(default=None, repr=False)  # may hold credentials
     limits: LimitSettings = field(default_factory=LimitSettings)
     quota: Quota = field(default_factory=Quota)
+    kind: str = ""
     capabilities: Mapping[str, bool | int | str] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
     redirects: Literal["same-scheme", "any"] = "same-scheme"

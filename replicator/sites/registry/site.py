@@ -37,14 +37,20 @@ class RegistrySite:
         timeouts: Timeouts | None = None,
         budget: Budget = DEFAULT_BUDGET,
     ) -> None:
-        knowledge = Knowledge(settings.name, settings.url, settings.capabilities)
+        knowledge = Knowledge(settings.name, settings.url, settings.capabilities, settings.kind)
         limits = SiteLimits(settings.name, settings.limits, events=events, clock=clock)
         self._limits = limits
         self._registry = Registry(
             site=settings.name,
             url=URL(settings.url, encoded=True),
             transport=Transport(
-                settings, limits=limits, events=events, clock=clock, timeouts=timeouts, budget=budget
+                settings,
+                limits=limits,
+                events=events,
+                clock=clock,
+                timeouts=timeouts,
+                budget=budget,
+                see=knowledge.see,
             ),
             knowledge=knowledge,
             events=events,

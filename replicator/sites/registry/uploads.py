@@ -20,10 +20,10 @@ from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobOutcome, BlobSource
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
-from replicator.sites.registry.capabilities import CapabilityRecord, Strategy
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import with_digest
+from replicator.sites.registry.record import CapabilityRecord, Strategy
 from replicator.sites.registry.refusals import only_sha256
 from replicator.sites.registry.sessions import (
     Session,

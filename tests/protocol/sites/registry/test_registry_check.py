@@ -38,6 +38,7 @@ async def test_a_good_registry_passes() -> None:
             "pull app": "yes",
             "catalog": "yes",
             "referrers": "yes",
+            "registry": "not recognized; set `kind` if it is a known one",
             "mount": "yes, as far as known",
             "chunks": "yes, of 16384 KiB, as far as known",
             "push app": "yes",
@@ -147,3 +148,13 @@ async def test_an_upload_that_may_not_be_cancelled_is_no_problem() -> None:
         found = await check(fake, "app", push="app")
         assert found.problems == ()
         assert dict(found.findings)["push app"].startswith("yes (the upload")
+
+
+async def test_it_says_what_the_registry_is_and_why() -> None:
+    realm = "https://harbor.invalid/service/token"
+    challenge = {"WWW-Authenticate": f'Basic realm="{realm}",service="harbor-registry"'}
+    async with FakeRegistry() as fake:
+        fake.fault("GET", "/v2/$", faults.answer(401, "{}", headers=challenge), times=1)
+        fill(fake)
+        found = await check(fake, "app")
+    assert dict(found.findings)["registry"] == "Harbor (header WWW-Authenticate)"

@@ -9,7 +9,10 @@ from multidict import CIMultiDict
 
 from replicator.errors import ConfigError
 from replicator.ports import Capabilities
-from replicator.sites.registry.capabilities import CapabilityRecord, Knowledge, preset, recognise
+from replicator.sites.registry.capabilities import Knowledge
+from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.ghcr import GHCR
+from replicator.sites.registry.vendors.known import VENDORS, by_headers, by_host, of_kind
 
 
 def record(url: str, **overrides: bool | int | str) -> CapabilityRecord:
@@ -44,7 +47,7 @@ def test_hosts_have_presets(host: str, expected: dict[str, object]) -> None:
 
 
 def test_a_port_and_capitals_do_not_hide_a_host() -> None:
-    assert record("https://GHCR.io:443") == preset("ghcr.io")
+    assert record("https://GHCR.io:443") == GHCR.record
 
 
 @pytest.mark.parametrize(
@@ -119,5 +122,63 @@ def test_every_field_can_be_overridden_by_its_own_default() -> None:
 
 
 def test_hints_are_looked_for_in_headers_of_any_case() -> None:
-    assert recognise(CIMultiDict({"x-jfrog-version": "7"})) is not None
-    assert recognise(CIMultiDict()) is None
+    assert by_headers(CIMultiDict({"x-jfrog-version": "7"})) is not None
+    assert by_headers(CIMultiDict()) is None
+
+
+HOSTS = {
+    "dockerhub": ["registry-1.docker.io", "docker.io"],
+    "ghcr": ["ghcr.io"],
+    "ecr": [
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+        "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com",
+        "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+        "123456789012.dkr-ecr.eu-west-1.on.aws",
+    ],
+    "ecr-public": ["public.ecr.aws"],
+    "acr": ["mine.azurecr.io", "mine.azurecr.cn"],
+    "google": ["europe-docker.pkg.dev", "eu.gcr.io", "gcr.io"],
+    "quay": ["quay.io"],
+    "gitlab": ["registry.gitlab.com"],
+    "artifactory": ["me.jfrog.io"],
+    "gitea": ["codeberg.org"],
+    "alibaba": ["registry.cn-hangzhou.aliyuncs.com", "x-registry.cn-hangzhou.cr.aliyuncs.com"],
+}
+
+
+@pytest.mark.parametrize(("kind", "host"), [(kind, host) for kind, hosts in HOSTS.items() for host in hosts])
+def test_a_vendor_is_told_by_its_hosts(kind: str, host: str) -> None:
+    assert by_host(host.upper()) is of_kind(kind)
+
+
+@pytest.mark.parametrize("host", ["notgcr.io", "docker.io.example.com", "oss-cn-hangzhou.aliyuncs.com", ""])
+def test_other_hosts_are_nobodys(host: str) -> None:
+    assert by_host(host) is None
+
+
+CHALLENGES = {
+    "harbor": 'Bearer realm="https://harbor.example.com/service/token",service="harbor-registry"',
+    "quay": 'Bearer realm="https://quay.example.com/v2/auth",service="quay.example.com"',
+    "gitlab": 'Bearer realm="https://gitlab.example.com/jwt/auth",service="container_registry"',
+}
+
+
+@pytest.mark.parametrize("kind", CHALLENGES)
+def test_a_challenge_gives_the_software_away(kind: str) -> None:
+    found = by_headers(CIMultiDict({"WWW-Authenticate": CHALLENGES[kind]}))
+    assert found == (of_kind(kind), "WWW-Authenticate")
+
+
+def test_the_kind_of_the_config_wins_over_host_and_answers() -> None:
+    knowledge = Knowledge("there", "https://ghcr.io", {"mount": False}, "quay")
+    knowledge.see(CIMultiDict({"X-JFrog-Version": "7"}))
+    assert knowledge.vendor is of_kind("quay")
+    assert (knowledge.record.status_range, knowledge.record.mount) == ("exclusive", False)
+    assert knowledge.why == 'kind = "quay" in the config'
+
+
+def test_no_two_vendors_claim_a_host_or_word() -> None:
+    assert len({vendor.kind for vendor in VENDORS}) == len(VENDORS)
+    for kind, hosts in HOSTS.items():
+        for host in hosts:
+            assert [vendor.kind for vendor in VENDORS if vendor.owns(host)] == [kind]

@@ -1,0 +1,1 @@
+"""The vendors whose registries are known, one module each."""

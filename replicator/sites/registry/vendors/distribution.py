@@ -1,0 +1,18 @@
+"""CNCF Distribution 2 and 3: the registry image, and what is built on it and does not say what it is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from replicator.sites.registry.vendors.vendor import Sign, Vendor
+
+DISTRIBUTION: Final = Vendor(
+    kind="distribution",
+    title="CNCF Distribution",
+    signs=(Sign("Location", "_state="),),
+    tag_deletion="not possible",
+    limits=(
+        "Version 3 deletes single tags where `delete.enabled` is set and the site's `capabilities` have `delete_tag`.",
+        "Version 2 cannot delete single tags.",
+    ),
+)

@@ -1,0 +1,22 @@
+"""AWS ECR Public.
+
+https://docs.aws.amazon.com/AmazonECR/latest/public/public-service-quotas.html
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.vendor import NameRules, Vendor
+
+ECR_PUBLIC: Final = Vendor(
+    kind="ecr-public",
+    title="AWS ECR Public",
+    hosts=("public.ecr.aws", "ecr-public.aws.com"),
+    record=CapabilityRecord(chunk_bytes=0, resume=False, mount=False, catalog=False),
+    names=NameRules(min_parts=2, shape="ALIAS/NAME"),
+    tag_deletion="vendor",
+    digest_deletion="refused in an index",
+    limits=("10 pushes a second; a layer has 10,000 MiB at most.",),
+)

@@ -1,0 +1,18 @@
+"""Gitea and Forgejo.
+
+https://docs.gitea.com/usage/packages/container
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from replicator.sites.registry.vendors.vendor import NameRules, Vendor
+
+GITEA: Final = Vendor(
+    kind="gitea",
+    title="Gitea and Forgejo",
+    hosts=("gitea.com", "codeberg.org"),
+    names=NameRules(min_parts=2, shape="OWNER/NAME"),
+    tag_deletion="vendor",
+)

@@ -1,0 +1,82 @@
+"""Prints docs/registries/README.md, the overview of the vendors in replicator/sites/registry/vendors.
+
+python -m scripts.registries > docs/registries/README.md
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from replicator.sites.registry.vendors.known import VENDORS
+from replicator.sites.registry.vendors.vendor import DigestDeletion, TagDeletion, Vendor
+
+PAGES: Final = Path(__file__).parent.parent / "docs" / "registries"
+
+_HEAD: Final = """\
+# Registries
+
+What replicator knows about registries by vendor. A registry is recognized by its host name or by its answers; `kind` of
+its site names it where neither tells, as with Harbor on a host of your own. `replicator check` prints what was recognized,
+and why. A registry that is not recognized is used by the standard alone, with what its answers teach.
+
+This page is generated: `python -m scripts.registries > docs/registries/README.md`.
+
+"""
+
+_TAG: Final[dict[TagDeletion, str]] = {
+    "registry": "yes",
+    "vendor": "by the vendor's API",
+    "whole version": "only with all tags of its digest",
+    "not possible": "no",
+}
+_DIGEST: Final[dict[DigestDeletion, str]] = {
+    "takes tags": "takes its tags along",
+    "refused while tagged": "refused while it has tags",
+    "refused in an index": "takes its tags along; refused if an index has it",
+    "not possible": "no",
+}
+_HEADERS: Final = {"WWW-Authenticate": "its challenge", "Location": "its upload URLs"}
+
+
+def overview() -> str:
+    """The text of docs/registries/README.md."""
+    lines = [
+        "| registry | `kind` | recognized by | blobs go up in | repositories | delete one tag | delete a digest |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(vendor) for vendor in VENDORS),
+    ]
+    limits = [f"## {vendor.title}\n\n{_limits(vendor)}" for vendor in VENDORS if vendor.limits]
+    return _HEAD + "\n".join(lines) + "\n\n" + "\n".join(limits)
+
+
+def _row(vendor: Vendor) -> str:
+    page = f"{vendor.kind}.md"
+    title = f"[{vendor.title}]({page})" if (PAGES / page).exists() else vendor.title
+    cells = (
+        title,
+        f"`{vendor.kind}`",
+        _signs(vendor),
+        {"put": "one PUT", "patch": "one PATCH", "chunks": "chunks"}[vendor.record.upload],
+        vendor.names.shape or "any",
+        _TAG[vendor.tag_deletion],
+        _DIGEST[vendor.digest_deletion],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _signs(vendor: Vendor) -> str:
+    hosts = [f"`{host}`" for host in vendor.hosts]
+    if vendor.host_pattern is not None:
+        hosts.append("its host names")
+    headers = dict.fromkeys(_HEADERS.get(sign.header) or f"header `{sign.header}`" for sign in vendor.signs)
+    return ", ".join([*hosts, *headers]) or "`kind` only"
+
+
+def _limits(vendor: Vendor) -> str:
+    return "".join(f"- {limit}\n" for limit in vendor.limits)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(overview())
