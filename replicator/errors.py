@@ -236,8 +236,8 @@ class Unsupported(SiteError):
     default_advice = Advice.GIVE_UP
 
 
-class NotHandled(Unsupported):
-    """The content is of a kind that is left alone: it is held, and nothing has failed."""
+class NotReplicated(Unsupported):
+    """An image of a kind that is not replicated on purpose: it is held, not failed."""
 
     reason = "held"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from replicator.airgap.inventory import read_inventory
 from replicator.cli.archives import write_archive
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
@@ -29,6 +28,7 @@ from replicator.model.digest import Digest
 from replicator.policy.mapping import static_collisions
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
+from replicator.sites.archive.inventory import read_inventory
 from replicator.state.memory import MemoryState
 
 _STDOUT = "-"

@@ -9,8 +9,6 @@ from typing import Final
 
 import click
 
-from replicator.airgap.inventory import held
-from replicator.airgap.verify import Contents, verify
 from replicator.cli.archives import open_archive
 from replicator.cli.console import shown
 from replicator.cli.options import Invocation, everywhere
@@ -27,6 +25,8 @@ from replicator.policy.pattern import Glob
 from replicator.policy.rule import Pin, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
 from replicator.report import combine, format_count, render_run
+from replicator.sites.archive.inventory import held
+from replicator.sites.archive.verify import Contents, verify
 from replicator.state.memory import Hint, MemoryState
 
 _RULE: Final = "import"

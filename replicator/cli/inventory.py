@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from replicator.airgap.inventory import HEADER, held
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -12,6 +11,7 @@ from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.errors import SiteError
 from replicator.model.digest import Digest
+from replicator.sites.archive.inventory import HEADER, held
 
 
 @click.command("inventory")

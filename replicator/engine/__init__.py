@@ -6,7 +6,6 @@ Users of the engine import from here; `observe`, `plan`, `content` and `transfer
 from __future__ import annotations
 
 from replicator.engine.accounting import count_request, counted
-from replicator.engine.content.image import read_image
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import DRAIN_SECONDS, RunListener, RunScope
 from replicator.engine.engine import Engine
@@ -47,5 +46,4 @@ __all__ = [
     "Totals",
     "count_request",
     "counted",
-    "read_image",
 ]

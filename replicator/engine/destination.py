@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Final, TypeVar
 
-from replicator.engine.content.image import Image, NotReplicated, read_image
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.deciding import Deciding
@@ -32,10 +31,11 @@ from replicator.engine.record import Recorder, UnitCount
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
-from replicator.errors import Advice, NotHandled, Rejected, SiteError, Unsupported
+from replicator.errors import Advice, NotReplicated, Rejected, SiteError, Unsupported
 from replicator.events import ImageCopied, ImagePrepared, RepositoryScanned, TagPlanned, TagSeen
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.model.image import Image, read_image
 from replicator.model.manifest import Manifest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
@@ -478,7 +478,7 @@ class DestinationRun:
         try:
             with faults(self._site.name, "copy image", action.target):
                 return await work()
-        except (NotReplicated, NotHandled) as error:
+        except NotReplicated as error:
             self.recorder.held(action, error.cause)
             self._tell_through(action)
         except SiteError as error:

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.engine.content.image import Image
 from replicator.engine.plan.decide import Action
 from replicator.model.digest import Digest
+from replicator.model.image import Image
 
 COPIES_AT_ONCE: Final = 64
 """Images in progress; as many again may be the only ones of their repositories."""

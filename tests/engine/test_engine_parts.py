@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from replicator.demo.images import image, index
 from replicator.engine import Totals
-from replicator.engine.content.image import MAX_DEPTH, Image, read_image
 from replicator.engine.context import Context
 from replicator.engine.coordination import REMEMBER_SECONDS, RepositoryLocks, TagClaims
 from replicator.engine.faults import Fault, faults
@@ -27,6 +26,7 @@ from replicator.errors import Corrupt, NotFound, StateError, Unavailable
 from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
+from replicator.model.image import MAX_DEPTH, Image, read_image
 from replicator.model.manifest import Manifest
 from replicator.ports import Pending, TagBelief
 from replicator.state.memory import MemoryState
@@ -274,7 +274,7 @@ async def test_manifests_of_an_image_are_bounded_by_their_bytes(monkeypatch: pyt
     whole = {one.digest: one.manifest for one in root.walk()}
     await _read(whole, root.digest)
     monkeypatch.setattr(
-        "replicator.engine.content.image.MAX_MANIFEST_BYTES", sum(len(one.body) for one in whole.values()) - 1
+        "replicator.model.image.MAX_MANIFEST_BYTES", sum(len(one.body) for one in whole.values()) - 1
     )
     with pytest.raises(Corrupt, match="bytes of manifests"):
         await _read(whole, root.digest)

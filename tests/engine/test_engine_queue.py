@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from replicator.demo.images import image
-from replicator.engine.content.image import Image
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.decide import Action
 from replicator.engine.queue import COPIES_AT_ONCE, WINDOW_IMAGES, Copies, CopyQueue, Prepared
 from replicator.model.digest import digest_of
+from replicator.model.image import Image
 from replicator.model.manifest import Manifest
 from tests.engine.world import settled
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from replicator.engine.content.image import MAX_DEPTH
 from replicator.errors import Corrupt, NotFound, SiteError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.model.image import MAX_DEPTH
 from replicator.ports import Repository
 
 CHECKS_AT_ONCE: Final = 8

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from replicator.engine.content.image import Image
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
@@ -16,6 +15,7 @@ from replicator.errors import Corrupt, MissingReference, NotFound, SiteError, St
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.model.image import Image
 from replicator.model.manifest import Manifest
 from replicator.ports import Repository
 

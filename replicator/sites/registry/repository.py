@@ -14,7 +14,7 @@ from replicator.errors import (
     Denied,
     MissingReference,
     NotFound,
-    NotHandled,
+    NotReplicated,
     Rejected,
     SiteError,
     Throttled,
@@ -196,7 +196,7 @@ class RegistryRepository:
         except ValueError as error:
             if (unknown := unknown_algorithm(reply.body)) is not None:
                 cause = f"{reference} names content by {unknown}; sha256 and sha512 are replicated"
-                raise self._error(NotHandled, operation, cause) from error
+                raise self._error(NotReplicated, operation, cause) from error
             raise self._error(Corrupt, operation, f"{reference}: {error}") from error
         if manifest.served_as:
             text = f"served as {manifest.served_as}, but it is {manifest.media_type}; the document decides"

@@ -8,9 +8,9 @@ from typing import IO, Final
 
 import msgspec
 
-from replicator.engine import read_image
 from replicator.errors import ConfigError, SiteError
 from replicator.model.digest import Digest, is_digest
+from replicator.model.image import read_image
 from replicator.model.manifest import Manifest
 from replicator.ports import ListsBlobs, Repository, Site
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.errors import Corrupt, SiteError, Unsupported
+from replicator.errors import Corrupt, NotReplicated, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, Manifest
@@ -15,12 +15,6 @@ MAX_DEPTH: Final = 4
 """Indexes in indexes; nobody is known to nest deeper than two."""
 MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 """Of all manifests of one image, which are in memory together."""
-
-
-class NotReplicated(SiteError):
-    """The image is of a kind that is left alone on purpose: it is held, not failed."""
-
-    reason = "held"
 
 
 @dataclass(frozen=True, slots=True)

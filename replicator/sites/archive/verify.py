@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.engine import read_image
 from replicator.errors import Corrupt, NotFound
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.model.image import read_image
 from replicator.model.manifest import Manifest
 from replicator.ports import Repository
 from replicator.sites.archive.reader import ArchiveReader
