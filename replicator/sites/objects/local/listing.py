@@ -36,9 +36,10 @@ class _Entry:
 def walk(tree: Tree, prefix: str, *, delimiter: bool) -> Iterator[ObjectInfo | Below]:
     """What begins with `prefix`, sorted by the bytes of the keys, and none of our own files.
 
-    Files that come or go meanwhile may be missing or not. A symbolic link is followed one level deep and inside
-    the root only; any other is listed as the link it is, so that whoever reads it is told. Special files are
-    left out. Of each folder that is open the names are held, never of the whole tree.
+    Files that come or go meanwhile may be missing or not. A symbolic link is followed inside the root only, and not
+    where it leads to a folder above itself or lies in a folder that is itself behind a link: so links in a circle end,
+    and everything is still listed under its own name. Any other is listed as the link it is, so that whoever reads it
+    is told. Special files are left out. Of each folder that is open the names are held, never of the whole tree.
     """
     above, _, begins = prefix.rpartition("/")
     os.close(tree.open_root())  # a missing root is not an empty one
@@ -88,7 +89,7 @@ def _judged(tree: Tree, parts: Parts, entry: os.DirEntry[str], *, delimiter: boo
             target = tree.look((*parts, entry.name))
             if stat.S_ISREG(target.st_mode):
                 facts = target
-            elif stat.S_ISDIR(target.st_mode) and delimiter:  # else not: links to folders can go in circles
+            elif stat.S_ISDIR(target.st_mode) and delimiter and tree.is_alias((*parts, entry.name)):
                 yield _Entry(entry.name, None)
                 return
         yield _Entry(entry.name, facts)

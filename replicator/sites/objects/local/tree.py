@@ -140,6 +140,13 @@ class Tree:
             found = self._look(self._resolved(parts, error))
         return found
 
+    def is_alias(self, parts: Parts) -> bool:
+        """Whether a link may be walked into: its own folder is behind no link, and it leads to none of those above it."""
+        root = Path(os.path.realpath(self.path))
+        above = root.joinpath(*parts[:-1])
+        target = Path(os.path.realpath(root.joinpath(*parts)))
+        return Path(os.path.realpath(above)) == above and not above.is_relative_to(target)
+
     def likeness(self) -> Likeness:
         """What new files and folders are to be like."""
         root = self.path.stat()

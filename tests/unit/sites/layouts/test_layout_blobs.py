@@ -211,6 +211,27 @@ async def test_link_out_of_the_root_is_not_followed(
     assert [name async for page in site.repositories() for name in page] == ["good"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_links_in_circles_end_and_an_alias_is_a_repository(
+    layout: type[DistributionSite | OciSite], store: ObjectStore, tmp_path: Path
+) -> None:
+    site = site_on(layout, store)
+    for name in ("team/app", "other/app"):
+        await put_image(site.repository(name), image(name), "v1")
+    folder = repositories_folder(layout, tmp_path / "root")
+    for link, target in (
+        ("team/self", "."),
+        ("team/above", ".."),
+        ("team/x", "../other"),
+        ("other/y", "../team"),
+    ):
+        (folder / link).symlink_to(target)
+    (folder / "alias").symlink_to("team/app")
+    found = sorted([name async for page in site.repositories() for name in page])
+    assert found == ["alias", "other/app", "other/y/app", "team/app", "team/x/app"]
+    assert await names(site.repository("alias")) == ["v1"]
+
+
 async def test_layouts_share_blobs_by_hard_links(store: ObjectStore, tmp_path: Path) -> None:
     site = OciSite(store, events=Events())
     await site.repository("a").write_blob(BytesSource(DATA))
