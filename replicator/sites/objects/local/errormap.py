@@ -29,6 +29,8 @@ _BRIEF: Final = frozenset(
 class LeadsOutside(OSError):
     """A symbolic link below the root leads out of it."""
 
+    text: Final = "is a symbolic link that leads out of the root; not followed"
+
     def __init__(self, path: str) -> None:
         super().__init__(errno.EXDEV, "leads out of the root", path)
 
@@ -40,14 +42,23 @@ class NotMounted(OSError):
         super().__init__(errno.ENODEV, how, path)
 
 
+class OtherCase(OSError):
+    """A name is there already, written with other capitals, and the file system takes the two for one."""
+
+    def __init__(self, name: str, there: str) -> None:
+        super().__init__(errno.ENOTUNIQ, "differs in case alone", name)
+        self.text = (
+            f"is there already as {there}, and this file system does not tell upper case from lower: "
+            "select one of the two, or use another file system"
+        )
+
+
 def disk_error(site: str, operation: str, error: OSError) -> SiteError:
     """What an error of the file system means and what to do about it."""
     number = error.errno or 0
     name = error.filename if isinstance(error.filename, str) and error.filename.isprintable() else "the path"
-    if isinstance(error, LeadsOutside):
-        return Rejected(
-            site, operation, f"{name} is a symbolic link that leads out of the root; not followed"
-        )
+    if isinstance(error, LeadsOutside | OtherCase):
+        return Rejected(site, operation, f"{name} {error.text}")
     if number in _SHAPE:
         return Rejected(site, operation, f"{name} {_SHAPE[number]}")
     if number in _FULL:

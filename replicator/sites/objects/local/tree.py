@@ -19,7 +19,7 @@ from typing import Final
 from replicator.ports import ObjectInfo
 from replicator.sites.objects.keys import PRIVATE
 from replicator.sites.objects.local import lenient
-from replicator.sites.objects.local.errormap import LeadsOutside, NotMounted
+from replicator.sites.objects.local.errormap import LeadsOutside, NotMounted, OtherCase
 
 Parts = Sequence[str]
 
@@ -204,6 +204,8 @@ class Tree:
 
     def _step(self, fd: int, part: str, *, create: bool) -> tuple[int, bool]:
         try:
+            if create:
+                require_case(fd, part)
             return os.open(part, _FOLDER, dir_fd=fd), False
         except FileNotFoundError:
             if not create:
@@ -234,11 +236,28 @@ class Tree:
         return target.relative_to(root).parts
 
 
+def require_case(fd: int, name: str) -> None:
+    """Raises `OtherCase` where the folder has the name in other letters: tags `V1` and `v1` would be one file there."""
+    other = name.swapcase()
+    if other == name:
+        return
+    try:
+        facts = os.stat(other, dir_fd=fd, follow_symlinks=False)
+        same = os.path.samestat(facts, os.stat(name, dir_fd=fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return  # only where both lead to one file does the file system not tell them apart
+    if same and name not in (names := os.listdir(fd)):
+        there = [one for one in names if one.casefold() == name.casefold()]
+        raise OtherCase(name, there[0] if there else other)
+
+
 def _last(parts: Parts) -> str:
     return parts[-1] if parts else "."  # a link may lead to the root itself
 
 
 def _named(error: OSError, parts: Parts) -> OSError:
+    if isinstance(error, OtherCase):
+        return error
     return OSError(error.errno, error.strerror, "/".join(parts))
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from replicator.sites.objects.keys import PRIVATE
 from replicator.sites.objects.local import lenient
-from replicator.sites.objects.local.tree import Parts, Tree
+from replicator.sites.objects.local.tree import Parts, Tree, require_case
 
 _TMP: Final = (PRIVATE, "tmp")
 _LOCKS: Final = (PRIVATE, "locks")
@@ -203,6 +203,7 @@ def move(tree: Tree, folder: int, name: str, parts: Parts, *, replace: bool = Tr
     for attempt in range(_TRIES):
         try:
             with tree.folder(parts[:-1], create=True) as target:
+                require_case(target, parts[-1])
                 if not replace and not _move_new(folder, name, target, parts[-1]):
                     return False
                 if replace:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from replicator.demo.images import image, index
-from replicator.errors import Denied, Unavailable
+from replicator.errors import Denied, Rejected, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.sites.archive.output import FileOutput
@@ -64,6 +64,42 @@ def nothing_at_all(patch: Patch, number: int) -> None:
     patch.setattr(os, "geteuid", lambda: 0)
 
 
+def no_case(patch: Patch) -> None:
+    """Upper and lower case are one, and what is there keeps the name it was made with: exFAT, SMB, macOS."""
+
+    def found(name: str, folder: int | None) -> str:
+        if folder is None or not isinstance(name, str):
+            return name
+        names = os.listdir(folder)  # noqa: PTH208 - of a descriptor
+        return next((one for one in names if one.casefold() == name.casefold()), name)
+
+    for call in ("open", "stat", "mkdir", "unlink", "rmdir"):
+        real = getattr(os, call)
+
+        def blind(
+            name: str, *rest: Any, real: Callable[..., Any] = real, dir_fd: int | None = None, **more: Any
+        ) -> Any:
+            return real(found(name, dir_fd), *rest, dir_fd=dir_fd, **more)
+
+        patch.setattr(os, call, blind)
+    for call in ("rename", "link"):
+        real = getattr(os, call)
+
+        def blind_pair(
+            old: str,
+            new: str,
+            *,
+            src_dir_fd: int,
+            dst_dir_fd: int,
+            real: Callable[..., Any] = real,
+            **more: Any,
+        ) -> Any:
+            fds = {"src_dir_fd": src_dir_fd, "dst_dir_fd": dst_dir_fd}
+            return real(old, found(new, dst_dir_fd), **fds, **more)
+
+        patch.setattr(os, call, blind_pair)
+
+
 DISKS: dict[str, Callable[[Patch], None]] = {
     "squashed NFS": lambda patch: nothing_at_all(patch, errno.EPERM),
     "exFAT": lambda patch: nothing_at_all(patch, errno.EOPNOTSUPP),
@@ -71,6 +107,7 @@ DISKS: dict[str, Callable[[Patch], None]] = {
     "SMB": lambda patch: no_folder_sync(patch, errno.EINVAL),
     "no rename over": lambda patch: no_rename_over(patch, errno.EEXIST),
     "rename over denied": lambda patch: no_rename_over(patch, errno.EACCES),
+    "no case": no_case,
     "no flock": lambda patch: patch.setattr(fcntl, "flock", refusing(errno.ENOLCK)),
     "unknown size": lambda patch: patch.setattr(
         "shutil.disk_usage", lambda _: type("Usage", (), {"total": 0, "free": 0})
@@ -101,6 +138,29 @@ async def test_images_are_written_whole(
         assert dict(check.findings)["conditional writes"].startswith("no" if disk == "no flock" else "yes")
         await site.aclose()
     assert disk == "no flock" or not left_in(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["oci", "distribution"])
+async def test_tags_that_differ_in_case_alone_are_kept_apart_or_refused_by_name(
+    tmp_path: Path, monkeypatch: Patch, layout: Layout
+) -> None:
+    no_case(monkeypatch)
+    site = open_site(
+        LayoutSettings(LocalSettings("shelf", tmp_path), layout), events=Events(), clock=SystemClock()
+    )
+    repository, first, other = site.repository("app"), image("first"), image("other")
+    await put_image(repository, first, "v1")
+    if layout == "distribution":  # each tag is a folder there
+        with pytest.raises(Rejected, match="V1 is there already as v1, and this file system does not tell"):
+            await put_image(repository, other, "V1")
+        assert await names(repository) == ["v1"]
+    else:
+        await put_image(repository, other, "V1")
+        assert (await repository.resolve("V1")).digest == other.digest
+    assert (await repository.resolve("v1")).digest == first.digest
+    await put_image(repository, other, "v1")
+    assert (await repository.resolve("v1")).digest == other.digest
+    await site.aclose()
 
 
 @pytest.mark.parametrize("disk", ["squashed NFS", "SMB", "no flock"])
