@@ -31,6 +31,8 @@ from bench.largeindex import large_index
 from bench.manytags import many_tags
 from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
+from bench.search import NAME as SEARCH
+from bench.search import search
 from bench.serving import serving
 from bench.startup import startup
 from bench.webhooks import webhooks
@@ -57,6 +59,7 @@ SCENARIOS: dict[str, Scenario] = {
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
     CORE: core,
+    SEARCH: search,
     "startup": startup,
     "serve": serving,
     "webhook": webhooks,

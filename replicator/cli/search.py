@@ -13,20 +13,23 @@ import msgspec
 
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import iso, print_json
-from replicator.cli.places import open_sites
+from replicator.cli.places import looks_like_host, open_sites
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.build import Loaded
 from replicator.config.load import load
 from replicator.discovery.fresh import Answer, ask
 from replicator.discovery.query import parse_query
-from replicator.discovery.rows import Route, Row, columns, missing_at, rows
+from replicator.discovery.rows import Route, Row, about_site, columns, limited, missing_at, rows
 from replicator.errors import ConfigError
+from replicator.lists.sites import sites_by_host
 from replicator.model.digest import Digest
+from replicator.model.names import parse_reference
 from replicator.ports.search import ImageFacts, Query
 from replicator.report import format_bytes, table
 from replicator.runs.indexing import read_facts
 from replicator.runs.wiring import site_names
+from replicator.sites.registry.settings import RegistrySettings
 from replicator.state.store import SqliteState, open_state
 
 LIMIT: Final = 1_000
@@ -48,17 +51,18 @@ _fresh = click.option("--fresh", is_flag=True, help="Ask the sites now, instead 
 def command(
     invocation: Invocation, query: tuple[str, ...], missing_at: str | None, *, limit: int, fresh: bool
 ) -> int:
-    """Find images by name, digest, layer, platform, label or age, sites side by side.
+    """Find images by name, digest, layer, platform, label, annotation or age, sites side by side.
 
-    QUERY is words, each part of a repository's or tag's name or the beginning of a word of a label, and conditions
-    KEY:VALUE: repo, tag, digest, layer, platform, label, type, before, after, site. Everything must hold. The answer comes
-    from what runs have seen; no request is sent, but with --fresh. Exit code 0 if something was found, else 1.
+    QUERY is words, each part of REPOSITORY:TAG or the beginning of a word of a label or annotation, and conditions
+    KEY:VALUE: repo, tag, digest, layer, platform, label, annotation, type, before, after, site. Everything must hold.
+    Quotes keep spaces: 'label:title="my app"'. The answer comes from what runs have seen; no request is sent, but with
+    --fresh. Exit code 0 if something was found, else 1.
     """
     try:
-        parsed = parse_query(query)
+        parsed = msgspec.structs.replace(parse_query(query), missing_at=missing_at or "")
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="QUERY") from None
-    return run_async(_search(invocation, parsed, missing_at, limit, fresh=fresh))
+    return run_async(_search(invocation, parsed, limit, fresh=fresh))
 
 
 @click.command("where")
@@ -69,39 +73,27 @@ def command(
 def where_command(invocation: Invocation, reference: str, *, fresh: bool) -> int:
     """Show which sites hold an image, under which names and since when.
 
-    REFERENCE is a repository with or without a tag, as at the source or at a destination, with or without the site's name
-    before it; or a digest, of an image or of a layer. Exit code 0 if some site holds it, else 1.
+    REFERENCE is a repository with or without a tag or digest, as at the source or at a destination, with or without the
+    site's name or host before it; or a digest, of an image or of a layer. Exit code 0 if some site holds it, else 1.
     """
-    try:
-        query = parse_query([reference]) if _is_digest(reference) else None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="REFERENCE") from None
-    return run_async(_where(invocation, reference, query, fresh=fresh))
-
-
-def _is_digest(text: str) -> bool:
-    return text.startswith(("sha256:", "sha512:"))
+    return run_async(_where(invocation, reference, fresh=fresh))
 
 
 @dataclass(frozen=True)
 class _Found:
+    """What was found. `more`: there are more tags than these rows."""
+
     rows: Sequence[Row]
     facts: Mapping[Digest, ImageFacts]
     sites: Sequence[str]
+    more: bool
     problems: Sequence[str] = ()
 
 
-async def _search(
-    invocation: Invocation, query: Query, lacking: str | None, limit: int, *, fresh: bool
-) -> int:
+async def _search(invocation: Invocation, query: Query, limit: int, *, fresh: bool) -> int:
     watch = Watch.start(invocation)
     loaded = load(invocation.config, os.environ)
-    for name in (query.destination, lacking):
-        if name and name not in loaded.sites:
-            raise ConfigError([f"{name}: no such site; the config has {', '.join(sorted(loaded.sites))}"])
     found = await _find(loaded, watch, query, limit, fresh=fresh)
-    if lacking is not None:
-        found = _Found(missing_at(found.rows, lacking), found.facts, found.sites, found.problems)
     if invocation.json:
         print_json({"version": 1, "images": [_row_json(row, found) for row in found.rows]})
     else:
@@ -109,11 +101,15 @@ async def _search(
     return _ended(found, limit)
 
 
-async def _where(invocation: Invocation, text: str, query: Query | None, *, fresh: bool) -> int:
+async def _where(invocation: Invocation, text: str, *, fresh: bool) -> int:
     watch = Watch.start(invocation)
     loaded = load(invocation.config, os.environ)
-    found = await _find(loaded, watch, query or _named(text, loaded), LIMIT, fresh=fresh)
-    if query is not None and not found.rows:
+    try:
+        query = _named(text, loaded)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="REFERENCE") from None
+    found = await _find(loaded, watch, query, LIMIT, fresh=fresh)
+    if not query.repository and not found.rows:
         layer = msgspec.structs.replace(query, digest="", layer=query.digest)
         found = await _find(loaded, watch, layer, LIMIT, fresh=fresh)
     if invocation.json:
@@ -125,11 +121,24 @@ async def _where(invocation: Invocation, text: str, query: Query | None, *, fres
 
 
 def _named(text: str, loaded: Loaded) -> Query:
-    head, slash, rest = text.partition("/")
+    """The query for a reference: a digest, or a name without its site."""
+    if text.startswith(("sha256:", "sha512:")):
+        return parse_query([text])
+    name, at, digest = text.partition("@")
+    head, slash, rest = name.partition("/")
     if slash and head in loaded.sites:
-        text = rest
-    name, _, tag = text.partition("@")[0].partition(":")
-    return Query(repository=_literal(name), tag=_literal(tag))
+        name = rest
+    elif slash and looks_like_host(head):
+        urls = {each.name: each.url for each in loaded.sites.values() if isinstance(each, RegistrySettings)}
+        reference = parse_reference(name)
+        if reference.host not in sites_by_host(urls):
+            raise ValueError(f"{text}: no site has the host {reference.host}")
+        name = f"{reference.repository}:{reference.tag}" if reference.tag else reference.repository
+    name, colon, tag = name.partition(":")
+    if not name or (colon and not tag):
+        raise ValueError(f"{text!r}: expected REPOSITORY[:TAG][@DIGEST] or a digest")
+    query = parse_query([f"digest:{digest}"]) if at else Query()
+    return msgspec.structs.replace(query, repository=_literal(name), tag=_literal(tag))
 
 
 def _literal(text: str) -> str:
@@ -138,15 +147,20 @@ def _literal(text: str) -> str:
 
 async def _find(loaded: Loaded, watch: Watch, query: Query, limit: int, *, fresh: bool) -> _Found:
     routes = {rule.name: Route(rule.source, rule.destinations) for rule in loaded.rules}
+    try:
+        query = about_site(query, routes)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     if fresh:
         answer = await _ask(loaded, watch, query)
-        found = rows(answer.holdings, routes)
-        return _Found(found, answer.facts, columns(found, routes), [str(error) for error in answer.failures])
+        found = missing_at(rows(answer.holdings, routes), query.missing_at)
+        failures = [str(error) for error in answer.failures]
+        return _Found(found[:limit], answer.facts, columns(found, routes), len(found) > limit, failures)
     async with _state(loaded, watch) as state:
-        holdings = await state.search(query, limit)
-        found = rows(holdings, routes)
+        holdings = await state.search(query, limit + 1)
+        found, more = limited(holdings, missing_at(rows(holdings, routes), query.missing_at), limit)
         facts = await state.facts(list({row.digest for row in found if row.digest is not None}))
-    return _Found(found, facts, columns(found, routes))
+    return _Found(found, facts, columns(found, routes), more)
 
 
 async def _ask(loaded: Loaded, watch: Watch, query: Query) -> Answer:
@@ -220,6 +234,7 @@ def _row_json(row: Row, found: _Found) -> dict[str, object]:
             "artifact_type": facts.artifact_type or None,
             "platforms": list(facts.platforms),
             "labels": dict(facts.labels),
+            "annotations": dict(facts.annotations),
             "bytes": facts.size,
             "layers": [{"digest": digest, "size": size} for digest, size in facts.layers],
         },
@@ -231,6 +246,6 @@ def _ended(found: _Found, limit: int) -> int:
         click.echo(f"error: {problem}", err=True)
     if not found.rows:
         click.echo("nothing found", err=True)
-    elif len(found.rows) >= limit:
+    elif found.more:
         click.echo(f"more than {limit} tags match; these are the first (--limit)", err=True)
     return 0 if found.rows and not found.problems else 1

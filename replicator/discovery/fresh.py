@@ -44,6 +44,8 @@ async def ask(
     """
     answer = Answer()
     for rule in rules:
+        if query.destination and query.destination not in {rule.source, *rule.destinations}:
+            continue
         try:
             async for name in _repositories(rule, sites[rule.source]):
                 await _ask_repository(rule, name, sites, query, now, read_facts, answer)
@@ -113,11 +115,10 @@ async def _ask_tag(
             return
     target, renamed = _target(rule, repository.name, tag)
     for destination in rule.destinations:
-        if query.destination in {"", destination}:
-            there = await _resolve(sites[destination].repository(target), renamed)
-            answer.holdings.append(
-                Holding(rule.name, destination, target, renamed, there, digest, now, (repository.name,))
-            )
+        there = await _resolve(sites[destination].repository(target), renamed)
+        answer.holdings.append(
+            Holding(rule.name, destination, target, renamed, there, digest, now, (repository.name,))
+        )
 
 
 async def _resolve(repository: Repository, tag: str) -> Digest | None:
@@ -137,7 +138,7 @@ def _target(rule: Rule, name: str, tag: str) -> tuple[str, str]:
 def _names_match(query: Query, source: str, target: str, tag: str) -> bool:
     names = (source, target)
     return (
-        all(any(word.lower() in text.lower() for text in (*names, tag)) for word in query.words)
+        all(any(word.lower() in f"{name}:{tag}".lower() for name in names) for word in query.words)
         and (not query.repository or any(fnmatchcase(name, query.repository) for name in names))
         and (not query.tag or fnmatchcase(tag, query.tag))
     )
@@ -147,12 +148,13 @@ def facts_match(query: Query, facts: ImageFacts) -> bool:
     """Whether an image is one that the query asks for, as far as it asks for more than names and digests."""
     if query.layer and not any(encoded(layer).startswith(query.layer) for layer, _ in facts.layers):
         return False
-    if query.platform and not any(f"{each}/".startswith(f"{query.platform}/") for each in facts.platforms):
+    if query.platform and not any(fnmatchcase(f"{each}/", f"{query.platform}/*") for each in facts.platforms):
         return False
     if query.artifact_type and not fnmatchcase(facts.artifact_type, query.artifact_type):
         return False
-    if not all(key in facts.labels and fnmatchcase(facts.labels[key], glob) for key, glob in query.labels):
-        return False
+    for texts, conditions in ((facts.labels, query.labels), (facts.annotations, query.annotations)):
+        if not all(key in texts and fnmatchcase(texts[key], glob) for key, glob in conditions):
+            return False
     if query.before is not None and (facts.created is None or facts.created >= query.before):
         return False
     return query.after is None or (facts.created is not None and facts.created >= query.after)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from replicator.model.digest import Digest
-from replicator.ports.search import Holding
+from replicator.ports.search import Holding, Query
 
 HeldState = Literal["held", "differs", "missing"]
 
@@ -48,6 +50,11 @@ class Row:
             return "missing"
         return "held" if self.digest in {None, at.digest} else "differs"
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a site that should hold it lacks it or has another digest."""
+        return any(self.state_at(site) != "held" for site in self.sites)
+
 
 def rows(holdings: Iterable[Holding], routes: Mapping[str, Route]) -> list[Row]:
     """The rows, by repository and tag.
@@ -76,9 +83,28 @@ def rows(holdings: Iterable[Holding], routes: Mapping[str, Route]) -> list[Row]:
     return sorted(found.values(), key=lambda row: (row.repository, row.tag, row.source))
 
 
+def about_site(query: Query, routes: Mapping[str, Route]) -> Query:
+    """The query with its sites understood: what a condition on a source asks for is what the source's rules bring.
+
+    Raises:
+        ValueError: no rule names such a site; says which there are.
+    """
+    sites = {site for route in routes.values() for site in (route.source, *route.destinations)}
+    for site in (query.destination, query.missing_at):
+        if site and site not in sites:
+            raise ValueError(f"{site}: no such site; the rules have {', '.join(sorted(sites))}")
+    rules = tuple(name for name, route in routes.items() if route.source == query.destination)
+    return msgspec.structs.replace(query, rules=rules) if query.destination else query
+
+
+def limited(holdings: Sequence[Holding], found: list[Row], limit: int) -> tuple[list[Row], bool]:
+    """The first rows, and whether there are more tags. The holdings are those of one tag more than `limit`."""
+    return found[:limit], len({(each.repository, each.tag) for each in holdings}) > limit
+
+
 def missing_at(found: Sequence[Row], site: str) -> list[Row]:
-    """The rows that a site lacks, or has with another digest."""
-    return [row for row in found if row.state_at(site) != "held"]
+    """The rows that a site lacks, or has with another digest; all, where no site is named."""
+    return [row for row in found if not site or row.state_at(site) != "held"]
 
 
 def columns(found: Sequence[Row], routes: Mapping[str, Route]) -> list[str]:

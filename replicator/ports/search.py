@@ -10,14 +10,15 @@ import msgspec
 from replicator.model.digest import Digest
 
 MAX_TEXT: Final = 1_000
-"""Characters of labels and annotations that are kept of one image."""
+"""Characters of labels and annotations, together, that are kept of one image."""
 
 
 class ImageFacts(msgspec.Struct, frozen=True):
     """One image by its root digest, as its manifests and config describe it.
 
-    `created` in epoch seconds. `platforms` as `os/architecture[/variant]`. `labels` are the config's labels and the
-    manifest's annotations together, bounded. `layers` are those of all platforms, each once, with sizes in bytes.
+    `created` in epoch seconds. `platforms` as `os/architecture[/variant]`. `labels` are those of the configs, `annotations`
+    those of the manifests, the root's before its platforms'. `layers` are those of all platforms, each once, with sizes in
+    bytes.
     """
 
     digest: Digest
@@ -26,6 +27,7 @@ class ImageFacts(msgspec.Struct, frozen=True):
     platforms: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
     layers: tuple[tuple[Digest, int], ...] = ()
+    annotations: Mapping[str, str] = {}
 
     @property
     def size(self) -> int:
@@ -70,9 +72,11 @@ class Move(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True):
     """What is searched for; every condition must hold. Globs know `*` and `?`, which cross `/`.
 
-    `words`: each is part of the repository's or tag's name, or begins a word of a label. `digest`, `layer`: hexadecimal
-    prefixes, without the algorithm. `labels`: key and glob of the value ("*" for any). `before`, `after`: creation times in
-    epoch seconds. `destination`: only tags there.
+    `words`: each is part of REPOSITORY:TAG, or begins a word of a label or annotation. `digest`, `layer`: hexadecimal
+    prefixes, without the algorithm. `labels`, `annotations`: key and glob of the value ("*" for any). `before`, `after`:
+    creation times in epoch seconds. `destination`: only tags that it has or lacks, and those of `rules`. `missing_at`: not what this destination
+    is known to hold as its source does. `behind`: only what some destination lacks, or has otherwise than its source or
+    another destination.
     """
 
     words: tuple[str, ...] = ()
@@ -82,15 +86,27 @@ class Query(msgspec.Struct, frozen=True):
     layer: str = ""
     platform: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     artifact_type: str = ""
     before: float | None = None
     after: float | None = None
     destination: str = ""
+    rules: tuple[str, ...] = ()
+    missing_at: str = ""
+    behind: bool = False
 
     @property
     def needs_facts(self) -> bool:
         """Whether it asks for more than names and digests."""
-        asked = (self.layer, self.platform, self.labels, self.artifact_type, self.before, self.after)
+        asked = (
+            self.layer,
+            self.platform,
+            self.labels,
+            self.annotations,
+            self.artifact_type,
+            self.before,
+            self.after,
+        )
         return any(each not in ("", (), None) for each in asked)
 
 
@@ -98,7 +114,7 @@ class ImageIndex(Protocol):
     """An index of what runs have seen. An accelerator like the state that it is part of."""
 
     async def search(self, query: Query, limit: int) -> Sequence[Holding]:
-        """Tags that match, by repository and tag; `limit` at most."""
+        """Tags that match, `limit` at most, by repository and tag: each with what every destination has of it."""
         ...
 
     async def facts(self, digests: Sequence[Digest]) -> Mapping[Digest, ImageFacts]:

@@ -84,6 +84,7 @@ def facts_of(
     top = by_digest[root]
     platforms: dict[str, None] = {}
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     layers: dict[Digest, int] = {}
     created: list[float] = []
     for manifest in manifests:
@@ -97,6 +98,7 @@ def facts_of(
             for blob in manifest.blobs
             if manifest.config is None or blob.digest != manifest.config.digest
         }
+        annotations = {**(annotations_of(manifest) or {}), **annotations}
         config = configs.get(manifest.config.digest) if manifest.config else None
         if config is None:
             continue
@@ -110,8 +112,9 @@ def facts_of(
         min(created, default=None),
         top.descriptor.artifact_type or "",
         tuple(platforms),
-        {**labels, **(annotations_of(top) or {})},
+        labels,
         tuple(layers.items()),
+        {**annotations, **(annotations_of(top) or {})},
     )
 
 

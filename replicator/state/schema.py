@@ -11,13 +11,13 @@ from typing import Final
 from sqlalchemy import Connection
 
 from replicator.errors import StateError
-from replicator.state.search import CREATE_TEXT
+from replicator.state.images import CREATE_TEXT
 from replicator.state.tables import metadata
 
 APPLICATION_ID: Final = 0x72706C63
 """SQLite's `application_id` ("rplc"): tells our file from another program's database."""
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 """SQLite's `user_version`. Raised whenever the tables change; a test remembers what they looked like."""
 
 

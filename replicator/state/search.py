@@ -1,4 +1,4 @@
-"""The index of images: what is written of them, and how tags are found.
+"""How tags are found in the index of images, which `images` writes.
 
 Labels are found by SQLite's FTS5. Names of repositories and tags are matched as they are: of 100,000 that takes a few
 hundredths of a second, and any part of a name can be searched for.
@@ -6,230 +6,221 @@ hundredths of a second, and any part of a name can be searched for.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Integer,
     LargeBinary,
+    ScalarSelect,
     Select,
+    Subquery,
+    Table,
     and_,
-    delete,
     exists,
+    false,
     func,
-    insert,
     literal,
     null,
     or_,
     select,
     text,
     type_coerce,
+    union,
     union_all,
 )
 
-from replicator.model.digest import Digest, encoded
-from replicator.ports.search import MAX_TEXT, Holding, ImageFacts, Move, Query
+from replicator.model.digest import Digest
+from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.state.reading import pieces
 from replicator.state.tables import beliefs, image_layers, images, moves, names, pending, units
 
-MOVES_KEPT: Final = 20
-"""Of one tag."""
-CREATE_TEXT: Final = "CREATE VIRTUAL TABLE image_text USING fts5(text, content='', tokenize='unicode61')"
-"""Contentless: it finds rows of `images`, and keeps no second copy of their labels."""
-
 _WORD: Final = re.compile(r"\w+")
-# Bound as bytes, without the digests' type: eight layers an image make this the longest of all writes.
-_NEW_LAYER: Final = text(
-    "INSERT INTO image_layers (layer, image, size) VALUES (:layer, :image, :size) ON CONFLICT DO NOTHING"
-)
-
-NOTE_MOVE: Final = text(
-    "INSERT INTO moves (destination, repository, tag, at, digest) "
-    "SELECT :destination, :repository, :tag, :at, :digest WHERE NOT EXISTS ("
-    "SELECT 1 FROM beliefs WHERE destination = :destination AND repository = :repository AND tag = :tag "
-    "AND digest = :digest) ON CONFLICT DO NOTHING"
-)
-TRIM_MOVES: Final = text(
-    "DELETE FROM moves WHERE destination = :destination AND repository = :repository AND tag = :tag AND at < ("
-    "SELECT at FROM moves WHERE destination = :destination AND repository = :repository AND tag = :tag "
-    "ORDER BY at DESC LIMIT 1 OFFSET :kept)"
-)
-
-
-# --- writing ---
-
-
-def write_images(connection: Connection, seen: Iterable[ImageFacts]) -> None:
-    """Writes what was seen of images; one that is known stays as it is, for an image never changes."""
-    for part in pieces(seen):
-        by_digest = {facts.digest: facts for facts in part}
-        known = connection.execute(select(images.c.digest).where(images.c.digest.in_(by_digest))).scalars()
-        for digest in known:
-            del by_digest[digest]
-        if by_digest:
-            connection.execute(insert(images), [_image_row(facts) for facts in by_digest.values()])
-            _write_details(connection, by_digest)
-
-
-def _image_row(facts: ImageFacts) -> dict[str, Any]:
-    return {
-        "digest": facts.digest,
-        "created": facts.created,
-        "artifact_type": facts.artifact_type,
-        "platforms": f" {' '.join(facts.platforms)} ",
-        "labels": msgspec.json.encode(_bounded(facts.labels)).decode(),
-        "size": facts.size,
-    }
-
-
-def _write_details(connection: Connection, new: Mapping[Digest, ImageFacts]) -> None:
-    """Layers and words of images that were just inserted."""
-    layers, texts = [], []
-    rows = connection.execute(select(images.c.id, images.c.digest).where(images.c.digest.in_(new)))
-    for number, digest in rows:
-        facts = new[digest]
-        layers += [
-            {"layer": bytes.fromhex(encoded(layer)), "image": number, "size": size}
-            for layer, size in facts.layers
-        ]
-        if words := _words(_bounded(facts.labels)):
-            texts.append({"id": number, "text": words})
-    if layers:
-        connection.execute(_NEW_LAYER, layers)
-    if texts:
-        connection.execute(text("INSERT INTO image_text (rowid, text) VALUES (:id, :text)"), texts)
-
-
-def _words(labels: Mapping[str, str]) -> str:
-    return " ".join(labels.values()).strip()
-
-
-def drop_unused(connection: Connection) -> None:
-    """Throws away what is known of images that no tag names any more."""
-    unused = ~exists().where(beliefs.c.digest == images.c.digest)
-    gone = [row[0] for row in connection.execute(select(images.c.id).where(unused))]
-    for number in gone:
-        labels = connection.execute(select(images.c.labels).where(images.c.id == number)).scalar_one()
-        if words := _words(msgspec.json.decode(labels)):
-            connection.execute(
-                text("INSERT INTO image_text (image_text, rowid, text) VALUES ('delete', :id, :text)"),
-                {"id": number, "text": words},
-            )
-        connection.execute(delete(image_layers).where(image_layers.c.image == number))
-        connection.execute(delete(images).where(images.c.id == number))
-
-
-def _bounded(labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels as far as `MAX_TEXT` goes, descriptions before the rest."""
-    kept: dict[str, str] = {}
-    left = MAX_TEXT
-    for key in sorted(
-        labels, key=lambda key: (not key.endswith(("description", "title", "source", "version")), key)
-    ):
-        if len(key) >= left:
-            break
-        kept[key] = labels[key][: left - len(key)]
-        left -= len(key) + len(kept[key])
-    return kept
-
-
-# --- reading ---
+_MANY: Final = 20_000
+"""Digests that a set is made of in a few hundredths of a second."""
 
 _rule = names.alias("rule_name")
 _destination = names.alias("destination_name")
 _repository = names.alias("repository_name")
 _named = names.alias("source_name")
-
-
-def _tags() -> Select[Any]:
-    """Every tag that is believed in, with its image where one is known."""
-    return (
-        select(
-            _rule.c.name.label("rule"),
-            _destination.c.name.label("destination"),
-            _repository.c.name.label("repository"),
-            beliefs.c.tag.label("tag"),
-            beliefs.c.digest.label("digest"),
-            beliefs.c.source_digest.label("source_digest"),
-            beliefs.c.checked_at.label("since"),
-            literal("").label("error"),
-        )
-        .join(_rule, _rule.c.id == beliefs.c.rule)
-        .join(_destination, _destination.c.id == beliefs.c.destination)
-        .join(_repository, _repository.c.id == beliefs.c.repository)
-        .outerjoin(images, images.c.digest == beliefs.c.digest)
-    )
-
-
-def _lacking() -> Select[Any]:
-    """Every tag that a destination lacks, or has with another digest."""
-    return (
-        select(
-            _rule.c.name,
-            _destination.c.name,
-            _repository.c.name,
-            pending.c.tag,
-            null(),
-            pending.c.digest,
-            pending.c.since,
-            pending.c.error,
-        )
-        .join(_rule, _rule.c.id == pending.c.rule)
-        .join(_destination, _destination.c.id == pending.c.destination)
-        .join(_repository, _repository.c.id == pending.c.repository)
-        .outerjoin(images, images.c.digest == pending.c.digest)
-    )
+_target = names.alias("target_name")
 
 
 def search(connection: Connection, query: Query, limit: int) -> list[Holding]:
-    """See `ports.search.ImageIndex`."""
-    found = _tags().where(*_conditions(query, beliefs.c.tag, beliefs.c.digest))
-    lacking = _lacking().where(*_conditions(query, pending.c.tag, pending.c.digest))
-    both = union_all(found, lacking).order_by(text("3, 4, 2")).limit(limit)
-    rows = connection.execute(both).all()
-    sources = _sources(connection, {(row[0], row[1], row[2]) for row in rows})
-    return [
+    """See `ports.search.ImageIndex`.
+
+    First the names of the tags that match, then what every destination has of these: a destination whose tag does not
+    match itself stands beside those whose tag does.
+    """
+    destinations, rules = _distinct(connection, beliefs.c.destination), _distinct(connection, pending.c.rule)
+    others = _distinct(connection, pending.c.destination)
+    matching = _matching_names(query, limit, destinations, _few_images(connection, query))
+    found = select(*_BELIEVED).select_from(
+        matching.join(
+            beliefs,
+            and_(
+                beliefs.c.destination.in_(destinations),
+                beliefs.c.repository == matching.c.repository,
+                beliefs.c.tag == matching.c.tag,
+            ),
+        )
+    )
+    lacking = select(*_LACKING).select_from(
+        matching.join(
+            pending,
+            and_(
+                pending.c.rule.in_(rules),
+                pending.c.destination.in_(others),
+                pending.c.repository == matching.c.repository,
+                pending.c.tag == matching.c.tag,
+            ),
+        )
+    )
+    rows = connection.execute(union_all(found, lacking)).all()
+    name = _names(connection, {number for row in rows for number in row[:3]})
+    sources = _sources(connection, {row[2] for row in rows}, name)
+    holdings = [
         Holding(
-            rule,
-            destination,
-            repository,
+            name[rule],
+            name[destination],
+            name[repository],
             tag,
             _digest(digest),
             _digest(source_digest),
             since,
-            sources.get((rule, destination, repository), ()),
+            sources.get((rule, destination, name[repository]), ()),
             error,
         )
         for rule, destination, repository, tag, digest, source_digest, since, error in rows
     ]
+    return sorted(
+        holdings, key=lambda each: (each.repository, each.tag, each.destination, each.digest is None)
+    )
+
+
+_BELIEVED: Final = (
+    beliefs.c.rule,
+    beliefs.c.destination,
+    beliefs.c.repository,
+    beliefs.c.tag,
+    beliefs.c.digest,
+    beliefs.c.source_digest,
+    beliefs.c.checked_at,
+    literal(""),
+)
+_LACKING: Final = (
+    pending.c.rule,
+    pending.c.destination,
+    pending.c.repository,
+    pending.c.tag,
+    null(),
+    pending.c.digest,
+    pending.c.since,
+    pending.c.error,
+)
+
+
+def _few_images(connection: Connection, query: Query) -> list[int] | None:
+    """The images that match what the query asks of images; None if it asks nothing of them, or many match.
+
+    Where many do, looking at each tag's image beats making a set of them first: the tags that are wanted come soon.
+    """
+    if not query.needs_facts:
+        return None
+    some = select(images.c.id).where(*_image_conditions(query)).limit(_MANY + 1)
+    found = list(connection.execute(some).scalars())
+    return found if len(found) <= _MANY else None
+
+
+def _matching_names(query: Query, limit: int, destinations: Sequence[int], few: list[int] | None) -> Subquery:
+    """Repository and tag of what matches, the first `limit` by name. `few`: see `_few_images`."""
+    parts = [_first_believed(query, limit, destinations[at:], few) for at in range(len(destinations))]
+    lacking = select(pending.c.repository, _repository.c.name, pending.c.tag).join(
+        _repository, _repository.c.id == pending.c.repository
+    )
+    parts.append(lacking.where(*_conditions(query, pending, few)).distinct())
+    both = union(*(select(*part.subquery().c) for part in parts)).subquery()
+    wanted = select(both.c.repository, both.c.tag).order_by(both.c.name, both.c.tag).limit(limit)
+    return wanted.subquery()
+
+
+def _first_believed(
+    query: Query, limit: int, destinations: Sequence[int], few: list[int] | None
+) -> Select[Any]:
+    """What matches at the first of these destinations.
+
+    Repositories in the order of their names, and of each the tags as the table's key has them: nothing is sorted, and the
+    search ends with the last one that is wanted.
+    """
+    first, *others = destinations
+    conditions = list(_conditions(query, beliefs, few))
+    if query.behind:
+        conditions.append(_is_behind(others))
+    # An outer join, for SQLite never turns its order round; `ifnull`, for it makes an inner join of what it sees is one.
+    by_name = _repository.outerjoin(
+        beliefs,
+        and_(beliefs.c.destination == first, beliefs.c.repository == _repository.c.id, *conditions),
+    )
+    return (
+        select(beliefs.c.repository, _repository.c.name, beliefs.c.tag)
+        .select_from(by_name)
+        .where(func.ifnull(beliefs.c.tag, "") != "")
+        .order_by(_repository.c.name, beliefs.c.tag)
+        .limit(limit)
+    )
+
+
+def _is_behind(others: Sequence[int]) -> ColumnElement[bool]:
+    """Whether the tag is not what its source's was, or not what one of these destinations has."""
+    other = beliefs.alias("other")
+    differs = exists().where(
+        other.c.destination.in_(others),
+        other.c.repository == beliefs.c.repository,
+        other.c.tag == beliefs.c.tag,
+        other.c.digest != beliefs.c.digest,
+    )
+    return or_(beliefs.c.digest != beliefs.c.source_digest, differs)
+
+
+def _distinct(connection: Connection, column: ColumnElement[int]) -> list[int]:
+    """The values of a column that an index begins with or that few rows have, each found by one step."""
+    found: list[int] = []
+    while (
+        least := connection.execute(select(func.min(column)).where(column > (found or [-1])[-1])).scalar()
+    ) is not None:
+        found.append(least)
+    return found
 
 
 def read_facts(connection: Connection, digests: Sequence[Digest]) -> dict[Digest, ImageFacts]:
     """See `ports.search.ImageIndex`."""
-    rows = connection.execute(select(images).where(images.c.digest.in_(digests))).all()
-    layers: dict[int, list[tuple[Digest, int]]] = {}
-    wanted = [row.id for row in rows]
-    for number, layer, size in connection.execute(
-        select(image_layers.c.image, image_layers.c.layer, image_layers.c.size).where(
-            image_layers.c.image.in_(wanted)
-        )
-    ):
-        layers.setdefault(number, []).append((layer, size))
-    return {
-        row.digest: ImageFacts(
-            row.digest,
-            row.created,
-            row.artifact_type,
-            tuple(row.platforms.split()),
-            msgspec.json.decode(row.labels),
-            tuple(sorted(layers.get(row.id, ()))),
-        )
-        for row in rows
-    }
+    found: dict[Digest, ImageFacts] = {}
+    for part in pieces(digests):
+        rows = connection.execute(select(images).where(images.c.digest.in_(part))).all()
+        layers: dict[int, list[tuple[Digest, int]]] = {}
+        for number, layer, size in connection.execute(
+            select(image_layers.c.image, image_layers.c.layer, image_layers.c.size).where(
+                image_layers.c.image.in_([row.id for row in rows])
+            )
+        ):
+            layers.setdefault(number, []).append((layer, size))
+        for row in rows:
+            found[row.digest] = ImageFacts(
+                row.digest,
+                row.created,
+                row.artifact_type,
+                tuple(row.platforms.split()),
+                msgspec.json.decode(row.labels),
+                tuple(sorted(layers.get(row.id, ()))),
+                msgspec.json.decode(row.annotations),
+            )
+    return found
 
 
 def read_moves(connection: Connection, destination: str, repository: str, tag: str) -> list[Move]:
@@ -246,34 +237,85 @@ def read_moves(connection: Connection, destination: str, repository: str, tag: s
 
 def read_unindexed(connection: Connection, limit: int) -> list[Holding]:
     """See `ports.search.ImageIndex`."""
-    rows = connection.execute(_tags().where(images.c.id.is_(None)).limit(limit)).all()
-    return [Holding(*row[:7]) for row in rows]
+    rows = connection.execute(
+        select(
+            _rule.c.name,
+            _destination.c.name,
+            _repository.c.name,
+            beliefs.c.tag,
+            beliefs.c.digest,
+            beliefs.c.source_digest,
+            beliefs.c.checked_at,
+        )
+        .join(_rule, _rule.c.id == beliefs.c.rule)
+        .join(_destination, _destination.c.id == beliefs.c.destination)
+        .join(_repository, _repository.c.id == beliefs.c.repository)
+        .outerjoin(images, images.c.digest == beliefs.c.digest)
+        .where(images.c.id.is_(None))
+        .limit(limit)
+    ).all()
+    return [Holding(*row) for row in rows]
 
 
-def _conditions(
-    query: Query, tag: ColumnElement[Any], digest: ColumnElement[Any]
-) -> Iterator[ColumnElement[bool]]:
+def _conditions(query: Query, table: Table, few: list[int] | None) -> Iterator[ColumnElement[bool]]:
+    """What must hold of a row of `beliefs` or `pending`. Whatever is asked of names and images is one set for all rows."""
+    repository, tag, digest = table.c.repository, table.c.tag, table.c.digest
     for word in query.words:
-        lower = word.lower()
-        yield or_(
-            func.instr(func.lower(_repository.c.name), lower) > 0,
-            _repository.c.name.in_(_targets(func.instr(func.lower(_named.c.name), lower) > 0)),
-            func.instr(func.lower(tag), lower) > 0,
-            images.c.id.in_(_matching(word)),
-        )
+        yield or_(_named_so(word, repository, tag), digest.in_(_described_by(word)))
     if query.repository:
-        yield or_(
-            _repository.c.name.op("GLOB")(query.repository),
-            _repository.c.name.in_(_targets(_named.c.name.op("GLOB")(query.repository))),
-        )
+        yield repository.in_(_repositories(lambda name: name.op("GLOB")(query.repository)))
     if query.tag:
         yield tag.op("GLOB")(query.tag)
     if query.digest:
         yield _begins(digest, query.digest)
     if query.destination:
-        yield _destination.c.name == query.destination
+        of_rules = table.c.rule.in_(select(names.c.id).where(names.c.name.in_(query.rules)))
+        yield or_(table.c.destination == _id_of(query.destination), of_rules)
+    if query.missing_at:
+        held, wanted = beliefs.alias("held"), table.c.source_digest if table is beliefs else digest
+        there = _id_of(query.missing_at)
+        if table is beliefs:
+            yield or_(
+                table.c.destination != there, digest != wanted
+            )  # what it holds itself, without a look-up
+        yield ~exists().where(
+            held.c.destination == there,
+            held.c.repository == repository,
+            held.c.tag == tag,
+            held.c.digest == wanted,
+        )
     if query.needs_facts:
-        yield from _image_conditions(query)
+        if few is None:
+            yield exists().where(images.c.digest == digest, *_image_conditions(query))
+        else:
+            numbers = select(func.json_each(json.dumps(few)).table_valued("value").c.value)
+            yield digest.in_(select(images.c.digest).where(images.c.id.in_(numbers)))
+
+
+def _named_so(word: str, repository: ColumnElement[Any], tag: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether REPOSITORY:TAG has this word in it; case does not count."""
+    name, colon, version = word.lower().partition(":")
+    if not colon:
+        inside = repository.in_(_repositories(lambda each: func.instr(func.lower(each), name) > 0))
+        return or_(inside, func.instr(func.lower(tag), name) > 0)
+    ends = _repositories(lambda each: func.substr(func.lower(each), -len(name)) == name)
+    begins = func.substr(func.lower(tag), 1, len(version)) == version
+    return and_(repository.in_(ends), begins) if name else begins
+
+
+def _repositories(condition: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> CompoundSelect[Any]:
+    """The numbers of repositories of such a name, or whose source repository has such a name."""
+    leads = (
+        select(_target.c.id)
+        .join(units, units.c.target == _target.c.name)
+        .join(_named, _named.c.id == units.c.repository)
+        .where(condition(_named.c.name))
+    )
+    return union_all(select(names.c.id).where(condition(names.c.name)), leads)
+
+
+def _id_of(name: str) -> ScalarSelect[Any]:
+    return select(_named.c.id).where(_named.c.name == name).scalar_subquery()
 
 
 def _image_conditions(query: Query) -> Iterator[ColumnElement[bool]]:
@@ -284,13 +326,14 @@ def _image_conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         yield images.c.platforms.op("GLOB")(f"* {query.platform}[ /]*")
     if query.artifact_type:
         yield images.c.artifact_type.op("GLOB")(query.artifact_type)
-    for key, value in query.labels:
-        shown = func.json_extract(images.c.labels, f'$."{key}"')
-        yield and_(shown.is_not(None), shown.op("GLOB")(value))
     if query.before is not None:
         yield images.c.created < query.before
     if query.after is not None:
         yield images.c.created >= query.after
+    for column, conditions in ((images.c.labels, query.labels), (images.c.annotations, query.annotations)):
+        for key, value in conditions:
+            shown = func.json_extract(column, f'$."{key}"')
+            yield and_(shown.is_not(None), shown.op("GLOB")(value)) if '"' not in key else false()
 
 
 def _begins(digest: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
@@ -300,36 +343,39 @@ def _begins(digest: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
     return and_(raw >= low, raw <= high)
 
 
-def _targets(condition: ColumnElement[bool]) -> Select[Any]:
-    """The repositories of destinations that source repositories of such names lead to."""
-    return select(units.c.target).join(_named, _named.c.id == units.c.repository).where(condition)
-
-
-def _matching(word: str) -> Select[Any]:
-    """Images with a label that has words beginning so."""
+def _described_by(word: str) -> Select[Any]:
+    """Digests of images with a label or annotation that has words beginning so."""
     tokens = " ".join(f'"{token}"*' for token in _WORD.findall(word))
     if not tokens:
-        return select(images.c.id).where(literal(0) == 1)
+        return select(images.c.digest).where(false())
     found = text("SELECT rowid AS id FROM image_text WHERE image_text MATCH :tokens").bindparams(
         tokens=tokens
     )
-    return select(found.columns(id=Integer).subquery().c.id)
+    numbers = found.columns(id=Integer).subquery()
+    return select(images.c.digest).join(numbers, numbers.c.id == images.c.id)
+
+
+def _names(connection: Connection, numbers: Iterable[int]) -> dict[int, str]:
+    return {
+        number: name
+        for part in pieces(numbers)
+        for number, name in connection.execute(select(names.c.id, names.c.name).where(names.c.id.in_(part)))
+    }
 
 
 def _sources(
-    connection: Connection, places: set[tuple[str, str, str]]
-) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    connection: Connection, repositories: Iterable[int], name: Mapping[int, str]
+) -> dict[tuple[int, int, str], tuple[str, ...]]:
     """The source repositories by rule, destination and the repository that they lead to."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    rows = connection.execute(
-        select(_rule.c.name, _destination.c.name, units.c.target, _repository.c.name)
-        .join(_rule, _rule.c.id == units.c.rule)
-        .join(_destination, _destination.c.id == units.c.destination)
-        .join(_repository, _repository.c.id == units.c.repository)
-        .where(units.c.target.in_({place[2] for place in places}))
-    )
-    for rule, destination, target, source in rows:
-        found.setdefault((rule, destination, target), []).append(source)
+    found: dict[tuple[int, int, str], list[str]] = {}
+    for part in pieces(repositories):
+        rows = connection.execute(
+            select(units.c.rule, units.c.destination, units.c.target, _repository.c.name)
+            .join(_repository, _repository.c.id == units.c.repository)
+            .where(units.c.target.in_([name[number] for number in part]))
+        )
+        for rule, destination, target, source in rows:
+            found.setdefault((rule, destination, target), []).append(source)
     return {place: tuple(sorted(each)) for place, each in found.items()}
 
 

@@ -239,9 +239,10 @@ images: Final = Table(
     _value("artifact_type", Text),
     _value("platforms", Text),
     _value("labels", Text),
+    _value("annotations", Text),
     _value("size", Integer),
 )
-"""What is known of images by their root digest. Their labels are found in the virtual table `image_text`."""
+"""What is known of images by their root digest. Words of labels and annotations are found in the virtual table `image_text`."""
 
 image_layers: Final = Table(
     "image_layers",

@@ -13,8 +13,8 @@ from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
 from replicator.state import merge, queries, statements
 from replicator.state.batch import Batch, Place, Turn
+from replicator.state.images import MOVES_KEPT, NOTE_MOVE, TRIM_MOVES, drop_unused, write_images
 from replicator.state.reading import pieces, read_standing
-from replicator.state.search import MOVES_KEPT, NOTE_MOVE, TRIM_MOVES, drop_unused, write_images
 
 SWEEP_SECONDS: Final = 86_400.0
 KEEP_SECONDS: Final = 90 * 86_400.0

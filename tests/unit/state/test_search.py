@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from replicator.ports import (
     UnitSeen,
 )
 from replicator.ports.search import ImageFacts, Query
-from replicator.state.search import MOVES_KEPT
+from replicator.state.images import MOVES_KEPT
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
@@ -53,6 +54,7 @@ APP = facts(
     created=NOW - 86_400,
     platforms=("linux/amd64", "linux/arm64/v8"),
     labels={"org.opencontainers.image.description": "Serves invoices, quickly", "team": "billing"},
+    annotations={"org.opencontainers.image.revision": "c0ffee", "team": "payments"},
     layers=((digest_of(b"layer"), 5), (digest_of(b"own"), 7)),
 )
 CHART = facts("chart", artifact_type="application/vnd.cncf.helm.config.v1+json")
@@ -78,6 +80,17 @@ CHART = facts("chart", artifact_type="application/vnd.cncf.helm.config.v1+json")
         ("label:team", ["team/app:v1"]),
         ("label:team=bill*", ["team/app:v1"]),
         ("label:team=other", []),
+        ("label:team=payments", []),
+        ("annotation:team=pay*", ["team/app:v1"]),
+        ("annotation:team=billing", []),
+        ("annotation:org.opencontainers.image.revision", ["team/app:v1"]),
+        ("coffee", []),
+        ("c0ff", ["team/app:v1"]),
+        ("app:v1", ["team/app:v1"]),
+        ("src/app:v1", ["team/app:v1"]),
+        ("p:1.0", []),
+        ("chart:1", ["team/chart:1.0"]),
+        ('"serves invoices"', ["team/app:v1"]),
         ("type:*helm*", ["team/chart:1.0"]),
         ("before:2023-11-14", ["team/app:v1"]),
         ("after:2023-11-14", []),
@@ -95,7 +108,7 @@ async def test_each_condition(state: SqliteState, query: str, found: list[str]) 
     assert [f"{each.repository}:{each.tag}" for each in holdings] == found
     assert all(each.sources == ("src/app",) for each in holdings if each.repository == "team/app")
     assert (await state.facts([APP.digest]))[APP.digest] == ImageFacts(
-        APP.digest, APP.created, "", APP.platforms, APP.labels, tuple(sorted(APP.layers))
+        APP.digest, APP.created, "", APP.platforms, APP.labels, tuple(sorted(APP.layers)), APP.annotations
     )
 
 
@@ -140,7 +153,7 @@ async def test_images_that_no_tag_names_are_forgotten(tmp_path: Path) -> None:
     await state.aclose()
 
 
-_WORD = st.sampled_from(["app", "api", "web", "v1", "v2", "arm"])
+_WORD = st.sampled_from(["app", "api", "web", "v1", "v2", "arm", "p:v", "/app:v1", "b:1.0", ":v1"])
 _IMAGES = [
     ImageFacts(
         digest_of(f"i{number}".encode()),
@@ -149,6 +162,7 @@ _IMAGES = [
         ("linux/amd64", "linux/arm/v7") if number % 2 else ("linux/arm64",),
         {"team": f"t{number % 3}"} if number % 5 else {},
         tuple((digest_of(f"l{layer}".encode()), 1) for layer in range(number % 4)),
+        {"team": f"t{number % 2}"} if number % 3 else {},
     )
     for number in range(8)
 ]
@@ -166,6 +180,7 @@ _QUERIES = st.builds(
     layer=st.sampled_from(["", "abcd", *(encoded(digest_of(f"l{n}".encode()))[:7] for n in range(3))]),
     platform=st.sampled_from(["", "linux/arm", "linux/arm64", "linux/arm/v7"]),
     labels=st.sampled_from([(), (("team", "*"),), (("team", "t1"),), (("none", "*"),)]),
+    annotations=st.sampled_from([(), (("team", "*"),), (("team", "t1"),), (('a"b', "*"),)]),
     artifact_type=st.sampled_from(["", "application/*"]),
     before=st.sampled_from([None, NOW - 3 * 86_400]),
     after=st.sampled_from([None, NOW - 4 * 86_400]),
@@ -196,6 +211,70 @@ def test_the_database_finds_what_a_plain_reading_of_the_query_finds(
             await state.aclose()
 
     asyncio.run(check())
+
+
+async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: SqliteState) -> None:
+    state.record(placed("team/app", "v1", APP.digest))
+    state.record(placed("team/app", "v1", CHART.digest, destination="sin"))
+    state.record(ImageSeen(APP))
+    for query in (f"digest:{encoded(APP.digest)[:9]}", "site:fra", "label:team"):
+        found = await state.search(parse_query([query]), 10)
+        assert [(each.destination, each.digest) for each in found] == [
+            ("fra", APP.digest),
+            ("sin", CHART.digest),
+        ]
+
+
+async def test_what_a_site_lacks_is_found_among_more_tags_than_the_limit(state: SqliteState) -> None:
+    for number in range(20):
+        for destination in ("fra", "sin"):
+            state.record(placed("team/app", f"v{number:02}", APP.digest, destination=destination))
+    state.record(placed("team/app", "x", APP.digest))
+    state.record(placed("team/app", "y", APP.digest))
+    state.record(placed("team/app", "y", CHART.digest, destination="sin"))
+    found = await state.search(Query(missing_at="sin"), 5)
+    assert {(each.tag, each.destination) for each in found} == {("x", "fra"), ("y", "fra")} | {("y", "sin")}
+    assert {each.tag for each in await state.search(Query(behind=True), 5)} == {"y"}
+    assert {each.tag for each in await state.search(Query(), 3)} == {"v00", "v01", "v02"}
+    assert len(await state.search(Query(), 3)) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nginx:1.25", ("nginx:1.25",)),
+        ("registry:2 kube-state-metrics:v2.1", ("registry:2", "kube-state-metrics:v2.1")),
+        ("app:latest", ("app:latest",)),
+        ("localhost:5000/app:main", ("localhost:5000/app:main",)),
+        ("https://github.com/team/app", ("https://github.com/team/app",)),
+        ('"colour:red" "tag:x y"', ("colour:red", "tag:x y")),
+    ],
+)
+def test_words_that_have_a_colon_and_are_no_conditions(text: str, words: tuple[str, ...]) -> None:
+    assert parse_query([text]) == Query(words=words)
+
+
+def test_quotes_keep_spaces_and_a_name_may_stand_before_a_digest() -> None:
+    assert parse_query(['label:title="my app"']).labels == (("title", "my app"),)
+    assert parse_query(["team/app@sha256:abcdef"]) == Query(words=("team/app",), digest="abcdef")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("created-after:2026-01-01", "did you mean after"),
+        ("labels:x=1", "did you mean label"),
+        ("arch:arm64", "did you mean platform"),
+        ("missing:fra", "--missing-at"),
+        ("busybox:musl", "in quotes: '\"busybox:musl\"'"),
+        ("tag:a tag:b", "twice"),
+        ('label:"x', "quotation mark"),
+        ("a\x00b", "printable"),
+    ],
+)
+def test_a_condition_that_is_not_known_is_no_word(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        parse_query([text])
 
 
 @pytest.mark.parametrize("text", ["colour:red", "digest:xyz", "before:soon", "platform:arm64", "tag:"])

@@ -14,7 +14,7 @@ from replicator.daemon.http.api.facts import moment
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
 from replicator.discovery.query import KEYS, parse_query
-from replicator.discovery.rows import HeldState, Row, columns, missing_at, rows
+from replicator.discovery.rows import HeldState, Row, about_site, columns, limited, missing_at, rows
 from replicator.discovery.rows import Route as RuleRoute
 from replicator.model.digest import Digest
 from replicator.ports.search import ImageFacts
@@ -54,6 +54,7 @@ class FoundImage(msgspec.Struct, frozen=True):
     artifact_type: str | None
     platforms: list[str]
     labels: dict[str, str]
+    annotations: dict[str, str]
     bytes: int | None
     layers: list[Layer]
 
@@ -109,8 +110,13 @@ class Finder:
             raise Problem(400, str(error)) from None
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
-    async def find(self, text: str, lacking: str = "") -> Found:
+    async def find(self, text: str, lacking: str = "", *, behind: bool = False) -> Found:
         """What a query finds; all there is, bounded, for an empty one.
+
+        Args:
+            text: the query.
+            lacking: only what this site lacks.
+            behind: only what some site lacks or has otherwise than its source.
 
         Raises:
             ValueError: it is not a query, or no site has this name; says what would be right.
@@ -120,16 +126,16 @@ class Finder:
         routes = {
             each.rule.name: RuleRoute(each.rule.source, each.rule.destinations) for each in self._app.rules
         }
-        sites = {site for route in routes.values() for site in (route.source, *route.destinations)}
-        if lacking and lacking not in sites:
-            raise ValueError(f"{lacking}: unknown site; the rules have {', '.join(sorted(sites))}")
-        holdings = await self._app.index.search(parse_query([text]), MAX_FOUND)
-        found = rows(holdings, routes)
-        shown = missing_at(found, lacking) if lacking else found
+        query = msgspec.structs.replace(parse_query([text]), missing_at=lacking, behind=behind)
+        holdings = await self._app.index.search(about_site(query, routes), MAX_FOUND + 1)
+        found = missing_at(rows(holdings, routes), lacking)
+        if behind:
+            found = [row for row in found if row.is_behind]
+        shown, more = limited(holdings, found, MAX_FOUND)
         facts = await self._app.index.facts(list({row.digest for row in shown if row.digest is not None}))
         names = columns(found, routes)
         images = [_image(row, names, facts) for row in shown]
-        return Found(names, images, more=len(holdings) >= MAX_FOUND)
+        return Found(names, images, more=more)
 
 
 def _image(row: Row, sites: Sequence[str], known: Mapping[Digest, ImageFacts]) -> FoundImage:
@@ -144,6 +150,7 @@ def _image(row: Row, sites: Sequence[str], known: Mapping[Digest, ImageFacts]) -
         artifact_type=(facts.artifact_type or None) if facts else None,
         platforms=list(facts.platforms) if facts else [],
         labels=dict(facts.labels) if facts else {},
+        annotations=dict(facts.annotations) if facts else {},
         bytes=facts.size if facts else None,
         layers=[Layer(digest, size) for digest, size in facts.layers] if facts else [],
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import hdrs, web
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.api.finding import Finder, Found, FoundImage
+from replicator.daemon.http.api.finding import Finder, FoundImage
 from replicator.daemon.http.page.page import render_template
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Route
@@ -20,6 +20,7 @@ class Asked:
     """What the form was filled in with."""
 
     query: str
+    site: str
     missing_at: str
     platform: str
     behind: bool
@@ -27,7 +28,8 @@ class Asked:
     @property
     def whole(self) -> str:
         """The query with what the other fields add to it."""
-        return f"{self.query} platform:{self.platform}" if self.platform else self.query
+        fields = (("site", self.site), ("platform", self.platform))
+        return " ".join([self.query, *(f'{key}:"{value}"' for key, value in fields if value)]).strip()
 
 
 class SearchPage:
@@ -51,14 +53,15 @@ class SearchPage:
         field = request.query.get
         asked = Asked(
             field("q", "").strip(),
+            field("site", ""),
             field("missing_at", ""),
             field("platform", "").strip(),
             "behind" in request.query,
         )
         found, problem = None, ""
-        if asked.whole.strip() or asked.missing_at or asked.behind:
+        if asked.whole or asked.missing_at or asked.behind:
             try:
-                found = _only(await self._finder.find(asked.whole, asked.missing_at), behind=asked.behind)
+                found = await self._finder.find(asked.whole, asked.missing_at, behind=asked.behind)
             except ValueError as error:
                 problem = str(error)
         return self._page("search.html", asked=asked, found=found, problem=problem, sites=self._sites())
@@ -90,16 +93,6 @@ class SearchPage:
         return web.Response(
             text=text, content_type="text/html", charset="utf-8", headers={hdrs.CACHE_CONTROL: "no-store"}
         )
-
-
-def _only(found: Found, *, behind: bool) -> Found:
-    """Without the images that every site of theirs holds, where only those that lag are asked for."""
-    if not behind:
-        return found
-    lagging = [
-        each for each in found.images if any(at.repository and at.state != "held" for at in each.sites)
-    ]
-    return Found(found.sites, lagging, found.more)
 
 
 def _literal(text: str) -> str:
