@@ -18,7 +18,9 @@ from replicator.scrub import scrub
 _log = logging.getLogger(__name__)
 
 
-WebhookOutcome = Literal["matched", "unmatched", "ignored", "unauthorized", "too_large", "malformed", "busy"]
+WebhookOutcome = Literal[
+    "matched", "unmatched", "ignored", "other_registry", "unauthorized", "too_large", "malformed", "busy"
+]
 
 
 class RequestDone(msgspec.Struct, frozen=True):
@@ -255,6 +257,7 @@ class WebhookSeen(msgspec.Struct, frozen=True):
     """A webhook was refused, or one event in it was looked at.
 
     `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag.
+    `other_registry`: it names another registry than the hook's site.
     """
 
     hook: str

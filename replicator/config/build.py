@@ -31,6 +31,7 @@ from replicator.config.template import Template
 from replicator.flow.settings import LimitSettings
 from replicator.lists.reading import Reading
 from replicator.model.names import hub_url
+from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import Glob, TagPattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
@@ -83,20 +84,37 @@ class HTTPSettings:
 
 @dataclass(frozen=True, slots=True)
 class HMACSettings:
-    """A signature: its header and its key."""
+    """A signature: its header, its key and its hash."""
 
     header: str
     secret: Secret
+    algorithm: str = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHeader:
+    """A header that has a secret."""
+
+    name: str
+    value: Secret
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """One webhook: the site that sends it, and either a token or a signature."""
+    """One webhook: the site that sends it, and one way to tell its sender.
+
+    `kind`: the only notifications that it takes (a key of `notifications.formats.FORMATS`), None for all. `hosts`: other
+    names of the registry in them, in lower case.
+    """
 
     name: str
     site: str
     token: Secret | None = None
     hmac: HMACSettings | None = None
+    header: SecretHeader | None = None
+    url_token: Secret | None = None
+    kind: str | None = None
+    hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +196,29 @@ def build_http(table: HTTPTable) -> HTTPSettings:
 
 
 def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
-    """One webhook."""
-    hmac = HMACSettings(table.hmac.header, table.hmac.secret) if table.hmac else None
-    return WebhookSettings(name, table.site, table.token, hmac)
+    """One webhook. A header that neither it nor its kind names, which `checks` reports, is one that nobody sends."""
+    sender = FORMATS.get(table.kind or "")
+    signature = sender.signature if sender else None
+    hmac = header = None
+    if table.hmac is not None:
+        hmac = HMACSettings(
+            table.hmac.header or (signature.header if signature else ""),
+            table.hmac.secret,
+            table.hmac.algorithm or (signature.algorithm if signature else "sha256"),
+        )
+    if table.header is not None:
+        name_of_header = table.header.name or (sender and sender.secret_header) or ""
+        header = SecretHeader(name_of_header, table.header.value)
+    return WebhookSettings(
+        name=name,
+        site=table.site,
+        token=table.token,
+        hmac=hmac,
+        header=header,
+        url_token=table.url_token,
+        kind=table.kind,
+        hosts=frozenset(host.lower() for host in table.hosts),
+    )
 
 
 def build_notify(name: str, table: NotifyTable) -> NotifySettings:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from replicator.config.document import Document, Place, Section, suggest
 from replicator.errors import ConfigError
+from replicator.notifications.formats import FORMATS
 from replicator.sites.registry.capabilities import Knowledge
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -60,6 +61,8 @@ _OWNERS = (
     ("a directory", _DIRECTORY),
     ("a bucket or directory", _LAYOUT),
 )
+_WAYS = ("token", "header", "url_token", "hmac")
+"""How a webhook tells its sender."""
 _LITERAL = 'is a plain-text secret; move it to a file: { file = "PATH" }'
 
 
@@ -98,7 +101,9 @@ def warnings(document: Document) -> list[str]:
         (site, ("auth", key)) for site in document.sites.values() for key in ("client_secret", "private_key")
     ]
     sections += [
-        (hook, place) for hook in document.webhooks.values() for place in (("token",), ("hmac", "secret"))
+        (hook, place)
+        for hook in document.webhooks.values()
+        for place in (("token",), ("url_token",), ("header", "value"), ("hmac", "secret"))
     ]
     # Whoever knows a chat's webhook URL can post to it.
     sections += [(notify, ("url",)) for notify in document.notify.values()]
@@ -186,11 +191,24 @@ def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
 
 
 def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
-    if "token" in table and "hmac" in table:
-        return [(("hmac",), "cannot be combined with token; keep one of them")]
-    if "token" not in table and "hmac" not in table:
-        return [((), "has no authentication; set token, or hmac = { header = ..., secret = ... }")]
-    return []
+    ways = [key for key in _WAYS if key in table]
+    if not ways:
+        return [((), f"has no authentication; set one of {', '.join(_WAYS)}")]
+    found: list[tuple[Place, str]] = [
+        ((key,), f"cannot be combined with {ways[0]}; keep one of them") for key in ways[1:]
+    ]
+    kind = table.get("kind")
+    sender = FORMATS.get(kind) if isinstance(kind, str) else None
+    hmac, header = table.get("hmac"), table.get("header")
+    if isinstance(hmac, dict) and "header" not in hmac and not (sender and sender.signature):
+        kinds = [each.kind for each in FORMATS.values() if each.signature]
+        found.append(
+            (("hmac",), f"requires header, unless kind is one that signs: {', '.join(sorted(kinds))}")
+        )
+    if isinstance(header, dict) and "name" not in header and not (sender and sender.secret_header):
+        kinds = [each.kind for each in FORMATS.values() if each.secret_header]
+        found.append((("header",), f"requires name, unless kind is one of {', '.join(sorted(kinds))}"))
+    return found
 
 
 def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:

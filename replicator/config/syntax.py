@@ -19,6 +19,7 @@ from replicator.config.units import parse_duration, parse_size
 from replicator.lists.reading import parse_image_path
 from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
+from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import parse_days, parse_time
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.rule import Pin
@@ -254,6 +255,13 @@ def parse_header(text: str) -> str:
     return text
 
 
+def parse_sender(text: str) -> str:
+    """A kind of notifications; raises ValueError."""
+    if text not in FORMATS:
+        raise ValueError(f"unknown kind {text[:80]!r}; write one of {', '.join(sorted(FORMATS))}")
+    return text
+
+
 def parse_argument(text: str) -> str:
     """An argument of a command; raises ValueError for a NUL character."""
     if "\0" in text:
@@ -343,6 +351,7 @@ CRON: Final = Syntax(
 DAYS: Final = Syntax("days", _text(parse_days), {"type": "string", "examples": ["mon-fri", "sat,sun"]})
 TIME: Final = Syntax("time of day", _text(parse_time), {"type": "string", "pattern": r"^\d\d:\d\d$"})
 HEADER: Final = Syntax("header name", _text(parse_header), {"type": "string", "minLength": 1})
+SENDER: Final = Syntax("kind", _text(parse_sender), {"type": "string", "enum": sorted(FORMATS)})
 ARGUMENT: Final = Syntax("string", _text(parse_argument), {"type": "string"})
 TEMPLATE: Final = Syntax(
     "JSON", _text(parse_template), {"type": "string", "contentMediaType": "application/json"}

@@ -17,11 +17,13 @@ from botocore.parsers import create_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.daemon.http.webhooks.envelopes import parse_notifications
 from replicator.demo.images import image, index
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.model.manifest import parse_manifest
+from replicator.model.strictjson import read_object
+from replicator.notifications.format import Delivery
+from replicator.notifications.formats import format_of, read_events
 from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
@@ -109,7 +111,10 @@ def _refusal(data: bytes) -> None:
 
 
 def _notifications(data: bytes) -> None:
-    list(parse_notifications(data))
+    delivery = Delivery({}, read_object(data), "https://hub.example")
+    sender = format_of(delivery, None)
+    if sender is not None:
+        read_events(sender, delivery)
 
 
 DOCUMENTS: dict[str, tuple[Callable[[bytes], object], Sequence[bytes]]] = {

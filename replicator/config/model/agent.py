@@ -17,6 +17,7 @@ from replicator.config.syntax import (
     NAME,
     PATH,
     SECRET,
+    SENDER,
     SIZE,
     STATE,
     TEMPLATE,
@@ -109,20 +110,47 @@ class HTTPTable(Table):
 class HMACTable(Table):
     """A signature over the request body."""
 
-    header: Annotated[str, HEADER] = setting(
-        "Header with the hexadecimal HMAC-SHA256, with or without the prefix `sha256=`."
+    header: Annotated[str | None, HEADER] = setting(
+        "Header with the hexadecimal HMAC, with or without a prefix such as `sha256=`. Default: that of `kind`.",
+        None,
+    )
+    algorithm: Literal["sha256", "sha1"] | None = setting(
+        "Hash of the HMAC. Default: that of `kind`, else `sha256`.", None
     )
     secret: Annotated[Secret, SECRET] = setting("Signing key.")
 
 
+class SecretHeaderTable(Table):
+    """A header with a secret, such as an API key."""
+
+    name: Annotated[str | None, HEADER] = setting("Name of the header. Default: that of `kind`.", None)
+    value: Annotated[Secret, SECRET] = setting("The whole value of the header.")
+
+
 class WebhookTable(Table):
-    """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately."""
+    """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately. It has exactly one secret."""
 
     site: str = setting("Site that sends the notifications.")
-    token: Annotated[Secret | None, SECRET] = setting(
-        "Value of the sender's `Authorization` header: `Bearer TOKEN`, or the token alone.", None
+    kind: Annotated[str | None, SENDER] = setting(
+        "Kind of the notifications: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, `gitea`, "
+        "`gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Others are refused. Default: told from each request.",
+        None,
     )
-    hmac: HMACTable | None = setting("Signature over the request body, instead of a token.", None)
+    hosts: list[str] = setting(
+        "What the registry calls itself in its notifications, if that is not the host of the site's URL. A notification "
+        "of another registry is refused.",
+        default_factory=list,
+    )
+    token: Annotated[Secret | None, SECRET] = setting(
+        "Value of the sender's `Authorization` header: `Bearer TOKEN`, the token alone, or the password of Basic.",
+        None,
+    )
+    header: SecretHeaderTable | None = setting("Another header with a secret.", None)
+    url_token: Annotated[Secret | None, SECRET] = setting(
+        "Value of the parameter `token` in the URL, for senders that can send no header. Proxies may log it.",
+        None,
+    )
+    hmac: HMACTable | None = setting("Signature over the request body.", None)
 
 
 class NotifyTable(Table):

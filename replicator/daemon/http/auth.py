@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from replicator.config.build import HTTPSettings, WebhookSettings
+from replicator.config.build import HTTPSettings
 from replicator.daemon.http.problems import Problem
 
 Need = Literal["health", "metrics", "read", "listen", "change", "hook"]
@@ -100,7 +100,7 @@ class Doorkeeper:
         sent = request.headers.get(hdrs.AUTHORIZATION)
         if sent is None or settings.token is None:
             return False
-        if not same(_token_in(sent), settings.token()):
+        if not same(token_in(sent), settings.token()):
             raise Problem(401, "the token is wrong", headers=_CHALLENGE)
         return True
 
@@ -158,21 +158,6 @@ def is_address(text: str) -> bool:
     return True
 
 
-def accepts(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
-    """Whether the sender has the webhook's token, or signed the body with its key. In constant time."""
-    if hook.token is not None:
-        sent = request.headers.get(hdrs.AUTHORIZATION, "")
-        scheme, _, rest = sent.partition(" ")
-        # `Bearer T`, or only T: Harbor and others send the configured text verbatim
-        if same(rest.strip() if scheme.lower() == "bearer" else sent, hook.token()):
-            return True
-    if hook.hmac is not None:
-        wanted = hmac.digest(hook.hmac.secret().encode(), body, "sha256").hex()
-        sent = request.headers.get(hook.hmac.header, "")
-        return same(sent.removeprefix("sha256=").lower(), wanted)
-    return False
-
-
 def same(sent: str, secret: str) -> bool:
     """Whether both are the same, in time that depends neither on their content nor on where they differ."""
     first, second = (
@@ -181,7 +166,7 @@ def same(sent: str, secret: str) -> bool:
     return hmac.compare_digest(first, second)
 
 
-def _token_in(authorization: str) -> str:
+def token_in(authorization: str) -> str:
     """The token that was sent; empty if there is none, or it cannot be parsed."""
     scheme, _, rest = authorization.partition(" ")
     match scheme.lower():

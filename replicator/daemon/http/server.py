@@ -26,13 +26,13 @@ from replicator.daemon.http.page.page import Page
 from replicator.daemon.http.page.search import SearchPage
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
-from replicator.daemon.http.webhooks.endpoint import Webhooks
-from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Envelope
+from replicator.daemon.http.webhooks.endpoint import Notification, Webhooks
 from replicator.daemon.http.webhooks.hints import Hints
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import ConfigRead, Event, Events
 from replicator.http.connections import Connections
 from replicator.http.protocol import SERVER, RequestHandler
+from replicator.notifications.formats import MEDIA_TYPES
 
 MAX_CONNECTIONS: Final = 512
 MAX_LINE_BYTES: Final = 8 * 1024
@@ -157,7 +157,7 @@ class _Served:
             Route("GET", "/api/v1/events", self.stream.serve, "listen", "The status, sent again whenever it changes",
                   "text/event-stream", refuses={503: "Too many clients are connected to the stream"}),
             Route("POST", "/webhooks/{name}", Webhooks(self._app, self.hints).accept, "hook", "Accept notifications of a site", "",
-                  status=202, takes=Envelope, media_types=MEDIA_TYPES,
+                  status=202, takes=Notification, media_types=MEDIA_TYPES,
                   parameters=(Parameter("name", "path", "Name of the webhook", {"type": "string", "minLength": 1}),), refuses={404: "Unknown webhook"}),
         ]  # fmt: skip
         return [

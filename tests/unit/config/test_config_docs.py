@@ -34,8 +34,10 @@ ENVIRON = {
     "PAGER_KEY": "secret",
     "FRA_TOKEN": "f",
     "HOME": "/home/me",
+    "HOOK_KEY": "k",
     "HOOK_SECRET": "s",
     "HOOK_TOKEN": "t",
+    "HOOK_URL_TOKEN": "u",
     "HUB_PASSWORD": "p",
     "NEAR_TOKEN": "n",
 }

@@ -277,7 +277,10 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             "agent.listen: is not a loopback address, which requires a token",
         ),
         (SITES + "[webhook.x]\nsite = 'hup'\ntoken = 'a'", "webhook.x.site: unknown site 'hup'"),
-        (SITES + "[webhook.x]\nsite = 'hub'", "webhook.x: has no authentication; set token, or hmac"),
+        (
+            SITES + "[webhook.x]\nsite = 'hub'",
+            "webhook.x: has no authentication; set one of token, header, url_token, hmac",
+        ),
         (
             SITES + "[webhook.x]\nsite = 'hub'\ntoken = 'a'\nhmac = { header = 'X-S', secret = 'b' }",
             "webhook.x.hmac: cannot be combined with token",

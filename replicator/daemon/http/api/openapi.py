@@ -31,8 +31,9 @@ _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
         415: "Content-Type is not application/json",
     },
     "hook": {
-        400: "The body is not an envelope of notifications",
+        400: "The body is no notification that is known",
         401: "The webhook's token or signature is missing or wrong",
+        403: "The notification is of another registry than the webhook's site",
         408: "The body did not arrive in time",
         413: "The body is too large",
         415: "Content-Type is not that of notifications",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from replicator.config.build import WebhookSettings
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.auth import accepts
 from replicator.daemon.http.bodies import read_body
 from replicator.daemon.http.problems import Problem
-from replicator.daemon.http.webhooks.envelopes import MEDIA_TYPES, Hint, parse_notifications
 from replicator.daemon.http.webhooks.hints import Hints
+from replicator.daemon.http.webhooks.senders import shows_secret, signed
 from replicator.errors import StateError
 from replicator.events import WebhookOutcome, WebhookSeen
+from replicator.model.strictjson import read_object
+from replicator.notifications.format import Delivery, Format, Hint
+from replicator.notifications.formats import MEDIA_TYPES, format_of, read_events
+from replicator.scrub import scrub
+from replicator.sites.registry.settings import RegistrySettings
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
@@ -25,8 +31,16 @@ MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
 EVENTS_A_TURN: Final = 500
 """After these, other tasks get a turn: with hundreds of rules, 15,000 events (1 MiB) take seconds."""
 RETRY_SECONDS: Final = 1
+MAX_NAMES_TOLD: Final = 100
+"""Other registries that were logged, each once; beyond, no more are."""
 
 _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_large", 503: "busy"}
+
+_log = logging.getLogger(__name__)
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """Whatever a registry sends; see webhooks.md. The shape that the API's document shows."""
 
 
 class Webhooks:
@@ -36,13 +50,14 @@ class Webhooks:
         self._app = app
         self._hints = hints
         self._in_hand = 0
+        self._told: set[tuple[str, str]] = set()
 
     async def accept(self, request: web.Request) -> web.Response:
         """Accepts one request with 202, once its events are in the state; the rules that it concerns scan a moment later.
 
         Raises `Problem`: 404 unknown webhook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for
-        anything else than notifications, 408 if the body does not arrive in time, 503 if too many arrive at once or the
-        state cannot keep the events.
+        anything else than notifications, 403 if all its events are of another registry, 408 if the body does not arrive
+        in time, 503 if too many arrive at once or the state cannot keep the events.
         """
         name = request.match_info["name"]
         hook = self._app.config.webhooks.get(name)
@@ -50,20 +65,28 @@ class Webhooks:
             raise Problem(404, "unknown webhook")
         try:
             with self._counted() as count:
-                await self._pass_on(name, hook, await self._read(request, hook, count))
+                sender, events = await self._read(request, hook, count)
+                are_foreign = await self._pass_on(hook, sender, events)
         except Problem as problem:
             self._note(name, _OUTCOME.get(problem.status, "malformed"))
             raise
+        if are_foreign and not sender.redelivers:
+            raise Problem(403, "the notification is of another registry than the webhook's site")
         return web.Response(status=202)
 
-    async def _pass_on(self, name: str, hook: WebhookSettings, hints: Iterator[Hint | None]) -> None:
-        for number, hint in enumerate(hints, 1):
+    async def _pass_on(self, hook: WebhookSettings, sender: Format, events: Sequence[Hint | None]) -> bool:
+        """Whether all events are of another registry."""
+        foreign = 0
+        for number, hint in enumerate(events, 1):
             if hint is None:
-                self._note(name, "ignored")
+                self._note(hook.name, "ignored")
+            elif self._is_foreign(hook, sender, hint):
+                foreign += 1
+                self._note(hook.name, "other_registry")
             elif self._hints.add(hook.site, hint):
-                self._note(name, "matched")
+                self._note(hook.name, "matched")
             else:
-                self._note(name, "unmatched")
+                self._note(hook.name, "unmatched")
             if number % EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
         try:
@@ -71,21 +94,56 @@ class Webhooks:
         except StateError as error:
             headers = {"Retry-After": str(RETRY_SECONDS)}
             raise Problem(503, f"events cannot be kept: {error}", headers=headers) from error
+        return 0 < foreign == len(events)
+
+    def _is_foreign(self, hook: WebhookSettings, sender: Format, hint: Hint) -> bool:
+        """Whether the event names another registry than the hook's site; logs each such name once."""
+        named, (url, _) = hint.registry, self._site(hook)
+        if named is None or named in hook.hosts:
+            return False
+        if url is None and not hook.hosts:
+            return False  # a bucket or directory has no name that a registry could call itself
+        if url is not None and sender.is_same(named, url):
+            return False
+        if (hook.name, named) not in self._told and len(self._told) < MAX_NAMES_TOLD:
+            self._told.add((hook.name, named))
+            _log.warning(
+                "webhook %s: refused a notification (%s) of the registry %s: the site %s is %s; if that is the same "
+                "registry, add it to webhook.%s.hosts",
+                *(hook.name, sender.kind, scrub(named), hook.site, url or "no registry", hook.name),
+            )
+        return True
+
+    def _site(self, hook: WebhookSettings) -> tuple[str | None, str]:
+        """URL and kind of the hook's site; None and "" if it is no registry."""
+        site = self._app.config.sites.get(hook.site)
+        return (site.url, site.kind) if isinstance(site, RegistrySettings) else (None, "")
 
     async def _read(
         self, request: web.Request, hook: WebhookSettings, count: Callable[[int], None]
-    ) -> Iterator[Hint | None]:
-        if hook.hmac is None and not accepts(hook, request, b""):
+    ) -> tuple[Format, Sequence[Hint | None]]:
+        if hook.hmac is None and not shows_secret(hook, request):
             raise _unauthorized()  # before anything of the body is read
         body = await read_body(request, MAX_BODY_BYTES, count)
-        if not accepts(hook, request, body):
+        if hook.hmac is not None and not signed(hook, request, body):
             raise _unauthorized()
         if request.content_type not in MEDIA_TYPES:
             raise Problem(415, f"Content-Type must be one of {', '.join(sorted(MEDIA_TYPES))}")
         try:
-            return parse_notifications(body)
+            document = read_object(body)
         except ValueError as error:
-            raise Problem(400, f"the body {error}") from None
+            raise Problem(400, f"the body is no notification: {error}") from None
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        url, kind = self._site(hook)
+        delivery = Delivery(headers, document, url)
+        sender = format_of(delivery, hook.kind, likely=kind)
+        if sender is None:
+            raise Problem(
+                400, f"the body is no notification {f'of {hook.kind}' if hook.kind else 'that is known'}"
+            )
+        if request.content_type not in sender.media_types:
+            raise Problem(415, f"Content-Type must be one of {', '.join(sorted(sender.media_types))}")
+        return sender, read_events(sender, delivery)
 
     @contextmanager
     def _counted(self) -> Iterator[Callable[[int], None]]:

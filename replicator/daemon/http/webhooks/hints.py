@@ -12,11 +12,11 @@ from itertools import chain
 from typing import Final
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.webhooks.envelopes import Hint
 from replicator.daemon.http.webhooks.waiting import Place, SiteEvents, Waiting
 from replicator.errors import StateError
 from replicator.events import Event, Observed, RepositoryScanned, TagSeen
 from replicator.model.digest import Digest
+from replicator.notifications.format import Hint
 from replicator.ports import AcceptedEvent
 
 TURN_SECONDS: Final = 0.05
@@ -40,11 +40,13 @@ class Hints:
 
     def add(self, site: str, hint: Hint) -> bool:
         """Accepts an event of a site; `keep` makes it durable. False: no rule scans because of it."""
-        event = self._waiting(site, hint.repository, hint.tag, hint.digest, hint.at)
-        if event is not None:
-            self._sites[site].add(hint.repository, hint.tag, event)
-            self._more.set()
-        return event is not None
+        for repository in (hint.repository, hint.alias):
+            event = repository and self._waiting(site, repository, hint.tag, hint.digest, hint.at)
+            if repository and event:
+                self._sites[site].add(repository, hint.tag, event)
+                self._more.set()
+                return True
+        return False
 
     def _waiting(
         self, site: str, repository: str | None, tag: str | None, digest: str | None, at: float | None

@@ -1,0 +1,34 @@
+"""Whether a webhook's sender is the one that the config names. All secrets are compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+
+from aiohttp import hdrs, web
+
+from replicator.config.build import WebhookSettings
+from replicator.daemon.http.auth import same, token_in
+
+TOKEN_PARAMETER = "token"  # noqa: S105 - its name
+
+
+def shows_secret(hook: WebhookSettings, request: web.Request) -> bool:
+    """Whether the request's head has the secret of a hook that has one there (`token`, `header`, `url_token`)."""
+    if hook.token is not None:
+        sent, secret = request.headers.get(hdrs.AUTHORIZATION, ""), hook.token()
+        # `Bearer T`, the password of Basic, or only T: Harbor and others send the configured text verbatim
+        return any([same(token_in(sent), secret), same(sent, secret)])
+    if hook.header is not None:
+        return same(request.headers.get(hook.header.name, ""), hook.header.value())
+    if hook.url_token is not None:
+        return same(request.query.get(TOKEN_PARAMETER, ""), hook.url_token())
+    return False
+
+
+def signed(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
+    """Whether the body is signed with the key of a hook that has one (`hmac`)."""
+    if hook.hmac is None:
+        return False
+    wanted = hmac.digest(hook.hmac.secret().encode(), body, hook.hmac.algorithm).hex()
+    sent = request.headers.get(hook.hmac.header, "")
+    return same(sent.removeprefix(f"{hook.hmac.algorithm}=").lower(), wanted)

@@ -1,0 +1,77 @@
+"""AWS ECR by EventBridge: its own events as they are, or made CloudEvents by an input transformer.
+
+https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
+The form of the CloudEvents is that of argocd-image-updater's documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from replicator.notifications import cloudevents
+from replicator.notifications.format import Delivery, Format, Hint, same_host
+from replicator.notifications.reading import epoch, has, member, pushed, text
+
+_TYPE: Final = "com.amazon.ecr."
+_SOURCE: Final = re.compile(r"urn:aws[a-z-]*:ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):")
+_HOST: Final = re.compile(r"(?P<account>\d{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\..+")
+
+
+def _recognises(delivery: Delivery) -> bool:
+    return has(delivery.document, "detail-type", "detail") or cloudevents.event_type(delivery).startswith(
+        _TYPE
+    )
+
+
+def _read(delivery: Delivery) -> Iterator[Hint | None]:
+    if cloudevents.event_type(delivery).startswith(_TYPE):
+        yield _transformed(cloudevents.cloud_event(delivery))
+        return
+    document = delivery.document
+    detail = member(document, "detail")
+    if (
+        text(document, "source") != "aws.ecr"
+        or text(document, "detail-type") != "ECR Image Action"
+        or text(detail, "action-type") != "PUSH"
+        or text(detail, "result") != "SUCCESS"
+    ):
+        yield None
+        return
+    yield pushed(
+        text(detail, "repository-name"),
+        text(detail, "image-tag"),
+        at=epoch(text(document, "time")),
+        digest=text(detail, "image-digest"),
+        registry=_registry(text(document, "account"), text(document, "region")),
+    )
+
+
+def _transformed(event: cloudevents.CloudEvent) -> Hint | None:
+    if event.type != f"{_TYPE}image.push":
+        return None
+    source = _SOURCE.match(event.source)
+    return pushed(
+        text(event.data, "repositoryName"),
+        text(event.data, "imageTag"),
+        at=epoch(event.time),
+        digest=text(event.data, "imageDigest"),
+        registry=_registry(source["account"], source["region"]) if source else None,
+    )
+
+
+def _registry(account: str | None, region: str | None) -> str | None:
+    return f"{account}.dkr.ecr.{region}.amazonaws.com" if account and region else None
+
+
+def _is_same(named: str, url: str) -> bool:
+    """One registry has several hosts (FIPS, dual stack, partitions), all with its account and region."""
+    theirs, ours = _HOST.fullmatch(named), _HOST.fullmatch(urlsplit(url).hostname or "")
+    if theirs is None or ours is None:
+        return same_host(named, url)
+    return theirs["account"] == ours["account"] and theirs["region"] == ours["region"]
+
+
+FORMAT: Final = Format("ecr", _recognises, _read, media_types=cloudevents.MEDIA_TYPES, is_same=_is_same)

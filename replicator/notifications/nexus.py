@@ -1,0 +1,55 @@
+"""Sonatype Nexus Repository 3: the event `component` of a repository webhook. It names no host.
+
+https://help.sonatype.com/en/webhooks.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from replicator.notifications.format import Delivery, Format, Hint, Signature
+from replicator.notifications.reading import epoch, has, member, pushed, text
+
+_ACTIONS: Final = frozenset({"CREATED", "UPDATED"})
+
+
+def _recognises(delivery: Delivery) -> bool:
+    document = delivery.document
+    return "x-nexus-webhook-id" in delivery.headers or (
+        "repositoryName" in document and (has(document.get("component"), "format") or "asset" in document)
+    )
+
+
+def _read(delivery: Delivery) -> Iterator[Hint | None]:
+    """Events of assets are of files, not of images, and are ignored like all others."""
+    document = delivery.document
+    component = member(document, "component")
+    if text(component, "format") != "docker" or text(document, "action") not in _ACTIONS:
+        yield None
+        return
+    key, name = text(document, "repositoryName"), text(component, "name")
+    # With a port or host for each repository the image has its own name, by path the repository comes first.
+    yield pushed(
+        name,
+        text(component, "version"),
+        at=epoch(text(document, "timestamp")),
+        registry=key,
+        alias=f"{key}/{name}",
+    )
+
+
+def _is_same(named: str, url: str) -> bool:
+    """Only a site at `/repository/KEY` tells its key."""
+    _, has_key, key = urlsplit(url).path.partition("/repository/")
+    return not has_key or key.strip("/").lower() == named
+
+
+FORMAT: Final = Format(
+    "nexus",
+    _recognises,
+    _read,
+    signature=Signature("X-Nexus-Webhook-Signature", "sha1"),
+    is_same=_is_same,
+)
