@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
@@ -17,11 +18,16 @@ STEP: Final = 8
 """By so much a gate widens for each window of successes: on a link with 50 ms round trip, steps of one would take
 longer than most runs."""
 
+LARGE_PART: Final = 0.75
+"""The part of a gate that may be held for large transfers: the rest is for small ones, which need not wait for hours."""
+
 _Waiter = asyncio.Future[None]
 
 
 class Gate:
-    """At most `width` holders at a time, first come first served.
+    """At most `width` holders at a time, first come first served, but that `LARGE_PART` of it at most is for large ones.
+
+    A small one passes a large one by only while no more large ones may enter. A gate of width 1 is open to both.
 
     The width starts at `start`, grows by `STEP` for each window (of `width`) of successes up to `limit`, and is
     halved by congestion, never below 1 (additive increase, multiplicative decrease). Narrowing takes no slot
@@ -41,8 +47,12 @@ class Gate:
         self._in_use = 0
         self._successes = 0
         self._congested_at = float("-inf")
-        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
-        # Every change ends with `_admit`, so somebody waits only while no slot is free.
+        self._large_in_use = 0
+        self._numbers = itertools.count()
+        self._small: OrderedDict[_Waiter, int] = OrderedDict()
+        self._large: OrderedDict[_Waiter, int] = OrderedDict()
+        """Who waits, each with a number that tells who came first."""
+        # Every change ends with `_admit`, so somebody waits only while no slot is free for him.
 
     def __repr__(self) -> str:
         return f"<Gate: {self._in_use} of {self._width} in use, {self.waiting} waiting>"
@@ -60,35 +70,37 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return sum(not waiter.done() for waiter in self._waiters)
+        return sum(not waiter.done() for line in (self._small, self._large) for waiter in line)
 
-    def try_acquire(self) -> bool:
+    def try_acquire(self, *, large: bool = False) -> bool:
         """Takes a slot if one is free; then nobody waits for it."""
-        if self._in_use < self._width:
-            self._in_use += 1
-            return True
-        return False
+        if not self._is_open(large=large):
+            return False
+        self._take(large=large)
+        return True
 
-    async def acquire(self) -> None:
+    async def acquire(self, *, large: bool = False) -> None:
         """Takes a slot, waiting for it in line. Cancelled, it holds none."""
-        if self.try_acquire():
+        if self.try_acquire(large=large):
             return
         waiter: _Waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
+        line = self._large if large else self._small
+        line[waiter] = next(self._numbers)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                self._waiters.pop(waiter, None)
+                line.pop(waiter, None)
             else:
-                self.release()  # handed over in the very moment of the cancellation
+                self.release(large=large)  # handed over in the very moment of the cancellation
             raise
 
-    def release(self) -> None:
-        """Gives a slot back."""
-        if self._in_use < 1:
+    def release(self, *, large: bool = False) -> None:
+        """Gives a slot back, as it was taken."""
+        if self._in_use < 1 or (large and self._large_in_use < 1):
             raise RuntimeError("a slot was given back that nobody held")
         self._in_use -= 1
+        self._large_in_use -= large
         self._wake(self._admit())
 
     async def __aenter__(self) -> None:
@@ -124,15 +136,36 @@ class Gate:
         if self._on_change is not None:
             self._on_change(width)
 
+    def _is_open(self, *, large: bool) -> bool:
+        if self._in_use >= self._width:
+            return False
+        return not large or self._large_in_use < max(1, int(self._width * LARGE_PART))
+
+    def _take(self, *, large: bool) -> None:
+        self._in_use += 1
+        self._large_in_use += large
+
     def _admit(self) -> list[_Waiter]:
         """Gives the free slots to the first in line, on the books only; wakes nobody."""
         admitted: list[_Waiter] = []
-        while self._in_use < self._width and self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
-            if not waiter.done():  # a cancelled one may still be queued until its task runs
-                self._in_use += 1
-                admitted.append(waiter)
+        while (found := self._next()) is not None:
+            waiter, large = found
+            self._take(large=large)
+            admitted.append(waiter)
         return admitted
+
+    def _next(self) -> tuple[_Waiter, bool] | None:
+        """Takes out of the line who may enter now and came first, and whether for a large transfer."""
+        first: tuple[int, bool] | None = None
+        for line, large in ((self._small, False), (self._large, True)):
+            while line and next(iter(line)).done():  # a cancelled one may still be queued until its task runs
+                line.popitem(last=False)
+            if line and self._is_open(large=large):
+                number = next(iter(line.values()))
+                first = min(first or (number, large), (number, large))
+        if first is None:
+            return None
+        return (self._large if first[1] else self._small).popitem(last=False)[0], first[1]
 
     @staticmethod
     def _wake(admitted: list[_Waiter]) -> None:

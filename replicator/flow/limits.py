@@ -22,6 +22,9 @@ Kind = Literal["requests", "reads", "writes"]
 MAX_HOLD_SECONDS: Final = 300.0
 """No Retry-After holds a whole site longer than this; nor is a longer one waited for, as each request would wait anew."""
 
+LARGE_BLOB_BYTES: Final = 32 * 1024 * 1024
+"""A transfer of more is a large one: it leaves a part of its gate to small ones."""
+
 _RESOLUTION_SECONDS: Final = 0.001
 
 
@@ -31,7 +34,8 @@ class SiteLimits:
     Each kind of operation has a gate of its own. Small requests, so that they go before blobs. Reads and
     writes of blobs, because a transfer holds a write slot of one site while it waits for a read slot of
     another: with one gate for both, copies from A to B and from B to A could wait for each other for ever.
-    Keep to that order (write, then read, a small request last) and nothing can wait in a circle.
+    Keep to that order (write, then read, a small request last) and nothing can wait in a circle. Within a gate, blobs
+    of more than `LARGE_BLOB_BYTES` leave a part to others (`flow.gate`).
 
     Behind the gates is one line for all kinds. Once the site has refused a request for there being too many, those in
     it start one by one at the pace that the site is learnt to take (`flow.rate`), also after a hold: released together
@@ -54,23 +58,27 @@ class SiteLimits:
         self._held_until: float | None = None
         self.served = 0
         self._shut: float | None = None
-        self._slots: dict[Kind, _Slot] = {
-            kind: _Slot(self, site, kind, concurrency=settings.concurrency, events=events)
-            for kind in get_args(Kind)
+        self._gates: dict[Kind, Gate] = {
+            kind: _gate(site, kind, settings.concurrency, clock, events) for kind in get_args(Kind)
+        }
+        self._slots = {
+            (kind, large): _Slot(self, gate, site, kind, large=large, events=events)
+            for kind, gate in self._gates.items()
+            for large in (False, True)
         }
 
-    def slot(self, kind: Kind) -> AbstractAsyncContextManager[None]:
+    def slot(self, kind: Kind, size: int | None = None) -> AbstractAsyncContextManager[None]:
         """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end.
 
-        Raises `Throttled`, advising STOP_SITE, where the site asked to be left alone for longer than anybody waits.
+        `size`: bytes of the blob that moves, where that is known. Raises `Throttled`, advising STOP_SITE, where the site asked to be left alone for longer than anybody waits.
         """
-        return self._slots[kind]
+        return self._slots[kind, size is not None and size > LARGE_BLOB_BYTES]
 
     async def enter(
-        self, kind: Kind, operation: str, repository: str | None = None
+        self, kind: Kind, operation: str, repository: str | None = None, *, size: int | None = None
     ) -> AbstractAsyncContextManager[None]:
         """A slot that has been entered, and is the caller's to leave. Raises as `slot`, for that operation."""
-        slot = self._slots[kind]
+        slot = self.slot(kind, size)
         try:
             await slot.__aenter__()
         except Throttled as error:
@@ -79,10 +87,10 @@ class SiteLimits:
 
     @asynccontextmanager
     async def slot_for(
-        self, kind: Kind, operation: str, repository: str | None = None
+        self, kind: Kind, operation: str, repository: str | None = None, *, size: int | None = None
     ) -> AsyncIterator[None]:
         """As `slot`; what is raised on entering is of that operation."""
-        slot = await self.enter(kind, operation, repository)
+        slot = await self.enter(kind, operation, repository, size=size)
         try:
             yield
         finally:
@@ -103,7 +111,7 @@ class SiteLimits:
 
         `by_site`: it was the site itself that answered, not the storage that it sent us to. `served` counts these.
         """
-        self._slots[kind].gate.succeeded()
+        self._gates[kind].succeeded()
         if by_site:
             self.answered()
 
@@ -126,7 +134,7 @@ class SiteLimits:
         is more than these, requests fail instead of waiting for it, and then the site is asked again. `sent_at` is
         when the refused request started (by the clock's `monotonic`); `by_site` as for `succeeded`.
         """
-        self._slots[kind].gate.congested()
+        self._gates[kind].congested()
         now, hold = self._clock.monotonic(), 0.0
         if retry_after is not None and retry_after > 0:
             if retry_after > MAX_HOLD_SECONDS:
@@ -147,7 +155,7 @@ class SiteLimits:
         Not heeded for windows that last longer than anybody waits: whether the site means it, a refusal tells.
         """
         if 0 < reset <= MAX_HOLD_SECONDS:
-            in_flight = sum(slot.gate.in_use for slot in self._slots.values())
+            in_flight = sum(gate.in_use for gate in self._gates.values())
             self._rate.told(remaining, reset, self._clock.monotonic(), in_flight)
 
     @property
@@ -185,41 +193,46 @@ class SiteLimits:
 
 
 class _Slot:
-    """The entrance for one kind; reusable and shared, as it keeps nothing of a single entry."""
+    """The entrance for one kind, for large blobs or all else; reusable and shared: it keeps nothing of a single entry."""
 
-    __slots__ = ("_back", "_events", "_limits", "_taken", "gate")
+    __slots__ = ("_back", "_events", "_is_large", "_limits", "_taken", "gate")
 
     def __init__(
-        self, limits: SiteLimits, site: str, kind: Kind, *, concurrency: int, events: Events
+        self, limits: SiteLimits, gate: Gate, site: str, kind: Kind, *, large: bool, events: Events
     ) -> None:
+        self.gate = gate
         self._limits = limits
+        self._is_large = large
         self._events = events
         # Events are frozen and these two never differ: made once, not twice a request.
         self._taken = InFlight(site, kind, +1)
         self._back = InFlight(site, kind, -1)
 
-        def tell(width: int) -> None:
-            events.emit(LimitChanged(site, kind, width))
-
-        self.gate = Gate(concurrency, clock=limits._clock, on_change=tell)  # noqa: SLF001 - one unit, in one module
-        tell(self.gate.width)
-
     async def __aenter__(self) -> None:
-        if not self.gate.try_acquire():
-            await self.gate.acquire()
+        if not self.gate.try_acquire(large=self._is_large):
+            await self.gate.acquire(large=self._is_large)
         if self._limits.is_limiting:
             try:
                 await self._limits.wait_turn()
             except BaseException:
-                self.gate.release()
+                self.gate.release(large=self._is_large)
                 raise
         self._events.emit(self._taken)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.gate.release()
+        self.gate.release(large=self._is_large)
         self._events.emit(self._back)
+
+
+def _gate(site: str, kind: Kind, concurrency: int, clock: Clock, events: Events) -> Gate:
+    def tell(width: int) -> None:
+        events.emit(LimitChanged(site, kind, width))
+
+    gate = Gate(concurrency, clock=clock, on_change=tell)
+    tell(gate.width)
+    return gate
 
 
 def _pace(rate: float | None, clock: Clock) -> Pace | None:

@@ -62,8 +62,13 @@ class ObjectStore(Protocol):
         """A small object's bytes and version. Raises `NotFound`, `Corrupt` where it is larger."""
         ...
 
-    def read(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """An object's bytes from `offset` on, in chunks of at most 1 MiB. Raises `NotFound`."""
+    def read(
+        self, key: str, offset: int = 0, *, size: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An object's bytes from `offset` on, in chunks of at most 1 MiB. Raises `NotFound`.
+
+        `size`: its bytes, where the caller knows: large objects leave room to small ones.
+        """
         ...
 
     async def put(
@@ -145,6 +150,8 @@ class OpenedFile(Protocol):
 class OpensFiles(Protocol):
     """A store whose objects are files, so that the kernel can send them."""
 
-    def opened(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[OpenedFile]:
-        """The object's open file, at that offset. Raises as `ObjectStore.read`."""
+    def opened(
+        self, key: str, offset: int = 0, *, size: int | None = None
+    ) -> AbstractAsyncContextManager[OpenedFile]:
+        """The object's open file, at that offset; `size` and what is raised as for `ObjectStore.read`."""
         ...

@@ -82,7 +82,9 @@ class MemoryStore:
         return data, self._info(key).version
 
     @asynccontextmanager
-    async def read(self, key: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def read(
+        self, key: str, offset: int = 0, *, size: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         await self._called("read", key)
         data = self._data(key)
 

@@ -141,7 +141,13 @@ class ArchiveReader:
             )
         return await in_thread(self._site, f"read object {key}", lambda: _read(self._fd, extent)), "1"
 
-    def read(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def read(
+        self,
+        key: str,
+        offset: int = 0,
+        *,
+        size: int | None = None,  # noqa: ARG002 - an archive has no gates
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """See `ports.ObjectStore`."""
         return self._opened(key, offset)
 

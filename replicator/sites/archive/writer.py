@@ -98,7 +98,13 @@ class ArchiveWriter:
             raise NotFound(self._site, f"read object {key}", "there is no such file in the archive")
         return found[0], str(found[1])
 
-    def read(self, key: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:  # noqa: ARG002
+    def read(
+        self,
+        key: str,
+        offset: int = 0,  # noqa: ARG002
+        *,
+        size: int | None = None,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Unsupported: a pipe is not read again."""
         raise Unsupported(self._site, f"read object {key}", "an archive that is being written is not read")
 

@@ -50,7 +50,7 @@ class StoredBlob:
             return
         async with AsyncExitStack() as stack:
             with self._remembering():
-                chunks = await stack.enter_async_context(self._store.read(self._key, offset))
+                chunks = await stack.enter_async_context(self._store.read(self._key, offset, size=size))
             yield await stack.enter_async_context(aclosing(self._counted(chunks, offset)))
 
     async def _counted(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:

@@ -96,6 +96,7 @@ class RegistryBlob:
             headers={"Range": f"bytes={offset}-{last}"} if offset else {},
             expected=frozenset({200, 206}) if offset else frozenset({200}),
             verified=True,
+            blob_bytes=size,
         )
 
     def stream(self, offset: int) -> AbstractAsyncContextManager[StreamReply]:

@@ -28,6 +28,7 @@ class Call:
         follow: whether redirects of GET and HEAD are followed.
         verified: the caller verifies the answer by its digest, so that any host may give it.
         commits: bytes that the registry may have to copy before it answers.
+        blob_bytes: of the blob that it reads or writes, as far as known: large ones leave a part of their gate to others.
     """
 
     operation: str
@@ -44,6 +45,7 @@ class Call:
     follow: bool = True
     verified: bool = False
     commits: int = 0
+    blob_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

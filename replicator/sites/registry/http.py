@@ -180,7 +180,7 @@ class Transport:
         headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
         if length is not None:
             headers["Content-Length"] = str(length)
-        async with self._limits.slot_for("writes", call.operation, call.repository):
+        async with self._limits.slot_for("writes", call.operation, call.repository, size=call.blob_bytes):
             feed = UploadBody(
                 body(),
                 length,
@@ -307,7 +307,7 @@ class Transport:
         url, grant = await self._prepare(call)
         tried = 0
         while True:
-            slot = await self._limits.enter(kind, call.operation, call.repository)
+            slot = await self._limits.enter(kind, call.operation, call.repository, size=call.blob_bytes)
             is_handed_over = False
             try:
                 response = await self._send(call, kind, url, grant)

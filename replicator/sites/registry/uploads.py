@@ -391,6 +391,7 @@ class Upload:
         Raises `_SourceFailed`, `_Refused`, `Unavailable` for a session that is lost, or the registry's error.
         """
         call = self._call(_OPERATION, method, url, _JUDGED, {**_OCTETS, **headers} if headers else _OCTETS)
+        call = replace(call, blob_bytes=self._source.descriptor.size)
         try:
             reply = await self._registry.transport.upload(call, body, length, lambda: self._source.failure)
         except SiteError:

@@ -228,7 +228,9 @@ async def test_end_does_not_wait_for_ever(local: LocalStore, monkeypatch: pytest
 async def test_store_that_fails_in_the_middle_breaks_the_connection(memory: MemoryStore) -> None:
     class Breaking(MemoryStore):
         @asynccontextmanager
-        async def read(self, key: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def read(
+            self, key: str, offset: int = 0, *, size: int | None = None
+        ) -> AsyncIterator[AsyncIterator[bytes]]:
             async def chunks() -> AsyncIterator[bytes]:
                 yield BIG.data[:100_000]
                 raise Unavailable(self.site, "read object", "reset")

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from replicator.flow.gate import EPOCH_SECONDS, Gate
+from replicator.flow.gate import EPOCH_SECONDS, LARGE_PART, Gate
 from tests.fakes.clock import FakeClock
 
 
@@ -30,27 +30,41 @@ class GateMachine(RuleBasedStateMachine):
         self.leave: dict[int, asyncio.Event] = {}
         self.inside: list[int] = []
         self.entered: set[int] = set()
+        self.large: set[int] = set()
         self.in_use_before = 0
+        self.large_before = 0
 
     async def visit(self, number: int) -> None:
-        async with self.gate:
-            self.inside.append(number)
-            self.entered.add(number)
-            self.nobody_was_passed(by=number)
-            try:
-                await self.leave[number].wait()
-            finally:
-                self.inside.remove(number)
+        large = number in self.large
+        await self.gate.acquire(large=large)
+        self.inside.append(number)
+        self.entered.add(number)
+        self.nobody_was_passed(by=number)
+        try:
+            await self.leave[number].wait()
+        finally:
+            self.inside.remove(number)
+            self.gate.release(large=large)
 
     def nobody_was_passed(self, *, by: int) -> None:
-        """Who came earlier and still waits has a slot already, and only has not had its turn of the loop."""
+        """Who came earlier and still waits has a slot already, and only has not had its turn of the loop.
+
+        But for the large ones while no more of them may enter.
+        """
         earlier = [n for n in range(by) if n not in self.entered and not self.visitors[n].cancelling()]
+        if self.gate._large_in_use >= self.most_large():
+            earlier = [n for n in earlier if n not in self.large]
         handed_over = self.gate.in_use - len(self.inside)
         assert len(earlier) <= handed_over, "somebody jumped the queue"
 
-    @rule()
-    def somebody_comes(self) -> None:
+    def most_large(self) -> int:
+        return max(1, int(self.gate.width * LARGE_PART))
+
+    @rule(large=st.booleans())
+    def somebody_comes(self, large: bool) -> None:  # noqa: FBT001 - drawn
         number = len(self.visitors)
+        if large:
+            self.large.add(number)
         self.leave[number] = asyncio.Event()
         self.visitors[number] = self.loop.create_task(self.visit(number))
 
@@ -84,14 +98,18 @@ class GateMachine(RuleBasedStateMachine):
         left = [number for number, task in self.visitors.items() if not task.done()]
         assert self.gate.in_use == len(self.inside)
         assert self.gate.waiting == len(left) - len(self.inside)
-        assert len(self.gate._waiters) == self.gate.waiting, "the cancelled are kept"
-        assert self.gate.waiting == 0 or self.gate.in_use >= self.gate.width, "a slot was lost"
+        assert self.gate._large_in_use == len(self.large.intersection(self.inside))
+        assert len(self.gate._small) + len(self.gate._large) == self.gate.waiting, "the cancelled are kept"
+        if self.gate.in_use < self.gate.width:
+            assert not self.gate._small, "a slot was lost"
+            assert not self.gate._large or self.gate._large_in_use >= self.most_large(), "a slot was lost"
 
     @invariant()
     def within_limits(self) -> None:
         assert 1 <= self.gate.width <= 6
         assert self.gate.in_use <= max(self.gate.width, self.in_use_before), "more were let in than may be"
-        self.in_use_before = self.gate.in_use
+        assert self.gate._large_in_use <= max(self.most_large(), self.large_before), "too many large ones"
+        self.in_use_before, self.large_before = self.gate.in_use, self.gate._large_in_use
 
     def teardown(self) -> None:
         for task in self.visitors.values():
@@ -187,9 +205,43 @@ async def test_waiter_that_gives_up_is_not_kept() -> None:
     assert gate.waiting == 1
     waiting.cancel()
     await _settle()
-    assert len(gate._waiters) == gate.waiting == 0
+    assert len(gate._small) == gate.waiting == 0
+
+
+@pytest.mark.parametrize(("width", "large"), [(1, 1), (2, 1), (3, 2), (4, 3), (16, 12)])
+async def test_large_ones_leave_a_part_to_small_ones(width: int, large: int) -> None:
+    gate = Gate(width, clock=FakeClock())
+    waiting = [asyncio.create_task(gate.acquire(large=True)) for _ in range(width + 1)]
+    await _settle()
+    assert sum(task.done() for task in waiting) == gate.in_use == large
+    small = [asyncio.create_task(gate.acquire()) for _ in range(width)]
+    await _settle()
+    assert sum(task.done() for task in small) == width - large
+    for task in [*waiting, *small]:
+        task.cancel()
+    await _settle()
+
+
+async def test_large_one_that_came_first_goes_first_where_it_may() -> None:
+    gate = Gate(2, clock=FakeClock())
+    await gate.acquire()
+    await gate.acquire()
+    large = asyncio.create_task(gate.acquire(large=True))
+    small = [asyncio.create_task(gate.acquire()) for _ in range(3)]
+    await _settle()
+    gate.release()
+    await _settle()
+    assert large.done()
+    assert not any(task.done() for task in small), "a stream of small ones must not starve it either"
+    for task in small:
+        task.cancel()
+    await _settle()
 
 
 def test_a_slot_that_nobody_held_cannot_be_given_back() -> None:
     with pytest.raises(RuntimeError, match="nobody held"):
         Gate(1, clock=FakeClock()).release()
+    gate = Gate(1, clock=FakeClock())
+    assert gate.try_acquire()
+    with pytest.raises(RuntimeError, match="nobody held"):
+        gate.release(large=True)

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.errors import Advice, Throttled
 from replicator.events import Event, Events, InFlight, LimitChanged
-from replicator.flow.limits import MAX_HOLD_SECONDS, Kind, SiteLimits
+from replicator.flow.limits import LARGE_BLOB_BYTES, MAX_HOLD_SECONDS, Kind, SiteLimits
 from replicator.flow.settings import LimitSettings
 from tests.fakes.clock import FakeClock
 
@@ -57,6 +57,31 @@ async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_
     for _ in range(8):
         world.limits.succeeded("writes")
     assert world.told == [LimitChanged("hub", "writes", 8), LimitChanged("hub", "writes", 16)]
+
+
+@pytest.mark.parametrize("kind", ["reads", "writes"])
+async def test_large_blobs_leave_slots_to_small_ones(kind: Kind) -> None:
+    world = World(LimitSettings(concurrency=4))
+    inside = [0, 0]
+
+    async def transfer(size: int | None) -> None:
+        large = size == LARGE_BLOB_BYTES + 1
+        async with world.limits.slot_for(kind, "move blob", size=size):
+            inside[large] += 1
+            await asyncio.Event().wait()
+
+    large = [asyncio.create_task(transfer(LARGE_BLOB_BYTES + 1)) for _ in range(9)]
+    await _settle()
+    assert inside == [0, 3]
+    small = [asyncio.create_task(transfer(size)) for size in (LARGE_BLOB_BYTES, None)]
+    await _settle()
+    assert inside == [1, 3]
+    large[0].cancel()  # its slot is for whoever came first
+    await _settle()
+    assert inside == [1, 4]
+    for task in [*large, *small]:
+        task.cancel()
+    await _settle()
 
 
 async def test_copies_both_ways_between_two_sites_cannot_wait_for_each_other() -> None:

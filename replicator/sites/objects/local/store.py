@@ -108,23 +108,25 @@ class LocalStore:
         return data, version
 
     @contextlib.asynccontextmanager
-    async def read(self, key: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def read(
+        self, key: str, offset: int = 0, *, size: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
-        async with self.opened(key, offset) as file:
+        async with self.opened(key, offset, size=size) as file:
             chunks = self._chunks(file, shown("read object", key))
             async with contextlib.aclosing(chunks):
                 yield chunks
 
     @contextlib.asynccontextmanager
-    async def opened(self, key: str, offset: int = 0) -> AsyncIterator[OpenFile]:
+    async def opened(self, key: str, offset: int = 0, *, size: int | None = None) -> AsyncIterator[OpenFile]:
         """The object's open file, for a sibling on the same file system. A "reads" slot is held meanwhile."""
         operation = shown("read object", key)
         file = OpenFile(self._tree, parts_of(self._site, operation, key), offset)
-        async with self._limits.slot("reads"):
+        async with self._limits.slot("reads", size):
             try:
-                size = await self._do("read object", operation, file.open)
-                if offset > size:
-                    raise Rejected(self._site, operation, f"from byte {offset}, but it has only {size}")
+                there = await self._do("read object", operation, file.open)
+                if offset > there:
+                    raise Rejected(self._site, operation, f"from byte {offset}, but it has only {there}")
                 yield file
             finally:
                 await self._run(file.close)
@@ -164,7 +166,7 @@ class LocalStore:
         """See `ports.ObjectStore`. Room for `size` bytes is asked for before the first one is written."""
         operation = shown("write object", key)
         parts = parts_of(self._site, operation, key)
-        async with self._limits.slot("writes"):
+        async with self._limits.slot("writes", size):
             upload = LocalUpload(
                 self._workspace,
                 parts,

@@ -127,10 +127,12 @@ class S3Store:
             return await self._bucket.retried(step, get)
 
     @contextlib.asynccontextmanager
-    async def read(self, key: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def read(
+        self, key: str, offset: int = 0, *, size: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
         step = Step("read object", shown("read object", key), "reads", holds_slot=True)
-        async with self._limits.slot_for("reads", step.operation):
+        async with self._limits.slot_for("reads", step.operation, size=size):
             body = await self._opened(step, self._full(step, key), offset)
             async with _closing(body, self._chunks(step, body)) as chunks:
                 yield chunks
@@ -229,7 +231,7 @@ class S3Store:
         """See `ports.ObjectStore` and `S3Upload`, which says how much memory it takes."""
         step = Step("", shown("write object", key))
         full = self._full(step, key)
-        async with self._limits.slot_for("writes", step.operation):
+        async with self._limits.slot_for("writes", step.operation, size=size):
             upload = S3Upload(self._bucket, full, size=size, extra=self._extra, spare=self._spare)
             try:
                 yield upload
