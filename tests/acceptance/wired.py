@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from replicator.engine import DestinationResult, Engine, Spool
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
+from replicator.flow.settings import LimitSettings
 from replicator.model.digest import Digest, digest_of
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
@@ -96,13 +98,30 @@ class Wired:
         self, *, spool: Path | None = None, timeouts: Timeouts = PATIENT, recheck: bool = False
     ) -> dict[str, DestinationResult]:
         """One run, as a new process would do it but for the state; by destination. However it ends, it ends soon."""
-        rule = Rule("rule", "source", tuple(self.targets), RepositorySelection((Glob.parse("**"),)))
+        async with self.engine(spool=spool, timeouts=timeouts) as engine, asyncio.timeout(30):
+            [result] = await engine.sync([self.rule], recheck=recheck)
+        return {each.destination: each for each in result.destinations}
+
+    @property
+    def rule(self) -> Rule:
+        """Everything to all destinations."""
+        return Rule("rule", "source", tuple(self.targets), RepositorySelection((Glob.parse("**"),)))
+
+    @asynccontextmanager
+    async def engine(
+        self,
+        *,
+        spool: Path | None = None,
+        timeouts: Timeouts = PATIENT,
+        limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+    ) -> AsyncIterator[Engine]:
+        """An engine over clients of its own."""
         async with AsyncExitStack() as stack:
             sites = {"source": self.source, **self.targets}
             opened = {}
             for name, fake in sites.items():
                 site = RegistrySite(
-                    self.settings(name, fake),
+                    replace(self.settings(name, fake), limits=limits),
                     events=self.events,
                     clock=self.clock,
                     budget=BUDGET,
@@ -113,10 +132,7 @@ class Wired:
             cache = Spool(spool, 1 << 30) if spool else None
             if cache is not None:
                 stack.push_async_callback(cache.aclose)
-            engine = Engine(sites=opened, state=self.state, events=self.events, clock=self.clock, spool=cache)
-            async with asyncio.timeout(30):
-                [result] = await engine.sync([rule], recheck=recheck)
-        return {each.destination: each for each in result.destinations}
+            yield Engine(sites=opened, state=self.state, events=self.events, clock=self.clock, spool=cache)
 
     async def sync_one(self, timeouts: Timeouts = PATIENT, *, recheck: bool = False) -> DestinationResult:
         """One run with the one destination."""

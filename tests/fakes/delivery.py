@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NoReturn, Protocol
+from typing import Final, Literal, NoReturn, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
+
+DRIP_SECONDS: Final = 0.05
 
 Then = Literal["reset", "close", "hang"]
 
@@ -20,13 +24,14 @@ class Damage:
     """What is done to the bodies of one exchange. Offsets are in bytes of the body.
 
     `then` is what happens at `cut_at` (of the answer) or `cut_upload_at` (of the request): the connection is
-    reset, closed in good order, or left without another byte.
+    reset, closed in good order, or left without another byte. `drip` is how many bytes of the answer go out a second.
     """
 
     cut_at: int | None = None
     cut_upload_at: int | None = None
     corrupt_at: int | None = None
     then: Then = "reset"
+    drip: int | None = None
 
 
 class Counted(Protocol):
@@ -84,6 +89,11 @@ async def _end(request: web.Request, damage: Damage, released: asyncio.Event) ->
     abort(request)
 
 
+def _parts(data: bytes, drip: int | None) -> Iterator[bytes]:
+    step = max(1, len(data)) if drip is None else max(1, int(drip * DRIP_SECONDS))
+    return (data[start : start + step] for start in range(0, len(data), step))
+
+
 class _Writer(AbstractStreamWriter):
     """Passes a payload's chunks on, up to where the damage begins."""
 
@@ -109,9 +119,12 @@ class _Writer(AbstractStreamWriter):
             data = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
         if cut is not None:
             data = data[: cut - start]
-        if data:
-            await self._stream.write(data)
-            self._counted.bytes_out += len(data)
+        for part in _parts(data, self._damage.drip):
+            await self._stream.write(part)
+            self._counted.bytes_out += len(part)
+            if self._damage.drip is not None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._released.wait(), DRIP_SECONDS)
         if cut is not None and self._counted.bytes_out >= cut:
             await _end(self._request, self._damage, self._released)
 

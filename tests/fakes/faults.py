@@ -162,6 +162,16 @@ def hang_upload(after: int) -> Action:
     return act
 
 
+def drip(rate: int) -> Action:
+    """Sends so many bytes of the body a second, until the fake closes: a slow line."""
+
+    async def act(exchange: Exchange) -> web.StreamResponse:
+        exchange.damage.drip = rate
+        return await exchange.proceed()
+
+    return act
+
+
 def delay(seconds: float) -> Action:
     """Latency before the request is looked at."""
 
