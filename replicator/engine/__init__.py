@@ -9,18 +9,21 @@ from replicator.engine.accounting import count_request, counted
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import DRAIN_SECONDS, RunListener, RunScope
 from replicator.engine.engine import Engine
+from replicator.engine.plan.remembered import Memory, Place, remembered
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
     ActionResult,
     BlobTotals,
     ByteTotals,
+    DecisionName,
     DestinationResult,
     Failure,
     FilterCount,
     Outcome,
     RuleResult,
     RunResult,
+    TagDecision,
     TagTotals,
     Totals,
 )
@@ -32,18 +35,23 @@ __all__ = [
     "ActionResult",
     "BlobTotals",
     "ByteTotals",
+    "DecisionName",
     "DestinationResult",
     "Engine",
     "Failure",
     "FilterCount",
+    "Memory",
     "Outcome",
+    "Place",
     "RuleResult",
     "RunListener",
     "RunResult",
     "RunScope",
     "Spool",
+    "TagDecision",
     "TagTotals",
     "Totals",
     "count_request",
     "counted",
+    "remembered",
 ]

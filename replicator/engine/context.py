@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.engine.coordination import RepositoryLocks, TagClaims
-from replicator.engine.result import DestinationResult
+from replicator.engine.result import DestinationResult, TagDecision
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
 from replicator.policy.rule import Rule
@@ -35,13 +35,16 @@ class RunListener:
 
     `ended`: the destination's result, as soon as it is through. `scanned`: all that was found is decided on; copies may
     go on. `repository_done`: the source repository is through. `busy`: the source repository was left out because
-    another run works on its target; called when the target is free again.
+    another run works on its target; called when the target is free again. `selecting`: a source repository is about to
+    be selected from: its tags, and creation times where they matter. `decided`: gets each decision.
     """
 
     ended: Callable[[str, DestinationResult], None] | None = None
     scanned: Callable[[str, str], None] | None = None
     repository_done: Callable[[str, str, str], None] | None = None
     busy: Callable[[str, str, str], None] | None = None
+    selecting: Callable[[str, str, Collection[str], Mapping[str, float] | None], None] | None = None
+    decided: Callable[[TagDecision], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from replicator.engine.plan.decide import (
     Held,
     InStep,
     Postponed,
+    told,
 )
 from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Copies, CopyQueue, Prepared
 from replicator.engine.record import Recorder, UnitCount
-from replicator.engine.result import Totals
+from replicator.engine.result import TagDecision, Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
 from replicator.errors import Advice, NotReplicated, Rejected, SiteError, Unsupported
@@ -297,6 +298,7 @@ class DestinationRun:
     # --- acting on decisions ---
 
     def _act(self, action: Action, catalog: Catalog, decision: Decision) -> None:
+        self._tell_decided(action, decision)
         match decision:
             case InStep():
                 self._record_in_step(action, catalog, decision)
@@ -314,6 +316,22 @@ class DestinationRun:
                 raise AssertionError("a question is answered before anybody acts on it")
         if not isinstance(decision, (Copy, Postponed)):  # these are through later
             self._tell_through(action)
+
+    def _tell_decided(self, action: Action, decision: Decision) -> None:
+        decided, named = self._request.listener.decided, told(decision)
+        if decided is not None and named is not None:
+            decided(
+                TagDecision(
+                    self._rule.name,
+                    self._site.name,
+                    action.repository,
+                    action.wanted.tag,
+                    action.target,
+                    action.key,
+                    action.digest,
+                    *named,
+                )
+            )
 
     def _record_in_step(self, action: Action, catalog: Catalog, decision: InStep) -> None:
         self.recorder.unchanged(action.repository)

@@ -99,10 +99,17 @@ class Engine:
         return self._locks.is_locked((destination, target))
 
     async def plan(
-        self, rules: Sequence[Rule], *, destinations: frozenset[str] | None = None
+        self,
+        rules: Sequence[Rule],
+        *,
+        destinations: frozenset[str] | None = None,
+        scope: RunScope | None = None,
+        listener: RunListener | None = None,
     ) -> list[RuleResult]:
-        """What `sync` would do, asking only. Writes nothing, neither at a site nor to the state."""
-        return await self._run(rules, destinations, Request(dry=True))
+        """What `sync` would do, asking only; arguments as there. Writes nothing, neither at a site nor to the state."""
+        return await self._run(
+            rules, destinations, Request(dry=True, scope=scope, listener=listener or RunListener())
+        )
 
     def drain(self) -> None:
         """Starts nothing new. Transfers in progress get `DRAIN_SECONDS` to finish; then `sync` returns, "interrupted"."""

@@ -8,6 +8,7 @@ import msgspec
 
 Outcome = Literal["ok", "partial", "failed", "interrupted"]
 ActionName = Literal["copy", "keep", "delete", "hold"]
+DecisionName = Literal["copy", "in step", "postponed", "conflict", "held"]
 ActionOutcome = Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
 
 
@@ -89,6 +90,24 @@ class ActionResult(msgspec.Struct):
     seconds: float = 0.0
     blobs: BlobTotals | None = None
     """Only in a plan: how many blobs would be copied, mounted, are present."""
+
+
+class TagDecision(msgspec.Struct, frozen=True):
+    """What a run decided on one tag at one destination, before anything was done.
+
+    `tag` is the source's, `key` the target tag; a digest that is pinned without a tag has no `tag`, and is its own key.
+    `reason` says what is different, or what keeps the tag from being copied.
+    """
+
+    rule: str
+    destination: str
+    repository: str
+    tag: str | None
+    target: str
+    key: str
+    digest: str
+    decision: DecisionName
+    reason: str
 
 
 class FilterCount(msgspec.Struct, frozen=True):

@@ -33,6 +33,41 @@ class Selected:
     short: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What one table made of one tag: each filter that looked at it, in order, and whether it took it.
+
+    `pin` is the table's pin that decides what the tag is. `is_selected`: the table takes it, by its filters or a pin.
+    """
+
+    number: int
+    verdicts: tuple[tuple[str, bool], ...]
+    pin: Pin | None
+    is_selected: bool
+
+
+def trace(
+    selections: tuple[TagSelection, ...],
+    tags: Iterable[str],
+    created: Mapping[str, float] | None,
+    now: float,
+    tag: str,
+) -> tuple[Traced, ...]:
+    """What each table makes of one tag, by the same filters as `select`; arguments as there.
+
+    `tags` without `tag` itself: it is judged as if it were among them.
+    """
+    distinct = frozenset((*tags, tag))
+    is_pinned = tag in pinned_tags(selections)
+    traced = []
+    for number, selection in enumerate(selections, 1):
+        sieve = _sift(selection, distinct, created or {}, now, watched=tag)
+        pin = next((pin for pin in selection.pins if pin.tag == tag), None)
+        taken = pin is not None or (tag in sieve.left and not is_pinned)
+        traced.append(Traced(number, tuple(sieve.verdicts), pin, taken))
+    return tuple(traced)
+
+
 def select_repository(selection: RepositorySelection, name: str) -> bool:
     """Whether the repository is selected: by any of `include`, by none of `exclude`."""
     return _any(selection.include, name) and not _any(selection.exclude, name)
@@ -138,10 +173,7 @@ def select(
     filters: list[tuple[str, int, int]] = []
     short: list[str] = []
     for number, selection in enumerate(selections, 1):
-        sieve = _Sieve(selection, distinct)
-        sieve.by_name()
-        sieve.by_age(created or {}, now)
-        sieve.latest(created or {})
+        sieve = _sift(selection, distinct, created or {}, now)
         wanted |= sieve.left
         non_versions |= sieve.non_versions
         undated |= sieve.undated
@@ -161,12 +193,29 @@ def select(
     )
 
 
+def _sift(
+    selection: TagSelection,
+    tags: frozenset[str],
+    created: Mapping[str, float],
+    now: float,
+    watched: str | None = None,
+) -> _Sieve:
+    """One table's filters, all applied, in order."""
+    sieve = _Sieve(selection, tags, watched)
+    sieve.by_name()
+    sieve.by_age(created, now)
+    sieve.latest(created)
+    return sieve
+
+
 @dataclass(slots=True)
 class _Sieve:
-    """One table at work: the tags it has left so far, and what became of the others."""
+    """One table at work: the tags it has left so far, and what became of the others; of `watched`, at each filter."""
 
     selection: TagSelection
     left: frozenset[str]
+    watched: str | None = None
+    verdicts: list[tuple[str, bool]] = field(default_factory=list)
     filters: list[tuple[str, int, int]] = field(default_factory=list)
     non_versions: frozenset[str] = frozenset()
     undated: frozenset[str] = frozenset()
@@ -177,6 +226,7 @@ class _Sieve:
         """What needs nothing but the names: include, exclude, semver."""
         selection = self.selection
         if not selection.include and selection.pins:
+            self._watch("pins only", frozenset())
             self.left = frozenset()
         elif selection.include:
             self._keep("include", lambda tag: _any(selection.include, tag))
@@ -234,12 +284,19 @@ class _Sieve:
     def _keep(self, name: str, wanted: Callable[[str], bool]) -> None:
         left = frozenset(tag for tag in self.left if wanted(tag))
         self.filters.append((name, len(self.left) - len(left), len(left)))
+        self._watch(name, left)
         self.left = left
+
+    def _watch(self, name: str, left: frozenset[str]) -> None:
+        if self.watched in self.left:
+            self.verdicts.append((name, self.watched in left))
 
     def _note(self, name: str, left: frozenset[str]) -> None:
         """As `_keep`, for what users did not ask for: told only where it took something."""
         if len(left) != len(self.left):
             self.filters.append((name, len(self.left) - len(left), len(left)))
+            if self.watched not in left:
+                self._watch(name, left)
             self.left = left
 
 

@@ -193,6 +193,8 @@ class SourceScan:
         dating = needs_created(tables, listing.tags)
         await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
+        if self._context.request.listener.selecting is not None:
+            self._context.request.listener.selecting(self._rule.name, name, listing.tags, created)
         selected = select(tables, listing.tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
         if self._scope is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
+from replicator.engine.result import DecisionName
 from replicator.model.digest import Digest
 from replicator.policy.backoff import is_postponed
 from replicator.policy.recheck import is_due
@@ -186,6 +187,23 @@ class Ask:
 
 
 Decision = Copy | InStep | Postponed | Conflict | Held | Gone | Ask
+
+
+def told(decision: Decision) -> tuple[DecisionName, str] | None:
+    """A decision about a wanted tag in words: its name, and what is different or in the way. None for the others."""
+    match decision:
+        case Copy(change=change):
+            return "copy", change.value
+        case InStep():
+            return "in step", Change.SAME.value
+        case Postponed(error=error):
+            return "postponed", error
+        case Conflict(other=other):
+            return "conflict", other
+        case Held(reason=reason):
+            return "held", reason
+        case _:
+            return None
 
 
 def digest_of(

@@ -1,0 +1,365 @@
+"""`why` and `plan` say the same, on random configs and catalogs; and what it says of known cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replicator.demo.images import image
+from replicator.engine import ActionResult, RuleResult
+from replicator.errors import Unavailable
+from replicator.model.digest import Digest
+from replicator.policy.mapping import target_repository, target_tag
+from replicator.policy.pattern import Glob, parse_tag_pattern
+from replicator.policy.rule import Pin, Rename, RepositorySelection, Rule, TagSelection
+from replicator.policy.selection import select, select_repository, trace
+from replicator.policy.semver import SemverRange
+from replicator.ports.search import Holding, ImageFacts, Move, Query
+from replicator.runs.why import Answer, Asker, Explanation, parse_asked
+from tests.engine.world import World, rule, world
+from tests.fakes.clock import FakeClock
+
+REPOSITORIES: Final = ("a/app", "a/db", "b/app")
+TAGS: Final = ("v1.0.0", "v1.1.0", "v2.0.0-rc1", "latest")
+DESTINATIONS: Final = ("left", "right")
+SITES: Final = dict.fromkeys(("source", *DESTINATIONS), "https://elsewhere.example")
+
+
+class NothingFound:
+    """An index that has seen nothing."""
+
+    async def search(self, _query: Query, _limit: int) -> Sequence[Holding]:
+        return []
+
+    async def facts(self, _digests: Sequence[Digest]) -> dict[Digest, ImageFacts]:
+        return {}
+
+    async def moves(self, _destination: str, _repository: str, _tag: str) -> Sequence[Move]:
+        return []
+
+    async def unindexed(self, _limit: int) -> Sequence[Holding]:
+        return []
+
+
+def asker(w: World, rules: Sequence[Rule]) -> Asker:
+    return Asker(rules, rules, w.state, NothingFound(), w.clock.now)
+
+
+async def why(
+    w: World, rules: Sequence[Rule], text: str, *, at: str | None = None, fresh: bool = True
+) -> Answer:
+    engine = w.engine(rules) if fresh else None
+    return await asker(w, rules).answer(parse_asked(text, SITES), at, engine)
+
+
+async def only_one(w: World, rules: Sequence[Rule], text: str, *, fresh: bool = True) -> Explanation:
+    answer = await why(w, rules, text, fresh=fresh)
+    assert len(answer.explanations) == 1
+    return answer.explanations[0]
+
+
+# --- the law ---
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rules, images before the first run, and what happened since at either side."""
+
+    rules: tuple[Rule, ...]
+    before: dict[tuple[str, str], int]
+    after: dict[tuple[str, str], int | None]
+    removed: frozenset[tuple[str, str, str]]
+    synced: bool
+
+
+def _patterns() -> st.SearchStrategy[tuple[str, ...]]:
+    return st.sampled_from([("**",), ("a/*",), ("a/app", "b/*"), ("b/app",)])
+
+
+def _tables() -> st.SearchStrategy[TagSelection]:
+    some = st.sampled_from([(), ("v*",), ("latest", "v1.0.0"), ("v1.*",)])
+    return st.builds(
+        lambda include, exclude, semver, latest, pinned: TagSelection(
+            include=tuple(map(parse_tag_pattern, include)),
+            exclude=tuple(map(parse_tag_pattern, exclude)),
+            semver=SemverRange.parse(semver) if semver else None,
+            latest=latest,
+            pins=(Pin(image("1").digest, "v1.0.0"),) if pinned else (),
+        ),
+        some,
+        st.sampled_from([(), ("*-rc*",), ("v1.1.0",)]),
+        st.sampled_from([None, None, ">=1.1"]),
+        st.sampled_from([None, None, 1, 2]),
+        st.sampled_from([False, False, True]),
+    )
+
+
+def _rule(name: str) -> st.SearchStrategy[Rule]:
+    return st.builds(
+        lambda patterns, exclude, tables, destinations, rename, tags: Rule(
+            name,
+            "source",
+            destinations,
+            RepositorySelection(tuple(map(Glob.parse, patterns)), (Glob.parse("a/db"),) if exclude else ()),
+            tags=tables,
+            rename_repository=rename,
+            rename_tag=tags,
+        ),
+        _patterns(),
+        st.booleans(),
+        st.lists(_tables(), min_size=1, max_size=2).map(tuple),
+        st.sampled_from([("left",), ("left", "right"), ("right",)]),
+        st.sampled_from([Rename(), Rename(prefix="m/"), Rename(strip="a/"), Rename(strip="b/")]),
+        st.sampled_from([Rename(), Rename(), Rename(prefix="x-"), Rename(strip="v")]),
+    )
+
+
+_CATALOG: Final = st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(TAGS))
+_DRAWN: Final = st.builds(
+    Drawn,
+    rules=st.one_of(st.tuples(_rule("one")), st.tuples(_rule("one"), _rule("two"))),
+    before=st.dictionaries(_CATALOG, st.integers(0, 3), max_size=6),
+    after=st.dictionaries(_CATALOG, st.one_of(st.none(), st.integers(0, 3)), max_size=4),
+    removed=st.frozensets(
+        st.tuples(st.sampled_from(DESTINATIONS), st.sampled_from(REPOSITORIES), st.sampled_from(TAGS)),
+        max_size=2,
+    ),
+    synced=st.booleans(),
+)
+
+
+async def _happen(w: World, drawn: Drawn) -> None:
+    for (repository, tag), seed in drawn.before.items():
+        w.put(repository, tag, image(str(seed)))
+    if drawn.synced:
+        await w.engine(drawn.rules).sync(drawn.rules)
+    for (repository, tag), seed in drawn.after.items():
+        if seed is not None:
+            w.put(repository, tag, image(str(seed)))
+        elif tag in w.tags("source").get(repository, {}):
+            w.source.store.delete_tag(repository, tag)
+    for site, repository, tag in drawn.removed:
+        if tag in w.tags(site).get(repository, {}):
+            w.sites[site].store.delete_tag(repository, tag)
+
+
+def _selected(w: World, one: Rule) -> dict[tuple[str, str], None]:
+    """What the rule takes of the source's catalog, by the law of the documentation rather than by a run."""
+    taken: dict[tuple[str, str], None] = {}
+    for repository, tags in w.tags("source").items():
+        if select_repository(one.repositories, repository):
+            found = select(one.tags, tags, None, w.clock.now())
+            taken |= dict.fromkeys((repository, tag) for tag in found.tags)
+            taken |= dict.fromkeys((repository, pin.tag) for pin in found.pins if pin.tag is not None)
+    return taken
+
+
+def _rows(planned: Sequence[RuleResult]) -> dict[tuple[str, str, str, str], ActionResult]:
+    return {
+        (result.rule, at.destination, row.repository, row.tag or ""): row
+        for result in planned
+        for at in result.destinations
+        for row in at.actions
+        if row.action != "keep"
+    }
+
+
+def _contested(w: World, rules: Sequence[Rule]) -> set[tuple[str, str, str]]:
+    """Targets that more than one source tag leads to: which claims it first is a matter of turns."""
+    origins: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+    for one in rules:
+        for repository, tag in _selected(w, one):
+            for destination in one.destinations:
+                target = destination, target_repository(one, repository), target_tag(one, tag)
+                origins.setdefault(target, set()).add((repository, tag))
+    pins = any(table.pins for one in rules for table in one.tags)
+    return {target for target, found in origins.items() if len(found) > 1 or (pins and len(rules) > 1)}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(_DRAWN)
+async def test_why_agrees_with_plan(drawn: Drawn) -> None:
+    """Of every tag of the catalog, by every rule, at every destination."""
+    async with world(destinations=DESTINATIONS, clock=FakeClock()) as w:
+        await _happen(w, drawn)
+        rows = _rows(await w.engine(drawn.rules).plan(drawn.rules))
+        contested = _contested(w, drawn.rules)
+        for repository, tag in ((name, tag) for name in w.tags("source") for tag in TAGS):
+            answer = await why(w, drawn.rules, f"source/{repository}:{tag}")
+            explained = {(each.rule, each.destination): each for each in answer.explanations}
+            for one in drawn.rules:
+                is_selected = (repository, tag) in _selected(w, one)
+                for destination in one.destinations:
+                    said = explained.get((one.name, destination))
+                    if said is None:
+                        assert not select_repository(one.repositories, repository)
+                        continue
+                    if not is_selected:
+                        gone = tag not in w.tags("source").get(repository, {})
+                        assert said.verdict == "not selected" or (gone and said.verdict == "unknown")
+                        continue
+                    target = destination, target_repository(one, repository), target_tag(one, tag)
+                    row = rows.get((one.name, destination, repository, target[2]))
+                    assert (said.target, said.target_tag) == target[1:]
+                    if target in contested:
+                        assert said.verdict in {"conflict", "behind", "in step"}
+                    elif row is None:
+                        assert said.verdict == "in step"
+                    elif row.outcome == "planned":
+                        assert said.verdict == "behind"
+                        assert said.digest == row.digest
+                    else:
+                        assert said.verdict in {"conflict", "behind", "held"}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(_DRAWN)
+async def test_memory_alone_agrees_with_plan_where_nothing_happened_since_the_run(drawn: Drawn) -> None:
+    drawn = replace(drawn, after={}, removed=frozenset(), synced=True)
+    async with world(destinations=DESTINATIONS, clock=FakeClock()) as w:
+        await _happen(w, drawn)
+        rows = _rows(await w.engine(drawn.rules).plan(drawn.rules))
+        contested = _contested(w, drawn.rules)
+        for one in drawn.rules:
+            for repository, tag in _selected(w, one):
+                answer = await why(w, drawn.rules, f"source/{repository}:{tag}", fresh=False)
+                for each in answer.explanations:
+                    if each.rule != one.name:
+                        continue
+                    key = target_tag(one, tag)
+                    if (each.destination, target_repository(one, repository), key) in contested:
+                        continue
+                    row = rows.get((one.name, each.destination, repository, key))
+                    assert each.verdict == ("in step" if row is None else "behind")
+
+
+@given(
+    st.lists(_tables(), min_size=1, max_size=3).map(tuple),
+    st.frozensets(st.sampled_from(TAGS), min_size=1),
+)
+def test_trace_of_a_tag_selects_what_selection_selects(
+    tables: tuple[TagSelection, ...], tags: frozenset[str]
+) -> None:
+    found = select(tables, tags, None, 0.0)
+    wanted = {*found.tags, *(pin.tag for pin in found.pins)}
+    for tag in tags:
+        traced = trace(tables, tags, None, 0.0, tag)
+        assert any(each.is_selected for each in traced) == (tag in wanted)
+        for each in traced:
+            assert all(taken for _, taken in each.verdicts[:-1])  # the first that leaves it out is the last
+
+
+# --- known cases ---
+
+
+def stops(said: Explanation) -> list[tuple[str, str]]:
+    return [(step.what, step.text) for step in said.steps if step.verdict == "stop"]
+
+
+async def test_filter_that_left_a_tag_out_is_named() -> None:
+    narrow = rule(selection=TagSelection(exclude=(parse_tag_pattern("*-rc*"),)))
+    async with world() as w:
+        w.put("app", "v2-rc1")
+        said = await only_one(w, [narrow], "source/app:v2-rc1", fresh=False)
+        assert said.verdict == "not selected"
+        assert stops(said) == [("tags", "exclude *-rc*")]
+        assert said.remedy is not None
+        assert "exclude *-rc*" in said.remedy
+        assert w.source.operations == []
+
+
+async def test_latest_is_judged_among_the_tags_that_the_source_lists() -> None:
+    newest = rule(selection=TagSelection(latest=1))
+    async with world() as w:
+        for tag in ("v1", "v2"):
+            w.put("app", tag)
+        assert stops(await only_one(w, [newest], "source/app:v1")) == [("tags", "latest 1 by semver")]
+        assert (await only_one(w, [newest], "source/app:v2")).verdict == "behind"
+        unknown = await only_one(w, [newest], "source/app:v1", fresh=False)
+        assert unknown.verdict == "unknown"
+        assert any("--fresh" in step.text for step in unknown.steps)
+
+
+async def test_target_name_leads_back_to_its_source() -> None:
+    renamed = rule(rename=Rename(strip="team/", prefix="mirror/"), rename_tag=Rename(suffix="-eu"))
+    async with world() as w:
+        w.put("team/app", "v1")
+        await w.sync(renamed)
+        said = await only_one(w, [renamed], "left/mirror/app:v1-eu", fresh=False)
+        assert (said.repository, said.tag, said.verdict) == ("team/app", "v1", "in step")
+        assert said.since is not None
+
+
+async def test_failure_tells_its_cause_tries_and_next_try() -> None:
+    clock = FakeClock()
+    async with world(clock=clock) as w:
+        w.put("app", "v1")
+        w.left.fail("write_manifest", Unavailable("left", "write manifest", "no answer"))
+        await w.sync()
+        said = await only_one(w, [rule()], "source/app:v1", fresh=False)
+        assert said.verdict == "behind"
+        assert [what for what, _ in stops(said)] == ["pending", "last error"]
+        assert "at the first try" in stops(said)[-1][1]
+        assert "not before" in said.next
+        fresh = await only_one(w, [rule()], "source/app:v1")
+        assert fresh.verdict == "behind"
+        assert "tries again" in fresh.next
+
+
+async def test_conflict_names_the_other_rule() -> None:
+    one, two = rule("one", repositories=["a/app"]), rule("two", repositories=["b/app"])
+    flat = (
+        replace(one, rename_repository=Rename(strip="a/")),
+        replace(two, rename_repository=Rename(strip="b/")),
+    )
+    async with world() as w:
+        w.put("a/app", "v1")
+        await w.sync(flat[0])
+        w.put("b/app", "v1", image("another"))
+        said = await only_one(w, flat, "source/b/app:v1")
+        assert said.verdict == "conflict"
+        assert "rule one" in stops(said)[0][1]
+
+
+async def test_tag_that_the_source_lacks_is_unknown() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        await w.sync()
+        assert (await only_one(w, [rule()], "source/app:v9")).verdict == "unknown"
+        said = await only_one(w, [rule()], "source/app:v9", fresh=False)
+        assert "the last scan did not find it" in stops(said)[0][1]
+
+
+async def test_source_that_cannot_be_asked_is_unknown_and_names_the_failure() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        w.source.fail("resolve", Unavailable("source", "resolve tag", "no answer"), times=100)
+        said = await only_one(w, [rule()], "source/app:v1")
+        assert said.verdict in {"behind", "unknown"}
+        assert any("source" in text for _, text in stops(said))
+
+
+async def test_nothing_is_asked_or_written_without_fresh() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        await w.sync()
+        w.clear_log()
+        assert (await only_one(w, [rule()], "source/app:v1", fresh=False)).verdict == "in step"
+        assert w.source.operations == []
+        assert w.left.operations == []
+
+
+async def test_fresh_asks_for_this_tag_alone() -> None:
+    async with world() as w:
+        for number in range(20):
+            w.put("app", f"v{number}")
+            w.put("other", f"v{number}")
+        await w.sync()
+        w.clear_log()
+        assert (await only_one(w, [rule()], "source/app:v1")).verdict == "in step"
+        assert [(each.method, each.subject) for each in w.source.operations] == [("resolve", "v1")]
+        assert len(w.left.operations) == 1
