@@ -29,6 +29,7 @@ _COMMANDS = {
     "diff": Entry("replicator.cli.diff", "Compare two sites tag by tag, without any rule."),
     "inspect": Entry("replicator.cli.inspect", "Describe one image: platforms, layers, config, referrers."),
     "images": Entry("replicator.cli.lists", "Print the images that lists name, with file and line."),
+    "why": Entry("replicator.cli.why", "Explain why an image is, or is not, at its destinations."),
     "status": Entry("replicator.cli.status", "Show lag, last success and failures of each rule."),
     "serve": Entry("replicator.cli.serve", "Serve a bucket or directory as a read-only registry."),
     "export": Entry(
@@ -54,7 +55,7 @@ def cli() -> None:
     """Keep container registries in step across data centers.
 
     Exit codes: 0 success; 1 something failed (the rest was done); 2 usage, config, or state in use; 3 drift
-    (plan --exit-code, diff); 130 or 143 after SIGINT or SIGTERM.
+    (plan --exit-code, diff, why); 130 or 143 after SIGINT or SIGTERM.
     """
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -22,11 +22,13 @@ from replicator.daemon.http.api.shapes import (
     RunsList,
     Status,
     SyncOrder,
+    WhyOrder,
 )
 from replicator.daemon.http.auth import is_loopback
 from replicator.daemon.http.problems import ProblemDetails
 from replicator.daemon.runs import RUNS_KEPT
 from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, Rejected, SiteError, Unavailable
+from replicator.runs.why import Answer
 
 ANSWER_SECONDS: Final = 30.0
 TURN_SECONDS: Final = 0.25
@@ -50,6 +52,13 @@ class RemoteAgent:
     async def sync(self, order: SyncOrder) -> Accepted:
         """Requests runs of rules. Returns before they start; `finished` waits for runs of whole rules."""
         return await self._ask("sync", "POST", "/api/v1/sync", Accepted, order)
+
+    async def why(self, reference: str, at: str | None, *, fresh: bool) -> Answer:
+        """Why an image is, or is not, at its destinations; with `fresh`, the agent asks the sites."""
+        if fresh:
+            return await self._ask("why", "POST", "/api/v1/why", Answer, WhyOrder(reference, at))
+        query = urlencode({"reference": reference} | ({} if at is None else {"at": at}))
+        return await self._ask("why", "GET", f"/api/v1/why?{query}", Answer)
 
     async def finished(self, accepted: Accepted) -> list[RunDetail]:
         """Waits for the accepted runs to end at each of their destinations, and returns them.

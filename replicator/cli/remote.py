@@ -1,4 +1,4 @@
-"""`--remote`: status and sync through a running agent."""
+"""`--remote`: status, sync and why through a running agent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from replicator.cli.output import print_json
 from replicator.config.load import load
 from replicator.config.secrets import TOKEN_VARIABLE
 from replicator.engine import RuleResult
-from replicator.errors import ConfigError, NotFound
+from replicator.errors import ConfigError, NotFound, Rejected
 from replicator.report import Tally, combine, failed, format_seconds, render_run, table
 
 if TYPE_CHECKING:
     from replicator.cli.client import RemoteAgent
     from replicator.daemon.http.api.shapes import RuleDestination, RuleInfo, RunDetail
+    from replicator.runs.why import Answer
 
 remote_option = click.option(
     "--remote",
@@ -75,6 +76,23 @@ async def remote_sync(
     for run in broken:
         click.echo(f"error: {run.rule}: {run.error}", err=True)
     return 1 if broken or failed(result) else 0
+
+
+async def remote_why(
+    invocation: Invocation, url: str, reference: str, at: str | None, *, fresh: bool
+) -> Answer:
+    """Has an agent explain why an image is, or is not, at its destinations.
+
+    Raises:
+        ConfigError: the agent does not understand the reference, or does not know the site.
+    """
+    async with _agent(invocation, url) as agent:
+        try:
+            return await agent.why(reference, at, fresh=fresh)
+        except Rejected as error:
+            if error.status == 400:  # the reference is malformed, or the site is unknown: as without --remote
+                raise ConfigError([error.cause]) from error
+            raise
 
 
 @asynccontextmanager

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from replicator.config.build import Loaded
+from replicator.daemon.explaining import Explaining
 from replicator.daemon.generation import Chosen, Generation
 from replicator.daemon.notify import Notifier
-from replicator.daemon.reading import ConfigReader
+from replicator.daemon.reading import ConfigReader, takes_a_restart, with_what_stays
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
 from replicator.daemon.standings import Standings
@@ -31,6 +32,7 @@ from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.indexing import Indexer, index_missing
+from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
 from replicator.state.store import SqliteState
 
@@ -106,6 +108,7 @@ class App:
             on_change=self._changed.set,
         )
         self.triggers: Triggers = self._scheduler.triggers
+        self._explaining = Explaining(state, self.clock, self._agenda)
         self._notifier: Notifier | None = None
         self._scheduling: asyncio.Task[None] | None = None
 
@@ -215,6 +218,16 @@ class App:
             self.rules, self.standings(), self.runs.running, self._config_problem, sorted(self._stuck)
         )
 
+    async def why(self, reference: str, at: str | None, *, fresh: bool) -> Answer:
+        """Why an image is, or is not, at its destinations. See `Explaining.answer`."""
+        return await self._explaining.answer(self._generation, reference, at, fresh=fresh)
+
+    def _agenda(self, rule: str, destination: str) -> Agenda:
+        for each in self.rules:
+            if each.rule.name == rule:
+                return Agenda(each.paused, each.next_run, each.backing_off.get(destination))
+        return Agenda()
+
     # --- commands ---
 
     async def drain(self) -> None:
@@ -252,7 +265,7 @@ class App:
         """
         try:
             chosen = await self._reader.read(read)
-            in_force = replace(chosen, loaded=_with_what_stays(self._at_start, chosen.loaded))
+            in_force = replace(chosen, loaded=with_what_stays(self._at_start, chosen.loaded))
             generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:
             self._config_problem = "the config was refused on the last reload; see the log"
@@ -262,7 +275,7 @@ class App:
             self._changed.set()
             return False
         self._config_problem = None
-        for text in (*chosen.loaded.warnings, *_takes_a_restart(self._at_start, chosen.loaded)):
+        for text in (*chosen.loaded.warnings, *takes_a_restart(self._at_start, chosen.loaded)):
             self.events.emit(Warned(None, text))
         old, self._generation = self._generation, generation
         self._know_rules()
@@ -364,31 +377,3 @@ class App:
         self.on_status(self.status())
         if self._notifier is not None:
             self._notifier.look(self.config.notify, self._generation.rules, self._standings())
-
-
-def _with_what_stays(start: Loaded, new: Loaded) -> Loaded:
-    """The new config, as far as it can be applied without a restart."""
-    agent = replace(
-        new.agent,
-        name=start.agent.name,
-        listen=start.agent.listen,
-        state_path=start.agent.state_path,
-        cache_path=start.agent.cache_path,
-        cache_max_bytes=start.agent.cache_max_bytes,
-    )
-    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls))
-
-
-def _takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
-    """A warning for each key that changed since the agent started and needs a restart."""
-    keys = {
-        "agent.name": (start.agent.name, new.agent.name),
-        "agent.listen": (start.agent.listen, new.agent.listen),
-        "agent.state": (start.agent.state_path, new.agent.state_path),
-        "agent.cache": (
-            (start.agent.cache_path, start.agent.cache_max_bytes),
-            (new.agent.cache_path, new.agent.cache_max_bytes),
-        ),
-        "http.tls": (start.http.tls, new.http.tls),
-    }
-    return [f"{key} changed; restart the agent to apply it" for key, (was, now) in keys.items() if was != now]

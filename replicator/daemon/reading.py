@@ -1,4 +1,4 @@
-"""Reads the config again while the agent runs: in a thread of its own, within a time limit."""
+"""Reads the config again while the agent runs: in a thread of its own, within a time limit; and what then stays."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
+from replicator.config.build import Loaded
 from replicator.daemon.generation import Chosen
 from replicator.errors import ConfigError
 
@@ -64,3 +66,31 @@ class ConfigReader:
             raise ConfigError(
                 [f"the files could not be read within {READING_SECONDS:g} s; one of them hangs"]
             ) from None
+
+
+def with_what_stays(start: Loaded, new: Loaded) -> Loaded:
+    """The new config, as far as it can be applied without a restart."""
+    agent = replace(
+        new.agent,
+        name=start.agent.name,
+        listen=start.agent.listen,
+        state_path=start.agent.state_path,
+        cache_path=start.agent.cache_path,
+        cache_max_bytes=start.agent.cache_max_bytes,
+    )
+    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls))
+
+
+def takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
+    """A warning for each key that changed since the agent started and needs a restart."""
+    keys = {
+        "agent.name": (start.agent.name, new.agent.name),
+        "agent.listen": (start.agent.listen, new.agent.listen),
+        "agent.state": (start.agent.state_path, new.agent.state_path),
+        "agent.cache": (
+            (start.agent.cache_path, start.agent.cache_max_bytes),
+            (new.agent.cache_path, new.agent.cache_max_bytes),
+        ),
+        "http.tls": (start.http.tls, new.http.tls),
+    }
+    return [f"{key} changed; restart the agent to apply it" for key, (was, now) in keys.items() if was != now]

@@ -137,9 +137,9 @@ async def _happen(w: World, drawn: Drawn) -> None:
         w.put(repository, tag, image(str(seed)))
     if drawn.synced:
         await w.engine(drawn.rules).sync(drawn.rules)
-    for (repository, tag), seed in drawn.after.items():
-        if seed is not None:
-            w.put(repository, tag, image(str(seed)))
+    for (repository, tag), now in drawn.after.items():
+        if now is not None:
+            w.put(repository, tag, image(str(now)))
         elif tag in w.tags("source").get(repository, {}):
             w.source.store.delete_tag(repository, tag)
     for site, repository, tag in drawn.removed:

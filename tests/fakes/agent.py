@@ -20,6 +20,7 @@ from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Standing
 from replicator.ports.search import Holding, ImageFacts, Move, Query
+from replicator.runs.why import Answer, Asker, parse_asked
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.state.memory import MemoryState
 from tests.fakes.clock import FakeClock
@@ -140,6 +141,14 @@ class FakeAgent:
     def standings(self) -> Sequence[tuple[Standing, float]]:
         intervals = {rule.name: rule.interval for rule in self._rules}
         return [(each, lag(each, intervals.get(each.rule), self.clock.now())) for each in self.known]
+
+    async def why(self, reference: str, at: str | None, *, fresh: bool) -> Answer:
+        """From the state alone: there are no sites here that could be asked."""
+        assert not fresh
+        if at is not None and at not in self.config.sites:
+            raise ValueError(f"{at}: unknown site")
+        asked = parse_asked(reference, {name: each.url for name, each in self.config.sites.items()})
+        return await Asker(self._rules, self._rules, self.state, self.index, self.clock.now).answer(asked, at)
 
     async def pause(self, rule: str) -> None:
         self.paused.add(rule)

@@ -17,6 +17,7 @@ from replicator.events import Events
 from replicator.metrics import Metrics
 from replicator.ports import Clock, Standing, State
 from replicator.ports.search import ImageIndex
+from replicator.runs.why import Answer
 
 
 class Agent(Protocol):
@@ -46,6 +47,8 @@ class Agent(Protocol):
     def problems(self) -> Sequence[str]: ...  # noqa: D102
 
     def standings(self) -> Sequence[tuple[Standing, float]]: ...  # noqa: D102
+
+    async def why(self, reference: str, at: str | None, *, fresh: bool) -> Answer: ...  # noqa: D102
 
     async def pause(self, rule: str) -> None: ...  # noqa: D102
 

@@ -21,9 +21,11 @@ from replicator.daemon.http.api.finding import Finder
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.routes import API, openapi
 from replicator.daemon.http.api.stream import Stream
+from replicator.daemon.http.api.why import WhyAPI
 from replicator.daemon.http.auth import TRUSTED, Doorkeeper, is_loopback
 from replicator.daemon.http.page.page import Page
 from replicator.daemon.http.page.search import SearchPage
+from replicator.daemon.http.page.why import WhyPage
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.http.webhooks.endpoint import Notification, Webhooks
@@ -152,7 +154,7 @@ class _Served:
 
     def _routes(self, facts: Facts) -> list[Route]:
         finder = Finder(self._app)
-        routes = [*API(self._app, facts, self._door).routes(), *finder.routes()]
+        routes = [*API(self._app, facts, self._door).routes(), *finder.routes(), *WhyAPI(self._app).routes()]
         routes += [
             Route("GET", "/api/v1/events", self.stream.serve, "listen", "The status, sent again whenever it changes",
                   "text/event-stream", refuses={503: "Too many clients are connected to the stream"}),
@@ -165,6 +167,7 @@ class _Served:
             openapi(routes),
             *Page(facts, self._app.clock).routes(),
             *SearchPage(self._app, finder).routes(),
+            *WhyPage(self._app).routes(),
         ]
 
     def _add(self, routes: Sequence[Route]) -> None:

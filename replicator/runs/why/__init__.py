@@ -5,5 +5,18 @@ from __future__ import annotations
 from replicator.runs.why.answer import Answer, Explanation, Step, Verdict, exit_code
 from replicator.runs.why.ask import Asker
 from replicator.runs.why.asked import Asked, parse_asked
+from replicator.runs.why.explain import Agenda
+from replicator.runs.why.text import render_answer
 
-__all__ = ["Answer", "Asked", "Asker", "Explanation", "Step", "Verdict", "exit_code", "parse_asked"]
+__all__ = [
+    "Agenda",
+    "Answer",
+    "Asked",
+    "Asker",
+    "Explanation",
+    "Step",
+    "Verdict",
+    "exit_code",
+    "parse_asked",
+    "render_answer",
+]

@@ -69,7 +69,7 @@ def sum_up(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def exit_code(verdict: Verdict) -> int:
-    """0 in step; 3 where it is known why the tag is not there; 1 where it is not."""
+    """0 in step; 3 if it is known why the tag is not in step; 1 if it is not known."""
     match verdict:
         case "in step":
             return 0

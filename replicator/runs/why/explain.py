@@ -177,10 +177,8 @@ class Explaining:
         ]
         if not stops:
             return f"another table of rule {self._rule.name} pins the tag"
-        where = "tables" if len(tables) > 1 else "tags"
-        return (
-            f"change the {where} of rule {self._rule.name} so that {' or '.join(stops)} takes {self._tag.tag}"
-        )
+        changed = " or ".join(dict.fromkeys(stops))
+        return f"change {changed} in the tags of rule {self._rule.name} so that {self._tag.tag} is selected"
 
     # --- names ---
 

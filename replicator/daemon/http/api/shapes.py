@@ -225,6 +225,13 @@ class SyncOrder(RuleSyncOrder, frozen=True, forbid_unknown_fields=True):
     rules: Names | None = None
 
 
+class WhyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be explained, from what the sites answer now; `at` only at this destination."""
+
+    reference: Annotated[str, Meta(min_length=1, max_length=1000)]
+    at: str | None = None
+
+
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An empty object."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -84,7 +85,11 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """A row of the table of rules. `cause`: why it fails, even if its run is no longer remembered."""
+    """A row of the table of rules.
+
+    `cause`: why it fails, even if its run is no longer remembered. `why`: the page that explains the tag that has been
+    pending longest, or what is pending.
+    """
 
     rule: RuleInfo
     at: RuleDestination
@@ -92,6 +97,7 @@ class RuleRow:
     kind: str
     cause: str | None
     lag: str
+    why: str
 
 
 def render(status: Status, now: float) -> str:
@@ -141,10 +147,15 @@ def _rule_rows(status: Status) -> Iterator[RuleRow]:
     for rule in status.rules:
         for at in rule.destinations:
             state, kind = _state(rule, at)
-            yield RuleRow(rule, at, state, kind, _why(at, kind), _lag(at))
+            yield RuleRow(rule, at, state, kind, _cause_of(at, kind), _lag(at), _why(rule, at))
 
 
-def _why(at: RuleDestination, kind: str) -> str | None:
+def _why(rule: RuleInfo, at: RuleDestination) -> str:
+    oldest = {"reference": f"{at.destination}/{at.oldest_pending}"} if at.oldest_pending else {}
+    return "/why?" + urlencode(oldest | {"at": at.destination, "rule": rule.rule})
+
+
+def _cause_of(at: RuleDestination, kind: str) -> str | None:
     """What keeps it from being in step: the last error, and the tag that holds the lag."""
     parts = [at.last_error] if kind == "failing" and at.last_error else []
     if at.oldest_pending and kind in {"failing", "behind"}:
