@@ -45,7 +45,8 @@ from replicator.sites.registry.identity.settings import (
     GoogleIdentity,
     Identity,
 )
-from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings, Timeouts
+from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
+from replicator.sites.timeouts import Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,8 @@ def _bucket(name: str, table: SiteTable, limits: LimitSettings) -> S3Settings:
         kms_key=table.kms_key,
         storage_class=table.storage_class,
         limits=limits,
+        timeouts=_timeouts(table.timeouts),
+        max_blob_bytes=table.max_blob_bytes,
     )
 
 

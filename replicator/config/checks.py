@@ -25,11 +25,9 @@ _REGISTRY = frozenset(
         "tls",
         "proxy",
         "quota",
-        "timeouts",
         "auth",
         "redirects",
         "private_addresses",
-        "max_blob_bytes",
         "kind",
         "capabilities",
     }
@@ -47,12 +45,13 @@ _IDENTITIES = {
 }
 """The keys of `auth` that each kind has."""
 _LAYOUT = frozenset({"layout"})
+_REMOTE = frozenset({"timeouts", "max_blob_bytes"})
 _DIRECTORY = frozenset({"must_exist"})
 _KINDS = {
-    "https": ("a registry", _REGISTRY),
-    "http": ("a registry", _REGISTRY),
+    "https": ("a registry", _REGISTRY | _REMOTE),
+    "http": ("a registry", _REGISTRY | _REMOTE),
     "file": ("a directory", _DIRECTORY | _LAYOUT),
-    "s3": ("a bucket", _BUCKET | _LAYOUT),
+    "s3": ("a bucket", _BUCKET | _LAYOUT | _REMOTE),
 }
 """The kind of site of each scheme, and the keys that only some kinds have."""
 _OWNERS = (
@@ -60,6 +59,7 @@ _OWNERS = (
     ("a bucket", _BUCKET),
     ("a directory", _DIRECTORY),
     ("a bucket or directory", _LAYOUT),
+    ("a registry or bucket", _REMOTE),
 )
 _WAYS = ("token", "header", "url_token", "hmac")
 """How a webhook tells its sender."""

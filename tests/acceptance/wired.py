@@ -20,8 +20,9 @@ from replicator.model.digest import Digest, digest_of
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.sites.registry import uploads
-from replicator.sites.registry.settings import Login, RegistrySettings, Timeouts
+from replicator.sites.registry.settings import Login, RegistrySettings
 from replicator.sites.registry.site import RegistrySite
+from replicator.sites.timeouts import Timeouts
 from replicator.state.memory import MemoryState
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.watched import WatchedStore

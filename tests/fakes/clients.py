@@ -9,7 +9,8 @@ from typing import Literal
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.ports import Clock
-from replicator.sites.registry.settings import DEFAULT_MAX_BLOB_BYTES, Login, RegistrySettings
+from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
+from replicator.sites.registry.settings import Login, RegistrySettings
 from replicator.sites.registry.site import RegistrySite
 from tests.fakes.source import BytesSource
 

@@ -17,8 +17,9 @@ from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import Budget
 from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
-from replicator.sites.registry.http import Timeouts, Transport
+from replicator.sites.registry.http import Transport
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
+from replicator.sites.timeouts import Timeouts
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -83,14 +83,14 @@ class LimitsTable(Table):
 
 
 class TimeoutsTable(Table):
-    """Time limits for one registry. None of them limits the time for a whole blob."""
+    """Time limits for one registry or bucket. None of them limits the time for a whole blob."""
 
     connect: Annotated[float, DURATION] = setting("Time to connect, including TLS.", "30s")
     first_byte: Annotated[float, DURATION] = setting(
         "Time until the first byte of a blob. A pull-through cache fetches the blob before it answers.", "5m"
     )
     read: Annotated[float, DURATION] = setting(
-        "Time until any other answer starts, between two reads of an answer, and until the registry accepts more of "
+        "Time until any other answer starts, between two reads of an answer, and until the site accepts more of "
         "an upload. A small answer must also end in this time, plus the time for its size at `minimum_rate`.",
         "1m",
     )
@@ -197,7 +197,7 @@ class SiteTable(Table):
         "same-scheme",
     )
     max_blob_bytes: Annotated[int, SIZE] = setting(
-        "A registry's blob of more bytes is not copied, whatever its manifest says.", "100GB"
+        "Registry or bucket: a blob of more bytes is not copied, whatever its manifest says.", "100GB"
     )
     private_addresses: bool = setting(
         "Follow redirects to private and loopback addresses. Default: only if the registry itself is at one.",
@@ -211,7 +211,7 @@ class SiteTable(Table):
     )
     limits: LimitsTable = setting("Limits on requests and bandwidth.", default_factory=LimitsTable)
     timeouts: TimeoutsTable = setting(
-        "Time limits for the registry's answers.", default_factory=TimeoutsTable
+        "Registry or bucket: time limits for its answers.", default_factory=TimeoutsTable
     )
     quota: QuotaTable = setting(
         "Behavior when the registry's pull quota runs low.", default_factory=QuotaTable

@@ -19,14 +19,13 @@ from replicator.sites.archive.keys import MARKER_BODY, Key, listing, parse_key
 from replicator.sites.archive.names import name_of, plain, repository_of
 from replicator.sites.archive.tar import Extent, scan
 from replicator.sites.archive.threads import in_thread
+from replicator.sites.bounds import MAX_INDEX_BYTES, MAX_MARKER_BYTES
 from replicator.sites.layouts.oci.entries import Entry, digest_in
 from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.layouts.oci.marker import VERSION
-from replicator.sites.layouts.oci.parsing import MAX_INDEX_BYTES
 from replicator.sites.layouts.oci.paths import INDEX, MARKER
 
 _CHUNK_BYTES: Final = 1 << 20
-_MARKER_BYTES: Final = 4096
 
 
 class ArchiveReader:
@@ -256,7 +255,7 @@ def _contents(fd: int) -> tuple[dict[str, Extent], Sequence[Entry]]:
         if name not in files:
             raise ValueError(f"{name} is missing: not an OCI layout in a tar, or never finished")
     try:
-        marker = msgspec.json.decode(_small(fd, files, MARKER, _MARKER_BYTES), type=dict[str, object])
+        marker = msgspec.json.decode(_small(fd, files, MARKER, MAX_MARKER_BYTES), type=dict[str, object])
     except JSON_ERRORS as error:
         raise ValueError(f"{MARKER} is not what it should be: {error}") from error
     version = marker.get("imageLayoutVersion")

@@ -12,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from replicator.sites.bounds import MAX_TAR_ENTRIES, MAX_TAR_HEADER_BYTES, MAX_TAR_NAME_BYTES
+
 BLOCK: Final = 512
-MAX_ENTRIES: Final = 500_000
-MAX_EXTENSION_BYTES: Final = 64 * 1024
-"""Of a header that only says more of the next one (a long name, a large size)."""
-MAX_NAME_BYTES: Final = 4096
 
 _FILES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 _LONG_NAME: Final = tarfile.GNUTYPE_LONGNAME
@@ -87,14 +85,14 @@ class _Scan:
         self._long_size: int | None = None
 
     def run(self) -> dict[str, Extent]:
-        for _ in range(MAX_ENTRIES):
+        for _ in range(MAX_TAR_ENTRIES):
             block = self._read(BLOCK, self._at)
             if len(block) < BLOCK:
                 raise ValueError(f"it is cut short: it ends after {self._length} bytes without a tar's end")
             if not any(block):
                 return self._files
             self._entry(block)
-        raise ValueError(f"it has more than {MAX_ENTRIES} entries")
+        raise ValueError(f"it has more than {MAX_TAR_ENTRIES} entries")
 
     def _entry(self, block: bytes) -> None:
         try:
@@ -124,7 +122,7 @@ class _Scan:
         self._at += size + len(padding(size))
 
     def _extension(self, info: tarfile.TarInfo) -> None:
-        if not 0 <= info.size <= MAX_EXTENSION_BYTES:
+        if not 0 <= info.size <= MAX_TAR_HEADER_BYTES:
             raise ValueError(f"a header of {info.size} bytes at byte {self._at}")
         data = self._read(info.size, self._at)
         self._skip("a header", info.size)
@@ -167,6 +165,6 @@ def _checked(name: str) -> str:
     parts = plain.split("/")
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"{name[:200]!r} is a name that leads out of the archive")
-    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-        raise ValueError(f"a name of more than {MAX_NAME_BYTES} bytes: {name[:80]!r}...")
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_TAR_NAME_BYTES:
+        raise ValueError(f"a name of more than {MAX_TAR_NAME_BYTES} bytes: {name[:80]!r}...")
     return plain

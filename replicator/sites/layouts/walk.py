@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from replicator.errors import Corrupt
 from replicator.events import Events, Warned
 from replicator.model.names import is_repository
 from replicator.ports import ObjectStore
+from replicator.sites.bounds import MAX_NAMES
 from replicator.sites.layouts.parallel import each
 
 PAGE: Final = 1_000
@@ -23,12 +25,15 @@ class Folder:
 
 
 async def look_into(store: ObjectStore, prefix: str) -> Folder:
-    """One level of a store; `prefix` is "" or ends in "/"."""
+    """One level of a store; `prefix` is "" or ends in "/". Raises `Corrupt` for more than `MAX_NAMES` entries."""
     objects: set[str] = set()
     folders: set[str] = set()
     async for page in store.list(prefix, delimiter=True):
         objects.update(one.key.removeprefix(prefix) for one in page.objects)
         folders.update(one.removeprefix(prefix) for one in page.prefixes)
+        if len(objects) + len(folders) > MAX_NAMES:
+            cause = f"the folder {prefix or '/'} has more than {MAX_NAMES} entries"
+            raise Corrupt(store.site, "list repositories", cause)
     return Folder(objects, folders)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from replicator.flow.settings import LimitSettings
+from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.settings import ReadSecret
+from replicator.sites.timeouts import Timeouts
 
 __all__ = ["LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
 
@@ -42,7 +44,8 @@ class S3Settings:
     `endpoint` None is AWS itself. `region` None: as the environment or the profile says, else "us-east-1".
     `path_style` None: path style where there is an `endpoint` (few of them have a DNS name per bucket), else as
     botocore decides. Without `keys`, credentials come from botocore's own chain: environment, `profile`, web
-    identity, container or instance role. `sse` and `storage_class` go with everything that is written.
+    identity, container or instance role. `sse` and `storage_class` go with everything that is written. A blob of
+    more than `max_blob_bytes` is not read.
     """
 
     name: str
@@ -57,3 +60,5 @@ class S3Settings:
     kms_key: str | None = None
     storage_class: str | None = None
     limits: LimitSettings = field(default_factory=LimitSettings)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES

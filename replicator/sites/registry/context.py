@@ -11,9 +11,9 @@ from yarl import URL
 
 from replicator.events import Events, Warned
 from replicator.ports import Clock
+from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.http import Transport
-from replicator.sites.registry.settings import DEFAULT_MAX_BLOB_BYTES
 
 FAREWELL_SECONDS: Final = 3.0
 """How long a farewell (see `Farewells`) may take."""

@@ -36,9 +36,9 @@ from replicator.errors import (
 from replicator.flow.limits import MAX_HOLD_SECONDS
 from replicator.scrub import scrub
 from replicator.sites.bounds import MAX_ERROR_BYTES
+from replicator.sites.reading import BrokenFraming, Late
 from replicator.sites.registry.addresses import AddressRefused
 from replicator.sites.registry.markup import words_of
-from replicator.sites.registry.reading import BrokenFraming, Late
 
 _SHOWN_CHARACTERS: Final = 200
 _DETAILS: Final = 8

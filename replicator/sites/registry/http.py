@@ -37,8 +37,9 @@ from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.quota import PullQuota, read_remaining
-from replicator.sites.registry.settings import RegistrySettings, Timeouts
+from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.wire import Patience, Wire
+from replicator.sites.timeouts import Timeouts
 
 __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from replicator.flow.settings import LimitSettings
+from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.identity.settings import Identity
-
-DEFAULT_MAX_BLOB_BYTES: Final = 100_000_000_000
-COMMITTED_BYTES_PER_SECOND: Final = 10_000_000
-"""The slowest copy inside a registry's own object store that is waited for; 100 GB take up to three hours."""
+from replicator.sites.timeouts import Timeouts
 
 ReadSecret = Callable[[], str]
 """Reads a secret where it lies (file, credential, environment); called again after an authentication failure.
@@ -50,27 +48,6 @@ class Quota:
 
     reserve: int = 0
     below: Literal["wait", "stop"] = "wait"
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds of patience with a site, and the bytes a second that it must keep. No key bounds a whole transfer.
-
-    `connect`: to connect, TLS included. `first_byte`: until a blob begins to come (a pull-through cache fetches it
-    first). `read`: until any other answer begins, until the next bytes of an answer come, and until the site takes the
-    next bytes of an upload. `commit`: for the answer to what is written; `commit_seconds` adds to it by size.
-    `minimum_rate`: see `reading.Reading`.
-    """
-
-    connect: float = 30.0
-    first_byte: float = 300.0
-    read: float = 60.0
-    commit: float = 900.0
-    minimum_rate: float = 1000.0
-
-    def commit_seconds(self, size: int) -> float:
-        """How long to wait for the answer to a write of `size` bytes: object stores copy them before they answer."""
-        return self.commit + size / COMMITTED_BYTES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from replicator.policy.rule import Pin, Rename, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.registry.settings import Login, RegistrySettings
+from replicator.sites.timeouts import Timeouts
 
 HOME = {"HOME": "/home/me"}
 SITES = '[site.hub]\nurl = "https://hub.example.com"\n[site.fra]\nurl = "https://fra.example.com"\n'
@@ -76,6 +77,8 @@ def test_buckets_and_directories_arrive_with_every_key(tmp_path: Path) -> None:
         kms_key = "k"
         storage_class = "STANDARD_IA"
         limits = { concurrency = 3, requests_per_second = 5, bytes_per_second = "1MB" }
+        timeouts = { read = "2s" }
+        max_blob_bytes = "1GB"
         [site.plain]
         url = "s3://bucket"
         layout = "oci"
@@ -104,6 +107,8 @@ def test_buckets_and_directories_arrive_with_every_key(tmp_path: Path) -> None:
         kms_key="k",
         storage_class="STANDARD_IA",
         limits=LimitSettings(3, 5, 1_000_000),
+        timeouts=Timeouts(read=2.0),
+        max_blob_bytes=1_000_000_000,
     )
     assert near.layout == "distribution"
     assert sites["plain"] == LayoutSettings(S3Settings("plain", "bucket", profile="p"), "oci")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from replicator.model.digest import Digest, is_digest
 from replicator.ports import ObjectStore
+from replicator.sites.bounds import MAX_LINK_BYTES
 from replicator.sites.layouts.place import Place
-
-MAX_LINK_BYTES: Final = 1024
-"""A digest has 71 bytes; a longer file is not a link."""
 
 
 async def read_link(store: ObjectStore, key: str, place: Place, what: str) -> Digest:

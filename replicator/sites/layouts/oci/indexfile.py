@@ -9,9 +9,9 @@ from typing import Final, Protocol, TypeVar
 from replicator.errors import NotFound, SiteError, Unavailable
 from replicator.flow.thread import run_in_thread
 from replicator.ports import ObjectStore
+from replicator.sites.bounds import MAX_INDEX_BYTES
 from replicator.sites.layouts.oci.index import Index, empty_index, parse_index
 from replicator.sites.layouts.oci.marker import Marker
-from replicator.sites.layouts.oci.parsing import MAX_INDEX_BYTES
 from replicator.sites.layouts.place import Place
 
 ATTEMPTS: Final = 100

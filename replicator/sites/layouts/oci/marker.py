@@ -10,10 +10,10 @@ import msgspec
 from replicator.errors import NotFound
 from replicator.model.decoding import JSON_ERRORS
 from replicator.ports import ObjectStore
+from replicator.sites.bounds import MAX_MARKER_BYTES
 from replicator.sites.layouts.place import Place
 
 VERSION: Final = "1.0.0"
-MAX_MARKER_BYTES: Final = 4096
 _BODY: Final = msgspec.json.encode({"imageLayoutVersion": VERSION})
 
 

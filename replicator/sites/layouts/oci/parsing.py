@@ -15,13 +15,8 @@ import msgspec
 
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.mediatypes import OCI_INDEX
+from replicator.sites.bounds import MAX_INDEX_ENTRIES, MAX_INDEX_VALUE_BYTES
 from replicator.sites.layouts.oci.entries import CONTAINERD_NAME, REF_NAME, Entry, tag_named, tag_of
-
-MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
-MAX_ENTRIES: Final = 300_000
-"""As many as fit into `MAX_INDEX_BYTES` if each has a tag."""
-MAX_VALUE_BYTES: Final = 1024 * 1024
-"""Of one entry, or of one of the other values beside `manifests`."""
 
 _WINDOW_BYTES: Final = 64 * 1024
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
@@ -165,12 +160,12 @@ class _Text:
         self._require(b"[", "its manifests are not a list of descriptors")
         if self._take(b"]"):
             return
-        for _ in range(MAX_ENTRIES):
+        for _ in range(MAX_INDEX_ENTRIES):
             yield self._root(known)
             if not self._take(b","):
                 self._require(b"]", self._broken())
                 return
-        raise ValueError(f"it has more than {MAX_ENTRIES} entries")
+        raise ValueError(f"it has more than {MAX_INDEX_ENTRIES} entries")
 
     def value(self) -> bytes:
         """The JSON of the value at the position, which moves behind it."""
@@ -185,9 +180,9 @@ class _Text:
             if self._start == self._at and self._window:
                 if self._start + len(self._window) == len(self._data):
                     raise ValueError(self._broken())
-                if size >= MAX_VALUE_BYTES:
+                if size >= MAX_INDEX_VALUE_BYTES:
                     raise ValueError(
-                        f"it is not JSON, or has a value of over {MAX_VALUE_BYTES} bytes, at byte {self._at}"
+                        f"it is not JSON, or has a value of over {MAX_INDEX_VALUE_BYTES} bytes, at byte {self._at}"
                     )
                 size *= 4
             if self._at >= len(self._data):

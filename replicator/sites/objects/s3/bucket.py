@@ -22,17 +22,14 @@ from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
 from replicator.scrub import remember
+from replicator.sites.objects.s3.deadline import Deadline, Wait
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
 from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
 from replicator.sites.objects.settings import S3Settings
+from replicator.sites.reading import BrokenFraming
 
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 10.0
-REPLY_SECONDS: Final = 60.0
-"""For a small request; and for each piece of a body."""
-PAYLOAD_SECONDS: Final = 600.0
-"""For a request that carries a part, or has the store copy one."""
 FAREWELL_SECONDS: Final = 5.0
 DEFAULT_REGION: Final = "us-east-1"
 """What stores that have no regions expect in a signature."""
@@ -52,7 +49,10 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 
 # botocore's parser fails with AttributeError or TypeError on an element that is there twice.
 _UNPARSED: Final = (ResponseParserError, AttributeError, TypeError)
-FAILURES: Final = (BotoCoreError, ClientError, BrokenTransport, OSError, TimeoutError, ValueError, *_UNPARSED)
+FAILURES: Final = (
+    *(BotoCoreError, ClientError, BrokenTransport, BrokenFraming, OSError, TimeoutError, ValueError),
+    *_UNPARSED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,15 @@ class Step:
     """One request for events and errors.
 
     `verb` is the metric's label, `operation` the error's (it names the key); `kind` is the gate that the request
-    passes, or, with `holds_slot`, that its caller has passed already.
+    passes, or, with `holds_slot`, that its caller has passed already. `wait` and `commits`: see `Deadline`.
     """
 
     verb: str
     operation: str
     kind: Kind = "requests"
     holds_slot: bool = False
-    seconds: float = REPLY_SECONDS
+    wait: Wait = "read"
+    commits: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,15 +143,19 @@ class Bucket:
     async def _timed(
         self, step: Step, client: Any, method: str, parameters: Mapping[str, Any]
     ) -> Mapping[str, Any]:
+        body, commits = None, step.commits
         if "Body" in parameters:
-            parameters = {**parameters, "Body": _rewound(parameters["Body"])}
+            body = _rewound(parameters["Body"])
+            commits = len(body.getbuffer())
+            parameters = {**parameters, "Body": body}
+        deadline = Deadline(self.settings.timeouts, step.wait, commits, body)
         began = self._clock.monotonic()
         code = "cancelled"
         try:
             async with self.mapped(step):
                 try:
                     with one_call():
-                        async with asyncio.timeout(step.seconds):
+                        async with deadline:
                             reply: Mapping[str, Any] = await getattr(client, method)(
                                 Bucket=self.settings.bucket, **parameters
                             )
@@ -279,8 +284,8 @@ def _descriptions() -> Loader:
 def _config(settings: S3Settings) -> AioConfig:
     path_style = settings.endpoint is not None if settings.path_style is None else settings.path_style
     return AioConfig(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=PAYLOAD_SECONDS,  # the shorter limits are ours, per request
+        connect_timeout=settings.timeouts.connect,
+        read_timeout=None,  # the limits are ours, for each request: see `Deadline` and `Reading`
         max_pool_connections=4 * settings.limits.concurrency,
         retries={"total_max_attempts": 1, "mode": "standard"},  # flow.retry does that
         # botocore's own default sends trailing checksums that many S3-compatible stores refuse.

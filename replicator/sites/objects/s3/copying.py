@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from replicator.sites.objects.keys import shown
-from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, Bucket, Step
+from replicator.sites.objects.s3.bucket import Bucket, Step
 from replicator.sites.objects.s3.upload import MAX_PARTS
 
 T = TypeVar("T")
@@ -37,9 +38,10 @@ async def copy_object(
         extra: what goes with everything that is written.
         whole_bytes: up to here in one request, above by parts.
     """
-    step = Step("copy object", shown("copy object", key), "writes", holds_slot=True, seconds=PAYLOAD_SECONDS)
+    step = Step("copy object", shown("copy object", key), "writes", holds_slot=True)
+    writing = replace(step, wait="commit", commits=min(size, MAX_COPY_BYTES))
     if size <= whole_bytes:
-        copied = await bucket.ask(step, "copy_object", Key=key, **source, **extra)
+        copied = await bucket.ask(writing, "copy_object", Key=key, **source, **extra)
         return copied.get("CopyObjectResult") or {}
     created = asyncio.create_task(_create(bucket, step, key, extra))
     try:
@@ -51,7 +53,7 @@ async def copy_object(
         async def copy_part(number: int, start: int) -> dict[str, Any]:
             async with limit:
                 reply = await bucket.ask(
-                    step,
+                    writing,
                     "upload_part_copy",
                     Key=key,
                     UploadId=upload_id,
@@ -63,7 +65,11 @@ async def copy_object(
 
         parts = await _all([copy_part(number, start) for number, start in enumerate(starts, 1)])
         completed: Mapping[str, Any] = await bucket.ask(
-            step, "complete_multipart_upload", Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            replace(writing, commits=size),
+            "complete_multipart_upload",
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
         )
     except BaseException:
         await bucket.farewell(_abort(bucket, step, key, created))

@@ -18,6 +18,7 @@ from replicator.errors import (
     Rejected,
     SiteError,
     Throttled,
+    TooSlow,
     Unavailable,
     Unsupported,
 )
@@ -28,6 +29,7 @@ from replicator.sites.objects.s3.transport import (
     RedirectRefused,
     TruncatedBody,
 )
+from replicator.sites.reading import BrokenFraming, Late
 
 _CREDENTIALS: Final = frozenset(
     {
@@ -106,6 +108,8 @@ def word(error: Exception) -> str:  # noqa: PLR0911 - a table
             return "reset"
         case boto.IncompleteReadError():
             return "truncated"
+        case BrokenFraming():
+            return "malformed"
     return "error"
 
 
@@ -179,6 +183,14 @@ def _failure(place: Place, operation: str, error: Exception) -> SiteError:  # no
         case AnswerTooLong() as long:
             return Corrupt(site, operation, f"{endpoint}: {long}")
     match error:
+        case Late(is_slow=True):
+            return TooSlow(site, operation, f"{endpoint} {error.text}")
+        case Late():
+            return Unavailable(site, operation, f"{endpoint} {error.text}")
+        case BrokenFraming():
+            return Unavailable(
+                site, operation, f"the answer of {endpoint} is not valid HTTP: its body breaks the framing"
+            )
         case boto.NoCredentialsError():
             return AuthFailed(
                 site,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -15,14 +14,14 @@ from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
 from replicator.model.digest import Digest
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
-from replicator.sites.bounds import EMPTY_PAGES, MAX_PAGES
+from replicator.sites.bounds import EMPTY_PAGES, FREE_PAGES, LEAST_NAMES_PER_PAGE, MAX_PAGES
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.s3 import checksums, copying
-from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, REPLY_SECONDS, Bucket, Step
+from replicator.sites.objects.s3.bucket import Bucket, Step
 from replicator.sites.objects.s3.upload import S3Upload, Spare
 from replicator.sites.objects.settings import S3Settings
+from replicator.sites.reading import Reading
 
-CHUNK_BYTES: Final = 1 << 20
 STALE_SECONDS: Final = 24 * 3600.0
 """A multipart upload older than this is a dead run's: nothing tells a living one's from it but its age."""
 
@@ -131,11 +130,20 @@ class S3Store:
         self, key: str, offset: int = 0, *, size: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
-        step = Step("read object", shown("read object", key), "reads", holds_slot=True)
+        step = Step("read object", shown("read object", key), "reads", holds_slot=True, wait="first_byte")
         async with self._limits.slot_for("reads", step.operation, size=size):
             body = await self._opened(step, self._full(step, key), offset)
-            async with _closing(body, self._chunks(step, body)) as chunks:
+            async with _closing(body, self._blob(step, body, offset)) as chunks:
                 yield chunks
+
+    async def _blob(self, step: Step, body: Any, position: int) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(self._chunks(step, body)) as chunks:
+            async for chunk in chunks:
+                position += len(chunk)
+                if position > self._settings.max_blob_bytes:
+                    text = f"more than {self._settings.max_blob_bytes} bytes (max_blob_bytes allows more)"
+                    raise Rejected(self._site, step.operation, text)
+                yield chunk
 
     async def _opened(self, step: Step, full: str, offset: int) -> Any:
         """The body of the reply; None where the offset is the end."""
@@ -156,9 +164,12 @@ class S3Store:
         return reply["Body"]
 
     async def _chunks(self, step: Step, body: Any) -> AsyncGenerator[bytes, None]:
-        while body is not None:
-            async with self._bucket.mapped(step), asyncio.timeout(REPLY_SECONDS):
-                chunk: bytes = await body.read(CHUNK_BYTES)
+        if body is None:
+            return
+        reading = Reading(body.raw_stream, self._settings.timeouts, small=False)
+        while True:
+            async with self._bucket.mapped(step):
+                chunk = await reading.next()
             if not chunk:
                 return
             await self._limits.pace_bytes(len(chunk))
@@ -172,7 +183,7 @@ class S3Store:
         With a condition, None may also mean that it was written and the answer was lost: what was sent again then
         met itself. Reading again, as after any None, shows it.
         """
-        step = Step("write object", shown("write object", key), seconds=PAYLOAD_SECONDS)
+        step = Step("write object", shown("write object", key), wait="commit")
         full = self._full(step, key)
         await self._limits.pace_bytes(len(data))
         if if_absent:
@@ -245,22 +256,25 @@ class S3Store:
         parameters: dict[str, Any] = {"Prefix": self._root + prefix}
         if delimiter:
             parameters["Delimiter"] = "/"
-        empty = 0
-        for _ in range(MAX_PAGES):
+        empty = entries = 0
+        tokens: set[str] = set()
+        for number in range(MAX_PAGES):
             reply = await self._bucket.ask(step, "list_objects_v2", **parameters)
             try:
                 page = self._page(reply)
             except ValueError as error:
                 raise Corrupt(self._site, step.operation, str(error)) from None
             empty = 0 if page.objects or page.prefixes else empty + 1
+            entries += len(page.objects) + len(page.prefixes)
             if not empty:
                 yield page
             if not reply.get("IsTruncated"):
                 return
             token = reply.get("NextContinuationToken")
-            if not token or token == parameters.get("ContinuationToken"):
+            if not token or token in tokens:
                 raise Corrupt(self._site, step.operation, "the listing says it goes on, but not where")
-            if empty > EMPTY_PAGES:
+            tokens.add(token)
+            if empty > EMPTY_PAGES or (number > FREE_PAGES and entries < LEAST_NAMES_PER_PAGE * number):
                 break
             parameters["ContinuationToken"] = token
         raise Corrupt(self._site, step.operation, "the listing does not end")
@@ -358,7 +372,7 @@ class S3Store:
         """
         step = Step("sweep", "sweep")
         parameters: dict[str, Any] = {"Prefix": self._root}
-        while True:
+        for _ in range(MAX_PAGES):
             try:
                 reply = await self._bucket.ask(step, "list_multipart_uploads", **parameters)
             except Unsupported:

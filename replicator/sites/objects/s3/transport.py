@@ -16,7 +16,7 @@ import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 from yarl import URL
 
-from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PAGE_BYTES
+from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS, MAX_XML_BYTES, MAX_XML_TAGS
 
 BrokenTransport: Final = aiohttp.ClientError
 """Any error of the transport."""
@@ -27,6 +27,7 @@ CONTINUE_SECONDS: Final = 1.0
 MAX_REQUESTS: Final = 8
 """For one call of botocore's, which asks for a bucket's region where it is redirected, and again where that is."""
 _left: ContextVar[list[int] | None] = ContextVar("left", default=None)
+_READ_BUFFER_BYTES: Final = 128 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -35,7 +36,7 @@ class RedirectRefused(Exception):
 
 
 class AnswerTooLong(Exception):
-    """An answer that should be small is longer than `MAX_PAGE_BYTES`."""
+    """An answer that should be small is longer than `MAX_XML_BYTES`, or has more than `MAX_XML_TAGS`."""
 
 
 @contextlib.contextmanager
@@ -66,6 +67,7 @@ class GuardedSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has n
                     max_line_size=MAX_HEADER_BYTES,
                     max_field_size=MAX_HEADER_BYTES,
                     max_headers=MAX_HEADERS,
+                    read_bufsize=_READ_BUFFER_BYTES,
                     trust_env=False,
                 )
                 session = self._sessions[proxy_url] = _Guarded(
@@ -108,9 +110,11 @@ class _Bounded:
         data = bytearray()
         async for chunk in self._response.content.iter_any():
             data += chunk
-            if len(data) > MAX_PAGE_BYTES:
+            if len(data) > MAX_XML_BYTES:
                 self._response.close()
-                raise AnswerTooLong(f"its answer is longer than the {MAX_PAGE_BYTES} bytes allowed")
+                raise AnswerTooLong(f"its answer is longer than the {MAX_XML_BYTES} bytes allowed")
+        if data.count(b"<") > MAX_XML_TAGS:
+            raise AnswerTooLong(f"its answer has more than the {MAX_XML_TAGS} XML tags allowed")
         self._response.release()
         return bytes(data)
 

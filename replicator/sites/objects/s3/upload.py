@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from replicator.errors import Corrupt, Rejected
 from replicator.sites.objects.keys import shown
-from replicator.sites.objects.s3.bucket import PAYLOAD_SECONDS, Bucket, Step
+from replicator.sites.objects.s3.bucket import Bucket, Step
 
 DEFAULT_PART_BYTES: Final = 8 << 20
 MAX_PARTS: Final = 10_000
@@ -63,9 +64,8 @@ class S3Upload:
         self._extra = extra
         self._spare = spare
         self._part_bytes = part_bytes_for(size)
-        self._step = Step(
-            "write object", shown("write object", key), "writes", holds_slot=True, seconds=PAYLOAD_SECONDS
-        )
+        self._step = Step("write object", shown("write object", key), "writes", holds_slot=True)
+        self._writing = replace(self._step, wait="commit")
         self._buffer = io.BytesIO()  # sent as it is: nothing is copied once more
         self._taken = 0
         self._creating: asyncio.Task[str] | None = None
@@ -99,7 +99,9 @@ class S3Upload:
             text = f"{self._taken} bytes came instead of {self._size}"
             raise Corrupt(self._bucket.place.site, self._step.operation, text)
         if self._creating is None:
-            await self._bucket.ask(self._step, "put_object", Key=self._key, Body=self._buffer, **self._extra)
+            await self._bucket.ask(
+                self._writing, "put_object", Key=self._key, Body=self._buffer, **self._extra
+            )
         else:
             await self._send_buffer()
             while self._sending:
@@ -120,7 +122,7 @@ class S3Upload:
         parts = [{"PartNumber": number, "ETag": self._etags[number]} for number in sorted(self._etags)]
         try:
             await self._bucket.ask(
-                self._step,
+                replace(self._writing, commits=self._taken),
                 "complete_multipart_upload",
                 Key=self._key,
                 UploadId=upload_id,
@@ -164,7 +166,7 @@ class S3Upload:
 
     async def _send(self, upload_id: str, number: int, data: io.BytesIO) -> None:
         reply = await self._bucket.ask(
-            self._step, "upload_part", Key=self._key, UploadId=upload_id, PartNumber=number, Body=data
+            self._writing, "upload_part", Key=self._key, UploadId=upload_id, PartNumber=number, Body=data
         )
         self._etags[number] = reply["ETag"]
 

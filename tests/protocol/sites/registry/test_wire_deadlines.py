@@ -10,7 +10,7 @@ import pytest
 from replicator.errors import SiteError, Unavailable
 from replicator.flow.retry import Budget
 from replicator.sites.registry.http import Call
-from replicator.sites.registry.settings import Timeouts
+from replicator.sites.timeouts import Timeouts
 from tests.fakes.scripted import Rig, head_of, raw, rig
 
 ONCE = Budget(attempts=1)

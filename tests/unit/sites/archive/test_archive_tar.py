@@ -114,7 +114,7 @@ def test_what_has_no_business_in_an_archive_is_refused(data: bytes, complaint: s
 
 
 def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(tar, "MAX_TAR_ENTRIES", 3)
     with pytest.raises(ValueError, match="more than 3 entries"):
         scanned(b"".join(entry(f"file{number}") for number in range(4)) + trailer())
 

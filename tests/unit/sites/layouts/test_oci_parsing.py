@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from replicator.demo.images import image
 from replicator.events import Events
+from replicator.sites.bounds import MAX_INDEX_ENTRIES
 from replicator.sites.layouts.oci import parsing
 from replicator.sites.layouts.oci.entries import CONTAINERD_NAME, REF_NAME, tag_of
 from replicator.sites.layouts.oci.index import Index, empty_index, parse_index
@@ -98,7 +99,7 @@ def entries_of(count: int, entry: bytes) -> bytes:
         (b'{"schemaVersion":2,"manifests":[[' + b"[]," * 1_300_000 + b"[]]]}", "over"),
         (b'{"schemaVersion":2,"x":"' + b"a" * 4_000_000 + b'","manifests":[]}', "over"),
         (entries_of(1_300_000, b"[]"), "not a list of descriptors"),
-        (entries_of(parsing.MAX_ENTRIES + 1, b"{}"), "more than"),
+        (entries_of(MAX_INDEX_ENTRIES + 1, b"{}"), "more than"),
         (b'{"schemaVersion":2,"manifests":[],"manifests":[]}', "twice"),
         (b'{"schemaVersion":' + b"9" * 5_000 + b',"manifests":[]}', "schemaVersion|JSON"),
         (b'{"schemaVersion":2,"manifests":[]} x', "not JSON"),

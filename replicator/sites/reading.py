@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from replicator.sites.registry.settings import Timeouts
+from replicator.sites.timeouts import Timeouts
 
 _CHECK_SECONDS: Final = 0.5
 """How often a reader that waits checks that its connection is still open."""
