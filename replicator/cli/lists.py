@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -19,6 +20,8 @@ from replicator.lists.references import ListedImage, merge
 from replicator.lists.sites import sites_by_host
 from replicator.report import table
 from replicator.sites.registry.settings import RegistrySettings
+
+_PLACES: Final = 5
 
 
 def _paths(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> list[ImagePath]:
@@ -72,9 +75,9 @@ def command(
         profiles=frozenset(profiles) if profiles else None,
     )
     found = read_files(files, Path.cwd(), reading)
-    images, unparsed = merge(found)
+    images, unread = merge(found)
     sites = _sites(invocation)
-    problems = [*found.problems, *unparsed]
+    problems = list(unread)
     if sites is not None:
         problems += [
             Remark(image.places[0], f"{image.reference}: no site has the host {image.reference.host}")
@@ -108,7 +111,7 @@ def _print(
 ) -> None:
     rows = []
     for image in images:
-        row = [str(image.reference), ", ".join(map(str, image.places))]
+        row = [str(image.reference), _places(image)]
         if sites is not None:
             row.insert(1, ", ".join(sites.get(image.reference.host, ())) or "-")
         rows.append(row)
@@ -118,6 +121,13 @@ def _print(
         click.echo(f"note: {note}", err=True)
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
+
+
+def _places(image: ListedImage) -> str:
+    """Where the image is named; of many places the first."""
+    shown = ", ".join(map(str, image.places[:_PLACES]))
+    more = len(image.places) - _PLACES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _as_json(

@@ -45,10 +45,10 @@ class ImageList:
     def read(self) -> ImageSet:
         """Reads the lists. Blocks; raises nothing: what cannot be read is a problem of the set."""
         found = self.found or read_files(self.files, Path.cwd(), self.reading)
-        images, unparsed = merge(found)
+        images, unread = merge(found)
         problems: list[Remark] = []
         if self.tells:
-            problems = [*found.problems, *unparsed, *elsewhere(images, self.hosts)]
+            problems = [*unread, *elsewhere(images, self.hosts)]
         mine = [image for image in images if image.reference.host == self.host]
         return ImageSet(_by_repository(mine), tuple(str(problem) for problem in problems))
 
@@ -131,10 +131,10 @@ def narrowed(
     """
     reading = Reading(variables=dict(os.environ))
     found = read_files(files, Path.cwd(), reading)
-    images, unparsed = merge(found)
+    images, problems = merge(found)
     host_of = {name: host for host, names in hosts_of(sites).items() for name in names}
     taken = frozenset(host_of[rule.source] for rule in rules if rule.source in host_of)
-    problems = [*found.problems, *unparsed]
+    problems = list(problems)
     problems += [
         Remark(image.places[0], f"{image.reference}: no chosen rule has {image.reference.host} as its source")
         for image in images

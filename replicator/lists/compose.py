@@ -6,7 +6,7 @@ Source: Compose specification ("services", "extends", "include", "profiles", "in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from replicator.lists import document as yaml
@@ -21,14 +21,25 @@ MAX_EXTENDS: Final = 16
 class ComposeContext:
     """What a Compose file needs beside itself.
 
-    `variables`: the environment with the project's `.env` below it. `open_file`: the services of another file, by the
-    name that this one gives it; raises ValueError where it cannot be read. `profiles`: services of other profiles
-    are skipped; None takes all.
+    `variables`: the environment with the project's `.env` below it. `open_file`: another file, by the name that this one
+    gives it; raises ValueError where it cannot be read. `profiles`: services of other profiles are skipped; None takes all.
     """
 
     variables: Mapping[str, str]
-    open_file: Callable[[str], Node]
+    open_file: OpenFile
     profiles: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Another Compose file. `file`: its name, for places. `open_file`: the files that it names, from where it is."""
+
+    document: Node
+    file: str
+    open_file: OpenFile
+
+
+OpenFile = Callable[[str], Opened]
 
 
 def is_compose(document: Node) -> bool:
@@ -65,7 +76,7 @@ class _Reader:
             )
             return
         try:
-            image = self._image(service, document)
+            image, file = self._image(service, document)
         except ValueError as error:
             self.found.problems.append(Remark(place, f"service {name}: {error}"))
             return
@@ -73,29 +84,29 @@ class _Reader:
             what = "is only built" if at(service, "build") is not None else "has neither image nor build"
             self.found.notes.append(Remark(place, f"service {name} skipped: it {what}"))
             return
-        self._mention(image, place)
+        self._mention(image, Place(file, image.line))
 
-    def _mention(self, image: Text, place: Place) -> None:
-        is_own = self._file == place.file and image.line
-        where = Place(self._file, image.line) if is_own else place
+    def _mention(self, image: Text, where: Place) -> None:
         try:
             self.found.mentions.append(Mention(interpolate(image, self._context.variables), where))
         except ValueError as error:
             self.found.problems.append(Remark(where, f"{image}: {error}"))
 
-    def _image(self, service: Node, document: Node) -> Text | None:
-        """The service's own image, else that of the service that it extends."""
+    def _image(self, service: Node, document: Node) -> tuple[Text | None, str]:
+        """The service's own image, else that of the service that it extends, and the file that names it."""
+        name, open_file = self._file, self._context.open_file
         for _ in range(MAX_EXTENDS):
             image = at(service, "image")
             if isinstance(image, Text):
-                return image
+                return image, name
             extends = at(service, "extends")
             if extends is None:
-                return None
+                return None, name
             other = str((extends if isinstance(extends, Text) else at(extends, "service")) or "")
             file = at(extends, "file")
             if isinstance(file, Text):
-                document = self._context.open_file(interpolate(file, self._context.variables))
+                opened = open_file(interpolate(file, self._context.variables))
+                document, name, open_file = opened.document, opened.file, opened.open_file
             service = at(document, "services", other)
             if service is None:
                 raise ValueError(f"extends {other}, which is not found{f' in {file}' if file else ''}")
@@ -104,18 +115,18 @@ class _Reader:
     def include(self, path: Text) -> None:
         """A file that this one includes is read as if it were named itself."""
         try:
-            name = self._including_once(path)
-            document = self._context.open_file(name)
+            opened = self._opened_once(path)
         except ValueError as error:
             self.found.problems.append(Remark(Place(self._file, path.line), f"include {path}: {error}"))
             return
-        self.found.add([read_compose(document, name, self._context, (*self._including, name))])
+        inside = replace(self._context, open_file=opened.open_file)
+        self.found.add([read_compose(opened.document, opened.file, inside, (*self._including, opened.file))])
 
-    def _including_once(self, path: Text) -> str:
-        name = interpolate(path, self._context.variables)
-        if name in self._including or len(self._including) >= MAX_EXTENDS:
+    def _opened_once(self, path: Text) -> Opened:
+        opened = self._context.open_file(interpolate(path, self._context.variables))
+        if opened.file in self._including or len(self._including) >= MAX_EXTENDS:
             raise ValueError("files include each other in a circle")
-        return name
+        return opened
 
 
 def _included(document: Node) -> list[Text]:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from replicator.lists.document import DocumentError, Node, documents
+from replicator.lists.compose import Opened, OpenFile
+from replicator.lists.document import DocumentError, documents
 from replicator.lists.findings import Findings, Place, Remark
-from replicator.lists.formats import OpenFile, read_text
+from replicator.lists.formats import read_text
 from replicator.lists.reading import Reading
 
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -56,7 +57,7 @@ def read_files(names: Sequence[str], base: Path, reading: Reading) -> Findings:
             found.problems.append(Remark(Place(name, 0), str(error)))
             continue
         for file in files:
-            found.add([_read(str(file), _shown(file, base), *_beside(file, reading))])
+            found.add([_read(str(file), _shown(file, base), *_beside(file, base, reading))])
     return found
 
 
@@ -143,19 +144,26 @@ def _decoded(data: bytes) -> str:
     return text
 
 
-def _beside(file: Path, reading: Reading) -> tuple[Reading, OpenFile]:
+def _beside(file: Path, base: Path, reading: Reading) -> tuple[Reading, OpenFile]:
     """How this file is read: Compose files find `.env` and other files in their own directory."""
+    variables = _dotenv(file.parent / ".env") | dict(reading.variables)
+    return replace(reading, variables=variables), _opener(file.parent, base)
 
-    def open_file(name: str) -> Node:
+
+def _opener(folder: Path, base: Path) -> OpenFile:
+    """Opens what a Compose file in this directory names."""
+
+    def open_file(name: str) -> Opened:
+        path = Path(os.path.normpath(folder / name))
         try:
-            return next(iter(documents(_text(str(file.parent / name)))), None)
+            document = next(iter(documents(_text(str(path)))), None)
         except DocumentError as error:
             raise ValueError(f"{name}:{error.line}: not valid YAML: {error}") from error
         except ListError as error:
             raise ValueError(f"{name} {error}") from error
+        return Opened(document, _shown(path, base), _opener(path.parent, base))
 
-    variables = _dotenv(file.parent / ".env") | dict(reading.variables)
-    return replace(reading, variables=variables), open_file
+    return open_file
 
 
 def _dotenv(path: Path) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from replicator.lists.bundles import bundle_images, is_bundle, left_out
-from replicator.lists.compose import ComposeContext, is_compose, read_compose
+from replicator.lists.compose import ComposeContext, Opened, OpenFile, is_compose, read_compose
 from replicator.lists.dockerfile import read_dockerfile
 from replicator.lists.document import DocumentError, Items, Node, Text, documents
 from replicator.lists.findings import Findings, Mention, Place, Remark
@@ -18,10 +18,6 @@ from replicator.lists.reading import Reading
 _DOCKERFILE: Final = re.compile(r"(?:FROM|ARG)[ \t]+\S", re.IGNORECASE)
 _YAML: Final = re.compile(r"(?:---|%YAML|[{\[]|- |[\"']?[A-Za-z_][\w.-]{0,60}[\"']?:(?:[ \t]|$))")
 _UNRENDERED: Final = re.compile(r"\{\{|###ZARF|\$\{")
-
-
-OpenFile = Callable[[str], Node]
-"""Reads another Compose file that one names; raises ValueError."""
 
 
 def read_text(text: str, file: str, reading: Reading, open_file: OpenFile | None = None) -> Findings:
@@ -95,7 +91,7 @@ def _read_document(document: Node, file: str, reading: Reading, open_file: OpenF
         _mention(found, file, manifest_images(document, reading.paths))
     elif is_compose(document):
         context = ComposeContext(reading.variables, open_file, reading.profiles)
-        found.add([read_compose(document, file, context)])
+        found.add([read_compose(document, file, context, (file,))])
     else:
         return False
     return True
@@ -106,7 +102,7 @@ def _mention(found: Findings, file: str, texts: Iterable[Text]) -> None:
         found.mentions.append(Mention(text, Place(file, text.line)))
 
 
-def _no_other_file(name: str) -> Node:
+def _no_other_file(name: str) -> Opened:
     raise ValueError(f"{name} cannot be read from here: other files are found beside a file only")
 
 

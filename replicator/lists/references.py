@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from replicator.lists.findings import Findings, Place, Remark
 from replicator.model.names import Reference, parse_reference
+
+MAX_PROBLEMS: Final = 100
+"""That are told of one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class ListedImage:
 
 
 def merge(found: Findings) -> tuple[Sequence[ListedImage], Sequence[Remark]]:
-    """The images, each once, in the order of their first line; and what could not be parsed."""
+    """The images, each once, in the order of their first line; and all problems, in that order too, `MAX_PROBLEMS` a file."""
     places: dict[Reference, list[Place]] = {}
     implied: set[Reference] = set()
     problems: list[Remark] = []
@@ -36,8 +40,23 @@ def merge(found: Findings) -> tuple[Sequence[ListedImage], Sequence[Remark]]:
             reference = Reference(reference.host, reference.repository, "latest")
             implied.add(reference)
         places.setdefault(reference, []).append(place)
-    images = [ListedImage(each, tuple(at), each in implied) for each, at in places.items()]
-    return images, problems
+    images = [ListedImage(each, tuple(dict.fromkeys(at)), each in implied) for each, at in places.items()]
+    return images, _first_of_each_file([*found.problems, *problems])
+
+
+def _first_of_each_file(problems: Sequence[Remark]) -> list[Remark]:
+    """The problems by file and line; of a file with very many, which is no list, how many more there are."""
+    by_file: dict[str, list[Remark]] = {}
+    for problem in problems:
+        by_file.setdefault(problem.place.file, []).append(problem)
+    kept: list[Remark] = []
+    for file, each in by_file.items():
+        kept += sorted(each, key=lambda problem: problem.place.line)[:MAX_PROBLEMS]
+        if (more := len(each) - MAX_PROBLEMS) > 0:
+            kept.append(
+                Remark(Place(file, 0), f"{more} more lines cannot be read; is this a list of images?")
+            )
+    return kept
 
 
 def _without_scheme(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.lists.files import MAX_BYTES, read_files
-from replicator.lists.findings import Findings, Mention, Place
+from replicator.lists.findings import Findings, Mention, Place, Remark
 from replicator.lists.reading import Reading
 from replicator.lists.references import merge
 
@@ -89,7 +89,31 @@ def test_compose_finds_its_env_and_the_files_it_names(tmp_path: Path) -> None:
     (tmp_path / "more.yaml").write_text("include: [compose.yaml]\nservices: {m: {image: 'more:1'}}\n")
     found = read("compose.yaml", base=tmp_path)
     assert texts(found)[:2] == ["base:7", "more:1"]
+    assert [str(each.place) for each in found.mentions[:2]] == ["base.yaml:1", "more.yaml:2"]
     assert ["circle" in str(problem) for problem in found.problems] == [True]
+
+
+def test_compose_files_in_other_directories_are_named_from_where_the_user_is(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "compose.yaml").write_text("include: [parts/db.yaml]\nservices: {w: {image: w:1}}\n")
+    (folder / "parts/db.yaml").write_text("services:\n  d: {extends: {file: base.yaml, service: b}}\n")
+    (folder / "parts/base.yaml").write_text("services:\n  b:\n    image: db:1\n")
+    found = read("shop/compose.yaml", base=tmp_path)
+    assert [(each.text, str(each.place)) for each in found.mentions] == [
+        ("w:1", "shop/compose.yaml:2"),
+        ("db:1", "shop/parts/base.yaml:3"),
+    ]
+    assert not found.problems
+
+
+def test_of_a_file_that_is_no_list_the_first_problems_are_told_in_order() -> None:
+    mentions = [Mention(f"BAD{number}:1", Place("f", number)) for number in range(1, 251)]
+    _, problems = merge(Findings(mentions, [Remark(Place("f", 300), "late"), Remark(Place("g", 1), "other")]))
+    told = [problem.place.line for problem in problems if problem.place.file == "f"]
+    assert told == [*range(1, 101), 0]
+    assert "f: 151 more lines cannot be read; is this a list of images?" in map(str, problems)
+    assert Place("g", 1) in [problem.place for problem in problems]
 
 
 def test_names_are_expanded_as_docker_does_and_merged_with_every_place() -> None:
