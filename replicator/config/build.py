@@ -101,6 +101,16 @@ class SecretHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class OIDCSettings:
+    """What a token of an OpenID Connect issuer must claim. `keys`: URL or file of the issuer's JWK set."""
+
+    audience: str
+    email: str
+    issuer: str
+    keys: str | Path
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """One webhook: the site that sends it, and one way to tell its sender.
 
@@ -114,6 +124,7 @@ class WebhookSettings:
     hmac: HMACSettings | None = None
     header: SecretHeader | None = None
     url_token: Secret | None = None
+    oidc: OIDCSettings | None = None
     kind: str | None = None
     hosts: frozenset[str] = frozenset()
 
@@ -200,7 +211,7 @@ def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
     """One webhook. A header that neither it nor its kind names, which `checks` reports, is one that nobody sends."""
     sender = FORMATS.get(table.kind or "")
     signature = sender.signature if sender else None
-    hmac = header = None
+    hmac = header = oidc = None
     if table.hmac is not None:
         hmac = HMACSettings(
             table.hmac.header or (signature.header if signature else ""),
@@ -210,6 +221,9 @@ def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
     if table.header is not None:
         name_of_header = table.header.name or (sender and sender.secret_header) or ""
         header = SecretHeader(name_of_header, table.header.value)
+    if table.oidc is not None:
+        told = table.oidc
+        oidc = OIDCSettings(told.audience, told.email, told.issuer, told.keys_file or told.keys_url)
     return WebhookSettings(
         name=name,
         site=table.site,
@@ -217,6 +231,7 @@ def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
         hmac=hmac,
         header=header,
         url_token=table.url_token,
+        oidc=oidc,
         kind=table.kind,
         hosts=frozenset(host.lower() for host in table.hosts),
     )

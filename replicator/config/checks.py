@@ -61,7 +61,7 @@ _OWNERS = (
     ("a bucket or directory", _LAYOUT),
     ("a registry or bucket", _REMOTE),
 )
-_WAYS = ("token", "header", "url_token", "hmac")
+_WAYS = ("token", "header", "url_token", "hmac", "oidc")
 """How a webhook tells its sender."""
 _LITERAL = 'is a plain-text secret; move it to a file: { file = "PATH" }'
 
@@ -199,7 +199,9 @@ def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     ]
     kind = table.get("kind")
     sender = FORMATS.get(kind) if isinstance(kind, str) else None
-    hmac, header = table.get("hmac"), table.get("header")
+    hmac, header, oidc = table.get("hmac"), table.get("header"), table.get("oidc")
+    if isinstance(oidc, dict):
+        found.extend(_oidc(oidc))
     if isinstance(hmac, dict) and "header" not in hmac and not (sender and sender.signature):
         kinds = [each.kind for each in FORMATS.values() if each.signature]
         found.append(
@@ -209,6 +211,14 @@ def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         kinds = [each.kind for each in FORMATS.values() if each.secret_header]
         found.append((("header",), f"requires name, unless kind is one of {', '.join(sorted(kinds))}"))
     return found
+
+
+def _oidc(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    if "keys_url" in table and "keys_file" in table:
+        yield ("oidc", "keys_file"), "cannot be combined with keys_url; keep one of them"
+    url = table.get("keys_url")
+    if isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:
+        yield ("oidc", "keys_url"), "must be https://: who can change the keys can sign anything"
 
 
 def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:

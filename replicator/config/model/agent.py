@@ -11,6 +11,7 @@ from replicator.config.secrets import Secret
 from replicator.config.syntax import (
     ARGUMENT,
     DURATION,
+    ENDPOINT,
     FILE,
     HEADER,
     LISTEN,
@@ -127,6 +128,22 @@ class SecretHeaderTable(Table):
     value: Annotated[Secret, SECRET] = setting("The whole value of the header.")
 
 
+class OIDCTable(Table):
+    """The token that Google's Pub/Sub signs for each push: who it is of, and for whom."""
+
+    audience: str = setting(
+        "Audience of the push subscription, such as the URL of the webhook.", min_length=1
+    )
+    email: str = setting("Service account of the push subscription.", min_length=3)
+    issuer: str = setting("Issuer of the token.", "https://accounts.google.com", min_length=1)
+    keys_url: Annotated[str, ENDPOINT] = setting(
+        "URL of the issuer's public keys (a JWK set).", "https://www.googleapis.com/oauth2/v3/certs"
+    )
+    keys_file: Annotated[Path | None, FILE] = setting(
+        "File with these keys, for agents that do not reach `keys_url`. Read again after a minute.", None
+    )
+
+
 class WebhookTable(Table):
     """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately. It has exactly one secret."""
 
@@ -151,6 +168,7 @@ class WebhookTable(Table):
         None,
     )
     hmac: HMACTable | None = setting("Signature over the request body.", None)
+    oidc: OIDCTable | None = setting("Token of an OpenID Connect issuer, as Bearer.", None)
 
 
 class NotifyTable(Table):

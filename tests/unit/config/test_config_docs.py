@@ -50,6 +50,7 @@ COMMENTED = {
     "http.tls",
     "http.tls.cert",
     "http.tls.key",
+    "webhook.oidc.keys_file",
 }
 """Keys that the example can only show in a comment, since they name files that must exist."""
 

@@ -285,6 +285,27 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             SITES + "[webhook.x]\nsite = 'hub'\ntoken = 'a'\nhmac = { header = 'X-S', secret = 'b' }",
             "webhook.x.hmac: cannot be combined with token",
         ),
+        (
+            SITES + "[webhook.x]\nsite = 'hub'\nkind = 'harbour'\ntoken = 'a'",
+            "webhook.x.kind: unknown kind 'harbour'; write one of acr, alibaba,",
+        ),
+        (
+            SITES + "[webhook.x]\nsite = 'hub'\nhmac = { secret = 'b' }",
+            "webhook.x.hmac: requires header, unless kind is one that signs: artifactory, ghcr, gitea, nexus",
+        ),
+        (
+            SITES + "[webhook.x]\nsite = 'hub'\nkind = 'quay'\nheader = { value = 'b' }",
+            "webhook.x.header: requires name, unless kind is one of artifactory, gitlab",
+        ),
+        (
+            SITES
+            + "[webhook.x]\nsite = 'hub'\noidc = { audience = 'a', email = 'a@b', keys_url = 'http://evil.example/k' }",
+            "webhook.x.oidc.keys_url: must be https://",
+        ),
+        (
+            SITES + "[webhook.x]\nsite = 'hub'\noidc = { audience = 'a' }",
+            "webhook.x.oidc.email: is missing",
+        ),
         (SITES + "[notify.x]", "notify.x: has no receiver; set url or command"),
         (
             SITES + "[notify.x]\nurl = 'https://x.example.com'\ntemplate = '{\"a\": \"{rul}\"}'",

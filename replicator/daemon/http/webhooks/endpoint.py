@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from replicator.config.build import WebhookSettings
+from replicator.config.build import OIDCSettings, WebhookSettings
 from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.auth import token_in
 from replicator.daemon.http.bodies import read_body
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.webhooks.hints import Hints
+from replicator.daemon.http.webhooks.oidc import BadToken, IssuerKeys, NoKeys, verify
 from replicator.daemon.http.webhooks.senders import shows_secret, signed
 from replicator.errors import StateError
 from replicator.events import WebhookOutcome, WebhookSeen
@@ -31,8 +34,8 @@ MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024
 EVENTS_A_TURN: Final = 500
 """After these, other tasks get a turn: with hundreds of rules, 15,000 events (1 MiB) take seconds."""
 RETRY_SECONDS: Final = 1
-MAX_NAMES_TOLD: Final = 100
-"""Other registries that were logged, each once; beyond, no more are."""
+MAX_TOLD: Final = 100
+"""Reasons of refusals that are logged, each once; beyond, no more are."""
 
 _OUTCOME: Final[dict[int, WebhookOutcome]] = {401: "unauthorized", 413: "too_large", 503: "busy"}
 
@@ -51,6 +54,7 @@ class Webhooks:
         self._hints = hints
         self._in_hand = 0
         self._told: set[tuple[str, str]] = set()
+        self._keys: dict[str | Path, IssuerKeys] = {}
 
     async def accept(self, request: web.Request) -> web.Response:
         """Accepts one request with 202, once its events are in the state; the rules that it concerns scan a moment later.
@@ -105,14 +109,18 @@ class Webhooks:
             return False  # a bucket or directory has no name that a registry could call itself
         if url is not None and sender.is_same(named, url):
             return False
-        if (hook.name, named) not in self._told and len(self._told) < MAX_NAMES_TOLD:
-            self._told.add((hook.name, named))
-            _log.warning(
-                "webhook %s: refused a notification (%s) of the registry %s: the site %s is %s; if that is the same "
-                "registry, add it to webhook.%s.hosts",
-                *(hook.name, sender.kind, scrub(named), hook.site, url or "no registry", hook.name),
-            )
+        self._tell(
+            hook.name,
+            f"refused a notification ({sender.kind}) of the registry {scrub(named)}: the site {hook.site} is "
+            f"{url or 'no registry'}; if that is the same registry, add it to webhook.{hook.name}.hosts",
+        )
         return True
+
+    def _tell(self, hook: str, text: str) -> None:
+        """Logs it, once."""
+        if (hook, text) not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add((hook, text))
+            _log.warning("webhook %s: %s", hook, text)
 
     def _site(self, hook: WebhookSettings) -> tuple[str | None, str]:
         """URL and kind of the hook's site; None and "" if it is no registry."""
@@ -122,8 +130,11 @@ class Webhooks:
     async def _read(
         self, request: web.Request, hook: WebhookSettings, count: Callable[[int], None]
     ) -> tuple[Format, Sequence[Hint | None]]:
-        if hook.hmac is None and not shows_secret(hook, request):
-            raise _unauthorized()  # before anything of the body is read
+        # before anything of the body is read, unless it is signed
+        if hook.oidc is not None:
+            await self._expect_token(hook.name, hook.oidc, request)
+        elif hook.hmac is None and not shows_secret(hook, request):
+            raise _unauthorized()
         body = await read_body(request, MAX_BODY_BYTES, count)
         if hook.hmac is not None and not signed(hook, request, body):
             raise _unauthorized()
@@ -144,6 +155,20 @@ class Webhooks:
         if request.content_type not in sender.media_types:
             raise Problem(415, f"Content-Type must be one of {', '.join(sorted(sender.media_types))}")
         return sender, read_events(sender, delivery)
+
+    async def _expect_token(self, hook: str, wanted: OIDCSettings, request: web.Request) -> None:
+        """Returns if the request has the wanted token. Raises `Problem`: 401, or 503 if its issuer's keys are not known."""
+        keys = self._keys.setdefault(wanted.keys, IssuerKeys(wanted.keys, self._app.clock))
+        try:
+            sent = token_in(request.headers.get(hdrs.AUTHORIZATION, ""))
+            await verify(sent, wanted, keys, self._app.clock.now())
+        except BadToken as error:
+            self._tell(hook, f"refused a token: {error}")
+            raise _unauthorized() from None
+        except NoKeys as error:
+            self._tell(hook, f"cannot judge tokens: {error}")
+            headers = {"Retry-After": str(RETRY_SECONDS)}
+            raise Problem(503, "the issuer's keys cannot be read", headers=headers) from None
 
     @contextmanager
     def _counted(self) -> Iterator[Callable[[int], None]]:
