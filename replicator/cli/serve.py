@@ -78,7 +78,7 @@ class Options:
     type=click.IntRange(min=1),
     default=DEFAULT_CONNECTIONS,
     show_default=True,
-    help="Maximum number of clients; further ones are answered with 503.",
+    help="Maximum number of clients; idle ones give way, else further ones are answered with 503.",
 )
 @everywhere
 @click.pass_obj

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from replicator.errors import ConfigError, NotFound, SiteError, Transient
 from replicator.http import attempts
 from replicator.http.attempts import TooManyAttempts
+from replicator.http.protocol import SERVER
 from replicator.serve.answered import Answered, Audience, Transfer, current_transfer, start_transfer
 from replicator.serve.connections import RETRY_AFTER_SECONDS
 from replicator.serve.users import Users
@@ -34,12 +35,13 @@ class Answers:
 
     Attributes:
         quiet: set while no request is in progress.
+        under_way: how many are.
     """
 
     def __init__(self, audience: Audience, report: Report) -> None:
         self._audience = audience
         self._report = report
-        self._under_way = 0
+        self.under_way = 0
         self.quiet = asyncio.Event()
         self.quiet.set()
 
@@ -49,7 +51,7 @@ class Answers:
         began = time.monotonic()
         transfer = Transfer(_operation(request), self._audience)
         start_transfer(transfer)
-        self._under_way += 1
+        self.under_way += 1
         self.quiet.clear()
         status = _CLIENT_LEFT
         try:
@@ -64,8 +66,8 @@ class Answers:
                 transfer.sent(0 if request.method == "HEAD" else len(response.body))
             return response
         finally:
-            self._under_way -= 1
-            if not self._under_way:
+            self.under_way -= 1
+            if not self.under_way:
                 self.quiet.set()
             self._audience.answered(
                 Answered(
@@ -108,7 +110,7 @@ class Answers:
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """What every answer has, at the moment before it begins."""
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
-    response.headers["Server"] = "replicator"
+    response.headers["Server"] = SERVER
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 

@@ -12,9 +12,10 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from replicator.http.connections import Connections
 from replicator.serve.answered import Audience
 from replicator.serve.answers import Answers, Report, add_headers, known_to, reads_only
-from replicator.serve.connections import IDLE_SECONDS, Door
+from replicator.serve.connections import IDLE_SECONDS, Door, in_turn
 from replicator.serve.content import Content
 from replicator.serve.registry import ReadOnlyRegistry
 from replicator.serve.sendfile import FileSender
@@ -69,6 +70,11 @@ class RegistryServer:
         """How many clients are connected now."""
         return self._door.inside if self._door else 0
 
+    @property
+    def under_way(self) -> int:
+        """How many requests are being answered."""
+        return self._answers.under_way
+
     @contextlib.asynccontextmanager
     async def listening(self, listener: Listener) -> AsyncIterator[str]:
         """Serves until the context is left; gives the URL. What is being sent then may end (`DRAIN_SECONDS`).
@@ -77,8 +83,11 @@ class RegistryServer:
             OSError: it cannot listen there.
         """
         files = FileSender()
+        connections = Connections(listener.max_connections)
         runner = web.AppRunner(
-            self._application(listener, files), access_log=None, shutdown_timeout=_CLEANUP_SECONDS
+            self._application(listener, connections, files),
+            access_log=None,
+            shutdown_timeout=_CLEANUP_SECONDS,
         )
         await runner.setup()
         server: asyncio.Server | None = None
@@ -90,7 +99,7 @@ class RegistryServer:
                 "keepalive_timeout": IDLE_SECONDS,
                 "lingering_time": _LINGER_SECONDS,
             }
-            self._door = Door(handling, listener.max_connections, self._audience, **options)
+            self._door = Door(handling, connections, self._audience, **options)
             server = await asyncio.get_running_loop().create_server(
                 self._door,
                 listener.host,
@@ -114,8 +123,14 @@ class RegistryServer:
             await runner.cleanup()
             files.close()
 
-    def _application(self, listener: Listener, files: FileSender) -> web.Application:
-        middlewares: list[Middleware] = [self._answers.told, self._answers.spoken]
+    def _application(
+        self, listener: Listener, connections: Connections, files: FileSender
+    ) -> web.Application:
+        middlewares: list[Middleware] = [
+            self._answers.told,
+            self._answers.spoken,
+            in_turn(connections, listener.users),
+        ]
         if listener.users is not None:
             middlewares.append(known_to(listener.users))
         app = web.Application(middlewares=[*middlewares, reads_only])

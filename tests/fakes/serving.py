@@ -46,6 +46,11 @@ class Served:
     reported: list[Exception] = field(default_factory=list)
     server: RegistryServer = field(init=False)
 
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered."""
+        return self.server.under_way
+
     async def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
         """What is answered; keywords are headers, with `_` for `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from replicator.demo.images import image, layer
 from replicator.errors import ConfigError, NotFound, Rejected, Throttled, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
+from replicator.http import protocol
 from replicator.http.attempts import TooManyAttempts
 from replicator.model.digest import digest_of
 from replicator.serve import sendfile, sending, server
@@ -78,18 +80,101 @@ def request(path: str, method: str = "GET") -> bytes:
 # --- connections ---
 
 
+@asynccontextmanager
+async def busy(served: Served, count: int) -> AsyncIterator[None]:
+    """That many connections that are being sent a blob, and take none of it."""
+    async with contextlib.AsyncExitStack() as stack:
+        before = len(served.answered)
+        for number in range(1, count + 1):
+            _, writer = await stack.enter_async_context(raw(served))
+            writer.write(request(BLOB))
+            await until(lambda number=number: served.under_way >= number)  # type: ignore[misc]
+        assert len(served.answered) == before
+        yield
+
+
 async def test_connection_too_many_is_told_when_to_come_again(local: LocalStore) -> None:
-    async with serving(layout_site("distribution", local), max_connections=2) as served:
-        async with raw(served) as (_, first), raw(served) as (_, second):
-            for writer in (first, second):
-                writer.write(request("/v2/"))
-            await until(lambda: len(served.answered) == 2)
+    async with serving(layout_site("distribution", local), max_connections=1) as served:
+        async with busy(served, 1):
             reply = await served.get("/v2/")
             assert reply.code == (503, "TOOMANYREQUESTS")
             assert reply.headers["Retry-After"] == "5"
-            assert [one.operation for one in served.answered] == ["ping", "ping", "refused"]
+            assert [one.operation for one in served.answered] == ["refused"]
         await until(lambda: served.server.connections == 0)
         assert (await served.get("/v2/")).status == 200
+
+
+async def test_idle_connections_give_way(local: LocalStore) -> None:
+    async with (
+        serving(layout_site("distribution", local), max_connections=3) as served,
+        raw(served) as (first, writer),
+        raw(served),
+        raw(served),
+    ):
+        writer.write(request("/v2/"))
+        assert b"200" in await first.readline()
+        await until(lambda: served.server.connections == 3)
+        assert (await served.get("/v2/")).status == 200
+        assert served.server.connections == 3
+        assert {one.operation for one in served.answered} == {"ping"}
+
+
+async def test_one_address_has_half_of_the_places_and_health_and_metrics_always_one(
+    local: LocalStore,
+) -> None:
+    exposed = lambda _: (b"figures", "text/plain")  # noqa: E731 - short
+    async with (
+        serving(layout_site("distribution", local), max_connections=8, expose=exposed) as served,
+        busy(served, 3),
+    ):
+        reply = await served.get(f"/v2/app/manifests/{IMAGE.digest}")
+        assert reply.code == (503, "TOOMANYREQUESTS")
+        assert (reply.headers["Retry-After"], reply.headers["Connection"]) == ("5", "close")
+        for path in ("/v2/", "/metrics"):
+            assert (await served.get(path)).status == 200
+
+
+async def test_known_user_comes_before_strangers_who_hold_all_their_places(
+    local: LocalStore, htpasswd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, right, wrong = Users(htpasswd), basic("ann", "secret"), basic("x", "y")
+    async with serving(layout_site("distribution", local), max_connections=8, users=users) as served:
+        first = await served.get("/v2/", Authorization=right, Connection="close")
+        assert first.status == 200
+        go_on, knows = asyncio.Event(), users.knows
+
+        async def knows_later(authorization: str, peer: str = "") -> str | None:
+            await go_on.wait()
+            return await knows(authorization, peer)
+
+        monkeypatch.setattr(users, "knows", knows_later)
+        async with asyncio.TaskGroup() as tasks:
+            strangers = [tasks.create_task(served.get("/v2/", Authorization=wrong)) for _ in range(3)]
+            await until(lambda: served.under_way == 3)
+            refused = await served.get("/v2/", Authorization=wrong)
+            mine = tasks.create_task(served.get("/v2/", Authorization=right))
+            await until(lambda: served.under_way == 4)
+            go_on.set()
+    assert refused.code == (503, "TOOMANYREQUESTS")
+    assert mine.result().status == 200
+    assert {one.result().status for one in strangers} == {401}
+
+
+async def test_malformed_requests_are_one_line_in_the_log(
+    local: LocalStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_malformed", protocol.MalformedLog())
+    async with serving(layout_site("distribution", local)) as served:
+        for _ in range(5):
+            async with raw(served) as (reader, writer):
+                writer.write(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+                answer = await reader.read()
+                assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+                assert b"Server: replicator\r\n" in answer
+        assert served.reported == []
+    [line] = caplog.records
+    assert line.exc_info is None
+    assert line.getMessage().startswith("malformed HTTP request from 127.0.0.1")
 
 
 async def test_many_connections_at_once_do_not_pass_the_limit(local: LocalStore) -> None:
