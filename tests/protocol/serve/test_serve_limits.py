@@ -180,21 +180,26 @@ async def test_malformed_requests_are_one_line_in_the_log(
 async def test_many_connections_at_once_do_not_pass_the_limit(local: LocalStore) -> None:
     async with serving(layout_site("distribution", local), max_connections=3) as served:
         replies = await _at_once(served, 30)
-        assert sorted(set(replies)) == [200, 503]
+        assert set(replies) <= {200, 503, None}  # None: idle, and its place was needed
         assert replies.count(200) >= 3
         assert served.server.connections <= 3
 
 
-async def _at_once(served: Served, count: int) -> list[int]:
+async def _at_once(served: Served, count: int) -> list[int | None]:
+    """The statuses that so many connections get; None for one that was closed without an answer."""
     host, _, port = served.url.removeprefix("http://").partition(":")
-    replies: list[int] = []
+    replies: list[int | None] = []
     everybody = asyncio.Barrier(count)
 
     async def ask() -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         await everybody.wait()
         writer.write(request("/v2/"))
-        replies.append(int((await reader.readline()).split()[1]))
+        try:
+            status = (await reader.readline()).split()[1:2]
+        except ConnectionError:
+            status = []
+        replies.append(int(status[0]) if status else None)
         await everybody.wait()
         writer.transport.abort()
 
