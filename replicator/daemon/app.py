@@ -283,6 +283,9 @@ class App:
         self._watchdog.seconds = generation.loaded.agent.stuck_after
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
+        for rule in generation.rules:
+            if rule.images is not None:  # its lists may have changed, which no comparison of configs tells
+                self.triggers.submit(rule.name, cause="start")
         await old.leave()
         self.events.emit(ConfigRead(successful=True, at=self.clock.now()))
         _log.info("config reloaded", extra={"fields": {"rules": len(generation.rules)}})

@@ -156,6 +156,23 @@ async def test_a_good_config_is_taken_on_sighup(world: World) -> None:
         assert [name for name in samples if 'rule="renamed"' in name]
 
 
+async def test_sighup_runs_rules_whose_lists_may_have_changed(world: World) -> None:
+    host = world.hub.url.partition("://")[2]
+    names = world.program.folder / "list.txt"
+    names.write_text(f"{host}/platform/app:v1\n")
+    rules = (
+        '[[rule]]\nname = "listed"\nsource = "hub"\ndestinations = ["fra"]\ninterval = "1d"\n'
+        'images = { files = ["list.txt"] }\n'
+    )
+    write_agent(world.program, {"hub": world.hub.url, "fra": world.fra.url}, rules)
+    load(world.hub.store, "platform/app", "v2", image("app", 2))
+    async with running_agent(world.program) as agent:
+        await world.has("v1")
+        names.write_text(f"{host}/platform/app:v1\n{host}/platform/app:v2\n")
+        agent.signal(signal.SIGHUP)
+        await world.has("v2")
+
+
 async def test_a_bad_config_is_refused_whole(world: World) -> None:
     path = world.write()
     async with running_agent(world.program) as agent:

@@ -279,6 +279,23 @@ def test_what_cannot_be_imported_says_why(text: str, why: str) -> None:
         Imported(text)
 
 
+def test_what_stays_in_one_registry_is_named_and_left_out() -> None:
+    text = "quay.io/a/b: quay.io/c/b\nquay.io/a/d: [quay.io/c/d, other.io/c/d]\n"
+    imported = Imported(text)
+    assert [(rule["repositories"], rule["destinations"]) for rule in imported.rules] == [
+        (["a/d"], ["other-io"])
+    ]
+    assert [each.partition(":")[0] for each in imported.dropped] == ["a/b", "a/d"]
+
+
+def test_a_digest_among_the_tags_of_skopeo_is_named() -> None:
+    digest = "sha256:" + "0" * 64
+    text = f"quay.io:\n  images:\n    a: ['1', '{digest}']\n    b: ['{digest}']\n"
+    imported = Imported(text, destination="my.lan:5000")
+    assert [(rule["repositories"], rule["tags"]) for rule in imported.rules] == [(["a"], {"include": ["1"]})]
+    assert [digest in each for each in imported.dropped] == [True, True]
+
+
 def test_rules_that_are_alike_become_one() -> None:
     lines = "".join(
         f"- {{source: a.io/team/{name}, target: b.io/mirror/{name}, type: repository}}\n" for name in "xyz"

@@ -69,7 +69,14 @@ class Draft:
         return self.sites[host]
 
     def add(self, rule: RuleDraft) -> None:
-        """Adds a rule, to one that is alike where there is one."""
+        """Adds a rule, to one that is alike where there is one; a rule may not lead to its own source, as theirs may."""
+        if rule.source in rule.destinations:
+            self.drop(
+                f"{', '.join(rule.repositories)}: copied within {rule.source}: write a second site with the same URL"
+            )
+            rule.destinations = tuple(each for each in rule.destinations if each != rule.source)
+            if not rule.destinations:
+                return
         for known in self.rules:
             if known.kind == rule.kind:
                 known.repositories = tuple(dict.fromkeys((*known.repositories, *rule.repositories)))

@@ -63,8 +63,14 @@ def _images(draft: Draft, site: SiteDraft, entry: Mapping) -> list[tuple[str, li
         tables += [table] if table else []
 
     for name, tags in mapping(at(entry, "images")).items():
-        exact = [str(tag) for tag in items(tags) if isinstance(tag, Text)]
-        add(name, {"include": exact} if exact else None)
+        named = [str(tag) for tag in items(tags) if isinstance(tag, Text)]
+        exact = [tag for tag in named if ":" not in tag]
+        for digest in (tag for tag in named if ":" in tag):
+            draft.drop(
+                f"{site.host}/{name}@{digest}: a digest without a tag: name it in a list (docs/lists.md)"
+            )
+        if exact or not named:
+            add(name, {"include": exact} if exact else None)
     for name, expression in mapping(at(entry, "images-by-tag-regex")).items():
         try:
             add(name, {"include": [regex(str(expression), anchored=False)]})
