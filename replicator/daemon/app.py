@@ -24,6 +24,7 @@ from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import ConfigRead, Events, RunStuck, Warned
 from replicator.metrics import Metrics
+from replicator.model.digest import Digest
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing, State
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
 """A scheduler that has not turned for this long is stuck."""
-INDEX_SECONDS: Final = 300.0
+INDEX_SECONDS: Final = 60.0
 INDEXED_AT_ONCE: Final = 50
 """Images read for the index at a time, and how long it waits when all are known."""
 _LOOK_SECONDS: Final = 10.0
@@ -343,14 +344,19 @@ class App:
 
     async def _index_the_rest(self) -> None:
         """Reads images that nothing is known of, a few at a time, where the config asks for it."""
+        unreadable: set[tuple[str, Digest]] = set()
         while True:
-            done = 0
+            tried = 0
             if self.config.agent.full_index:
                 try:
-                    done = await index_missing(self._state, self._state, self.sites, INDEXED_AT_ONCE)
+                    tried = await index_missing(
+                        self._state, self._state, self.sites, INDEXED_AT_ONCE, unreadable
+                    )
                 except StateError as error:
                     _log.error("%s", error)
-            await self.clock.sleep(_LOOK_SECONDS if done else INDEX_SECONDS)
+            if not tried:
+                unreadable.clear()
+            await self.clock.sleep(_LOOK_SECONDS if tried else INDEX_SECONDS)
 
     async def _watch_time(self) -> None:
         while True:

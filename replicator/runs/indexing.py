@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from replicator.errors import SiteError, StateError
+from replicator.errors import SiteError
 from replicator.events import ConfigPassed, Event, ImageCopied
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest
@@ -126,20 +126,39 @@ def _epoch(text: str | None) -> float | None:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-async def index_missing(state: State, index: ImageIndex, sites: Mapping[str, Site], limit: int) -> int:
-    """Reads images that nothing is known of from their destinations (`agent.index = "full"`). Returns how many."""
-    done = 0
-    for holding in await index.unindexed(limit):
-        site = sites.get(holding.destination)
-        if site is None or holding.digest is None:
+async def index_missing(
+    state: State,
+    index: ImageIndex,
+    sites: Mapping[str, Site],
+    limit: int,
+    unreadable: set[tuple[str, Digest]],
+) -> int:
+    """Reads images that nothing is known of from their destinations (`agent.index = "full"`), each from one of them.
+
+    Args:
+        state: where facts are recorded.
+        index: what is known.
+        sites: by name.
+        limit: about how many tags to look at.
+        unreadable: what was tried in vain, by destination; not tried again, and added to.
+
+    Returns:
+        How many it tried to read.
+    """
+    tried, done = 0, set[Digest]()
+    for holding in await index.unindexed(limit + len(unreadable)):
+        site, digest = sites.get(holding.destination), holding.digest
+        if site is None or digest is None or digest in done or (holding.destination, digest) in unreadable:
             continue
+        tried += 1
         try:
-            facts = await read_facts(site, holding.repository, holding.digest)
-        except (SiteError, StateError):
-            continue  # the next round asks again; replication itself tells of sites that do not answer
+            facts = await read_facts(site, holding.repository, digest)
+        except SiteError:  # replication itself tells of sites that do not answer
+            unreadable.add((holding.destination, digest))
+            continue
         state.record(ImageSeen(facts))
-        done += 1
-    return done
+        done.add(digest)
+    return tried
 
 
 async def read_facts(site: Site, name: str, digest: Digest) -> ImageFacts:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicator.demo.images import image, load
 from replicator.discovery.fresh import _names_match, facts_match
 from replicator.discovery.query import parse_query
 from replicator.model.digest import Digest, digest_of, encoded
@@ -27,9 +28,11 @@ from replicator.ports import (
     UnitSeen,
 )
 from replicator.ports.search import ImageFacts, Query
+from replicator.runs.indexing import index_missing
 from replicator.state.images import MOVES_KEPT
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite
 
 NOW = 1_700_000_000.0
 
@@ -211,6 +214,26 @@ def test_the_database_finds_what_a_plain_reading_of_the_query_finds(
             await state.aclose()
 
     asyncio.run(check())
+
+
+async def test_a_full_index_reads_each_image_once_and_is_not_held_up_by_what_cannot_be_read(
+    state: SqliteState,
+) -> None:
+    site, broken = MemorySite("fra"), MemorySite("sin")
+    built = [image(name) for name in "abc"]
+    for number, each in enumerate(built):
+        load(site.store, "app", f"v{number}", each)
+        for tag in (f"v{number}", f"w{number}"):
+            state.record(placed("app", tag, each.digest))
+            state.record(placed("app", tag, each.digest, destination="sin"))
+    unreadable: set[tuple[str, Digest]] = set()
+    sites = {"fra": site, "sin": broken}
+    while await index_missing(state, state, sites, 2, unreadable):
+        pass
+    assert set(await state.facts([each.digest for each in built])) == {each.digest for each in built}
+    assert {place for place, _ in unreadable} <= {"sin"}
+    reads = [each for each in site.operations if "manifest" in str(each)]
+    assert len(reads) == 3
 
 
 async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: SqliteState) -> None:
