@@ -1,5 +1,6 @@
 # demo: the main job, on this machine alone.      test: everything that must pass, in about five minutes.
 # interop: the same against more servers.         soak: the long tests.      bench: figures beside the peers.
+# mutants: what the tests would not notice.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -17,10 +18,10 @@ export PYTHON
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test coverage interop soak bench lint format reference locks release packages servers tools clean
+.PHONY: help demo test coverage interop soak mutants bench lint format reference locks release packages servers tools clean
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 demo: $(VENV)/.run
 	$(BIN)/replicator demo
@@ -39,6 +40,10 @@ interop: $(VENV)/.test packages servers
 soak: $(VENV)/.test packages
 	$(PYTEST) -m soak --timeout=1200
 	scripts/fuzz-api
+
+# Mutation tests, about an hour. make mutants only='replicator.state.merge.*'; docs/mutants.md
+mutants: $(VENV)/.test
+	@scripts/mutants $(if $(only),'$(only)')
 
 # make bench only=NAME repeat=N
 bench: $(VENV)/.test packages tools

@@ -13,6 +13,7 @@ from replicator.errors import AuthFailed, Denied, NotFound, Rejected, SiteError,
 from replicator.events import Failed
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import TagSelection
+from replicator.state.memory import MemoryState
 from tests.engine.world import only, rule, settled, until, world
 from tests.fakes.memory import MemorySite, Operation
 
@@ -237,6 +238,8 @@ async def test_listing_that_breaks_off_at_the_destination_is_not_an_empty_one() 
         assert w.left.count("write_manifest") == 0
         [standing] = await w.state.standings(["rule"])
         assert standing.last_look is not None  # the one before
+        assert isinstance(w.state, MemoryState)
+        assert [row.complete_look for row in await w.state.runs("rule", "left")] == [False, True]
 
 
 async def test_catalog_that_breaks_off_is_a_failure_and_no_complete_look() -> None:

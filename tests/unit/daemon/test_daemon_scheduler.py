@@ -377,6 +377,21 @@ async def test_a_rule_that_keeps_failing_backs_off_alone_and_recovers() -> None:
         assert times[2] - times[1] == pytest.approx(10)
 
 
+async def test_a_drained_run_does_not_count_for_the_back_off() -> None:
+    """What failed before a reload says nothing of the rule as it is now."""
+    stage = Stage(rule())
+    stage.engine.slow_to_drain = True
+    async with stage.running():
+        await stage.until(lambda: len(stage.engine.calls) == 1)
+        stage.reload(replace(rule(), recheck=1.0))
+        stage.engine.calls[0].end("fra", "failed")
+        await stage.until(lambda: len(stage.engine.calls) == 2)
+        stage.engine.calls[1].end("fra", "failed")
+        await stage.until(lambda: len(stage.engine.calls) == 3)
+        stage.engine.calls[2].end("fra")
+        assert stage.engine.calls[2].at - stage.engine.calls[1].at == pytest.approx(10, abs=1)
+
+
 async def test_who_asks_does_not_wait_for_a_back_off() -> None:
     stage = Stage(rule())
     stage.engine.outcomes = {"fra": "failed"}
