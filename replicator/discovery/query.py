@@ -53,7 +53,7 @@ _TIMES: Final = frozenset({"created", "built", "pushed", "updated"})
 
 
 class _Word(NamedTuple):
-    """`is_quoted`: written in quotes from its beginning, so that it is no condition."""
+    """`is_quoted`: written in quotes from its beginning, so it is not a condition."""
 
     text: str
     is_quoted: bool

@@ -45,7 +45,7 @@ def merge(found: Findings) -> tuple[Sequence[ListedImage], Sequence[Remark]]:
 
 
 def _first_of_each_file(problems: Sequence[Remark]) -> list[Remark]:
-    """The problems by file and line; of a file with very many, which is no list, how many more there are."""
+    """The problems by file and line; of a file with very many, which is not a list, also how many more there are."""
     by_file: dict[str, list[Remark]] = {}
     for problem in problems:
         by_file.setdefault(problem.place.file, []).append(problem)

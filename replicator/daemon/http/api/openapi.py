@@ -31,7 +31,7 @@ _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
         415: "Content-Type is not application/json",
     },
     "hook": {
-        400: "The body is no notification that is known",
+        400: "The body is not a known notification",
         401: "The webhook's token or signature is missing or wrong",
         403: "The notification is of another registry than the webhook's site",
         408: "The body did not arrive in time",

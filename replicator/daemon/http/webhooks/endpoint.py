@@ -123,7 +123,7 @@ class Webhooks:
             _log.warning("webhook %s: %s", hook, text)
 
     def _site(self, hook: WebhookSettings) -> tuple[str | None, str]:
-        """URL and kind of the hook's site; None and "" if it is no registry."""
+        """URL and kind of the hook's site; None and "" if it is not a registry."""
         site = self._app.config.sites.get(hook.site)
         return (site.url, site.kind) if isinstance(site, RegistrySettings) else (None, "")
 
@@ -143,15 +143,14 @@ class Webhooks:
         try:
             document = read_object(body)
         except ValueError as error:
-            raise Problem(400, f"the body is no notification: {error}") from None
+            raise Problem(400, f"not a notification: {error}") from None
         headers = {name.lower(): value for name, value in request.headers.items()}
         url, kind = self._site(hook)
         delivery = Delivery(headers, document, url)
         sender = format_of(delivery, hook.kind, likely=kind)
         if sender is None:
-            raise Problem(
-                400, f"the body is no notification {f'of {hook.kind}' if hook.kind else 'that is known'}"
-            )
+            wanted = f"a notification of {hook.kind}" if hook.kind else "a known notification"
+            raise Problem(400, f"the body is not {wanted}")
         if request.content_type not in sender.media_types:
             raise Problem(415, f"Content-Type must be one of {', '.join(sorted(sender.media_types))}")
         return sender, read_events(sender, delivery)

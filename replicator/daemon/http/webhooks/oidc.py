@@ -130,7 +130,7 @@ def parse_keys(body: bytes) -> Mapping[str, jwt.PyJWK]:
     """The RSA keys of a JWK set (RFC 7517) that sign, by their `kid`. Others in it are passed over.
 
     Raises:
-        ValueError: it is no JWK set, too large, or has no such key.
+        ValueError: not a JWK set, too large, or without such a key.
     """
     if len(body) > MAX_KEYS_BYTES:
         raise ValueError(f"more than {MAX_KEYS_BYTES} bytes")
