@@ -24,7 +24,8 @@ from replicator.ports import Clock, Standing
 from replicator.report import format_count, format_seconds
 from replicator.runs.causes import failed_causes, in_one_line
 from replicator.runs.command import run_command
-from replicator.state.store import SqliteState, Told
+from replicator.state.recall import Told
+from replicator.state.store import SqliteState
 
 ATTEMPTS: Final = 3
 WAIT_SECONDS: Final = 2.0

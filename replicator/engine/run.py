@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from replicator.engine.accounting import counted
@@ -207,11 +207,10 @@ async def _dating(
     """
     now = context.clock.now()
     scope = context.request.scope
-    agreed = {
-        unit.repository: min(now, unit.source_complete_at)
-        for unit in await context.state.units(rule.name, destination)
-        if unit.source_complete_at is not None
-    }
+    named = None if scope is None else scope.repositories.keys()
+    agreed = await _agreed(rule, destination, context, named)
+    if named is not None and not named <= agreed.keys():
+        agreed = await _agreed(rule, destination, context, None)
     # A repository that is new was not in the catalog when the others were listed.
     oldest = max(agreed.values(), default=now if first_seen is None else min(now, first_seen))
 
@@ -220,6 +219,18 @@ async def _dating(
         return at if scope is None or scope.at is None else min(now, max(at, scope.at))
 
     return since
+
+
+async def _agreed(
+    rule: Rule, destination: str, context: Context, repositories: Collection[str] | None
+) -> dict[str, float]:
+    """When source repositories were last listed completely, those that ever were; all, or these."""
+    now = context.clock.now()
+    return {
+        unit.repository: min(now, unit.source_complete_at)
+        for unit in await context.state.units(rule.name, destination, repositories)
+        if unit.source_complete_at is not None
+    }
 
 
 def _expect_content(context: Context, *names: str) -> None:

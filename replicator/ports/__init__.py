@@ -27,7 +27,6 @@ from replicator.ports.state import (
     BehindRepository,
     CatalogSeen,
     Created,
-    DuePlacement,
     Entry,
     GoneAtDestination,
     Missing,
@@ -44,7 +43,6 @@ from replicator.ports.state import (
     UnitSeen,
     Unlisted,
     Unpending,
-    Verified,
 )
 
 __all__ = [
@@ -58,7 +56,6 @@ __all__ = [
     "ComparesTags",
     "CopiesFromSibling",
     "Created",
-    "DuePlacement",
     "Entry",
     "ExpectsContent",
     "GoneAtDestination",
@@ -91,6 +88,5 @@ __all__ = [
     "UnitSeen",
     "Unlisted",
     "Unpending",
-    "Verified",
     "VerifiesItself",
 ]

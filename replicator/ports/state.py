@@ -46,13 +46,6 @@ class Placement(msgspec.Struct, frozen=True, gc=False):
     verified_at: float
 
 
-class DuePlacement(msgspec.Struct, frozen=True, gc=False):
-    """A placement, and the repository of the destination that it is in."""
-
-    repository: str
-    placement: Placement
-
-
 class Pending(msgspec.Struct, frozen=True):
     """A tag that a destination lacks, and what became of it so far.
 
@@ -128,15 +121,6 @@ class Placed(msgspec.Struct, frozen=True):
     belief: TagBelief
     repository: str
     placement: Placement | None = None
-
-
-class Verified(msgspec.Struct, frozen=True):
-    """To record: the closure of a placement was found whole. Nothing where no such placement is known."""
-
-    destination: str
-    repository: str
-    digest: Digest
-    at: float
 
 
 class GoneAtDestination(msgspec.Struct, frozen=True):
@@ -226,7 +210,6 @@ class Unlisted(msgspec.Struct, frozen=True):
 Entry = (
     Placed
     | ImageSeen
-    | Verified
     | GoneAtDestination
     | Missing
     | Unpending
@@ -321,10 +304,6 @@ class State(Protocol):
         """What is pending in one repository of the destination, by tag; `tags` as in `beliefs`."""
         ...
 
-    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
-        """The (target) repositories with something pending; maybe some more, where it has ended just now."""
-        ...
-
     async def placements(
         self, destination: str, repository: str, digests: Collection[Digest] | None = None
     ) -> Mapping[Digest, Placement]:
@@ -334,15 +313,10 @@ class State(Protocol):
         """
         ...
 
-    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
-        """At most `limit` placements of a destination that were last verified before a time, longest ago first.
-
-        One that has been verified, or ended, is not among them when asked again: so a walk that broke off goes on.
-        """
-        ...
-
-    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
-        """Where the source repositories of a rule stand, by destination and repository."""
+    async def units(
+        self, rule: str, destination: str | None = None, repositories: Collection[str] | None = None
+    ) -> Sequence[Unit]:
+        """Where the source repositories of a rule stand, by destination and repository; with `repositories`, these alone."""
         ...
 
     async def accept_events(

@@ -14,8 +14,6 @@ MAX_HEADERS: Final = 1_000
 MAX_ERROR_BYTES: Final = 64 * 1024
 """More of an error's body is not read."""
 MAX_TOKEN_BYTES: Final = 64 * 1024
-MAX_REPLY_BYTES: Final = 1 << 20
-"""Any other small answer."""
 MAX_URL_CHARACTERS: Final = 16 * 1024
 MAX_NUMBER_DIGITS: Final = 18
 """Of a size, an offset or a number of seconds in a header; Python refuses to read one of 4,301."""

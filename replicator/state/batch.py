@@ -31,7 +31,6 @@ from replicator.ports import (
     UnitSeen,
     Unlisted,
     Unpending,
-    Verified,
 )
 from replicator.ports.search import ImageFacts
 from replicator.state import merge
@@ -57,19 +56,12 @@ class Turn(NamedTuple):
     belief: TagBelief | None = None
 
 
-class Root(NamedTuple):
-    """What became of one placement: it was written, or the one that is known was verified then."""
-
-    placement: Placement | None = None
-    verified_at: float | None = None
-
-
 @dataclass(slots=True)
 class Batch:
     """See the module."""
 
     beliefs: dict[Place, dict[str, Turn]] = field(default_factory=dict)
-    placements: dict[Place, dict[Digest, Root]] = field(default_factory=dict)
+    placements: dict[Place, dict[Digest, Placement]] = field(default_factory=dict)
     pending: dict[RulePlace, dict[str, Change]] = field(default_factory=dict)
     units: dict[RulePlace, UnitSeen] = field(default_factory=dict)
     catalogs: dict[tuple[str, str], CatalogSeen] = field(default_factory=dict)
@@ -86,7 +78,7 @@ class Batch:
         if not all(merge.is_text(name) for name in _foreign_text(entry)):
             return
         match entry:
-            case Placed() | Verified() | GoneAtDestination():
+            case Placed() | GoneAtDestination():
                 self._add_placement(entry, now)
             case Missing(rule, destination, pending):
                 self._pend((rule, destination, pending.repository), pending, now)
@@ -125,7 +117,7 @@ class Batch:
     def absorb(self, newer: Batch, now: float) -> None:
         """Takes everything of a batch that came later."""
         self._absorb_beliefs(newer, now)
-        self._absorb_placements(newer, now)
+        self._absorb_placements(newer)
         self._absorb_pending(newer, now)
         for catalog in newer.catalogs.values():
             self._add_catalog(catalog, now)
@@ -160,15 +152,9 @@ class Batch:
                 found[tag] = known
         return found
 
-    def over_placements(
-        self, found: dict[Digest, Placement], place: Place, now: float
-    ) -> dict[Digest, Placement]:
+    def over_placements(self, found: dict[Digest, Placement], place: Place) -> dict[Digest, Placement]:
         """As `over_beliefs`."""
-        for digest, (placement, verified_at) in self.placements.get(place, {}).items():
-            known = found.get(digest) if placement is None else placement
-            if known is not None:
-                found[digest] = known if verified_at is None else merge.verify(known, verified_at, now)
-        return found
+        return found | self.placements.get(place, {})
 
     def over_pending(
         self, found: dict[str, Pending], key: RulePlace, beliefs: Mapping[str, TagBelief], now: float
@@ -217,15 +203,10 @@ class Batch:
                 if belief is not None:
                     self._turn(place, tag, belief, now)
 
-    def _absorb_placements(self, newer: Batch, now: float) -> None:
+    def _absorb_placements(self, newer: Batch) -> None:
         for place, roots in newer.placements.items():
-            for digest, root in roots.items():
-                if root.placement is not None:
-                    self._root(place, digest, root)
-                elif root.verified_at is not None:
-                    self._root(
-                        place, digest, _verified(self._known_root(place, digest), root.verified_at, now)
-                    )
+            for placement in roots.values():
+                self._root(place, placement)
 
     def _absorb_pending(self, newer: Batch, now: float) -> None:
         for key, changes in newer.pending.items():
@@ -235,17 +216,15 @@ class Batch:
                 if pending is not None:
                     self._pend(key, pending, now)
 
-    def _add_placement(self, entry: Placed | Verified | GoneAtDestination, now: float) -> None:
+    def _add_placement(self, entry: Placed | GoneAtDestination, now: float) -> None:
         place = entry.destination, entry.repository
         match entry:
             case Placed(rule, destination, belief, repository, placement):
                 self.repositories.add(place)
                 self._turn(place, belief.tag, belief, now)
                 if placement is not None:
-                    self._root(place, placement.digest, Root(placement))
+                    self._root(place, placement)
                 self._unpend((rule, destination, repository), belief.tag, belief.asked_at, now)
-            case Verified(_, _, digest, at):
-                self._root(place, digest, _verified(self._known_root(place, digest), at, now))
             case GoneAtDestination(_, _, tags, seen_at):
                 for tag in tags:
                     self._end(place, tag, seen_at, now)
@@ -264,13 +243,10 @@ class Batch:
             belief = None
         turns[tag] = Turn(_later(gone_at, seen_at, now), belief)
 
-    def _known_root(self, place: Place, digest: Digest) -> Root | None:
-        return self.placements.get(place, {}).get(digest)
-
-    def _root(self, place: Place, digest: Digest, root: Root) -> None:
+    def _root(self, place: Place, placement: Placement) -> None:
         roots = self.placements.setdefault(place, {})
-        self.size += digest not in roots
-        roots[digest] = root
+        self.size += placement.digest not in roots
+        roots[placement.digest] = placement
 
     def _pend(self, key: RulePlace, pending: Pending, now: float) -> None:
         belief = self.beliefs.get(key[1:], {}).get(pending.tag, Turn()).belief
@@ -324,12 +300,6 @@ def _later(known: float | None, new: float, now: float) -> float:
     return new if known is None or merge.supersedes(new, known, now) else known
 
 
-def _verified(known: Root | None, at: float, now: float) -> Root:
-    if known is None or known.placement is None:
-        return Root(None, _later(known.verified_at if known else None, at, now))
-    return Root(merge.verify(known.placement, at, now))
-
-
 def _later_scan(known: UnitSeen | None, new: UnitSeen, now: float) -> UnitSeen:
     if known is None:
         return UnitSeen(msgspec.structs.replace(new.unit, error=merge.clean(new.unit.error)), new.counted)
@@ -353,7 +323,7 @@ def _foreign_text(entry: Entry) -> tuple[str, ...]:
             names = (entry.unit.repository, entry.unit.target)
         case Noted():
             names = (entry.repository, entry.listed.tag, entry.listed.version)
-        case Seen() | Verified():
+        case Seen():
             names = (entry.repository,)
     return names
 

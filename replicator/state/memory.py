@@ -15,7 +15,6 @@ from replicator.ports import (
     CatalogSeen,
     Clock,
     Created,
-    DuePlacement,
     Entry,
     GoneAtDestination,
     ImageSeen,
@@ -33,7 +32,6 @@ from replicator.ports import (
     UnitSeen,
     Unlisted,
     Unpending,
-    Verified,
 )
 from replicator.state import merge
 from replicator.state.merge import Base, PendingSum, UnitSum
@@ -118,19 +116,6 @@ class MemoryState:
         place = self._places.get((destination, repository))
         return {} if place is None else _only(place.placements, digests)
 
-    async def due_placements(self, destination: str, before: float, limit: int) -> Sequence[DuePlacement]:
-        """See `ports.State`."""
-        now = self._clock.now()
-        found = [
-            DuePlacement(repository, placement)
-            for (site, repository), place in self._places.items()
-            if site == destination
-            for placement in place.placements.values()
-            if placement.verified_at < before or is_ahead(now, placement.verified_at)
-        ]
-        found.sort(key=lambda due: (due.placement.verified_at, due.repository, due.placement.digest))
-        return found[:limit]
-
     async def pending(
         self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
     ) -> Mapping[str, Pending]:
@@ -138,17 +123,15 @@ class MemoryState:
         known = self._pending.get((rule, destination), {})
         return _only({tag: each for (place, tag), each in known.items() if place == repository}, tags)
 
-    async def pending_repositories(self, rule: str, destination: str) -> frozenset[str]:
-        """See `ports.State`."""
-        return frozenset(place for place, _ in self._pending.get((rule, destination), {}))
-
-    async def units(self, rule: str, destination: str | None = None) -> Sequence[Unit]:
+    async def units(
+        self, rule: str, destination: str | None = None, repositories: Collection[str] | None = None
+    ) -> Sequence[Unit]:
         """See `ports.State`."""
         return [
             unit
             for (owner, site), units in sorted(self._units.items())
             if owner == rule and destination in {None, site}
-            for _, unit in sorted(units.items())
+            for _, unit in sorted(_only(units, repositories).items())
         ]
 
     async def knows_repository(self, site: str, repository: str) -> bool:
@@ -241,7 +224,7 @@ class MemoryState:
 
     def _record(self, entry: Entry, now: float) -> None:
         match entry:
-            case Placed() | Verified() | GoneAtDestination():
+            case Placed() | GoneAtDestination():
                 self._record_placement(entry, now)
             case Missing() | Unpending():
                 self._record_pending(entry, now)
@@ -280,7 +263,7 @@ class MemoryState:
 
     # --- inside ---
 
-    def _record_placement(self, entry: Placed | Verified | GoneAtDestination, now: float) -> None:
+    def _record_placement(self, entry: Placed | GoneAtDestination, now: float) -> None:
         place = self._places.setdefault((entry.destination, entry.repository), _Place())
         match entry:
             case Placed(_, _, belief, _, placement):
@@ -295,9 +278,6 @@ class MemoryState:
                 self._end_pending(
                     entry.rule, entry.destination, entry.repository, belief.tag, belief.asked_at
                 )
-            case Verified(_, _, digest, at):
-                if digest in place.placements:
-                    place.placements[digest] = merge.verify(place.placements[digest], at, now)
             case GoneAtDestination(_, _, tags, seen_at):
                 ended = [place.beliefs[tag] for tag in tags if tag in place.beliefs]
                 ended = [belief for belief in ended if merge.ends_belief(belief, seen_at, now)]

@@ -15,7 +15,6 @@ from replicator.ports import (
     AcceptedEvent,
     CatalogSeen,
     Pending,
-    Placement,
     RunRow,
     Standing,
     TagBelief,
@@ -56,13 +55,6 @@ def pend(known: Pending | None, new: Pending, belief: TagBelief | None, now: flo
 def ends_pending(known: Pending, asked_at: float, now: float) -> bool:
     """Whether a pending tag ends with what the source said when it was asked at `asked_at`."""
     return supersedes(asked_at, known.asked_at, now)
-
-
-def verify(known: Placement, at: float, now: float) -> Placement:
-    """A placement whose closure was found whole."""
-    if not supersedes(at, known.verified_at, now):
-        return known
-    return msgspec.structs.replace(known, verified_at=at)
 
 
 def scan(known: Unit | None, seen: UnitSeen, now: float) -> Unit:

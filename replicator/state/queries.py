@@ -51,17 +51,6 @@ PLACEMENTS: Final = select(*(placements.c[name] for name in PLACEMENT_FIELDS)).w
     placements.c.destination == _id("destination"), placements.c.repository == _id("repository")
 )
 PLACEMENTS_OF: Final = PLACEMENTS.where(placements.c.digest.in_(bindparam("keys", expanding=True)))
-DUE_PLACEMENTS: Final = (
-    select(names.c.name, *(placements.c[name] for name in PLACEMENT_FIELDS))
-    .join(names, names.c.id == placements.c.repository)
-    .where(
-        placements.c.destination == _id("destination"),
-        (placements.c.verified_at < bindparam("before")) | (placements.c.verified_at > bindparam("ahead")),
-    )
-    .order_by(placements.c.verified_at, names.c.name, placements.c.digest)
-    .limit(bindparam("at_most"))
-)
-
 PENDING_FIELDS: Final = (
     "digest",
     "since",
@@ -78,13 +67,6 @@ PENDING: Final = select(pending.c.tag, *(pending.c[name] for name in PENDING_FIE
     pending.c.repository == _id("repository"),
 )
 PENDING_OF: Final = PENDING.where(pending.c.tag.in_(bindparam("keys", expanding=True)))
-PENDING_REPOSITORIES: Final = (
-    select(names.c.name)
-    .join(pending, pending.c.repository == names.c.id)
-    .where(pending.c.rule == _id("rule"), pending.c.destination == _id("destination"))
-    .distinct()
-)
-
 KNOWS_REPOSITORY: Final = select(repositories.c.site).where(
     repositories.c.site == _id("site"), repositories.c.repository == _id("repository")
 )
@@ -136,6 +118,9 @@ UNITS: Final = (
     .order_by(_destination.c.name, _repository.c.name)
 )
 """In the order of `ports.Unit`'s fields."""
+UNITS_OF: Final = UNITS.where(
+    units.c.repository.in_(select(names.c.id).where(names.c.name.in_(bindparam("keys", expanding=True))))
+)
 
 BASE_FIELDS: Final = (
     "first_seen",

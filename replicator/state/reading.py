@@ -12,7 +12,6 @@ from replicator.model.digest import Digest
 from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import (
     AcceptedEvent,
-    DuePlacement,
     Listed,
     Pending,
     Placement,
@@ -54,22 +53,6 @@ def read_placements(
     return {row[0]: Placement(*row) for row in rows}
 
 
-def read_due_placements(
-    connection: Connection, destination: str, before: float, limit: int, now: float
-) -> list[DuePlacement]:
-    """Placements that were last verified before a time, longest ago first."""
-    found = connection.execute(
-        queries.DUE_PLACEMENTS,
-        {
-            "destination": destination,
-            "before": before,
-            "ahead": now + CLOCK_SLACK_SECONDS,
-            "at_most": limit,
-        },
-    )
-    return [DuePlacement(row[0], Placement(*row[1:])) for row in found]
-
-
 def read_pending(
     connection: Connection, rule: str, destination: str, repository: str, tags: Collection[str] | None
 ) -> dict[str, Pending]:
@@ -101,10 +84,16 @@ def read_listed(connection: Connection, site: str, repository: str) -> dict[str,
     return {row[0]: Listed(*row) for row in found}
 
 
-def read_units(connection: Connection, rule: str, destination: str | None) -> list[Unit]:
-    """Units of a rule, at one destination or at all."""
-    found = (Unit(*row) for row in connection.execute(queries.UNITS, {"rule": rule}))
-    return [unit for unit in found if destination in {None, unit.destination}]
+def read_units(
+    connection: Connection, rule: str, destination: str | None, repositories: Collection[str] | None
+) -> list[Unit]:
+    """Units of a rule, at one destination or at all; all, or those of `repositories`."""
+    rows = _rows(connection, queries.UNITS, queries.UNITS_OF, repositories, rule=rule)
+    found = (Unit(*row) for row in rows)
+    return sorted(
+        (unit for unit in found if destination in {None, unit.destination}),
+        key=lambda unit: (unit.destination, unit.repository),
+    )
 
 
 def read_runs(connection: Connection, rule: str, destination: str) -> list[RunRow]:

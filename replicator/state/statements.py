@@ -84,13 +84,6 @@ PLACE: Final = _placement.on_conflict_do_update(
     index_elements=_PLACEMENT,
     set_={name: _placement.excluded[name] for name in ("fingerprint", "written_at", "verified_at")},
 )
-VERIFY: Final = (
-    update(placements)
-    .where(
-        *_where(placements, _PLACEMENT), _supersedes(bindparam("at", type_=Float()), placements.c.verified_at)
-    )
-    .values(verified_at=bindparam("at", type_=Float()))
-)
 END_PLACEMENT: Final = delete(placements).where(
     *_where(placements, _PLACEMENT),
     # One of the index's own columns: with `*`, SQLite would walk through all beliefs of the repository instead.

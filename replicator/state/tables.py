@@ -90,7 +90,6 @@ placements: Final = Table(
     _value("fingerprint", Text),
     _value("written_at", Float),
     _value("verified_at", Float),
-    Index("placements_by_age", "destination", "verified_at"),
     sqlite_with_rowid=False,
 )
 

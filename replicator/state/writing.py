@@ -148,23 +148,12 @@ class BatchWriter:
         self._many(TRIM_MOVES, ({**row, "kept": MOVES_KEPT - 1} for row in rows))
 
     def _write_placements(self, unnamed: Mapping[Place, set[Digest]]) -> None:
-        roots = [
-            (place, digest, root)
-            for place, digests in self._batch.placements.items()
-            for digest, root in digests.items()
-        ]
         rows = (
-            msgspec.structs.asdict(root.placement) | self._place(place)
-            for place, _, root in roots
-            if root.placement is not None
+            msgspec.structs.asdict(placement) | self._place(place)
+            for place, roots in self._batch.placements.items()
+            for placement in roots.values()
         )
         self._many(statements.PLACE, rows)
-        verified = (
-            {**self._place(place, "the_"), "the_digest": digest, "at": root.verified_at}
-            for place, digest, root in roots
-            if root.verified_at is not None
-        )
-        self._many(statements.VERIFY, verified, ahead=True)
         self._many(
             statements.END_PLACEMENT,
             (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from replicator.demo.images import image
@@ -9,6 +11,7 @@ from replicator.engine import RunScope
 from replicator.events import RunEnded, RunStarted, TagSeen
 from replicator.policy.pattern import parse_tag_pattern
 from replicator.policy.rule import Pin, TagSelection
+from replicator.ports import Unit
 from tests.engine.world import World, rule, world
 
 V1 = RunScope({"app": frozenset({"v1"})})
@@ -119,3 +122,25 @@ async def test_exact_tag_that_is_not_there_yet_is_no_failure_of_a_narrowed_look(
         w.put("app", "v2")
         assert (await w.sync_one(exact, scope=V1)).outcome == "ok"
         assert (await w.sync_one(exact)).outcome == "partial"
+
+
+async def test_event_reads_where_its_own_repository_stands_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        w.put("web", "v1")
+        await w.sync_one()
+        read: list[Unit] = []
+        units = w.state.units
+
+        async def counted(*asked: object) -> Sequence[Unit]:
+            found = await units(*asked)  # type: ignore[arg-type]
+            read.extend(found)
+            return found
+
+        monkeypatch.setattr(w.state, "units", counted)
+        w.put("app", "v2")
+        await w.engine().sync([rule()], unattended=True, scope=RunScope({"app": frozenset({"v2"})}))
+        assert [unit.repository for unit in read] == ["app"]
+        assert set(w.tags()["app"]) == {"v1", "v2"}

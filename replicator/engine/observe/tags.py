@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from replicator.errors import SiteError
 from replicator.model.digest import Digest
-from replicator.ports import ListsDigests, Noted, Repository, State
+from replicator.ports import ListsDigests, Noted, Repository, State, Unlisted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +67,7 @@ async def _list_digests(
         if not digests:
             raise
         error = failure
+    gone = known.keys() - digests.keys()
+    if record and gone and error is None:
+        state.record(Unlisted(site, name, sorted(gone)))
     return Listing(digests.keys(), digests, complete=error is None, error=error)

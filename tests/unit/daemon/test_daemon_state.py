@@ -12,7 +12,8 @@ from replicator.engine import Outcome
 from replicator.errors import StateError, StateInUse
 from replicator.ports import RunRow
 from replicator.state.locks import hold_rules, hold_state
-from replicator.state.store import SqliteState, Told, open_state
+from replicator.state.recall import Told
+from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
 

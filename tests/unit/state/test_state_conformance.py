@@ -158,17 +158,6 @@ class TestState:
         await self.tell(state, Unpending("rule", "fra", "app", "v1"), flushed=flushed)
         assert await state.pending("rule", "fra", "app") == {}
 
-    async def test_repositories_with_pending_tags_are_those_of_the_rule_and_destination(
-        self, state: AnyState, *, flushed: bool
-    ) -> None:
-        await self.tell(state, missing("v1"), missing("v2"), missing("v1", rule="another"), flushed=flushed)
-        assert await state.pending_repositories("rule", "fra") == {"app"}
-        assert await state.pending_repositories("rule", "ams") == frozenset()
-        await self.tell(state, placed("v1"), placed("v2"), flushed=flushed)
-        await state.flush()
-        assert await state.pending_repositories("rule", "fra") == frozenset()
-        assert await state.pending_repositories("another", "fra") == {"app"}
-
     async def test_whereabouts_are_the_latest_few_first(self, state: AnyState, *, flushed: bool) -> None:
         await self.tell(state, *(Seen("fra", f"r{number}", ONE) for number in range(6)), flushed=flushed)
         await self.tell(state, Seen("fra", "r3", ONE), Seen("ams", "r9", ONE), flushed=flushed)

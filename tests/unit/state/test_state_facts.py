@@ -13,7 +13,6 @@ from replicator.ports import (
     AcceptedEvent,
     CatalogSeen,
     Created,
-    DuePlacement,
     Entry,
     GoneAtDestination,
     Listed,
@@ -29,7 +28,6 @@ from replicator.ports import (
     UnitSeen,
     Unlisted,
     Unpending,
-    Verified,
 )
 from replicator.state.memory import MemoryState
 from replicator.state.store import SqliteState, open_state
@@ -181,45 +179,12 @@ async def test_seeing_a_tag_again_keeps_its_placement(state: AnyState, *, flushe
     assert await state.placements("fra", "app") == {ONE: Placement(ONE, "children", NOW + 1, NOW + 1)}
 
 
-async def test_a_verified_placement_says_when(state: AnyState, *, flushed: bool) -> None:
-    await tell(
-        state,
-        placed("v1"),
-        Verified("fra", "app", ONE, NOW + 30),
-        Verified("fra", "app", ONE, NOW + 20),
-        Verified("fra", "app", TWO, NOW + 20),
-        flushed=flushed,
-    )
-    assert await state.placements("fra", "app") == {ONE: Placement(ONE, "children", NOW + 1, NOW + 30)}
-
-
 async def test_single_placements_and_beliefs_can_be_asked_for(state: AnyState, *, flushed: bool) -> None:
     await tell(state, placed("v1", ONE), placed("v2", TWO), missing("v3"), missing("v4"), flushed=flushed)
     assert set(await state.placements("fra", "app", [TWO, THREE])) == {TWO}
     assert set(await state.beliefs("fra", "app", ["v1", "v9"])) == {"v1"}
     assert set(await state.pending("rule", "fra", "app", {"v4", "v1"})) == {"v4"}
     assert await state.beliefs("fra", "app", []) == {}
-
-
-async def test_placements_come_due_longest_ago_first_and_leave_when_verified(
-    state: AnyState, clock: FakeClock
-) -> None:
-    await tell(
-        state,
-        placed("v1", ONE, checked=NOW - 30),
-        placed("v2", TWO, checked=NOW - 50),
-        placed("v3", THREE, checked=NOW - 10),
-        flushed=False,
-    )
-    due = await state.due_placements("fra", NOW - 20, 5)
-    assert due[1] == DuePlacement("app", Placement(ONE, "children", NOW - 30, NOW - 30))
-    assert [each.placement.digest for each in due] == [TWO, ONE]
-    assert [each.placement.digest for each in await state.due_placements("fra", NOW, 2)] == [TWO, ONE]
-    state.record(Verified("fra", "app", TWO, NOW))
-    assert [each.placement.digest for each in await state.due_placements("fra", NOW - 20, 5)] == [ONE]
-    assert await state.due_placements("ams", NOW, 5) == []
-    clock.advance(-YEARS)
-    assert len(await state.due_placements("fra", NOW - YEARS, 5)) == 3
 
 
 # --- units and standings ---
@@ -237,6 +202,9 @@ async def test_a_unit_keeps_what_a_scan_could_not_find_out(state: AnyState) -> N
     assert (await state.units("rule"))[0].in_step == 5
     assert await state.units("rule", "ams") == []
     assert await state.units("other") == []
+    name = (await state.units("rule"))[0].repository
+    assert len(await state.units("rule", "fra", [name, "elsewhere"])) == 1
+    assert await state.units("rule", "fra", ["elsewhere"]) == await state.units("rule", "fra", []) == []
 
 
 async def test_a_catalog_ends_units_and_pending_tags_of_what_is_gone(state: AnyState) -> None:

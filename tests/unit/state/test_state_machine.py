@@ -34,7 +34,6 @@ from replicator.ports import (
     UnitSeen,
     Unlisted,
     Unpending,
-    Verified,
 )
 from replicator.state.memory import MemoryState
 from replicator.state.store import SqliteState, open_state
@@ -116,10 +115,6 @@ class StateMachine(RuleBasedStateMachine):
         before = set(self.run(self.memory.placements("fra", "app")))
         self.record(Placed(name, "fra", belief, "app", placement))
         self.ended |= before - set(self.run(self.memory.placements("fra", "app")))
-
-    @rule(digest=digests, age=ages)
-    def verify(self, digest: Digest, age: float) -> None:
-        self.record(Verified("fra", "app", digest, self.clock.now() - age))
 
     @rule(gone=st.lists(tags, max_size=2), age=ages)
     def lose(self, gone: list[str], age: float) -> None:
@@ -255,10 +250,6 @@ async def written(state: State) -> object:
         await state.behind(),
         await state.units("rule"),
         placements,
-        await state.due_placements(
-            "fra", max((each.verified_at for each in placements.values()), default=0), 9
-        ),
-        await state.pending_repositories("rule", "fra"),
     ]
 
 
