@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
 
+from replicator.engine.answers import Answers
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
+from replicator.engine.copying import Copying
 from replicator.engine.deciding import Deciding
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
@@ -29,26 +31,20 @@ from replicator.engine.plan.decide import (
 from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Copies, CopyQueue, Prepared
 from replicator.engine.record import Recorder, UnitCount
-from replicator.engine.result import TagDecision, Totals
-from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
-from replicator.engine.transfer.graph import ImageCopy, ImageWriter, fingerprint_of
-from replicator.errors import Advice, NotReplicated, Rejected, SiteError, Unsupported
-from replicator.events import ImageCopied, ImagePrepared, RepositoryScanned, TagPlanned, TagSeen
-from replicator.model.descriptor import Descriptor
-from replicator.model.digest import Digest
-from replicator.model.image import Image, read_image
-from replicator.model.manifest import Manifest
+from replicator.engine.result import TagDecision
+from replicator.engine.transfer.blob import BlobTransfers
+from replicator.engine.transfer.graph import ImageWriter
+from replicator.errors import Rejected, SiteError
+from replicator.events import TagPlanned
+from replicator.model.image import Image
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
-from replicator.policy.selection import exact_tags, judges_each_alone, pinned_tags
-from replicator.ports import Placement, RefusesManifests, TagBelief
+from replicator.policy.selection import exact_tags, judges_each_alone
 
 FEW_TAGS: Final = 3
 """Up to so many exactly named tags the destination is asked for each, instead of for its whole listing."""
 FEW_NAMED_TAGS: Final = 32
 """The same for tags that an event named: there may be 100,000 others."""
-
-_T = TypeVar("_T")
 
 
 class DestinationRun:
@@ -85,13 +81,8 @@ class DestinationRun:
         self._request = context.request
         self._content = content
         self._since = since
-        self._writer = writer
-        self._transfers = transfers
-        self._source_breaker = context.breaker(rule.source)
-        self._breaker = context.breaker(destination)
         self.recorder = Recorder(rule, destination, context)
-        copy = self._plan if self._request.dry else self._copy
-        self._copies = Copies(queue, self._prepare, copy, self._request.draining)
+        self._answers = Answers(rule, destination, context)
         self._deciding = Deciding(
             rule,
             destination,
@@ -108,7 +99,6 @@ class DestinationRun:
         self._was_scanned_told = False
         self._undecided = False
         self._is_over = False
-        self._pinned = pinned_tags(rule.tags)
         self._stale = StaleTags(rule.name)
         self._catalogs = DestinationCatalogs(
             rule,
@@ -118,6 +108,18 @@ class DestinationRun:
             only=self._only,
             on_failure=self._blind,
         )
+        self._copying = Copying(
+            rule,
+            context,
+            content=content,
+            writer=writer,
+            transfers=transfers,
+            catalogs=self._catalogs,
+            recorder=self.recorder,
+            answers=self._answers,
+        )
+        copy = self._plan if self._request.dry else self._copy
+        self._copies = Copies(queue, self._prepare, copy, self._request.draining)
 
     def offer(self, batch: WantedTags | None) -> None:
         """Takes a batch; None when the scan has ended."""
@@ -182,8 +184,8 @@ class DestinationRun:
                 with faults(self._site.name, "compare tags", batch.target):
                     self._note(batch, catalog)
                     await self._deciding.decide(batch, catalog)
-                    self._tell_others(batch)
-                    self._tell_repository(batch)
+                    self._answers.others(batch)
+                    self._answers.repository(batch)
         except SiteError as error:
             self._stale.unseen(batch.target)
             self._blind(error)
@@ -213,45 +215,6 @@ class DestinationRun:
         done = self._request.listener.repository_done
         if done is not None:
             done(self._rule.name, self._site.name, repository)
-
-    def _tell_others(self, batch: WantedTags) -> None:
-        """What became of tags that an event named and that are not wanted."""
-        for other in batch.others:
-            self._tell_seen(batch.repository, other.tag, other.digest, is_absent=other.is_absent)
-
-    def _tell_repository(self, batch: WantedTags) -> None:
-        scope = self._request.scope
-        if scope is None or not (batch.is_last and batch.is_complete):
-            return
-        if scope.repositories.get(batch.repository, frozenset()) is None:
-            self._context.events.emit(
-                RepositoryScanned(self._rule.name, self._rule.source, batch.repository, self._site.name)
-            )
-
-    def _tell_through(self, action: Action) -> None:
-        """The tag is in step, or nothing that passes by itself keeps it from being so."""
-        if action.wanted.tag not in self._pinned:
-            self._tell_seen(action.repository, action.wanted.tag, action.wanted.digest)
-
-    def _tell_seen(
-        self, repository: str, tag: str | None, digest: Digest | None, *, is_absent: bool = False
-    ) -> None:
-        scope = self._request.scope
-        if scope is None or tag is None or self._request.dry:
-            return
-        named = scope.repositories.get(repository)
-        if named is None or tag in named:
-            self._context.events.emit(
-                TagSeen(
-                    self._rule.name,
-                    self._rule.source,
-                    repository,
-                    tag,
-                    digest,
-                    destination=self._site.name,
-                    is_absent=is_absent,
-                )
-            )
 
     def _blind(self, error: SiteError) -> None:
         """The destination could not be asked: what it lacks is not known, so the scan was not complete."""
@@ -315,7 +278,7 @@ class DestinationRun:
             case Ask():
                 raise AssertionError("a question is answered before anybody acts on it")
         if not isinstance(decision, (Copy, Postponed)):  # these are through later
-            self._tell_through(action)
+            self._answers.through(action)
 
     def _tell_decided(self, action: Action, decision: Decision) -> None:
         decided, named = self._request.listener.decided, told(decision)
@@ -338,28 +301,7 @@ class DestinationRun:
         if decision.is_superseded:
             return
         if decision.is_confirmed or decision.is_verified or action.key in catalog.pending:
-            self._record_placed(action, catalog, is_verified=decision.is_verified)
-
-    def _record_placed(
-        self, action: Action, catalog: Catalog, *, is_verified: bool, image: Image | None = None
-    ) -> None:
-        """Remembers that a tag is in step, as seen now; with all that its root leads to, where that was seen too."""
-        now = self._context.clock.now()
-        belief = TagBelief(
-            action.key,
-            action.digest,
-            action.wanted.digest or action.digest,
-            self._rule.name,
-            now,
-            action.asked_wall,
-        )
-        placement = None
-        if is_verified:
-            known = catalog.placements.get(action.digest)
-            fingerprint = fingerprint_of(image) if image else known.fingerprint if known else ""
-            written_at = known.written_at if known and not image else now
-            placement = Placement(action.digest, fingerprint, written_at, now)
-        self.recorder.confirmed(belief, action.target, placement)
+            self.recorder.placed(action, catalog, is_verified=decision.is_verified)
 
     def _conflict(self, action: Action, other: str) -> SiteError:
         claimant = f"rule {self._rule.name} (from {self._rule.source}: {action.repository})"
@@ -375,139 +317,27 @@ class DestinationRun:
             self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
         self._copies.add(action)
 
+    # --- copying ---
+
+    async def _prepare(self, action: Action) -> Image | None:
+        image = await self._copying.prepare(action)
+        if image is None:
+            self._leave(action)
+        return image
+
+    async def _copy(self, prepared: Prepared) -> None:
+        await self._copying.copy(prepared)
+        self._leave(prepared.action)
+
+    async def _plan(self, prepared: Prepared) -> None:
+        await self._copying.plan(prepared)
+        self._leave(prepared.action)
+
     def _leave(self, action: Action) -> None:
         """An action has ended, whatever came of it."""
         if self.recorder.end_copy(action):
             self._tell_done(action.repository)
         self._catalogs.leave(action.target)
-
-    # --- copying ---
-
-    async def _prepare(self, action: Action) -> Image | None:
-        """The action's image. Also where it can be told early that the action cannot be done."""
-        totals = Totals()
-
-        async def read() -> Image:
-            self._source_breaker.check("read manifest", action.repository)
-            self._breaker.check("write manifest", action.target)
-            image = await self._read_image(action, totals)
-            self._check_refusal(action, image)
-            if not self._request.dry:
-                size = image.blob_bytes + image.manifest_bytes
-                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, size))
-            return image
-
-        image = await self._guarded(action, totals, read)
-        if image is None:
-            self._leave(action)
-        return image
-
-    async def _read_image(self, action: Action, totals: Totals) -> Image:
-        def count(size: int) -> None:
-            totals.bytes.read += size
-
-        def read(digest: Digest) -> Awaitable[Manifest]:
-            return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
-
-        image = await read_image(action.digest, read, self._rule.source, action.repository)
-        self.recorder.result.totals.add(totals)
-        return image
-
-    def _check_refusal(self, action: Action, image: Image) -> None:
-        """Holds what the destination could never serve, before any blob of it moves."""
-        repository = self._site.repository(action.target)
-        if isinstance(repository, RefusesManifests):
-            for manifest in image.manifests.values():
-                reason = repository.refuses(manifest)
-                if reason is not None:
-                    raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
-
-    async def _copy(self, prepared: Prepared) -> None:
-        action, totals = prepared.action, Totals()
-        began = self._context.clock.monotonic()
-
-        async def copy() -> None:
-            self._breaker.check("write manifest", action.target)
-            catalog = await self._decided_on(action)
-            placement = ImageCopy(
-                prepared.image,
-                catalog.repository,
-                action.wanted.target,
-                self._blobs(action, catalog, totals),
-                totals,
-                missing=action.missing,
-                was_placed=action.was_placed,
-            )
-            try:
-                self._check_refusal(action, prepared.image)  # another image may have shown it meanwhile
-                await self._writer.copy(placement)
-            except Unsupported:
-                self._check_refusal(action, prepared.image)
-                raise
-            self._breaker.succeeded()
-            self._source_breaker.succeeded()
-            self._record_placed(action, catalog, is_verified=True, image=prepared.image)
-            manifests = tuple(prepared.image.manifests.values())
-            self._context.events.emit(ImageCopied(prepared.image.root.digest, manifests))
-            self._context.locks.settle(
-                (self._site.name, action.target, action.key),
-                (self._rule.source, action.repository, action.wanted.tag),
-                action.asked_at,
-            )
-            self.recorder.copied(action, totals, self._context.clock.monotonic() - began)
-            self._tell_through(action)
-
-        await self._guarded(action, totals, copy)
-        self._leave(action)
-
-    async def _plan(self, prepared: Prepared) -> None:
-        """Only asks: what would move, what is there, what could be mounted."""
-        action, totals = prepared.action, Totals()
-
-        async def plan() -> None:
-            catalog = await self._decided_on(action)
-            blob = self._blobs(action, catalog, totals)
-            to_send = 0
-            for descriptor in prepared.image.blobs.values():
-                outcome = await self._transfers.locate(catalog.repository, blob(descriptor))
-                totals.blobs.count(outcome)
-                to_send += (descriptor.size or 0) if outcome == "copied" else 0
-            self.recorder.planned(action, totals, to_send + prepared.image.manifest_bytes)
-
-        await self._guarded(action, totals, plan)
-        self._leave(action)
-
-    async def _decided_on(self, action: Action) -> Catalog:
-        catalog = await self._catalogs.catalog(action.target)
-        if catalog is None:
-            raise AssertionError(f"{action.target} was decided on without a catalog")
-        return catalog
-
-    def _blobs(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], WantedBlob]:
-        def wanted(descriptor: Descriptor) -> WantedBlob:
-            return WantedBlob(
-                descriptor, action.repository, self._rule.mirrors, self._content, catalog.fresh, totals
-            )
-
-        return wanted
-
-    async def _guarded(self, action: Action, totals: Totals, work: Callable[[], Awaitable[_T]]) -> _T | None:
-        """What `work` returns; its failure is the action's alone."""
-        try:
-            with faults(self._site.name, "copy image", action.target):
-                return await work()
-        except NotReplicated as error:
-            self.recorder.held(action, error.cause)
-            self._tell_through(action)
-        except SiteError as error:
-            self._context.breaker(error.site).failed(error)
-            self.recorder.failed(action, error, totals)
-            if error.advice is Advice.GIVE_UP:
-                self._tell_through(action)
-        except asyncio.CancelledError:
-            self.recorder.interrupted(action, totals)
-            raise
-        return None
 
 
 def _renamed(rule: Rule, tags: Iterable[str]) -> Iterator[str]:

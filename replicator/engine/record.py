@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from replicator.engine.context import Context
+from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.wanted import UnresolvedTag, WantedTags
 from replicator.engine.plan.decide import Action, Gone
 from replicator.engine.result import (
@@ -17,9 +16,13 @@ from replicator.engine.result import (
     Failure,
     Outcome,
     Totals,
+    failure_of,
+    last_cause,
 )
+from replicator.engine.transfer.graph import fingerprint_of
 from replicator.errors import ReplicatorError, SiteError
 from replicator.events import Failed, TagDone
+from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
 from replicator.ports import (
@@ -34,9 +37,6 @@ from replicator.ports import (
     UnitSeen,
     Unpending,
 )
-
-CAUSES_NAMED: Final = 3
-"""First causes that the end of a run names."""
 
 
 @dataclass(slots=True)
@@ -140,12 +140,30 @@ class Recorder:
         self.result.totals.tags.unchanged += 1
         self._count(repository, in_step=1)
 
-    def confirmed(self, belief: TagBelief, target: str, placement: Placement | None) -> None:
-        """The destination was seen to have a tag, or all of an image (`placement`)."""
-        if not self._context.request.dry:
-            self._context.state.record(
-                Placed(self._rule.name, self.result.destination, belief, target, placement)
-            )
+    def placed(
+        self, action: Action, catalog: Catalog, *, is_verified: bool, image: Image | None = None
+    ) -> None:
+        """The destination has a tag, as seen now; with all that its root leads to, where that was seen too (`is_verified`)."""
+        if self._context.request.dry:
+            return
+        now = self._context.clock.now()
+        belief = TagBelief(
+            action.key,
+            action.digest,
+            action.wanted.digest or action.digest,
+            self._rule.name,
+            now,
+            action.asked_wall,
+        )
+        placement = None
+        if is_verified:
+            known = catalog.placements.get(action.digest)
+            fingerprint = fingerprint_of(image) if image else known.fingerprint if known else ""
+            written_at = known.written_at if known and not image else now
+            placement = Placement(action.digest, fingerprint, written_at, now)
+        self._context.state.record(
+            Placed(self._rule.name, self.result.destination, belief, action.target, placement)
+        )
 
     def planned(self, action: Action, totals: Totals, to_send: int) -> None:
         """Only in a plan: what would be done."""
@@ -259,7 +277,7 @@ class Recorder:
 
     def failure(self, error: ReplicatorError, repository: str | None = None) -> None:
         """Something failed for good. One failure that many tags of a repository share is told once."""
-        failure = _failure(error, repository, self.result.destination)
+        failure = failure_of(error, repository, self.result.destination)
         if failure in self._told:
             return
         self._told.add(failure)
@@ -301,7 +319,7 @@ class Recorder:
             in_step=good,
             held=tags.held,
             failed=tags.failed,
-            error=_last_error(self.result),
+            error=last_cause(self.result.failures),
             narrowed=scope is not None,
         )
 
@@ -359,25 +377,3 @@ class Recorder:
         self._context.events.emit(
             TagDone(self._rule.name, destination, action.target, action.key, name, outcome, delay)
         )
-
-
-def _failure(error: ReplicatorError, repository: str | None, destination: str) -> Failure:
-    if isinstance(error, SiteError):
-        return Failure(error.site, error.repository or repository, error.operation, error.cause, error.reason)
-    return Failure(destination, repository, "copy image", str(error), "internal")
-
-
-def first_causes(failures: Sequence[Failure]) -> tuple[str, ...]:
-    """The first few failures, a line each."""
-    return tuple(_line(failure) for failure in failures[:CAUSES_NAMED])
-
-
-def _line(failure: Failure) -> str:
-    where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
-    return f"{where}: {failure.operation}: {failure.cause}"
-
-
-def _last_error(result: DestinationResult) -> str:
-    if not result.failures:
-        return ""
-    return _line(result.failures[-1])

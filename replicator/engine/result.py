@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Final, Literal
 
 import msgspec
+
+from replicator.errors import ReplicatorError, SiteError
 
 Outcome = Literal["ok", "partial", "failed", "interrupted"]
 ActionName = Literal["copy", "keep", "delete", "hold"]
 DecisionName = Literal["copy", "in step", "postponed", "conflict", "held"]
 ActionOutcome = Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
+
+
+CAUSES_NAMED: Final = 3
+"""First causes that the end of a run names."""
 
 
 class TagTotals(msgspec.Struct):
@@ -148,3 +155,25 @@ class RunResult(msgspec.Struct, kw_only=True):
     outcome: Outcome
     totals: Totals
     rules: list[RuleResult]
+
+
+def failure_of(error: ReplicatorError, repository: str | None, destination: str) -> Failure:
+    """An error as it is reported; `repository` where the error names none."""
+    if isinstance(error, SiteError):
+        return Failure(error.site, error.repository or repository, error.operation, error.cause, error.reason)
+    return Failure(destination, repository, "copy image", str(error), "internal")
+
+
+def first_causes(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """The first few failures, a line each."""
+    return tuple(_line(failure) for failure in failures[:CAUSES_NAMED])
+
+
+def _line(failure: Failure) -> str:
+    where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
+    return f"{where}: {failure.operation}: {failure.cause}"
+
+
+def last_cause(failures: Sequence[Failure]) -> str:
+    """The last failure, in a line; "" where there is none."""
+    return _line(failures[-1]) if failures else ""

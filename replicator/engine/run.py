@@ -12,8 +12,8 @@ from replicator.engine.context import DRAIN_SECONDS, Context
 from replicator.engine.destination import DestinationRun
 from replicator.engine.observe.source import SourceScan
 from replicator.engine.observe.wanted import WantedTags
-from replicator.engine.record import Recorder, first_causes
-from replicator.engine.result import RuleResult
+from replicator.engine.record import Recorder
+from replicator.engine.result import RuleResult, first_causes
 from replicator.engine.shared import Shared
 from replicator.errors import ReplicatorError, StateError
 from replicator.events import Observed, RunEnded, RunStarted, Warned

@@ -1,0 +1,192 @@
+"""The copy of one tag: its image is read, and written; or, in a plan, only asked about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from replicator.engine.answers import Answers
+from replicator.engine.content.source import SourceContent
+from replicator.engine.context import Context
+from replicator.engine.faults import faults
+from replicator.engine.observe.destination import Catalog, DestinationCatalogs
+from replicator.engine.plan.decide import Action
+from replicator.engine.queue import Prepared
+from replicator.engine.record import Recorder
+from replicator.engine.result import Totals
+from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
+from replicator.engine.transfer.graph import ImageCopy, ImageWriter
+from replicator.errors import Advice, NotReplicated, SiteError, Unsupported
+from replicator.events import ImageCopied, ImagePrepared
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.image import Image, read_image
+from replicator.model.manifest import Manifest
+from replicator.policy.rule import Rule
+from replicator.ports import RefusesManifests
+
+_T = TypeVar("_T")
+
+
+class Copying:
+    """Copies of one rule to one destination. The failure of one is its own.
+
+    Args:
+        rule: the rule.
+        context: the run.
+        content: the source's content.
+        writer: writes images there.
+        transfers: moves blobs there.
+        catalogs: what the destination's repositories were seen to have.
+        recorder: gets what becomes of each.
+        answers: tells of tags that are through.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        context: Context,
+        *,
+        content: SourceContent,
+        writer: ImageWriter,
+        transfers: BlobTransfers,
+        catalogs: DestinationCatalogs,
+        recorder: Recorder,
+        answers: Answers,
+    ) -> None:
+        self._rule = rule
+        destination = recorder.result.destination
+        self._site = context.sites[destination]
+        self._context = context
+        self._request = context.request
+        self._content = content
+        self._writer = writer
+        self._transfers = transfers
+        self._catalogs = catalogs
+        self._recorder = recorder
+        self._answers = answers
+        self._source_breaker = context.breaker(rule.source)
+        self._breaker = context.breaker(destination)
+
+    async def prepare(self, action: Action) -> Image | None:
+        """The action's image; None where the action has failed already, or is held, as can be told early."""
+        totals = Totals()
+
+        async def read() -> Image:
+            self._source_breaker.check("read manifest", action.repository)
+            self._breaker.check("write manifest", action.target)
+            image = await self._read_image(action, totals)
+            self._check_refusal(action, image)
+            if not self._request.dry:
+                size = image.blob_bytes + image.manifest_bytes
+                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, size))
+            return image
+
+        return await self._guarded(action, totals, read)
+
+    async def _read_image(self, action: Action, totals: Totals) -> Image:
+        def count(size: int) -> None:
+            totals.bytes.read += size
+
+        def read(digest: Digest) -> Awaitable[Manifest]:
+            return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
+
+        image = await read_image(action.digest, read, self._rule.source, action.repository)
+        self._recorder.result.totals.add(totals)
+        return image
+
+    def _check_refusal(self, action: Action, image: Image) -> None:
+        """Holds what the destination could never serve, before any blob of it moves."""
+        repository = self._site.repository(action.target)
+        if isinstance(repository, RefusesManifests):
+            for manifest in image.manifests.values():
+                reason = repository.refuses(manifest)
+                if reason is not None:
+                    raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
+
+    async def copy(self, prepared: Prepared) -> None:
+        """Writes the image, its tag last."""
+        action, totals = prepared.action, Totals()
+        began = self._context.clock.monotonic()
+
+        async def bring() -> None:
+            self._breaker.check("write manifest", action.target)
+            catalog = await self._decided_on(action)
+            placement = ImageCopy(
+                prepared.image,
+                catalog.repository,
+                action.wanted.target,
+                self._blobs(action, catalog, totals),
+                totals,
+                missing=action.missing,
+                was_placed=action.was_placed,
+            )
+            try:
+                self._check_refusal(action, prepared.image)  # another image may have shown it meanwhile
+                await self._writer.copy(placement)
+            except Unsupported:
+                self._check_refusal(action, prepared.image)
+                raise
+            self._breaker.succeeded()
+            self._source_breaker.succeeded()
+            self._recorder.placed(action, catalog, is_verified=True, image=prepared.image)
+            manifests = tuple(prepared.image.manifests.values())
+            self._context.events.emit(ImageCopied(prepared.image.root.digest, manifests))
+            self._context.locks.settle(
+                (self._site.name, action.target, action.key),
+                (self._rule.source, action.repository, action.wanted.tag),
+                action.asked_at,
+            )
+            self._recorder.copied(action, totals, self._context.clock.monotonic() - began)
+            self._answers.through(action)
+
+        await self._guarded(action, totals, bring)
+
+    async def plan(self, prepared: Prepared) -> None:
+        """Only asks: what would move, what is there, what could be mounted."""
+        action, totals = prepared.action, Totals()
+
+        async def ask() -> None:
+            catalog = await self._decided_on(action)
+            blob = self._blobs(action, catalog, totals)
+            to_send = 0
+            for descriptor in prepared.image.blobs.values():
+                outcome = await self._transfers.locate(catalog.repository, blob(descriptor))
+                totals.blobs.count(outcome)
+                to_send += (descriptor.size or 0) if outcome == "copied" else 0
+            self._recorder.planned(action, totals, to_send + prepared.image.manifest_bytes)
+
+        await self._guarded(action, totals, ask)
+
+    async def _decided_on(self, action: Action) -> Catalog:
+        catalog = await self._catalogs.catalog(action.target)
+        if catalog is None:
+            raise AssertionError(f"{action.target} was decided on without a catalog")
+        return catalog
+
+    def _blobs(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], WantedBlob]:
+        def wanted(descriptor: Descriptor) -> WantedBlob:
+            return WantedBlob(
+                descriptor, action.repository, self._rule.mirrors, self._content, catalog.fresh, totals
+            )
+
+        return wanted
+
+    async def _guarded(self, action: Action, totals: Totals, work: Callable[[], Awaitable[_T]]) -> _T | None:
+        """What `work` returns; its failure is the action's alone."""
+        try:
+            with faults(self._site.name, "copy image", action.target):
+                return await work()
+        except NotReplicated as error:
+            self._recorder.held(action, error.cause)
+            self._answers.through(action)
+        except SiteError as error:
+            self._context.breaker(error.site).failed(error)
+            self._recorder.failed(action, error, totals)
+            if error.advice is Advice.GIVE_UP:
+                self._answers.through(action)
+        except asyncio.CancelledError:
+            self._recorder.interrupted(action, totals)
+            raise
+        return None
