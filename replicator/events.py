@@ -257,7 +257,7 @@ class WebhookSeen(msgspec.Struct, frozen=True):
     """A webhook was refused, or one event in it was looked at.
 
     `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag.
-    `other_registry`: it names another registry than the hook's site.
+    `other_registry`: it names a registry other than the hook's site.
     """
 
     hook: str

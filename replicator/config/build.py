@@ -94,7 +94,7 @@ class HMACSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecretHeader:
-    """A header that has a secret."""
+    """A header with a secret value."""
 
     name: str
     value: Secret
@@ -102,7 +102,7 @@ class SecretHeader:
 
 @dataclass(frozen=True, slots=True)
 class OIDCSettings:
-    """What a token of an OpenID Connect issuer must claim. `keys`: URL or file of the issuer's JWK set."""
+    """Required claims of an OpenID Connect token. `keys`: URL or file of the issuer's JWK set."""
 
     audience: str
     email: str
@@ -112,10 +112,10 @@ class OIDCSettings:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """One webhook: the site that sends it, and one way to tell its sender.
+    """One webhook: the site that sends it, and how its sender authenticates.
 
-    `kind`: the only notifications that it takes (a key of `notifications.formats.FORMATS`), None for all. `hosts`: other
-    names of the registry in them, in lower case.
+    `kind`: the only notifications to accept (a key of `notifications.formats.FORMATS`), None for all. `hosts`:
+    additional names of the registry in them, in lower case.
     """
 
     name: str
@@ -208,7 +208,7 @@ def build_http(table: HTTPTable) -> HTTPSettings:
 
 
 def build_webhook(name: str, table: WebhookTable) -> WebhookSettings:
-    """One webhook. A header that neither it nor its kind names, which `checks` reports, is one that nobody sends."""
+    """One webhook. `checks` reports headers that neither the table nor its kind names."""
     sender = FORMATS.get(table.kind or "")
     signature = sender.signature if sender else None
     hmac = header = oidc = None

@@ -62,7 +62,7 @@ _OWNERS = (
     ("a registry or bucket", _REMOTE),
 )
 _WAYS = ("token", "header", "url_token", "hmac", "oidc")
-"""How a webhook tells its sender."""
+"""How a webhook's sender authenticates."""
 _LITERAL = 'is a plain-text secret; move it to a file: { file = "PATH" }'
 
 

@@ -1,4 +1,4 @@
-"""What registries tell of themselves: one module for each kind of sender, all of one shape (`format.Format`). Pure.
+"""Parsers of registries' notifications: one module per kind of sender, all of one shape (`format.Format`). Pure.
 
-A notification is a hint, never a fact: it says where to look, and the source is asked what is there.
+A notification is a hint, never a fact: it says which tag to check, and the source is asked what the tag is.
 """

@@ -1,4 +1,4 @@
-"""Azure Container Registry: the actions of a webhook, `ping` among them. Untagging tells nothing.
+"""Azure Container Registry: the actions of a webhook, including `ping`. Untagging sends no event.
 
 https://learn.microsoft.com/azure/container-registry/container-registry-webhook-reference
 """
@@ -12,7 +12,7 @@ from replicator.notifications.format import Delivery, Format, Hint
 from replicator.notifications.reading import epoch, has, pushed, text
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     document = delivery.document
     return document.get("action") == "ping" or has(document, "action", "timestamp", "target", "request")
 
@@ -31,4 +31,4 @@ def _read(delivery: Delivery) -> Iterator[Hint | None]:
     )
 
 
-FORMAT: Final = Format("acr", _recognises, _read)
+FORMAT: Final = Format("acr", _recognizes, _read)

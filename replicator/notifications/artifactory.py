@@ -1,4 +1,4 @@
-"""JFrog Artifactory: events of the domain `docker`. Its secret is sent in a header, or signs the body ("use for payload signing").
+"""JFrog Artifactory: events of the domain `docker`. The secret is sent in a header, or signs the payload.
 
 https://jfrog.com/help/r/jfrog-platform-administration-documentation/webhooks
 """
@@ -16,12 +16,12 @@ _ACTIONS: Final = frozenset({"pushed", "promoted", "tag_overwritten"})
 _HEADER: Final = "X-JFrog-Event-Auth"
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return has(delivery.document, "domain", "event_type", "data")
 
 
 def _read(delivery: Delivery) -> Iterator[Hint | None]:
-    """The manifests of an index have a digest instead of a tag. The event that tests a webhook is of another domain."""
+    """Child manifests have a digest instead of a tag. Test events have another domain."""
     document = delivery.document
     key, image = text(document, "data", "repo_key"), text(document, "data", "image_name")
     if (
@@ -44,10 +44,10 @@ def _read(delivery: Delivery) -> Iterator[Hint | None]:
 
 
 def _names(key: str, image: str, url: str | None) -> tuple[str | None, str | None]:
-    """What the site calls the image, which depends on how Artifactory is published.
+    """The image's name at the site, and an alternative; both depend on how Artifactory is reached.
 
-    By its API's path or a host for each repository: the image. By path: the repository's key and the image. A port for
-    each repository cannot be told from the last one.
+    Through the API's path or a host per repository: IMAGE. By repository path: KEY/IMAGE. A port per repository (IMAGE)
+    cannot be distinguished from the latter.
     """
     parts = urlsplit(url or "")
     _, is_api, served = parts.path.partition("/api/docker/")
@@ -66,7 +66,7 @@ def _host(origin: str | None) -> str | None:
 
 
 def _is_same(named: str, url: str) -> bool:
-    """A host for each repository is `KEY.HOST`, at JFrog itself `ACCOUNT-KEY.jfrog.io`."""
+    """A host per repository is `KEY.HOST`, `KEY-HOST` or, at JFrog, `ACCOUNT-KEY.jfrog.io`."""
     host = urlsplit(url).hostname or ""
     account, _, domain = named.partition(".")
     return (
@@ -78,7 +78,7 @@ def _is_same(named: str, url: str) -> bool:
 
 FORMAT: Final = Format(
     "artifactory",
-    _recognises,
+    _recognizes,
     _read,
     signature=Signature(_HEADER, "sha256"),
     secret_header=_HEADER,

@@ -16,7 +16,7 @@ MEDIA_TYPES: Final = JSON | {"application/cloudevents+json"}
 
 @dataclass(frozen=True, slots=True)
 class CloudEvent:
-    """One event. `data` is whatever the sender put there."""
+    """One event. `data` is the sender's payload, of any type."""
 
     type: str
     source: str
@@ -25,7 +25,7 @@ class CloudEvent:
 
 
 def event_type(delivery: Delivery) -> str:
-    """The type of a CloudEvent, "" if the delivery is none. Never raises."""
+    """The type of a CloudEvent, "" for any other delivery. Never raises."""
     binary = delivery.headers.get("ce-type")
     if binary is not None:
         return binary
@@ -34,7 +34,7 @@ def event_type(delivery: Delivery) -> str:
 
 
 def cloud_event(delivery: Delivery) -> CloudEvent:
-    """The event of a delivery for which `event_type` is not empty. Raises ValueError for an odd one."""
+    """The event of a delivery with an `event_type`. Raises ValueError if a member is named twice."""
     headers, document = delivery.headers, delivery.document
     if "ce-type" in headers:
         return CloudEvent(headers["ce-type"], headers.get("ce-source", ""), headers.get("ce-time"), document)

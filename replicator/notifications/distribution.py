@@ -1,4 +1,4 @@
-"""CNCF distribution 2 and 3: an envelope of many events.
+"""CNCF distribution 2 and 3: an envelope of events.
 
 https://distribution.github.io/distribution/about/notifications/
 """
@@ -14,15 +14,15 @@ from replicator.notifications.format import JSON, Delivery, Format, Hint
 from replicator.notifications.reading import epoch, has, member, text
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return has(delivery.document, "events") and isinstance(delivery.document["events"], list | None)
 
 
 def read(delivery: Delivery) -> Iterator[Hint | None]:
     """The events of an envelope.
 
-    An event that is null, or has members of other types, is ignored by itself: distribution repeats a refused envelope
-    for ever, and the good events in it would never arrive.
+    An event that is null or malformed is ignored by itself: distribution repeats a refused envelope forever, so the
+    good events in it would never arrive.
 
     A push without a tag is ignored: it is a blob, a child of an index or a referrer. What leads to it is pushed after
     it, or found by the next complete scan. A deletion by digest names no tag, so it concerns the whole repository.
@@ -56,13 +56,13 @@ def _host(event: Any) -> str | None:
 
 
 def _anything(named: str, url: str) -> bool:  # noqa: ARG001 - the signature of `Format.is_same`
-    """`request.host` is what the client called the registry, which may be any name or address of it."""
+    """`request.host` is the client's `Host` header, which may be any name or address of the registry."""
     return True
 
 
 FORMAT: Final = Format(
     "distribution",
-    _recognises,
+    _recognizes,
     read,
     media_types=JSON
     | {

@@ -1,4 +1,4 @@
-"""Docker Hub: a repository's webhook, for pushes only. It has no digest and no signature; its `callback_url` is dead.
+"""Docker Hub: a repository's webhook, for pushes only. It has no digest and no signature; `callback_url` is obsolete.
 
 https://docs.docker.com/docker-hub/repos/manage/webhooks/
 """
@@ -15,7 +15,7 @@ from replicator.notifications.reading import epoch, has, member, pushed, split_r
 _HUB: Final = "docker.io"
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     document = delivery.document
     return has(document.get("push_data"), "tag") and has(document.get("repository"), "repo_name")
 
@@ -35,4 +35,4 @@ def _is_same(named: str, url: str) -> bool:
     return hub_url(url) is not None if named == _HUB else same_host(named, url)
 
 
-FORMAT: Final = Format("dockerhub", _recognises, _read, is_same=_is_same)
+FORMAT: Final = Format("dockerhub", _recognizes, _read, is_same=_is_same)

@@ -1,7 +1,7 @@
-"""AWS ECR by EventBridge: its own events as they are, or made CloudEvents by an input transformer.
+"""AWS ECR through EventBridge: its native events, or CloudEvents made by an input transformer.
 
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
-The form of the CloudEvents is that of argocd-image-updater's documentation.
+The CloudEvents have the shape that argocd-image-updater documents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SOURCE: Final = re.compile(r"urn:aws[a-z-]*:ecr:(?P<region>[a-z0-9-]+):(?P<acco
 _HOST: Final = re.compile(r"(?P<account>\d{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\..+")
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return has(delivery.document, "detail-type", "detail") or cloudevents.event_type(delivery).startswith(
         _TYPE
     )
@@ -67,11 +67,11 @@ def _registry(account: str | None, region: str | None) -> str | None:
 
 
 def _is_same(named: str, url: str) -> bool:
-    """One registry has several hosts (FIPS, dual stack, partitions), all with its account and region."""
+    """A registry has several hosts (FIPS, dual stack, partitions), all with its account and region."""
     theirs, ours = _HOST.fullmatch(named), _HOST.fullmatch(urlsplit(url).hostname or "")
     if theirs is None or ours is None:
         return same_host(named, url)
     return theirs["account"] == ours["account"] and theirs["region"] == ours["region"]
 
 
-FORMAT: Final = Format("ecr", _recognises, _read, media_types=cloudevents.MEDIA_TYPES, is_same=_is_same)
+FORMAT: Final = Format("ecr", _recognizes, _read, media_types=cloudevents.MEDIA_TYPES, is_same=_is_same)

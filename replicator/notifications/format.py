@@ -1,4 +1,4 @@
-"""The shape of every kind of notification: how it is recognised, read, and what its sender can sign."""
+"""The shape of a kind of notification: how it is recognized and read, and how its sender authenticates."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ JSON: Final = frozenset({"application/json"})
 class Hint:
     """A change in this repository: at this tag, or (None) anywhere in it. `at` in epoch seconds, None if unknown.
 
-    `digest` is what the tag names now, if it was pushed and the event has a digest. `registry` is what the payload calls
-    the registry, mostly its host; None if it does not name it. `alias` is the repository's name if the site's URL does
-    not tell which of two names it has.
+    `digest` is what the tag names now, if it was pushed and the event has a digest. `registry` is the registry's name in
+    the payload, usually its host; None if it is not named. `alias` is an alternative name of the repository, for
+    registries whose URL does not decide between the two.
     """
 
     repository: str
@@ -31,9 +31,9 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One request of a sender. `headers` by their lower-case names, `document` its body.
+    """One request of a sender. `headers` are keyed by lower-case name; `document` is the body.
 
-    `url` is that of the site that the webhook belongs to, None if that is not a registry.
+    `url` is the URL of the webhook's site, None if the site is not a registry.
     """
 
     headers: Mapping[str, str]
@@ -43,14 +43,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A hexadecimal HMAC over the body: the header that has it, and its hash."""
+    """A hexadecimal HMAC over the body: its header and its hash."""
 
     header: str
     algorithm: Literal["sha256", "sha1"]
 
 
 def same_host(named: str, url: str) -> bool:
-    """Whether a payload's HOST[:PORT] is the host of the URL. A port that only one of them has makes no difference."""
+    """Whether HOST[:PORT] of a payload is the host of the URL. Ports are compared only if both have one."""
     try:
         theirs, ours = urlsplit(f"//{named}"), urlsplit(url)
         ports = {theirs.port, ours.port} - {None}
@@ -65,19 +65,19 @@ class Format:
 
     Args:
         kind: its name in the config (`webhook.NAME.kind`).
-        recognises: whether a delivery is of this kind. Never raises.
-        read: its events one by one, None for one that is ignored (no push of a tag). May raise ValueError where the
-            whole delivery is odd, which counts as one ignored event.
-        media_types: those of its bodies.
+        recognizes: whether a delivery is of this kind. Never raises.
+        read: yields the events of a delivery; None for an event to ignore (not a push of a tag). May raise ValueError if
+            the whole delivery is malformed, which counts as one ignored event.
+        media_types: accepted media types.
         signature: how the sender signs, if it can.
-        secret_header: the header of its plain secret, if it has one of its own.
-        is_same: whether what the payload calls the registry is the site of this URL.
-        redelivers: the sender sends what was refused again and again, and others wait for it. So it is told that all is
-            well even if the payload names another registry.
+        secret_header: the sender's own header for a plain secret, if it has one.
+        is_same: whether the registry's name in a payload belongs to the site with this URL.
+        redelivers: the sender repeats refused deliveries endlessly, so a notification that names another registry is
+            acknowledged.
     """
 
     kind: str
-    recognises: Callable[[Delivery], bool]
+    recognizes: Callable[[Delivery], bool]
     read: Callable[[Delivery], Iterable[Hint | None]]
     media_types: frozenset[str] = JSON
     signature: Signature | None = None

@@ -1,4 +1,4 @@
-"""All kinds of notifications, and which of them a delivery is."""
+"""All kinds of notifications, and how the kind of a delivery is found."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ FORMATS: Final[Mapping[str, Format]] = {
     for each in (
         distribution, harbor, quay, acr, dockerhub, alibaba, google, ecr, gitea, ghcr, artifactory, nexus, zot,
         gitlab,
-    )  # gitea before ghcr: it sends GitHub's headers as well; gitlab takes what distribution does
+    )  # gitea before ghcr: it sends GitHub's headers as well; gitlab accepts what distribution does
 }  # fmt: skip
-"""By the name that the config has for them, in the order in which they are asked."""
+"""By their names in the config, in the order in which they are tried."""
 
 MEDIA_TYPES: Final = frozenset().union(*(each.media_types for each in FORMATS.values()))
 
 
 def format_of(delivery: Delivery, kind: str | None, *, likely: str = "") -> Format | None:
-    """The kind of a delivery; None if it is of none that is known, or not of the configured one.
+    """The kind of a delivery; None if it is unknown, or differs from the configured one.
 
     Args:
         delivery: the request.
-        kind: the only kind that the webhook takes, a key of `FORMATS`; None for all.
-        likely: the vendor of the webhook's site, which is asked first if it is known here.
+        kind: the only kind that the webhook accepts, a key of `FORMATS`; None for all.
+        likely: the vendor of the webhook's site, tried first if it has notifications.
     """
     if kind is not None:
-        return FORMATS[kind] if FORMATS[kind].recognises(delivery) else None
+        return FORMATS[kind] if FORMATS[kind].recognizes(delivery) else None
     asked = (FORMATS[likely], *FORMATS.values()) if likely in FORMATS else FORMATS.values()
-    return next((each for each in asked if each.recognises(delivery)), None)
+    return next((each for each in asked if each.recognizes(delivery)), None)
 
 
 def read_events(each: Format, delivery: Delivery) -> list[Hint | None]:
-    """The events of a delivery that is of this kind; None for each that is ignored. Never raises."""
+    """The events of a delivery of this kind; None for each event to ignore. Never raises."""
     try:
         return list(each.read(delivery))
     except ValueError:

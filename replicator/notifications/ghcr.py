@@ -16,8 +16,8 @@ _ACTIONS: Final = frozenset({"published", "updated"})
 _CONTAINERS: Final = frozenset({"container", "docker"})
 
 
-def _recognises(delivery: Delivery) -> bool:
-    # Gitea and Forgejo send GitHub's headers beside their own, and are asked before.
+def _recognizes(delivery: Delivery) -> bool:
+    # Gitea and Forgejo send GitHub's headers as well, so they are tried first.
     document = delivery.document
     return "x-github-event" in delivery.headers or any(
         has(document.get(key), "package_version") for key in _KEYS
@@ -25,7 +25,7 @@ def _recognises(delivery: Delivery) -> bool:
 
 
 def _read(delivery: Delivery) -> Iterator[Hint | None]:
-    """All other events (`ping` is the first one) are ignored. Children of an index are published without a tag."""
+    """Other events, such as `ping`, are ignored. Children of an index are published without a tag."""
     document = delivery.document
     package = next((document[key] for key in _KEYS if isinstance(document.get(key), dict)), None)
     kind = text(package, "package_type") or text(package, "ecosystem") or ""
@@ -43,10 +43,10 @@ def _published(package: Any) -> Hint | None:
     owner, name = text(package, "owner", "login") or text(package, "namespace"), text(package, "name")
     if repository is None and owner and name:
         repository = f"{owner}/{name}"
-    # the owner is told as it is written, but images have it in lower case
+    # the owner keeps its case here, but is lower case in image names
     repository = repository and repository.lower()
     at = epoch(text(version, "updated_at")) or epoch(text(version, "created_at"))
     return pushed(repository, tag, at=at, digest=digest, registry=host)
 
 
-FORMAT: Final = Format("ghcr", _recognises, _read, signature=Signature("X-Hub-Signature-256", "sha256"))
+FORMAT: Final = Format("ghcr", _recognizes, _read, signature=Signature("X-Hub-Signature-256", "sha256"))

@@ -1,4 +1,4 @@
-"""Gitea and Forgejo: the event `package`. Versions of a container are its tags, and digests.
+"""Gitea and Forgejo: the event `package`. The versions of a container are its tags and digests.
 
 https://docs.gitea.com/usage/webhooks
 """
@@ -15,7 +15,7 @@ from replicator.notifications.reading import epoch, has, member, pushed, text
 _HEADERS: Final = frozenset({"x-gitea-event", "x-forgejo-event"})
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return not _HEADERS.isdisjoint(delivery.headers) or has(
         delivery.document.get("package"), "owner", "type", "name", "version"
     )
@@ -43,4 +43,4 @@ def _host(page: str | None) -> str | None:
         return None
 
 
-FORMAT: Final = Format("gitea", _recognises, _read, signature=Signature("X-Gitea-Signature", "sha256"))
+FORMAT: Final = Format("gitea", _recognizes, _read, signature=Signature("X-Gitea-Signature", "sha256"))

@@ -1,6 +1,6 @@
-"""Google Artifact Registry and gcr.io: messages of the Pub/Sub topic `gcr`, pushed wrapped or unwrapped.
+"""Google Artifact Registry and gcr.io: messages of the Pub/Sub topic `gcr`, wrapped or unwrapped.
 
-One topic has the messages of all registries of a project. Pub/Sub delivers again what is not answered with 2xx.
+A topic has the messages of all registries of a project. Pub/Sub redelivers messages until they are answered with 2xx.
 
 https://cloud.google.com/artifact-registry/docs/configure-notifications
 https://cloud.google.com/pubsub/docs/push
@@ -18,7 +18,7 @@ from replicator.notifications.format import JSON, Delivery, Format, Hint
 from replicator.notifications.reading import epoch, has, pushed, split_reference, text
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     document = delivery.document
     return _is_wrapped(document) or (
         document.get("action") in ("INSERT", "DELETE") and ("digest" in document or "tag" in document)
@@ -53,9 +53,9 @@ def _unwrap(data: str) -> Any:
 
 FORMAT: Final = Format(
     "google",
-    _recognises,
+    _recognizes,
     _read,
-    # unwrapped, Pub/Sub sends the message as it is, without a media type
+    # Pub/Sub sends unwrapped messages without a media type
     media_types=JSON | {"application/octet-stream"},
     redelivers=True,
 )

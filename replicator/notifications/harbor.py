@@ -13,14 +13,14 @@ from replicator.notifications.format import Delivery, Format, Hint
 from replicator.notifications.reading import epoch, has, member, pushed, split_reference, text
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return has(delivery.document, "type", "event_data") or cloudevents.event_type(delivery).startswith(
         "harbor."
     )
 
 
 def _read(delivery: Delivery) -> Iterator[Hint | None]:
-    """A push by digest has the digest as its tag. Only the first of several tags is told."""
+    """A push by digest has the digest as its tag. Harbor names only the first of several tags."""
     if cloudevents.event_type(delivery).startswith("harbor."):
         event = cloudevents.cloud_event(delivery)
         pushes, at, data = event.type == "harbor.artifact.pushed", epoch(event.time), event.data
@@ -47,4 +47,4 @@ def _resource(resource: Any, repository: str | None, at: float | None) -> Hint |
         return None
 
 
-FORMAT: Final = Format("harbor", _recognises, _read, media_types=cloudevents.MEDIA_TYPES)
+FORMAT: Final = Format("harbor", _recognizes, _read, media_types=cloudevents.MEDIA_TYPES)

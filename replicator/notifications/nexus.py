@@ -1,4 +1,4 @@
-"""Sonatype Nexus Repository 3: the event `component` of a repository webhook. It names no host.
+"""Sonatype Nexus Repository 3: the event `component` of a repository webhook. It does not name the host.
 
 https://help.sonatype.com/en/webhooks.html
 """
@@ -15,7 +15,7 @@ from replicator.notifications.reading import epoch, has, member, pushed, text
 _ACTIONS: Final = frozenset({"CREATED", "UPDATED"})
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     document = delivery.document
     return "x-nexus-webhook-id" in delivery.headers or (
         "repositoryName" in document and (has(document.get("component"), "format") or "asset" in document)
@@ -23,14 +23,14 @@ def _recognises(delivery: Delivery) -> bool:
 
 
 def _read(delivery: Delivery) -> Iterator[Hint | None]:
-    """Events of assets are of files, not of images, and are ignored like all others."""
+    """Events of assets are about files, not images, and are ignored."""
     document = delivery.document
     component = member(document, "component")
     if text(component, "format") != "docker" or text(document, "action") not in _ACTIONS:
         yield None
         return
     key, name = text(document, "repositoryName"), text(component, "name")
-    # With a port or host for each repository the image has its own name, by path the repository comes first.
+    # IMAGE with a port or host per repository, REPOSITORY/IMAGE with path-based routing
     yield pushed(
         name,
         text(component, "version"),
@@ -41,14 +41,14 @@ def _read(delivery: Delivery) -> Iterator[Hint | None]:
 
 
 def _is_same(named: str, url: str) -> bool:
-    """Only a site at `/repository/KEY` tells its key."""
+    """Only the URL of a site at `/repository/KEY` has its key."""
     _, has_key, key = urlsplit(url).path.partition("/repository/")
     return not has_key or key.strip("/").lower() == named
 
 
 FORMAT: Final = Format(
     "nexus",
-    _recognises,
+    _recognizes,
     _read,
     signature=Signature("X-Nexus-Webhook-Signature", "sha1"),
     is_same=_is_same,

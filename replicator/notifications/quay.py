@@ -1,4 +1,4 @@
-"""Quay: the notification `repo_push`, one for each manifest that is pushed by tag. It has no digest and no signature.
+"""Quay: the notification `repo_push`, one per manifest pushed by tag. It has no digest and no signature.
 
 https://docs.redhat.com/en/documentation/red_hat_quay/3/html/use_red_hat_quay/repository-notifications
 """
@@ -12,12 +12,12 @@ from replicator.notifications.format import Delivery, Format, Hint
 from replicator.notifications.reading import has, member, pushed, split_reference, text
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return has(delivery.document, "repository", "docker_url", "homepage")
 
 
 def _read(delivery: Delivery) -> Iterator[Hint | None]:
-    """Builds, vulnerabilities and the like have no `updated_tags`."""
+    """Other events (builds, vulnerabilities) have no `updated_tags`."""
     document = delivery.document
     tags = member(document, "updated_tags")
     if not isinstance(tags, list) or not tags:
@@ -28,4 +28,4 @@ def _read(delivery: Delivery) -> Iterator[Hint | None]:
         yield pushed(text(document, "repository"), tag if isinstance(tag, str) else None, registry=host)
 
 
-FORMAT: Final = Format("quay", _recognises, _read)
+FORMAT: Final = Format("quay", _recognizes, _read)

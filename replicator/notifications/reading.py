@@ -1,4 +1,4 @@
-"""Reads members of payloads that may be anything."""
+"""Reads members of untrusted payloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BARE_OFFSET: Final = re.compile(r"([+-]\d\d)(\d\d)$")
 
 
 def member(value: Any, *path: str) -> Any:
-    """What is at this path; None if something on it is missing or no object.
+    """The value at this path; None if part of the path is missing or not an object.
 
     Raises:
         ValueError: an object on the path has a member twice, or one whose name differs only by case.
@@ -31,20 +31,20 @@ def member(value: Any, *path: str) -> Any:
 
 
 def text(value: Any, *path: str) -> str | None:
-    """The string at this path; None if it is missing, empty or no string. Raises ValueError as `member` does."""
+    """The string at this path; None if it is missing, empty or not a string. Raises ValueError as `member` does."""
     found = member(value, *path)
     return found if isinstance(found, str) and found else None
 
 
 def has(value: Any, *names: str) -> bool:
-    """Whether it is an object with all of these members."""
+    """Whether the value is an object with all of these members."""
     return isinstance(value, dict) and all(name in value for name in names)
 
 
 def epoch(value: Any) -> float | None:
     """Epoch seconds of a number, or of an RFC 3339 time with up to nine decimals (Go) or a bare `+0000` (Java).
 
-    None for anything else, for times without a zone, and for those before 1970 (Go writes year 1 for none).
+    None for anything else, for times without a zone, and for times before 1970 (Go writes year 1 for an unset time).
     """
     if isinstance(value, str):
         try:
@@ -66,7 +66,7 @@ def pushed(
     registry: str | None = None,
     alias: str | None = None,
 ) -> Hint | None:
-    """The push of a tag; None without a valid tag (a push by digest) or repository. A bad digest is dropped."""
+    """The push of a tag; None without a valid repository and tag (a push by digest). An invalid digest is dropped."""
     if repository is None or not is_repository(repository) or tag is None or not is_tag(tag):
         return None
     return Hint(
@@ -80,7 +80,7 @@ def pushed(
 
 
 def split_reference(reference: str | None) -> tuple[str | None, str | None, str | None]:
-    """Host, repository and tag or digest of `HOST/REPOSITORY[:TAG|@DIGEST]`; None for what it lacks."""
+    """Host, repository and tag or digest of `HOST/REPOSITORY[:TAG|@DIGEST]`; None for each missing part."""
     host, slash, rest = (reference or "").removeprefix("https://").partition("/")
     if not slash:
         return None, None, None

@@ -1,4 +1,4 @@
-"""zot: CloudEvents of its event sinks, binary (as zot sends them) or structured. They name no host.
+"""zot: CloudEvents of its event sinks, binary (zot's default) or structured. They do not name the host.
 
 https://zotregistry.dev/latest/articles/events/
 """
@@ -15,7 +15,7 @@ from replicator.notifications.reading import epoch, pushed, text
 _TYPE: Final = "zotregistry."
 
 
-def _recognises(delivery: Delivery) -> bool:
+def _recognizes(delivery: Delivery) -> bool:
     return cloudevents.event_type(delivery).startswith(_TYPE)
 
 
@@ -33,4 +33,4 @@ def _read(delivery: Delivery) -> Iterator[Hint | None]:
     )
 
 
-FORMAT: Final = Format("zot", _recognises, _read, media_types=cloudevents.MEDIA_TYPES)
+FORMAT: Final = Format("zot", _recognizes, _read, media_types=cloudevents.MEDIA_TYPES)

@@ -125,11 +125,11 @@ class SecretHeaderTable(Table):
     """A header with a secret, such as an API key."""
 
     name: Annotated[str | None, HEADER] = setting("Name of the header. Default: that of `kind`.", None)
-    value: Annotated[Secret, SECRET] = setting("The whole value of the header.")
+    value: Annotated[Secret, SECRET] = setting("Value of the header.")
 
 
 class OIDCTable(Table):
-    """The token that Google's Pub/Sub signs for each push: who it is of, and for whom."""
+    """The OpenID Connect token that Google's Pub/Sub sends with each push."""
 
     audience: str = setting(
         "Audience of the push subscription, such as the URL of the webhook.", min_length=1
@@ -140,22 +140,22 @@ class OIDCTable(Table):
         "URL of the issuer's public keys (a JWK set).", "https://www.googleapis.com/oauth2/v3/certs"
     )
     keys_file: Annotated[Path | None, FILE] = setting(
-        "File with these keys, for agents that do not reach `keys_url`. Read again after a minute.", None
+        "File with these keys, for agents that cannot reach `keys_url`. Read at most once a minute.", None
     )
 
 
 class WebhookTable(Table):
-    """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately. It has exactly one secret."""
+    """A webhook, `POST /webhooks/NAME`: a site's notifications trigger its rules immediately. One authentication is required."""
 
     site: str = setting("Site that sends the notifications.")
     kind: Annotated[str | None, SENDER] = setting(
-        "Kind of the notifications: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, `gitea`, "
-        "`gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Others are refused. Default: told from each request.",
+        "Kind of notifications to accept: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, `gitea`, "
+        "`gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Default: all; the kind is detected.",
         None,
     )
     hosts: list[str] = setting(
-        "What the registry calls itself in its notifications, if that is not the host of the site's URL. A notification "
-        "of another registry is refused.",
+        "Additional names of the registry in its notifications, if it does not use the host of the site's URL. "
+        "Notifications of other registries are refused.",
         default_factory=list,
     )
     token: Annotated[Secret | None, SECRET] = setting(
@@ -164,11 +164,11 @@ class WebhookTable(Table):
     )
     header: SecretHeaderTable | None = setting("Another header with a secret.", None)
     url_token: Annotated[Secret | None, SECRET] = setting(
-        "Value of the parameter `token` in the URL, for senders that can send no header. Proxies may log it.",
+        "Value of the query parameter `token`, for senders that cannot set headers. Proxies may log it.",
         None,
     )
     hmac: HMACTable | None = setting("Signature over the request body.", None)
-    oidc: OIDCTable | None = setting("Token of an OpenID Connect issuer, as Bearer.", None)
+    oidc: OIDCTable | None = setting("OpenID Connect token, sent as Bearer.", None)
 
 
 class NotifyTable(Table):

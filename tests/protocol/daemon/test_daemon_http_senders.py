@@ -151,7 +151,7 @@ async def test_notification_of_another_registry_is_refused_and_logged_once(
         assert at.counts() == {"other_registry": 3}
         assert not len(at.agent.triggers)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert f"webhook hook: refused a notification ({kind}) of the registry " in line
+    assert f"webhook hook: refused a {kind} notification from the registry " in line
     assert f"the site hub is {vendor.url}" in line
     assert "webhook.hook.hosts" in line
 

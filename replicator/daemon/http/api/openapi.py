@@ -33,7 +33,7 @@ _REFUSED: Final[Mapping[Need, Mapping[int, str]]] = {
     "hook": {
         400: "The body is not a known notification",
         401: "The webhook's token or signature is missing or wrong",
-        403: "The notification is of another registry than the webhook's site",
+        403: "The notification names a different registry from the webhook's site",
         408: "The body did not arrive in time",
         413: "The body is too large",
         415: "Content-Type is not that of notifications",

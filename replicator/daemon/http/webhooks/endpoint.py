@@ -60,7 +60,7 @@ class Webhooks:
         """Accepts one request with 202, once its events are in the state; the rules that it concerns scan a moment later.
 
         Raises `Problem`: 404 unknown webhook, 401 without its token or signature, 413 above 1 MiB, 415 and 400 for
-        anything else than notifications, 403 if all its events are of another registry, 408 if the body does not arrive
+        anything else than notifications, 403 if all its events name another registry, 408 if the body does not arrive
         in time, 503 if too many arrive at once or the state cannot keep the events.
         """
         name = request.match_info["name"]
@@ -75,11 +75,11 @@ class Webhooks:
             self._note(name, _OUTCOME.get(problem.status, "malformed"))
             raise
         if are_foreign and not sender.redelivers:
-            raise Problem(403, "the notification is of another registry than the webhook's site")
+            raise Problem(403, "the notification names a different registry from the webhook's site")
         return web.Response(status=202)
 
     async def _pass_on(self, hook: WebhookSettings, sender: Format, events: Sequence[Hint | None]) -> bool:
-        """Whether all events are of another registry."""
+        """Whether all events name another registry."""
         foreign = 0
         for number, hint in enumerate(events, 1):
             if hint is None:
@@ -101,23 +101,23 @@ class Webhooks:
         return 0 < foreign == len(events)
 
     def _is_foreign(self, hook: WebhookSettings, sender: Format, hint: Hint) -> bool:
-        """Whether the event names another registry than the hook's site; logs each such name once."""
+        """Whether the event names a registry other than the hook's site; logs each such name once."""
         named, (url, _) = hint.registry, self._site(hook)
         if named is None or named in hook.hosts:
             return False
         if url is None and not hook.hosts:
-            return False  # a bucket or directory has no name that a registry could call itself
+            return False  # a bucket or directory has no host name to compare
         if url is not None and sender.is_same(named, url):
             return False
         self._tell(
             hook.name,
-            f"refused a notification ({sender.kind}) of the registry {scrub(named)}: the site {hook.site} is "
-            f"{url or 'no registry'}; if that is the same registry, add it to webhook.{hook.name}.hosts",
+            f"refused a {sender.kind} notification from the registry {scrub(named)}: the site {hook.site} is "
+            f"{url or 'not a registry'}; if both are the same registry, add the name to webhook.{hook.name}.hosts",
         )
         return True
 
     def _tell(self, hook: str, text: str) -> None:
-        """Logs it, once."""
+        """Logs the text once per process."""
         if (hook, text) not in self._told and len(self._told) < MAX_TOLD:
             self._told.add((hook, text))
             _log.warning("webhook %s: %s", hook, text)
@@ -165,7 +165,7 @@ class Webhooks:
             self._tell(hook, f"refused a token: {error}")
             raise _unauthorized() from None
         except NoKeys as error:
-            self._tell(hook, f"cannot judge tokens: {error}")
+            self._tell(hook, f"cannot check tokens: {error}")
             headers = {"Retry-After": str(RETRY_SECONDS)}
             raise Problem(503, "the issuer's keys cannot be read", headers=headers) from None
 

@@ -1,4 +1,4 @@
-"""Whether an OpenID Connect token is that of a webhook's sender: Google's Pub/Sub signs one for each push.
+"""Verifies the OpenID Connect tokens of webhooks: Google's Pub/Sub sends one with each push.
 
 https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions, OpenID Connect Core 1.0 section 3.1.3.7
 """
@@ -24,32 +24,31 @@ from replicator.scrub import scrub
 
 ALGORITHM: Final = "RS256"
 LEEWAY_SECONDS: Final = 60.0
-"""How far the sender's clock may be from ours."""
+"""Tolerated clock difference."""
 MAX_KEYS_BYTES: Final = 64 * 1024
 MAX_KEYS: Final = 32
 KEY_BITS: Final = range(2048, 8193)
-"""Smaller ones are broken, larger ones cost whoever verifies too much."""
+"""Smaller keys are insecure, larger ones are expensive to verify with."""
 READ_SECONDS: Final = 10.0
 MIN_SECONDS: Final = 60.0
-"""Between two readings of the keys, whatever comes: a token that names an unknown key costs nothing meanwhile."""
+"""Between two attempts to read the keys, so that tokens with unknown keys do not cause a request each."""
 MAX_AGE_SECONDS: Final = (60.0, 3600.0, 86_400.0)
-"""How long keys are fresh: at least, unless they say so, and at most. While they cannot be read again, the old ones hold
-for as long as the last of these."""
+"""How long keys are fresh: minimum, default and maximum. If they cannot be renewed, they are used for the maximum longer."""
 
 _GOOGLE: Final = "https://accounts.google.com"
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s;])")
 
 
 class BadToken(ReplicatorError):
-    """The token is not one of the sender. Says why, in words that do not repeat it."""
+    """The token is invalid. Says why, without quoting the token."""
 
 
 class NoKeys(ReplicatorError):
-    """The issuer's keys cannot be read, so nothing can be said of the token."""
+    """The issuer's keys cannot be read, so the token cannot be checked."""
 
 
 class IssuerKeys:
-    """The keys that an issuer signs with, read when they are needed and kept as long as they are fresh.
+    """The public keys of an issuer, read on demand and cached while they are fresh.
 
     Args:
         place: a URL or a file with a JWK set.
@@ -68,8 +67,8 @@ class IssuerKeys:
         """The key of this name (`kid`).
 
         Raises:
-            BadToken: there is none, as far as the keys were read in the last minute.
-            NoKeys: the keys cannot be read, and those of before are too old or do not have it.
+            BadToken: the issuer has no such key.
+            NoKeys: the keys cannot be read, and the cached ones are too old or lack it.
         """
         async with self._lock:
             now = self._clock.monotonic()
@@ -81,7 +80,7 @@ class IssuerKeys:
             return self._keys[name]
         if self._problem is not None:
             raise NoKeys(self._problem)
-        raise BadToken("it is signed with a key that its issuer does not have")
+        raise BadToken("signed with an unknown key")
 
     async def _read(self, now: float) -> None:
         self._next_reading = now + MIN_SECONDS
@@ -105,7 +104,7 @@ def _read_file(path: Path) -> bytes:
 
 
 async def _fetch(url: str) -> tuple[bytes, float]:
-    """The body, and how many seconds it is fresh."""
+    """The body, and for how many seconds it is fresh."""
     async with (
         aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=READ_SECONDS), trust_env=True, auto_decompress=False
@@ -127,7 +126,7 @@ async def _fetch(url: str) -> tuple[bytes, float]:
 
 
 def parse_keys(body: bytes) -> Mapping[str, jwt.PyJWK]:
-    """The RSA keys of a JWK set (RFC 7517) that sign, by their `kid`. Others in it are passed over.
+    """The RSA signing keys of a JWK set (RFC 7517), by `kid`. Other keys are skipped.
 
     Raises:
         ValueError: not a JWK set, too large, or without such a key.
@@ -151,60 +150,60 @@ def parse_keys(body: bytes) -> Mapping[str, jwt.PyJWK]:
         if isinstance(key.key, RSAPublicKey) and key.key.key_size in KEY_BITS:
             found[name] = key
     if not found:
-        raise ValueError("it has no RSA key that signs")
+        raise ValueError("no RSA signing key")
     return found
 
 
 async def verify(token: str, wanted: OIDCSettings, keys: IssuerKeys, now: float) -> None:
-    """Returns if the token is signed by the issuer, of the wanted sender, for us, and of now (epoch seconds).
+    """Returns if the token is valid at `now` (epoch seconds): signature, issuer, audience, sender and time.
 
     Raises:
-        BadToken: it is not. What it claims is only repeated if its signature is right.
+        BadToken: it is not. Claims are quoted only if the signature is valid.
         NoKeys: see `IssuerKeys.find`.
     """
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise BadToken("it is not a JSON Web Token") from None
+        raise BadToken("not a JSON Web Token") from None
     name = header.get("kid")
     if header.get("alg") != ALGORITHM or not isinstance(name, str):
-        raise BadToken(f"it is not signed by {ALGORITHM} with a named key")
+        raise BadToken(f"not signed with {ALGORITHM} and a named key")
     try:
         claims = jwt.decode(
             token,
             await keys.find(name),
             algorithms=[ALGORITHM],
-            # what it claims is judged below, by the agent's clock
+            # claims are checked below, by the agent's clock
             options={"verify_aud": False, "verify_iss": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )  # fmt: skip
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise BadToken("its signature is wrong") from None
+        raise BadToken("invalid signature") from None
     problem = judge(claims, wanted, now)
     if problem:
         raise BadToken(problem)
 
 
 def judge(claims: Mapping[str, Any], wanted: OIDCSettings, now: float) -> str | None:
-    """What is wrong with the claims of a token whose signature is right; None if nothing is. `now` in epoch seconds."""
+    """What is wrong with the claims of a token, None if nothing is. `now` in epoch seconds."""
     issuer = claims.get("iss")
     if issuer != wanted.issuer and (wanted.issuer, issuer) != (_GOOGLE, _GOOGLE.removeprefix("https://")):
-        return f"its issuer is {_quoted(issuer)}, not {wanted.issuer}"
+        return f"the issuer is {_quoted(issuer)}, not {wanted.issuer}"
     if claims.get("aud") != wanted.audience:
-        return f"its audience is {_quoted(claims.get('aud'))}, not {wanted.audience}"
+        return f"the audience is {_quoted(claims.get('aud'))}, not {wanted.audience}"
     email = claims.get("email")
     if not isinstance(email, str) or not same(email, wanted.email):
-        return f"its email is {_quoted(email)}, not {wanted.email}"
+        return f"the email is {_quoted(email)}, not {wanted.email}"
     if claims.get("email_verified") is not True:
-        return "its email is not verified"
-    return _of_another_time(claims, now)
+        return "the email is not verified"
+    return _time_problem(claims, now)
 
 
-def _of_another_time(claims: Mapping[str, Any], now: float) -> str | None:
+def _time_problem(claims: Mapping[str, Any], now: float) -> str | None:
     expires, issued, begins = _time(claims, "exp"), _time(claims, "iat"), _time(claims, "nbf")
     if expires is None or expires <= now - LEEWAY_SECONDS:
-        return "it has expired"
+        return "expired"
     if issued is None or max(issued, begins or 0) > now + LEEWAY_SECONDS:
-        return "it is of the future"
+        return "not valid yet"
     return None
 
 

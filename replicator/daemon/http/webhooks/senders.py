@@ -1,4 +1,4 @@
-"""Whether a webhook's sender is the one that the config names. All secrets are compared in constant time."""
+"""Authenticates the senders of webhooks by secrets and signatures, compared in constant time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TOKEN_PARAMETER = "token"  # noqa: S105 - its name
 
 
 def shows_secret(hook: WebhookSettings, request: web.Request) -> bool:
-    """Whether the request's head has the secret of a hook that has one there (`token`, `header`, `url_token`)."""
+    """Whether the headers or URL of a request have the hook's secret (`token`, `header` or `url_token`)."""
     if hook.token is not None:
         sent, secret = request.headers.get(hdrs.AUTHORIZATION, ""), hook.token()
-        # `Bearer T`, the password of Basic, or only T: Harbor and others send the configured text verbatim
+        # `Bearer T`, T as the password of Basic, or T alone: Harbor sends the configured text verbatim
         return any([same(token_in(sent), secret), same(sent, secret)])
     if hook.header is not None:
         return same(request.headers.get(hook.header.name, ""), hook.header.value())
@@ -26,7 +26,7 @@ def shows_secret(hook: WebhookSettings, request: web.Request) -> bool:
 
 
 def signed(hook: WebhookSettings, request: web.Request, body: bytes) -> bool:
-    """Whether the body is signed with the key of a hook that has one (`hmac`)."""
+    """Whether the body is signed with the hook's key (`hmac`)."""
     if hook.hmac is None:
         return False
     wanted = hmac.digest(hook.hmac.secret().encode(), body, hook.hmac.algorithm).hex()
