@@ -3,7 +3,8 @@
 A server that verifies bcrypt hashes uses it like this:
 
 - compare with passwords that were right before, without any of this, so that known clients never wait;
-- `async with attempts.turn(peer, user):` around the check, and answer 429 with `Retry-After` on `TooManyAttempts`;
+- `async with attempts.turn(peer, user):` around the check; on `TooManyAttempts` sleep for `attempts.refused(peer)` seconds
+  and answer 429 with `Retry-After`;
 - after a wrong password, sleep for `attempts.failed(peer)` seconds outside of the turn, then answer 401.
 
 A token that is compared in constant time needs none of it: see `daemon/http/auth.py`.
@@ -72,10 +73,11 @@ class Attempts:
         self._failures[peer] = count, now
         if len(self._failures) > MAX_PEERS:
             self._failures.popitem(last=False)
-        if count <= FREE_FAILURES:
-            return 0.0
-        doubled: float = FIRST_DELAY_SECONDS * 2 ** min(count - FREE_FAILURES, 16)
-        return min(doubled, MAX_DELAY_SECONDS)
+        return _delay(count)
+
+    def refused(self, peer: str) -> float:
+        """How long to wait before this address is told `TooManyAttempts`, in seconds; it would ask again at once."""
+        return _delay(self._failures.get(peer, (0.0, 0.0))[0])
 
     async def _enter(self, peer: str, user: str) -> None:
         if self._running < self._at_once:
@@ -86,7 +88,9 @@ class Attempts:
         turn: _Turn = asyncio.get_running_loop().create_future()
         turns.append(turn)
         if sum(map(len, users.values())) > self._per_peer:
-            most = max(users, key=lambda name: len(users[name]))
+            longest = max(map(len, users.values()))
+            # Not the first of them: it is next in line, and a flood would keep everybody from getting there.
+            most = random.choice([name for name in users if len(users[name]) == longest])  # noqa: S311 - fairness
             dropped = random.choice(users[most])  # noqa: S311 - fairness, not a secret
             self._forget(peer, most, dropped)
             if not dropped.done():  # its client has just left
@@ -123,3 +127,10 @@ class Attempts:
                 del users[user]
             if not users:
                 del self._waiting[peer]
+
+
+def _delay(count: float) -> float:
+    if count <= FREE_FAILURES:
+        return 0.0
+    doubled: float = FIRST_DELAY_SECONDS * 2 ** min(count - FREE_FAILURES, 16)
+    return min(doubled, MAX_DELAY_SECONDS)

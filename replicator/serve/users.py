@@ -14,7 +14,7 @@ from typing import Final
 import bcrypt
 
 from replicator.errors import ConfigError
-from replicator.http.attempts import Attempts
+from replicator.http.attempts import Attempts, TooManyAttempts
 
 _AT_ONCE: Final = 2
 """Passwords being checked at a time: each takes a processor for some time, on purpose."""
@@ -69,8 +69,12 @@ class Users:
             return user
         hashes = self._hashes
         most = max(map(_cost, hashes.values()))
-        async with self._attempts.turn(peer, user):
-            right = await asyncio.to_thread(_matches, password, hashes.get(user), most)
+        try:
+            async with self._attempts.turn(peer, user):
+                right = await asyncio.to_thread(_matches, password, hashes.get(user), most)
+        except TooManyAttempts:
+            await asyncio.sleep(self._attempts.refused(peer))
+            raise
         if not right or hashes is not self._hashes:
             await asyncio.sleep(self._attempts.failed(peer))
             return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +66,86 @@ class Cost:
         return self.stdout + self.stderr
 
 
-async def measured(folder: Path, *arguments: str, within: float, extra: Sequence[str] = ()) -> Cost:
+class Probed:
+    """The program as a process that serves. What it says is read all the time, so that it never waits for us."""
+
+    def __init__(self, process: asyncio.subprocess.Process, cost: Path) -> None:
+        self._process = process
+        self._cost = cost
+        self._began = time.monotonic()
+        self._lines: list[str] = []
+        self._said = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    async def says(self, text: str) -> str:
+        """The first line of stderr with this text, once it is there."""
+        async with asyncio.timeout(30), self._said:
+            while True:
+                found = next((line for line in self._lines if text in line), None)
+                if found is not None:
+                    return found
+                assert not self._reading.done(), f"{text!r} was never said, but: {''.join(self._lines)}"
+                await self._said.wait()
+
+    async def end(self) -> Cost:
+        """Asks it to end, and returns what it said and cost."""
+        self._process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await self._reading
+            code = await self._process.wait()
+        text = "".join(self._lines)
+        assert "Traceback" not in text, text[-5000:]
+        told = json.loads(self._cost.read_text())
+        return Cost(code, "", text, time.monotonic() - self._began, told["stall"], told["peak"])
+
+    async def kill(self) -> None:
+        """Ends it where it still lives."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            async with self._said:
+                self._lines.append(line.decode())
+                self._said.notify_all()
+        async with self._said:
+            self._said.notify_all()
+
+
+@asynccontextmanager
+async def probed(folder: Path, *arguments: str) -> AsyncIterator[Probed]:
+    """The program, running in the folder until the context is left."""
+    cost = folder / "cost.json"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _PROBED,
+        *arguments,
+        cwd=folder,
+        env=_environ(folder, cost),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    running = Probed(process, cost)
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+def _environ(folder: Path, cost: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "COST": str(cost)}
+
+
+async def measured(
+    folder: Path, *arguments: str, within: float, environ: Mapping[str, str] | None = None
+) -> Cost:
     """Runs the program in the folder. It must end within that many seconds, and never show a traceback."""
     cost = folder / "cost.json"
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "COST": str(cost)}
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -75,7 +153,7 @@ async def measured(folder: Path, *arguments: str, within: float, extra: Sequence
         _PROBED,
         *arguments,
         cwd=folder,
-        env=environ,
+        env=_environ(folder, cost) | dict(environ or {}),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

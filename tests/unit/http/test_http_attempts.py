@@ -78,6 +78,22 @@ async def test_the_same_user_at_the_same_address_has_a_chance_in_a_flood() -> No
     assert chances > 30
 
 
+async def test_a_flood_of_many_names_does_not_keep_those_in_line_from_their_turn() -> None:
+    served = 0
+    for _ in range(60):
+        stage = Stage(Attempts(at_once=1, per_peer=8))
+        async with asyncio.TaskGroup() as tasks:
+            await stage.begin(tasks, [("bad", f"user{number}") for number in range(9)])
+            await stage.begin(tasks, [("bad", "ann")])
+            for number in range(9, 18):  # one comes for each that is served
+                await stage.begin(tasks, [("bad", f"user{number}")])
+                stage.end(1)
+                await stage.settle()
+            stage.end(30)
+        served += "bad/ann" in stage.served
+    assert served > 10
+
+
 async def test_a_client_that_leaves_gives_up_its_turn() -> None:
     stage = Stage(Attempts(at_once=1, per_peer=8))
     async with asyncio.TaskGroup() as tasks:
