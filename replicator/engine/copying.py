@@ -24,7 +24,7 @@ from replicator.model.digest import Digest
 from replicator.model.image import Image, read_image
 from replicator.model.manifest import Manifest
 from replicator.policy.rule import Rule
-from replicator.ports import RefusesManifests
+from replicator.ports import RefusesManifests, TriesManifests
 
 _T = TypeVar("_T")
 
@@ -101,7 +101,8 @@ class Copying:
         repository = self._site.repository(action.target)
         if isinstance(repository, RefusesManifests):
             for manifest in image.manifests.values():
-                reason = repository.refuses(manifest)
+                is_tagged = manifest is image.root and action.wanted.target is not None
+                reason = repository.refuses(manifest, tagged=is_tagged)
                 if reason is not None:
                     raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
 
@@ -123,6 +124,8 @@ class Copying:
                 was_placed=action.was_placed,
             )
             try:
+                if isinstance(catalog.repository, TriesManifests):
+                    await catalog.repository.try_for(prepared.image.manifests.values())
                 self._check_refusal(action, prepared.image)  # another image may have shown it meanwhile
                 await self._writer.copy(placement)
             except Unsupported:

@@ -18,6 +18,7 @@ from replicator.ports.repository import (
     ListsDigests,
     RefusesManifests,
     Repository,
+    TriesManifests,
     VerifiesItself,
 )
 from replicator.ports.search import ImageSeen
@@ -84,6 +85,7 @@ __all__ = [
     "Standing",
     "State",
     "TagBelief",
+    "TriesManifests",
     "Unit",
     "UnitSeen",
     "Unlisted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, runtime_checkable
 
@@ -170,6 +170,15 @@ class CopiesFromSibling(Protocol):
 class RefusesManifests(Protocol):
     """A repository that knows of itself what it could never serve."""
 
-    def refuses(self, manifest: Manifest) -> str | None:
+    def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:
         """Why `write_manifest` would be `Unsupported`, asked before anything is written; None where it would not."""
+        ...
+
+
+@runtime_checkable
+class TriesManifests(Protocol):
+    """A repository that finds out what `refuses` is to say."""
+
+    async def try_for(self, manifests: Collection[Manifest]) -> None:
+        """Asked before an image of these is sent. May write something small, so not where nothing is to be changed."""
         ...

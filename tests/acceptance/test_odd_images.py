@@ -10,8 +10,9 @@ from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import BuiltImage, image, layer
 from replicator.demo.store import Blob
+from replicator.engine.result import DestinationResult
 from replicator.model.descriptor import Descriptor
-from replicator.model.digest import digest_of
+from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import parse_manifest
 from replicator.model.mediatypes import OCI_MANIFEST
 from tests.acceptance.wired import Wired, wired
@@ -56,24 +57,68 @@ async def test_image_of_foreign_layers_is_copied_where_they_are_allowed() -> Non
         assert w.tags() == w.whole
 
 
-def by_sha512(w: Wired) -> None:
+def by_sha512(w: Wired, repository: str = "odd") -> None:
     """An image whose layer is named by sha512."""
     data = b"layer of another digest"
     digest = digest_of(data, "sha512")
-    w.source.store.add_blob("odd", digest, Blob(data))
-    built = image("odd")
+    w.source.store.add_blob(repository, digest, Blob(data))
+    built = image(repository)
     entry = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": len(data)}
-    w.put("odd", "v1", changed(built, layers=[entry]))
+    w.put(repository, "v1", changed(built, layers=[entry]))
 
 
-async def test_image_by_a_digest_that_the_registry_does_not_know_is_held() -> None:
+def root_by_sha512(w: Wired, repository: str = "odd") -> Digest:
+    """An image that is itself named by sha512, with a layer of its own."""
+    built = image(repository, [layer(f"layer of {repository}", 200_000)])
+    wide = parse_manifest(built.manifest.body, OCI_MANIFEST, digest_of(built.manifest.body, "sha512"))
+    w.put(repository, "v1", BuiltImage(wide, built.blobs))
+    return wide.digest
+
+
+def reason(result: DestinationResult) -> str:
+    assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+    [held] = [action for action in result.actions if action.outcome == "held"]
+    return held.reason or ""
+
+
+async def test_image_by_a_digest_that_the_registry_does_not_know_is_held_before_it_is_sent() -> None:
     async with wired(target=target(habits.sha256_only())) as w:
         by_sha512(w)
-        result = await w.sync_one()
-        assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
-        [held] = [action for action in result.actions if action.outcome == "held"]
-        assert "sha256 digests only" in (held.reason or "")
+        async with w.engine() as engine:
+            await engine.plan([w.rule])
+        assert w.target.count("PUT", "") + w.target.count("POST", "") == 0
+        assert "takes sha256 digests only" in reason(await w.sync_one())
         assert "odd" not in w.tags()
+        assert w.target.count("PUT", "/odd/") == 1  # two bytes, to find out
+
+
+async def test_manifest_by_a_digest_that_the_registry_does_not_know_is_held_before_it_is_sent() -> None:
+    async with wired(target=target(habits.sha256_only("/manifests/"))) as w:
+        root_by_sha512(w)
+        assert "takes sha256 digests of manifests only" in reason(await w.sync_one())
+        assert w.target.count("POST", "/odd/blobs/") == 0
+        assert w.target.count("PUT", "/odd/manifests/") == 1
+        by_sha512(w, "other")
+        assert (await w.sync_one()).totals.tags.copied == 1  # blobs of that digest are taken
+        assert "other" in w.tags()
+
+
+async def test_tag_of_such_a_manifest_is_put_beside_its_digest() -> None:
+    async with wired(target=target(habits.tags_beside_digests())) as w:
+        digest = root_by_sha512(w)
+        assert (result := await w.sync_one()).outcome == "ok", result.failures
+        assert w.target.store.repositories["odd"].tags == {"v1": digest}
+        assert list(w.target.store.repositories["odd"].manifests) == [digest]  # what was tried with is gone
+
+
+async def test_tag_that_would_lead_to_another_digest_is_not_put() -> None:
+    async with wired(target=target()) as w:
+        root_by_sha512(w)
+        assert "sha256 digests of manifests with a tag only" in reason(await w.sync_one())
+        w.target.requests.clear()
+        assert "with a tag only" in reason(await w.sync_one())
+        assert w.target.count("POST", "/blobs/") == 0  # what was sent to find out is not sent again
+        assert not w.target.store.repositories["odd"].tags
 
 
 async def test_image_by_a_digest_that_cannot_be_computed_is_held() -> None:

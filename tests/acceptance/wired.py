@@ -16,7 +16,7 @@ from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
 from replicator.flow.settings import LimitSettings
-from replicator.model.digest import Digest, digest_of
+from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.sites.registry import uploads
@@ -165,10 +165,10 @@ class Wired:
         for fake in self.targets.values():
             assert not fake.store.uploads
             for digest, blob in fake.store.blobs.items():
-                assert digest_of(b"".join(blob.read())) == digest
+                assert digest_of(b"".join(blob.read()), algorithm(digest)) == digest
             for content in fake.store.repositories.values():
                 for digest, manifest in content.manifests.items():
-                    assert digest_of(manifest.body) == digest
+                    assert digest_of(manifest.body, algorithm(digest)) == digest
 
     def _watch(self, store: WatchedStore, repository: str) -> None:
         for tag, digest in store.repositories[repository].tags.items():

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
-from replicator.model.digest import is_digest
+from replicator.model.digest import Digest, is_digest
 from tests.fakes.delivery import abort
 from tests.fakes.places import MANIFEST, session_of
 from tests.fakes.registry import fake_of
@@ -400,16 +400,33 @@ def no_foreign_layers(repository: str) -> Middleware:
     return quirk
 
 
-def sha256_only() -> Middleware:
-    """distribution: content by digests of other algorithms is refused."""
+def sha256_only(what: str = "") -> Middleware:
+    """Distribution (for `what` "/manifests/"): content by digests of other algorithms is refused."""
 
     @web.middleware
     async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method == "PUT" and "sha512:" in request.rel_url.path_qs:
+        if request.method == "PUT" and what in request.path and "sha512:" in request.rel_url.path_qs:
             return wire.refusal(
                 "DIGEST_INVALID", "provided digest did not match uploaded content", status=400
             )
         return await handler(request)
+
+    return quirk
+
+
+def tags_beside_digests() -> Middleware:
+    """olareg, after OCI distribution-spec 1.2: a manifest that is put by digest gets the tags of its query."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        match = MANIFEST.fullmatch(request.path)
+        if request.method == "PUT" and match and response.status == 201:
+            for tag in request.query.getall("tag", ()):
+                content = fake_of(request).store.repositories[match["name"]]
+                content.tags[tag] = Digest(match["reference"])
+                response.headers.add("OCI-Tag", tag)
+        return response
 
     return quirk
 

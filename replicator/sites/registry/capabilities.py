@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from replicator.errors import ConfigError
 from replicator.ports import Capabilities
-from replicator.sites.registry.record import CapabilityRecord, StatusRange, Strategy
+from replicator.sites.registry.record import CapabilityRecord, Sha512, StatusRange, Strategy
 from replicator.sites.registry.vendors.known import by_headers, by_host, of_kind
 from replicator.sites.registry.vendors.vendor import Vendor
 
-_LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": StatusRange}
+_LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": StatusRange, "sha512": Sha512}
 
 # M (one POST, one PUT) everywhere unless a registry is known to want otherwise: it is the standard's own way,
 # and one request fewer for each of thousands of small blobs. The ladder finds out about the others.

@@ -51,7 +51,8 @@ class Registry:
     """One registry as its repositories see it: how to ask, what it can do, whom to tell.
 
     `written_as`: how the config names it, where that is another name. `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
-    repositories that refused to list their tags and are not known to exist.
+    repositories that refused to list their tags and are not known to exist. `tried`: what was found out by a small write,
+    one at a time under `trying`.
     """
 
     site: str
@@ -64,6 +65,8 @@ class Registry:
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""
     unlisted: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    trying: asyncio.Lock = field(default_factory=asyncio.Lock)
     farewells: Farewells = field(default_factory=Farewells)
 
     def warn(self, text: str) -> None:

@@ -8,6 +8,9 @@ from typing import Literal
 Strategy = Literal["put", "patch", "chunks"]
 """How a blob's bytes go up: in the closing PUT; in one PATCH; in several PATCHes with Content-Range."""
 
+Sha512 = Literal["none", "blobs", "untagged", "all"]
+"""What may have a digest of sha512: nothing; blobs; manifests too, but none with a tag; everything."""
+
 StatusRange = Literal["inclusive", "exclusive"]
 
 
@@ -24,8 +27,8 @@ class CapabilityRecord:
     `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
     (nothing does so yet).
     `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
-    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `sha256_only`: content by digests of
-    other algorithms is refused. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
+    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `sha512`: what may have a digest
+    of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
     are read instead.
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
@@ -41,6 +44,6 @@ class CapabilityRecord:
     tags_list: bool = True
     head_manifests: bool = True
     foreign_layers: bool = True
-    sha256_only: bool = False
+    sha512: Sha512 = "all"
     tags_per_page: int = 1000
     repositories_per_page: int = 1000

@@ -8,7 +8,7 @@ from typing import Final
 from replicator.model.digest import Digest, algorithm
 from replicator.model.manifest import Manifest
 from replicator.model.mediatypes import FOREIGN_LAYERS
-from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.record import CapabilityRecord, Sha512
 
 _OTHER_ALGORITHM: Final = re.compile(rb'"digest"\s*:\s*"(?!sha256:|sha512:)([a-z0-9]+(?:[+._-][a-z0-9]+)*):')
 _FOREIGN: Final = tuple(f'"{media_type}"'.encode() for media_type in FOREIGN_LAYERS)
@@ -26,23 +26,30 @@ def has_foreign_layers(manifest: Manifest) -> bool:
     return b'"urls"' in body and any(media_type in body for media_type in _FOREIGN)
 
 
-def why_not(record: CapabilityRecord, manifest: Manifest) -> str | None:
+def why_not(record: CapabilityRecord, manifest: Manifest, *, tagged: bool) -> str | None:
     """Why the registry would not take the manifest, as far as it is known to refuse such; None where it may."""
     if not record.foreign_layers and has_foreign_layers(manifest):
         return NO_FOREIGN_LAYERS
-    if record.sha256_only and (digest := _odd_digest(manifest)) is not None:
-        return only_sha256(digest)
-    return None
+    manifests = (manifest.digest, *(child.digest for child in manifest.children))
+    blobs = tuple(blob.digest for blob in manifest.blobs)
+    checked = {
+        "none": (*manifests, *blobs),
+        "blobs": manifests,
+        "untagged": (manifest.digest,) if tagged else (),
+        "all": (),
+    }[record.sha512]
+    odd = next((digest for digest in checked if algorithm(digest) != "sha256"), None)
+    return no_sha512(record.sha512, odd) if odd else None
 
 
-def only_sha256(digest: Digest) -> str:
-    """The reason for content of another algorithm."""
-    return f"the registry takes sha256 digests only, and this image needs {digest}"
-
-
-def _odd_digest(manifest: Manifest) -> Digest | None:
-    digests = (manifest.digest, *(each.digest for each in (*manifest.blobs, *manifest.children)))
-    return next((digest for digest in digests if algorithm(digest) != "sha256"), None)
+def no_sha512(level: Sha512, digest: Digest) -> str:
+    """The reason for content by sha512, where the registry takes no more than `level`."""
+    takes = {
+        "none": "sha256 digests only",
+        "blobs": "sha256 digests of manifests only",
+        "untagged": "sha256 digests of manifests with a tag only",
+    }.get(level, "other digests")
+    return f"the registry takes {takes}, and this image needs {digest}"
 
 
 def unknown_algorithm(body: bytes) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -28,6 +28,7 @@ from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_
 from replicator.model.mediatypes import MANIFEST_ACCEPT, OCI_INDEX, SCHEMA1
 from replicator.ports import BlobOutcome, BlobSource
 from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_NUMBER_DIGITS
+from replicator.sites.registry.algorithms import learn, says_digest, try_sha512
 from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
@@ -36,7 +37,7 @@ from replicator.sites.registry.page import web_page
 from replicator.sites.registry.refusals import (
     NO_FOREIGN_LAYERS,
     has_foreign_layers,
-    only_sha256,
+    no_sha512,
     unknown_algorithm,
     why_not,
 )
@@ -261,32 +262,43 @@ class RegistryRepository:
         return await Upload(self._registry, self._name, source).run(origin)
 
     async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
-        """Puts the manifest's exact bytes, with the media type it was served with."""
+        """Puts the manifest's exact bytes, with the media type it was served with.
+
+        A tag that is put by name leads to sha256. To another digest it is put as `?tag=` beside that (OCI
+        distribution-spec 1.2, "Pushing Manifests with tags"): where the registry knows nothing of it, no tag moves.
+        """
+        is_odd = algorithm(manifest.digest) != "sha256"
+        reference = manifest.digest if is_odd or tag is None else tag
+        query = f"?tag={tag}" if is_odd and tag is not None else ""
         call = Call(
             "write manifest",
             "PUT",
-            f"/v2/{self._name}/manifests/{tag or manifest.digest}",
+            f"/v2/{self._name}/manifests/{reference}{query}",
             repository=self._name,
             actions="pull,push",
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
             expected=_STORED,
         )
-        if tag is not None and algorithm(manifest.digest) != "sha256":
-            # By digest first: a registry that knows sha256 alone must refuse it before the tag leads to it.
-            await self.write_manifest(manifest)
         try:
             reply = await self._put(call, manifest)
         except Rejected as error:
             if tag is not None and _says_immutable(error):
                 raise self._immutable(error, tag) from error
             raise
+        if query and tag not in reply.headers.getall("OCI-Tag", ()):
+            learn(self._registry, "untagged")
+            raise self._error(Unsupported, call.operation, no_sha512("untagged", manifest.digest))
         told = reply.headers.get("Docker-Content-Digest", "")
         return Digest(told) if is_digest(told) else None
 
-    def refuses(self, manifest: Manifest) -> str | None:
+    def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:
         """Why the registry would not take the manifest, as it has shown before; None where it may."""
-        return why_not(self._registry.knowledge.record, manifest)
+        return why_not(self._registry.knowledge.record, manifest, tagged=tagged)
+
+    async def try_for(self, manifests: Collection[Manifest]) -> None:
+        """Finds out whether the registry takes their digests; see `algorithms.try_sha512`."""
+        await try_sha512(self._registry, self._name, manifests)
 
     async def _put(self, call: Call, manifest: Manifest) -> Reply:
         """Sends a manifest. A refusal for what it is raises `Unsupported`, and `refuses` knows it from then on."""
@@ -300,9 +312,9 @@ class RegistryRepository:
                 raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from None
             raise
         except Rejected as error:
-            if algorithm(manifest.digest) != "sha256" and error.status in {400, 404, 415, 422}:
-                knowledge.learn(sha256_only=True)
-                raise self._error(Unsupported, call.operation, only_sha256(manifest.digest)) from error
+            if algorithm(manifest.digest) != "sha256" and says_digest(error):
+                learn(self._registry, "blobs")
+                raise self._error(Unsupported, call.operation, no_sha512("blobs", manifest.digest)) from error
             if is_foreign and error.status in {400, 422}:
                 knowledge.learn(foreign_layers=False)
                 raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from error

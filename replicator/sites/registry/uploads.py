@@ -18,13 +18,14 @@ from replicator.flow.patience import UPLOAD
 from replicator.flow.retry import is_refusal, retrying
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobOutcome, BlobSource
+from replicator.sites.registry.algorithms import learn
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import with_digest
 from replicator.sites.registry.record import CapabilityRecord, Strategy
-from replicator.sites.registry.refusals import only_sha256
+from replicator.sites.registry.refusals import no_sha512
 from replicator.sites.registry.sessions import (
     Session,
     cancel,
@@ -422,8 +423,8 @@ class Upload:
                 return self._error(Unavailable, f"resuming led to other content: {error.cause}")
             if "DIGEST_INVALID" in codes and algorithm(self._digest) != "sha256":
                 # The source's bytes were hashed on their way: it is the algorithm that the registry does not know.
-                self._registry.knowledge.learn(sha256_only=True)
-                return self._error(Unsupported, only_sha256(self._digest))
+                learn(self._registry, "none")
+                return self._error(Unsupported, no_sha512("none", self._digest))
             return error
         return _Refused(reply.status, error, self._record)
 

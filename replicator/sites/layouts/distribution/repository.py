@@ -149,7 +149,7 @@ class DistributionRepository:
             await write_link(self.store, paths.layer(descriptor.digest), descriptor.digest)
             return True
 
-    def refuses(self, manifest: Manifest) -> str | None:
+    def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:  # noqa: ARG002 - all are served alike
         """Why `write_manifest` would be `Unsupported`, so that nothing need be written before; None where it is not."""
         return why_not(manifest)
 

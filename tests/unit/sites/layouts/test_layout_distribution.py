@@ -267,7 +267,7 @@ async def test_what_a_registry_could_not_serve_is_refused_and_nothing_written(
     built: BuiltImage, says: str
 ) -> None:
     store = MemoryStore()
-    assert says in (repository(store).refuses(built.manifest) or "")
+    assert says in (repository(store).refuses(built.manifest, tagged=True) or "")
     with pytest.raises(Unsupported, match=re.escape(says)) as caught:
         await repository(store).write_manifest(built.manifest, "v1")
     assert "team/app" in str(caught.value)
@@ -287,7 +287,7 @@ async def test_sha512_is_refused() -> None:
 
 @pytest.mark.parametrize("built", [IMAGE, INDEX, content.docker_image("d"), content.without_media_type("w")])
 def test_what_a_registry_serves_is_not_refused(built: BuiltImage) -> None:
-    assert repository(MemoryStore()).refuses(built.manifest) is None
+    assert repository(MemoryStore()).refuses(built.manifest, tagged=True) is None
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc", "a/../b", "_layers", "A", ""])
