@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -19,8 +19,9 @@ from replicator.sites.registry.sessions import cancel, opened, start_call
 ORDER: Final[tuple[Sha512, ...]] = ("none", "blobs", "untagged", "all")
 
 _BLOB: Final = b"{}"
-"""The spec's own empty content, so that it is no stranger in a registry."""
+"""The empty content of the spec itself, which many registries have anyway."""
 _INDEX: Final = b'{"schemaVersion":2,"mediaType":"%b","manifests":[]}' % OCI_INDEX.encode()
+_Attempt = Callable[[Registry, str], Awaitable[None]]
 _STORED: Final = frozenset({200, 201, 202, 204})
 _CODES: Final = frozenset({"DIGEST_INVALID", "UNSUPPORTED"})
 
@@ -31,7 +32,7 @@ async def try_sha512(registry: Registry, repository: str, manifests: Collection[
     At most once for blobs and once for manifests. What the registry answers beside a clear refusal decides nothing.
     """
     blobs = (blob.digest for manifest in manifests for blob in manifest.blobs)
-    tries = (
+    tries: tuple[tuple[Sha512, bool, _Attempt], ...] = (
         ("blobs", any(algorithm(digest) == "sha512" for digest in blobs), _try_blob),
         ("untagged", any(algorithm(manifest.digest) == "sha512" for manifest in manifests), _try_manifest),
     )
