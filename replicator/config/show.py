@@ -107,23 +107,14 @@ def show(loaded: Loaded) -> str:
 def _table(values: Mapping[str, Any]) -> Item:
     import tomlkit  # noqa: PLC0415  # see show
 
+    from replicator.config.toml import item  # noqa: PLC0415  # see show
+
     table = tomlkit.table()
     for key, value in values.items():
-        table.add(key, _value(value))
+        table.add(key, item(value, _escaped))
     return table
 
 
-def _value(value: Any) -> Item:
-    import tomlkit  # noqa: PLC0415  # see show
-
-    if isinstance(value, dict):
-        inline = tomlkit.inline_table()
-        for key, item in value.items():
-            inline.add(key, _value(item))
-        return inline
-    if isinstance(value, list):
-        array = tomlkit.array()
-        for item in value:
-            array.append(_value(item))
-        return array
-    return tomlkit.item(value.replace("${", "$${") if isinstance(value, str) else value)
+def _escaped(text: str) -> str:
+    """A text that is read again as itself: `${NAME}` in a config is a variable."""
+    return text.replace("${", "$${")

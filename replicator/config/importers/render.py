@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import tomlkit
-from tomlkit.items import AoT, InlineTable, Item, Table
+from tomlkit.items import AoT, Table
 
 from replicator.config.importers.draft import Draft, RuleDraft, SiteDraft
+from replicator.config.toml import inline, item
 
 
 def render(draft: Draft, title: str) -> str:
@@ -38,11 +36,11 @@ def _site(site: SiteDraft) -> Table:
     if site.username:
         table.add("username", site.username)
     if site.password:
-        table.add("password", _inline({"env": site.password}))
+        table.add("password", inline({"env": site.password}))
     if not site.verify and not site.plain_http:
-        table.add("tls", _inline({"verify": False}))
+        table.add("tls", inline({"verify": False}))
     for key, value in site.keys.items():
-        table.add(key, _item(value))
+        table.add(key, item(value))
     return table
 
 
@@ -57,14 +55,14 @@ def _rule(rule: RuleDraft, name: str) -> Table:
     repositories.extend(rule.repositories)
     table.add("repositories", repositories.multiline(len(rule.repositories) > 3))
     if len(rule.tables) == 1:
-        table.add("tags", _item(rule.tables[0]))
+        table.add("tags", item(rule.tables[0]))
     elif rule.tables:
         tables = tomlkit.array()
-        tables.extend(_inline(each) for each in rule.tables)
+        tables.extend(inline(each) for each in rule.tables)
         table.add("tags", tables.multiline(multiline=True))
     for key, value in (("rename", rule.rename), ("interval", rule.interval), ("cron", rule.cron)):
         if value:
-            table.add(key, _item(value))
+            table.add(key, item(value))
     return table
 
 
@@ -82,20 +80,3 @@ def _names(draft: Draft) -> list[str]:
             name, number = f"{base}-{number}", number + 1
         names.append(name)
     return names
-
-
-def _inline(values: Mapping[str, Any]) -> InlineTable:
-    table = tomlkit.inline_table()
-    for key, value in values.items():
-        table.add(key, _item(value))
-    return table
-
-
-def _item(value: Any) -> Item:
-    if isinstance(value, Mapping):
-        return _inline(value)
-    if isinstance(value, list):
-        array = tomlkit.array()
-        array.extend(_item(each) for each in value)
-        return array
-    return tomlkit.item(str(value) if isinstance(value, str) else value)
