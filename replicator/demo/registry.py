@@ -6,7 +6,7 @@ request and the finished response before a byte of it is sent; `receive` is wher
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import Final, Self
@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 
 from replicator.demo import wire
 from replicator.demo.store import Store, StoreError, Upload
+from replicator.http.distribution import count_in, digest_in, page_of, repository_in
 from replicator.model.digest import Digest, is_digest
 from replicator.model.mediatypes import OCI_INDEX
 
@@ -103,20 +104,18 @@ class DemoRegistry:
 
     async def list_repositories(self, request: web.Request) -> web.Response:
         """`GET /v2/_catalog`, Docker's own and not in the OCI spec."""
-        page, link = wire.page_of(request, sorted(self.store.repositories))
+        page, link = _page(request, self.store.repositories)
         return web.json_response({"repositories": page}, headers=link)
 
     async def list_tags(self, request: web.Request) -> web.Response:
         """`GET /v2/NAME/tags/list`."""
-        name = wire.repository_of(request)
-        page, link = wire.page_of(request, sorted(self.store.content(name).tags))
+        name = repository_in(request)
+        page, link = _page(request, self.store.content(name).tags)
         return web.json_response({"name": name, "tags": page}, headers=link)
 
     async def list_referrers(self, request: web.Request) -> web.Response:
         """`GET /v2/NAME/referrers/DIGEST`; nothing known is an empty list."""
-        found = self.store.referrers(
-            wire.repository_of(request), wire.digest_in(request.match_info["digest"])
-        )
+        found = self.store.referrers(repository_in(request), digest_in(request.match_info["digest"]))
         headers = {}
         wanted = request.query.get("artifactType")
         if wanted is not None:
@@ -129,7 +128,7 @@ class DemoRegistry:
 
     async def get_manifest(self, request: web.Request) -> web.Response:
         """`GET` and `HEAD /v2/NAME/manifests/REFERENCE`; `If-None-Match` is honoured."""
-        manifest = self.store.manifest(wire.repository_of(request), wire.reference_of(request))
+        manifest = self.store.manifest(repository_in(request), wire.reference_of(request))
         headers = {"Docker-Content-Digest": manifest.digest, "ETag": f'"{manifest.digest}"'}
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
@@ -137,7 +136,7 @@ class DemoRegistry:
 
     async def put_manifest(self, request: web.Request) -> web.Response:
         """`PUT /v2/NAME/manifests/REFERENCE`."""
-        name, reference = wire.repository_of(request), wire.reference_of(request)
+        name, reference = repository_in(request), wire.reference_of(request)
         body = bytearray()
         async for chunk in self.receive(request):
             body += chunk
@@ -155,7 +154,7 @@ class DemoRegistry:
 
     async def delete_manifest(self, request: web.Request) -> web.Response:
         """`DELETE /v2/NAME/manifests/REFERENCE`: a tag alone, or a manifest with every tag on it."""
-        name, reference = wire.repository_of(request), wire.reference_of(request)
+        name, reference = repository_in(request), wire.reference_of(request)
         if is_digest(reference):
             self.store.delete_manifest(name, Digest(reference))
         else:
@@ -166,8 +165,8 @@ class DemoRegistry:
 
     async def get_blob(self, request: web.Request) -> web.Response:
         """`GET` and `HEAD /v2/NAME/blobs/DIGEST`; one range is honoured."""
-        digest = wire.digest_in(request.match_info["digest"])
-        blob = self.store.blob(wire.repository_of(request), digest)
+        digest = digest_in(request.match_info["digest"])
+        blob = self.store.blob(repository_in(request), digest)
         start, stop = wire.range_of(request, blob.size)
         headers = {
             "Docker-Content-Digest": digest,
@@ -186,16 +185,16 @@ class DemoRegistry:
 
     async def delete_blob(self, request: web.Request) -> web.Response:
         """`DELETE /v2/NAME/blobs/DIGEST`."""
-        self.store.delete_blob(wire.repository_of(request), wire.digest_in(request.match_info["digest"]))
+        self.store.delete_blob(repository_in(request), digest_in(request.match_info["digest"]))
         return web.Response(status=202)
 
     # --- uploads ---
 
     async def start_upload(self, request: web.Request) -> web.Response:
         """`POST /v2/NAME/blobs/uploads/`: a mount where asked for and possible, a whole blob with `digest`, else a session."""
-        name, query = wire.repository_of(request), request.query
+        name, query = repository_in(request), request.query
         if "mount" in query and "from" in query:
-            digest = wire.digest_in(query["mount"])
+            digest = digest_in(query["mount"])
             if self.store.mount(name, digest, query["from"]):
                 return wire.stored(name, digest)
         if "digest" not in query:
@@ -235,10 +234,14 @@ class DemoRegistry:
             upload.write(chunk)
 
     async def _finished(self, request: web.Request, upload: Upload) -> web.Response:
-        digest = wire.digest_in(request.query.get("digest", ""))
+        digest = digest_in(request.query.get("digest", ""))
         await self._append(request, upload)
         self.store.finish_upload(upload, digest)
         return wire.stored(upload.repository, digest)
 
     def _upload(self, request: web.Request) -> Upload:
-        return self.store.upload(wire.repository_of(request), request.match_info["session"])
+        return self.store.upload(repository_in(request), request.match_info["session"])
+
+
+def _page(request: web.Request, names: Iterable[str]) -> tuple[Sequence[str], dict[str, str]]:
+    return page_of(sorted(names), count_in(request, wire.MAX_PAGE), request)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from replicator.http.distribution import Refused
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of, is_digest, new_hash
 from replicator.model.manifest import Manifest, described
@@ -20,14 +21,8 @@ MAX_BLOB_BYTES: Final = 1024**3
 """What one upload may bring, unless the store is told otherwise."""
 
 
-class StoreError(Exception):
+class StoreError(Refused):
     """What the store refuses. `code` is one of the distribution-spec's error codes."""
-
-    def __init__(self, code: str, message: str, detail: object = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.detail = detail
 
 
 class Blob:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urlencode
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from replicator.demo.store import Blob, StoreError, Upload
-from replicator.model.digest import Digest, algorithm, digest_of, is_digest, parse_digest
+from replicator.http import distribution
+from replicator.http.distribution import Refused, digest_in
+from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import Manifest, parse_manifest
-from replicator.model.names import is_repository, is_tag
+from replicator.model.names import is_tag
 
 MAX_PAGE: Final = 1_000
-
-_STATUS: Final[Mapping[str, int]] = {
-    "BLOB_UNKNOWN": 404,
-    "BLOB_UPLOAD_UNKNOWN": 404,
-    "MANIFEST_UNKNOWN": 404,
-    "NAME_UNKNOWN": 404,
-    "RANGE_INVALID": 416,
-    "SIZE_INVALID": 413,
-}
-"""Status of an error code; 400 where not listed."""
 
 _CHUNK: Final = re.compile(r"([0-9]+)-([0-9]+)")
 
@@ -33,30 +24,14 @@ _CHUNK: Final = re.compile(r"([0-9]+)-([0-9]+)")
 # --- requests ---
 
 
-def repository_of(request: web.Request) -> str:
-    """The repository in the path. Raises `StoreError` (NAME_INVALID)."""
-    name = request.match_info["name"]
-    if not is_repository(name):
-        raise StoreError("NAME_INVALID", "invalid repository name", {"name": name})
-    return name
-
-
 def reference_of(request: web.Request) -> str:
-    """The tag or digest in the path. Raises `StoreError` (DIGEST_INVALID, MANIFEST_INVALID)."""
+    """The tag or digest in the path. Raises `Refused` (DIGEST_INVALID, MANIFEST_INVALID)."""
     reference = request.match_info["reference"]
     if ":" in reference:
         return digest_in(reference)
     if not is_tag(reference):
         raise StoreError("MANIFEST_INVALID", "invalid tag", {"tag": reference})
     return reference
-
-
-def digest_in(text: str) -> Digest:
-    """The text as a digest. Raises `StoreError` (DIGEST_INVALID)."""
-    try:
-        return parse_digest(text)
-    except ValueError as error:
-        raise StoreError("DIGEST_INVALID", str(error), {"digest": text}) from error
 
 
 def manifest_from(body: bytes, media_type: str, reference: str) -> Manifest:
@@ -96,20 +71,6 @@ def continues(request: web.Request, upload: Upload) -> bool:
     return int(match[1]) == upload.size
 
 
-def page_of(request: web.Request, names: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
-    """The names of one page, and the headers that lead to the next. Raises `StoreError` (PAGINATION_NUMBER_INVALID)."""
-    text = request.query.get("n", str(MAX_PAGE))
-    if not text.isdecimal():
-        raise StoreError("PAGINATION_NUMBER_INVALID", "n is a number, 0 or more", {"n": text})
-    count, last = min(int(text), MAX_PAGE), request.query.get("last", "")
-    rest = [name for name in names if name > last]
-    page = rest[:count]
-    if not page or len(page) == len(rest):
-        return page, {}
-    query = urlencode({"n": count, "last": page[-1]})
-    return page, {"Link": f'<{request.path}?{query}>; rel="next"'}
-
-
 # --- answers ---
 
 
@@ -137,10 +98,7 @@ def stored(repository: str, digest: Digest) -> web.Response:
 
 def refusal(code: str, message: str, detail: object = None, status: int | None = None) -> web.Response:
     """An error in the distribution-spec's form."""
-    entries = [{"code": code, "message": message, "detail": detail}]
-    if code == "MANIFEST_BLOB_UNKNOWN" and isinstance(detail, list | tuple):
-        entries = [{"code": code, "message": message, "detail": {"digest": digest}} for digest in detail]
-    return web.json_response({"errors": entries}, status=status or _STATUS.get(code, 400))
+    return distribution.refusal(Refused(code, message, detail, status=status))
 
 
 @web.middleware
@@ -148,8 +106,8 @@ async def spoken(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever refuses a request into an answer, so that outer middlewares see answers only."""
     try:
         response = await handler(request)
-    except StoreError as error:
-        response = refusal(error.code, error.message, error.detail)
+    except Refused as refused:
+        response = distribution.refusal(refused)
     except web.HTTPException as error:
         response = refusal("UNSUPPORTED", error.reason, status=error.status)
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"

@@ -1,1 +1,1 @@
-"""What every HTTP server of the program has in common: `daemon` and `serve` build on it."""
+"""What every HTTP server of the program has in common: `daemon`, `serve` and `demo` build on it."""

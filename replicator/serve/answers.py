@@ -14,11 +14,11 @@ from aiohttp.typedefs import Handler, Middleware
 from replicator.errors import ConfigError, NotFound, SiteError, Transient
 from replicator.http import attempts
 from replicator.http.attempts import TooManyAttempts
+from replicator.http.distribution import Refused, refusal
 from replicator.http.protocol import SERVER
 from replicator.serve.answered import Answered, Audience, Transfer, current_transfer, start_transfer
 from replicator.serve.connections import RETRY_AFTER_SECONDS
 from replicator.serve.users import Users
-from replicator.serve.wire import Refused, refusal
 
 _CLIENT_LEFT: Final = 499
 """nginx's word for a request whose client did not wait for the answer."""

@@ -13,10 +13,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.http.connections import Connections
+from replicator.http.distribution import Refused
 from replicator.http.protocol import RequestHandler
 from replicator.serve.answered import Answered, Audience, current_transfer
 from replicator.serve.users import Users
-from replicator.serve.wire import Refused
 
 IDLE_SECONDS: Final = 30.0
 """How long a connection may say nothing, before its first request and between two; a request's head is included."""

@@ -9,12 +9,13 @@ import msgspec
 from aiohttp import web
 
 from replicator.errors import NotFound, Rejected
+from replicator.http import distribution
+from replicator.http.distribution import Refused, repository_in
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.serve import wire
 from replicator.serve.content import SMALL_BYTES, Blob, Content
 from replicator.serve.sendfile import FileSender
 from replicator.serve.sending import Body
-from replicator.serve.wire import Refused
 
 _YEAR: Final = "max-age=31536000"
 _ALL: Final = "/v2/{name:.+}"
@@ -51,13 +52,13 @@ class ReadOnlyRegistry:
 
     async def list_repositories(self, request: web.Request) -> web.Response:
         """`GET /v2/_catalog`, Docker's own and not in the OCI spec."""
-        count = wire.count_in(request)
+        count = distribution.count_in(request, wire.MAX_PAGE)
         names = await self._content.repositories(goes_on="last" in request.query)
         return _listing({}, "repositories", names, count, request)
 
     async def list_tags(self, request: web.Request) -> web.Response:
         """`GET /v2/NAME/tags/list`."""
-        repository, count = wire.repository_in(request), wire.count_in(request)
+        repository, count = repository_in(request), distribution.count_in(request, wire.MAX_PAGE)
         try:
             names = await self._content.tags(repository, goes_on="last" in request.query)
         except (NotFound, Rejected) as error:
@@ -66,7 +67,7 @@ class ReadOnlyRegistry:
 
     async def list_referrers(self, request: web.Request) -> web.Response:
         """`GET /v2/NAME/referrers/DIGEST`; nothing known is an empty index, as clients take 404 for "no such API"."""
-        repository, digest = wire.repository_in(request), wire.digest_in(request)
+        repository, digest = repository_in(request), distribution.digest_in(request.match_info["digest"])
         try:
             found = await self._content.referrers(repository, digest)
         except Rejected:
@@ -83,7 +84,7 @@ class ReadOnlyRegistry:
 
     async def get_manifest(self, request: web.Request) -> web.Response:
         """`GET` and `HEAD /v2/NAME/manifests/REFERENCE`; the bytes were verified."""
-        repository, reference = wire.repository_in(request), wire.reference_in(request)
+        repository, reference = repository_in(request), wire.reference_in(request)
         try:
             manifest = await self._content.manifest(repository, reference)
         except (NotFound, Rejected) as error:
@@ -97,7 +98,7 @@ class ReadOnlyRegistry:
 
     async def get_blob(self, request: web.Request) -> web.StreamResponse:
         """`GET` and `HEAD /v2/NAME/blobs/DIGEST`. A large one is not verified on the way: whoever pulls does."""
-        repository, digest = wire.repository_in(request), wire.digest_in(request)
+        repository, digest = repository_in(request), distribution.digest_in(request.match_info["digest"])
         try:
             blob = await self._content.blob(repository, digest)
             try:
@@ -136,5 +137,5 @@ class ReadOnlyRegistry:
 def _listing(
     body: dict[str, object], key: str, names: Sequence[str], count: int, request: web.Request
 ) -> web.Response:
-    page, headers = wire.page_of(names, count, request)
+    page, headers = distribution.page_of(names, count, request)
     return web.json_response(body | {key: page}, headers=headers)
