@@ -89,6 +89,8 @@ CASES: list[tuple[str, Facts, Policy, Decision]] = [
     ("told, due", Facts(listed=True, told=A, belief=belief(at=LONG_AGO), placement=placed()), POLICY,
      InStep(A, is_confirmed=True)),
     ("told otherwise", Facts(listed=True, told=B, belief=belief()), POLICY, Copy(A, Change.DIVERGED)),
+    ("told as believed", Facts(listed=True, told=B, belief=belief(B)), POLICY, Copy(A, Change.MOVED)),
+    ("closure of a fresh belief", Facts(listed=True, belief=belief()), POLICY, InStep(A)),
     # the closure: due by the placement, else by the belief; never at the first sight of a tag
     ("closure of a placement", Facts(listed=True, belief=belief(), placement=placed(LONG_AGO)), POLICY,
      Ask(Question.CLOSURE, A)),
@@ -158,6 +160,32 @@ def test_unreadable_destination_is_compared_with_what_was_put_there() -> None:
     assert compare_unreadable(A, None) is Change.UNREADABLE
     assert compare_unreadable(A, belief(A)) is Change.SAME
     assert compare_unreadable(A, belief(B)) is Change.MOVED
+
+
+def test_checks_are_spread_by_digest_where_there_is_no_tag() -> None:
+    """Many digests are pinned at once in one repository; they do not all come due at the same moment."""
+    due = {Question.TAG: 0, Question.CLOSURE: 0}
+    for number in range(200):
+        digest = digest_of(str(number).encode())
+        known = TagBelief(digest, digest, digest, "rule", NOW - DAY / 2)
+        facts = Facts(
+            listed=True, belief=known, placement=Placement(digest, "", NOW - 3.5 * DAY, NOW - 3.5 * DAY)
+        )
+        match decide(WantedTag(None, None, digest), facts, POLICY):
+            case Ask(question):
+                due[question] += 1
+                if question is Question.TAG:
+                    facts = replace(facts, told=digest)
+                    assert decide(WantedTag(None, None, digest), facts, POLICY) in (
+                        Ask(Question.CLOSURE, digest),
+                        InStep(digest, is_confirmed=True),
+                    )
+            case decision:
+                assert decision == InStep(digest)
+                told = replace(facts, told=digest)
+                assert decide(WantedTag(None, None, digest), told, POLICY) == InStep(digest)
+    assert 60 < due[Question.TAG] < 140
+    assert 25 < due[Question.CLOSURE] < 75
 
 
 # --- stale tags ---
