@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from replicator.notifications import (
@@ -32,6 +33,9 @@ FORMATS: Final[Mapping[str, Format]] = {
 }  # fmt: skip
 """By their names in the config, in the order in which they are tried."""
 
+MAX_EVENTS: Final = 20_000
+"""Of one delivery. 1 MiB does not hold as many pushes of distribution; more are not what a registry sends."""
+
 MEDIA_TYPES: Final = frozenset().union(*(each.media_types for each in FORMATS.values()))
 
 
@@ -50,8 +54,15 @@ def format_of(delivery: Delivery, kind: str | None, *, likely: str = "") -> Form
 
 
 def read_events(each: Format, delivery: Delivery) -> list[Hint | None]:
-    """The events of a delivery of this kind; None for each event to ignore. Never raises."""
+    """The events of a delivery of this kind; None for each event to ignore.
+
+    Raises:
+        ValueError: it has more than `MAX_EVENTS`.
+    """
     try:
-        return list(each.read(delivery))
+        events = list(islice(each.read(delivery), MAX_EVENTS + 1))
     except ValueError:
         return [None]
+    if len(events) > MAX_EVENTS:
+        raise ValueError(f"more than {MAX_EVENTS} events")
+    return events

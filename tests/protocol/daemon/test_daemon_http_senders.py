@@ -16,7 +16,7 @@ import pytest
 
 from replicator.config.build import HMACSettings, SecretHeader, WebhookSettings
 from replicator.daemon.http.server import listen
-from replicator.notifications.formats import FORMATS
+from replicator.notifications.formats import FORMATS, MAX_EVENTS
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection
 from tests.fakes.agent import FakeAgent, config, literal, simple_rule
@@ -185,6 +185,27 @@ async def test_hook_of_another_kind_refuses(kind: str) -> None:
     async with door(hook) as at:
         assert await at.post(sent, {"Authorization": f"Bearer {SECRET}"}) in {400, 415}
         assert at.counts() == {"malformed": 1}
+
+
+@pytest.mark.parametrize("kind", ["distribution", "harbor", "quay"])
+async def test_more_events_than_a_registry_sends_are_refused(kind: str) -> None:
+    harbor, quay = VENDORS["harbor"].sent[0].body, VENDORS["quay"].sent[0].body
+
+    def body(count: int) -> dict[str, Any]:
+        nulls = [None] * count
+        if kind == "distribution":
+            return {"events": nulls}
+        if kind == "quay":
+            return {**quay, "updated_tags": nulls}
+        return {**harbor, "event_data": {**harbor["event_data"], "resources": nulls}}
+
+    hook = hook_of(kind)
+    async with door(hook, VENDORS[kind].url) as at:
+        for count, status in ((MAX_EVENTS, 202), (MAX_EVENTS + 1, 413)):
+            sent = Sent(body(count))
+            assert await at.post(sent, *proof(hook, sent.raw)) == status
+        assert at.counts() == {"ignored": MAX_EVENTS, "too_large": 1}
+        assert not len(at.agent.triggers)
 
 
 async def test_token_is_taken_as_the_password_of_basic() -> None:

@@ -153,7 +153,10 @@ class Webhooks:
             raise Problem(400, f"the body is not {wanted}")
         if request.content_type not in sender.media_types:
             raise Problem(415, f"Content-Type must be one of {', '.join(sorted(sender.media_types))}")
-        return sender, read_events(sender, delivery)
+        try:
+            return sender, read_events(sender, delivery)
+        except ValueError as error:
+            raise Problem(413, f"the notification has {error}") from None
 
     async def _expect_token(self, hook: str, wanted: OIDCSettings, request: web.Request) -> None:
         """Returns if the request has the wanted token. Raises `Problem`: 401, or 503 if its issuer's keys are not known."""
