@@ -21,7 +21,7 @@ from replicator.cli.places import open_sites
 from replicator.cli.rules import read_config
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.engine import Engine, RunResult
 from replicator.errors import ConfigError
 from replicator.model.digest import Digest

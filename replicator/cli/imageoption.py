@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import click
 
-from replicator.config.build import Loaded
 from replicator.config.imagelist import narrowed
+from replicator.config.settings import Loaded
 from replicator.engine import RunScope
 from replicator.errors import ConfigError
 from replicator.policy.rule import Rule

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from replicator.cli.options import Invocation
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
 from replicator.config.load import load
+from replicator.config.settings import Loaded
 from replicator.errors import ConfigError
 from replicator.events import Warned
 from replicator.policy.lag import lag

@@ -16,8 +16,8 @@ from replicator.cli.output import iso, print_json
 from replicator.cli.places import looks_like_host, open_sites
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
 from replicator.config.load import load
+from replicator.config.settings import Loaded
 from replicator.discovery.fresh import Answer, ask
 from replicator.discovery.query import parse_query
 from replicator.discovery.rows import Route, Row, about_site, columns, limited, missing_at, rows

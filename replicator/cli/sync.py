@@ -20,7 +20,7 @@ from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.engine import RunResult, RunScope
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run

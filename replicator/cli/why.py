@@ -15,8 +15,8 @@ from replicator.cli.remote import remote_option, remote_why
 from replicator.cli.rules import served_rules
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
 from replicator.config.load import load
+from replicator.config.settings import Loaded
 from replicator.engine import Engine
 from replicator.errors import ConfigError
 from replicator.events import Events

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from replicator.cli.watch import Watch
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.engine import Engine
 from replicator.policy.rule import Rule
 from replicator.ports import State

@@ -8,9 +8,6 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from replicator.config.build import (
-    AgentSettings,
-    HTTPSettings,
-    Loaded,
     build_agent,
     build_bandwidth,
     build_commands,
@@ -33,6 +30,7 @@ from replicator.config.model import (
     WebhookTable,
 )
 from replicator.config.problems import validate
+from replicator.config.settings import AgentSettings, HTTPSettings, Loaded
 from replicator.config.show import effective
 from replicator.config.syntax import Context
 from replicator.errors import ConfigError

@@ -24,7 +24,7 @@ from replicator.config.syntax import PROXY, Syntax
 if TYPE_CHECKING:
     from tomlkit.items import Item
 
-    from replicator.config.build import AgentSettings, Loaded
+    from replicator.config.settings import AgentSettings, Loaded
 
 MASK: Final = "***"
 _USERINFO: Final = re.compile(r"://[^/]*@")

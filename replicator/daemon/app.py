@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.daemon.explaining import Explaining
 from replicator.daemon.generation import Chosen, Generation
 from replicator.daemon.notify import Notifier

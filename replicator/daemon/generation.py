@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.config.build import Loaded, RunCommands
+from replicator.config.settings import Loaded, RunCommands
 from replicator.policy.rule import Rule
 from replicator.ports import Site
 from replicator.runs.current import Run

@@ -15,8 +15,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from replicator.config.build import NotifySettings
 from replicator.config.secrets import Secret
+from replicator.config.settings import NotifySettings
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule

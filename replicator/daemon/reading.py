@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.daemon.generation import Chosen
 from replicator.errors import ConfigError
 

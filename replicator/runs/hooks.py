@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from replicator.config.build import RunCommands
+from replicator.config.settings import RunCommands
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.errors import StateError
 from replicator.events import Events, Failed, RunEnded, Warned

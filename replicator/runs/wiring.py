@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.engine import Engine, Spool
 from replicator.errors import ReplicatorError
 from replicator.events import Events, Warned

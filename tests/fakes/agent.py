@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from replicator.config.build import AgentSettings, HMACSettings, HTTPSettings, Loaded, WebhookSettings
 from replicator.config.secrets import Secret
+from replicator.config.settings import AgentSettings, HMACSettings, HTTPSettings, Loaded, WebhookSettings
 from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from replicator.config.build import Loaded
+from replicator.config.settings import Loaded
 from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from replicator.config.build import HTTPSettings
+from replicator.config.settings import HTTPSettings
 from replicator.daemon.http.problems import Problem
 
 Need = Literal["health", "metrics", "read", "listen", "change", "hook"]

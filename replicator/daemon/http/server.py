@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from replicator.config.build import ServerTLS
 from replicator.config.certificate import server_context
+from replicator.config.settings import ServerTLS
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.finding import Finder

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied, SiteError, Unsupported
@@ -21,75 +20,21 @@ from replicator.ports import Clock
 from replicator.sites.registry.challenge import Challenge, best_challenge, parse_challenges
 from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, Logins
 from replicator.sites.registry.errormap import Answer, Step, reply_failure
+from replicator.sites.registry.grants import Grant, Refusal, Scope
 from replicator.sites.registry.origin import shown
 from replicator.sites.registry.tokens import Token, TokenRequest, basic, fetch_token
 from replicator.sites.registry.wire import Wire
 
 _OPEN: Final = Challenge("none")
-_FOREVER: Final = float("inf")
 _FRESH_SECONDS: Final = 2.5
-"""A token younger than this that is refused at its first use is not refused for its age."""
-_UNRIPE_SECONDS: Final = _FRESH_SECONDS
-_MOMENT_SECONDS: Final = 0.5
-_IN_VAIN: Final = 2
-"""For so long a fresh token may be refused, how often it is tried, and after how many times in vain no more."""
+"""A token younger than this that is refused at its first use has not expired."""
+_UNRIPE_SECONDS: Final = _FRESH_SECONDS  # how long a new token may still be refused
+_MOMENT_SECONDS: Final = 0.5  # how often it is tried
+_IN_VAIN: Final = 2  # after how many failures it is no longer tried
 _REFUSED_EVERYWHERE: Final = 3
-"""So many repositories refused, and none shown, are a refusal of everything."""
+"""This many repositories refused, and none shown, are a refusal of everything."""
 _MAX_GRANTS: Final = 1_000
-"""Above this many, expired ones are dropped: pairs of repositories (mounts) are many."""
-
-
-class Scope(NamedTuple):
-    """What a request wants to do; see `http.Call`."""
-
-    repository: str | None
-    actions: str
-    also_pull: str | None = None
-
-    def texts(self) -> list[str]:
-        """As token services know it, the widest first: some read only the first."""
-        if self.repository is None:
-            return ["registry:catalog:*"] if self.actions == "catalog" else []
-        texts = [f"repository:{self.repository}:{self.actions}"]
-        if self.also_pull is not None and self.also_pull != self.repository:
-            texts.append(f"repository:{self.also_pull}:pull")
-        return texts
-
-
-@dataclass(slots=True, eq=False)
-class Grant:
-    """What a request is sent with. Times are of the monotonic clock.
-
-    `headers` are complete (one object for all requests of the grant). `accepted` is set by whoever sees a
-    request with it pass; a refusal then means age.
-    """
-
-    scope: Scope
-    headers: Mapping[str, str] = field(repr=False)
-    challenge: Challenge | None = None
-    credentials: Credentials | None = None
-    obtained: float = 0.0
-    refresh_at: float = _FOREVER
-    refresh_before_body: float = _FOREVER
-    accepted: bool = False
-
-
-NO_GRANT: Final = Grant(Scope(None, ""), {})
-"""For hosts that are not the registry."""
-
-
-class Refusal(Protocol):
-    """A reply of 401 or 403."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        """With the challenges."""
-        ...
+"""Above this number, expired grants are dropped: pairs of repositories (mounts) are many."""
 
 
 class Authenticator:
@@ -154,7 +99,7 @@ class Authenticator:
         A token to push to a repository serves to pull from it too.
         """
         now = self._clock.monotonic()
-        for candidate in (scope, *_supersets(scope)):
+        for candidate in (scope, *scope.supersets()):
             grant = self._grants.get(candidate)
             if grant is not None and now < (grant.refresh_before_body if before_body else grant.refresh_at):
                 return grant
@@ -450,12 +395,6 @@ class Authenticator:
         elif answer.status == 403:
             return Denied(self._wire.site, step.operation, error.cause, advice=Advice.STOP_SITE)
         return Unsupported(self._wire.site, step.operation, cause, advice=Advice.STOP_SITE)
-
-
-def _supersets(scope: Scope) -> tuple[Scope, ...]:
-    if scope.actions != "pull" or scope.repository is None or scope.also_pull is not None:
-        return ()
-    return (Scope(scope.repository, "pull,push"),)
 
 
 def _is_registry(answer: Answer) -> bool:

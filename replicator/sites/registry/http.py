@@ -29,10 +29,11 @@ from replicator.events import Events, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
 from replicator.ports import Clock
-from replicator.sites.registry.auth import NO_GRANT, Authenticator, Grant, Scope
+from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
+from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded

@@ -14,8 +14,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import HTTPSettings, Loaded, ServerTLS, WebhookSettings
 from replicator.config.secrets import Secret
+from replicator.config.settings import HTTPSettings, Loaded, ServerTLS, WebhookSettings
 from replicator.daemon.http import server as server_module
 from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import OIDCSettings, WebhookSettings
+from replicator.config.settings import OIDCSettings, WebhookSettings
 from replicator.daemon.http.webhooks.oidc import (
     LEEWAY_SECONDS,
     MAX_KEYS_BYTES,

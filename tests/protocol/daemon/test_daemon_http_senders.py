@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from replicator.config.build import HMACSettings, SecretHeader, WebhookSettings
+from replicator.config.settings import HMACSettings, SecretHeader, WebhookSettings
 from replicator.daemon.http.server import listen
 from replicator.notifications.formats import FORMATS, MAX_EVENTS
 from replicator.policy.pattern import Glob

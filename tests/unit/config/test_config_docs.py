@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from replicator.config import model as tables
-from replicator.config.build import Loaded
 from replicator.config.load import load
 from replicator.config.model import Table, table_in
 from replicator.config.schema import schema
+from replicator.config.settings import Loaded
 from replicator.config.show import show
 from replicator.sites.objects.settings import S3Settings
 from replicator.sites.open import SiteSettings

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from replicator.config.build import AgentSettings, Loaded, ServerTLS
 from replicator.config.load import load
+from replicator.config.settings import AgentSettings, Loaded, ServerTLS
 from replicator.errors import ConfigError
 from replicator.flow.settings import LimitSettings
 from replicator.model.digest import Digest

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator.config.build import WebhookSettings
 from replicator.config.load import load
+from replicator.config.settings import WebhookSettings
 
 RULE = """
 [site.hub]

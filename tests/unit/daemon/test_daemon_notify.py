@@ -13,8 +13,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import NotifySettings
 from replicator.config.secrets import Secret
+from replicator.config.settings import NotifySettings
 from replicator.config.template import FACTS, Template, parse_template
 from replicator.daemon.notify import ATTEMPTS, LATER_SECONDS, Notifier
 from replicator.events import Event, Events, Warned

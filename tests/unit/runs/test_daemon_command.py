@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config.build import RunCommands
+from replicator.config.settings import RunCommands
 from replicator.engine import DestinationResult, RuleResult, RunScope
 from replicator.events import Event, Events, Failed, RunEnded, Warned
 from replicator.flow.clock import SystemClock

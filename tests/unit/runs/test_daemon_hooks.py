@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from replicator.config.build import RunCommands
+from replicator.config.settings import RunCommands
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.events import Events
 from replicator.policy.pattern import Glob

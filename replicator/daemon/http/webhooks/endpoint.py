@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from replicator.config.build import OIDCSettings, WebhookSettings
+from replicator.config.settings import OIDCSettings, WebhookSettings
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.auth import token_in
 from replicator.daemon.http.bodies import read_body

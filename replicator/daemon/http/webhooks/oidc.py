@@ -15,7 +15,7 @@ import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from replicator.config.build import OIDCSettings
+from replicator.config.settings import OIDCSettings
 from replicator.daemon.http.auth import same
 from replicator.errors import ReplicatorError
 from replicator.model.strictjson import read_object

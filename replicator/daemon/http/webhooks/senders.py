@@ -6,7 +6,7 @@ import hmac
 
 from aiohttp import hdrs, web
 
-from replicator.config.build import WebhookSettings
+from replicator.config.settings import WebhookSettings
 from replicator.daemon.http.auth import same, token_in
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - its name

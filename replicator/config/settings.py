@@ -1,0 +1,143 @@
+"""The program's settings, free of the syntax of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from replicator.config.secrets import Secret
+from replicator.config.template import Template
+from replicator.policy.bandwidth import Bandwidth
+from replicator.policy.rule import Rule
+from replicator.sites.open import SiteSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """This agent. `serves`: the destinations that it replicates to. Paths are absolute and may not exist yet."""
+
+    name: str
+    serves: tuple[str, ...]
+    state_path: Path
+    cache_path: Path
+    cache_max_bytes: int
+    listen: tuple[str, int]
+    timezone: ZoneInfo
+    metrics_per_repository: int = 0
+    stuck_after: float = 1800.0
+    full_index: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """PEM files: the certificate with its chain, and its private key."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPSettings:
+    """Access to the agent. `hosts`: additional host names that it is reached by."""
+
+    token: Secret | None = None
+    tls: ServerTLS | None = None
+    metrics_open: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HMACSettings:
+    """A signature: its header, its key and its hash."""
+
+    header: str
+    secret: Secret
+    algorithm: str = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHeader:
+    """A header with a secret value."""
+
+    name: str
+    value: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class OIDCSettings:
+    """Required claims of an OpenID Connect token. `keys`: URL or file of the issuer's JWK set."""
+
+    audience: str
+    email: str
+    issuer: str
+    keys: str | Path
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """One webhook: the site that sends it, and how its sender authenticates.
+
+    `kind`: the only notifications to accept (a key of `notifications.formats.FORMATS`), None for all. `hosts`:
+    additional names of the registry in them, in lower case.
+    """
+
+    name: str
+    site: str
+    token: Secret | None = None
+    hmac: HMACSettings | None = None
+    header: SecretHeader | None = None
+    url_token: Secret | None = None
+    oidc: OIDCSettings | None = None
+    kind: str | None = None
+    hosts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """A receiver of notifications: `url` or `command`. Times in seconds; `env` as in `RunCommands`."""
+
+    name: str
+    url: Secret | None
+    template: Template
+    command: tuple[str, ...]
+    on: frozenset[str]
+    stale_after: float
+    timeout: float
+    env: Mapping[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommands:
+    """Commands before and after each run of a rule; empty means none. `timeout` in seconds, for each command.
+
+    `env`: what the commands get beside the harmless part of our environment.
+    """
+
+    before: tuple[str, ...] = ()
+    before_required: bool = True
+    after: tuple[str, ...] = ()
+    timeout: float = 60.0
+    env: Mapping[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid config. `effective` is what `config show` prints: plain TOML types, secrets masked.
+
+    `bandwidth` has only the sites whose limit varies by time of day, `commands` only the rules that have commands.
+    """
+
+    agent: AgentSettings
+    sites: dict[str, SiteSettings]
+    rules: tuple[Rule, ...]
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+    effective: Mapping[str, Any] = field(repr=False)
+    http: HTTPSettings = field(default_factory=HTTPSettings)
+    webhooks: Mapping[str, WebhookSettings] = field(default_factory=dict)
+    notify: Mapping[str, NotifySettings] = field(default_factory=dict)
+    bandwidth: Mapping[str, Bandwidth] = field(default_factory=dict)
+    commands: Mapping[str, RunCommands] = field(default_factory=dict)
