@@ -115,6 +115,9 @@ class Deciding:
         return Facts(
             listed=listed,
             told=catalog.digests.get(key) if catalog.digests is not None else None,
+            is_hint=catalog.is_hint,
+            fixed=catalog.fixed.get(key, ""),
+            is_archived=key in catalog.archived,
             belief=belief,
             placement=None if digest is None else catalog.placements.get(digest),
             pending=catalog.pending.get(key),

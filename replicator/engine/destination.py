@@ -181,6 +181,7 @@ class DestinationRun:
                 unit.is_complete = False
             else:
                 unit.listed_at = catalog.asked_at
+                self.recorder.notice(catalog.notice)
                 with faults(self._site.name, "compare tags", batch.target):
                     self._note(batch, catalog)
                     await self._deciding.decide(batch, catalog)

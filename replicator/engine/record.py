@@ -270,8 +270,7 @@ class Recorder:
     def unreadable(self, error: SiteError) -> None:
         """The destination does not tell what a tag is there."""
         text = f"{error}; the tag cannot be read there, so it is compared with what was last written"
-        if text not in self.result.warnings:
-            self.warn(text)
+        self.notice(text)
 
     # --- the rest of the report ---
 
@@ -293,6 +292,11 @@ class Recorder:
                 failure.cause,
             )
         )
+
+    def notice(self, text: str) -> None:
+        """Adds a warning once; "" is none."""
+        if text and text not in self.result.warnings:
+            self.warn(text)
 
     def warn(self, text: str) -> None:
         """Adds a warning for the operator."""

@@ -113,11 +113,19 @@ class Repository(Protocol):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A tag with what it names, from a listing. `version` changes whenever the tag does, and means nothing else."""
+    """A tag with what it names, from a listing.
+
+    `digest` is None where the listing does not tell. `version` changes whenever the tag does, and means nothing else; ""
+    is not worth remembering. `fixed` says that the tag may not be moved, and why ("locked", "immutable"); `archived` that
+    its content cannot be read for now. `is_hint`: the listing may lag behind the site.
+    """
 
     tag: str
-    digest: Digest
-    version: str
+    digest: Digest | None
+    version: str = ""
+    fixed: str = ""
+    archived: bool = False
+    is_hint: bool = False
 
 
 # --- optional powers, found by isinstance ---
@@ -135,7 +143,12 @@ class VerifiesItself(Protocol):
 
 @runtime_checkable
 class ListsDigests(Protocol):
-    """A repository whose listing tells what the tags name."""
+    """A repository whose listing may tell what the tags name."""
+
+    @property
+    def listing_notice(self) -> str:
+        """Why the latest listing does without digests that it should have; "" where nobody need know."""
+        ...
 
     def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:
         """As `tags`, with digests. A tag that still has the `version` it has in `known` is not read again.

@@ -25,7 +25,7 @@ async def names(repository: Repository) -> list[str]:
 
 async def digests(repository: ListsDigests) -> dict[str, str]:
     """What every tag names."""
-    return {one.tag: one.digest async for page in repository.listed({}) for one in page}
+    return {one.tag: one.digest or "" async for page in repository.listed({}) for one in page}
 
 
 async def collect(repository: ListsDigests, found: set[str]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
-from replicator.engine.observe.tags import list_tags
+from replicator.engine.observe.tags import Listing, list_tags
 from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError, Unsupported
 from replicator.model.digest import Digest, is_digest
 from replicator.policy.rule import Rule
@@ -21,7 +21,8 @@ class Catalog:
 
     `tags` is its complete listing, empty where there is no such repository, None where each tag is asked for instead:
     because they are few, or because the site does not list them. `digests` are what the listing told of them, None
-    where it tells none. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours
+    where it tells none; `fixed` the tags that may not be moved, and why; `archived` those whose content cannot be read
+    for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours
     is remembered there. `beliefs`, `placements` and `pending` are what the state remembers.
     """
 
@@ -33,10 +34,16 @@ class Catalog:
     beliefs: Mapping[str, TagBelief]
     placements: Mapping[Digest, Placement]
     pending: Mapping[str, Pending]
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    archived: frozenset[str] = frozenset()
+    is_hint: bool = False
+    notice: str = ""
 
     def lists(self, tag: str) -> bool | None:
-        """Whether the listing has the tag; None where nothing was listed."""
-        return None if self.tags is None else tag in self.tags
+        """Whether the listing has the tag; None where nothing was listed, or the listing may not have it yet."""
+        if self.tags is None or (self.is_hint and tag not in self.tags):
+            return None
+        return tag in self.tags
 
 
 async def read_catalog(
@@ -65,9 +72,10 @@ async def read_catalog(
     site, name, state = repository.site, repository.name, context.state
     record = not context.request.dry
     asked_at = context.clock.now()
-    tags, digests, fresh = await _list(repository, state, record=record) if listing else (None, None, False)
+    found, fresh = await _list(repository, state, record=record) if listing else (None, False)
+    tags = None if found is None else frozenset(found.tags)
     beliefs = await state.beliefs(site, name, only)
-    if tags is not None:
+    if tags is not None and found is not None and not found.is_hint:
         gone = [tag for tag in beliefs if tag not in tags and not is_digest(tag)]
         if gone:
             beliefs = {tag: belief for tag, belief in beliefs.items() if tag in tags or is_digest(tag)}
@@ -76,25 +84,38 @@ async def read_catalog(
     digests_named = None if only is None else {belief.digest for belief in beliefs.values()}
     placements = await state.placements(site, name, digests_named)
     pending = await state.pending(rule, site, name, only)
-    return Catalog(repository, tags, digests, asked_at, fresh, beliefs, placements, pending)
+    found = found or Listing(())
+    return Catalog(
+        repository,
+        tags,
+        found.digests or None,
+        asked_at,
+        fresh,
+        beliefs,
+        placements,
+        pending,
+        fixed=found.fixed,
+        archived=found.archived,
+        is_hint=found.is_hint,
+        notice=found.notice,
+    )
 
 
-async def _list(
-    repository: Repository, state: State, *, record: bool
-) -> tuple[frozenset[str] | None, Mapping[str, Digest] | None, bool]:
+async def _list(repository: Repository, state: State, *, record: bool) -> tuple[Listing | None, bool]:
+    """The listing, None where each tag is to be asked for; and whether the repository is new."""
     try:
         found = await list_tags(repository, state, record=record)
     except NotFound as error:
         if error.doubtful:
-            return None, None, False
-        return frozenset(), None, not await state.knows_repository(repository.site, repository.name)
+            return None, False
+        return Listing(()), not await state.knows_repository(repository.site, repository.name)
     except (Denied, AuthFailed, Unsupported) as error:
         if error.advice is Advice.STOP_SITE:
             raise
-        return None, None, False
+        return None, False
     if found.error is not None:
         raise found.error
-    return frozenset(found.tags), found.digests or None, False
+    return found, False
 
 
 class _Target:

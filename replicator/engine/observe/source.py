@@ -74,6 +74,7 @@ class SourceScan:
         self.repositories: frozenset[str] | None = None
         self.filters: list[FilterCount] = []
         self._images: ImageSet | None = None
+        self._notices: set[str] = set()
 
     async def run(self) -> None:
         """Scans everything.
@@ -189,7 +190,9 @@ class SourceScan:
             if not judges_each_alone(tables):
                 raise listing.error  # which tags are the latest, or whether they are enough, only all of them tell
             self._failed(listing.error)
-        known = dict(listing.digests)
+        if listing.notice:
+            self._tell_notice(listing.notice)
+        known = self._told(name, listing)
         dating = needs_created(tables, listing.tags)
         await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
@@ -200,9 +203,25 @@ class SourceScan:
         if self._scope is not None:
             for tag in frozenset(listing.tags).difference(selected.tags):
                 batcher.add_other(tag, known.get(tag))
-        await self._want(repository, selected, known, batcher, strict=listing.strict)
+        await self._want(repository, selected, known, batcher, listing)
         present = frozenset(listing.tags) if listing.complete else None
         batcher.close(is_complete=listing.error is None and not batcher.is_cut, present=present)
+
+    def _tell_notice(self, notice: str) -> None:
+        if notice not in self._notices:
+            self._notices.add(notice)
+            self._on_warning(f"rule {self._rule.name}: {notice}")
+
+    def _told(self, name: str, listing: Listing) -> dict[str, Digest]:
+        """What the listing says that tags name, as far as it is believed.
+
+        A tag that an event announced is asked for: a listing that lags would hide what the event was about.
+        """
+        known = dict(listing.digests)
+        if listing.is_hint and self._scope is not None:
+            for tag in self._scope.repositories.get(name) or ():
+                known.pop(tag, None)
+        return known
 
     async def _list(self, repository: Repository) -> Listing:
         tables = self._tags_of(repository.name)
@@ -265,8 +284,7 @@ class SourceScan:
         selected: Selected,
         known: Mapping[str, Digest],
         batcher: Batcher,
-        *,
-        strict: bool,
+        listing: Listing,
     ) -> None:
         for pin in selected.pins:
             named = self._target_tag(repository.name, pin.tag) if pin.tag else None
@@ -274,22 +292,23 @@ class SourceScan:
                 batcher.add(WantedTag(pin.tag, named, pin.digest))
         targets = {tag: named for tag in selected.tags if (named := self._target_tag(repository.name, tag))}
         settled = await self._settled(batcher.target, targets)
+        believed = await self._believed(repository, batcher.target, targets, listing)
         ask = []
         for tag, named in targets.items():
             if tag in settled:
                 batcher.add(WantedTag(tag, named, None))
-            elif tag in known:
-                batcher.add(WantedTag(tag, named, known[tag]))
+            elif tag in known and (not listing.is_hint or believed.get(tag) == known[tag]):
+                batcher.add(WantedTag(tag, named, known[tag], archived=tag in listing.archived))
             else:
                 ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
-            batcher.add(WantedTag(tag, targets[tag], digest))
+            batcher.add(WantedTag(tag, targets[tag], digest, archived=tag in listing.archived))
 
         def unresolved(tag: str, error: SiteError) -> None:
-            self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=strict)
+            self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=listing.strict)
 
-        before = await self._believed(repository, batcher.target, {tag: targets[tag] for tag in ask})
+        before = believed if isinstance(repository, ComparesTags) else {}
         await self._resolve(repository, ask, resolved, unresolved, before=before)
 
     def _unresolved(self, batcher: Batcher, tag: UnresolvedTag, *, strict: bool) -> None:
@@ -307,10 +326,11 @@ class SourceScan:
             batcher.add_unresolved(tag)
 
     async def _believed(
-        self, repository: Repository, target: str, targets: Mapping[str, str]
+        self, repository: Repository, target: str, targets: Mapping[str, str], listing: Listing
     ) -> Mapping[str, Digest]:
-        """What tags named when they were last copied, where that makes asking cheaper."""
-        if not isinstance(repository, ComparesTags):
+        """What tags named when they were last copied, where that makes asking cheaper or shows that nothing has changed."""
+        told_all = not listing.is_hint and targets.keys() <= listing.digests.keys()
+        if told_all or not (listing.is_hint or isinstance(repository, ComparesTags)):
             return {}
         beliefs = await self._context.state.beliefs(
             self._rule.destinations[0], target, self._few(targets.values())

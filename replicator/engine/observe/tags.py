@@ -7,22 +7,28 @@ from dataclasses import dataclass, field
 
 from replicator.errors import SiteError
 from replicator.model.digest import Digest
-from replicator.ports import ListsDigests, Noted, Repository, State, Unlisted
+from replicator.ports import Listed, ListsDigests, Noted, Repository, State, Unlisted
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Tags, and the digests of those that the listing told.
 
-    `complete`: all tags of the repository are here. `strict`: each was asked for by its name. `error` is what
-    broke a listing after it had told some tags; what it told is good, but it is not complete.
+    `fixed` are tags that may not be moved, and why; `archived` those whose content cannot be read for now. `is_hint`: the
+    listing may lag behind the site, so that a difference is to be asked for again. `complete`: all tags of the repository
+    are here. `strict`: each was asked for by its name. `error` is what broke a listing after it had told some tags; what
+    it told is good, but it is not complete. `notice` is for the report.
     """
 
     tags: Collection[str]
     digests: Mapping[str, Digest] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    archived: frozenset[str] = frozenset()
+    is_hint: bool = False
     complete: bool = True
     strict: bool = False
     error: SiteError | None = None
+    notice: str = ""
 
 
 async def list_tags(repository: Repository, state: State, *, record: bool) -> Listing:
@@ -55,19 +61,28 @@ async def _list_digests(
 ) -> Listing:
     site, name = repository.site, repository.name
     known = await state.listed(site, name)
-    digests: dict[str, Digest] = {}
+    found: dict[str, Listed] = {}
     error: SiteError | None = None
     try:
         async for page in lister.listed(known):
             for listed in page:
-                digests[listed.tag] = listed.digest
-                if record and known.get(listed.tag) != listed:
+                found[listed.tag] = listed
+                if record and listed.version and known.get(listed.tag) != listed:
                     state.record(Noted(site, name, listed))
     except SiteError as failure:
-        if not digests:
+        if not found:
             raise
         error = failure
-    gone = known.keys() - digests.keys()
+    gone = known.keys() - found.keys()
     if record and gone and error is None:
         state.record(Unlisted(site, name, sorted(gone)))
-    return Listing(digests.keys(), digests, complete=error is None, error=error)
+    return Listing(
+        found.keys(),
+        {tag: listed.digest for tag, listed in found.items() if listed.digest is not None},
+        fixed={tag: listed.fixed for tag, listed in found.items() if listed.fixed},
+        archived=frozenset(tag for tag, listed in found.items() if listed.archived),
+        is_hint=any(listed.is_hint for listed in found.values()),
+        complete=error is None,
+        error=error,
+        notice=lister.listing_notice,
+    )

@@ -17,12 +17,14 @@ class WantedTag:
     """One tag of a source repository as resolved: `tag` and `digest` at the source, `target` at the destination.
 
     `tag` and `target` are None for a digest that is pinned without a tag. `digest` is None for an immutable tag
-    that every destination is believed to have, which is not asked for again.
+    that every destination is believed to have, which is not asked for again. `archived`: the source has it, but cannot
+    give it out for now.
     """
 
     tag: str | None
     target: str | None
     digest: Digest | None
+    archived: bool = False
 
     @property
     def key(self) -> str:

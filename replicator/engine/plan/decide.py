@@ -101,7 +101,8 @@ class Facts:
     `told`: the digest, where the listing told it. `claimed_by`: another source that claims the tag in this run.
     `owner`: another rule that put something else there and still wants it. `is_superseded`: a run that asked the source
     later has brought the tag in step. `seen`, `closure` and `source` are the answers to questions; `source` is the
-    digest that the source names now, `is_source_asked` that it was asked.
+    digest that the source names now, `is_source_asked` that it was asked. `is_hint`: what the listing told may be outdated.
+    `fixed`: the destination does not let the tag be moved, and why; `is_archived`: its content there cannot be read for now.
     """
 
     listed: bool | None
@@ -115,6 +116,9 @@ class Facts:
     seen: Seen | None = None
     closure: Closure | None = None
     source: Digest | None = None
+    is_hint: bool = False
+    fixed: str = ""
+    is_archived: bool = False
 
 
 # --- decisions ---
@@ -236,7 +240,17 @@ def decide(wanted: WantedTag, facts: Facts, policy: Policy) -> Decision:
         return _same(wanted, digest, facts, policy)
     if wanted.digest is None and facts.source is None:
         return Ask(Question.SOURCE, None)  # settled no longer: what we believe may be gone at the source
-    return _copy(digest, change, facts, policy)
+    return _held(wanted, change, facts) or _copy(digest, change, facts, policy)
+
+
+def _held(wanted: WantedTag, change: Change, facts: Facts) -> Held | None:
+    """Why an image that differs is not copied: it cannot be read, or its tag may not be moved."""
+    if wanted.archived:
+        return Held("archived")
+    is_there = facts.told is not None or (facts.seen is not None and facts.seen.digest is not None)
+    if facts.fixed and is_there and change in {Change.MOVED, Change.DIVERGED}:
+        return Held(f"{facts.fixed} at the destination, with another digest")
+    return None
 
 
 def _change(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> Change:
@@ -248,7 +262,8 @@ def _change(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> 
             else compare_seen(digest, seen.digest, belief)
         )
     if facts.told is not None:
-        return compare_seen(digest, facts.told, belief)
+        change = compare_seen(digest, facts.told, belief)
+        return Change.UNKNOWN if facts.is_hint and change is not Change.SAME else change
     # A digest that is pinned without a tag is in no listing: there a belief, while it holds, is all there is.
     listed = facts.listed is not False if wanted.target else True
     return compare(digest, listed=listed, belief=belief, due=_is_tag_due(digest, wanted, facts, policy))
@@ -283,6 +298,8 @@ def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> De
 
 
 def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
+    if facts.is_archived:
+        return False  # the site has it, and does not give it out for now: no hole
     if policy.recheck:
         return True
     if facts.seen is not None and facts.seen.unreadable:

@@ -79,6 +79,15 @@ class Authenticator:
         """Whose the credentials are, where their issuer says so; "" otherwise."""
         return self._logins.owner
 
+    async def meet(self) -> None:
+        """Learns the challenge, unless it is known. Raises SiteError."""
+        if self._challenge is None:
+            await self._pings.run(None, self._ping)
+
+    async def credentials(self, repository: str | None) -> Credentials | None:
+        """The credentials for a repository, None for anonymous. Raises SiteError."""
+        return await self._credentials(repository)
+
     def is_anonymous(self, repository: str | None) -> bool:
         """Whether no credentials were found for the repository (also as long as nobody looked)."""
         return self._known.get(repository) is None

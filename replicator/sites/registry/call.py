@@ -29,6 +29,7 @@ class Call:
         verified: the caller verifies the answer by its digest, so that any host may give it.
         commits: bytes that the registry may have to copy before it answers.
         blob_bytes: of the blob that it reads or writes, as far as known: large ones leave a part of their gate to others.
+        own_login: `headers` have the credentials, if any; the registry's own are not sent.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class Call:
     verified: bool = False
     commits: int = 0
     blob_bytes: int | None = None
+    own_login: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from replicator.ports import Clock
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.http import Transport
+from replicator.sites.registry.identity.settings import Identity
 
 FAREWELL_SECONDS: Final = 3.0
 """How long a farewell (see `Farewells`) may take."""
@@ -64,6 +65,8 @@ class Registry:
     has_login: bool = False
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""
+    identity: Identity | None = None
+    bulk_trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     unlisted: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
     trying: asyncio.Lock = field(default_factory=asyncio.Lock)

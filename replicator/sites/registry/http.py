@@ -25,13 +25,14 @@ from replicator.errors import (
     Unavailable,
     Unsupported,
 )
-from replicator.events import Events, RetryPlanned
+from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
 from replicator.ports import Clock
 from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
@@ -250,6 +251,28 @@ class Transport:
             )
         return error
 
+    async def meet(self) -> None:
+        """Asks the registry what it is, unless that is known: one ping, which the first request would have caused."""
+        await self._auth.meet()
+
+    async def credentials(self, repository: str | None) -> Credentials | None:
+        """The site's credentials; None for anonymous. Only for the vendor's own API."""
+        return await self._auth.credentials(repository)
+
+    @asynccontextmanager
+    async def turn(self, operation: str, repository: str | None) -> AsyncIterator[None]:
+        """Limits and counts one small request that a library sends."""
+        async with self._limits.slot_for("requests", operation, repository):
+            began, code = self._clock.monotonic(), "200"
+            try:
+                yield
+            except SiteError as error:
+                code = error.reason
+                raise
+            finally:
+                seconds = self._clock.monotonic() - began
+                self._events.emit(RequestDone(self._site, operation, code, seconds))
+
     @property
     def asks_for_credentials(self) -> bool:
         """Whether the registry has asked for any. Until it does, those that are set are not tried."""
@@ -299,6 +322,8 @@ class Transport:
             url = self._checked(call, URL(call.url, encoded=True))
             if origin_of(url) != self._wire.origin:
                 return url, NO_GRANT
+        if call.own_login:
+            return url, NO_GRANT
         scope = Scope(call.repository, call.actions, call.also_pull)
         return url, self._auth.held(scope, before_body=before_body) or await self._auth.obtain(scope)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -26,10 +26,11 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
 from replicator.model.mediatypes import MANIFEST_ACCEPT, OCI_INDEX, SCHEMA1
-from replicator.ports import BlobOutcome, BlobSource
+from replicator.ports import BlobOutcome, BlobSource, Listed
 from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_NUMBER_DIGITS
 from replicator.sites.registry.algorithms import learn, says_digest, try_sha512
 from replicator.sites.registry.blobs import blob_exists, open_blob
+from replicator.sites.registry.bulk import BulkTags
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import next_page, tag_pages
@@ -57,6 +58,7 @@ class RegistryRepository:
     def __init__(self, registry: Registry, name: str) -> None:
         self._registry = registry
         self._name = name
+        self._bulk: BulkTags | None = None
 
     def __repr__(self) -> str:
         return f"<RegistryRepository {self.site}: {self._name}>"
@@ -71,7 +73,7 @@ class RegistryRepository:
         """The repository's name there."""
         return self._name
 
-    async def tags(self) -> AsyncIterator[Sequence[str]]:
+    async def tags(self) -> AsyncGenerator[Sequence[str], None]:
         """The tags, a page at a time; see `listing.tag_pages`.
 
         Raises `Unsupported`, without asking, where it is known that they cannot be listed.
@@ -93,6 +95,32 @@ class RegistryRepository:
             if error.advice is not Advice.STOP_SITE:
                 self._registry.unlisted.add(self._name)
             raise
+
+    @property
+    def listing_notice(self) -> str:
+        """Why the latest listing in bulk was done tag by tag; "" where it was not, or this registry has no other way."""
+        return self._bulk.notice if self._bulk is not None else ""
+
+    async def listed(self, known: Mapping[str, Listed]) -> AsyncGenerator[Sequence[Listed], None]:  # noqa: ARG002 - a registry's pages are never read in part
+        """The tags with what they name, by the way of the registry's vendor; see `bulk`.
+
+        Where there is none, or it fails, the rest comes from `tags`, without digests. Raises as `tags` does.
+        """
+        bulk = self._bulk = BulkTags(self._registry, self._name)
+        told: set[str] = set()
+        try:
+            async with aclosing(bulk.pages()) as pages:
+                async for page in pages:
+                    told.update(listed.tag for listed in page)
+                    yield page
+            if bulk.is_whole:
+                return
+            async with aclosing(self.tags()) as names:
+                async for tags in names:
+                    bulk.listed_otherwise(tags)
+                    yield [Listed(tag, None) for tag in tags if tag not in told]
+        finally:
+            bulk.close()
 
     async def resolve(self, reference: str) -> Descriptor:
         """What a tag or digest names now, by HEAD.

@@ -58,6 +58,7 @@ class RegistrySite:
             has_login=settings.login is not None,
             max_blob_bytes=settings.max_blob_bytes,
             written_as=settings.written_as,
+            identity=settings.identity,
         )
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from replicator.errors import NotFound
 from replicator.events import Events
@@ -63,6 +64,8 @@ class DistributionRepository:
         with self._place.named():
             async for page in tag_versions(self.store, paths, self._place, self._storage.events):
                 yield [tag for tag, _ in page]
+
+    listing_notice: Final = ""
 
     async def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:
         """The tags with their digests; reads only links that changed. See `tags.listed_tags`."""

@@ -51,6 +51,8 @@ class OciRepository:
         for start in range(0, len(names), PAGE):
             yield names[start : start + PAGE]
 
+    listing_notice: Final = ""
+
     async def listed(self, known: Mapping[str, Listed]) -> AsyncIterator[Sequence[Listed]]:  # noqa: ARG002 one file tells all
         """The tags with their digests, out of `index.json`; nothing else is read, whatever changed.
 

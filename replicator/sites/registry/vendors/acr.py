@@ -5,10 +5,67 @@ https://learn.microsoft.com/en-us/azure/container-registry/
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
+from urllib.parse import quote
+
+import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.listing import (
+    LOCKED,
+    Page,
+    PageAnswer,
+    PagedListing,
+    PageRequest,
+    Place,
+    listed,
+)
 from replicator.sites.registry.vendors.vendor import Refusal, Sign, Vendor
+
+
+class _Attributes(msgspec.Struct, rename="camel"):
+    write_enabled: bool = True
+
+
+class _Tag(msgspec.Struct, rename="camel"):
+    name: str
+    digest: str | None = None
+    changeable_attributes: _Attributes | None = None
+
+
+class _Tags(msgspec.Struct):
+    tags: list[_Tag] | None = None
+
+
+class AcrTags(PagedListing):
+    """`GET /acr/v1/REPOSITORY/_tags`, which tells of locks too. The server chooses the size of a page."""
+
+    how: ClassVar[str] = "Azure's API"
+    page_tags: ClassVar[int] = 1000
+    is_hint: ClassVar[bool] = True
+
+    def first(self, place: Place) -> PageRequest:
+        """See `PagedListing`."""
+        return self._page(place, "")
+
+    def read(self, place: Place, answer: PageAnswer) -> Page:
+        """See `PagedListing`."""
+        found = msgspec.json.decode(answer.body, type=_Tags)
+        if found.tags is None:
+            raise ValueError("it has no tags")
+        tags = [one for tag in found.tags if (one := listed(tag.name, tag.digest, fixed=_lock(tag)))]
+        last = answer.next_query("last")
+        return Page(tags, self._page(place, f"&last={quote(last)}") if last else None)
+
+    def _page(self, place: Place, rest: str) -> PageRequest:
+        url = f"{place.url}/acr/v1/{place.repository}/_tags?n={self.page_tags}{rest}"
+        return PageRequest(url, actions="metadata_read")
+
+
+def _lock(tag: _Tag) -> str:
+    attributes = tag.changeable_attributes
+    return "" if attributes is None or attributes.write_enabled else LOCKED
+
 
 ACR: Final = Vendor(
     kind="acr",
@@ -18,5 +75,6 @@ ACR: Final = Vendor(
     record=CapabilityRecord(body_limit=16 * 1024 * 1024),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({405, 409})),),
+    listing=AcrTags(),
     limits=("A single PUT of about 20 MB or more is refused, so that larger blobs go up in chunks.",),
 )

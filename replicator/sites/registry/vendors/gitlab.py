@@ -5,10 +5,49 @@ https://docs.gitlab.com/user/packages/container_registry/ and docs/spec/gitlab/a
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
+from urllib.parse import quote
+
+import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.listing import (
+    Page,
+    PageAnswer,
+    PagedListing,
+    PageRequest,
+    Place,
+    listed,
+)
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    digest: str | None = None
+
+
+class GitLabTags(PagedListing):
+    """`GET /gitlab/v1/repositories/REPOSITORY/tags/list/`, of registries with the metadata database."""
+
+    how: ClassVar[str] = "the API of GitLab's registry"
+    page_tags: ClassVar[int] = 1000
+
+    def first(self, place: Place) -> PageRequest:
+        """See `PagedListing`."""
+        return self._page(place, "")
+
+    def read(self, place: Place, answer: PageAnswer) -> Page:
+        """See `PagedListing`."""
+        found = msgspec.json.decode(answer.body, type=list[_Tag])
+        tags = [one for tag in found if (one := listed(tag.name, tag.digest))]
+        last = answer.next_query("last")
+        return Page(tags, self._page(place, f"&last={quote(last)}") if last else None)
+
+    def _page(self, place: Place, rest: str) -> PageRequest:
+        url = f"{place.url}/gitlab/v1/repositories/{place.repository}/tags/list/?n={self.page_tags}{rest}"
+        return PageRequest(url, actions="pull")
+
 
 GITLAB: Final = Vendor(
     kind="gitlab",
@@ -21,5 +60,6 @@ GITLAB: Final = Vendor(
     record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="the path of a project, which may be followed by more parts"),
     immutable=(Refusal(frozenset({403}), text="protected"),),
+    listing=GitLabTags(),
     limits=("The project must exist.", "Tokens last 5 minutes (15 on gitlab.com)."),
 )

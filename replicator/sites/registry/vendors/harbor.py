@@ -5,9 +5,60 @@ https://goharbor.io/docs/latest/ and https://github.com/goharbor/harbor (api/v2.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
+import msgspec
+
+from replicator.sites.registry.vendors.listing import (
+    IMMUTABLE,
+    Page,
+    PageAnswer,
+    PagedListing,
+    PageRequest,
+    Place,
+    listed,
+)
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    immutable: bool = False
+
+
+class _Artifact(msgspec.Struct):
+    digest: str
+    tags: list[_Tag] | None = None
+
+
+class HarborArtifacts(PagedListing):
+    """`GET /api/v2.0/projects/PROJECT/repositories/NAME/artifacts`, artifacts with tags only."""
+
+    how: ClassVar[str] = "Harbor's API"
+
+    def first(self, place: Place) -> PageRequest | None:
+        """See `PagedListing`."""
+        return self._page(place, 1) if "/" in place.repository else None
+
+    def read(self, place: Place, answer: PageAnswer) -> Page:
+        """See `PagedListing`."""
+        artifacts = msgspec.json.decode(answer.body, type=list[_Artifact])
+        tags = [
+            one
+            for artifact in artifacts
+            for tag in artifact.tags or ()
+            if (one := listed(tag.name, artifact.digest, fixed=IMMUTABLE if tag.immutable else ""))
+        ]
+        page = int(answer.asked.url.rpartition("&page=")[2])
+        return Page(tags, self._page(place, page + 1) if len(artifacts) >= self.page_tags else None)
+
+    def _page(self, place: Place, page: int) -> PageRequest:
+        project, _, name = place.repository.partition("/")
+        name = name.replace("/", "%252F")  # encoded twice: Harbor's router decodes it once too often
+        query = f"page_size={self.page_tags}&with_tag=true&with_label=false&with_accessory=false&q=tags%3D*&page={page}"
+        url = f"{place.api}/api/v2.0/projects/{project}/repositories/{name}/artifacts?{query}"
+        return PageRequest(url, headers=place.login.basic() if place.login else {})
+
 
 HARBOR: Final = Vendor(
     kind="harbor",
@@ -16,6 +67,7 @@ HARBOR: Final = Vendor(
     names=NameRules(min_parts=2, shape="PROJECT/NAME"),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({412}), code="PRECONDITION"),),
+    listing=HarborArtifacts(),
     limits=(
         "The project must exist; repositories in it are created by a push.",
         "A project that is a proxy cache takes no pushes.",

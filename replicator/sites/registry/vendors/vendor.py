@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from replicator.model.names import MAX_REPOSITORY_LENGTH
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.listing import BulkListing
 
 DigestDeletion = Literal["takes tags", "refused while tagged", "refused in an index", "not possible"]
 """What becomes of the tags of a manifest that is deleted by digest: they go with it, or the registry refuses."""
@@ -118,6 +119,9 @@ class Vendor:
         tag_deletion: how one tag is deleted.
         digest_deletion: what deleting a digest does to its tags.
         immutable: how they refuse to move a tag, beside `ANY_IMMUTABLE`.
+        api: base URL of its API, where its hosts are not the ones that serve it; a registry at another host serves its
+            own.
+        listing: how it lists tags with what they name; None where it cannot.
         limits: limits worth knowing, one sentence each.
     """
 
@@ -131,6 +135,8 @@ class Vendor:
     tag_deletion: TagDeletion = "registry"
     digest_deletion: DigestDeletion = "takes tags"
     immutable: tuple[Refusal, ...] = ()
+    api: str = ""
+    listing: BulkListing | None = None
     limits: tuple[str, ...] = ()
 
     def owns(self, host: str) -> bool:

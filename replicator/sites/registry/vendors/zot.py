@@ -5,15 +5,68 @@ https://zotregistry.dev/ and https://github.com/project-zot/zot (pkg/extensions/
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
+from urllib.parse import quote, unquote
+
+import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.listing import (
+    Page,
+    PageAnswer,
+    PagedListing,
+    PageRequest,
+    Place,
+    listed,
+)
 from replicator.sites.registry.vendors.vendor import Sign, Vendor
+
+
+class _Image(msgspec.Struct, rename="pascal"):
+    tag: str
+    digest: str | None = None
+
+
+class _Images(msgspec.Struct, rename="pascal"):
+    results: list[_Image]
+
+
+class _Data(msgspec.Struct):
+    images: _Images = msgspec.field(name="ImageList")
+
+
+class _Answer(msgspec.Struct):
+    data: _Data
+
+
+class ZotImages(PagedListing):
+    """The search extension's GraphQL query `ImageList`. Refusals come with status 200, without data."""
+
+    how: ClassVar[str] = "zot's search extension"
+    page_tags: ClassVar[int] = 1000
+
+    def first(self, place: Place) -> PageRequest:
+        """See `PagedListing`."""
+        return self._page(place, 0)
+
+    def read(self, place: Place, answer: PageAnswer) -> Page:
+        """See `PagedListing`."""
+        found = msgspec.json.decode(answer.body, type=_Answer).data.images.results
+        offset = int(unquote(answer.asked.url).partition("offset:")[2].partition("}")[0]) + len(found)
+        tags = [one for image in found if (one := listed(image.tag, image.digest))]
+        return Page(tags, self._page(place, offset) if len(found) >= self.page_tags else None)
+
+    def _page(self, place: Place, offset: int) -> PageRequest:
+        page = f"{{limit:{self.page_tags},offset:{offset}}}"
+        query = f'{{ImageList(repo:"{place.repository}",requestedPage:{page}){{Results{{Tag Digest}}}}}}'
+        return PageRequest(f"{place.url}/v2/_zot/ext/search?query={quote(query, safe='')}", actions="pull")
+
 
 ZOT: Final = Vendor(
     kind="zot",
     title="zot",
     signs=(Sign("Blob-Upload-UUID"), Sign("Server", "^zot")),
     record=CapabilityRecord(delete_tag=True),
+    listing=ZotImages(),
     limits=("To list referrers it reads every manifest of the repository.",),
 )

@@ -1,0 +1,155 @@
+"""Tags with what they name, by the way of the registry's vendor, and the standard's way where that is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Final
+
+import msgspec
+from yarl import URL
+
+from replicator.errors import SiteError, Throttled, Transient, Unsupported
+from replicator.model.decoding import JSON_ERRORS
+from replicator.ports import Listed
+from replicator.sites.bounds import MAX_PAGE_BYTES
+from replicator.sites.registry.call import Call
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.links import next_link
+from replicator.sites.registry.vendors.listing import BulkListing, Login, PageAnswer, PageRequest, Place
+
+OPERATION: Final = "list digests"
+_REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 415, 422, 429, 501})
+
+
+class VendorRequests:
+    """Asks the API of a registry's vendor; `vendors.listing.VendorAPI`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.site = registry.site
+        self.host = registry.url.host or ""
+        self.identity = registry.identity
+        self._registry = registry
+        self._asked = False
+
+    async def place(self, repository: str) -> Place:
+        """See `VendorAPI`."""
+        url, vendor = self._registry.url, self._registry.knowledge.vendor
+        is_own_host = vendor is not None and vendor.owns(self.host)
+        api = vendor.api if vendor is not None and is_own_host and vendor.api else str(url.origin())
+        found = await self._registry.transport.credentials(repository)
+        login = None
+        if found is not None and (found.password or found.bearer_token):
+            login = Login(found.username, found.password, found.bearer_token)
+        return Place(str(url).rstrip("/"), api.rstrip("/"), repository, login)
+
+    async def ask(self, request: PageRequest, repository: str) -> PageAnswer:
+        """See `VendorAPI`. The first request is sent once: where it fails, the standard's listing is at hand."""
+        call = Call(
+            OPERATION,
+            request.method,
+            request.url,
+            repository=repository,
+            actions=request.actions,
+            headers=request.headers,
+            body=request.body,
+            max_bytes=MAX_PAGE_BYTES,
+            idempotent=True,
+            own_login=not request.actions,
+            expected=frozenset({200}) if request.actions else _REFUSALS | {200},
+        )
+        once, self._asked = not self._asked, True
+        reply = await self._registry.transport.request(call, once=once)
+        if reply.status == 404 and request.otherwise is not None:
+            return await self.ask(request.otherwise, repository)
+        if reply.status != 200:
+            where = URL(reply.url, encoded=True)
+            cause = f"HTTP {reply.status} from {where.host}{where.path}"
+            raise Unsupported(self.site, OPERATION, cause, repository=repository)
+        return PageAnswer(request, reply.body, next_link(reply.headers.getall("Link", ())) or "")
+
+    def turn(self, operation: str, repository: str) -> AbstractAsyncContextManager[None]:
+        """See `VendorAPI`."""
+        return self._registry.transport.turn(operation, repository)
+
+
+class BulkTags:
+    """One listing of a repository's tags with what they name, as far as its registry tells.
+
+    Until the vendor's listing has worked once, one repository at a time tries it: what is refused is refused to all.
+    """
+
+    def __init__(self, registry: Registry, repository: str) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._failure: Exception | None = None
+        self._pages = 0
+        self._told = False
+        self._is_trial = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what came from `pages` is all there is. No tags at all are believed from the standard's listing alone."""
+        return self._failure is None and self._told
+
+    @property
+    def notice(self) -> str:
+        """For the report: why tags are asked for one by one; "" where they are not, or no other way is known."""
+        notice = self._registry.knowledge.bulk_notice(self._registry.clock.now())
+        if notice or self._failure is None:
+            return notice
+        return f"{self._registry.site}: {self._repository}: each tag is asked for: {_cause(self._failure)}"
+
+    async def pages(self) -> AsyncGenerator[Sequence[Listed], None]:
+        """What the vendor's listing tells, up to where it fails. Nothing where there is none."""
+        knowledge = self._registry.knowledge
+        listing = await self._listing()
+        if listing is None:
+            return
+        requests = VendorRequests(self._registry)
+        try:
+            async with aclosing(listing.pages(requests, self._repository)) as pages:
+                async for page in pages:
+                    self._pages += 1
+                    self._told |= bool(page)
+                    if page:
+                        knowledge.is_bulk_tried = True
+                        self.close()
+                    yield [_as_hint(listed) for listed in page] if listing.is_hint else page
+            if not self._pages:
+                knowledge.is_bulk_tried = True  # without credentials, say, it can be asked nothing
+                self.close()
+        except (SiteError, ValueError, *JSON_ERRORS) as error:
+            self._failure = error
+
+    async def _listing(self) -> BulkListing | None:
+        registry, knowledge = self._registry, self._registry.knowledge
+        if knowledge.vendor is None:
+            await registry.transport.meet()
+        if not knowledge.is_bulk_tried and knowledge.bulk(registry.clock.now()) is not None:
+            await registry.bulk_trial.acquire()
+            self._is_trial = True
+        return knowledge.bulk(registry.clock.now())
+
+    def listed_otherwise(self, tags: Sequence[str]) -> None:
+        """The standard's listing has told some tags, so that the repository is there, and the vendor's is to blame."""
+        if self._failure is None and self._pages and not self._told and tags:
+            self._failure = ValueError(f"it has no tag of {self._repository}, which has some")
+        failure = self._failure
+        if failure is not None and (isinstance(failure, Throttled) or not isinstance(failure, Transient)):
+            self._registry.knowledge.bulk_refused(_cause(failure), self._registry.clock.now())
+        self.close()
+
+    def close(self) -> None:
+        """Lets others try, if this one was the first."""
+        if self._is_trial:
+            self._is_trial = False
+            self._registry.bulk_trial.release()
+
+
+def _cause(error: Exception) -> str:
+    return error.cause if isinstance(error, SiteError) else f"the answer is not such a listing: {error}"
+
+
+def _as_hint(listed: Listed) -> Listed:
+    return msgspec.structs.replace(listed, is_hint=True)

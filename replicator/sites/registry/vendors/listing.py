@@ -1,0 +1,189 @@
+"""How a vendor lists tags with what they name: what to ask, and what an answer says. Pure but for `pages`.
+
+A listing may be refused, and may lag behind the registry: whoever uses it falls back to the standard's listing, and asks
+again before acting on a difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from replicator.model.digest import Digest, is_digest
+from replicator.model.names import is_tag
+from replicator.ports import Listed
+from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_PAGES
+from replicator.sites.registry.identity.settings import Identity
+
+LOCKED: Final = "locked"
+IMMUTABLE: Final = "immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The site's credentials as a vendor's API may need them."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    bearer: str = field(default="", repr=False)
+
+    def basic(self) -> dict[str, str]:
+        """Headers that log in with the user name and password, or with a bearer token that the config gives."""
+        if self.bearer:
+            return {"Authorization": f"Bearer {self.bearer}"}
+        if not self.password:
+            return {}
+        text = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {text}"}
+
+    def token(self) -> dict[str, str]:
+        """Headers that log in with the password as a bearer token."""
+        token = self.bearer or self.password
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is listed: a repository of the registry at `url`, by the API at `api` (both without a slash at the end).
+
+    `login` is None without credentials.
+    """
+
+    url: str
+    api: str
+    repository: str
+    login: Login | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """One request of a listing.
+
+    Args:
+        url: absolute.
+        actions: the registry's own credentials for the repository with these rights; "" sends what `headers` have.
+        method: of HTTP; asked again after a failure, whatever it is.
+        headers: beside those of the session.
+        body: a small one.
+        otherwise: asked instead where this is not found.
+    """
+
+    url: str
+    actions: str = ""
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    otherwise: PageRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """An answer of status 200: to what, its body, and the target of its link to the next page ("" without one)."""
+
+    asked: PageRequest
+    body: bytes
+    next_link: str = ""
+
+    def next_query(self, name: str) -> str:
+        """A parameter of the next page's query; "" without one. Host and path of the link are never followed."""
+        return parse_qs(urlsplit(self.next_link).query).get(name, [""])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tags, and what to ask for more; None at the end."""
+
+    tags: Sequence[Listed]
+    next: PageRequest | None = None
+
+
+class VendorAPI(Protocol):
+    """Asks a vendor's API on behalf of one registry.
+
+    `site` is its name, `host` the registry's, `identity` the one that the config gives.
+    """
+
+    site: str
+    host: str
+    identity: Identity | None
+
+    async def place(self, repository: str) -> Place:
+        """What is listed, with the site's credentials."""
+        ...
+
+    async def ask(self, request: PageRequest, repository: str) -> PageAnswer:
+        """The answer to a request. Raises SiteError for anything but a good one."""
+        ...
+
+    def turn(self, operation: str, repository: str) -> AbstractAsyncContextManager[None]:
+        """For one request that a library sends: it is limited and counted as our own are."""
+        ...
+
+
+class BulkListing(Protocol):
+    """A way to list tags with what they name."""
+
+    how: ClassVar[str]
+    """What is asked, for people."""
+    page_tags: ClassVar[int]
+    """Most tags in an answer."""
+    is_hint: ClassVar[bool]
+    """Whether it may lag behind the registry."""
+
+    def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
+        """The tags of a repository. None at all where it cannot be asked (no credentials, no API).
+
+        Raises:
+            SiteError: it is refused.
+            ValueError: the answer is not such a listing.
+        """
+        ...
+
+
+class PagedListing(ABC):
+    """A listing whose pages lead from one to the next."""
+
+    how: ClassVar[str] = ""
+    page_tags: ClassVar[int] = 100
+    is_hint: ClassVar[bool] = False
+
+    @abstractmethod
+    def first(self, place: Place) -> PageRequest | None:
+        """The request of the first page; None where it cannot be asked."""
+
+    @abstractmethod
+    def read(self, place: Place, answer: PageAnswer) -> Page:
+        """What an answer says. Raises ValueError where it is not such a listing."""
+
+    async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
+        """See `BulkListing`."""
+        place = await api.place(repository)
+        asked, seen, count = self.first(place), set[tuple[str, bytes | None]](), 0
+        while asked is not None:
+            if (asked.url, asked.body) in seen or len(seen) > MAX_PAGES or count > MAX_NAMES:
+                raise ValueError("its pages do not end")
+            seen.add((asked.url, asked.body))
+            answer = await api.ask(asked, repository)
+            if len(answer.body) < LARGE_JSON_BYTES:
+                page = self.read(place, answer)
+            else:
+                page = await asyncio.to_thread(self.read, place, answer)
+            count += len(page.tags)
+            yield page.tags
+            asked = page.next
+
+
+def listed(
+    tag: str, digest: str | None, *, fixed: str = "", archived: bool = False, is_hint: bool = False
+) -> Listed | None:
+    """An entry of a listing; None for a name that is no tag. What is no digest is as if it were not told."""
+    if not is_tag(tag):
+        return None
+    told = Digest(digest) if digest is not None and is_digest(digest) else None
+    return Listed(tag, told, fixed=fixed, archived=archived, is_hint=is_hint)
