@@ -242,6 +242,10 @@ class NotReplicated(Unsupported):
     reason = "held"
 
 
+class Immutable(NotReplicated):
+    """The tag may not be moved there: it keeps what it names."""
+
+
 class MissingReference(SiteError):
     """A manifest was refused because content that it refers to is missing. `digests`: the missing ones, if known."""
 

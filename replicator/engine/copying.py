@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from replicator.engine.answers import Answers
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
+from replicator.engine.plan.compare import Change
 from replicator.engine.plan.decide import Action
 from replicator.engine.queue import Prepared
 from replicator.engine.record import Recorder
@@ -24,9 +25,12 @@ from replicator.model.digest import Digest
 from replicator.model.image import Image, read_image
 from replicator.model.manifest import Manifest
 from replicator.policy.rule import Rule
-from replicator.ports import RefusesManifests, TriesManifests
+from replicator.ports import RefusesManifests, RefusesTags, TriesManifests
 
 _T = TypeVar("_T")
+
+_MOVES: Final = frozenset(change.value for change in (Change.MOVED, Change.DIVERGED, Change.UNREADABLE))
+"""Reasons of copies to a tag that is there, and names something else."""
 
 
 class Copying:
@@ -76,6 +80,7 @@ class Copying:
         async def read() -> Image:
             self._source_breaker.check("read manifest", action.repository)
             self._breaker.check("write manifest", action.target)
+            self._check_tag(action)
             image = await self._read_image(action, totals)
             self._check_refusal(action, image)
             if not self._request.dry:
@@ -95,6 +100,14 @@ class Copying:
         image = await read_image(action.digest, read, self._rule.source, action.repository)
         self._recorder.result.totals.add(totals)
         return image
+
+    def _check_tag(self, action: Action) -> None:
+        """Holds a tag that the destination is known not to let be moved, before anything is read."""
+        repository, tag = self._site.repository(action.target), action.wanted.target
+        if isinstance(repository, RefusesTags) and tag is not None and action.reason in _MOVES:
+            reason = repository.refuses_tag(tag)
+            if reason is not None:
+                raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
 
     def _check_refusal(self, action: Action, image: Image) -> None:
         """Holds what the destination could never serve, before any blob of it moves."""

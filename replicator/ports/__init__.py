@@ -17,12 +17,21 @@ from replicator.ports.repository import (
     Listed,
     ListsDigests,
     RefusesManifests,
+    RefusesTags,
     Repository,
     TriesManifests,
     VerifiesItself,
 )
 from replicator.ports.search import ImageSeen
-from replicator.ports.site import Capabilities, ExpectsContent, LimitsBytes, ListsBlobs, Site, SiteCheck
+from replicator.ports.site import (
+    Capabilities,
+    ExpectsContent,
+    LimitsBytes,
+    ListsBlobs,
+    RefusesNames,
+    Site,
+    SiteCheck,
+)
 from replicator.ports.state import (
     AcceptedEvent,
     BehindRepository,
@@ -77,6 +86,8 @@ __all__ = [
     "Placed",
     "Placement",
     "RefusesManifests",
+    "RefusesNames",
+    "RefusesTags",
     "Repository",
     "RunRow",
     "Seen",

@@ -180,6 +180,15 @@ class CopiesFromSibling(Protocol):
 
 
 @runtime_checkable
+class RefusesTags(Protocol):
+    """A repository that remembers which tags may not be moved."""
+
+    def refuses_tag(self, tag: str) -> str | None:
+        """Why `write_manifest` would be `Immutable` for a tag that names something else; None where it would not."""
+        ...
+
+
+@runtime_checkable
 class RefusesManifests(Protocol):
     """A repository that knows of itself what it could never serve."""
 

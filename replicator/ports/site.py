@@ -83,6 +83,15 @@ class ListsBlobs(Protocol):
 
 
 @runtime_checkable
+class RefusesNames(Protocol):
+    """A site that cannot hold every repository that the standard's grammar allows."""
+
+    def refuses_name(self, repository: str) -> str | None:
+        """Why the site cannot hold a repository of that name, in words; None where it can. Asks nobody."""
+        ...
+
+
+@runtime_checkable
 class ExpectsContent(Protocol):
     """A site or store that could be mistaken for an empty one, as a directory whose file system is not mounted."""
 

@@ -179,7 +179,11 @@ def needed_scopes(request: web.Request) -> list[str]:
     """What a request needs, as distribution maps methods to actions."""
     if request.path == "/v2/_catalog":
         return ["registry:catalog:*"]
-    match = re.match(r"/v2/(.+?)/(?:manifests|blobs|tags|referrers)/", request.path)
+    if (vendor := re.match(r"/acr/v1/(.+?)/_", request.path)) is not None:
+        return [f"repository:{vendor[1]}:metadata_read"]
+    match = re.match(r"/v2/(.+?)/(?:manifests|blobs|tags|referrers)/", request.path) or re.match(
+        r"/gitlab/v1/repositories/(.+?)/tags/", request.path
+    )
     if match is None:
         return []
     actions = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}.get(request.method, "pull,push")

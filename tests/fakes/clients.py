@@ -26,6 +26,7 @@ async def registry_site(
     clock: Clock | None = None,
     redirects: Literal["same-scheme", "any"] = "same-scheme",
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
+    kind: str = "",
 ) -> AsyncIterator[RegistrySite]:
     """A site named "there", closed at the end; its events go to `seen`, docker's credentials are left alone.
 
@@ -43,6 +44,7 @@ async def registry_site(
         capabilities=capabilities or {},
         redirects=redirects,
         max_blob_bytes=max_blob_bytes,
+        kind=kind,
     )
     site = RegistrySite(settings, events=events, clock=clock or SystemClock())
     try:

@@ -9,10 +9,18 @@ from dataclasses import dataclass, field
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.tags import Listing, list_tags
-from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError, Unsupported
+from replicator.errors import Advice, AuthFailed, Denied, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.digest import Digest, is_digest
 from replicator.policy.rule import Rule
-from replicator.ports import GoneAtDestination, Pending, Placement, Repository, State, TagBelief
+from replicator.ports import (
+    GoneAtDestination,
+    Pending,
+    Placement,
+    RefusesNames,
+    Repository,
+    State,
+    TagBelief,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +227,11 @@ class DestinationCatalogs:
         return catalog
 
     async def _read(self, target: str) -> Catalog:
-        repository = self._context.sites[self._destination].repository(target)
+        site = self._context.sites[self._destination]
+        if isinstance(site, RefusesNames) and (why := site.refuses_name(target)) is not None:
+            cause = f"{why}; set `rename` in rule {self._rule.name}"
+            raise Rejected(self._destination, "name repository", cause, repository=target)
+        repository = site.repository(target)
         return await read_catalog(
             repository, self._context, self._rule.name, listing=self._listing, only=self._only(target)
         )

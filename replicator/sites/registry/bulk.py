@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import msgspec
 from yarl import URL
@@ -17,6 +17,8 @@ from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.links import next_link
 from replicator.sites.registry.vendors.listing import BulkListing, Login, PageAnswer, PageRequest, Place
+
+T = TypeVar("T")
 
 OPERATION: Final = "list digests"
 _REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 415, 422, 429, 501})
@@ -58,15 +60,25 @@ class VendorRequests:
             own_login=not request.actions,
             expected=frozenset({200}) if request.actions else _REFUSALS | {200},
         )
+        ways = cast("set[str]", self._registry.kept.setdefault("otherwise", set()))
+        way = request.url.partition("?")[0]
+        if request.otherwise is not None and way in ways:
+            return await self.ask(request.otherwise, repository)
         once, self._asked = not self._asked, True
         reply = await self._registry.transport.request(call, once=once)
         if reply.status == 404 and request.otherwise is not None:
-            return await self.ask(request.otherwise, repository)
+            answer = await self.ask(request.otherwise, repository)
+            ways.add(way)
+            return answer
         if reply.status != 200:
             where = URL(reply.url, encoded=True)
             cause = f"HTTP {reply.status} from {where.host}{where.path}"
             raise Unsupported(self.site, OPERATION, cause, repository=repository)
         return PageAnswer(request, reply.body, next_link(reply.headers.getall("Link", ())) or "")
+
+    def kept(self, make: Callable[[], T]) -> T:
+        """See `VendorAPI`."""
+        return cast("T", self._registry.kept.setdefault("listing", make()))
 
     def turn(self, operation: str, repository: str) -> AbstractAsyncContextManager[None]:
         """See `VendorAPI`."""

@@ -15,6 +15,7 @@ from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.http import Transport
 from replicator.sites.registry.identity.settings import Identity
+from replicator.sites.registry.immutable import FixedTags
 
 FAREWELL_SECONDS: Final = 3.0
 """How long a farewell (see `Farewells`) may take."""
@@ -66,6 +67,8 @@ class Registry:
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""
     identity: Identity | None = None
+    fixed: FixedTags = field(default_factory=FixedTags)
+    kept: dict[str, object] = field(default_factory=dict)
     bulk_trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     unlisted: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)

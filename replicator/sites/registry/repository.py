@@ -12,6 +12,7 @@ from replicator.errors import (
     AuthFailed,
     Corrupt,
     Denied,
+    Immutable,
     MissingReference,
     NotFound,
     NotReplicated,
@@ -33,6 +34,7 @@ from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.bulk import BulkTags
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.immutable import says_fixed
 from replicator.sites.registry.listing import next_page, tag_pages
 from replicator.sites.registry.page import web_page
 from replicator.sites.registry.refusals import (
@@ -43,7 +45,6 @@ from replicator.sites.registry.refusals import (
     why_not,
 )
 from replicator.sites.registry.uploads import Upload
-from replicator.sites.registry.vendors.vendor import ANY_IMMUTABLE
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
@@ -310,15 +311,33 @@ class RegistryRepository:
         )
         try:
             reply = await self._put(call, manifest)
-        except Rejected as error:
-            if tag is not None and _says_immutable(error):
-                raise self._immutable(error, tag) from error
-            raise
+        except (Rejected, Denied, Unsupported) as error:
+            if tag is None or not says_fixed(error, self._registry.knowledge.vendor):
+                raise
+            return await self._unmoved(tag, manifest, error)
         if query and tag not in reply.headers.getall("OCI-Tag", ()):
             learn(self._registry, "untagged")
             raise self._error(Unsupported, call.operation, no_sha512("untagged", manifest.digest))
         told = reply.headers.get("Docker-Content-Digest", "")
         return Digest(told) if is_digest(told) else None
+
+    async def _unmoved(self, tag: str, manifest: Manifest, error: SiteError) -> Digest:
+        """After the refusal to put a tag: its digest where it names that already; else `Immutable`, or the refusal itself."""
+        try:
+            there = (await self.resolve(tag)).digest
+        except SiteError:
+            raise error from None  # no such tag to move, or not for us
+        if there == manifest.digest:
+            return there
+        self._registry.fixed.add(self._name, tag, self._registry.clock.now())
+        cause = f"the tag {tag} is immutable there and names {there}: {error.cause}"
+        raise Immutable(self.site, error.operation, cause, repository=self._name) from error
+
+    def refuses_tag(self, tag: str) -> str | None:
+        """Why the tag could not be moved, as a refusal of the last day has shown; None where it may."""
+        if self._registry.fixed.has(self._name, tag, self._registry.clock.now()):
+            return f"the tag {tag} is immutable there: refused within the last day"
+        return None
 
     def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:
         """Why the registry would not take the manifest, as it has shown before; None where it may."""
@@ -399,12 +418,6 @@ class RegistryRepository:
             verified=is_digest(reference),
         )
 
-    def _immutable(self, error: Rejected, tag: str) -> Rejected:
-        cause = f"the tag {tag} is immutable there: {error.cause}"
-        return Rejected(
-            self.site, error.operation, cause, repository=self._name, codes=error.codes, status=error.status
-        )
-
     def _error(
         self, kind: type[SiteError], operation: str, cause: str, advice: Advice | None = None
     ) -> SiteError:
@@ -413,11 +426,6 @@ class RegistryRepository:
 
 class _Unchanged(Exception):
     """The tag still names what it did (304)."""
-
-
-def _says_immutable(error: Rejected) -> bool:
-    """Whether the registry refused to move an immutable tag (docs/quirks.md#immutable-tags)."""
-    return any(refusal.matches(error.status, error.codes, error.cause) for refusal in ANY_IMMUTABLE)
 
 
 async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:

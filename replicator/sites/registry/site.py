@@ -82,6 +82,12 @@ class RegistrySite:
         """A repository by name; asks nothing yet."""
         return RegistryRepository(self._registry, name)
 
+    def refuses_name(self, repository: str) -> str | None:
+        """Why registries of this vendor cannot hold a repository of that name; None where they can, or none is known."""
+        vendor = self._registry.knowledge.vendor
+        problem = vendor.names.problem(repository) if vendor is not None else None
+        return f"{vendor.title} cannot hold it: {problem}" if vendor is not None and problem else None
+
     def set_bytes_per_second(self, rate: float | None) -> None:
         """Another limit from now on, read and written together; None is none."""
         self._limits.set_bytes_per_second(rate)

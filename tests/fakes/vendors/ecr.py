@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from tests.fakes.auth import Basic
 from tests.fakes.places import session_of
+from tests.fakes.registry import Auth
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
 
 
 def habits(*repositories: str) -> Middleware:
@@ -32,3 +37,73 @@ def habits(*repositories: str) -> Middleware:
         return response
 
     return quirk
+
+
+class Ecr(VendorRegistry):
+    """The API is JSON 1.1 at the root: `DescribeImages` with archived images, `ListImages`. `denied` are operations."""
+
+    kind = "ecr"
+    user = "AWS"
+    page = 25
+    api = r"/"
+    listing_path = r"^/\?$"
+
+    def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
+        super().__init__(*quirks, token_uses=token_uses)
+        self.denied: set[str] = set()
+        self.asked: list[str] = []
+
+    def habits(self) -> Iterable[Middleware]:
+        return (habits(self.repository),)
+
+    def login(self, token_uses: int | None) -> Auth:
+        return Basic({self.user: PASSWORD})
+
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        if request.path != "/":
+            return None
+        operation = request.headers["X-Amz-Target"].partition(".")[2]
+        self.asked.append(operation)
+        body = json.loads(await request.text())
+        name = body["repositoryName"]
+        tags = self.listed(name)
+        if operation in self.denied:
+            return _error("AccessDeniedException", f"not authorized to perform: ecr:{operation}")
+        if tags is None:
+            return _error("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
+        assert body["filter"]["tagStatus"] == "TAGGED"
+        start, size = int(body.get("nextToken", "0")), min(int(body["maxResults"]), self.page)
+        if operation == "ListImages":
+            entries: list[dict[str, object]] = [
+                {"imageTag": tag, "imageDigest": digest} for tag, digest in tags.items()
+            ]
+            answer: dict[str, object] = {"imageIds": entries[start : start + size]}
+        else:
+            entries = self._images(name, tags, body["filter"].get("imageStatus", "ACTIVE"))
+            answer = {"imageDetails": entries[start : start + size]}
+        if start + size < len(entries):
+            answer["nextToken"] = str(start + size)
+        return _json(answer)
+
+    def _images(self, name: str, tags: dict[str, str], status: str) -> list[dict[str, object]]:
+        by_digest: dict[str, list[str]] = {}
+        for tag, digest in tags.items():
+            by_digest.setdefault(digest, []).append(tag)
+        archived = {tags.get(one.rpartition(":")[2]) for one in self.archived}
+        return [
+            {
+                "imageDigest": digest,
+                "imageTags": names,
+                "imageStatus": "ARCHIVED" if digest in archived else "ACTIVE",
+            }
+            for digest, names in by_digest.items()
+            if status == "ANY" or digest not in archived
+        ]
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=json.dumps(body), content_type="application/x-amz-json-1.1")
+
+
+def _error(code: str, message: str) -> web.Response:
+    return _json({"__type": code, "message": message}, 400)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from tests.fakes import habits as field
 from tests.fakes.places import MIB, session_of
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, page_of
 
 
 def habits(*, largest_chunk: int = 4 * MIB) -> Middleware:
@@ -24,3 +29,40 @@ def habits(*, largest_chunk: int = 4 * MIB) -> Middleware:
         return await handler(request)
 
     return quirk
+
+
+class Ghcr(VendorRegistry):
+    """Packages of a user, not of an organization; versions without tags are listed too; registry and API on one host."""
+
+    kind = "ghcr"
+    page = 25
+    api = r"/(?:orgs|users)/.*"
+    listing_path = r"/users/.*/versions"
+
+    def habits(self) -> Iterable[Middleware]:
+        return (habits(), field.hides_unknown_repositories(403))
+
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        path = request.rel_url.raw_path
+        if path.startswith("/orgs/"):
+            return web.json_response({"message": "Not Found"}, status=404)
+        match = re.fullmatch(r"/users/([^/]+)/packages/container/([^/]+)/versions", path)
+        if match is None:
+            return None
+        if request.headers.get("Authorization") != f"Bearer {PASSWORD}":
+            return web.json_response({"message": "Requires authentication"}, status=401)
+        name = f"{match[1]}/{match[2].replace('%2F', '/')}"
+        tags = self.listed(name)
+        if tags is None:
+            return web.json_response({"message": "Package not found."}, status=404)
+        versions: dict[str, list[str]] = {digest: [] for digest in self.store.repositories[name].manifests}
+        for tag, digest in tags.items():
+            versions.setdefault(digest, []).append(tag)
+        page, size = int(request.query["page"]), min(int(request.query["per_page"]), self.page)
+        entries, more = page_of({digest: ",".join(names) for digest, names in versions.items()}, page, size)
+        found = [
+            {"name": digest, "metadata": {"container": {"tags": names.split(",") if names else []}}}
+            for digest, names in entries
+        ]
+        link = f'<{self.url}{path}?page={page + 1}>; rel="next"'
+        return web.json_response(found, headers={"Link": link} if more else {})

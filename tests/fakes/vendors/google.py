@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
 from tests.fakes.registry import fake_of
+from tests.fakes.vendors.vendor import VendorRegistry
 
 
 def habits() -> Middleware:
@@ -38,3 +39,19 @@ def _gar_map(tags: Mapping[str, str]) -> dict[str, object]:
         digest: {"imageSizeBytes": "1", "timeUploadedMs": "1", "timeCreatedMs": "0", "tag": names}
         for digest, names in by_digest.items()
     }
+
+
+class Google(VendorRegistry):
+    """The tag list is the bulk listing, in one answer."""
+
+    kind = "google"
+    repository = "project/team/app"
+    page = 10_000
+    listing_path = r"/tags/list"
+    refusal = (400, "FAILED_PRECONDITION", "the repository has immutable tags")
+
+    def habits(self) -> Iterable[Middleware]:
+        return (habits(),)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        return None

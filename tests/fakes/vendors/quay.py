@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from tests.fakes import habits as field
 from tests.fakes.places import session_of
 from tests.fakes.registry import fake_of
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, page_of
 
 
 def habits() -> Middleware:
@@ -35,3 +40,35 @@ def habits() -> Middleware:
         return response
 
     return quirk
+
+
+class Quay(VendorRegistry):
+    """With an application's token as login, which its API wants as a bearer token."""
+
+    kind = "quay"
+    user = "$oauthtoken"
+    api = r"/api/v1/.*"
+    listing_path = r"/api/v1/repository/.*/tag/"
+    refusal = (409, "TAG_IMMUTABLE", "tag is immutable")
+
+    def habits(self) -> Iterable[Middleware]:
+        return (habits(), field.page_size(100), field.hides_unknown_repositories(401))
+
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        match = re.fullmatch(r"/api/v1/repository/(.+)/tag/", request.path)
+        if match is None:
+            return None
+        if request.headers.get("Authorization") != f"Bearer {PASSWORD}":
+            return web.json_response({"message": "Requires authentication"}, status=401)
+        tags = self.listed(match[1])
+        if tags is None:
+            return web.json_response({"error_message": "Not Found"}, status=404)
+        page, size = int(request.query["page"]), min(int(request.query["limit"]), self.page)
+        entries, more = page_of(tags, page, size)
+        found = [
+            {"name": tag, "manifest_digest": digest, "start_ts": 2, "immutable": self.is_fixed(match[1], tag)}
+            for tag, digest in entries
+        ]
+        if request.query.get("onlyActiveTags") != "true":
+            found += [{"name": "gone", "manifest_digest": f"sha256:{'0' * 64}", "start_ts": 1, "end_ts": 2}]
+        return web.json_response({"tags": found, "page": page, "has_additional": more})

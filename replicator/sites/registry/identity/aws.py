@@ -21,7 +21,7 @@ from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from replicator.errors import AuthFailed, Unavailable
+from replicator.errors import AuthFailed, NotFound, Unavailable
 from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.registry.credentials import Credentials
@@ -74,12 +74,16 @@ class EcrAccess:
         site: name of the site, for messages.
         host: what the registry's host name says.
         identity: the profile and the role.
+        keep_seconds: how long credentials that were found, and a role that was assumed, are used again.
     """
 
-    def __init__(self, site: str, host: EcrHost, identity: EcrIdentity) -> None:
+    def __init__(self, site: str, host: EcrHost, identity: EcrIdentity, *, keep_seconds: float = 0.0) -> None:
         self._site = site
         self._host = host
         self._identity = identity
+        self._keep_seconds = keep_seconds
+        self._kept: tuple[float, AioSession] | None = None
+        self._one = asyncio.Lock()
 
     @property
     def registry_id(self) -> str:
@@ -96,7 +100,7 @@ class EcrAccess:
             Unavailable: no answer.
         """
         with self.mapped(service):
-            session = await self._session()
+            session = await self._current()
             async with session.create_client(
                 service, region_name=self._region(session), config=self._config()
             ) as client:
@@ -123,6 +127,13 @@ class EcrAccess:
             retries={"mode": "standard", "total_max_attempts": 3},
             use_fips_endpoint=True if self._host.is_fips else None,
         )
+
+    async def _current(self) -> AioSession:
+        async with self._one:
+            now = asyncio.get_running_loop().time()
+            if self._kept is None or now - self._kept[0] >= self._keep_seconds:
+                self._kept = now, await self._session()
+            return self._kept[1]
 
     async def _session(self) -> AioSession:
         session = await asyncio.to_thread(_new_session, self._identity.profile)
@@ -229,13 +240,15 @@ class _Mapped:
             # A profile that does not exist, half a pair of keys, an SSO session that has ended.
             raise AuthFailed(self._site, STEP.operation, f"AWS credentials: {error}") from None
 
-    def _refused(self, error: boto.ClientError) -> AuthFailed | Unavailable:
+    def _refused(self, error: boto.ClientError) -> AuthFailed | NotFound | Unavailable:
         said = error.response.get("Error", {})
         code, message = said.get("Code", ""), said.get("Message", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         cause = f"AWS {self._service} {error.operation_name}: {code}: {message}"
         if code in _THROTTLED or status >= 500:
             return Unavailable(self._site, STEP.operation, cause, answered=True)
+        if code == "RepositoryNotFoundException":
+            return NotFound(self._site, STEP.operation, cause)
         needs = {
             "AssumeRole": "sts:AssumeRole on the role, and a trust policy of the role that names the identity",
             "GetAuthorizationToken": "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken"

@@ -15,7 +15,7 @@ ALIBABA: Final = Vendor(
     title="Alibaba Cloud Container Registry",
     hosts=("cr.aliyuncs.com",),
     host_pattern=re.compile(r"registry(?:-vpc|-internal|-intl)?\.[a-z0-9-]+\.aliyuncs\.com"),
-    names=NameRules(min_parts=2, max_parts=2, shape="NAMESPACE/NAME"),
+    names=NameRules(min_parts=2, shape="NAMESPACE/NAME"),
     tag_deletion="vendor",
     limits=("The namespace must exist.",),
 )

@@ -50,7 +50,7 @@ class HarborArtifacts(PagedListing):
             if (one := listed(tag.name, artifact.digest, fixed=IMMUTABLE if tag.immutable else ""))
         ]
         page = int(answer.asked.url.rpartition("&page=")[2])
-        return Page(tags, self._page(place, page + 1) if len(artifacts) >= self.page_tags else None)
+        return Page(tags, self._page(place, page + 1) if answer.next_link else None)
 
     def _page(self, place: Place, page: int) -> PageRequest:
         project, _, name = place.repository.partition("/")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from replicator.model.digest import Digest, is_digest
@@ -20,6 +20,8 @@ from replicator.model.names import is_tag
 from replicator.ports import Listed
 from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_PAGES
 from replicator.sites.registry.identity.settings import Identity
+
+T = TypeVar("T")
 
 LOCKED: Final = "locked"
 IMMUTABLE: Final = "immutable"
@@ -119,6 +121,10 @@ class VendorAPI(Protocol):
 
     async def ask(self, request: PageRequest, repository: str) -> PageAnswer:
         """The answer to a request. Raises SiteError for anything but a good one."""
+        ...
+
+    def kept(self, make: Callable[[], T]) -> T:
+        """What an earlier listing of this registry has made; `make` makes it."""
         ...
 
     def turn(self, operation: str, repository: str) -> AbstractAsyncContextManager[None]:

@@ -75,7 +75,7 @@ QUAY: Final = Vendor(
     hosts=("quay.io",),
     signs=(Sign("WWW-Authenticate", r'realm="[^"]*/v2/auth"'),),
     record=CapabilityRecord(status_range="exclusive", delete_tag=True, tags_per_page=100),
-    names=NameRules(min_parts=2, shape="NAMESPACE/NAME"),
+    names=NameRules(shape="NAMESPACE/NAME"),
     immutable=(Refusal(frozenset({409}), code="TAG_IMMUTABLE"),),
     listing=QuayTags(),
     limits=(

@@ -14,6 +14,7 @@ from replicator.errors import (
     Advice,
     Corrupt,
     Denied,
+    Immutable,
     MissingReference,
     NotFound,
     Rejected,
@@ -311,20 +312,41 @@ async def test_a_manifest_whose_parts_are_missing_names_them(fake: FakeRegistry)
 )
 async def test_an_immutable_tag_is_said_to_be_one(status: int, code: str) -> None:
     async with FakeRegistry(habits.immutable_tags(status, code)) as fake, registry_site(fake.url) as site:
+        load(fake.store, "app", "v1", image("a", [layer("a", 10)]))
+        other = image("b", [layer("a", 10)])
+        load(fake.store, "app", None, other)
+        repository = site.repository("app")
+        assert repository.refuses_tag("v1") is None
+        with pytest.raises(Immutable, match="the tag v1 is immutable there and names sha256:"):
+            await repository.write_manifest(other.manifest, "v1")
+        assert "immutable" in (site.repository("app").refuses_tag("v1") or "")
+        assert repository.refuses_tag("v2") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "TAG_INVALID"), (412, "PRECONDITION"), (409, "TAG_IMMUTABLE")]
+)
+async def test_an_immutable_tag_that_names_the_same_is_in_step(status: int, code: str) -> None:
+    async with FakeRegistry(habits.immutable_tags(status, code)) as fake, registry_site(fake.url) as site:
         built = image("a", [layer("a", 10)])
         load(fake.store, "app", "v1", built)
-        with pytest.raises(Rejected, match="the tag v1 is immutable there") as raised:
+        repository = site.repository("app")
+        assert await repository.write_manifest(built.manifest, "v1") == built.digest
+        assert repository.refuses_tag("v1") is None
+
+
+@pytest.mark.parametrize(("kind", "status"), [("dockerhub", 403), ("acr", 405), ("acr", 409)])
+async def test_a_refusal_in_other_words_is_about_the_tag_if_that_is_there(kind: str, status: int) -> None:
+    async with FakeRegistry() as fake, registry_site(fake.url, kind=kind) as site:
+        built = image("a", [layer("a", 10)])
+        load(fake.store, "app", "v1", image("b", [layer("a", 10)]))
+        load(fake.store, "app", None, built)
+        fake.fault("PUT", MANIFESTS, faults.refuse(status, "DENIED"), times=None)
+        with pytest.raises(Immutable):
             await site.repository("app").write_manifest(built.manifest, "v1")
-        assert (raised.value.codes, raised.value.status) == ((code,), status)
-
-
-@pytest.mark.parametrize(("status", "code"), [(412, "PRECONDITION"), (409, "TAG_IMMUTABLE")])
-async def test_an_immutable_tag_is_known_by_its_code_alone(
-    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage, status: int, code: str
-) -> None:
-    fake.fault("PUT", MANIFESTS, faults.refuse(status, code))
-    with pytest.raises(Rejected, match="the tag v1 is immutable there"):
-        await repository.write_manifest(built.manifest, "v1")
+        with pytest.raises(SiteError) as raised:
+            await site.repository("app").write_manifest(built.manifest, "v2")
+        assert not isinstance(raised.value, Immutable)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""Every vendor as source and as destination of 300 tags: cold, with nothing to do, one change, short tokens, fixed tags.
+
+With nothing to do a run costs the pages of the vendor's listing, and not one request for each tag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from replicator.demo.images import BuiltImage, image, layer, load
+from replicator.engine import DestinationResult, Engine, RunScope
+from replicator.events import Events
+from replicator.flow.clock import SystemClock
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from replicator.ports import Site
+from replicator.sites.registry.site import RegistrySite
+from replicator.state.memory import MemoryState
+from tests.fakes.memory import MemorySite
+from tests.fakes.vendors.known import BULK
+from tests.fakes.vendors.vendor import VendorRegistry
+
+TAGS = 300
+IMAGES = 60
+LAYER = layer("shared", 100)
+
+each_vendor = pytest.mark.parametrize("vendor", BULK, ids=lambda vendor: vendor.kind)
+
+
+def built(number: int) -> BuiltImage:
+    return image(f"image {number}", [LAYER])
+
+
+def tag_of(number: int) -> str:
+    return f"v1.{number}"
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, so that nobody looks for a role; `Pair` sets the endpoint."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-told")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+
+class Pair:
+    """A vendor's registry and a memory site, one the source of a rule and one its destination."""
+
+    def __init__(self, fake: VendorRegistry, site: RegistrySite, memory: MemorySite, events: Events) -> None:
+        self.fake = fake
+        self.memory = memory
+        self.sites: Mapping[str, Site] = {"vendor": site, "memory": memory}
+        self.events = events
+        self.clock = SystemClock()
+        self.state = MemoryState(self.clock)
+        self.is_source = memory.name == "memory" and memory.store.repositories == {}
+
+    def fill(self, *, vendor: bool) -> None:
+        store = self.fake.store if vendor else self.memory.store
+        images = [built(number) for number in range(IMAGES)]
+        for number in range(TAGS):
+            load(store, self.fake.repository, tag_of(number), images[number % IMAGES])
+        self.is_source = vendor
+
+    async def sync(self, scope: RunScope | None = None) -> DestinationResult:
+        source, destination = ("vendor", "memory") if self.is_source else ("memory", "vendor")
+        rule = Rule("rule", source, (destination,), RepositorySelection((Glob.parse(self.fake.repository),)))
+        self.fake.requests.clear()
+        engine = Engine(
+            sites=self.sites, state=self.state, events=self.events, clock=self.clock, spool=None, rules=()
+        )
+        return (await engine.sync([rule], scope=scope))[0].destinations[0]
+
+    def tags(self, *, vendor: bool) -> dict[str, str]:
+        store = self.fake.store if vendor else self.memory.store
+        content = store.repositories.get(self.fake.repository)
+        return dict(content.tags) if content else {}
+
+    @property
+    def others(self) -> list[str]:
+        """Requests of the latest sync that were not for a page of the vendor's listing."""
+        pages = self.fake.find(target=self.fake.listing_path)
+        return [f"{one.method} {one.path}" for one in self.fake.requests if one not in pages]
+
+    @property
+    def pages(self) -> int:
+        """How many pages a listing of all tags has."""
+        entries = IMAGES if self.fake.kind in {"harbor", "ghcr", "ecr"} else TAGS
+        return math.ceil(entries / self.fake.page)
+
+
+@asynccontextmanager
+async def pair(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch, token_uses: int | None = None
+) -> AsyncIterator[Pair]:
+    async with AsyncExitStack() as stack:
+        fake = await stack.enter_async_context(vendor(token_uses=token_uses))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", fake.url)
+        events, clock = Events(), SystemClock()
+        site = RegistrySite(fake.settings("vendor"), events=events, clock=clock)
+        stack.push_async_callback(site.aclose)
+        yield Pair(fake, site, MemorySite("memory"), events)
+
+
+def only_pages(found: Pair) -> None:
+    """The latest sync cost the pages of the listing, at Docker Hub the token for it, and at GitHub, once, whose it is."""
+    more = {"dockerhub": ["POST /v2/auth/token"], "ghcr": found.others[:1]}.get(found.fake.kind, [])
+    assert found.others == more
+    assert all(one.startswith(("GET /orgs/team/", "POST ")) for one in more)
+    assert len(found.fake.requests) == found.pages + len(more)
+
+
+@each_vendor
+async def test_in(vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair(vendor, monkeypatch) as found:
+        found.fill(vendor=True)
+        cold = await found.sync()
+        assert (cold.totals.tags.copied, cold.failures, cold.warnings) == (TAGS, [], [])
+        assert found.tags(vendor=False) == found.tags(vendor=True)
+
+        idle = await found.sync()
+        assert idle.totals.tags.unchanged == TAGS
+        only_pages(found)
+
+        load(found.fake.store, found.fake.repository, tag_of(7), built(1000))
+        changed = await found.sync()
+        assert (changed.totals.tags.copied, changed.totals.tags.unchanged) == (1, TAGS - 1)
+        assert found.tags(vendor=False)[tag_of(7)] == built(1000).digest
+        assert len(found.fake.find("HEAD", "/manifests/")) <= 1
+
+
+@each_vendor
+async def test_out(vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair(vendor, monkeypatch) as found:
+        found.fill(vendor=False)
+        cold = await found.sync()
+        assert (cold.totals.tags.copied, cold.failures, cold.warnings) == (TAGS, [], [])
+        assert found.tags(vendor=True) == found.tags(vendor=False)
+
+        idle = await found.sync()
+        assert idle.totals.tags.unchanged == TAGS
+        only_pages(found)
+
+        fixed = f"{found.fake.repository}:{tag_of(8)}"
+        found.fake.fixed.add(fixed)
+        load(found.memory.store, found.fake.repository, tag_of(7), built(1000))
+        load(found.memory.store, found.fake.repository, tag_of(8), built(1001))
+        changed = await found.sync()
+        tags = changed.totals.tags
+        assert (tags.copied, tags.held, tags.failed, tags.unchanged) == (1, 1, 0, TAGS - 2)
+        assert found.tags(vendor=True)[tag_of(7)] == built(1000).digest
+        assert found.tags(vendor=True)[tag_of(8)] == built(8).digest

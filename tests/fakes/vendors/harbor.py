@@ -1,0 +1,61 @@
+"""Harbor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from tests.fakes import habits as field
+from tests.fakes import places
+from tests.fakes.auth import Bearer
+from tests.fakes.registry import Auth
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, page_of
+
+
+class Harbor(VendorRegistry):
+    """Names in its API are encoded twice; unknown projects are 401; it turns to Basic once a request carries anything."""
+
+    kind = "harbor"
+    user = "robot$team+mirror"
+    repository = "team/sub/app"
+    page = 25
+    api = r"/api/v2\.0/.*"
+    listing_path = r"/api/v2\.0/projects/.*/artifacts"
+    refusal = (412, "PRECONDITION", "Failed to process request due to 'tag' configured as immutable.")
+
+    def habits(self) -> Iterable[Middleware]:
+        return (places.stateful_locations(), field.delete_by_digest_only())
+
+    def login(self, token_uses: int | None) -> Auth:
+        return Bearer({self.user: PASSWORD}, good_for=token_uses, harbor=True)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        path = r"/api/v2\.0/projects/([^/]+)/repositories/([^/]+)/artifacts"
+        match = re.fullmatch(path, request.rel_url.raw_path)
+        if match is None:
+            return None
+        tags = self.listed(f"{match[1]}/{match[2].replace('%252F', '/')}")
+        if tags is None or not self.may(request):
+            status, code = (404, "NOT_FOUND") if self.may(request) else (401, "UNAUTHORIZED")
+            return web.json_response({"errors": [{"code": code, "message": "no"}]}, status=status)
+        assert request.rel_url.raw_query_string.count("q=tags%3D*") == 1
+        by_digest: dict[str, list[str]] = {}
+        for tag, digest in tags.items():
+            by_digest.setdefault(digest, []).append(tag)
+        artifacts = {digest: ",".join(names) for digest, names in by_digest.items()}
+        size = min(int(request.query["page_size"]), self.page)
+        entries, more = page_of(artifacts, int(request.query["page"]), size)
+        name = f"{match[1]}/{match[2].replace('%252F', '/')}"
+        found = [
+            {
+                "digest": digest,
+                "tags": [{"name": tag, "immutable": self.is_fixed(name, tag)} for tag in names.split(",")],
+            }
+            for digest, names in entries
+        ]
+        link = f'<{request.path}?page={int(request.query["page"]) + 1}>; rel="next"'
+        headers = {"X-Total-Count": str(len(artifacts)), **({"Link": link} if more else {})}
+        return web.json_response(found, headers=headers)
