@@ -50,11 +50,13 @@ class Door:
 
 
 @asynccontextmanager
-async def door(hook: WebhookSettings, url: str = "https://hub.example") -> AsyncIterator[Door]:
+async def door(
+    hook: WebhookSettings, url: str | None = "https://hub.example", selected: str = "**"
+) -> AsyncIterator[Door]:
     rule = replace(
-        simple_rule("all"), repositories=RepositorySelection(include=(Glob.parse("**"),), exclude=())
+        simple_rule("all"), repositories=RepositorySelection(include=(Glob.parse(selected),), exclude=())
     )
-    agent = FakeAgent(rule, loaded=config(webhooks={"hook": hook}, sites={"hub": url}))
+    agent = FakeAgent(rule, loaded=config(webhooks={"hook": hook}, sites={} if url is None else {"hub": url}))
     with agent.webhooks() as counts:
         async with listen(agent) as base, aiohttp.ClientSession(base) as session:
             yield Door(agent, session, counts)
@@ -163,6 +165,40 @@ async def test_other_names_of_the_registry_are_configured() -> None:
         async with door(hook, url) as at:
             assert await at.post(sent, *proof(hook, sent.raw)) == 202
             assert at.counts() == {"matched": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "selected", "wanted"),
+    [
+        ("nexus", "https://nexus.example", "docker-hosted/**", "docker-hosted/team/app"),
+        ("nexus", "https://nexus.example", "team/**", "team/app"),
+        ("nexus", "https://nexus.example", "**", "team/app"),
+        ("artifactory", "https://acme.jfrog.io", "docker-local/**", "docker-local/team/app"),
+        ("artifactory", "https://acme.jfrog.io", "team/**", "team/app"),
+        ("artifactory", "https://acme.jfrog.io", "**", "docker-local/team/app"),
+    ],
+)
+async def test_of_two_possible_names_the_one_that_a_rule_selects_is_scanned(
+    kind: str, url: str, selected: str, wanted: str
+) -> None:
+    hook, sent = hook_of(kind), VENDORS[kind].sent[0]
+    async with door(hook, url, selected) as at:
+        assert await at.post(sent, *proof(hook, sent.raw)) == 202
+        assert await at.wanted() == {wanted: {"1.4.2"}}
+        assert at.counts() == {"matched": 1}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "outcome"),
+    [((), "matched"), (("harbor.example",), "matched"), (("other.example",), "other_registry")],
+)
+async def test_bucket_has_no_host_to_compare_unless_one_is_configured(
+    hosts: tuple[str, ...], outcome: str
+) -> None:
+    hook, sent = hook_of("harbor", hosts=frozenset(hosts)), VENDORS["harbor"].sent[0]
+    async with door(hook, None) as at:
+        assert await at.post(sent, *proof(hook, sent.raw)) == (202 if outcome == "matched" else 403)
+        assert at.counts() == {outcome: 1}
 
 
 async def test_one_event_of_another_registry_does_not_spoil_the_others() -> None:
