@@ -13,7 +13,7 @@ import json
 import re
 from collections import OrderedDict
 from typing import Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 MASK: Final = "***"
 MAX_CHARACTERS: Final = 1_000
@@ -78,6 +78,20 @@ def remember(secret: str, *, lasting: bool = False) -> None:
     known[secret] = _encodings(secret)
     if len(_passing) > _MAX_PASSING:
         _passing.popitem(last=False)
+
+
+def remember_login(url: str) -> None:
+    """Notes the login in the URL of a proxy: the password, and the credentials of a header as either encoding makes them."""
+    rest = url.partition("://")[2] or url
+    login, at, _ = rest.partition("/")[0].rpartition("@")
+    if not at:
+        return
+    user, _, password = (unquote(part) for part in login.partition(":"))
+    for secret in (password, login):
+        remember(secret, lasting=True)
+    for charset in ("utf-8", "latin-1"):
+        data = f"{user}:{password}".encode(charset, "replace")
+        remember(base64.b64encode(data).decode(), lasting=True)
 
 
 def masked(text: str) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from replicator.errors import NotFound, Rejected, SiteError, Untrusted
 from replicator.events import Warned
-from replicator.scrub import MASK, masked, remember, scrub
+from replicator.scrub import MASK, masked, remember, remember_login, scrub
 
 PASSWORD = 'pa$$ w"ör/d&+<'
 remember(PASSWORD, lasting=True)
@@ -104,6 +104,18 @@ def test_scrubbing_is_bounded_printable_and_idempotent(text: str) -> None:
     assert told.isprintable()
     assert all(unicodedata.category(each) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for each in told)
     assert scrub(told, 100) == told
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ann:s%C3%BC%2Fcret@proxy:3128", "ann:s%C3%BC%2Fcret@proxy", "http://proxy/@x"]
+)
+def test_the_login_of_a_proxy_is_masked_as_it_is_sent_and_as_it_is_written(url: str) -> None:
+    remember_login(url)
+    for charset in ("utf-8", "latin-1"):
+        sent = base64.b64encode("ann:sü/cret".encode(charset)).decode()
+        if "ann" in url:
+            assert scrub(f"you sent {sent}, sü/cret, s%C3%BC%2Fcret") == "you sent ***, ***, ***"
+    assert scrub("proxy:3128 is down") == "proxy:3128 is down"
 
 
 @given(st.text(max_size=60), st.sampled_from(ENCODINGS), st.text(max_size=60))

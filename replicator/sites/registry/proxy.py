@@ -9,6 +9,7 @@ from urllib.request import getproxies_environment
 from yarl import URL
 
 from replicator.errors import ConfigError
+from replicator.scrub import remember_login
 from replicator.sites.registry.origin import is_loopback
 
 
@@ -124,6 +125,7 @@ def _url(text: str) -> URL:
 
 
 def _proxy(where: str, text: str, site: str) -> URL:
+    remember_login(text)  # its 407 may quote what it was shown
     url = _url(text)
     if url.scheme.startswith("socks"):
         what = f"site {site} would be reached through a SOCKS proxy, which is not supported"

@@ -9,6 +9,7 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.request import getproxies_environment
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -21,7 +22,7 @@ from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
-from replicator.scrub import remember
+from replicator.scrub import remember, remember_login
 from replicator.sites.objects.s3.deadline import Deadline, Wait
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
 from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
@@ -236,6 +237,8 @@ class Bucket:
                 endpoint_url=self.settings.endpoint,
                 config=_config(self.settings),
             )
+            for proxy in getproxies_environment().values():  # botocore reads them there, too
+                remember_login(proxy)
             # An older client stays open for the requests that still use it.
             self._client = await self._clients.enter_async_context(client)
         self._credentials = credentials
