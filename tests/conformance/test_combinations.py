@@ -13,8 +13,9 @@ import pytest
 from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import image
+from replicator.sites.registry import auth
 from tests.acceptance.wired import wired
-from tests.fakes import habits, places
+from tests.fakes import content, habits, places
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.registry import Auth, FakeRegistry
 from tests.fakes.watched import WatchedStore
@@ -44,6 +45,8 @@ WIRE: dict[str, Callable[[], Middleware] | None] = {
     "limited": lambda: habits.rate_limit(60),
     "limited by 503": lambda: habits.rate_limit(60, status=503),
     "storage elsewhere": places.blobs_in_storage,
+    "compressed": habits.gzips_always,
+    "long headers": habits.long_headers,
 }
 SHOWING: dict[str, Callable[[], Middleware] | None] = {
     "shows": None,
@@ -64,6 +67,8 @@ LOGIN: dict[str, Callable[[], Auth] | None] = {
     "basic": lambda: Basic(USERS),
     "tokens": lambda: Bearer(USERS),
     "short tokens": lambda: Bearer(USERS, good_for=8),
+    "late tokens": lambda: Bearer(USERS, late=1),
+    "moved token service": lambda: Bearer(USERS, moved=True),
 }
 
 Row = tuple[str, ...]
@@ -97,11 +102,17 @@ def fake(
     choices: Row, *dimensions: Mapping[str, Callable[[], Middleware] | None], login: str
 ) -> FakeRegistry:
     made = [dimension[choice] for dimension, choice in zip(dimensions, choices, strict=True)]
-    auth = LOGIN[login]
+    guard = LOGIN[login]
     store = WatchedStore(refuses_dangling=False)
     return FakeRegistry(
-        *[make() for make in made if make is not None], auth=auth() if auth else None, store=store
+        *[make() for make in made if make is not None], auth=guard() if guard else None, store=store
     )
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh token that was refused is tried again at once, not after half a second."""
+    monkeypatch.setattr(auth, "_MOMENT_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("row", SOURCES, ids=" + ".join)
@@ -109,7 +120,7 @@ async def test_source_of_these_habits_is_copied(row: Row) -> None:
     *choices, login = row
     async with wired(source=fake(tuple(choices), READING, LISTING, WIRE, login=login), with_login=True) as w:
         for number in range(3):
-            w.put("app", f"v1.{number}")
+            w.put("app", f"v1.{number}", content.odd_descriptors(f"v1.{number}") if number else None)
         result = await w.sync_one()
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole

@@ -59,6 +59,8 @@ class Bearer:
         harbor: answers with a Basic challenge where a request carries any Authorization, and for the catalog.
         first_scope_only: honours the first scope parameter and no other.
         strict_repository: a token used for another repository is 403, as cgr.dev has it.
+        late: how many times a new token is refused before it is good: clocks and replicas that lag behind.
+        moved: the token service answers with a redirect to another path of its own.
         realm: where tokens are said to be had; this registry's own `/token` where "".
         key: the name of the token in the answer.
     """
@@ -75,6 +77,8 @@ class Bearer:
         harbor: bool = False,
         first_scope_only: bool = False,
         strict_repository: bool = False,
+        late: int = 0,
+        moved: bool = False,
         realm: str = "",
         key: str = "token",
     ) -> None:
@@ -88,10 +92,13 @@ class Bearer:
         self._harbor = harbor
         self._first_scope_only = first_scope_only
         self._strict_repository = strict_repository
+        self._late = late
+        self._moved = moved
         self._realm = realm
         self._key = key
         self._tokens: dict[str, tuple[str, ...]] = {}
         self._uses: dict[str, int] = {}
+        self._refusals: dict[str, int] = {}
 
     def expire(self) -> None:
         """Every token given out so far is refused from now on."""
@@ -105,12 +112,12 @@ class Bearer:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Lets in whoever has a token for what is asked; serves the tokens."""
-        if request.path == "/token":
+        if request.path in {"/token", "/new/token"}:
             return await self._serve_token(request)
         authorization = request.headers.get("Authorization", "")
         scheme, _, token = authorization.partition(" ")
         needed = needed_scopes(request)
-        scopes = self._tokens.get(token) if scheme.lower() == "bearer" else None
+        scopes = self._scopes_of(token) if scheme.lower() == "bearer" else None
         if scopes is not None:
             if all(covers(scopes, scope) for scope in needed):
                 self._use(token)
@@ -128,12 +135,21 @@ class Bearer:
         realm = self._realm or f"{fake_of(request).url}/token"
         return _unauthorized(f'Bearer realm="{realm}",service="fake"{scope}{error}')
 
+    def _scopes_of(self, token: str) -> tuple[str, ...] | None:
+        scopes, refusals = self._tokens.get(token), self._refusals.get(token, 0)
+        if scopes is not None and refusals < self._late:
+            self._refusals[token] = refusals + 1
+            return None
+        return scopes
+
     def _use(self, token: str) -> None:
         self._uses[token] = self._uses.get(token, 0) + 1
         if self._good_for is not None and self._uses[token] >= self._good_for:
             del self._tokens[token]
 
     async def _serve_token(self, request: web.Request) -> web.Response:
+        if request.path == "/token" and self._moved:
+            return web.Response(status=307, headers={"Location": f"/new{request.rel_url}"})
         if request.method == "POST":
             form = {key: str(value) for key, value in (await request.post()).items()}
             scopes, grant_type = form.get("scope", "").split(), form.get("grant_type", "")

@@ -134,6 +134,15 @@ def large_manifest(seed: str, size: int = 5 * 1024 * 1024) -> BuiltImage:
     return BuiltImage(_parsed(body, OCI_MANIFEST), built.blobs, platform=built.platform)
 
 
+def odd_descriptors(seed: str) -> BuiltImage:
+    """An image with null where builders of the field write it."""
+    built = image(seed)
+    body = json.loads(built.manifest.body)
+    odd = {"urls": None, "annotations": {"note": None}, "platform": {"os": "linux", "variant": None}}
+    body["layers"] = [{**entry, **odd, "mediaType": None} for entry in body["layers"]]
+    return BuiltImage(_parsed(body, OCI_MANIFEST), built.blobs, platform=built.platform)
+
+
 def sparse_index(seed: str) -> BuiltImage:
     """An index one of whose children is nowhere."""
     body = json.loads(index([image(seed)]).manifest.body)

@@ -98,6 +98,38 @@ def gzipped_unasked() -> Middleware:
     return quirk
 
 
+def gzips_always() -> Middleware:
+    """A proxy that compresses documents although the client forbids it."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        is_document = response.content_type.endswith("json")
+        if request.method != "GET" or not is_document or not isinstance(response, web.Response):
+            return response
+        headers = {**response.headers, "Content-Encoding": "gzip"}
+        headers.pop("Content-Length", None)
+        return web.Response(
+            status=response.status, headers=headers, body=gzip.compress(await _body(response))
+        )
+
+    return quirk
+
+
+def long_headers(lines: int = 200, size: int = 60_000) -> Middleware:
+    """A gateway that adds hundreds of headers, and one that is almost as long as can be."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Content-Security-Policy"] = "x" * size
+        for number in range(lines):
+            response.headers.add("X-Trace", f"{number}")
+        return response
+
+    return quirk
+
+
 async def _body(response: web.Response) -> bytes:
     body = response.body
     if isinstance(body, bytes):

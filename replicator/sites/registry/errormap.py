@@ -35,7 +35,7 @@ from replicator.errors import (
 )
 from replicator.flow.limits import MAX_HOLD_SECONDS
 from replicator.scrub import scrub
-from replicator.sites.bounds import MAX_ERROR_BYTES
+from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.reading import BrokenFraming, Late
 from replicator.sites.registry.addresses import AddressRefused
 from replicator.sites.registry.markup import words_of
@@ -156,12 +156,22 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
         case aiohttp.ServerDisconnectedError():
             return Failure("reset", f"{host} closed the connection without an answer")
         case aiohttp.ClientResponseError():
-            return Failure("malformed", f"{host} does not answer in HTTP")
+            return Failure("malformed", f"{host} {_not_read(error)}")
         case aiohttp.InvalidURL() | ValueError():
             return Failure("malformed", f"not a usable URL or header for {host}", Advice.GIVE_UP)
         case OSError():
             return Failure("reset", f"connection to {host} broke: {_reason(error)}")
     return Failure("error", f"connection to {host} broke ({type(error).__name__})")
+
+
+def _not_read(error: aiohttp.ClientResponseError) -> str:
+    """Why an answer was not read; aiohttp's own words tell too long a head from what is no HTTP at all."""
+    message = error.message.lower()
+    if message.startswith("got more than"):
+        return f"answers with a header of more than {MAX_HEADER_BYTES} bytes; is a proxy in front of it?"
+    if "too many headers" in message:
+        return f"answers with more than {MAX_HEADERS} headers; is a proxy in front of it?"
+    return "does not answer in HTTP"
 
 
 def _tls_failure(error: Exception, host: str) -> Failure | None:

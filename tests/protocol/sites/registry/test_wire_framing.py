@@ -66,6 +66,31 @@ async def test_clear_answers_are_taken_and_their_connection_closed(name: str, *,
     assert len(connections) == 3  # the ping's serves the first of them
 
 
+def _headers(*lines: bytes) -> bytes:
+    return OK + b"".join(line + b"\r\n" for line in lines) + b"Content-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    "lines", [[b"X-Long: " + b"x" * 64_000], [b"X-Trace: %d" % number for number in range(990)]]
+)
+async def test_long_heads_are_read(lines: list[bytes]) -> None:
+    async with raw(_says(_headers(*lines), [])) as url, rig(url, budget=ONCE) as here:
+        assert (await here.transport.request(SMALL)).body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([b"X-Long: " + b"x" * 70_000], "a header of more than 65536 bytes"),
+        ([b"X-Trace: %d" % number for number in range(1_100)], "more than 1000 headers"),
+    ],
+)
+async def test_heads_that_are_too_long_are_called_that(lines: list[bytes], says: str) -> None:
+    async with raw(_says(_headers(*lines), [])) as url, rig(url, budget=ONCE) as here:
+        with pytest.raises(SiteError, match=says):
+            await here.transport.request(SMALL)
+
+
 @pytest.mark.parametrize("body", [b"hello", b"HTTP/1.1 200 OK\r\nDocker-Content-Digest: evil\r\n\r\n"])
 async def test_a_body_after_head_is_never_taken_for_the_next_answer(body: bytes) -> None:
     connections: list[int] = []
