@@ -159,6 +159,26 @@ class BulkTags:
             self._registry.bulk_trial.release()
 
 
+async def bulk_answer(registry: Registry, repository: str, tags: Sequence[str]) -> str:
+    """For `check`: how tags are listed with what they name, tried at a repository that has these tags."""
+    bulk = BulkTags(registry, repository)
+    is_listed = False
+    try:
+        async with aclosing(bulk.pages()) as pages:
+            async for page in pages:
+                if page:
+                    is_listed = True
+                    break
+        if not is_listed:
+            bulk.listed_otherwise(tags)
+    finally:
+        bulk.close()
+    listing = registry.knowledge.bulk(registry.clock.now())
+    if is_listed and listing is not None:
+        return f"listed by {listing.how}, at most {listing.page_tags} tags a request"
+    return f"one request a tag: {bulk.notice or 'there is no other way with these credentials'}"
+
+
 def _cause(error: Exception) -> str:
     return error.cause if isinstance(error, SiteError) else f"the answer is not such a listing: {error}"
 

@@ -11,6 +11,7 @@ from replicator.errors import NotFound, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.ports import SiteCheck
 from replicator.sites.findings import MAX_REPOSITORIES, Findings
+from replicator.sites.registry.bulk import bulk_answer
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import catalog_pages
@@ -40,6 +41,7 @@ async def check_registry(
         return check.result()
     for name in repositories[:MAX_REPOSITORIES]:
         await check.pull(name)
+    await check.digests()
     listed = await check.catalog()
     await check.referrers(list(dict.fromkeys([*repositories, *listed]))[:MAX_REPOSITORIES])
     check.presets()
@@ -56,6 +58,7 @@ class _Check(Findings):
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry.site)
         self._registry = registry
+        self._listed: dict[str, Sequence[str]] = {}
 
     async def ping(self) -> None:
         """Reachable, a registry, and the credentials are taken."""
@@ -95,10 +98,20 @@ class _Check(Findings):
         what = f"pull {name}"
         try:
             tags = await _first_page(RegistryRepository(self._registry, name).tags())
+            if tags:
+                self._listed.setdefault(name, tags)
         except SiteError as error:
             self.failed(what, error)
             return
         self.found(what, "yes" if tags else "yes, no tags yet")
+
+    async def digests(self) -> None:
+        """How many requests it takes to learn what tags name, tried at the first repository that has some."""
+        if self._registry.knowledge.vendor is None:
+            return
+        for name, tags in self._listed.items():
+            self.found("digests", await bulk_answer(self._registry, name, tags))
+            return
 
     async def catalog(self) -> Sequence[str]:
         """Whether repositories can be listed, and some of them. A registry without a catalog is not a problem."""

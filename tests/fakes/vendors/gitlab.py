@@ -30,12 +30,12 @@ class GitLab(VendorRegistry):
         match = re.fullmatch(r"/gitlab/v1/repositories/(.+)/tags/list/", request.path)
         if match is None:
             return await handler(request)
-        if not 1 <= int(request.query["n"]) <= self.page:
+        if not 1 <= int(request.query["n"]) <= 1000:
             return wire.refusal("INVALID_QUERY_PARAMETER_VALUE", "n", status=400)
         tags = self.listed(match[1])
         if tags is None:
             return wire.refusal("NAME_UNKNOWN", "repository name not known to registry", status=404)
-        entries, more = after(tags, request.query.get("last", ""), int(request.query["n"]))
+        entries, more = after(tags, request.query.get("last", ""), min(int(request.query["n"]), self.page))
         found = [{"name": tag, "digest": digest, "size_bytes": 1} for tag, digest in entries]
         following = f"{self.url}{request.path}?last={entries[-1][0] if entries else ''}&n={self.page}"
         return web.json_response(found, headers={"Link": f'<{following}>; rel="next"'} if more else {})

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from replicator.model.digest import Digest, is_digest
 from replicator.model.names import is_tag
 from replicator.ports import Listed
-from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_PAGES
+from replicator.sites.bounds import FREE_PAGES, LARGE_JSON_BYTES, LEAST_NAMES_PER_PAGE, MAX_NAMES
 from replicator.sites.registry.identity.settings import Identity
 
 T = TypeVar("T")
@@ -170,17 +170,21 @@ class PagedListing(ABC):
     async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
         """See `BulkListing`."""
         place = await api.place(repository)
-        asked, seen, count = self.first(place), set[tuple[str, bytes | None]](), 0
+        asked, names, pages = self.first(place), dict[str, Digest | None](), 0
         while asked is not None:
-            if (asked.url, asked.body) in seen or len(seen) > MAX_PAGES or count > MAX_NAMES:
-                raise ValueError("its pages do not end")
-            seen.add((asked.url, asked.body))
+            pages += 1
+            if pages > FREE_PAGES and len(names) < pages * LEAST_NAMES_PER_PAGE:
+                raise ValueError(f"it does not end: {pages} pages with {len(names)} tags")
             answer = await api.ask(asked, repository)
             if len(answer.body) < LARGE_JSON_BYTES:
                 page = self.read(place, answer)
             else:
                 page = await asyncio.to_thread(self.read, place, answer)
-            count += len(page.tags)
+            if page.tags and all(one.tag in names and names[one.tag] == one.digest for one in page.tags):
+                raise ValueError("it repeats")
+            names.update((one.tag, one.digest) for one in page.tags)
+            if len(names) > MAX_NAMES:
+                raise ValueError(f"it has more than {MAX_NAMES} tags")
             yield page.tags
             asked = page.next
 
