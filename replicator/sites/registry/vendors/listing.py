@@ -192,7 +192,7 @@ class PagedListing(ABC):
 def listed(
     tag: str, digest: str | None, *, fixed: str = "", archived: bool = False, is_hint: bool = False
 ) -> Listed | None:
-    """An entry of a listing; None for a name that is no tag. What is no digest is as if it were not told."""
+    """An entry of a listing; None for an invalid tag. An invalid digest counts as missing."""
     if not is_tag(tag):
         return None
     told = Digest(digest) if digest is not None and is_digest(digest) else None
