@@ -165,7 +165,7 @@ def network_failure(error: Exception, host: str) -> Failure:  # noqa: C901, PLR0
 
 
 def _not_read(error: aiohttp.ClientResponseError) -> str:
-    """Why an answer was not read; aiohttp's own words tell too long a head from what is no HTTP at all."""
+    """Why an answer was not read; aiohttp's message tells an oversized head from bytes that are not HTTP."""
     message = error.message.lower()
     if message.startswith("got more than"):
         return f"answers with a header of more than {MAX_HEADER_BYTES} bytes; is a proxy in front of it?"
