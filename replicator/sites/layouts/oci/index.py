@@ -21,6 +21,7 @@ from replicator.sites.layouts.oci.entries import (
 from replicator.sites.layouts.oci.parsing import Root, read_index, root_of
 
 _NONE: Final = ()
+_SLICE_LINES: Final = 2_000
 
 
 class Index:
@@ -90,10 +91,15 @@ class Index:
         lines = [root.raw for root in self._roots.values()]
         if not lines:
             return b'{%b"manifests":[]}' % top
-        # Head and tail go into the lines: one join, as each copy of ten megabytes costs five milliseconds.
         lines[0] = b'{%b"manifests":[\n%b' % (top, lines[0])
         lines[-1] += b"\n]}"
-        return b",\n".join(lines)
+        # Slice by slice: in one join, ten megabytes stop every other thread for as long as that takes.
+        data = bytearray()
+        for start in range(0, len(lines), _SLICE_LINES):
+            data += b",\n".join(lines[start : start + _SLICE_LINES])
+            if start + _SLICE_LINES < len(lines):
+                data += b",\n"
+        return bytes(data)
 
     # --- changing ---
 
