@@ -130,7 +130,7 @@ async def test_site_that_asks_for_a_wait_longer_than_patience_is_left_alone_but_
 async def test_request_that_hangs_once_is_sent_again(site: str, method: str, target: str) -> None:
     async with wired() as w:
         fault(w, site, method, target, faults.hang())
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({site: SHORT})
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole
 
@@ -139,7 +139,7 @@ async def test_request_that_hangs_once_is_sent_again(site: str, method: str, tar
 async def test_request_that_always_hangs_fails_in_time(site: str, method: str, target: str) -> None:
     async with wired() as w:
         fault(w, site, method, target, faults.hang(), times=None)
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({site: SHORT})
         assert result.outcome in {"partial", "failed"}
         assert {failure.site for failure in result.failures} == {site}
         assert all(
@@ -156,7 +156,7 @@ async def test_request_that_always_hangs_fails_in_time(site: str, method: str, t
 async def test_blob_that_stops_coming_goes_on_elsewhere(at: int) -> None:
     async with wired() as w:
         w.source.fault("GET", f"/app/blobs/{w.blob}", faults.hang_after(at))
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({"source": SHORT})
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole
 
@@ -164,7 +164,7 @@ async def test_blob_that_stops_coming_goes_on_elsewhere(at: int) -> None:
 async def test_manifest_that_stops_coming_is_read_again() -> None:
     async with wired() as w:
         w.source.fault("GET", "/app/manifests/sha256", faults.hang_after(100))
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({"source": SHORT})
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole
 
@@ -173,7 +173,7 @@ async def test_manifest_that_stops_coming_is_read_again() -> None:
 async def test_upload_that_is_taken_no_further_goes_on_anew(at: int) -> None:
     async with wired() as w:
         w.target.fault("PUT", f"/app/blobs/uploads/.*{w.blob.partition(':')[2]}", faults.hang_upload(at))
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({"target": SHORT})
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole
 
@@ -184,7 +184,7 @@ async def test_hanging_ping_or_token_service_is_no_end_of_the_world(target: str,
     users = {"mirror": "not-to-be-told"}
     async with wired(source=FakeRegistry(auth=Bearer(users)), with_login=True) as w:
         w.source.fault("GET|POST", target, faults.hang(), times=times)
-        result = await w.sync_one(SHORT)
+        result = await w.sync_one({"source": SHORT})
         if times is None:
             assert result.outcome == "failed"
             assert {failure.site for failure in result.failures} == {"source"}

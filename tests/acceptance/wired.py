@@ -96,7 +96,11 @@ class Wired:
         }
 
     async def sync(
-        self, *, spool: Path | None = None, timeouts: Timeouts = PATIENT, recheck: bool = False
+        self,
+        *,
+        spool: Path | None = None,
+        timeouts: Timeouts | Mapping[str, Timeouts] = PATIENT,
+        recheck: bool = False,
     ) -> dict[str, DestinationResult]:
         """One run, as a new process would do it but for the state; by destination. However it ends, it ends soon."""
         async with self.engine(spool=spool, timeouts=timeouts) as engine, asyncio.timeout(30):
@@ -113,10 +117,10 @@ class Wired:
         self,
         *,
         spool: Path | None = None,
-        timeouts: Timeouts = PATIENT,
+        timeouts: Timeouts | Mapping[str, Timeouts] = PATIENT,
         limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
     ) -> AsyncIterator[Engine]:
-        """An engine over clients of its own."""
+        """An engine over clients of its own; `timeouts` for all sites, or for these."""
         async with AsyncExitStack() as stack:
             sites = {"source": self.source, **self.targets}
             opened = {}
@@ -126,7 +130,7 @@ class Wired:
                     events=self.events,
                     clock=self.clock,
                     budget=BUDGET,
-                    timeouts=timeouts,
+                    timeouts=timeouts if isinstance(timeouts, Timeouts) else timeouts.get(name, PATIENT),
                 )
                 stack.push_async_callback(site.aclose)
                 opened[name] = site
@@ -135,7 +139,9 @@ class Wired:
                 stack.push_async_callback(cache.aclose)
             yield Engine(sites=opened, state=self.state, events=self.events, clock=self.clock, spool=cache)
 
-    async def sync_one(self, timeouts: Timeouts = PATIENT, *, recheck: bool = False) -> DestinationResult:
+    async def sync_one(
+        self, timeouts: Timeouts | Mapping[str, Timeouts] = PATIENT, *, recheck: bool = False
+    ) -> DestinationResult:
         """One run with the one destination."""
         [result] = (await self.sync(timeouts=timeouts, recheck=recheck)).values()
         return result
