@@ -184,7 +184,13 @@ class Copying:
     def _blobs(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], WantedBlob]:
         def wanted(descriptor: Descriptor) -> WantedBlob:
             return WantedBlob(
-                descriptor, action.repository, self._rule.mirrors, self._content, catalog.fresh, totals
+                descriptor,
+                action.repository,
+                self._rule.mirrors,
+                self._content,
+                catalog.fresh,
+                totals,
+                doubted=bool(action.missing) or action.was_placed,
             )
 
         return wanted

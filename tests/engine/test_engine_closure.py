@@ -176,3 +176,26 @@ async def test_a_repair_beside_another_run_does_not_send_twice() -> None:
         await second
         assert w.left.count("write_blob", outcome="done") == 1
         _whole(w)
+
+
+async def test_where_parts_are_lost_the_rest_is_not_believed_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Distribution's cache of blob descriptors answers HEAD for what its garbage collection took with the child."""
+    async with world() as w:
+        _, child = await _multi(w)
+        gone = child.manifest.blobs[-1].digest
+        _lose(w, child.digest)
+        _lose(w, gone)
+        repository = type(w.left.repository("app"))
+        asked = repository.has_blob
+
+        async def remembered(self: Repository, digest: Digest, size: int | None = None) -> bool:
+            return digest == gone or await asked(self, digest, size)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(repository, "has_blob", remembered)
+        assert (await w.sync_one(recheck=True)).totals.tags.copied == 1
+        _whole(w)
+        assert w.left.count("write_blob", gone, "done") == 1
+        assert w.source.count("open_blob", gone) == 1
+        assert w.left.count("write_blob") == 1, "what can be read is not sent again"

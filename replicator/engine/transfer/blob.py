@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import SpoolFull
+from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
 from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
@@ -33,7 +34,8 @@ class WantedBlob:
 
     `source` is the repository it comes from, with the `mirrors` to ask before; `fresh` says that the target
     repository did not exist when it was listed and nothing of ours is remembered there; `totals` counts what is
-    moved for it.
+    moved for it. `doubted`: the destination has lost other parts of the image, so it is not believed that it has this one
+    before it gives out a byte of it.
     """
 
     descriptor: Descriptor
@@ -42,6 +44,7 @@ class WantedBlob:
     content: SourceContent
     fresh: bool
     totals: Totals
+    doubted: bool = False
 
 
 class _Work:
@@ -91,6 +94,8 @@ class BlobTransfers:
         self._remembered: dict[Digest, tuple[str, ...]] = {}
         self._refusals = 0
         self._mounted: set[tuple[str, Digest]] = set()
+        self._proven: set[tuple[str, Digest]] = set()
+        """Doubted blobs that were read or written."""
         self._shares_store = True  # as far as is known: one refusal tells
 
     def refresh(self) -> None:
@@ -110,6 +115,8 @@ class BlobTransfers:
             SiteError: of the source or the destination, whoever failed; nothing is visible then.
         """
         digest = blob.descriptor.digest
+        if blob.doubted and (repository.name, digest) not in self._proven:
+            self._presence.forget(repository.name, [digest])
         if self._presence.has(repository.name, digest):
             return self._done(repository, blob, "present")
         key = (repository.name, digest, blob.descriptor.size)
@@ -152,6 +159,10 @@ class BlobTransfers:
 
     async def _place(self, repository: Repository, blob: WantedBlob) -> Outcome:
         digest = blob.descriptor.digest
+        if (
+            blob.doubted
+        ):  # nor is its word about other repositories: distribution mounts what its cache remembers
+            return await self._place_doubted(repository, blob)
         while True:
             other = self._elsewhere(repository.name, digest)
             # A mount answers for itself whether the blob is there, so asking before would be one request too many.
@@ -167,6 +178,14 @@ class BlobTransfers:
             await leader.ended.wait()
             if leader.error and leader.source == blob.source and leader.error.site != self._site.name:
                 raise leader.error  # the source's own failure: asking it again would tell the same
+
+    async def _place_doubted(self, repository: Repository, blob: WantedBlob) -> Outcome:
+        there = await self._is_there(repository, blob)
+        outcome = (
+            self._done(repository, blob, "present") if there else await self._lead(repository, blob, None)
+        )
+        self._proven.add((repository.name, blob.descriptor.digest))
+        return outcome
 
     async def _lead(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
         """Transfers the blob while those who want it in other repositories wait."""
@@ -261,7 +280,9 @@ class BlobTransfers:
     async def _is_there(self, repository: Repository, blob: WantedBlob) -> bool:
         if blob.fresh and _is_cheap(blob):
             return False
-        return await repository.has_blob(blob.descriptor.digest, blob.descriptor.size)
+        if not await repository.has_blob(blob.descriptor.digest, blob.descriptor.size):
+            return False
+        return not blob.doubted or await _gives_out(repository, blob.descriptor)
 
     def _elsewhere(self, repository: str, digest: Digest) -> str | None:
         """Another repository of the destination that was seen in this run to have the blob."""
@@ -301,6 +322,20 @@ def _is_cheap(blob: WantedBlob) -> bool:
     """Whether sending the blob costs no more than finding out how not to."""
     size = blob.descriptor.size
     return size is not None and size <= SMALL_BLOB_BYTES
+
+
+async def _gives_out(repository: Repository, descriptor: Descriptor) -> bool:
+    """Whether the last byte of a blob can be read.
+
+    Distribution with `cache: blobdescriptor` answers a HEAD from its memory after its garbage collection took the content.
+    """
+    if not descriptor.size:
+        return True
+    try:
+        async with repository.blob(descriptor).open(descriptor.size - 1) as chunks:
+            return await anext(chunks, b"") != b""
+    except SiteError as error:
+        return is_unreadable(error)
 
 
 class _Delivery:
