@@ -79,6 +79,7 @@ def parse_secret(value: Any, folder: Path, environ: Mapping[str, str]) -> Secret
     if isinstance(value, str):
         if not value:
             raise ValueError(f"is empty; write {FORMS}")
+        remember(value, lasting=True)  # before it is used: a command that runs first may quote it
         return Secret("literal", value, environ)
     if not isinstance(value, dict) or len(value) != 1:
         raise ValueError(f"must be one of {FORMS}, or a string")

@@ -263,7 +263,8 @@ def read_error(body: bytes) -> Told:
 
 def _code(entry: dict[str, Any]) -> str:
     code = entry.get("code") or entry.get("__type")  # "__type": ECR's JSON API
-    return code.rpartition("#")[2].upper()[:64] if isinstance(code, str) else ""
+    # Scrubbed before its case changes: a secret that it quotes would not be known any more.
+    return scrub(code.rpartition("#")[2], 64).upper() if isinstance(code, str) else ""
 
 
 def _text(entry: dict[str, Any], code: str) -> str:
