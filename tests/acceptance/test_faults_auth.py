@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.acceptance.wired import PASSWORD, USER, only_app_failed, wired
-from tests.fakes import faults
+from tests.fakes import faults, places
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 from tests.fakes.watched import WatchedStore
@@ -136,6 +136,22 @@ async def test_registry_that_points_elsewhere_gets_no_credentials_sent_there(hea
         only_app_failed(w, await w.sync_one(), "target")
         assert all("Authorization" not in entry.headers for entry in stranger.requests)
         w.target.store.uploads.clear()  # where they are was not told
+
+
+async def test_signature_of_an_upload_is_not_told_when_its_body_breaks_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake = FakeRegistry(places.stateful_locations(), store=WatchedStore(refuses_dangling=False))
+    with caplog.at_level(logging.DEBUG):
+        async with wired(target=fake) as w:
+            w.target.fault("PUT|PATCH", r"_state=", faults.reset_upload(0), times=None)
+            result = await w.sync_one()
+            w.target.store.uploads.clear()
+    assert result.failures
+    states = {entry.query.partition("_state=")[2][:11] for entry in fake.find("PUT|PATCH", "_state=")}
+    assert states
+    told = str(result) + str(w.seen) + caplog.text
+    assert not [state for state in states if state in told]
 
 
 async def test_no_secret_is_in_logs_nor_in_errors(caplog: pytest.LogCaptureFixture) -> None:

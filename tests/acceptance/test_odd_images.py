@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from aiohttp.typedefs import Middleware
 
-from replicator.demo.images import BuiltImage, image, layer
+from replicator.demo.images import BuiltImage, image, index, layer
 from replicator.demo.store import Blob
 from replicator.engine.result import DestinationResult
 from replicator.model.descriptor import Descriptor
@@ -136,6 +136,20 @@ async def test_image_by_a_digest_that_cannot_be_computed_is_held() -> None:
         w.put("odd", "v1", BuiltImage(manifest, built.blobs))
         result = await w.sync_one()
         assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+
+
+async def test_index_of_more_than_a_thousand_children_is_copied() -> None:
+    async with wired(target=target()) as w:
+        shared = layer("shared")
+        children = [
+            changed(image("one of many", [shared]), annotations={"number": str(number)})
+            for number in range(1_010)
+        ]
+        w.put("many", "v1", index(children))
+        result = await w.sync_one()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
+        assert len(w.target.store.repositories["many"].manifests) == 1_011
 
 
 async def test_blob_whose_mount_was_claimed_and_is_not_there_is_sent() -> None:

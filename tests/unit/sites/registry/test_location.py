@@ -56,6 +56,26 @@ def test_a_location_that_is_unsafe_is_refused(location: str, reason: str) -> Non
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        (
+            "/v2/app/blobs/uploads/1?_state=a%2Fb",
+            "https://proxy.example.com/hub/v2/app/blobs/uploads/1?_state=a%2Fb",
+        ),
+        ("https://proxy.example.com/v2/app/u", "https://proxy.example.com/hub/v2/app/u"),
+        ("/hub/v2/app/u", "https://proxy.example.com/hub/v2/app/u"),
+        ("1", "https://proxy.example.com/hub/v2/app/blobs/uploads/1"),
+        ("/storage/u", "https://proxy.example.com/storage/u"),
+        ("https://cdn.example.net/v2/u", "https://cdn.example.net/v2/u"),
+    ],
+)
+def test_a_prefix_that_a_proxy_strips_is_put_back(location: str, url: str) -> None:
+    registry = URL("https://proxy.example.com/hub")
+    asked = "https://proxy.example.com/hub/v2/app/blobs/uploads/"
+    assert resolve_location(location, asked=asked, registry=registry) == url
+
+
 def test_a_private_registry_may_lead_to_private_addresses() -> None:
     registry = URL("http://127.0.0.1:5000")
     url = resolve_location("http://10.0.0.1/u", asked="http://127.0.0.1:5000/v2/", registry=registry)
