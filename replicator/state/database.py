@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from replicator.errors import StateError
 from replicator.state.locks import hold_replacement
-from replicator.state.paths import make_file, make_folder
+from replicator.state.paths import PERMIT, make_file, make_folder
 from replicator.state.schema import Found, create, inspect
 
 _T = TypeVar("_T")
@@ -34,7 +34,6 @@ _log = logging.getLogger(__name__)
 _DRIVER: Final = "sqlite+pysqlite"
 _SYNCHRONOUS: Final = "PRAGMA synchronous = NORMAL"
 _MOVE_AWAY: Final = "move the file away: the state is only an accelerator, and the next run starts a new one"
-_PERMIT: Final = "make the file and its folder writable for the user that replicator runs as, or set agent.state to another path"
 
 
 class Database:
@@ -234,7 +233,7 @@ def _check_writable(path: Path) -> None:
     """Fails now where a write would fail later, in the midst of a run. SQLite opens what it may not write for reading."""
     for each in (path, path.parent):  # SQLite creates files beside it
         if each.exists() and not os.access(each, os.W_OK, effective_ids=True):
-            raise StateError(f"open: {each} is read-only; {_PERMIT}")
+            raise StateError(f"open: {each} is read-only; {PERMIT}")
 
 
 def _write_ahead(connection: Connection) -> None:
@@ -297,7 +296,7 @@ def _cause(error: BaseException | None) -> str:
     if _is_busy(error):
         return "another process is writing to it and did not end in time"
     if code == sqlite3.SQLITE_READONLY:
-        return f"the file or its folder is read-only ({error}); {_PERMIT}"
+        return f"the file or its folder is read-only ({error}); {PERMIT}"
     if code == sqlite3.SQLITE_CANTOPEN:
-        return f"{error}; {_PERMIT}"
+        return f"{error}; {PERMIT}"
     return str(error)

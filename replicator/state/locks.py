@@ -7,6 +7,7 @@ for a moment `hold_replacement`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from replicator.errors import StateError, StateInUse
-from replicator.state.paths import make_folder, rule_lock, state_lock
+from replicator.state.paths import PERMIT, make_folder, rule_lock, state_lock
 
 
 @contextmanager
@@ -86,7 +87,8 @@ def _open(held: ExitStack, path: Path) -> int:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StateError(f"lock file {path}: {error.strerror or error}") from error
+        advice = f"; {PERMIT}" if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} else ""
+        raise StateError(f"lock file {path}: {error.strerror or error}{advice}") from error
     held.callback(os.close, file)
     return file
 

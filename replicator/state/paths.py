@@ -11,6 +11,9 @@ from urllib.parse import quote
 
 from replicator.errors import StateError
 
+PERMIT: Final = "make the file and its folder writable for the user that replicator runs as, or set agent.state to another path"
+"""What to do where the state is read-only."""
+
 _LONGEST_RULE: Final = 120
 """File names end at 255 bytes; the state's own name and the suffixes need the rest."""
 

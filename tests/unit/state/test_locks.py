@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -168,3 +169,18 @@ def test_locks_and_lag_cost_no_database() -> None:
     loaded = loaded_by("import replicator.state.locks, replicator.state.memory, replicator.policy.lag")
     assert "replicator.state.locks" in loaded
     assert loaded.isdisjoint({"sqlalchemy", "sqlite3"})
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_lock_file_that_may_not_be_written_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(StateError, match=r"state\.db\.lock: .*writable for the user.*agent\.state"),
+        hold_rules(tmp_path / "state.db", ["r"]),
+    ):
+        pass
