@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from replicator.demo.images import image, index
 from replicator.events import Events
@@ -29,9 +30,13 @@ from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
 from replicator.sites.objects.s3.errormap import Place, s3_error
 from replicator.sites.objects.s3.store import S3Store
+from replicator.sites.registry.challenge import best_challenge, parse_challenges
+from replicator.sites.registry.links import next_link
+from replicator.sites.registry.location import resolve_location
 from tests.fakes.s3 import settings as s3_settings
 
 IMAGE = image("a").manifest
+REGISTRY = URL("https://registry.example.com")
 OF_S3 = botocore.session.get_session().get_service_model("s3").operation_model("ListObjectsV2").output_shape
 STORE = S3Store(s3_settings("http://127.0.0.1:1", "b"), events=Events(), clock=SystemClock())
 LISTING = b"""<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a/b</Key>
@@ -123,6 +128,26 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], Sequence[bytes]]] = {
     "webhook": (_notifications, [ENVELOPE]),
     "tar": (_tar, [TAR]),
     "S3 listing": (_listing, [LISTING]),
+    "challenge": (
+        lambda data: best_challenge(parse_challenges([data.decode("latin-1")])),
+        [
+            b'Bearer realm="https://auth.example.com/token",service="r",scope="repository:a/b:pull,push", Basic realm="x"'
+        ],
+    ),
+    "Link": (
+        lambda data: next_link([data.decode("latin-1")]),
+        [b'</v2/_catalog?last=a%2Fb&n=100>; rel="next", <https://r.example.com/x>; rel=prev; title="a, b"'],
+    ),
+    "Location": (
+        lambda data: resolve_location(
+            data.decode("latin-1"), asked=f"{REGISTRY}/v2/a/blobs/uploads/", registry=REGISTRY
+        ),
+        [
+            b"https://r.example.com:5000/v2/a/blobs/uploads/1?_state=x%3D&digest=sha256:0#f",
+            b"/v2/a/b?x",
+            b"//h/x",
+        ],
+    ),
     "S3 error": (_refusal, [LISTING, b"\x1b[2J\xff", b"9" * 60]),
 }
 PIECES = [

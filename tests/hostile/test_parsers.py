@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
 from replicator.model.manifest import parse_manifest
+from replicator.model.strictjson import read_object
+from replicator.notifications.format import Delivery
+from replicator.notifications.formats import format_of, read_events
 from replicator.scrub import scrub
+from replicator.sites.archive import tar
+from replicator.sites.layouts.oci.index import parse_index
+from replicator.sites.objects.s3.errormap import Place, s3_error
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
 from replicator.sites.registry.errormap import read_error, retry_after
 from replicator.sites.registry.links import next_link
@@ -20,6 +28,7 @@ from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.markup import title_of, words_of
 from replicator.sites.registry.page import web_page
 
+PLACE = Place("s", "b", "http://s")
 REGISTRY = URL("https://registry.example.com")
 
 
@@ -33,6 +42,34 @@ def _manifest(text: str) -> None:
         parse_manifest(text.encode("utf-8", "replace"), "")
 
 
+def _refused(read: Callable[[bytes], object], text: str) -> None:
+    with contextlib.suppress(ValueError):
+        read(text.encode("utf-8", "replace"))
+
+
+def _notifications(data: bytes) -> None:
+    delivery = Delivery({}, read_object(data), "https://hub.example")
+    sender = format_of(delivery, None)
+    if sender is not None:
+        read_events(sender, delivery)
+
+
+def _tar(data: bytes) -> None:
+    """The text as the names and headers of an archive."""
+    fd = os.memfd_create("archive")
+    try:
+        os.write(
+            fd,
+            tar.header(data[:3000].decode("utf-8", "replace"), len(data))
+            + data
+            + tar.padding(len(data))
+            + data,
+        )
+        tar.scan(fd)
+    finally:
+        os.close(fd)
+
+
 PARSERS: dict[str, Callable[[str], object]] = {
     "error": lambda text: read_error(text.encode("utf-8", "replace")),
     "title": title_of,
@@ -44,6 +81,12 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "retry-after": lambda text: retry_after({"Retry-After": text, "Date": text}, 0.0),
     "manifest": _manifest,
     "scrub": scrub,
+    "index.json": lambda text: _refused(parse_index, text),
+    "webhook": lambda text: _refused(_notifications, text),
+    "tar": lambda text: _refused(_tar, text),
+    "S3 error": lambda text: str(
+        s3_error(PLACE, "list", ClientError({"Error": {"Code": text, "Message": text}}, "List"))
+    ),
 }
 PIECES = [
     "<", "<a", "<title", "<title>", "<style>", "< >", ">", "&", "&amp", "&#", "<x>;", "<x>; rel=", '<x>; rel="', ";a=b",

@@ -18,11 +18,11 @@ from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
+from replicator.sites.framing import TolerantConnector
 from replicator.sites.reading import BrokenFraming, Late, Reading
 from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.errormap import Errand, Failure, authority, network_failure
-from replicator.sites.registry.framing import TolerantConnector
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS, RegistrySettings

@@ -17,6 +17,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from yarl import URL
 
 from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS, MAX_XML_BYTES, MAX_XML_TAGS
+from replicator.sites.framing import tolerate
 
 BrokenTransport: Final = aiohttp.ClientError
 """Any error of the transport."""
@@ -58,8 +59,10 @@ class GuardedSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has n
     async def _get_session(self, proxy_url: str | None) -> Any:
         async with self._sessions_lock:
             if (session := self._sessions.get(proxy_url)) is None:
+                connector = await self._create_connector(proxy_url)
+                tolerate(connector)
                 inner = aiohttp.ClientSession(
-                    connector=await self._create_connector(proxy_url),
+                    connector=connector,
                     timeout=self._timeout,
                     skip_auto_headers={"CONTENT-TYPE"},
                     auto_decompress=False,

@@ -275,6 +275,23 @@ async def test_a_small_answer_has_a_total_deadline(head: bytes, piece: bytes) ->
                 await here.stat("key")
 
 
+async def test_a_flood_of_interim_answers_ends_at_once() -> None:
+    sent = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await head_of(reader)
+        while True:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+            await writer.drain()
+            sent += 100
+
+    async with raw(talk) as url, store(url) as here:
+        with pytest.raises(Unavailable):
+            await _listed(here)
+    assert sent < 1_000_000
+
+
 async def test_a_blob_must_keep_the_minimum_rate() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from replicator.errors import Corrupt, SiteError
 from replicator.flow.retry import Budget
+from replicator.sites.framing import MAX_INTERIM, mended
 from replicator.sites.registry.encoding import decoded
-from replicator.sites.registry.framing import MAX_INTERIM, mended
 from replicator.sites.registry.http import Call
 from tests.fakes.scripted import head_of, raw, rig, scripted
 

@@ -127,4 +127,9 @@ class TolerantConnector(aiohttp.TCPConnector):
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self._factory = functools.partial(TolerantHandler, self._loop)  # type: ignore[assignment]  # partial is invariant
+        tolerate(self)
+
+
+def tolerate(connector: aiohttp.BaseConnector) -> None:
+    """Has a connector of others speak `TolerantHandler` on the connections that it makes from now on."""
+    connector._factory = functools.partial(TolerantHandler, connector._loop)  # type: ignore[assignment]  # noqa: SLF001
