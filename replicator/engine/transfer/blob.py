@@ -327,7 +327,7 @@ def _is_cheap(blob: WantedBlob) -> bool:
 async def _gives_out(repository: Repository, descriptor: Descriptor) -> bool:
     """Whether the last byte of a blob can be read.
 
-    Distribution with `cache: blobdescriptor` answers a HEAD from its memory after its garbage collection took the content.
+    distribution answers HEAD for what its garbage collection removed (docs/quirks.md#remembered-content).
     """
     if not descriptor.size:
         return True
