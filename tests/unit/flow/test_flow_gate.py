@@ -245,3 +245,23 @@ def test_a_slot_that_nobody_held_cannot_be_given_back() -> None:
     assert gate.try_acquire()
     with pytest.raises(RuntimeError, match="nobody held"):
         gate.release(large=True)
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_line_is_served_in_the_order_of_asking_without_those_who_left(*, large: bool) -> None:
+    gate = Gate(1, start=1, clock=FakeClock())
+    await gate.acquire(large=large)
+    served: list[int] = []
+
+    async def visit(number: int) -> None:
+        await gate.acquire(large=large)
+        served.append(number)
+        gate.release(large=large)
+
+    visits = [asyncio.create_task(visit(number)) for number in range(4)]
+    await _settle()
+    visits[0].cancel()
+    gate.release(large=large)  # before the cancelled one has had its turn of the loop
+    await asyncio.gather(*visits, return_exceptions=True)  # noqa: TID251
+    assert served == [1, 2, 3]
+    assert (gate.in_use, gate.waiting) == (0, 0)

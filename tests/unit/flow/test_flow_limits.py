@@ -208,3 +208,59 @@ async def test_slot_is_given_back_when_the_request_fails() -> None:
             raise OSError("reset")
     async with asyncio.timeout(5):
         await world.request("reads")
+
+
+async def test_window_that_the_site_told_lets_so_many_through_and_no_more_until_it_ends() -> None:
+    world = World()
+    world.limits.told(2, 30.0)
+    assert [await world.request() for _ in range(4)] == pytest.approx([0.0, 0.0, 30.0, 30.0])
+
+
+async def test_window_that_the_site_told_counts_what_is_in_flight() -> None:
+    world = World()
+    async with world.limits.slot("reads"):
+        world.limits.told(1, 30.0)
+    assert await world.request() == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("reset", [0.0, -1.0, MAX_HOLD_SECONDS + 1])
+async def test_window_without_a_use_is_not_heeded(reset: float) -> None:
+    world = World()
+    world.limits.told(0, reset)
+    assert await world.request() == 0.0
+
+
+async def test_limit_of_bytes_can_change_and_keeps_its_debt_where_it_stays() -> None:
+    world = World()
+
+    async def sent(count: int) -> float:
+        await world.limits.pace_bytes(count)
+        return world.clock.monotonic()
+
+    assert await sent(1_000) == 0.0
+    world.limits.set_bytes_per_second(10)
+    assert [await sent(10), await sent(10)] == pytest.approx([0.0, 1.0])
+    world.limits.set_bytes_per_second(10)
+    assert await sent(10) == pytest.approx(2.0)
+    world.limits.set_bytes_per_second(20)
+    assert [await sent(20), await sent(20)] == pytest.approx([2.0, 3.0])
+    world.limits.set_bytes_per_second(None)
+    assert await sent(1_000) == pytest.approx(3.0)
+
+
+async def test_only_what_the_site_itself_answered_counts_as_served() -> None:
+    world = World()
+    world.limits.succeeded("reads")
+    world.limits.succeeded("reads", by_site=False)
+    world.limits.answered()
+    assert world.limits.served == 2
+
+
+async def test_who_is_refused_for_itself_slows_nobody_down() -> None:
+    world = World()
+    for _ in range(4):
+        world.clock.advance(1)
+        world.limits.congested("requests", sent_at=world.clock.monotonic())
+    before = world.clock.monotonic()
+    world.limits.blameless()
+    assert await world.request() == before

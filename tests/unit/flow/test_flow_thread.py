@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -34,3 +35,9 @@ async def test_who_is_cancelled_however_often_goes_on_only_when_the_call_has_end
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_call_runs_in_the_threads_that_are_given() -> None:
+    with ThreadPoolExecutor(1, "ours") as threads:
+        name = await run_in_thread(lambda: threading.current_thread().name, threads)
+    assert name.startswith("ours")
