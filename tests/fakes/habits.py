@@ -167,15 +167,18 @@ def pull_policy(status: int = 412, code: str = "PROJECTPOLICYVIOLATION") -> Midd
     return quirk
 
 
-def hides_unknown_repositories(status: int = 401) -> Middleware:
-    """Quay, GHCR, GitLab, Artifactory: what does not exist is not told from what is not shown; the first push makes it."""
+def hides_unknown_repositories(status: int = 401, *, until: str = "manifests") -> Middleware:
+    """Quay, GHCR, GitLab, Artifactory: what does not exist is not told from what is not shown; the first push makes it.
+
+    `until`: its first manifest, or ("blobs") whatever comes first.
+    """
 
     @web.middleware
     async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
         name = request.match_info.get("name", "")
         if name and request.method in {"GET", "HEAD"} and session_of(request) is None:
             content = fake_of(request).store.repositories.get(name)
-            if content is None or not content.manifests:
+            if content is None or (until == "manifests" and not content.manifests):
                 code = "UNAUTHORIZED" if status == 401 else "DENIED"
                 return wire.refusal(code, "access to the requested resource is not authorized", status=status)
         return await handler(request)

@@ -37,6 +37,7 @@ class Acr(VendorRegistry):
     """Its API wants a token of the registry, for `metadata_read`; tags may be locked."""
 
     kind = "acr"
+    cannot = frozenset({"delete_tag"})
     listing_path = r"/acr/v1/.*/_tags"
     refusal = (405, "UNSUPPORTED", "The operation is disallowed on this registry, repository or image.")
 

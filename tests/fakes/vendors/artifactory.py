@@ -23,10 +23,11 @@ class Artifactory(VendorRegistry):
     repository = "docker-local/team/app"
     page = 1000
     api = r"/artifactory/.*"
+    cannot = frozenset({"tell missing from hidden"})
     listing_path = r"/artifactory/api/search/aql"
 
     def habits(self) -> Iterable[Middleware]:
-        return (field.hides_unknown_repositories(403), places.no_location())
+        return (field.hides_unknown_repositories(403, until="blobs"), places.no_location())
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         if request.path != "/artifactory/api/search/aql":

@@ -17,6 +17,7 @@ class DockerHub(VendorRegistry):
 
     kind = "dockerhub"
     api = r"/v2/(?:namespaces|auth)/.*"
+    cannot = frozenset({"tell missing from hidden", "catalog", "delete_tag"})
     listing_path = r"/v2/namespaces/.*/tags"
     refusal = (403, "DENIED", "requested access to the resource is denied")
 
@@ -25,7 +26,11 @@ class DockerHub(VendorRegistry):
         self.old: set[str] = set()
 
     def habits(self) -> Iterable[Middleware]:
-        return (field.hides_unknown_repositories(401), field.no_catalog(401), field.no_delete())
+        return (
+            field.hides_unknown_repositories(401, until="blobs"),
+            field.no_catalog(401),
+            field.no_delete(),
+        )
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         if request.path == "/v2/auth/token":

@@ -46,6 +46,7 @@ class Ecr(VendorRegistry):
     user = "AWS"
     page = 25
     api = r"/"
+    cannot = frozenset({"delete_tag", "mount"})
     listing_path = r"^/\?$"
 
     def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
@@ -54,7 +55,7 @@ class Ecr(VendorRegistry):
         self.asked: list[str] = []
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(self.repository),)
+        return (habits(self.repository, f"{self.repository}-other"),)
 
     def login(self, token_uses: int | None) -> Auth:
         return Basic({self.user: PASSWORD})

@@ -37,10 +37,11 @@ class Ghcr(VendorRegistry):
     kind = "ghcr"
     page = 25
     api = r"/(?:orgs|users)/.*"
+    cannot = frozenset({"tell missing from hidden", "catalog", "delete_tag", "referrers"})
     listing_path = r"/users/.*/versions"
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(), field.hides_unknown_repositories(403))
+        return (habits(), field.hides_unknown_repositories(403, until="blobs"))
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         path = request.rel_url.raw_path

@@ -23,6 +23,7 @@ class Harbor(VendorRegistry):
     repository = "team/sub/app"
     page = 25
     api = r"/api/v2\.0/.*"
+    cannot = frozenset({"delete_tag"})
     listing_path = r"/api/v2\.0/projects/.*/artifacts"
     refusal = (412, "PRECONDITION", "Failed to process request due to 'tag' configured as immutable.")
 

@@ -48,11 +48,12 @@ class Quay(VendorRegistry):
     kind = "quay"
     user = "$oauthtoken"
     api = r"/api/v1/.*"
+    cannot = frozenset({"tell missing from hidden"})
     listing_path = r"/api/v1/repository/.*/tag/"
     refusal = (409, "TAG_IMMUTABLE", "tag is immutable")
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(), field.page_size(100), field.hides_unknown_repositories(401))
+        return (habits(), field.page_size(100), field.hides_unknown_repositories(401, until="blobs"))
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         match = re.fullmatch(r"/api/v1/repository/(.+)/tag/", request.path)

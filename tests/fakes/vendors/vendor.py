@@ -50,6 +50,8 @@ class VendorRegistry(FakeRegistry):
     api: ClassVar[str] = r"/none"
     """Raw paths that are not guarded by the registry's tokens."""
     page: ClassVar[int] = 100
+    cannot: ClassVar[frozenset[str]] = frozenset()
+    """As the conformance suite has it."""
     refusal: ClassVar[tuple[int, str, str]] = (400, "TAG_INVALID", "the tag is immutable")
 
     def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
