@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from bench import buckets, rows
+from bench.bulklisting import NAME as BULK_LISTING
+from bench.bulklisting import bulk_listing
 from bench.compare import Bench, Setting, compare
 from bench.compatibility import NAME as COMPATIBILITY
 from bench.compatibility import compatibility
@@ -58,6 +60,7 @@ SCENARIOS: dict[str, Scenario] = {
     "memory": memory,
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
+    BULK_LISTING: bulk_listing,
     CORE: core,
     SEARCH: search,
     "startup": startup,

@@ -17,13 +17,13 @@ from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
 
 
 def habits(*repositories: str) -> Middleware:
-    """ECR [9]: repositories exist beforehand; a PATCH is 201 with a Range that sticks at the first chunk; n is capped."""
+    """ECR [9]: repositories (by these beginnings of their names) exist beforehand; a PATCH is 201 with a Range that sticks at the first chunk; n is capped."""
     first: dict[str, str] = {}
 
     @web.middleware
     async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
         match = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/", request.path)
-        if match is not None and match[1] not in repositories:
+        if match is not None and not match[1].startswith(repositories):
             return wire.refusal(
                 "NAME_UNKNOWN", f"The repository with name '{match[1]}' does not exist", status=404
             )
@@ -55,7 +55,7 @@ class Ecr(VendorRegistry):
         self.asked: list[str] = []
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(self.repository, f"{self.repository}-other"),)
+        return (habits(self.repository),)
 
     def login(self, token_uses: int | None) -> Auth:
         return Basic({self.user: PASSWORD})

@@ -49,7 +49,7 @@ class VendorRegistry(FakeRegistry):
     repository: ClassVar[str] = "team/app"
     api: ClassVar[str] = r"/none"
     """Raw paths that are not guarded by the registry's tokens."""
-    page: ClassVar[int] = 100
+    page: int = 100
     cannot: ClassVar[frozenset[str]] = frozenset()
     """As the conformance suite has it."""
     refusal: ClassVar[tuple[int, str, str]] = (400, "TAG_INVALID", "the tag is immutable")
