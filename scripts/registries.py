@@ -43,8 +43,8 @@ _HEADERS: Final = {"WWW-Authenticate": "its challenge", "Location": "its upload 
 def overview() -> str:
     """The text of docs/registries/README.md."""
     lines = [
-        "| registry | `kind` | recognized by | blobs go up in | repositories | delete one tag | delete a digest |",
-        "|---|---|---|---|---|---|---|",
+        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | delete one tag | delete a digest |",
+        "|---|---|---|---|---|---|---|---|",
         *(_row(vendor) for vendor in VENDORS),
     ]
     limits = [f"## {vendor.title}\n\n{_limits(vendor)}" for vendor in VENDORS if vendor.limits]
@@ -58,6 +58,7 @@ def _row(vendor: Vendor) -> str:
         title,
         f"`{vendor.kind}`",
         _signs(vendor),
+        f"{vendor.listing.how}, {vendor.listing.page_tags:,} a request" if vendor.listing else "no",
         {"put": "one PUT", "patch": "one PATCH", "chunks": "chunks"}[vendor.record.upload],
         vendor.names.shape or "any",
         _TAG[vendor.tag_deletion],
