@@ -46,7 +46,7 @@ async def bulk_listing(bench: Bench) -> list[Row]:
     rows = []
     for vendor in BULK:
         async with vendor(_slow) as fake:
-            fake.page = _PAGES.get(fake.kind, fake.page)  # type: ignore[misc]  # this one alone
+            fake.page = _PAGES.get(fake.kind, fake.page)
             with _environment({**_AWS, "AWS_ENDPOINT_URL_ECR": fake.url}):
                 memory = MemorySite("memory", page=1_000)
                 names = _fill(fake, memory, images)
