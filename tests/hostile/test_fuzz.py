@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from replicator.demo.images import image, index
-from replicator.events import Events
-from replicator.flow.clock import SystemClock
 from replicator.model.manifest import parse_manifest
 from replicator.model.strictjson import read_object
 from replicator.notifications.format import Delivery
@@ -29,16 +27,14 @@ from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
 from replicator.sites.objects.s3.errormap import Place, s3_error
-from replicator.sites.objects.s3.store import S3Store
+from replicator.sites.objects.s3.listing import page_of
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
 from replicator.sites.registry.links import next_link
 from replicator.sites.registry.location import resolve_location
-from tests.fakes.s3 import settings as s3_settings
 
 IMAGE = image("a").manifest
 REGISTRY = URL("https://registry.example.com")
 OF_S3 = botocore.session.get_session().get_service_model("s3").operation_model("ListObjectsV2").output_shape
-STORE = S3Store(s3_settings("http://127.0.0.1:1", "b"), events=Events(), clock=SystemClock())
 LISTING = b"""<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a/b</Key>
 <LastModified>2026-01-01T00:00:00Z</LastModified><ETag>"x"</ETag><Size>5</Size></Contents><CommonPrefixes><Prefix>a/</Prefix>
 </CommonPrefixes></ListBucketResult>"""
@@ -98,7 +94,7 @@ def _listing(data: bytes) -> None:
     except FAILURES as error:
         s3_error(Place("s", "b", "http://s"), "list", error)
         return
-    STORE._page(reply)
+    page_of(reply, 0)
 
 
 def _refusal(data: bytes) -> None:

@@ -14,10 +14,11 @@ from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
 from replicator.model.digest import Digest
 from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
-from replicator.sites.bounds import EMPTY_PAGES, FREE_PAGES, LEAST_NAMES_PER_PAGE, MAX_PAGES
+from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.s3 import checksums, copying
 from replicator.sites.objects.s3.bucket import Bucket, Step
+from replicator.sites.objects.s3.listing import pages
 from replicator.sites.objects.s3.upload import S3Upload, Spare
 from replicator.sites.objects.settings import S3Settings
 from replicator.sites.reading import Reading
@@ -256,47 +257,8 @@ class S3Store:
         parameters: dict[str, Any] = {"Prefix": self._root + prefix}
         if delimiter:
             parameters["Delimiter"] = "/"
-        empty = entries = 0
-        tokens: set[str] = set()
-        for number in range(MAX_PAGES):
-            reply = await self._bucket.ask(step, "list_objects_v2", **parameters)
-            try:
-                page = self._page(reply)
-            except ValueError as error:
-                raise Corrupt(self._site, step.operation, str(error)) from None
-            empty = 0 if page.objects or page.prefixes else empty + 1
-            entries += len(page.objects) + len(page.prefixes)
-            if not empty:
-                yield page
-            if not reply.get("IsTruncated"):
-                return
-            token = reply.get("NextContinuationToken")
-            if not token or token in tokens:
-                raise Corrupt(self._site, step.operation, "the listing says it goes on, but not where")
-            tokens.add(token)
-            if empty > EMPTY_PAGES or (number > FREE_PAGES and entries < LEAST_NAMES_PER_PAGE * number):
-                break
-            parameters["ContinuationToken"] = token
-        raise Corrupt(self._site, step.operation, "the listing does not end")
-
-    def _page(self, reply: Mapping[str, Any]) -> ObjectPage:
-        """The page of a reply. Raises `ValueError` for an entry that lacks a member or has one twice."""
-        skip = len(self._root)
-        try:
-            return ObjectPage(
-                [
-                    ObjectInfo(
-                        found["Key"][skip:], found["Size"], found["ETag"], found["LastModified"].timestamp()
-                    )
-                    for found in reply.get("Contents", ())
-                    if not found["Key"].endswith("/")
-                ],
-                [found["Prefix"][skip:].removesuffix("/") for found in reply.get("CommonPrefixes", ())],
-            )
-        except KeyError as error:
-            raise ValueError(f"an entry of the listing has no {error.args[0]}") from None
-        except (AttributeError, TypeError):  # botocore makes a list of what is there twice
-            raise ValueError("an entry of the listing has a member twice") from None
+        async for page in pages(self._bucket, step, parameters, len(self._root)):
+            yield page
 
     async def copy(
         self, origin: ObjectStore, origin_key: str, key: str, *, digest: Digest | None = None

@@ -228,7 +228,7 @@ async def test_entities_are_not_expanded() -> None:
 async def test_a_listing_that_goes_on_for_ever_is_a_named_failure(
     tokens: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.sites.objects.s3.store.FREE_PAGES", 10)
+    monkeypatch.setattr("replicator.sites.objects.s3.listing.FREE_PAGES", 10)
 
     async def answer(_: web.Request) -> web.Response:
         number = len(server.seen)
