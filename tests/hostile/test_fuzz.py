@@ -123,7 +123,7 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], Sequence[bytes]]] = {
     "index.json": (parse_index, [LAYOUT]),
     "webhook": (_notifications, [ENVELOPE]),
     "tar": (_tar, [TAR]),
-    "S3 listing": (_listing, [LISTING]),
+    "S3 listing": (_listing, [LISTING, LISTING.replace(b"2026", b"9" * 400 + b"2026")]),
     "challenge": (
         lambda data: best_challenge(parse_challenges([data.decode("latin-1")])),
         [

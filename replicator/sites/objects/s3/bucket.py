@@ -48,8 +48,9 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a reply has if it is one. botocore reads any web page with a 200 as an empty listing or a done writing."""
 
-# botocore's parser fails with AttributeError or TypeError on an element that is there twice.
-_UNPARSED: Final = (ResponseParserError, AttributeError, TypeError)
+# botocore's parser fails with AttributeError or TypeError on an element that is there twice, and with RuntimeError on a
+# date that is none.
+_UNPARSED: Final = (ResponseParserError, AttributeError, TypeError, RuntimeError)
 FAILURES: Final = (
     *(BotoCoreError, ClientError, BrokenTransport, BrokenFraming, OSError, TimeoutError, ValueError),
     *_UNPARSED,
