@@ -13,6 +13,7 @@ from replicator.config.imagelist import listed_rules
 from replicator.config.model import (
     AgentTable,
     AuthTable,
+    CreateTable,
     HTTPTable,
     LimitsTable,
     NotifyTable,
@@ -54,6 +55,7 @@ from replicator.sites.registry.identity.settings import (
     Identity,
 )
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
+from replicator.sites.registry.vendors.creation import CreateSettings
 from replicator.sites.timeouts import Timeouts
 
 
@@ -207,6 +209,30 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         private_addresses=table.private_addresses,
         max_blob_bytes=table.max_blob_bytes,
         realm=table.auth.realm if table.auth else None,
+        create=_create(table.create),
+    )
+
+
+def _create(table: CreateTable | None) -> CreateSettings | None:
+    if table is None:
+        return CreateSettings()
+    if not table.enabled:
+        return None
+    return CreateSettings(
+        is_asked=True,
+        public=table.public,
+        immutability=table.immutability,
+        exclusions=tuple(table.exclusions or ()),
+        scan_on_push=table.scan_on_push,
+        encryption=table.encryption,
+        kms_key=table.kms_key,
+        tags=table.tags or {},
+        policy=table.policy,
+        lifecycle=table.lifecycle,
+        quota=table.quota,
+        location=table.location or "",
+        token=table.token,
+        api=table.api or "",
     )
 
 

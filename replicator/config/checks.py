@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from replicator.config.creation import check_creation
 from replicator.config.document import Document, Place, Section, suggest
 from replicator.errors import ConfigError
 from replicator.notifications.formats import FORMATS
@@ -30,6 +31,7 @@ _REGISTRY = frozenset(
         "private_addresses",
         "kind",
         "capabilities",
+        "create",
     }
 )
 _BUCKET = frozenset(
@@ -71,7 +73,7 @@ def check(document: Document, problems: list[str]) -> None:
     if document.agent is not None:
         _check_names(document, document.agent, "serves", problems)
     for site in document.sites.values():
-        for contradictions in (_misfits, _login, _auth, _tls, _keys):
+        for contradictions in (_misfits, _login, _auth, check_creation, _tls, _keys):
             problems.extend(site.problem(place, text) for place, text in contradictions(site.table))
         problems.extend(f"{site.file}: {text}" for text in _capabilities(site))
     for hook in document.webhooks.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from replicator.sites.registry.vendors.known import KINDS
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}")
+_EXCLUSION: Final = re.compile(r"[0-9A-Za-z._*-]{1,128}")
+_MAX_JSON_BYTES: Final = 64 * 1024
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEMES: Final = "https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory)"
@@ -100,6 +103,20 @@ class Rate:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {"anyOf": [dict(SIZE.schema), handler(schema)]}
+
+
+class Switch:
+    """Marks a table that may be written as the value of its `enabled`."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: {"enabled": value} if isinstance(value, bool) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +305,30 @@ def parse_file(value: Any, context: Context) -> Path:
     return path
 
 
+def parse_exclusion(text: str) -> str:
+    """A pattern of ECR for tags; raises ValueError."""
+    if not _EXCLUSION.fullmatch(text):
+        raise ValueError(
+            f"invalid pattern {text[:80]!r}: write at most 128 letters, digits, '.', '_', '-' and '*'"
+        )
+    return text
+
+
+def parse_json_file(value: Any, context: Context) -> str:
+    """The text of a file with a JSON object; raises ValueError."""
+    path = parse_file(value, context)
+    data = path.read_bytes()[: _MAX_JSON_BYTES + 1]
+    try:
+        document = json.loads(data) if len(data) <= _MAX_JSON_BYTES else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ValueError(  # noqa: TRY004 - of the value, not of its type
+            f"{path} is not a JSON object of {_MAX_JSON_BYTES} bytes at most"
+        )
+    return data.decode()
+
+
 def parse_repository_pattern(text: str) -> RepositoryPattern:
     """A glob or exact name, with `!` in front to exclude it; raises ValueError."""
     negated = text.startswith("!")
@@ -356,7 +397,11 @@ ARGUMENT: Final = Syntax("string", _text(parse_argument), {"type": "string"})
 TEMPLATE: Final = Syntax(
     "JSON", _text(parse_template), {"type": "string", "contentMediaType": "application/json"}
 )
+EXCLUSION: Final = Syntax(
+    "pattern", _text(parse_exclusion), {"type": "string", "pattern": f"^{_EXCLUSION.pattern}$"}
+)
 FILE: Final = Syntax("path", parse_file, {"type": "string"})
+JSON_FILE: Final = Syntax("path", parse_json_file, {"type": "string"})
 LISTS: Final = Syntax("path", parse_lists, {"type": "string", "minLength": 1})
 IMAGE_PATH: Final = Syntax("JSONPath", _text(parse_image_path), {"type": "string", "minLength": 2})
 DURATION: Final = Syntax(

@@ -26,6 +26,7 @@ from replicator.config.model.rule import (
 from replicator.config.model.site import (
     AuthTable,
     BandwidthTable,
+    CreateTable,
     LimitsTable,
     QuotaTable,
     SiteTable,
@@ -40,6 +41,7 @@ __all__ = [
     "AuthTable",
     "BandwidthTable",
     "CacheTable",
+    "CreateTable",
     "HMACTable",
     "HTTPTable",
     "LimitsTable",

@@ -13,7 +13,9 @@ from replicator.config.syntax import (
     DAYS,
     DURATION,
     ENDPOINT,
+    EXCLUSION,
     FILE,
+    JSON_FILE,
     KIND,
     PROXY,
     SECRET,
@@ -22,6 +24,7 @@ from replicator.config.syntax import (
     TIMEZONE,
     URL,
     Rate,
+    Switch,
 )
 from replicator.flow.settings import DEFAULT_CONCURRENCY
 from replicator.policy.bandwidth import LocalTime
@@ -162,6 +165,55 @@ class AuthTable(Table):
     )
 
 
+class CreateTable(Table):
+    """Repositories that must exist before a push. See [creation](creation.md); which keys apply depends on the registry."""
+
+    enabled: bool = setting(
+        "Create missing repositories. `create = false` is short for `{ enabled = false }`.", True
+    )
+    public: bool | None = setting(
+        "Harbor, Quay, GitLab, Docker Hub: whether everybody may pull. Required for Docker Hub. Default: `false`.",
+        None,
+    )
+    quota: Annotated[int | None, SIZE] = setting(
+        "Harbor: storage quota of a project. Default: Harbor's.", None
+    )
+    immutability: Literal["MUTABLE", "IMMUTABLE"] | None = setting(
+        "ECR, Artifact Registry: whether tags can be moved. Default: the registry's.", None
+    )
+    exclusions: list[Annotated[str, EXCLUSION]] | None = setting(
+        "ECR: tags to which the opposite of `immutability` applies, with `*`, such as `sha256-*`; requires `immutability`.",
+        None,
+        min_length=1,
+        max_length=5,
+    )
+    scan_on_push: bool | None = setting("ECR: scan images when they are pushed. Default: ECR's.", None)
+    encryption: Literal["AES256", "KMS", "KMS_DSSE"] | None = setting(
+        "ECR: encryption. Default: `AES256`.", None
+    )
+    kms_key: str | None = setting(
+        'ECR with `encryption = "KMS"` or `"KMS_DSSE"`, Artifact Registry: key. Default: the cloud\'s own.',
+        None,
+        min_length=1,
+    )
+    tags: dict[str, str] | None = setting(
+        "ECR: tags; Artifact Registry: labels. `created-by = replicator` is always added.", None
+    )
+    policy: Annotated[str | None, JSON_FILE] = setting("ECR: file with the repository policy (JSON).", None)
+    lifecycle: Annotated[str | None, JSON_FILE] = setting("ECR: file with the lifecycle policy (JSON).", None)
+    location: str | None = setting(
+        "Artifact Registry: location, if the host name does not contain it.", None, pattern=r"^[a-z0-9-]+$"
+    )
+    token: Annotated[Secret | None, SECRET] = setting(
+        "Quay: token of an OAuth application with the scope `repo:create`; GitLab: access token with the scope `api`.",
+        None,
+    )
+    api: Annotated[str | None, ENDPOINT] = setting(
+        "GitLab: URL of GitLab. Default: `https://gitlab.com` for `registry.gitlab.com`, else the registry's host.",
+        None,
+    )
+
+
 class QuotaTable(Table):
     """Pull quota of registries that count pulls (Docker Hub)."""
 
@@ -219,6 +271,11 @@ class SiteTable(Table):
     kind: Annotated[str | None, KIND] = setting(
         "The registry's software or service, one of [these](registries/README.md). Default: recognized by host name or by "
         "its answers; Harbor and others on hosts of your own may have to be named.",
+        None,
+    )
+    create: Annotated[CreateTable | None, Switch()] = setting(
+        "Create repositories (Harbor, GitLab: projects) that do not exist. Default: for ECR, Harbor and Artifact "
+        "Registry; `true` or a table for others.",
         None,
     )
     capabilities: dict[str, Annotated[bool | int | str, CAPABILITY]] = setting(

@@ -14,9 +14,11 @@ from replicator.sites.findings import MAX_REPOSITORIES, Findings
 from replicator.sites.registry.bulk import bulk_answer
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.create import way_of
 from replicator.sites.registry.listing import catalog_pages
 from replicator.sites.registry.repository import RegistryRepository
 from replicator.sites.registry.sessions import probe_upload
+from replicator.sites.registry.vendors.creation import RepositoryCreation
 
 _SKEW_SECONDS: Final = 60.0
 """More than this and tokens, which are dated, may be refused."""
@@ -159,6 +161,8 @@ class _Check(Findings):
         self.found("registry", text)
         certainty = "" if knowledge.is_recognised else ", as far as known"
         self.found("mount", f"{'yes' if record.mount else 'no'}{certainty}")
+        if vendor is not None and vendor.creation is not None:
+            self.found("create", _creation(self._registry, vendor.creation))
         chunks = f"yes, of {record.chunk_bytes // 1024} KiB" if record.chunk_bytes else "no"
         self.found("chunks", f"{chunks}{certainty}")
 
@@ -167,11 +171,28 @@ class _Check(Findings):
         try:
             cancelled = await probe_upload(self._registry, name)
         except SiteError as error:
-            self.failed(f"push {name}", error)
+            way = way_of(self._registry)
+            unit = way.unit(self._registry.url.host or "", name) if way is not None else None
+            if way is None or unit is None or not way.is_absent(error, name):
+                self.failed(f"push {name}", error)
+            else:
+                self.found(
+                    f"push {name}", f"not yet: a run creates the {way.what} {unit} first ({error.cause})"
+                )
             return
         self.found(
             f"push {name}", "yes" if cancelled else "yes (the upload that was started could not be cancelled)"
         )
+
+
+def _creation(registry: Registry, creation: RepositoryCreation) -> str:
+    """Whether a missing repository is created, and by what."""
+    if way_of(registry) is not None:
+        return f"a missing {creation.what}, by {creation.how}"
+    if registry.creations.wanted is None:
+        return "no, as the config says"
+    lacking = "".join(f" with {key}" for key in sorted(creation.required))
+    return f"no; the config has no create{lacking}"
 
 
 async def _first_page(pages: AsyncIterator[Sequence[str]]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from replicator.events import Events, Warned
 from replicator.ports import Clock
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.capabilities import Knowledge
+from replicator.sites.registry.creations import Creations
 from replicator.sites.registry.http import Transport
 from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.immutable import FixedTags
@@ -73,6 +74,7 @@ class Registry:
     unlisted: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
     trying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    creations: Creations = field(default_factory=Creations)
     farewells: Farewells = field(default_factory=Farewells)
 
     def warn(self, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from replicator.errors import (
@@ -34,6 +35,7 @@ from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.bulk import BulkTags
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.create import writing
 from replicator.sites.registry.immutable import says_fixed
 from replicator.sites.registry.listing import next_page, tag_pages
 from replicator.sites.registry.page import web_page
@@ -84,14 +86,21 @@ class RegistryRepository:
             raise self._error(
                 Unsupported, "list tags", "the registry does not list the tags of this repository"
             )
+        creations, has_tags = self._registry.creations, False
         try:
             async with aclosing(tag_pages(self._registry, self._name)) as pages:
                 async for page in pages:
+                    has_tags |= bool(page)
                     yield page
+            creations.saw(self._name, None if has_tags else "empty")
         except Unsupported:
             knowledge.learn(tags_list=False)
             raise
+        except NotFound:
+            creations.saw(self._name, "absent")
+            raise
         except (Denied, AuthFailed) as error:
+            creations.saw(self._name, "absent")
             # Of a repository that does not exist too, at Quay, GHCR, GitLab and Artifactory: `resolve` finds out.
             if error.advice is not Advice.STOP_SITE:
                 self._registry.unlisted.add(self._name)
@@ -310,7 +319,7 @@ class RegistryRepository:
             expected=_STORED,
         )
         try:
-            reply = await self._put(call, manifest)
+            reply = await writing(self._registry, self._name, partial(self._put, call, manifest))
         except (Rejected, Denied, Unsupported) as error:
             if tag is None or not says_fixed(error, self._registry.knowledge.vendor):
                 raise

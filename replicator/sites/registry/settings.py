@@ -10,6 +10,7 @@ from typing import Literal
 from replicator.flow.settings import LimitSettings
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.identity.settings import Identity
+from replicator.sites.registry.vendors.creation import CreateSettings
 from replicator.sites.timeouts import Timeouts
 
 ReadSecret = Callable[[], str]
@@ -63,7 +64,7 @@ class RegistrySettings:
     registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
     everywhere. `private_addresses`: see `addresses.AddressGuard`. `max_blob_bytes`: a larger blob is not read, whatever
     its manifest says. `realm`: URL of a token service that may have the
-    credentials though it speaks http on another host.
+    credentials though it speaks http on another host. `create`: how missing repositories are created; None: not at all.
     """
 
     name: str
@@ -83,3 +84,4 @@ class RegistrySettings:
     realm: str | None = None
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
     written_as: str = ""
+    create: CreateSettings | None = field(default_factory=CreateSettings)

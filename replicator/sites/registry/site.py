@@ -13,6 +13,7 @@ from replicator.ports import Capabilities, Clock, SiteCheck
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.check import check_registry
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.creations import Creations
 from replicator.sites.registry.http import Timeouts, Transport
 from replicator.sites.registry.listing import catalog_pages
 from replicator.sites.registry.repository import RegistryRepository
@@ -59,6 +60,7 @@ class RegistrySite:
             max_blob_bytes=settings.max_blob_bytes,
             written_as=settings.written_as,
             identity=settings.identity,
+            creations=Creations(settings.create),
         )
 
     def __repr__(self) -> str:
@@ -99,4 +101,5 @@ class RegistrySite:
     async def aclose(self) -> None:
         """Waits (seconds at most) for uploads being cancelled, then closes all connections."""
         await self._registry.farewells.aclose()
+        await self._registry.creations.in_progress.aclose()
         await self._registry.transport.aclose()

@@ -22,6 +22,8 @@ from replicator.sites.registry.algorithms import learn
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
+from replicator.sites.registry.create import OPERATION as CREATE
+from replicator.sites.registry.create import writing
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import with_digest
 from replicator.sites.registry.record import CapabilityRecord, Strategy
@@ -139,7 +141,9 @@ class Upload:
             reply = await self._post(call)
         except Throttled:
             raise
-        except SiteError:
+        except SiteError as error:
+            if error.operation == CREATE:
+                raise
             # Harbor answers 401 or 404 for a project it does not show, others 403 or 405: a plain upload decides.
             knowledge.mount_ended(refused=True)
             return False
@@ -161,7 +165,8 @@ class Upload:
 
     async def _post(self, call: Call) -> Reply:
         """Sends a POST that may open a session; cancelled meanwhile, that session is not left behind."""
-        posting = asyncio.create_task(self._registry.transport.request(call))
+        request = partial(self._registry.transport.request, call)
+        posting = asyncio.create_task(writing(self._registry, self._repository, request))
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -17,13 +18,18 @@ from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
 
 
 def habits(*repositories: str) -> Middleware:
-    """ECR [9]: repositories (by these beginnings of their names) exist beforehand; a PATCH is 201 with a Range that sticks at the first chunk; n is capped."""
+    """As `existing`, of repositories by the beginnings of their names."""
+    return existing(lambda name: name.startswith(repositories))
+
+
+def existing(exists: Callable[[str], bool]) -> Middleware:
+    """ECR [9]: repositories exist beforehand; a PATCH is 201 with a Range that sticks at the first chunk; n is capped."""
     first: dict[str, str] = {}
 
     @web.middleware
     async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
         match = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/", request.path)
-        if match is not None and not match[1].startswith(repositories):
+        if match is not None and not exists(match[1]):
             return wire.refusal(
                 "NAME_UNKNOWN", f"The repository with name '{match[1]}' does not exist", status=404
             )
@@ -53,9 +59,16 @@ class Ecr(VendorRegistry):
         super().__init__(*quirks, token_uses=token_uses)
         self.denied: set[str] = set()
         self.asked: list[str] = []
+        self.creates_on_push = False
+        self.repositories: dict[str, dict[str, Any]] = {}
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(self.repository),)
+        return (existing(self._exists),)
+
+    def _exists(self, name: str) -> bool:
+        if self.units is None:
+            return self.creates_on_push or name.startswith(self.repository)
+        return name in self.units
 
     def login(self, token_uses: int | None) -> Auth:
         return Basic({self.user: PASSWORD})
@@ -66,10 +79,12 @@ class Ecr(VendorRegistry):
         operation = request.headers["X-Amz-Target"].partition(".")[2]
         self.asked.append(operation)
         body = json.loads(await request.text())
-        name = body["repositoryName"]
-        tags = self.listed(name)
         if operation in self.denied:
             return _error("AccessDeniedException", f"not authorized to perform: ecr:{operation}")
+        if operation not in {"DescribeImages", "ListImages"}:
+            return self._managed(operation, body)
+        name = body["repositoryName"]
+        tags = self.listed(name)
         if tags is None:
             return _error("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
         assert body["filter"]["tagStatus"] == "TAGGED"
@@ -86,6 +101,37 @@ class Ecr(VendorRegistry):
             answer["nextToken"] = str(start + size)
         return _json(answer)
 
+    def _managed(self, operation: str, body: dict[str, Any]) -> web.Response:
+        """Repositories and their policies."""
+        name = body.get("repositoryName") or body.get("resourceArn", "").rpartition("repository/")[2]
+        if operation == "DescribeRepositories":
+            (name,) = body["repositoryNames"]
+        kept = self.repositories.setdefault(name, {})
+        arn = f"arn:aws:ecr:eu-west-1:123456789012:repository/{name}"
+        match operation:
+            case "CreateRepository":
+                return self._create(name, body)
+            case "DescribeRepositories":
+                return _json({"repositories": [{**kept, "repositoryArn": arn}]})
+            case "ListTagsForResource":
+                return _json({"tags": kept.get("tags", [])})
+            case "GetRepositoryPolicy":
+                return _policy(kept, "policyText", "RepositoryPolicyNotFoundException")
+            case "GetLifecyclePolicy":
+                return _policy(kept, "lifecyclePolicyText", "LifecyclePolicyNotFoundException")
+            case _:
+                kept.update(body)
+        return _json({"repository": {"repositoryArn": arn}})
+
+    def _create(self, name: str, body: dict[str, Any]) -> web.Response:
+        match self.create(name, body):
+            case "forbidden":
+                return _error("AccessDeniedException", "not authorized to perform: ecr:CreateRepository")
+            case "exists":
+                return _error("RepositoryAlreadyExistsException", f"'{name}' already exists")
+        self.repositories[name].update(body)
+        return _json({"repository": {"repositoryName": name}})
+
     def _images(self, name: str, tags: dict[str, str], status: str) -> list[dict[str, object]]:
         by_digest: dict[str, list[str]] = {}
         for tag, digest in tags.items():
@@ -100,6 +146,10 @@ class Ecr(VendorRegistry):
             for digest, names in by_digest.items()
             if status == "ANY" or digest not in archived
         ]
+
+
+def _policy(kept: dict[str, Any], key: str, code: str) -> web.Response:
+    return _json({key: kept[key]}) if key in kept else _error(code, "no policy")
 
 
 def _json(body: object, status: int = 200) -> web.Response:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
 from tests.fakes.registry import fake_of
-from tests.fakes.vendors.vendor import VendorRegistry
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
 
 
 def habits() -> Middleware:
@@ -46,12 +48,57 @@ class Google(VendorRegistry):
 
     kind = "google"
     repository = "project/team/app"
+    user = "oauth2accesstoken"
+    api = r"/v1/.*"
     page = 10_000
     listing_path = r"/tags/list"
     refusal = (400, "FAILED_PRECONDITION", "the repository has immutable tags")
+
+    def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
+        super().__init__(*quirks, token_uses=token_uses)
+        self.operations: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.polls: dict[str, int] = {}
 
     def habits(self) -> Iterable[Middleware]:
         return (habits(),)
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
-        return None
+        if not request.path.startswith("/v1/projects/"):
+            return None
+        if request.headers.get("Authorization") != f"Bearer {PASSWORD}":
+            return _status(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if request.method == "GET":
+            return self._operation(request.path.removeprefix("/v1/"))
+        match = re.fullmatch(r"/v1/projects/([^/]+)/locations/([^/]+)/repositories", request.path)
+        assert match is not None
+        asked = await request.json()
+        assert asked["format"] == "DOCKER"
+        unit = f"{match[1]}/{request.query['repositoryId']}"
+        if unit in self.forbidden:
+            said = f"Permission 'artifactregistry.repositories.create' denied on 'projects/{match[1]}'"
+            return _status(403, "PERMISSION_DENIED", said)
+        if self.units is not None and unit in self.units:
+            return _status(409, "ALREADY_EXISTS", "the repository already exists")
+        name = f"projects/{match[1]}/locations/{match[2]}/operations/{len(self.operations)}"
+        self.operations[name] = (unit, asked)
+        return web.json_response({"name": name, "metadata": {}})
+
+    def _operation(self, name: str) -> web.Response:
+        """In progress when first asked for, done when asked again."""
+        self.polls[name] = self.polls.get(name, 0) + 1
+        if self.polls[name] == 1:
+            return web.json_response({"name": name, "done": False})
+        if self.create(*self.operations[name]) == "exists":
+            return web.json_response({"name": name, "done": True, "error": {"code": 6, "message": "exists"}})
+        return web.json_response({"name": name, "done": True, "response": {}})
+
+    def unit(self, name: str) -> str:
+        return "/".join(name.split("/")[:2])
+
+    def missing(self, name: str) -> web.Response:
+        said = f'Repository "{name.split("/")[1]}" not found'
+        return wire.refusal("NAME_UNKNOWN", said, status=404)
+
+
+def _status(code: int, status: str, message: str) -> web.Response:
+    return web.json_response({"error": {"code": code, "status": status, "message": message}}, status=code)

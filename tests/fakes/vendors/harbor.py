@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from replicator.demo import wire
 from tests.fakes import habits as field
 from tests.fakes import places
 from tests.fakes.auth import Bearer
@@ -34,6 +35,8 @@ class Harbor(VendorRegistry):
         return Bearer({self.user: PASSWORD}, good_for=token_uses, harbor=True)
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        if request.path == "/api/v2.0/projects":
+            return await self._project(request)
         path = r"/api/v2\.0/projects/([^/]+)/repositories/([^/]+)/artifacts"
         match = re.fullmatch(path, request.rel_url.raw_path)
         if match is None:
@@ -60,3 +63,22 @@ class Harbor(VendorRegistry):
         link = f'<{request.path}?page={int(request.query["page"]) + 1}>; rel="next"'
         headers = {"X-Total-Count": str(len(artifacts)), **({"Link": link} if more else {})}
         return web.json_response(found, headers=headers)
+
+    def unit(self, name: str) -> str:
+        return name.partition("/")[0]
+
+    def missing(self, name: str) -> web.Response:
+        return wire.refusal("UNAUTHORIZED", f"project {self.unit(name)} not found", status=401)
+
+    async def _project(self, request: web.Request) -> web.StreamResponse:
+        if not self.may(request):
+            return web.json_response({"errors": [{"code": "UNAUTHORIZED", "message": "no"}]}, status=401)
+        asked = await request.json()
+        match self.create(asked["project_name"], asked):
+            case "forbidden":
+                said = {"errors": [{"code": "FORBIDDEN", "message": "forbidden"}]}
+                return web.json_response(said, status=403)
+            case "exists":
+                said = {"errors": [{"code": "CONFLICT", "message": "The project already exists"}]}
+                return web.json_response(said, status=409)
+        return web.Response(status=201, headers={"Location": "/api/v2.0/projects/7"})

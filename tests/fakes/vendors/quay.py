@@ -14,6 +14,9 @@ from tests.fakes.places import session_of
 from tests.fakes.registry import fake_of
 from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, page_of
 
+TOKEN = "application-token"
+"""Of the OAuth application that may create repositories."""
+
 
 def habits() -> Middleware:
     """Quay [13]: odd answers about uploads, and 400 for referrers of what is not there.
@@ -56,6 +59,8 @@ class Quay(VendorRegistry):
         return (habits(), field.page_size(100), field.hides_unknown_repositories(401, until="blobs"))
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        if request.path == "/api/v1/repository" and request.method == "POST":
+            return await self._repository(request)
         match = re.fullmatch(r"/api/v1/repository/(.+)/tag/", request.path)
         if match is None:
             return None
@@ -73,3 +78,18 @@ class Quay(VendorRegistry):
         if request.query.get("onlyActiveTags") != "true":
             found += [{"name": "gone", "manifest_digest": f"sha256:{'0' * 64}", "start_ts": 1, "end_ts": 2}]
         return web.json_response({"tags": found, "page": page, "has_additional": more})
+
+    def missing(self, name: str) -> web.Response:
+        return wire.refusal("UNAUTHORIZED", "access to the requested resource is not authorized", status=401)
+
+    async def _repository(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return web.json_response({"error_type": "invalid_token"}, status=401)
+        asked = await request.json()
+        assert asked["description"]
+        match self.create(f"{asked['namespace']}/{asked['repository']}", asked):
+            case "forbidden":
+                return web.json_response({"error_message": "Unauthorized"}, status=403)
+            case "exists":
+                return web.json_response({"error_message": "Repository already exists"}, status=400)
+        return web.json_response({"namespace": asked["namespace"], "name": asked["repository"]}, status=201)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -37,7 +37,8 @@ class VendorRegistry(FakeRegistry):
 
     `fixed` are tags ("REPOSITORY:TAG") that it does not let be put again, by `refusal`, and `told_fixed` whether its API
     says so. `archived` are tags whose content it does not give out. `api_status` makes its API refuse; `lag` is what its
-    API lists of a repository instead of what there is.
+    API lists of a repository instead of what there is. `units` are the repositories (Harbor: projects) that exist; None:
+    all. `created` are those that its API has created, with what was asked; it refuses those in `forbidden`.
 
     Args:
         quirks: more habits.
@@ -59,6 +60,9 @@ class VendorRegistry(FakeRegistry):
         self.told_fixed = True
         self.archived: set[str] = set()
         self.api_status = 200
+        self.units: set[str] | None = None
+        self.forbidden: set[str] = set()
+        self.created: list[tuple[str, dict[str, Any]]] = []
         self.lag: dict[str, dict[str, str]] = {}
         self.tokens = self.login(token_uses)
         super().__init__(
@@ -93,6 +97,25 @@ class VendorRegistry(FakeRegistry):
         """Whether the API says that the tag may not be moved."""
         return self.told_fixed and f"{repository}:{tag}" in self.fixed
 
+    def unit(self, name: str) -> str:
+        """What must exist for a repository."""
+        return name
+
+    def missing(self, name: str) -> web.Response:
+        """The answer to a request for a repository whose unit does not exist."""
+        return wire.refusal("NAME_UNKNOWN", f"repository name {name} not known to registry", status=404)
+
+    def create(self, unit: str, asked: dict[str, Any]) -> str:
+        """Creates a unit: "created", "exists" or "forbidden"."""
+        assert self.units is not None
+        if unit in self.forbidden:
+            return "forbidden"
+        if unit in self.units:
+            return "exists"
+        self.units.add(unit)
+        self.created.append((unit, asked))
+        return "created"
+
     def may(self, request: web.Request) -> bool:
         """Whether a request to the API has the right user and password."""
         return basic_user(request.headers.get("Authorization", ""), {self.user: PASSWORD}) is not None
@@ -110,6 +133,9 @@ class VendorRegistry(FakeRegistry):
             return web.Response(status=self.api_status, text="<html>no</html>", content_type="text/html")
         if (answer := await self.answer(request)) is not None:
             return answer
+        named = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/", request.path)
+        if self.units is not None and named is not None and self.unit(named[1]) not in self.units:
+            return self.missing(named[1])
         match = MANIFEST.fullmatch(request.path)
         if request.method == "PUT" and match and f"{match['name']}:{match['reference']}" in self.fixed:
             status, code, message = self.refusal

@@ -26,6 +26,7 @@ ENVIRON = {
     "ACR_CLIENT_SECRET": "c",
     "AGENT_TOKEN": "a",
     "GITHUB_APP_KEY": "g",
+    "GITLAB_TOKEN": "g",
     "BUCKET_KEY": "k",
     "BUCKET_SECRET": "b",
     "BUCKET_TOKEN": "t",
@@ -47,6 +48,8 @@ COMMENTED = {
     "site.tls.key",
     "site.auth.assertion_file",
     "site.auth.key_file",
+    "site.create.lifecycle",
+    "site.create.policy",
     "http.tls",
     "http.tls.cert",
     "http.tls.key",
@@ -55,7 +58,7 @@ COMMENTED = {
 """Keys that the example can only show in a comment, since they name files that must exist."""
 
 
-RANCHER = [f"rancher@{site}" for site in ("hub", "near", "ecr", "acr", "gar", "ghcr")]
+RANCHER = [f"rancher@{site}" for site in ("hub", "near", "ecr", "acr", "gar", "harbor", "ghcr")]
 SECTIONS: dict[str, type[Table]] = {
     "agent": tables.AgentTable,
     "http": tables.HTTPTable,
@@ -100,6 +103,8 @@ def test_the_example_is_a_config_that_works() -> None:
         "ecr",
         "acr",
         "gar",
+        "harbor",
+        "gitlab",
         "ghcr",
         "bucket",
         "archive",
@@ -118,7 +123,7 @@ def test_the_example_shows_every_key_of_the_model_and_no_other() -> None:
     places = {key for key in shown if key.endswith(".env") and key not in model_keys()}  # where a secret is
     variables = {key for key in shown if ".env." in key}  # named by the user
     shown -= places | variables
-    assert shown - {"site.capabilities.mount"} == model_keys() - COMMENTED
+    assert shown - {"site.capabilities.mount", "site.create.tags.team"} == model_keys() - COMMENTED
     for key in COMMENTED:
         assert re.search(rf"^#   .*\b{key.rpartition('.')[2]} *= ", text, re.MULTILINE)
 

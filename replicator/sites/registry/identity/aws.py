@@ -21,7 +21,7 @@ from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from replicator.errors import AuthFailed, NotFound, Unavailable
+from replicator.errors import AuthFailed, NotFound, Rejected, Unavailable
 from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.registry.credentials import Credentials
@@ -236,6 +236,8 @@ class _Mapped:
             error, boto.HTTPClientError | boto.ConnectionError | ResponseParserError | TimeoutError
         ):
             raise Unavailable(self._site, STEP.operation, f"AWS {self._service}: {error}") from None
+        if isinstance(error, boto.ParamValidationError):
+            raise Rejected(self._site, STEP.operation, f"AWS {self._service}: {error}") from None
         if isinstance(error, boto.BotoCoreError):
             # A profile that does not exist, half a pair of keys, an SSO session that has ended.
             raise AuthFailed(self._site, STEP.operation, f"AWS credentials: {error}") from None

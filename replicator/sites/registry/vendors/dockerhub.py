@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.dockerhub import HubRepositories
 from replicator.sites.registry.vendors.listing import (
     Page,
     PageAnswer,
@@ -88,6 +89,7 @@ DOCKER_HUB: Final = Vendor(
     immutable=(Refusal(frozenset({403})),),
     api="https://hub.docker.com",
     listing=HubTags(),
+    creation=HubRepositories(),
     limits=(
         "Reading a manifest counts as a pull; asking for its digest (HEAD) does not.",
         "What exists and may not be seen and what does not exist are both answered with 401.",

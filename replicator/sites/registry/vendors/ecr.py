@@ -14,6 +14,7 @@ from replicator.ports import Listed
 from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.ecr import EcrRepositories
 from replicator.sites.registry.vendors.listing import VendorAPI, listed
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
 
@@ -118,6 +119,7 @@ ECR: Final = Vendor(
     digest_deletion="refused in an index",
     immutable=(Refusal(frozenset({400}), code="TAG_INVALID", text="already exists"),),
     listing=EcrImages(),
+    creation=EcrRepositories(),
     limits=(
         "Repositories are not created by a push, unless a creation template covers their prefix.",
         "10 manifests a second are taken from one account and region.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.ecr import EcrPublicRepositories
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
 
 ECR_PUBLIC: Final = Vendor(
@@ -18,5 +19,6 @@ ECR_PUBLIC: Final = Vendor(
     names=NameRules(min_parts=2, shape="ALIAS/NAME"),
     tag_deletion="vendor",
     digest_deletion="refused in an index",
+    creation=EcrPublicRepositories(),
     limits=("10 pushes a second; a layer has 10,000 MiB at most.",),
 )

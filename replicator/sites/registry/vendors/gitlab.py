@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.gitlab import GitLabProjects
 from replicator.sites.registry.vendors.listing import (
     Page,
     PageAnswer,
@@ -61,5 +62,6 @@ GITLAB: Final = Vendor(
     names=NameRules(min_parts=2, shape="the path of a project, which may be followed by more parts"),
     immutable=(Refusal(frozenset({403}), text="protected"),),
     listing=GitLabTags(),
+    creation=GitLabProjects(),
     limits=("The project must exist.", "Tokens last 5 minutes (15 on gitlab.com)."),
 )

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.google import GoogleRepositories
 from replicator.sites.registry.vendors.listing import (
     Page,
     PageAnswer,
@@ -65,6 +66,7 @@ GOOGLE: Final = Vendor(
     digest_deletion="refused while tagged",
     immutable=(Refusal(code="FAILED_PRECONDITION"),),
     listing=ManifestMap(),
+    creation=GoogleRepositories(),
     limits=(
         "Blobs go up in one request each.",
         "A repository of Artifact Registry must exist; images in it are created by a push.",

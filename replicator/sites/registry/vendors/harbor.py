@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.sites.registry.vendors.creating.harbor import HarborProjects
 from replicator.sites.registry.vendors.listing import (
     IMMUTABLE,
     Page,
@@ -68,6 +69,7 @@ HARBOR: Final = Vendor(
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({412}), code="PRECONDITION"),),
     listing=HarborArtifacts(),
+    creation=HarborProjects(),
     limits=(
         "The project must exist; repositories in it are created by a push.",
         "A project that is a proxy cache takes no pushes.",

@@ -6,7 +6,6 @@ again before acting on a difference.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -179,6 +178,8 @@ class PagedListing(ABC):
             if len(answer.body) < LARGE_JSON_BYTES:
                 page = self.read(place, answer)
             else:
+                import asyncio  # noqa: PLC0415 - 20 ms that reading the config need not spend
+
                 page = await asyncio.to_thread(self.read, place, answer)
             if page.tags and all(one.tag in names and names[one.tag] == one.digest for one in page.tags):
                 raise ValueError("it repeats")

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creating.quay import QuayRepositories
 from replicator.sites.registry.vendors.listing import (
     IMMUTABLE,
     Page,
@@ -78,6 +79,7 @@ QUAY: Final = Vendor(
     names=NameRules(shape="NAMESPACE/NAME"),
     immutable=(Refusal(frozenset({409}), code="TAG_IMMUTABLE"),),
     listing=QuayTags(),
+    creation=QuayRepositories(),
     limits=(
         "A page of tags has 100 at most.",
         "Content that no tag leads to is removed after an hour.",

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from replicator.model.names import MAX_REPOSITORY_LENGTH
 from replicator.sites.registry.record import CapabilityRecord
+from replicator.sites.registry.vendors.creation import RepositoryCreation
 from replicator.sites.registry.vendors.listing import BulkListing
 
 DigestDeletion = Literal["takes tags", "refused while tagged", "refused in an index", "not possible"]
@@ -122,6 +123,7 @@ class Vendor:
         api: base URL of its API, where its hosts are not the ones that serve it; a registry at another host serves its
             own.
         listing: how it lists tags with what they name; None where it cannot.
+        creation: how its repositories are created, where a push does not do that or not as wanted.
         limits: limits worth knowing, one sentence each.
     """
 
@@ -137,6 +139,7 @@ class Vendor:
     immutable: tuple[Refusal, ...] = ()
     api: str = ""
     listing: BulkListing | None = None
+    creation: RepositoryCreation | None = None
     limits: tuple[str, ...] = ()
 
     def owns(self, host: str) -> bool:

@@ -1,0 +1,1 @@
+"""How each vendor that wants it creates repositories, one module each."""

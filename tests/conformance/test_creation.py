@@ -1,0 +1,360 @@
+"""Repositories that a registry wants created before a push: cold syncs into empty registries, refusals, races, crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from replicator.demo.images import BuiltImage, image, layer, load
+from replicator.engine import DestinationResult, Engine
+from replicator.errors import Denied, NotFound, SiteError
+from replicator.events import Event, Events, Warned
+from replicator.flow.clock import SystemClock
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
+from replicator.ports import Site
+from replicator.sites.registry.site import RegistrySite
+from replicator.sites.registry.vendors.creation import CreateSettings
+from replicator.state.memory import MemoryState
+from tests.fakes.faults import refuse
+from tests.fakes.memory import MemorySite
+from tests.fakes.vendors.ecr import Ecr
+from tests.fakes.vendors.google import Google
+from tests.fakes.vendors.harbor import Harbor
+from tests.fakes.vendors.quay import TOKEN, Quay
+from tests.fakes.vendors.vendor import VendorRegistry
+
+NAMES: Final = ("one/library/app", "two/library/app", "three/library/app")
+POLICY: Final = '{"Version": "2012-10-17", "Statement": []}'
+LIFECYCLE: Final = (
+    '{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan",'
+    ' "countNumber": 100}, "action": {"type": "expire"}}]}'
+)
+WANTED: Final[Mapping[str, CreateSettings]] = {
+    "ecr": CreateSettings(),
+    "harbor": CreateSettings(),
+    "quay": CreateSettings(is_asked=True, token=lambda: TOKEN),
+    "google": CreateSettings(location="europe"),
+}
+MISSING: Final[Mapping[str, str]] = {
+    "ecr": "needed: ecr:CreateRepository and ecr:TagResource",
+    "harbor": "needed: a system-level robot account with the permission to create projects",
+    "quay": "needed: the token of an OAuth application with the scope repo:create",
+    "google": "needed: artifactregistry.repositories.create",
+}
+API: Final[Mapping[str, str]] = {
+    "ecr": r"^/\?$",
+    "harbor": r"^/api/v2\.0/projects\?$",
+    "quay": r"^/api/v1/repository\?$",
+    "google": r"^/v1/projects/.*/repositories",
+}
+
+each_vendor = pytest.mark.parametrize("vendor", [Ecr, Harbor, Quay, Google], ids=lambda vendor: vendor.kind)
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-told")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+
+class Brisk(SystemClock):
+    """Does not wait."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+class Rig:
+    """An empty registry as the destination of three repositories."""
+
+    def __init__(self, fake: VendorRegistry, site: RegistrySite, told: list[Event]) -> None:
+        self.fake = fake
+        self.site = site
+        self.told = told
+        self.memory = MemorySite("memory")
+        for name in NAMES:
+            load(self.memory.store, name, "v1", built(name))
+
+    async def sync(self, events: Events) -> DestinationResult:
+        sites: Mapping[str, Site] = {"vendor": self.site, "memory": self.memory}
+        rule = Rule("rule", "memory", ("vendor",), RepositorySelection((Glob.parse("**"),)))
+        clock = SystemClock()
+        self.fake.requests.clear()
+        engine = Engine(
+            sites=sites, state=MemoryState(clock), events=events, clock=clock, spool=None, rules=()
+        )
+        return (await engine.sync([rule]))[0].destinations[0]
+
+    @property
+    def asked(self) -> int:
+        """How many requests for creation there were."""
+        if isinstance(self.fake, Ecr):
+            return sum(operation == "CreateRepository" for operation in self.fake.asked)
+        return self.fake.count("POST", API[self.fake.kind])
+
+    @property
+    def notes(self) -> list[str]:
+        return [event.text for event in self.told if isinstance(event, Warned) and "created" in event.text]
+
+
+def built(name: str) -> BuiltImage:
+    return image(name, [layer("shared", 100), layer(name, 50)])
+
+
+@asynccontextmanager
+async def rig(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch, create: CreateSettings | None
+) -> AsyncIterator[tuple[Rig, Events]]:
+    async with AsyncExitStack() as stack:
+        fake = await stack.enter_async_context(vendor())
+        fake.units = set()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", fake.url)
+        events, told = Events(), list[Event]()
+        events.subscribe(told.append)
+        settings = replace(fake.settings("vendor"), create=create)
+        site = RegistrySite(settings, events=events, clock=Brisk())
+        stack.push_async_callback(site.aclose)
+        yield Rig(fake, site, told), events
+
+
+@each_vendor
+async def test_a_cold_sync_creates_what_is_missing_once(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
+        result = await found.sync(events)
+        assert (result.totals.tags.copied, result.failures) == (3, [])
+        units = {found.fake.unit(name) for name in NAMES}
+        assert found.fake.units == units
+        assert found.asked == 3
+        assert len(found.notes) == 3
+        assert all(any(unit in note for note in found.notes) for unit in units)
+
+        load(found.memory.store, NAMES[0], "v2", built("another"))
+        again = await found.sync(events)
+        assert (again.totals.tags.copied, again.totals.tags.unchanged, again.failures) == (1, 3, [])
+        if not isinstance(found.fake, Ecr):
+            assert found.asked == 0
+        assert len(found.fake.created) == 3
+
+
+@each_vendor
+async def test_what_exists_costs_no_request_and_is_not_changed(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
+        found.fake.units = None
+        for name in NAMES:
+            load(found.fake.store, name, "v0", built("old"))
+        if isinstance(found.fake, Ecr):
+            found.fake.units = set(NAMES)
+        result = await found.sync(events)
+        assert (result.totals.tags.copied, result.failures) == (3, [])
+        assert (found.asked, found.fake.created, found.notes) == (0, [], [])
+
+
+@each_vendor
+async def test_a_refusal_names_the_missing_right_and_leaves_the_neighbours_alone(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
+        found.fake.forbidden = {found.fake.unit(NAMES[1])}
+        load(found.memory.store, NAMES[1], "v2", built("another"))
+        result = await found.sync(events)
+        assert result.totals.tags.copied == 2
+        assert {failure.repository for failure in result.failures} == {NAMES[1]}
+        assert all(MISSING[vendor.kind] in failure.cause for failure in result.failures)
+        assert all("create repository" in failure.operation for failure in result.failures)
+        assert found.asked == 3
+
+
+@each_vendor
+async def test_create_false_creates_nothing(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, None) as (found, events):
+        result = await found.sync(events)
+        assert (result.totals.tags.copied, result.totals.tags.failed) == (0, 3)
+        assert (found.asked, found.fake.units) == (0, set())
+
+
+@each_vendor
+async def test_two_writers_create_once(vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, _):
+        repository = found.memory.repository(NAMES[0])
+        target = found.site.repository(NAMES[0])
+        blobs = [repository.blob(each) for each in (await repository.read_manifest("v1")).blobs]
+        assert len(blobs) == 3
+        async with asyncio.TaskGroup() as group:
+            for blob in blobs:
+                group.create_task(target.write_blob(blob))
+        assert (found.asked, len(found.notes)) == (1, 1)
+
+
+@each_vendor
+async def test_another_agent_that_creates_it_first_is_no_failure(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
+        create = found.fake.create
+
+        def overtaken(unit: str, asked: dict[str, Any]) -> str:
+            assert found.fake.units is not None
+            found.fake.units.add(unit)
+            return create(unit, asked)
+
+        monkeypatch.setattr(found.fake, "create", overtaken)
+        result = await found.sync(events)
+        assert (result.totals.tags.copied, result.failures, found.notes) == (3, [], [])
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+async def test_ecr_gets_what_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = CreateSettings(
+        is_asked=True,
+        immutability="IMMUTABLE",
+        exclusions=("sha256-*",),
+        scan_on_push=True,
+        encryption="KMS",
+        kms_key="key",
+        tags={"team": "platform"},
+        policy=POLICY,
+        lifecycle=LIFECYCLE,
+    )
+    async with rig(Ecr, monkeypatch, wanted) as (found, events):
+        assert (await found.sync(events)).failures == []
+        assert isinstance(found.fake, Ecr)
+        kept = found.fake.repositories[NAMES[0]]
+        assert kept["imageTagMutability"] == "IMMUTABLE_WITH_EXCLUSION"
+        assert kept["imageTagMutabilityExclusionFilters"] == [
+            {"filterType": "WILDCARD", "filter": "sha256-*"}
+        ]
+        assert kept["imageScanningConfiguration"] == {"scanOnPush": True}
+        assert kept["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": "key"}
+        assert {(tag["Key"], tag["Value"]) for tag in kept["tags"]} == {
+            ("team", "platform"),
+            ("created-by", "replicator"),
+        }
+        assert (kept["policyText"], kept["lifecyclePolicyText"]) == (POLICY, LIFECYCLE)
+        managing = [operation for operation in found.fake.asked if operation != "DescribeImages"]
+        assert sorted(managing) == sorted(
+            ["CreateRepository", "SetRepositoryPolicy", "PutLifecyclePolicy"] * 3
+        )
+
+
+async def test_a_repository_that_a_crash_left_without_its_policies_is_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = CreateSettings(is_asked=True, policy=POLICY, lifecycle=LIFECYCLE, immutability="IMMUTABLE")
+    async with rig(Ecr, monkeypatch, wanted) as (found, events):
+        fake = found.fake
+        assert isinstance(fake, Ecr)
+        fake.denied = {"PutLifecyclePolicy"}
+        broken = await found.sync(events)
+        assert broken.totals.tags.failed == 3
+        assert all("needed: ecr:PutLifecyclePolicy" in failure.cause for failure in broken.failures)
+
+        fake.denied = set()
+        fake.asked.clear()
+        for name in NAMES:
+            load(fake.store, name, "v0", built("old"))
+            fake.store.delete_tag(name, "v0")
+        fake.repositories[NAMES[1]]["tags"] = []  # somebody else's
+        other = RegistrySite(
+            replace(fake.settings("vendor"), create=wanted), events=events, clock=SystemClock()
+        )
+        found.site = other
+        try:
+            assert (await found.sync(events)).totals.tags.copied == 3
+        finally:
+            await other.aclose()
+        assert fake.repositories[NAMES[0]]["lifecyclePolicyText"] == LIFECYCLE
+        assert "lifecyclePolicyText" not in fake.repositories[NAMES[1]]
+        assert "CreateRepository" not in fake.asked
+        assert fake.asked.count("SetRepositoryPolicy") == 0  # it was set before the crash
+        assert fake.asked.count("PutLifecyclePolicy") == 2
+
+
+async def test_a_creation_template_for_pushes_needs_no_right_to_create(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rig(Ecr, monkeypatch, CreateSettings()) as (found, events):
+        assert isinstance(found.fake, Ecr)
+        found.fake.units, found.fake.creates_on_push = None, True
+        assert (await found.sync(events)).totals.tags.copied == 3
+        assert found.asked == 0
+
+
+@pytest.mark.parametrize("public", [True, False])
+async def test_harbor_gets_visibility_and_quota(monkeypatch: pytest.MonkeyPatch, public: bool) -> None:  # noqa: FBT001
+    wanted = CreateSettings(is_asked=True, public=public, quota=5_000_000)
+    async with rig(Harbor, monkeypatch, wanted) as (found, events):
+        assert (await found.sync(events)).failures == []
+        assert dict(found.fake.created)["one"] == {
+            "project_name": "one",
+            "metadata": {"public": "true" if public else "false"},
+            "storage_limit": 5_000_000,
+        }
+
+
+async def test_quay_gets_visibility_before_the_first_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = CreateSettings(is_asked=True, public=True, token=lambda: TOKEN)
+    async with rig(Quay, monkeypatch, wanted) as (found, events):
+        assert (await found.sync(events)).failures == []
+        assert {asked["visibility"] for _, asked in found.fake.created} == {"public"}
+        made = next(i for i, entry in enumerate(found.fake.requests) if entry.path == "/api/v1/repository")
+        written = next(i for i, entry in enumerate(found.fake.requests) if "/blobs/uploads/" in entry.path)
+        assert made < written
+
+
+async def test_google_gets_immutable_tags_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = CreateSettings(
+        is_asked=True, immutability="IMMUTABLE", kms_key="key", tags={"team": "platform"}, location="europe"
+    )
+    async with rig(Google, monkeypatch, wanted) as (found, events):
+        assert (await found.sync(events)).failures == []
+        assert dict(found.fake.created)["one/library"] == {
+            "format": "DOCKER",
+            "labels": {"team": "platform", "created-by": "replicator"},
+            "dockerConfig": {"immutableTags": True},
+            "kmsKeyName": "key",
+        }
+
+
+async def test_a_failure_that_passes_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(Harbor, monkeypatch, CreateSettings()) as (found, _):
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        blob = repository.blob((await repository.read_manifest("v1")).blobs[0])
+        found.fake.fault("POST", r"^/api/v2\.0/projects", refuse(503, "UNAVAILABLE"))
+        assert await target.write_blob(blob) == "copied"
+        assert found.asked == 2
+
+
+async def test_a_refusal_holds_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(Ecr, monkeypatch, CreateSettings()) as (found, _):
+        found.fake.forbidden = set()
+        assert isinstance(found.fake, Ecr)
+        found.fake.denied = {"CreateRepository"}
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        blob = repository.blob((await repository.read_manifest("v1")).blobs[0])
+        for _ in range(3):
+            with pytest.raises(SiteError, match="needed: ecr:CreateRepository") as caught:
+                await target.write_blob(blob)
+            assert isinstance(caught.value, Denied)
+        assert found.asked == 1
+
+
+async def test_without_a_way_to_create_the_write_fails_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(Ecr, monkeypatch, None) as (found, _):
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        with pytest.raises(NotFound, match="NAME_UNKNOWN"):
+            await target.write_blob(repository.blob((await repository.read_manifest("v1")).blobs[0]))
