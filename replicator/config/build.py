@@ -306,6 +306,7 @@ def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) 
         rename_tag=_rename(table.rename.tags),
         recheck=table.recheck,
         verify_every=table.verify_every,
+        referrers=table.referrers,
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )

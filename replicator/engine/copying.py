@@ -98,6 +98,13 @@ class Copying:
             return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
 
         image = await read_image(action.digest, read, self._rule.source, action.repository)
+        image = await self._content.referrers.read(
+            image,
+            self._content.repository(action.repository),
+            read,
+            mode=self._rule.referrers,
+            companions=action.companions,
+        )
         self._recorder.result.totals.add(totals)
         return image
 

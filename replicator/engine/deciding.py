@@ -287,4 +287,5 @@ class Deciding:
             attempts=pending.attempts if pending else 0,
             missing=missing,
             was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
+            companions=batch.companions,
         )

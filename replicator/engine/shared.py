@@ -12,6 +12,7 @@ from replicator.engine.queue import CopyQueue
 from replicator.engine.transfer.blob import BlobTransfers
 from replicator.engine.transfer.graph import ImageWriter
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
+from replicator.engine.transfer.referrers import ReferrersLists
 from replicator.events import Events, Warned
 from replicator.ports import Clock, Site, State
 
@@ -42,6 +43,7 @@ class Shared:
         self._contents: dict[str, SourceContent] = {}
         self._writers: dict[tuple[str, str], tuple[BlobTransfers, ImageWriter]] = {}
         self._presences: dict[str, Presence] = {}
+        self._lists: dict[str, ReferrersLists] = {}
         self._queues: defaultdict[str, CopyQueue] = defaultdict(CopyQueue)
         self._listeners: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
 
@@ -84,6 +86,7 @@ class Shared:
                 share=lambda: len(self._fed[source]) > 1,
                 events=self._events,
                 warn=lambda text: self._warn(source, text),
+                clock=self._clock,
             )
             self._stack.push_async_callback(content.aclose)
         return self._contents[source]
@@ -100,7 +103,8 @@ class Shared:
                 state=self._state,
                 events=self._events,
             )
-            writer = ImageWriter(transfers, presence)
+            lists = self._lists.setdefault(destination, ReferrersLists(self._clock))
+            writer = ImageWriter(transfers, presence, lists)
             self._stack.push_async_callback(transfers.aclose)
             self._stack.push_async_callback(writer.aclose)
             self._writers[key] = (transfers, writer)

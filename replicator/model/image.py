@@ -18,12 +18,25 @@ MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that refers to `subject`; or (`tag`) one that belongs to it by the name of its tag alone."""
+
+    subject: Digest
+    manifest: Manifest
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
-    """`manifests` by digest, the root among them; `blobs` each once, over all manifests."""
+    """`manifests` by digest, the root among them; `blobs` each once, over all manifests.
+
+    Both include those of `referrers`: what refers to the image travels with it.
+    """
 
     root: Manifest
     manifests: dict[Digest, Manifest]
     blobs: dict[Digest, Descriptor]
+    referrers: tuple[Referrer, ...] = ()
 
     @property
     def blob_bytes(self) -> int:

@@ -16,6 +16,7 @@ __all__ = [
     "ImageSet",
     "ImageSource",
     "Pin",
+    "Referrers",
     "Rename",
     "Replacement",
     "RepositorySelection",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Sort = Literal["semver", "alpha", "created"]
+Referrers = Literal["all", "root", "none"]
+"""What travels with an image: referrers of all its manifests, of its root alone, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,4 @@ class Rule:
     interval: float | None = None
     cron: Cron | None = None
     images: ImageSource | None = None
+    referrers: Referrers = "all"

@@ -204,3 +204,13 @@ class TriesManifests(Protocol):
     async def try_for(self, manifests: Collection[Manifest]) -> None:
         """Asked before an image of these is sent. May write something small, so not where nothing is to be changed."""
         ...
+
+
+@runtime_checkable
+class ListsReferrers(Protocol):
+    """A repository that knows of itself whether it lists what is put with a subject, so that nobody need ask."""
+
+    @property
+    def lists_referrers(self) -> bool:
+        """True: all that is put is listed. False: clients will find it by the fallback tag alone."""
+        ...

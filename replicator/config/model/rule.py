@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationInfo, field_validator
@@ -185,5 +185,10 @@ class RuleTable(Table):
         "Everything that a tag leads to, child manifests and blobs, is looked for at its destination at least this "
         "often. What is missing there is copied again.",
         "7d",
+    )
+    referrers: Literal["all", "root", "none"] = setting(
+        "Signatures, SBOMs, attestations and other manifests that refer to an image travel with it: `all` also those of "
+        "its platforms, `root` those of the tag's own manifest (fewer requests), `none` none.",
+        "all",
     )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from replicator.engine.content.referrers import ReferrersReader
 from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.errors import SiteError
@@ -14,7 +15,7 @@ from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
-from replicator.ports import BlobSource, Repository, Site
+from replicator.ports import BlobSource, Clock, Repository, Site
 
 MANIFEST_CACHE_BYTES: Final = 32 * 1024 * 1024
 
@@ -40,6 +41,7 @@ class SourceContent:
         share: tells whether more than one destination is fed from this source now.
         events: gets `BytesRead` and `Reread`.
         warn: told, in a sentence, what a person should know.
+        clock: the time.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SourceContent:
         share: Callable[[], bool],
         events: Events,
         warn: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         self._sites = sites
         self._source = source
@@ -58,6 +61,7 @@ class SourceContent:
         self._share = share
         self._events = events
         self.warn = warn
+        self.referrers = ReferrersReader(source, clock, warn)
         self._manifests: dict[tuple[str, Digest], Manifest] = {}
         self._cached_bytes = 0
         self._reading: Once[tuple[str, Digest], Manifest] = Once()

@@ -16,6 +16,7 @@ from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
 from replicator.errors import Advice, NotFound, Rejected, SiteError
+from replicator.model.companion import is_companion
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule, TagSelection
@@ -183,8 +184,11 @@ class SourceScan:
     async def _look_at(self, name: str, target: str) -> None:
         repository = self._content.repository(name)
         clock = self._context.clock
-        batcher = Batcher(name, target, (clock.monotonic(), clock.now()), self._on_batch)
+        asked = (clock.monotonic(), clock.now())
         listing = await self._list(repository)
+        tags = [tag for tag in listing.tags if not is_companion(tag)]
+        companions = frozenset(listing.tags).difference(tags)
+        batcher = Batcher(name, target, asked, self._on_batch, companions if listing.complete else None)
         tables = self._tags_of(name)
         if listing.error is not None:
             if not judges_each_alone(tables):
@@ -193,12 +197,12 @@ class SourceScan:
         if listing.notice:
             self._tell_notice(listing.notice)
         known = self._told(name, listing)
-        dating = needs_created(tables, listing.tags)
+        dating = needs_created(tables, tags)
         await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
         if self._context.request.listener.selecting is not None:
-            self._context.request.listener.selecting(self._rule.name, name, listing.tags, created)
-        selected = select(tables, listing.tags, created, self._context.clock.now())
+            self._context.request.listener.selecting(self._rule.name, name, tags, created)
+        selected = select(tables, tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
         if self._scope is not None:
             for tag in frozenset(listing.tags).difference(selected.tags):

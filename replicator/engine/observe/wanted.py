@@ -60,7 +60,8 @@ class WantedTags:
     `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when the source was first asked about the
     repository. The last batch also tells whether the repository was listed completely, so that its selected tags are
     all that is wanted, and `present`: every tag that the listing had (None where there was no complete listing of
-    everything), so that what is gone can be told from what was not asked for.
+    everything), so that what is gone can be told from what was not asked for. `companions`: of those, the tags that belong
+    to other images (see `model.companion`).
     """
 
     repository: str
@@ -73,6 +74,7 @@ class WantedTags:
     is_last: bool = False
     is_complete: bool = False
     present: frozenset[str] | None = None
+    companions: frozenset[str] | None = None
 
 
 class Batcher:
@@ -83,6 +85,7 @@ class Batcher:
         target: at the destinations.
         asked: when the source was first asked: monotonic, epoch seconds.
         on_batch: gets each batch.
+        companions: the companion tags of the repository; None if they are not known.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class Batcher:
         target: str,
         asked: tuple[float, float],
         on_batch: Callable[[WantedTags], None],
+        companions: frozenset[str] | None = None,
     ) -> None:
         self._repository = repository
         self.target = target
         self._asked = asked
         self._on_batch = on_batch
+        self._companions = companions
         self._tags: list[WantedTag] = []
         self._unresolved: list[UnresolvedTag] = []
         self._others: list[OtherTag] = []
@@ -137,6 +142,7 @@ class Batcher:
                 is_last=is_last,
                 is_complete=is_complete,
                 present=present,
+                companions=self._companions,
             )
         )
 

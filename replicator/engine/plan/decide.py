@@ -24,7 +24,8 @@ class Action:
 
     `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when
     the source was asked about the repository. `missing` are parts that the destination was found to lack;
-    `was_placed`: the root had been put there before, so that something must have removed it.
+    `was_placed`: the root had been put there before, so that something must have removed it. `companions`: see
+    `WantedTags`.
     """
 
     repository: str
@@ -38,6 +39,7 @@ class Action:
     attempts: int = 0
     missing: tuple[Digest, ...] = ()
     was_placed: bool = False
+    companions: frozenset[str] | None = None
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,6 +12,7 @@ from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.presence import Presence
+from replicator.engine.transfer.referrers import ReferrersLists
 from replicator.errors import Corrupt, MissingReference, NotFound, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
@@ -48,11 +50,13 @@ class ImageWriter:
     Args:
         transfers: moves the blobs.
         presence: knows which manifests lie whole in which repository.
+        lists: makes referrers findable there.
     """
 
-    def __init__(self, transfers: BlobTransfers, presence: Presence) -> None:
+    def __init__(self, transfers: BlobTransfers, presence: Presence, lists: ReferrersLists) -> None:
         self._transfers = transfers
         self._presence = presence
+        self._lists = lists
         self._below: Once[tuple[str, Digest], None] = Once()
         self._whole: Once[tuple[str, Digest], None] = Once()
 
@@ -96,8 +100,23 @@ class ImageWriter:
             blobs = placement.totals.blobs
             # All was there though the tag was not: perhaps the registry only remembers what was deleted.
             is_doubtful = is_doubtful or (unknown and not blobs.copied and not blobs.mounted)
+        await self._put_referrers(placement)
         await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
         self._presence.add(name, root.digest)
+
+    async def _put_referrers(self, placement: ImageCopy) -> None:
+        """Puts what refers to the image and makes it findable, before the tag shows the image to anybody."""
+        referrers = placement.image.referrers
+        await _all([self._put_child(placement, referrer.manifest) for referrer in referrers])
+        subjects: defaultdict[Digest, list[Manifest]] = defaultdict(list)
+        for referrer in referrers:
+            if referrer.tag is None:
+                subjects[referrer.subject].append(referrer.manifest)
+            else:
+                await self._write(placement, referrer.manifest, referrer.tag)
+        for subject, manifests in subjects.items():
+            written = await self._lists.ensure(placement.repository, subject, manifests)
+            self._transfers.written(placement.totals, written)
 
     async def _ensure_below(self, placement: ImageCopy, manifest: Manifest) -> None:
         """Returns when all that the manifest names is there; the manifest itself need not be.

@@ -30,6 +30,8 @@ class CapabilityRecord:
     `foreign_layers`: manifests may name layers by URL alone (Windows base images). `sha512`: what may have a digest
     of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
     are read instead.
+    `has_referrers`: the referrers API is there for certain, so that a 404 of it is damage (zot, when one manifest of the
+    repository is broken).
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
     """
 
@@ -45,5 +47,6 @@ class CapabilityRecord:
     head_manifests: bool = True
     foreign_layers: bool = True
     sha512: Sha512 = "all"
+    has_referrers: bool = False
     tags_per_page: int = 1000
     repositories_per_page: int = 1000

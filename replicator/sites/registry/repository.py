@@ -278,6 +278,8 @@ class RegistryRepository:
                     return ()  # Quay: the subject itself does not exist, so nothing refers to it
                 raise self._error(Unsupported, operation, error.cause) from error
             except (NotFound, Corrupt) as error:
+                if self._registry.knowledge.record.has_referrers:
+                    raise
                 raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
             before = len(found)
             found.update((child.digest, child) for child in await self._referrers_in(reply))

@@ -122,6 +122,9 @@ class DistributionRepository:
             candidates = [(Digest(one), blob_data(Digest(one)), "") for one in named if is_digest(one)]
             return await self._storage.subjects.referrers(self.store, candidates, digest, self._place)
 
+    # A registry that serves this storage has no referrers API, and its garbage collection keeps what a tag leads to.
+    lists_referrers: Final = False
+
     # --- writing ---
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:  # noqa: ARG002 the bytes are the whole site's

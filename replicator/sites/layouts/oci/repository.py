@@ -145,6 +145,9 @@ class OciRepository:
             candidates = [(one, paths.blob(one), media_type) for one, media_type in named]
             return await self._layouts.subjects.referrers(self.store, candidates, digest, self._place)
 
+    # `index.json` names what is put with a subject.
+    lists_referrers: Final = True
+
     # --- writing ---
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:

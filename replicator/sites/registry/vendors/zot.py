@@ -66,7 +66,7 @@ ZOT: Final = Vendor(
     kind="zot",
     title="zot",
     signs=(Sign("Blob-Upload-UUID"), Sign("Server", "^zot")),
-    record=CapabilityRecord(delete_tag=True),
+    record=CapabilityRecord(delete_tag=True, has_referrers=True),
     listing=ZotImages(),
     limits=("To list referrers it reads every manifest of the repository.",),
 )

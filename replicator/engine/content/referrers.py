@@ -1,0 +1,179 @@
+"""What refers to an image at its source: signatures, SBOMs, attestations, and what refers to those.
+
+OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from replicator.errors import Corrupt, Denied, NotFound, SiteError, Unsupported
+from replicator.model.companion import fallback_tag, legacy_tags
+from replicator.model.digest import Digest
+from replicator.model.image import MAX_MANIFEST_BYTES, Image, Referrer, read_image
+from replicator.model.manifest import Kind, Manifest
+from replicator.policy.rule import Referrers
+from replicator.ports import Clock, Repository
+
+MAX_REFERRERS: Final = 5_000
+"""Of one image, with all that refers to its referrers."""
+MAX_DEPTH: Final = 4
+"""Referrers of referrers: an SBOM, its signature, a timestamp of that."""
+SUPPORT_SECONDS: Final = 3600.0
+"""How long a site that has no referrers API is not asked for it again."""
+
+
+class ReferrersReader:
+    """Reads what refers to images of one source site.
+
+    Args:
+        site: the name of the source.
+        clock: the time.
+        warn: told, in a sentence, what a person should know.
+    """
+
+    def __init__(self, site: str, clock: Clock, warn: Callable[[str], None]) -> None:
+        self._site = site
+        self._clock = clock
+        self._warn = warn
+        self._without_api = -SUPPORT_SECONDS
+
+    async def read(
+        self,
+        image: Image,
+        repository: Repository,
+        read: Callable[[Digest], Awaitable[Manifest]],
+        *,
+        mode: Referrers,
+        companions: Collection[str] | None,
+    ) -> Image:
+        """The image together with what refers to it.
+
+        Args:
+            image: as `read_image` gives it.
+            repository: at the source.
+            read: reads one manifest.
+            mode: "root": referrers of the root; "all": of every manifest of the image. Of these, in turn, always.
+            companions: the companion tags that the repository lists; None where it was not listed, so that each is
+                asked for.
+
+        Raises:
+            SiteError: the source does not tell what refers to the image, which then must not arrive without it.
+        """
+        if mode == "none":
+            return image
+        subjects = [image.root.digest] if mode == "root" else list(image.manifests)
+        found: dict[Digest, Referrer] = {}
+        for _ in range(MAX_DEPTH):
+            below: list[Digest] = []
+            for subject in subjects:
+                for digest in await self._listed(repository, subject, companions):
+                    if digest in found or digest in image.manifests:
+                        continue
+                    manifest = await self._manifest(repository, digest, subject, read)
+                    if manifest is not None:
+                        found[digest] = Referrer(subject, manifest)
+                        below.append(digest)
+                    if len(found) > MAX_REFERRERS:
+                        raise self._corrupt(
+                            repository, f"{image.root.digest} has over {MAX_REFERRERS} referrers"
+                        )
+            subjects = below
+            if not subjects:
+                break
+        tagged = await self._tagged(repository, image.root.digest, read, companions)
+        return await self._joined(image, repository, read, [*found.values(), *tagged])
+
+    async def _listed(
+        self, repository: Repository, subject: Digest, companions: Collection[str] | None
+    ) -> Sequence[Digest]:
+        if self._clock.monotonic() - self._without_api >= SUPPORT_SECONDS:
+            try:
+                return [one.digest for one in await repository.referrers(subject)]
+            except Unsupported:
+                self._without_api = self._clock.monotonic()
+            except Denied as error:
+                self._warn(
+                    f"{repository.name}: referrers cannot be listed, only their fallback tags count: {error.cause}"
+                )
+        tag = fallback_tag(subject)
+        if companions is not None and tag not in companions:
+            return ()
+        try:
+            index = await repository.read_manifest(tag)
+        except NotFound:
+            return ()
+        if index.kind is not Kind.INDEX:  # `cosign copy` puts the image itself there
+            self._warn(f"{repository.name}: tag {tag} is not an index of referrers and is left out")
+            return ()
+        return [one.digest for one in index.children]
+
+    async def _manifest(
+        self,
+        repository: Repository,
+        digest: Digest,
+        subject: Digest,
+        read: Callable[[Digest], Awaitable[Manifest]],
+    ) -> Manifest | None:
+        """The referrer, None where it is gone or refers to something else: a list may be older than its content."""
+        try:
+            manifest = await read(digest)
+        except NotFound:
+            self._warn(f"{repository.name}: {digest} is listed as a referrer of {subject} but not there")
+            return None
+        if manifest.subject is None or manifest.subject.digest != subject:
+            self._warn(
+                f"{repository.name}: {digest} is listed as a referrer of {subject} but does not refer to it"
+            )
+            return None
+        return manifest
+
+    async def _tagged(
+        self,
+        repository: Repository,
+        root: Digest,
+        read: Callable[[Digest], Awaitable[Manifest]],
+        companions: Collection[str] | None,
+    ) -> list[Referrer]:
+        found = []
+        for tag in legacy_tags(root):
+            if companions is not None and tag not in companions:
+                continue
+            try:
+                digest = (await repository.resolve(tag)).digest
+                found.append(Referrer(root, await read(digest), tag))
+            except NotFound:
+                continue
+        return found
+
+    async def _joined(
+        self,
+        image: Image,
+        repository: Repository,
+        read: Callable[[Digest], Awaitable[Manifest]],
+        referrers: Iterable[Referrer],
+    ) -> Image:
+        """One image of all of them; a referrer may be an index with children of its own."""
+        manifests, blobs = dict(image.manifests), dict(image.blobs)
+        attached = []
+        for referrer in referrers:
+            try:
+                whole = await read_image(referrer.manifest.digest, read, self._site, repository.name)
+            except (NotFound, Unsupported) as error:
+                self._warn(
+                    f"{repository.name}: referrer {referrer.manifest.digest} is left out: {error.cause}"
+                )
+                continue
+            manifests.update(whole.manifests)
+            blobs.update(whole.blobs)
+            attached.append(referrer)
+            if sum(len(each.body) for each in manifests.values()) > MAX_MANIFEST_BYTES:
+                raise self._corrupt(
+                    repository, f"referrers of {image.root.digest} are over {MAX_MANIFEST_BYTES} bytes"
+                )
+        return replace(image, manifests=manifests, blobs=blobs, referrers=tuple(attached))
+
+    def _corrupt(self, repository: Repository, cause: str) -> SiteError:
+        return Corrupt(self._site, "list referrers", cause, repository=repository.name)

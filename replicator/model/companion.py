@@ -1,0 +1,31 @@
+"""Tags that belong to another image: the fallback tag of its referrers, and cosign's older tags.
+
+OCI distribution-spec, "Referrers Tag Schema"; cosign's specs/SIGNATURE_SPEC.md.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from replicator.model.digest import Digest
+
+_COMPANION: Final = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\.(?:sig|att|sbom))?", re.ASCII)
+_HEX_CHARACTERS: Final = 64
+LEGACY_SUFFIXES: Final = (".sig", ".att", ".sbom")
+
+
+def fallback_tag(subject: Digest) -> str:
+    """The tag of the index that lists what refers to `subject`, at registries without the referrers API."""
+    algorithm, _, hexadecimal = subject.partition(":")
+    return f"{algorithm}-{hexadecimal[:_HEX_CHARACTERS]}"
+
+
+def is_companion(tag: str) -> bool:
+    """Whether the tag is a fallback tag or one of cosign's `.sig`, `.att` and `.sbom` tags."""
+    return tag.startswith("sha") and _COMPANION.fullmatch(tag) is not None
+
+
+def legacy_tags(subject: Digest) -> tuple[str, ...]:
+    """The tags under which cosign before version 3 keeps what belongs to `subject`."""
+    return tuple(fallback_tag(subject) + suffix for suffix in LEGACY_SUFFIXES)

@@ -1,0 +1,262 @@
+"""Signatures, SBOMs and attestations travel with their image, and are there before its tag."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from replicator.demo.images import BuiltImage, image, index, load
+from replicator.engine.transfer.referrers import ReferrersLists
+from replicator.errors import NotReplicated, Rejected, Unavailable
+from replicator.events import Warned
+from replicator.model.companion import fallback_tag, is_companion, legacy_tags
+from replicator.model.digest import Digest
+from replicator.model.manifest import Kind, parse_manifest
+from replicator.model.mediatypes import OCI_INDEX
+from replicator.policy.rule import Referrers
+from tests.engine.world import World, rule, world
+from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite
+
+
+def signature(of: BuiltImage, seed: str = "signature") -> BuiltImage:
+    return image(f"{seed} of {of.digest}", 1, subject=of.manifest.descriptor)
+
+
+def listed(*entries: BuiltImage) -> BuiltImage:
+    """A fallback tag's index, in another order than ours."""
+    children = [entry.manifest.descriptor for entry in reversed(entries)]
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children, "annotations": {"by": "other"}}
+    return BuiltImage(parse_manifest(msgspec.json.encode(body), OCI_INDEX), {})
+
+
+def attach(w: World, *referrers: BuiltImage, site: str = "source") -> None:
+    for referrer in referrers:
+        load(w.sites[site].store, "app", None, referrer)
+
+
+def fallback_entries(site: MemorySite, subject: Digest) -> list[Digest]:
+    content = site.store.repositories["app"]
+    digest = content.tags.get(fallback_tag(subject))
+    if digest is None:
+        return []
+    manifest = content.manifests[digest]
+    assert manifest.kind is Kind.INDEX
+    return [child.digest for child in manifest.children]
+
+
+def refers(site: MemorySite, subject: BuiltImage) -> set[Digest]:
+    return {one.digest for one in site.store.referrers("app", subject.digest)}
+
+
+async def test_referrers_of_root_and_children_and_of_referrers_arrive() -> None:
+    async with world() as w:
+        child = image("child")
+        root = w.put("app", "v1", index([child]))
+        signed, attested = signature(root), signature(child, "sbom")
+        countersigned = signature(signed, "countersignature")
+        attach(w, signed, attested, countersigned)
+        assert (await w.sync_one()).outcome == "ok"
+        assert refers(w.left, root) == {signed.digest}
+        assert refers(w.left, child) == {attested.digest}
+        assert refers(w.left, signed) == {countersigned.digest}
+
+
+@pytest.mark.parametrize(("mode", "of_root", "of_child"), [("root", 1, 0), ("none", 0, 0), ("all", 1, 1)])
+async def test_the_rule_says_how_much_of_it_travels(mode: Referrers, of_root: int, of_child: int) -> None:
+    async with world() as w:
+        child = image("child")
+        root = w.put("app", "v1", index([child]))
+        attach(w, signature(root), signature(child))
+        await w.sync_one(replace(rule(), referrers=mode))
+        assert (len(refers(w.left, root)), len(refers(w.left, child))) == (of_root, of_child)
+        assert w.source.count("referrers") == {"root": 2, "none": 0, "all": 4}[mode]
+
+
+async def test_the_tag_is_not_visible_before_what_refers_to_it() -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        await w.sync_one()
+        order = [(one.method, one.subject) for one in w.left.operations if one.method == "write_manifest"]
+        assert [subject for _, subject in order] == [signature(root).digest, "v1"]
+
+
+async def test_a_listing_that_fails_fails_the_tag_and_nothing_becomes_visible() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        w.source.fail("referrers", Unavailable("source", "list referrers", "503"), times=99)
+        done = await w.sync_one()
+        assert (done.outcome, done.totals.tags.failed) == ("failed", 1)
+        assert w.tags() == {}
+
+
+@pytest.mark.parametrize("source_api", [True, False])
+@pytest.mark.parametrize("destination_api", [True, False])
+async def test_they_are_found_at_both_kinds_of_registries(*, source_api: bool, destination_api: bool) -> None:
+    async with world() as w:
+        w.source.referrers_api, w.left.referrers_api = source_api, destination_api
+        root = w.put("app", "v1")
+        one, two = signature(root), signature(root, "sbom")
+        attach(w, one, two)
+        if not source_api:
+            load(w.source.store, "app", fallback_tag(root.digest), listed(one, two))
+        done = await w.sync_one()
+        assert done.outcome == "ok"
+        entries = fallback_entries(w.left, root.digest)
+        assert entries == ([] if destination_api else sorted([one.digest, two.digest]))
+        assert refers(w.left, root) == {one.digest, two.digest}
+        assert done.totals.tags.copied == 1, "a fallback tag is not a tag of its own"
+
+
+async def test_an_unchanged_list_is_not_written_again_and_entries_of_others_stay() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = w.put("app", "v1")
+        ours, theirs = signature(root), signature(root, "scanner at the destination")
+        attach(w, ours)
+        attach(w, theirs, site="left")
+        load(w.left.store, "app", fallback_tag(root.digest), listed(theirs))
+        await w.sync_one()
+        assert fallback_entries(w.left, root.digest) == sorted([ours.digest, theirs.digest])
+        w.left.operations.clear()
+        w.forget()
+        w.put("app", "v2", root)
+        await w.sync_one()
+        assert not [
+            one for one in w.left.operations if one.method == "write_manifest" and is_companion(one.subject)
+        ]
+
+
+async def test_a_site_without_the_api_is_asked_once_an_hour() -> None:
+    async with world() as w:
+        w.source.referrers_api = False
+        for number in range(20):
+            w.put("app", f"v{number}")
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.source.count("read_manifest") == 20, "the listing shows that there are no fallback tags"
+
+
+async def test_legacy_tags_of_cosign_go_with_their_image_and_are_no_tags_of_their_own() -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        sig, att, _ = legacy_tags(root.digest)
+        signed, attested = image("old signature"), image("old attestation")
+        load(w.source.store, "app", sig, signed)
+        load(w.source.store, "app", att, attested)
+        load(
+            w.source.store,
+            "app",
+            legacy_tags(Digest("sha256:" + "0" * 64))[0],
+            image("of an image that is gone"),
+        )
+        done = await w.sync_one()
+        assert w.tags() == {"app": {"v1": root.digest, sig: signed.digest, att: attested.digest}}
+        assert done.totals.tags.copied == 1
+
+
+async def test_the_image_under_a_fallback_tag_is_left_out_and_said() -> None:
+    """What `cosign copy` makes of it."""
+    async with world() as w:
+        w.source.referrers_api = False
+        root = w.put("app", "v1")
+        load(w.source.store, "app", fallback_tag(root.digest), root)
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.tags() == {"app": {"v1": root.digest}}
+        assert any("is not an index of referrers" in e.text for e in w.seen if isinstance(e, Warned))
+
+
+async def test_something_else_under_the_fallback_tag_of_the_destination_holds_the_image() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        other = image("a user's own")
+        load(w.left.store, "app", fallback_tag(root.digest), other)
+        done = await w.sync_one()
+        assert done.totals.tags.held == 1
+        assert w.tags() == {"app": {fallback_tag(root.digest): other.digest}}
+
+
+@pytest.mark.parametrize("what", ["gone", "of another subject"])
+async def test_an_entry_that_is_none_is_left_out_and_said(what: str) -> None:
+    async with world() as w:
+        w.source.referrers_api = False
+        root, other = w.put("app", "v1"), image("other")
+        good, bad = signature(root), signature(other)
+        attach(w, good, bad)
+        load(w.source.store, "app", fallback_tag(root.digest), listed(good, bad))
+        if what == "gone":
+            del w.source.store.repositories["app"].manifests[bad.digest]
+        assert (await w.sync_one()).outcome == "ok"
+        assert refers(w.left, root) == {good.digest}
+        assert any(bad.digest in e.text for e in w.seen if isinstance(e, Warned))
+
+
+async def test_referrers_that_refer_to_each_other_end() -> None:
+    """Digests make a cycle impossible, but a list of them can be as deep as it likes."""
+    async with world() as w:
+        root = last = w.put("app", "v1")
+        for number in range(8):
+            last = signature(last, f"level {number}")
+            attach(w, last)
+        assert (await w.sync_one()).outcome == "ok"
+        assert len([one for one in w.left.operations if one.method == "write_manifest"]) == 1 + 4
+        assert refers(w.left, root)
+
+
+async def test_six_writers_of_one_list_lose_nothing() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = image("root")
+        signatures = [signature(root, f"{number}") for number in range(6)]
+        attach(w, *signatures, site="left")
+        lists, repository = ReferrersLists(FakeClock()), w.left.repository("app")
+        async with asyncio.TaskGroup() as tasks:
+            for each in signatures:
+                tasks.create_task(lists.ensure(repository, root.digest, [each.manifest]))
+        assert fallback_entries(w.left, root.digest) == sorted(each.digest for each in signatures)
+
+
+async def test_an_immutable_fallback_tag_is_named_with_the_remedy() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        refusal = Rejected("left", "write manifest", "409: immutable", status=409)
+        w.left.fail("write_manifest", refusal, subject=fallback_tag(root.digest), times=99)
+        with pytest.raises(Rejected, match=r"exempt sha256-\*"):
+            await ReferrersLists(FakeClock()).ensure(
+                w.left.repository("app"), root.digest, [signature(root).manifest]
+            )
+
+
+async def test_what_is_no_list_is_not_overwritten() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = image("root")
+        load(w.left.store, "app", fallback_tag(root.digest), root)
+        with pytest.raises(NotReplicated, match="is not overwritten"):
+            await ReferrersLists(FakeClock()).ensure(
+                w.left.repository("app"), root.digest, [signature(root).manifest]
+            )
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_one"),
+    [
+        ("sha256-" + "a" * 64, True),
+        ("sha256-" + "a" * 64 + ".sig", True),
+        ("sha512-" + "0" * 64, True),
+        ("sha256-" + "a" * 63, False),
+        ("sha256-" + "A" * 64, False),
+        ("sha256-" + "a" * 64 + ".sign", False),
+        ("v1", False),
+        ("sha256", False),
+    ],
+)
+def test_companion_tags(tag: str, *, is_one: bool) -> None:
+    assert is_companion(tag) is is_one
