@@ -307,6 +307,7 @@ def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) 
         recheck=table.recheck,
         verify_every=table.verify_every,
         referrers=table.referrers,
+        referrers_recheck=table.referrers_recheck,
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )

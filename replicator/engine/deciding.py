@@ -13,6 +13,7 @@ from replicator.engine.coordination import Origin
 from replicator.engine.faults import faults, is_unreadable
 from replicator.engine.observe.closure import ClosureCheck
 from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.referrers import missing_referrers
 from replicator.engine.observe.wanted import WantedTag, WantedTags
 from replicator.engine.plan.compare import Change
 from replicator.engine.plan.decide import (
@@ -105,6 +106,7 @@ class Deciding:
             unattended=request.unattended,
             recheck_every=rule.recheck,
             verify_every=rule.verify_every,
+            referrers_every=None if rule.referrers == "none" else rule.referrers_recheck,
         )
 
     def _facts(self, batch: WantedTags, catalog: Catalog, wanted: WantedTag) -> Facts:
@@ -201,6 +203,13 @@ class Deciding:
                 return replace(facts, seen=await self._ask_tag(catalog, wanted, facts))
             case Question.CLOSURE:
                 return replace(facts, closure=await self._ask_closure(catalog, ask.digest or Digest("")))
+            case Question.REFERRERS:
+                return replace(
+                    facts,
+                    referrers=await self._ask_referrers(
+                        batch, catalog, ask.digest or Digest(""), facts.closure
+                    ),
+                )
             case Question.SOURCE:
                 digest = await self._ask_source(batch, wanted)
                 return replace(
@@ -233,13 +242,33 @@ class Deciding:
         try:
             self._breaker.check("check image", repository.name)
             with faults(self._destination, "check image", repository.name):
-                missing = await self._closures.missing(repository, root)
+                below = await self._closures.check(repository, root)
         except SiteError as error:
             if not is_unreadable(error):
                 raise
             return Closure(unreadable=True)
         self._breaker.succeeded()
-        return Closure(missing)
+        return Closure(below.missing, children=below.children)
+
+    async def _ask_referrers(
+        self, batch: WantedTags, catalog: Catalog, root: Digest, closure: Closure | None
+    ) -> tuple[Digest, ...]:
+        self._source_breaker.check("list referrers", batch.repository)
+        try:
+            with faults(self._rule.source, "list referrers", batch.repository):
+                return await missing_referrers(
+                    self._content.referrers,
+                    self._content.repository(batch.repository),
+                    catalog.repository,
+                    root,
+                    None if closure is None or closure.unreadable else closure.children,
+                    mode=self._rule.referrers,
+                    companions=batch.companions,
+                )
+        except SiteError as error:
+            if not is_unreadable(error):
+                raise
+            return ()
 
     async def _ask_source(self, batch: WantedTags, wanted: WantedTag) -> Digest:
         """What an immutable tag is at the source that was believed to be settled."""

@@ -107,7 +107,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is replicated. Names of sites are as in the config; `recheck`, `verify_every` and `interval` in seconds.
+    """What is replicated. Names of sites are as in the config; periods and `interval` in seconds.
 
     `interval` or `cron` promise when it runs; with neither, nothing is promised.
 
@@ -130,3 +130,4 @@ class Rule:
     cron: Cron | None = None
     images: ImageSource | None = None
     referrers: Referrers = "all"
+    referrers_recheck: float = 24 * 3600.0

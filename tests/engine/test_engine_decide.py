@@ -78,6 +78,7 @@ POLICIES = st.builds(
     unattended=st.booleans(),
     recheck_every=st.just(DAY),
     verify_every=st.just(7 * DAY),
+    referrers_every=st.sampled_from([DAY, None]),
 )
 WANTED = st.builds(
     lambda target, digest: WantedTag(target, target, digest or (None if target else A)),
@@ -90,11 +91,13 @@ ANSWERS = st.tuples(
     ),
     st.builds(Closure, st.lists(DIGESTS, unique=True).map(tuple), st.booleans()),
     DIGESTS,
+    st.lists(DIGESTS, unique=True).map(tuple),
 )
+Answers = tuple[Seen, Closure, Digest, tuple[Digest, ...]]
 
 
 def _settle(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> tuple[Decision, Facts, list[Question]]:
     asked: list[Question] = []
     while isinstance(decision := decide(wanted, facts, policy), Ask):
@@ -107,12 +110,14 @@ def _settle(
                 facts = replace(facts, closure=answers[1])
             case Question.SOURCE:
                 facts = replace(facts, source=answers[2])
+            case Question.REFERRERS:
+                facts = replace(facts, referrers=answers[3])
     return decision, facts, asked
 
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_each_question_is_asked_at_most_once(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     _, _, asked = _settle(wanted, facts, policy, answers)
     assert len(asked) == len(set(asked))
@@ -120,18 +125,18 @@ def test_each_question_is_asked_at_most_once(
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_a_tag_in_step_is_never_copied(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     decision, known, _ = _settle(wanted, facts, policy, answers)
     seen = known.seen.digest if known.seen else known.told
     if isinstance(decision, Copy) and seen == decision.digest:
-        assert known.closure is not None
-        assert decision.missing == known.closure.missing != ()
+        lacks_parts = known.closure is not None and decision.missing == known.closure.missing != ()
+        assert lacks_parts or known.referrers
 
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_what_somebody_else_claims_or_owns_is_never_overwritten(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     decision, known, _ = _settle(wanted, facts, policy, answers)
     if known.claimed_by or known.owner:
@@ -142,7 +147,7 @@ def test_what_somebody_else_claims_or_owns_is_never_overwritten(
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_an_immutable_tag_of_another_rule_is_not_ours(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     """What another rule put there says nothing about what ours wants: the source is asked."""
     decision, _, asked = _settle(wanted, facts, policy, answers)
@@ -153,7 +158,7 @@ def test_an_immutable_tag_of_another_rule_is_not_ours(
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_only_an_unattended_run_postpones_and_only_the_digest_that_failed(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     decision, known, _ = _settle(wanted, facts, policy, answers)
     if isinstance(decision, Postponed):
@@ -165,18 +170,19 @@ def test_only_an_unattended_run_postpones_and_only_the_digest_that_failed(
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_a_recheck_asks_for_the_tag_and_for_everything_below_it(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     decision, known, _ = _settle(wanted, facts, replace(policy, recheck=True), answers)
     if isinstance(decision, InStep) and not decision.is_superseded:
         assert known.closure is not None
         assert known.closure.missing == ()
+        assert known.referrers == (None if policy.referrers_every is None else ())
         assert known.seen is not None or known.told is not None or known.belief is None
 
 
 @given(WANTED, FACTS, POLICIES, ANSWERS)
 def test_a_superseded_tag_is_left_alone(
-    wanted: WantedTag, facts: Facts, policy: Policy, answers: tuple[Seen, Closure, Digest]
+    wanted: WantedTag, facts: Facts, policy: Policy, answers: Answers
 ) -> None:
     decision, _, asked = _settle(wanted, replace(facts, is_superseded=True), policy, answers)
     assert isinstance(decision, InStep)
@@ -186,7 +192,7 @@ def test_a_superseded_tag_is_left_alone(
 
 @pytest.mark.parametrize("checked_at", [NOW - 30 * DAY, NOW + 10 * 365 * DAY])
 def test_a_time_that_lies_ahead_blinds_nothing(checked_at: float) -> None:
-    policy = Policy("rule", "left/app", NOW, False, True, DAY, 7 * DAY)
+    policy = Policy("rule", "left/app", NOW, False, True, DAY, 7 * DAY, 100 * DAY)
     belief = TagBelief("v1", A, A, "rule", checked_at)
     decision = decide(WantedTag("v1", "v1", A), Facts(listed=True, belief=belief), policy)
     assert decision == Ask(Question.TAG, A)
@@ -200,7 +206,7 @@ def test_closures_of_many_tags_come_due_one_after_the_other() -> None:
         placement = Placement(A, "", NOW, NOW)
         for day in range(7):
             now = NOW + (day + 1) * DAY
-            policy = Policy("rule", f"left/app{number}", now, False, True, 100 * DAY, 7 * DAY)
+            policy = Policy("rule", f"left/app{number}", now, False, True, 100 * DAY, 7 * DAY, 100 * DAY)
             facts = Facts(listed=True, belief=replace_checked(belief, now), placement=placement)
             if isinstance(decide(WantedTag("v1", "v1", A), facts, policy), Ask):
                 due[day] += 1

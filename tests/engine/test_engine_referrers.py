@@ -18,7 +18,7 @@ from replicator.model.manifest import Kind, parse_manifest
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.policy.rule import Referrers
 from tests.engine.world import World, rule, world
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, StillClock
 from tests.fakes.memory import MemorySite
 
 
@@ -260,3 +260,96 @@ async def test_what_is_no_list_is_not_overwritten() -> None:
 )
 def test_companion_tags(tag: str, *, is_one: bool) -> None:
     assert is_companion(tag) is is_one
+
+
+async def test_a_new_signature_of_an_unchanged_image_is_found_within_a_day() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        root = w.put("app", "v1")
+        await w.sync_one()
+        late = signature(root)
+        attach(w, late)
+        assert (await w.sync_one()).totals.tags.unchanged == 1, "it is not looked for in every run"
+        clock.advance(24 * 3600.0 + 1)
+        done = await w.sync_one()
+        assert (done.totals.tags.copied, refers(w.left, root)) == (1, {late.digest})
+        assert done.actions[0].reason == "something refers to it that is missing at the destination"
+        clock.advance(24 * 3600.0 + 1)
+        assert (await w.sync_one()).totals.tags.unchanged == 1
+
+
+@pytest.mark.parametrize("source_api", [True, False])
+async def test_a_recheck_finds_new_signatures_and_lost_ones(*, source_api: bool) -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        w.source.referrers_api = source_api
+        root = w.put("app", "v1")
+        first, second = signature(root), signature(root, "second")
+        attach(w, first)
+        load(w.source.store, "app", fallback_tag(root.digest), listed(first))
+        await w.sync_one()
+        assert (await w.sync_one(recheck=True)).totals.tags.unchanged == 1
+        attach(w, second)
+        load(w.source.store, "app", fallback_tag(root.digest), listed(first, second))
+        assert (await w.sync_one(recheck=True)).totals.tags.copied == 1
+        assert refers(w.left, root) == {first.digest, second.digest}
+        del w.left.store.repositories["app"].manifests[first.digest]
+        assert (await w.sync_one(recheck=True)).totals.tags.copied == 1
+        assert refers(w.left, root) == {first.digest, second.digest}
+
+
+async def test_a_legacy_tag_that_moved_is_found() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        root = w.put("app", "v1")
+        tag = legacy_tags(root.digest)[0]
+        load(w.source.store, "app", tag, image("one signature"))
+        await w.sync_one()
+        two = image("two signatures")
+        load(w.source.store, "app", tag, two)
+        clock.advance(24 * 3600.0 + 1)
+        assert (await w.sync_one()).totals.tags.copied == 1
+        assert w.tags()["app"][tag] == two.digest
+
+
+async def test_what_nobody_refers_to_costs_one_request_a_day_and_none_without_the_api() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        for number in range(10):
+            w.put("app", f"v{number}")
+        await w.sync_one()
+        w.source.operations.clear()
+        w.left.operations.clear()
+        clock.advance(24 * 3600.0 + 1)
+        await w.sync_one()
+        assert w.source.count("referrers") == 10
+        assert w.left.count("referrers") == 0
+        w.source.referrers_api = False
+        clock.advance(24 * 3600.0 + 1)
+        w.source.operations.clear()
+        await w.sync_one()
+        assert w.source.count("read_manifest") == 0
+
+
+async def test_a_source_that_fails_to_list_is_no_source_without_signatures() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        w.put("app", "v1")
+        await w.sync_one()
+        w.source.fail("referrers", Unavailable("source", "list referrers", "503"), times=99)
+        clock.advance(24 * 3600.0 + 1)
+        assert (await w.sync_one()).totals.tags.failed == 1
+
+
+async def test_a_bad_entry_of_a_list_does_not_copy_the_image_each_day() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        w.source.referrers_api = False
+        root = w.put("app", "v1")
+        gone = signature(root)
+        attach(w, gone)
+        load(w.source.store, "app", fallback_tag(root.digest), listed(gone))
+        del w.source.store.repositories["app"].manifests[gone.digest]
+        await w.sync_one()
+        clock.advance(24 * 3600.0 + 1)
+        assert (await w.sync_one()).totals.tags.unchanged == 1

@@ -191,4 +191,9 @@ class RuleTable(Table):
         "its platforms, `root` those of the tag's own manifest (fewer requests), `none` none.",
         "all",
     )
+    referrers_recheck: Annotated[float, DURATION] = setting(
+        "The source is asked at least this often for new signatures, SBOMs and attestations of an image that has not "
+        "changed.",
+        "24h",
+    )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

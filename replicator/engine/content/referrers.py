@@ -69,7 +69,7 @@ class ReferrersReader:
         for _ in range(MAX_DEPTH):
             below: list[Digest] = []
             for subject in subjects:
-                for digest in await self._listed(repository, subject, companions):
+                for digest in await self.listed(repository, subject, companions):
                     if digest in found or digest in image.manifests:
                         continue
                     manifest = await self._manifest(repository, digest, subject, read)
@@ -86,10 +86,23 @@ class ReferrersReader:
         tagged = await self._tagged(repository, image.root.digest, read, companions)
         return await self._joined(image, repository, read, [*found.values(), *tagged])
 
-    async def _listed(
+    def may_have(self, companions: Collection[str] | None) -> bool:
+        """False where it is certain, without asking, that nothing refers to any image of a repository."""
+        return self._asks_api or companions is None or bool(companions)
+
+    async def is_real(self, repository: Repository, subject: Digest, digest: Digest) -> bool:
+        """Whether a listed referrer is there and refers to its subject. Raises as `read` does."""
+        return await self._manifest(repository, digest, subject, repository.read_manifest) is not None
+
+    @property
+    def _asks_api(self) -> bool:
+        return self._clock.monotonic() - self._without_api >= SUPPORT_SECONDS
+
+    async def listed(
         self, repository: Repository, subject: Digest, companions: Collection[str] | None
     ) -> Sequence[Digest]:
-        if self._clock.monotonic() - self._without_api >= SUPPORT_SECONDS:
+        """What the source lists as referrers of a subject, which need not be so. Raises as `read` does."""
+        if self._asks_api:
             try:
                 return [one.digest for one in await repository.referrers(subject)]
             except Unsupported:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from replicator.errors import Corrupt, NotFound, SiteError
 from replicator.flow.once import Once
@@ -14,6 +14,13 @@ from replicator.model.image import MAX_DEPTH
 from replicator.ports import Repository
 
 CHECKS_AT_ONCE: Final = 8
+
+
+class Below(NamedTuple):
+    """What is below a root: digests that are missing, the root's own among them, and the manifests that it leads to."""
+
+    missing: tuple[Digest, ...]
+    children: tuple[Digest, ...]
 
 
 class ClosureCheck:
@@ -31,21 +38,22 @@ class ClosureCheck:
         """Ends what is in progress."""
         await self._asking.aclose()
 
-    async def missing(self, repository: Repository, root: Digest) -> tuple[Digest, ...]:
-        """The digests below the root, itself included, that the repository does not have or has damaged.
+    async def check(self, repository: Repository, root: Digest) -> Below:
+        """What the repository does not have, or has damaged, of the root and all below it.
 
         Raises:
             SiteError: the destination could not be asked, or (`is_unreadable`) does not let us read.
         """
         missing: list[Digest] = []
         blobs: dict[Digest, Descriptor] = {}
-        await self._walk(repository, root, missing, blobs)
+        children = await self._walk(repository, root, missing, blobs)
         await self._ask(repository, blobs.values(), missing)
-        return tuple(missing)
+        return Below(tuple(missing), children)
 
     async def _walk(
         self, repository: Repository, root: Digest, missing: list[Digest], blobs: dict[Digest, Descriptor]
-    ) -> None:
+    ) -> tuple[Digest, ...]:
+        """Reads the manifests, and returns those below the root."""
         seen = {root}
         level = [root]
         for _ in range(MAX_DEPTH + 1):
@@ -61,6 +69,7 @@ class ClosureCheck:
                 seen.update(children)
                 below += children
             level = below
+        return tuple(seen - {root})
 
     async def _ask(self, repository: Repository, blobs: Iterable[Descriptor], missing: list[Digest]) -> None:
         waiting = iter(blobs)

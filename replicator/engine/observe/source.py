@@ -186,8 +186,8 @@ class SourceScan:
         clock = self._context.clock
         asked = (clock.monotonic(), clock.now())
         listing = await self._list(repository)
-        tags = [tag for tag in listing.tags if not is_companion(tag)]
-        companions = frozenset(listing.tags).difference(tags)
+        companions = frozenset(tag for tag in listing.tags if is_companion(tag))
+        tags = [tag for tag in listing.tags if tag not in companions] if companions else listing.tags
         batcher = Batcher(name, target, asked, self._on_batch, companions if listing.complete else None)
         tables = self._tags_of(name)
         if listing.error is not None:

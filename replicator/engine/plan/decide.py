@@ -51,11 +51,13 @@ class Question(enum.Enum):
     """What can be asked before a decision.
 
     TAG: what the destination's tag names. CLOSURE: whether everything below the root is there. SOURCE: what the source
-    names under an immutable tag that was believed to be settled.
+    names under an immutable tag that was believed to be settled. REFERRERS: whether what refers to the image at the source
+    is there.
     """
 
     TAG = "tag"
     CLOSURE = "closure"
+    REFERRERS = "referrers"
     SOURCE = "source"
 
 
@@ -71,11 +73,12 @@ class Seen:
 class Closure:
     """The destination's answer about everything that a root leads to: what it lacks.
 
-    `unreadable`: it does not let us look.
+    `unreadable`: it does not let us look. `children`: the manifests below the root.
     """
 
     missing: tuple[Digest, ...] = ()
     unreadable: bool = False
+    children: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Policy:
     """How a run was asked for, and the rule's periods in seconds.
 
     `recheck` asks for each tag and checks each closure, whatever is believed. `unattended` leaves a tag that failed
-    alone until its time has come. `place` names destination and repository, to spread what is due.
+    alone until its time has come. `referrers_every` None: referrers do not travel. `place` names destination and repository, to spread what is due.
     """
 
     rule: str
@@ -93,6 +96,7 @@ class Policy:
     unattended: bool
     recheck_every: float
     verify_every: float
+    referrers_every: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +106,10 @@ class Facts:
     `listed`: the destination's listing has it; None where it was not listed, so that the tag must be asked for.
     `told`: the digest, where the listing told it. `claimed_by`: another source that claims the tag in this run.
     `owner`: another rule that put something else there and still wants it. `is_superseded`: a run that asked the source
-    later has brought the tag in step. `seen`, `closure` and `source` are the answers to questions; `source` is the
-    digest that the source names now, `is_source_asked` that it was asked. `is_hint`: what the listing told may be outdated.
-    `fixed`: the destination does not let the tag be moved, and why; `is_archived`: its content there cannot be read for now.
+    later has brought the tag in step. `seen`, `closure`, `referrers` and `source` are the answers to questions; `source` is
+    the digest that the source names now, `referrers` what refers to the root and is missing. `is_hint`: what the listing
+    told may be outdated. `fixed`: the destination does not let the tag be moved, and why; `is_archived`: its content there
+    cannot be read for now.
     """
 
     listed: bool | None
@@ -117,6 +122,7 @@ class Facts:
     is_superseded: bool = False
     seen: Seen | None = None
     closure: Closure | None = None
+    referrers: tuple[Digest, ...] | None = None
     source: Digest | None = None
     is_hint: bool = False
     fixed: str = ""
@@ -290,13 +296,31 @@ def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> De
     if facts.told is not None:
         is_confirmed = facts.belief is None or _is_tag_due(digest, wanted, facts, policy)
     closure = facts.closure
-    if closure is None:
-        if _is_closure_due(digest, facts, policy):
-            return Ask(Question.CLOSURE, digest)
-        return InStep(digest, is_confirmed=is_confirmed)
-    if closure.missing:
+    if closure is None and _is_closure_due(digest, facts, policy):
+        return Ask(Question.CLOSURE, digest)
+    if closure is not None and closure.missing:
         return _copy(digest, Change.INCOMPLETE, facts, policy, closure.missing)
-    return InStep(digest, is_confirmed=is_confirmed, is_verified=not closure.unreadable)
+    if facts.referrers is None and _are_referrers_due(digest, facts, policy):
+        return Ask(Question.REFERRERS, digest)
+    if facts.referrers:
+        return _copy(digest, Change.UNSIGNED, facts, policy)
+    return InStep(
+        digest,
+        is_confirmed=is_confirmed or facts.referrers is not None,
+        is_verified=closure is not None and not closure.unreadable,
+    )
+
+
+def _are_referrers_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
+    """Dated by the belief: where referrers are found in step, the tag is confirmed, and this is not due any more."""
+    if policy.referrers_every is None:
+        return False
+    if policy.recheck:
+        return True
+    belief = facts.belief
+    if belief is None or (facts.seen is not None and facts.seen.unreadable):
+        return False
+    return is_due(policy.now, belief.checked_at, policy.referrers_every, f"{policy.place}<{digest}")
 
 
 def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:

@@ -79,6 +79,7 @@ def remembered(
         unattended=True,
         recheck_every=_NEVER_DUE,
         verify_every=_NEVER_DUE,
+        referrers_every=_NEVER_DUE,
     )
     decision = decide(wanted, facts, policy)
     named: tuple[DecisionName, str] | None = None if isinstance(decision, Ask) else told(decision)
