@@ -40,7 +40,14 @@ NOW: Final = 1_000_000.0
 DAY: Final = 24 * 3600.0
 WANTED = WantedTag("v1", "v1", A)
 POLICY = Policy(
-    "rule", "left/app", NOW, recheck=False, unattended=True, recheck_every=DAY, verify_every=7 * DAY
+    "rule",
+    "left/app",
+    NOW,
+    recheck=False,
+    unattended=True,
+    recheck_every=DAY,
+    verify_every=7 * DAY,
+    referrers_every=None,
 )
 RECHECK = replace(POLICY, recheck=True)
 ATTENDED = replace(POLICY, unattended=False)
