@@ -43,8 +43,8 @@ _HEADERS: Final = {"WWW-Authenticate": "its challenge", "Location": "its upload 
 def overview() -> str:
     """The text of docs/registries/README.md."""
     lines = [
-        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | delete one tag | delete a digest |",
-        "|---|---|---|---|---|---|---|---|",
+        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | creates what is missing | delete one tag | delete a digest |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_row(vendor) for vendor in VENDORS),
     ]
     limits = [f"## {vendor.title}\n\n{_limits(vendor)}" for vendor in VENDORS if vendor.limits]
@@ -61,10 +61,19 @@ def _row(vendor: Vendor) -> str:
         f"{vendor.listing.how}, {vendor.listing.page_tags:,} a request" if vendor.listing else "no",
         {"put": "one PUT", "patch": "one PATCH", "chunks": "chunks"}[vendor.record.upload],
         vendor.names.shape or "any",
+        _creation(vendor),
         _TAG[vendor.tag_deletion],
         _DIGEST[vendor.digest_deletion],
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _creation(vendor: Vendor) -> str:
+    way = vendor.creation
+    if way is None:
+        return "no"
+    keys = ", ".join(f"`create.{key}`" for key in sorted(way.required))
+    return f"the {way.what}, with {keys}" if keys else f"the {way.what}"
 
 
 def _signs(vendor: Vendor) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from aiobotocore.session import AioSession
 
 from replicator.demo.images import BuiltImage, image, layer, load
 from replicator.engine import DestinationResult, Engine
@@ -20,17 +23,27 @@ from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Site
 from replicator.sites.registry.site import RegistrySite
 from replicator.sites.registry.vendors.creation import CreateSettings
+from replicator.sites.registry.vendors.known import of_kind
 from replicator.state.memory import MemoryState
 from tests.fakes.faults import refuse
 from tests.fakes.memory import MemorySite
-from tests.fakes.vendors.ecr import Ecr
+from tests.fakes.s3 import moto_server
+from tests.fakes.vendors.dockerhub import DockerHub
+from tests.fakes.vendors.ecr import Ecr, EcrPublic
+from tests.fakes.vendors.gitlab import TOKEN as PERSONAL
+from tests.fakes.vendors.gitlab import GitLab
 from tests.fakes.vendors.google import Google
 from tests.fakes.vendors.harbor import Harbor
 from tests.fakes.vendors.quay import TOKEN, Quay
 from tests.fakes.vendors.vendor import VendorRegistry
 
 NAMES: Final = ("one/library/app", "two/library/app", "three/library/app")
-POLICY: Final = '{"Version": "2012-10-17", "Statement": []}'
+SHORT: Final = ("acme/one", "acme/two", "acme/three")
+"""For registries whose names have an owner of all, or two parts."""
+POLICY: Final = (
+    '{"Version": "2012-10-17", "Statement": [{"Sid": "pull", "Effect": "Allow", "Principal": {"AWS":'
+    ' "arn:aws:iam::123456789012:root"}, "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]}]}'
+)
 LIFECYCLE: Final = (
     '{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan",'
     ' "countNumber": 100}, "action": {"type": "expire"}}]}'
@@ -40,21 +53,31 @@ WANTED: Final[Mapping[str, CreateSettings]] = {
     "harbor": CreateSettings(),
     "quay": CreateSettings(is_asked=True, token=lambda: TOKEN),
     "google": CreateSettings(location="europe"),
+    "ecr-public": CreateSettings(),
+    "gitlab": CreateSettings(is_asked=True, token=lambda: PERSONAL),
+    "dockerhub": CreateSettings(is_asked=True, public=False),
 }
 MISSING: Final[Mapping[str, str]] = {
     "ecr": "needed: ecr:CreateRepository and ecr:TagResource",
     "harbor": "needed: a system-level robot account with the permission to create projects",
     "quay": "needed: the token of an OAuth application with the scope repo:create",
     "google": "needed: artifactregistry.repositories.create",
+    "ecr-public": "needed: ecr-public:CreateRepository and ecr-public:TagResource",
+    "gitlab": "needed: a token with the scope api",
+    "dockerhub": "needed: a personal or organisation access token",
 }
 API: Final[Mapping[str, str]] = {
     "ecr": r"^/\?$",
     "harbor": r"^/api/v2\.0/projects\?$",
     "quay": r"^/api/v1/repository\?$",
     "google": r"^/v1/projects/.*/repositories",
+    "gitlab": r"^/api/v4/projects\?$",
+    "dockerhub": r"^/v2/namespaces/[^/]+/repositories\?$",
 }
 
-each_vendor = pytest.mark.parametrize("vendor", [Ecr, Harbor, Quay, Google], ids=lambda vendor: vendor.kind)
+each_vendor = pytest.mark.parametrize(
+    "vendor", [Ecr, EcrPublic, Harbor, Quay, Google, GitLab, DockerHub], ids=lambda vendor: vendor.kind
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +102,10 @@ class Rig:
         self.site = site
         self.told = told
         self.memory = MemorySite("memory")
-        for name in NAMES:
+        self.names = SHORT if fake.kind in {"dockerhub", "ecr-public", "gitlab"} else NAMES
+        if isinstance(fake, GitLab):
+            fake.groups = ["acme"]
+        for name in self.names:
             load(self.memory.store, name, "v1", built(name))
 
     async def sync(self, events: Events) -> DestinationResult:
@@ -116,6 +142,7 @@ async def rig(
         fake = await stack.enter_async_context(vendor())
         fake.units = set()
         monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", fake.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR_PUBLIC", fake.url)
         events, told = Events(), list[Event]()
         events.subscribe(told.append)
         settings = replace(fake.settings("vendor"), create=create)
@@ -131,13 +158,13 @@ async def test_a_cold_sync_creates_what_is_missing_once(
     async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
         result = await found.sync(events)
         assert (result.totals.tags.copied, result.failures) == (3, [])
-        units = {found.fake.unit(name) for name in NAMES}
+        units = {found.fake.unit(name) for name in found.names}
         assert found.fake.units == units
         assert found.asked == 3
         assert len(found.notes) == 3
         assert all(any(unit in note for note in found.notes) for unit in units)
 
-        load(found.memory.store, NAMES[0], "v2", built("another"))
+        load(found.memory.store, found.names[0], "v2", built("another"))
         again = await found.sync(events)
         assert (again.totals.tags.copied, again.totals.tags.unchanged, again.failures) == (1, 3, [])
         if not isinstance(found.fake, Ecr):
@@ -151,10 +178,10 @@ async def test_what_exists_costs_no_request_and_is_not_changed(
 ) -> None:
     async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
         found.fake.units = None
-        for name in NAMES:
+        for name in found.names:
             load(found.fake.store, name, "v0", built("old"))
         if isinstance(found.fake, Ecr):
-            found.fake.units = set(NAMES)
+            found.fake.units = set(found.names)
         result = await found.sync(events)
         assert (result.totals.tags.copied, result.failures) == (3, [])
         assert (found.asked, found.fake.created, found.notes) == (0, [], [])
@@ -165,11 +192,11 @@ async def test_a_refusal_names_the_missing_right_and_leaves_the_neighbours_alone
     vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
-        found.fake.forbidden = {found.fake.unit(NAMES[1])}
-        load(found.memory.store, NAMES[1], "v2", built("another"))
+        found.fake.forbidden = {found.fake.unit(found.names[1])}
+        load(found.memory.store, found.names[1], "v2", built("another"))
         result = await found.sync(events)
         assert result.totals.tags.copied == 2
-        assert {failure.repository for failure in result.failures} == {NAMES[1]}
+        assert {failure.repository for failure in result.failures} == {found.names[1]}
         assert all(MISSING[vendor.kind] in failure.cause for failure in result.failures)
         assert all("create repository" in failure.operation for failure in result.failures)
         assert found.asked == 3
@@ -188,10 +215,12 @@ async def test_create_false_creates_nothing(
 @each_vendor
 async def test_two_writers_create_once(vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch) -> None:
     async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, _):
-        repository = found.memory.repository(NAMES[0])
-        target = found.site.repository(NAMES[0])
+        repository = found.memory.repository(found.names[0])
+        target = found.site.repository(found.names[0])
         blobs = [repository.blob(each) for each in (await repository.read_manifest("v1")).blobs]
         assert len(blobs) == 3
+        with contextlib.suppress(SiteError):
+            _ = [page async for page in target.tags()]
         async with asyncio.TaskGroup() as group:
             for blob in blobs:
                 group.create_task(target.write_blob(blob))
@@ -203,14 +232,7 @@ async def test_another_agent_that_creates_it_first_is_no_failure(
     vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, events):
-        create = found.fake.create
-
-        def overtaken(unit: str, asked: dict[str, Any]) -> str:
-            assert found.fake.units is not None
-            found.fake.units.add(unit)
-            return create(unit, asked)
-
-        monkeypatch.setattr(found.fake, "create", overtaken)
+        found.fake.overtaken = True
         result = await found.sync(events)
         assert (result.totals.tags.copied, result.failures, found.notes) == (3, [], [])
 
@@ -294,6 +316,50 @@ async def test_a_creation_template_for_pushes_needs_no_right_to_create(
         assert found.asked == 0
 
 
+@asynccontextmanager
+async def at_moto(monkeypatch: pytest.MonkeyPatch, url: str, wanted: CreateSettings) -> AsyncIterator[Any]:
+    """A client of moto's ECR, after a write to a registry that lacks the repository, whatever moto has."""
+    async with rig(Ecr, monkeypatch, wanted) as (found, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", url)
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        blob = repository.blob((await repository.read_manifest("v1")).blobs[0])
+        with pytest.raises(NotFound, match="NAME_UNKNOWN"):
+            await target.write_blob(blob)
+        async with AioSession().create_client("ecr", region_name="us-east-1") as client:
+            yield client
+
+
+async def test_moto_creates_completes_what_is_ours_and_keeps_what_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = CreateSettings(
+        is_asked=True, immutability="IMMUTABLE", scan_on_push=True, policy=POLICY, lifecycle=LIFECYCLE
+    )
+    name = {"repositoryName": NAMES[0]}
+    with moto_server() as url:
+        async with at_moto(monkeypatch, url, wanted) as ecr:
+            found = (await ecr.describe_repositories(repositoryNames=[NAMES[0]]))["repositories"][0]
+            assert found["imageTagMutability"] == "IMMUTABLE"
+            assert found["imageScanningConfiguration"] == {"scanOnPush": True}
+            assert json.loads((await ecr.get_repository_policy(**name))["policyText"]) == json.loads(POLICY)
+            policy = (await ecr.get_lifecycle_policy(**name))["lifecyclePolicyText"]
+            assert json.loads(policy) == json.loads(LIFECYCLE)
+            arn = {"resourceArn": found["repositoryArn"]}
+            mark = [{"Key": "created-by", "Value": "replicator"}]
+            assert (await ecr.list_tags_for_resource(**arn))["tags"] == mark
+            await ecr.delete_lifecycle_policy(**name)
+            await ecr.put_image_tag_mutability(**name, imageTagMutability="MUTABLE")
+        async with at_moto(monkeypatch, url, wanted) as ecr:
+            found = (await ecr.describe_repositories(repositoryNames=[NAMES[0]]))["repositories"][0]
+            assert found["imageTagMutability"] == "IMMUTABLE"
+            assert (await ecr.get_lifecycle_policy(**name))["lifecyclePolicyText"]
+            await ecr.delete_lifecycle_policy(**name)
+            await ecr.untag_resource(**arn, tagKeys=["created-by"])
+        async with at_moto(monkeypatch, url, wanted) as ecr:
+            with pytest.raises(ecr.exceptions.LifecyclePolicyNotFoundException):
+                await ecr.get_lifecycle_policy(**name)
+
+
 @pytest.mark.parametrize("public", [True, False])
 async def test_harbor_gets_visibility_and_quota(monkeypatch: pytest.MonkeyPatch, public: bool) -> None:  # noqa: FBT001
     wanted = CreateSettings(is_asked=True, public=public, quota=5_000_000)
@@ -358,3 +424,35 @@ async def test_without_a_way_to_create_the_write_fails_as_ever(monkeypatch: pyte
         repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
         with pytest.raises(NotFound, match="NAME_UNKNOWN"):
             await target.write_blob(repository.blob((await repository.read_manifest("v1")).blobs[0]))
+
+
+# --- check --------------------------------------------------------------------------------------------------
+
+
+@each_vendor
+async def test_check_says_what_a_run_would_create(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, _):
+        told = await found.site.check(push=found.names[0])
+        findings = dict(told.findings)
+        way = of_kind(vendor.kind).creation
+        assert way is not None
+        assert findings["create"] == f"a missing {way.what}, by {way.how}"
+        if vendor is not DockerHub:  # a push creates it
+            unit = found.fake.unit(found.names[0])
+            assert findings[f"push {found.names[0]}"].startswith(
+                f"not yet: a run creates the {way.what} {unit}"
+            )
+        assert (found.asked, found.fake.created) == (0, [])
+
+
+async def test_check_says_that_nothing_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    for vendor, create, expected in (
+        (Ecr, None, "no, as the config says"),
+        (Quay, CreateSettings(), "no; the config has no create with token"),
+    ):
+        async with rig(vendor, monkeypatch, create) as (found, _):
+            told = await found.site.check(push=NAMES[0])
+            assert dict(told.findings)["create"] == expected
+            assert any(NAMES[0] in problem for problem in told.problems)

@@ -38,6 +38,8 @@ class DockerHub(VendorRegistry):
             if body != {"identifier": self.user, "secret": PASSWORD}:
                 return web.json_response({"detail": "Incorrect authentication credentials"}, status=401)
             return web.json_response({"access_token": "of-the-hub"})
+        if re.fullmatch(r"/v2/namespaces/[^/]+/repositories", request.path):
+            return await self._repository(request)
         match = re.fullmatch(r"/v2/namespaces/([^/]+)/repositories/([^/]+)/tags", request.path)
         if match is None:
             return None
@@ -54,3 +56,15 @@ class DockerHub(VendorRegistry):
         return web.json_response(
             {"count": len(tags), "next": following, "previous": None, "results": results}
         )
+
+    async def _repository(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != "Bearer of-the-hub":
+            return web.json_response({"detail": "Unauthorized"}, status=401)
+        asked = await request.json()
+        match self.create(f"{asked['namespace']}/{asked['name']}", asked):
+            case "forbidden":
+                return web.json_response({"message": "access forbidden"}, status=403)
+            case "exists":
+                said = {"message": "Repository with this Name and Namespace already exists."}
+                return web.json_response(said, status=400)
+        return web.json_response({"name": asked["name"]}, status=201)

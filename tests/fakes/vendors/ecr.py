@@ -148,6 +148,16 @@ class Ecr(VendorRegistry):
         ]
 
 
+class EcrPublic(Ecr):
+    """The API knows repositories of its own registry, without the alias."""
+
+    kind = "ecr-public"
+    alias = "acme"
+
+    def create(self, unit: str, asked: dict[str, Any]) -> str:
+        return super().create(f"{self.alias}/{unit}", asked)
+
+
 def _policy(kept: dict[str, Any], key: str, code: str) -> web.Response:
     return _json({key: kept[key]}) if key in kept else _error(code, "no policy")
 

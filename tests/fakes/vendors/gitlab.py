@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -12,14 +13,22 @@ from replicator.demo import wire
 from tests.fakes import places
 from tests.fakes.vendors.vendor import VendorRegistry, after
 
+TOKEN = "personal-token"
+"""Of a user who may create projects."""
+
 
 class GitLab(VendorRegistry):
     """A registry with the metadata database, whose API takes the registry's own tokens; protected tags are 403."""
 
     kind = "gitlab"
+    api = r"/api/v4/.*"
     page = 1000
     listing_path = r"/gitlab/v1/repositories/.*/tags/list"
     refusal = (403, "DENIED", "requested access to the resource is denied: the tag is protected")
+
+    def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
+        super().__init__(*quirks, token_uses=token_uses)
+        self.groups: list[str] = []
 
     def habits(self) -> Iterable[Middleware]:
         return (places.stateful_locations(), self.tags)
@@ -41,4 +50,24 @@ class GitLab(VendorRegistry):
         return web.json_response(found, headers={"Link": f'<{following}>; rel="next"'} if more else {})
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
-        return None
+        return await self._project(request) if request.path.startswith("/api/v4/") else None
+
+    async def _project(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("PRIVATE-TOKEN") != TOKEN:
+            return web.json_response({"message": "401 Unauthorized"}, status=401)
+        if request.method == "GET":
+            group = unquote(request.rel_url.raw_path.rpartition("/")[2])
+            if group not in self.groups:
+                return web.json_response({"message": "404 Namespace Not Found"}, status=404)
+            return web.json_response({"id": self.groups.index(group), "full_path": group, "kind": "group"})
+        asked = await request.json()
+        match self.create(f"{self.groups[asked['namespace_id']]}/{asked['path']}", asked):
+            case "forbidden":
+                return web.json_response({"message": "403 Forbidden"}, status=403)
+            case "exists":
+                said = {"message": {"path": ["has already been taken"]}}
+                return web.json_response(said, status=400)
+        return web.json_response({"id": 7}, status=201)
+
+    def missing(self, name: str) -> web.Response:
+        return wire.refusal("UNAUTHORIZED", "authentication required", status=401)

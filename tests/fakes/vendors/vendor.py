@@ -38,7 +38,8 @@ class VendorRegistry(FakeRegistry):
     `fixed` are tags ("REPOSITORY:TAG") that it does not let be put again, by `refusal`, and `told_fixed` whether its API
     says so. `archived` are tags whose content it does not give out. `api_status` makes its API refuse; `lag` is what its
     API lists of a repository instead of what there is. `units` are the repositories (Harbor: projects) that exist; None:
-    all. `created` are those that its API has created, with what was asked; it refuses those in `forbidden`.
+    all. `created` are those that its API has created, with what was asked; it refuses those in `forbidden`, and somebody
+    else is faster where `overtaken`.
 
     Args:
         quirks: more habits.
@@ -62,6 +63,7 @@ class VendorRegistry(FakeRegistry):
         self.api_status = 200
         self.units: set[str] | None = None
         self.forbidden: set[str] = set()
+        self.overtaken = False
         self.created: list[tuple[str, dict[str, Any]]] = []
         self.lag: dict[str, dict[str, str]] = {}
         self.tokens = self.login(token_uses)
@@ -108,6 +110,8 @@ class VendorRegistry(FakeRegistry):
     def create(self, unit: str, asked: dict[str, Any]) -> str:
         """Creates a unit: "created", "exists" or "forbidden"."""
         assert self.units is not None
+        if self.overtaken:
+            self.units.add(unit)
         if unit in self.forbidden:
             return "forbidden"
         if unit in self.units:

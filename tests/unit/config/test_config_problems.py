@@ -109,6 +109,41 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             "[site.x]\nusername = 'a'\nauth = { kind = 'acr' }",
             "site.x.auth.kind: cannot be combined with username",
         ),
+        ("[site.x]\nurl = 'https://quay.io'\ncreate = 3", "site.x.create: must be a table"),
+        ("[site.x]\nurl = 'https://quay.io'\ncreate = true", "site.x.create: requires token for Quay"),
+        (
+            "[site.x]\nurl = 'https://ghcr.io'\ncreate = true",
+            "site.x.create: does not apply to GitHub Container",
+        ),
+        ("[site.x]\nurl = 's3://bucket'\ncreate = true", "site.x.create: applies only to a registry"),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'harbor'\ncreate = { immutability = 'MUTABLE' }",
+            "site.x.create.immutability: applies only to AWS ECR, Google Artifact Registry, but this registry is Harbor",
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\ncreate = { quota = '5GB' }",
+            'site.x.create.quota: applies only to Harbor; set kind = "harbor"',
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'ecr'\ncreate = { exclusions = ['*'], kms_key = 'k' }",
+            "site.x.create.exclusions: requires immutability",
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'ecr'\ncreate = { kms_key = 'k' }",
+            'site.x.create.kms_key: requires encryption = "KMS"',
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'ecr'\ncreate = { immutability = 'MUTABLE', exclusions = ['a b'] }",
+            "site.x.create.exclusions[0]: invalid pattern 'a b'",
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'ecr'\ncreate = { policy = 'absent.json' }",
+            "site.x.create.policy: ",
+        ),
+        (
+            "[site.x]\nurl = 'https://h'\nkind = 'ecr'\ncreate = { policy = 'replicator.toml' }",
+            "site.x.create.policy: /",
+        ),
         ("[site]\nurl = 'https://x'", "site.url: must be a table; write [site.NAME]"),
         ("[rule]\nname = 'x'", "rule: must be a list of tables; write [[rule]]"),
         ("[site.'a b']\nurl = 'https://x'", "site.\"a b\": invalid name 'a b'"),
