@@ -16,9 +16,16 @@ from replicator.sites.bounds import MAX_PAGE_BYTES
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.links import next_link
-from replicator.sites.registry.vendors.listing import BulkListing, Login, PageAnswer, PageRequest, Place
+from replicator.sites.registry.vendors.listing import (
+    BulkListing,
+    Closable,
+    Login,
+    PageAnswer,
+    PageRequest,
+    Place,
+)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Closable)
 
 OPERATION: Final = "list digests"
 _REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 415, 422, 429, 501})
@@ -60,7 +67,7 @@ class VendorRequests:
             own_login=not request.actions,
             expected=frozenset({200}) if request.actions else _REFUSALS | {200},
         )
-        ways = cast("set[str]", self._registry.kept.setdefault("otherwise", set()))
+        ways = self._registry.bulk.missing
         way = request.url.partition("?")[0]
         if request.otherwise is not None and way in ways:
             return await self.ask(request.otherwise, repository)
@@ -78,7 +85,10 @@ class VendorRequests:
 
     def kept(self, make: Callable[[], T]) -> T:
         """See `VendorAPI`."""
-        return cast("T", self._registry.kept.setdefault("listing", make()))
+        bulk = self._registry.bulk
+        if bulk.kept is None:
+            bulk.kept = make()
+        return cast("T", bulk.kept)
 
     def turn(self, operation: str, repository: str) -> AbstractAsyncContextManager[None]:
         """See `VendorAPI`."""
@@ -139,7 +149,7 @@ class BulkTags:
         if knowledge.vendor is None:
             await registry.transport.meet()
         if not knowledge.is_bulk_tried and knowledge.bulk(registry.clock.now()) is not None:
-            await registry.bulk_trial.acquire()
+            await registry.bulk.trial.acquire()
             self._is_trial = True
         return knowledge.bulk(registry.clock.now())
 
@@ -156,7 +166,7 @@ class BulkTags:
         """Lets others try, if this one was the first."""
         if self._is_trial:
             self._is_trial = False
-            self._registry.bulk_trial.release()
+            self._registry.bulk.trial.release()
 
 
 async def bulk_answer(registry: Registry, repository: str, tags: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from replicator.sites.registry.creations import Creations
 from replicator.sites.registry.http import Transport
 from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.immutable import FixedTags
+from replicator.sites.registry.vendors.listing import Closable
 
 FAREWELL_SECONDS: Final = 3.0
 """How long a farewell (see `Farewells`) may take."""
@@ -49,6 +50,20 @@ async def _bounded(farewell: Coroutine[Any, Any, object]) -> None:
         return
 
 
+@dataclass(slots=True)
+class BulkMemory:
+    """What listings in bulk share: whose turn it is to try, which requests were not found, what is kept open."""
+
+    trial: asyncio.Lock = field(default_factory=asyncio.Lock)
+    missing: set[str] = field(default_factory=set)
+    kept: Closable | None = None
+
+    async def aclose(self) -> None:
+        """Closes what is kept open."""
+        if self.kept is not None:
+            await self.kept.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """One registry as its repositories see it: how to ask, what it can do, whom to tell.
@@ -69,8 +84,7 @@ class Registry:
     written_as: str = ""
     identity: Identity | None = None
     fixed: FixedTags = field(default_factory=FixedTags)
-    kept: dict[str, object] = field(default_factory=dict)
-    bulk_trial: asyncio.Lock = field(default_factory=asyncio.Lock)
+    bulk: BulkMemory = field(default_factory=BulkMemory)
     unlisted: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
     trying: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -102,4 +102,5 @@ class RegistrySite:
         """Waits (seconds at most) for uploads being cancelled, then closes all connections."""
         await self._registry.farewells.aclose()
         await self._registry.creations.in_progress.aclose()
+        await self._registry.bulk.aclose()
         await self._registry.transport.aclose()

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import binascii
 import functools
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,15 +26,12 @@ from replicator.scrub import remember
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.identity.source import STEP, Issued, NoIdentity
+from replicator.sites.registry.vendors.ecr import HOST
+from replicator.sites.registry.vendors.ecr_public import ECR_PUBLIC
 
-PUBLIC_HOSTS: Final = frozenset({"public.ecr.aws", "ecr-public.aws.com"})
+PUBLIC_HOSTS: Final = frozenset(ECR_PUBLIC.hosts)
 _PUBLIC_REGION: Final = "us-east-1"
 """The only region that issues credentials for ECR Public."""
-_HOST: Final = re.compile(
-    r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9][a-z0-9-]{0,62})"
-    r"\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|[a-z0-9.-]{1,60}\.gov)"
-)
-"""As in amazon-ecr-credential-helper."""
 _MIN_LIFETIME_SECONDS: Final = 60.0
 _TIMEOUT_SECONDS: Final = 30
 _THROTTLED: Final = frozenset(
@@ -61,7 +57,7 @@ def parse_host(host: str) -> EcrHost | None:
     """The host name of ECR or ECR Public taken apart; None for any other."""
     if host in PUBLIC_HOSTS:
         return EcrHost("", _PUBLIC_REGION)
-    match = _HOST.fullmatch(host)
+    match = HOST.fullmatch(host)
     if match is None:
         return None
     return EcrHost(match["account"], match["region"], is_fips=match["fips"] is not None)
@@ -74,16 +70,12 @@ class EcrAccess:
         site: name of the site, for messages.
         host: what the registry's host name says.
         identity: the profile and the role.
-        keep_seconds: how long credentials that were found, and a role that was assumed, are used again.
     """
 
-    def __init__(self, site: str, host: EcrHost, identity: EcrIdentity, *, keep_seconds: float = 0.0) -> None:
+    def __init__(self, site: str, host: EcrHost, identity: EcrIdentity) -> None:
         self._site = site
         self._host = host
         self._identity = identity
-        self._keep_seconds = keep_seconds
-        self._kept: tuple[float, AioSession] | None = None
-        self._one = asyncio.Lock()
 
     @property
     def registry_id(self) -> str:
@@ -100,7 +92,7 @@ class EcrAccess:
             Unavailable: no answer.
         """
         with self.mapped(service):
-            session = await self._current()
+            session = await self._session()
             async with session.create_client(
                 service, region_name=self._region(session), config=self._config()
             ) as client:
@@ -127,13 +119,6 @@ class EcrAccess:
             retries={"mode": "standard", "total_max_attempts": 3},
             use_fips_endpoint=True if self._host.is_fips else None,
         )
-
-    async def _current(self) -> AioSession:
-        async with self._one:
-            now = asyncio.get_running_loop().time()
-            if self._kept is None or now - self._kept[0] >= self._keep_seconds:
-                self._kept = now, await self._session()
-            return self._kept[1]
 
     async def _session(self) -> AioSession:
         session = await asyncio.to_thread(_new_session, self._identity.profile)

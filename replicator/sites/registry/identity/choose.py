@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from yarl import URL
 
 from replicator.events import Events
@@ -19,11 +17,7 @@ from replicator.sites.registry.identity.settings import (
 )
 from replicator.sites.registry.identity.source import Issuer
 from replicator.sites.registry.settings import RegistrySettings
-
-_ECR: Final = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".on.aws", ".amazonwebservices.com.cn")
-_ECR_PUBLIC: Final = ("public.ecr.aws", "ecr-public.aws.com")
-_ACR: Final = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
-_GOOGLE: Final = (".pkg.dev", ".gcr.io")
+from replicator.sites.registry.vendors.known import by_host
 
 
 def logins_of(settings: RegistrySettings, *, events: Events, clock: Clock) -> Logins:
@@ -37,15 +31,14 @@ def logins_of(settings: RegistrySettings, *, events: Events, clock: Clock) -> Lo
     if not settings.docker_config:
         return ConfiguredLogin(None)
     docker = DockerLogins(_authority(base))
-    implied = implied_identity(base.raw_host or "")
-    if implied is None:
+    vendor = by_host(base.raw_host or "")
+    if vendor is None or vendor.identity is None:
         return docker
     return RenewedLogins(
         settings.name,
-        _issuer(settings, base, implied, clock),
+        _issuer(settings, base, vendor.identity, clock),
         first=docker,
-        # A private registry of AWS serves nobody without credentials; the others have public images.
-        is_optional=not isinstance(implied, EcrIdentity) or base.raw_host in _ECR_PUBLIC,
+        is_optional=vendor.is_public,
         events=events,
         clock=clock,
     )
@@ -53,13 +46,8 @@ def logins_of(settings: RegistrySettings, *, events: Events, clock: Clock) -> Lo
 
 def implied_identity(host: str) -> Identity | None:
     """The identity that goes with a cloud's own host name."""
-    if host in _ECR_PUBLIC or (host.endswith(_ECR) and (".dkr.ecr" in host or ".dkr-ecr" in host)):
-        return EcrIdentity()
-    if host.endswith(_ACR):
-        return AcrIdentity()
-    if host == "gcr.io" or host.endswith(_GOOGLE):
-        return GoogleIdentity()
-    return None
+    vendor = by_host(host)
+    return None if vendor is None else vendor.identity
 
 
 def _issuer(settings: RegistrySettings, base: URL, identity: Identity, clock: Clock) -> Issuer:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from replicator.sites.registry.identity.settings import AcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
     LOCKED,
@@ -75,6 +76,7 @@ ACR: Final = Vendor(
     record=CapabilityRecord(body_limit=16 * 1024 * 1024),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({405, 409})),),
+    identity=AcrIdentity(),
     listing=AcrTags(),
     limits=("A single PUT of about 20 MB or more is refused, so that larger blobs go up in chunks.",),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.ecr import EcrPublicRepositories
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
@@ -20,5 +21,6 @@ ECR_PUBLIC: Final = Vendor(
     tag_deletion="vendor",
     digest_deletion="refused in an index",
     creation=EcrPublicRepositories(),
+    identity=EcrIdentity(),
     limits=("10 pushes a second; a layer has 10,000 MiB at most.",),
 )

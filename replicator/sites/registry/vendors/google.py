@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.sites.registry.identity.settings import GoogleIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.google import GoogleRepositories
 from replicator.sites.registry.vendors.listing import (
@@ -65,6 +66,7 @@ GOOGLE: Final = Vendor(
     names=NameRules(min_parts=2, shape="PROJECT/REPOSITORY/IMAGE (gcr.io: PROJECT/IMAGE)"),
     digest_deletion="refused while tagged",
     immutable=(Refusal(code="FAILED_PRECONDITION"),),
+    identity=GoogleIdentity(),
     listing=ManifestMap(),
     creation=GoogleRepositories(),
     limits=(

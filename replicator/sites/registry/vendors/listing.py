@@ -20,8 +20,6 @@ from replicator.ports import Listed
 from replicator.sites.bounds import FREE_PAGES, LARGE_JSON_BYTES, LEAST_NAMES_PER_PAGE, MAX_NAMES
 from replicator.sites.registry.identity.settings import Identity
 
-T = TypeVar("T")
-
 LOCKED: Final = "locked"
 IMMUTABLE: Final = "immutable"
 
@@ -102,6 +100,17 @@ class Page:
 
     tags: Sequence[Listed]
     next: PageRequest | None = None
+
+
+class Closable(Protocol):
+    """What a listing keeps open between its uses."""
+
+    async def aclose(self) -> None:
+        """Closes it."""
+        ...
+
+
+T = TypeVar("T", bound=Closable)
 
 
 class VendorAPI(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from replicator.model.names import MAX_REPOSITORY_LENGTH
+from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creation import RepositoryCreation
 from replicator.sites.registry.vendors.listing import BulkListing
@@ -120,6 +121,8 @@ class Vendor:
         tag_deletion: how one tag is deleted.
         digest_deletion: what deleting a digest does to its tags.
         immutable: how they refuse to move a tag, beside `ANY_IMMUTABLE`.
+        identity: who we are there by default, where its own hosts imply a cloud; None where they do not.
+        is_public: some of its content may be read without credentials.
         api: base URL of its API, where its hosts are not the ones that serve it; a registry at another host serves its
             own.
         listing: how it lists tags with what they name; None where it cannot.
@@ -137,6 +140,8 @@ class Vendor:
     tag_deletion: TagDeletion = "registry"
     digest_deletion: DigestDeletion = "takes tags"
     immutable: tuple[Refusal, ...] = ()
+    identity: Identity | None = None
+    is_public: bool = True
     api: str = ""
     listing: BulkListing | None = None
     creation: RepositoryCreation | None = None
