@@ -19,9 +19,10 @@ from replicator.sites.registry.vendors.creation import (
     CreateSettings,
     RepositoryCreation,
 )
-from replicator.sites.registry.vendors.listing import Place
+from replicator.sites.registry.vendors.listing import Closable, Place
 
 T = TypeVar("T")
+Kept = TypeVar("Kept", bound=Closable)
 
 OPERATION: Final = "create repository"
 _HOLD_SECONDS: Final = 3600.0
@@ -149,7 +150,7 @@ class _Requests:
         """See `CreationAPI`."""
         await self._registry.clock.sleep(seconds)
 
-    def kept(self, make: Callable[[], T]) -> T:
+    def kept(self, make: Callable[[], Kept]) -> Kept:
         """See `CreationAPI`."""
         return self._requests.kept(make)
 

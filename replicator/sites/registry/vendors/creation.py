@@ -13,12 +13,12 @@ import msgspec
 from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError
 from replicator.model.decoding import JSON_ERRORS
 from replicator.sites.registry.identity.settings import Identity
-from replicator.sites.registry.vendors.listing import Place
+from replicator.sites.registry.vendors.listing import Closable, Place
 
 if TYPE_CHECKING:
     from replicator.sites.registry.settings import ReadSecret
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Closable)
 
 Listing = Literal["absent", "empty"]
 """What the latest listing of a repository has shown: it is refused or not found, or it has no tag."""

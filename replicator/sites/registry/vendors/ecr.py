@@ -5,11 +5,9 @@ https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from replicator.errors import AuthFailed
 from replicator.ports import Listed
@@ -20,9 +18,6 @@ from replicator.sites.registry.vendors.creating.ecr import EcrRepositories
 from replicator.sites.registry.vendors.listing import VendorAPI, listed
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
 
-if TYPE_CHECKING:
-    from replicator.sites.registry.identity.aws import EcrAccess
-
 HOST: Final = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9][a-z0-9-]{0,62})"
     r"\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|[a-z0-9.-]{1,60}\.gov)"
@@ -30,31 +25,7 @@ HOST: Final = re.compile(
 """As in amazon-ecr-credential-helper."""
 
 _KEEP_SECONDS: Final = 1800.0
-"""How long a client is used: a role that was assumed lasts an hour."""
-
-
-class _Client:
-    """One client of ECR's API for all listings of a registry: to make one takes a quarter of a second."""
-
-    def __init__(self, access: EcrAccess) -> None:
-        self.access = access
-        self._stack = AsyncExitStack()
-        self._client: Any = None
-        self._made_at = 0.0
-        self._one = asyncio.Lock()
-
-    async def get(self) -> Any:
-        """The client. Raises as `EcrAccess.client` does."""
-        async with self._one:
-            now = asyncio.get_running_loop().time()
-            if self._client is None or now - self._made_at >= _KEEP_SECONDS:
-                self._client = await self._stack.enter_async_context(self.access.client("ecr"))
-                self._made_at = now
-            return self._client
-
-    async def aclose(self) -> None:
-        """Closes it, and those before it."""
-        await self._stack.aclose()
+"""How long a role that was assumed is used; it lasts an hour."""
 
 
 class EcrImages:
@@ -75,12 +46,11 @@ class EcrImages:
 
         identity = api.identity if isinstance(api.identity, EcrIdentity) else EcrIdentity()
         host = parse_host(api.host) or EcrHost(identity.registry_id or "-", identity.region or "")
-        kept = api.kept(lambda: _Client(EcrAccess(api.site, host, identity)))
-        access = kept.access
+        access = api.kept(lambda: EcrAccess(api.site, host, identity, keep_seconds=_KEEP_SECONDS))
         account = {"registryId": access.registry_id} if access.registry_id.isdigit() else {}
         tagged = {"repositoryName": repository, "maxResults": self.page_tags, **account}
         try:
-            client = await kept.get()
+            client = await access.kept_client("ecr")
         except NoIdentity:
             return  # docker's credentials serve the registry alone
 
