@@ -49,11 +49,14 @@ class BytesRead(msgspec.Struct, frozen=True):
 
 
 class BytesWritten(msgspec.Struct, frozen=True):
-    """Payload went out to a destination."""
+    """Payload went out to a destination: of this blob or manifest, for this repository. `position`: how far it is now."""
 
     source: str
     destination: str
     count: int
+    repository: str = ""
+    digest: str = ""
+    position: int = 0
 
 
 class BytesSaved(msgspec.Struct, frozen=True):
@@ -90,11 +93,39 @@ class TagPlanned(msgspec.Struct, frozen=True):
 
 
 class ImagePrepared(msgspec.Struct, frozen=True):
-    """The bytes that an image will move at most are known; for progress."""
+    """What an image consists of is known, each digest with its size; for progress. `repository` and `tag` as in `TagDone`.
+
+    `mounts`: as far as is known, a blob that one repository of the destination has need not move for another.
+    """
 
     rule: str
     destination: str
-    count: int
+    repository: str
+    tag: str
+    blobs: tuple[tuple[str, int], ...]
+    manifests: tuple[tuple[str, int], ...] = ()
+    mounts: bool = True
+
+
+class ScanMoved(msgspec.Struct, frozen=True):
+    """A scan of a rule's source goes on: `scanned` of `found` repositories; more may be found unless `is_listed`.
+
+    `is_over`: it has ended, whatever it found.
+    """
+
+    rule: str
+    source: str
+    scanned: int
+    found: int
+    is_listed: bool
+    is_over: bool = False
+
+
+class TurnAwaited(msgspec.Struct, frozen=True):
+    """A request begins (+1) or ceases (-1) to wait until the site takes more requests."""
+
+    site: str
+    change: int
 
 
 class TagDone(msgspec.Struct, frozen=True):
@@ -274,6 +305,8 @@ Event = (
     | BlobDone
     | TagPlanned
     | ImagePrepared
+    | ScanMoved
+    | TurnAwaited
     | TagDone
     | Observed
     | TagSeen

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
-from replicator.cli.console import Progress, has_display
+from replicator.cli.console import has_display
 from replicator.cli.logs import configure, log_event
 from replicator.cli.options import Invocation
 from replicator.engine import count_request
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.report import Tally
+from replicator.runs.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Watch:
     clock: SystemClock = field(default_factory=SystemClock)
     events: Events = field(default_factory=Events)
     tally: Tally = field(default_factory=Tally)
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = field(default_factory=lambda: Progress(time.monotonic))
 
     @classmethod
     def start(cls, invocation: Invocation, *, quiet: bool = False) -> Watch:

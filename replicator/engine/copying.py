@@ -84,11 +84,25 @@ class Copying:
             image = await self._read_image(action, totals)
             self._check_refusal(action, image)
             if not self._request.dry:
-                size = image.blob_bytes + image.manifest_bytes
-                self._context.events.emit(ImagePrepared(self._rule.name, self._site.name, size))
+                self._tell_prepared(action, image)
             return image
 
         return await self._guarded(action, totals, read)
+
+    def _tell_prepared(self, action: Action, image: Image) -> None:
+        blobs = tuple((digest, blob.size or 0) for digest, blob in image.blobs.items())
+        manifests = tuple((digest, len(each.body)) for digest, each in image.manifests.items())
+        self._context.events.emit(
+            ImagePrepared(
+                self._rule.name,
+                self._site.name,
+                action.target,
+                action.key,
+                blobs,
+                manifests,
+                mounts=self._transfers.may_mount,
+            )
+        )
 
     async def _read_image(self, action: Action, totals: Totals) -> Image:
         def count(size: int) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Literal, get_args
 
 from replicator.errors import Advice, Throttled
-from replicator.events import Events, InFlight, LimitChanged
+from replicator.events import Events, InFlight, LimitChanged, TurnAwaited
 from replicator.flow.gate import EPOCH_SECONDS, Gate
 from replicator.flow.pace import Pace
 from replicator.flow.rate import Rate
@@ -44,12 +44,13 @@ class SiteLimits:
     Args:
         site: the site's name.
         settings: how much it is spared.
-        events: gets `InFlight` and `LimitChanged`.
+        events: gets `InFlight`, `LimitChanged` and `TurnAwaited`.
         clock: the time.
     """
 
     def __init__(self, site: str, settings: LimitSettings, *, events: Events, clock: Clock) -> None:
         self._site = site
+        self._events = events
         self._clock = clock
         self._requests = _pace(settings.requests_per_second, clock)
         self._bytes = _pace(settings.bytes_per_second, clock)
@@ -170,6 +171,16 @@ class SiteLimits:
         """
         if self._requests is not None:
             await self._requests.take(1)
+        if not self._line.locked() and self._wait() < _RESOLUTION_SECONDS:
+            self._rate.take(self._clock.monotonic())
+            return
+        self._events.emit(TurnAwaited(self._site, +1))
+        try:
+            await self._stand_in_line()
+        finally:
+            self._events.emit(TurnAwaited(self._site, -1))
+
+    async def _stand_in_line(self) -> None:
         async with self._line:
             while (wait := self._wait()) >= _RESOLUTION_SECONDS:
                 await self._clock.sleep(wait)

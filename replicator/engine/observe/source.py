@@ -11,6 +11,7 @@ from typing import Final
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
+from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
@@ -31,7 +32,7 @@ from replicator.policy.selection import (
     select,
     select_repository,
 )
-from replicator.ports import ComparesTags, Repository, TagBelief
+from replicator.ports import ComparesTags, Repository
 
 REPOSITORIES_AT_ONCE: Final = 8
 RESOLVES_AT_ONCE: Final = 64
@@ -70,6 +71,7 @@ class SourceScan:
         self._scope = context.request.scope
         self._named = frozenset(certain_repositories(rule.repositories))
         self._repositories = 0
+        self._count = ScanCount(rule.name, rule.source, context.events)
         self._selected = 0
         self.complete = True
         self.repositories: frozenset[str] | None = None
@@ -83,21 +85,23 @@ class SourceScan:
         `complete` tells afterwards whether nothing broke, `repositories` which the rule selects: None where the catalog
         could not be listed completely.
         """
-        await self._read_lists()
         turn = asyncio.Lock()
-        async with aclosing(self._names()) as names:
+        with self._count:
+            await self._read_lists()
+            async with aclosing(self._names()) as names:
 
-            async def work() -> None:
-                while True:
-                    async with turn:
-                        name = await anext(names, None)
-                    if name is None:
-                        return
-                    await self._guarded(name)
+                async def work() -> None:
+                    while True:
+                        async with turn:
+                            name = await anext(names, None)
+                        if name is None:
+                            return
+                        await self._guarded(name)
+                        self._count.scan()
 
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(REPOSITORIES_AT_ONCE):
-                    tasks.create_task(work())
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(REPOSITORIES_AT_ONCE):
+                        tasks.create_task(work())
         if self._scope is not None:
             self.complete = False
         elif self.complete:
@@ -142,11 +146,13 @@ class SourceScan:
                 for name in known
                 if select_repository(selection, name) and (listed is None or name in listed)
             ]
+            self._count.find(len(names), is_all=True)
             for name in names:
                 yield name
             self._know(names)
             return
         seen = set(self._named)
+        self._count.find(len(self._named))
         for name in self._named:
             yield name
         try:
@@ -154,11 +160,13 @@ class SourceScan:
                 async for page in self._context.sites[self._rule.source].repositories():
                     fresh = [name for name in page if name not in seen and select_repository(selection, name)]
                     seen.update(fresh)
+                    self._count.find(len(fresh))
                     for name in fresh:
                         yield name
         except SiteError as error:
             self._failed(error)
         else:
+            self._count.find(0, is_all=True)
             self._know(seen)
 
     def _know(self, names: Collection[str]) -> None:
@@ -367,7 +375,8 @@ class SourceScan:
                 break
             few = self._few([targets[tag] for tag in immutable])
             beliefs = await self._context.state.beliefs(destination, target, few)
-            immutable = {tag for tag in immutable if _owns(self._rule, beliefs.get(targets[tag]))}
+            owned = {tag for tag, belief in beliefs.items() if belief.rule == self._rule.name}
+            immutable = {tag for tag in immutable if targets[tag] in owned}
         return immutable
 
     async def _resolve(
@@ -413,7 +422,3 @@ class SourceScan:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(RESOLVES_AT_ONCE, len(tags))):
                 tasks.create_task(ask())
-
-
-def _owns(rule: Rule, belief: TagBelief | None) -> bool:
-    return belief is not None and belief.rule == rule.name

@@ -134,7 +134,7 @@ class BlobTransfers:
             outcome: Outcome = "present"
         else:
             other = self._elsewhere(repository.name, digest) or recalled
-            outcome = "mounted" if other and self._may_mount else "copied"
+            outcome = "mounted" if other and self.may_mount else "copied"
         self._presence.add(repository.name, digest)
         return outcome
 
@@ -148,13 +148,16 @@ class BlobTransfers:
             self._refusals = MOUNT_REFUSALS
         self._presence.forget(repository, digests)
 
-    def written(self, totals: Totals, count: int) -> None:
-        """Counts bytes that went out to the destination, a manifest's too."""
+    def written(
+        self, totals: Totals, count: int, repository: str = "", digest: str = "", position: int = 0
+    ) -> None:
+        """Counts bytes that went out to the destination, a manifest's too; of one digest, `position` is how far it is."""
         totals.bytes.written += count
-        self._events.emit(BytesWritten(self._source, self._site.name, count))
+        self._events.emit(BytesWritten(self._source, self._site.name, count, repository, digest, position))
 
     @property
-    def _may_mount(self) -> bool:
+    def may_mount(self) -> bool:
+        """Whether a blob of another repository can be mounted, as far as is known."""
         return self._site.capabilities.mount and self._refusals < MOUNT_REFUSALS
 
     async def _place(self, repository: Repository, blob: WantedBlob) -> Outcome:
@@ -166,7 +169,7 @@ class BlobTransfers:
         while True:
             other = self._elsewhere(repository.name, digest)
             # A mount answers for itself whether the blob is there, so asking before would be one request too many.
-            if not (other and self._may_mount) and await self._is_there(repository, blob):
+            if not (other and self.may_mount) and await self._is_there(repository, blob):
                 return self._done(repository, blob, "present")
             recalled = None if other or _is_cheap(blob) else await self._recall(repository.name, digest)
             # The first transfer may have ended while these were asked: what is known is looked at only now.
@@ -213,7 +216,7 @@ class BlobTransfers:
             raise
         if other is not None and work.is_hint_wrong:
             await self.take_back(other, [blob.descriptor.digest])
-        elif other is not None and self._may_mount:
+        elif other is not None and self.may_mount:
             self._refusals = 0 if outcome == "mounted" else self._refusals + 1
         if outcome == "mounted":
             self._mounted.add((repository.name, blob.descriptor.digest))
@@ -222,11 +225,15 @@ class BlobTransfers:
         return self._done(repository, blob, outcome)
 
     async def _write(self, repository: Repository, work: _Work) -> Outcome:
-        blob, other = work.blob, work.other
-        origin = other if self._may_mount else None
+        blob, other, digest = work.blob, work.other, work.blob.descriptor.digest
+        origin = other if self.may_mount else None
         source, corrupt = self._source_of(work), 0
+
+        def count(size: int, position: int) -> None:
+            self.written(blob.totals, size, repository.name, digest, position)
+
         while True:
-            delivery = _Delivery(source, lambda count: self.written(blob.totals, count))
+            delivery = _Delivery(source, count)
             try:
                 outcome = await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
@@ -267,7 +274,7 @@ class BlobTransfers:
         """
         if not self._shares_store or not isinstance(repository, CopiesFromSibling):
             return False
-        if other and self._may_mount:
+        if other and self.may_mount:
             beside = self._site.repository(other)
             if await beside.has_blob(blob.descriptor.digest, blob.descriptor.size):
                 return False
@@ -339,9 +346,9 @@ async def _gives_out(repository: Repository, descriptor: Descriptor) -> bool:
 
 
 class _Delivery:
-    """A `BlobSource` that counts what is handed over. `passed`: what came by of a small config, for the index."""
+    """A `BlobSource` that counts what is handed over: bytes, and the position after them. `passed`: what came by of a small config, for the index."""
 
-    def __init__(self, source: BlobSource, on_written: Callable[[int], None]) -> None:
+    def __init__(self, source: BlobSource, on_written: Callable[[int, int], None]) -> None:
         self._source = source
         self._on_written = on_written
         descriptor = source.descriptor
@@ -364,12 +371,13 @@ class _Delivery:
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
         if self.passed is not None:
             del self.passed[offset:]
-        async with self._source.open(offset) as chunks, aclosing(self._count(chunks)) as counted:
+        async with self._source.open(offset) as chunks, aclosing(self._count(chunks, offset)) as counted:
             yield counted
 
-    async def _count(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _count(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks:
             if self.passed is not None:
                 self.passed += chunk
             yield chunk
-            self._on_written(len(chunk))
+            position += len(chunk)
+            self._on_written(len(chunk), position)

@@ -159,7 +159,8 @@ class ImageWriter:
         """
         repository = placement.repository
         stored = await repository.write_manifest(manifest, tag)
-        self._transfers.written(placement.totals, len(manifest.body))
+        size = len(manifest.body)
+        self._transfers.written(placement.totals, size, repository.name, manifest.digest, size)
         if tag is not None and (stored is None or is_doubtful):
             stored = await self._resolve(repository, manifest, tag)
         if stored is not None and stored != manifest.digest:

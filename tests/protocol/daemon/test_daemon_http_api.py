@@ -132,11 +132,12 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     agent.events.emit(BytesWritten("hub", "fra", 700))  # of a run before this one
     agent.clock.advance(60)
     agent.events.emit(RunStarted("platform", "hub", ("fra", "sin")))
-    agent.events.emit(ImagePrepared("platform", "fra", 8_000))
+    agent.events.emit(ImagePrepared("platform", "fra", "platform/b", "v2", (("sha256:1", 8_000),)))
     agent.events.emit(TagPlanned("platform", "fra"))
     agent.events.emit(TagPlanned("platform", "fra"))
     agent.events.emit(TagDone("platform", "fra", "platform/a", "v1", "copy", "failed"))
-    agent.events.emit(BytesWritten("hub", "fra", 5_000))
+    agent.events.emit(BytesWritten("hub", "fra", 5_000, "platform/b", "sha256:1", 5_000))
+    agent.clock.advance(5)
     run.left.discard("sin")
 
     first, second = (await world.get("/api/v1/runs"))["runs"]
@@ -148,7 +149,7 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     fra, sin = first["progress"]
     assert fra == {
         "destination": "fra", "done": False, "tags_planned": 2, "tags_done": 1, "tags_failed": 1,
-        "bytes_planned": 8_000, "bytes_written": 5_000, "bytes_per_second": 500.0,
+        "bytes_planned": 8_000, "bytes_moved": 5_000, "bytes_per_second": 1_000.0, "seconds_left": 3.0, "scan": None,
     }  # fmt: skip
     assert sin["done"]
     assert (second["outcome"], second["progress"]) == ("failed", [])
@@ -160,6 +161,9 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     await world.get("/api/v1/runs/nothing", 404)
 
     status = await world.get("/api/v1/status")
+    assert [(each["destination"], each["bytes_moved"]) for each in status["moving"]] == [("fra", 5_000)]
+    assert [(each["digest"], each["moved"]) for each in status["transfers"]] == [("sha256:1", 5_000)]
+    assert status["waits"] == []
     assert status["failures"][0]["cause"] == "reset"
     assert [each["id"] for each in status["running"]] == [run.id]
 

@@ -12,7 +12,17 @@ from replicator.daemon.http.api.facts import BEHIND_SECONDS, Facts
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.page.page import render
 from replicator.daemon.http.server import listen
-from replicator.events import BytesWritten, ImagePrepared, RunEnded, RunStarted, TagDone, TagPlanned
+from replicator.events import (
+    BlobDone,
+    BytesWritten,
+    ImagePrepared,
+    RunEnded,
+    RunStarted,
+    ScanMoved,
+    TagDone,
+    TagPlanned,
+    TurnAwaited,
+)
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 
@@ -61,6 +71,10 @@ class World:
             rule="platform", source="hub", destinations=destinations, cause="webhook", scope=None, at=self.now
         )
 
+    def text(self) -> str:
+        """The page."""
+        return render(Facts(self.agent, self.live).status(), self.now)
+
     def rows(self, column: str) -> dict[str, dict[str, str]]:
         """The rows of the table that has such a column, by destination."""
         cells = _Cells()
@@ -100,24 +114,45 @@ def test_an_overdue_look_is_behind_in_the_table_as_on_the_map(world: World) -> N
     assert BEHIND_SECONDS < 7200
 
 
-def test_a_run_shows_how_many_bytes_it_has_moved_and_at_most_will(world: World) -> None:
+def test_a_run_shows_how_many_bytes_it_has_moved_and_will(world: World) -> None:
     world.runs("fra", "sin")
     emit = world.agent.events.emit
     emit(RunStarted("platform", "hub", ("fra", "sin")))
-    emit(ImagePrepared("platform", "fra", 2_000_000))
-    emit(BytesWritten("hub", "fra", 500_000))
+    emit(TagPlanned("platform", "fra"))
+    emit(ImagePrepared("platform", "fra", "app", "v1", (("sha256:1", 2_000_000),)))
+    emit(BytesWritten("hub", "fra", 500_000, "app", "sha256:1", 500_000))
     cells = {destination: row["Bytes"] for destination, row in world.rows("Bytes").items()}
-    assert cells == {"fra": "500 kB of at most 2.0 MB", "sin": "0 B"}
-    emit(BytesWritten("hub", "fra", 2_000_000))  # another rule's, from and to the same
-    assert world.rows("Bytes")["fra"]["Bytes"] == "2.5 MB"
+    assert cells == {"fra": "500 kB of 2.0 MB", "sin": "0 B"}
+    world.agent.clock.advance(1)
+    assert world.rows("Left")["fra"]["Left"] == "3.0 s"
+    emit(BlobDone("hub", "fra", "app", "sha256:1", "copied", 2_000_000))
+    assert world.rows("Bytes")["fra"]["Bytes"] == "2.0 MB"
+
+
+def test_largest_transfers_and_sites_that_have_requests_wait_are_named(world: World) -> None:
+    emit = world.agent.events.emit
+    world.runs("fra")
+    emit(RunStarted("platform", "hub", ("fra",)))
+    emit(ImagePrepared("platform", "fra", "platform/app", "v1", (("sha256:1", 2_000_000),)))
+    emit(BytesWritten("hub", "fra", 500_000, "platform/app", "sha256:1", 500_000))
+    emit(TurnAwaited("hub", +1))
+    emit(ScanMoved("platform", "hub", 3, 10, is_listed=True))
+    text = world.text()
+    assert "Largest transfers" in text
+    assert "500 kB of 2.0 MB" in text
+    assert "hub limits requests: 1 waiting" in text
+    assert "scanning, 3 of 10 repositories" in text
 
 
 def test_a_run_for_an_event_counts_with_the_one_beside_which_it_begins(world: World) -> None:
     emit = world.agent.events.emit
 
     def counts() -> tuple[int, int]:
-        progress = world.live.progress("platform", "fra")
-        return progress.tags_planned, progress.tags_done
+        count = world.live.progress.count("platform", "fra")
+        return count.planned, count.done
+
+    def ended() -> RunEnded:
+        return RunEnded("platform", "fra", "ok", 1.0, in_step=2, pending=0, held=0, failed=0)
 
     emit(RunStarted("platform", "hub", ("fra",)))
     for _ in range(2):
@@ -126,20 +161,22 @@ def test_a_run_for_an_event_counts_with_the_one_beside_which_it_begins(world: Wo
     for _ in range(2):
         emit(TagDone("platform", "fra", "platform/app", "v1", "copy", "copied"))
     assert counts() == (2, 2)
+    emit(ended())
+    emit(ended())
     emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
     assert counts() == (0, 0)
 
 
 def test_what_a_drained_run_left_is_not_counted_with_later_ones(world: World) -> None:
-    emit, progress = world.agent.events.emit, world.live.progress
+    emit, count = world.agent.events.emit, world.live.progress.count
     emit(RunStarted("platform", "hub", ("fra",)))
     for _ in range(3):
         emit(TagPlanned("platform", "fra"))
     emit(TagDone("platform", "fra", "platform/app", "v1", "hold", "held"))
-    assert progress("platform", "fra").tags_done == 1
+    assert count("platform", "fra").done == 1
     emit(RunEnded("platform", "fra", "interrupted", 1.0, in_step=0, pending=2, held=1, failed=0))
     emit(RunStarted("platform", "hub", ("fra",), ("platform/app",)))
-    assert progress("platform", "fra").tags_planned == 0
+    assert count("platform", "fra").planned == 0
 
 
 def test_each_tag_is_counted_once(world: World) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from replicator.errors import Advice, Throttled
-from replicator.events import Event, Events, InFlight, LimitChanged
+from replicator.events import Event, Events, InFlight, LimitChanged, TurnAwaited
 from replicator.flow.limits import LARGE_BLOB_BYTES, MAX_HOLD_SECONDS, Kind, SiteLimits
 from replicator.flow.settings import LimitSettings
 from tests.fakes.clock import FakeClock
@@ -188,7 +188,7 @@ async def test_cancelled_while_held_gives_its_slot_back() -> None:
     first.cancel()
     await _settle()
     assert first.cancelled()
-    assert world.told == []  # it was never in flight
+    assert world.told == [TurnAwaited("hub", +1), TurnAwaited("hub", -1)]  # it was never in flight
     assert await world.request() == pytest.approx(60)
 
 

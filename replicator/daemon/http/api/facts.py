@@ -27,6 +27,7 @@ from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds
 from replicator.runs.current import Run
+from replicator.runs.progress import DestinationProgress
 
 FAILURES_SHOWN: Final = 20
 BEHIND_SECONDS: Final = 60.0
@@ -62,6 +63,9 @@ class Facts:
             flows=self.flows(),
             rules=self.rules(),
             running=[self.run(each) for each in app.runs.running],
+            moving=self._moving(),
+            transfers=self._live.progress.transfers(),
+            waits=self._live.progress.waits(),
             failures=list(islice(self.failures(), FAILURES_SHOWN)),
         )
 
@@ -198,17 +202,24 @@ class Facts:
         )
 
     def _progress(self, run: Run, destination: str) -> RunProgress:
-        progress = self._live.progress(run.rule, destination)
+        progress = self._live.progress
+        count, at = progress.count(run.rule, destination), progress.destination(destination)
         return RunProgress(
             destination=destination,
             done=destination not in run.left,
-            tags_planned=progress.tags_planned,
-            tags_done=progress.tags_done,
-            tags_failed=progress.tags_failed,
-            bytes_planned=progress.bytes_planned,
-            bytes_written=self._live.written(run.rule, run.source, destination),
-            bytes_per_second=round(self._live.rate(run.source, destination), 1),
+            tags_planned=count.planned,
+            tags_done=count.done,
+            tags_failed=count.failed,
+            bytes_planned=at.bytes_planned,
+            bytes_moved=at.bytes_moved,
+            bytes_per_second=at.rate,
+            seconds_left=at.seconds_left,
+            scan=next((each for each in progress.scans() if each.rule == run.rule), None),
         )
+
+    def _moving(self) -> list[DestinationProgress]:
+        running = [to for run in self._app.runs.running for to in run.destinations if to in run.left]
+        return [self._live.progress.destination(to) for to in dict.fromkeys(running)]
 
     def _known(self) -> _Known:
         wanted = set(self._pairs())

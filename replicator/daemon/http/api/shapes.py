@@ -14,6 +14,8 @@ from msgspec import Meta
 
 from replicator.engine import Outcome, RunResult
 from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
+from replicator.runs.ledger import TransferProgress
+from replicator.runs.progress import DestinationProgress, ScanProgress, WaitProgress
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[list[Name], Meta(min_length=1, max_length=1000)]
@@ -77,10 +79,10 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True):
-    """One run at one destination, in progress.
+    """Progress of a run at one destination.
 
-    `bytes_planned`: upper bound of the bytes to write for the images read so far. `bytes_written`: bytes written from the
-    source to the destination since the run began, by any rule; content that the destination has is not written.
+    Tags are the rule's. Bytes, rate and time left are the destination's, as in `DestinationProgress`: what several rules
+    need moves once. `scanned` of `found` repositories of the source; more may be found while `is_listed` is false.
     """
 
     destination: str
@@ -89,8 +91,10 @@ class RunProgress(msgspec.Struct, frozen=True):
     tags_done: int
     tags_failed: int
     bytes_planned: int
-    bytes_written: int
+    bytes_moved: int
     bytes_per_second: float
+    seconds_left: float | None
+    scan: ScanProgress | None
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -178,7 +182,11 @@ class FailureInfo(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Everything that the status page shows."""
+    """Everything that the status page shows.
+
+    `moving`: the destinations of runs in progress. `transfers`: the largest ones in progress. `waits`: the sites that
+    have requests wait.
+    """
 
     agent: str
     version: str
@@ -188,6 +196,9 @@ class Status(msgspec.Struct, frozen=True):
     flows: list[FlowInfo]
     rules: list[RuleInfo]
     running: list[RunInfo]
+    moving: list[DestinationProgress]
+    transfers: list[TransferProgress]
+    waits: list[WaitProgress]
     failures: list[FailureInfo]
 
 
