@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 
 from replicator.demo.images import BuiltImage, image, layer, load
 from replicator.engine import DestinationResult, Engine
-from replicator.errors import Denied, NotFound, SiteError
+from replicator.errors import ConfigError, Denied, NotFound, SiteError
 from replicator.events import Event, Events, Warned
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob
@@ -403,6 +403,37 @@ async def test_a_failure_that_passes_is_not_remembered(monkeypatch: pytest.Monke
         found.fake.fault("POST", r"^/api/v2\.0/projects", refuse(503, "UNAVAILABLE"))
         assert await target.write_blob(blob) == "copied"
         assert found.asked == 2
+
+
+@each_vendor
+async def test_the_first_write_costs_one_request_more_and_the_creation(
+    vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(vendor, monkeypatch, WANTED[vendor.kind]) as (found, _):
+        repository, target = found.memory.repository(found.names[0]), found.site.repository(found.names[0])
+        with contextlib.suppress(SiteError):
+            _ = [page async for page in target.tags()]
+        blobs = (await repository.read_manifest("v1")).blobs
+        assert await target.write_blob(repository.blob(blobs[0])) == "copied"
+        comes_first = vendor in {Quay, DockerHub}
+        assert found.fake.count("POST", "/blobs/uploads/") == (1 if comes_first else 2)
+        assert found.asked == 1
+        found.fake.requests.clear()
+        assert await target.write_blob(repository.blob(blobs[1])) == "copied"
+        assert [entry.method for entry in found.fake.requests if entry.path.startswith("/v2/")] == [
+            "POST",
+            "PUT",
+        ]
+
+
+async def test_a_token_that_cannot_be_read_fails_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> str:
+        raise ConfigError(["site.vendor.create.token: gone"])
+
+    async with rig(Quay, monkeypatch, CreateSettings(is_asked=True, token=unreadable)) as (found, events):
+        result = await found.sync(events)
+        assert result.totals.tags.failed == 3
+        assert all("create.token: gone" in failure.cause for failure in result.failures)
 
 
 async def test_a_refusal_holds_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, TypeVar, cast
 
-from replicator.errors import Advice, AuthFailed, Denied, NotFound, Rejected, SiteError, Transient
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    ConfigError,
+    Denied,
+    NotFound,
+    Rejected,
+    SiteError,
+    Transient,
+)
 from replicator.sites.registry.bulk import VendorRequests
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
@@ -92,16 +101,18 @@ async def _make(
             await way.complete(api, repository, wanted)
         elif await way.create(api, repository, wanted):
             registry.warn(f"created the {way.what} {unit}, which was missing")
-    except SiteError as error:
-        failure = _of_repository(error, repository)
+    except (SiteError, ConfigError) as error:
+        failure = _of_repository(registry, error, repository)
         if not isinstance(failure, Transient):
             creations.outcomes[unit] = (registry.clock.monotonic(), failure)
         raise failure from error
     creations.outcomes[unit] = (registry.clock.monotonic(), None)
 
 
-def _of_repository(error: SiteError, repository: str) -> SiteError:
+def _of_repository(registry: Registry, error: SiteError | ConfigError, repository: str) -> SiteError:
     """The failure as one of the repository: the site's other repositories go on."""
+    if isinstance(error, ConfigError):  # of a secret that cannot be read
+        return Denied(registry.site, OPERATION, "; ".join(error.problems), repository=repository)
     if isinstance(error, Transient):
         return error
     if isinstance(error, AuthFailed):

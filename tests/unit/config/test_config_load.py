@@ -24,6 +24,7 @@ from replicator.policy.rule import Pin, Rename, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.registry.settings import Login, RegistrySettings
+from replicator.sites.registry.vendors.creation import CreateSettings
 from replicator.sites.timeouts import Timeouts
 
 HOME = {"HOME": "/home/me"}
@@ -204,6 +205,71 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert site.realm == "http://auth.example.com:5001/token"
     assert dataclasses.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
     assert site.capabilities == {"mount": False, "upload": "patch"}
+
+
+def test_every_key_of_create_arrives(tmp_path: Path) -> None:
+    policy = config(tmp_path, '{"Version": "2012-10-17"}', "policy.json")
+    lifecycle = config(tmp_path, '{"rules": []}', "lifecycle.json")
+    text = """
+[site.ecr]
+url = "https://123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+[site.ecr.create]
+immutability = "IMMUTABLE"
+exclusions = ["sha256-*"]
+scan_on_push = false
+encryption = "KMS_DSSE"
+kms_key = "k"
+tags = { team = "platform" }
+policy = "policy.json"
+lifecycle = "lifecycle.json"
+[site.harbor]
+url = "https://harbor.example.com"
+kind = "harbor"
+create = { public = true, quota = "5GB" }
+[site.gar]
+url = "https://europe-docker.pkg.dev"
+create = { location = "europe" }
+[site.gitlab]
+url = "https://registry.example.com"
+kind = "gitlab"
+create = { token = { env = "TOKEN" }, api = "https://gitlab.example.com" }
+[site.off]
+url = "https://quay.io"
+create = false
+[site.also-off]
+url = "https://quay.io"
+create = { enabled = false }
+[site.on]
+url = "https://harbor.example.org"
+create = true
+"""
+    loaded = load(config(tmp_path, SITES + text + RULE), {**HOME, "TOKEN": "secret"})
+
+    def create(name: str) -> CreateSettings | None:
+        site = loaded.sites[name]
+        assert isinstance(site, RegistrySettings)
+        return site.create
+
+    assert create("ecr") == CreateSettings(
+        is_asked=True,
+        immutability="IMMUTABLE",
+        exclusions=("sha256-*",),
+        scan_on_push=False,
+        encryption="KMS_DSSE",
+        kms_key="k",
+        tags={"team": "platform"},
+        policy=policy.read_text(),
+        lifecycle=lifecycle.read_text(),
+    )
+    assert create("harbor") == CreateSettings(is_asked=True, public=True, quota=5_000_000_000)
+    assert create("gar") == CreateSettings(is_asked=True, location="europe")
+    gitlab = create("gitlab")
+    assert gitlab is not None
+    assert gitlab.token is not None
+    assert (gitlab.token(), gitlab.api) == ("secret", "https://gitlab.example.com")
+    assert (create("off"), create("also-off")) == (None, None)
+    assert create("on") == CreateSettings(is_asked=True)
+    assert create("fra") == CreateSettings()
 
 
 @pytest.mark.parametrize("key", ["identity_token", "bearer_token"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from replicator.errors import SiteError
+from replicator.scrub import remember
 from replicator.sites.registry.vendors.creation import (
     APIAnswer,
     APIRequest,
@@ -50,6 +51,7 @@ class HubRepositories(RepositoryCreation):
         token = answer.document().get("access_token")
         if answer.status != 200 or not isinstance(token, str):
             raise _refused(api, repository, answer)
+        remember(token)
         namespace, _, name = repository.partition("/")
         document = {"name": name, "namespace": namespace, "is_private": not wanted.public}
         headers = {"Authorization": f"Bearer {token}"}

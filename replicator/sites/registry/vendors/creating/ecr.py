@@ -103,22 +103,25 @@ class EcrRepositories(RepositoryCreation):
 
         access = _access(api)
         try:
-            async with access.client(self.service) as client:
+            client = await access.kept_client(self.service)
 
-                async def ask(operation: str, **arguments: object) -> dict[str, Any]:
-                    async with api.turn("create repository", repository):
-                        with access.mapped(self.service):
-                            try:
-                                found: dict[str, Any] = await getattr(client, operation)(**arguments)
-                            except client.exceptions.ClientError as error:
-                                if (told := self._told(error)) is None:
-                                    raise
-                                raise told from None
-                            return found
+            async def ask(operation: str, **arguments: object) -> dict[str, Any]:
+                async with api.turn("create repository", repository):
+                    with access.mapped(self.service):
+                        try:
+                            found: dict[str, Any] = await getattr(client, operation)(**arguments)
+                        except client.exceptions.ClientError as error:
+                            if (told := self._told(error)) is None:
+                                raise
+                            raise told from None
+                        return found
 
-                return await work(ask)
+            return await work(ask)
         except _Refused as refused:
             raise api.refused(refused.cause, repository, refused.needs) from None
+        except (LookupError, TypeError) as error:
+            cause = f"AWS {self.service}: the answer is not one of this API: {error!r}"
+            raise api.refused(cause, repository) from error
         except NoIdentity as error:
             raise api.refused(str(error), repository, self._needs("CreateRepository")) from None
 
