@@ -52,6 +52,7 @@ class SiteLimits:
         self._site = site
         self._events = events
         self._clock = clock
+        self._events = events
         self._requests = _pace(settings.requests_per_second, clock)
         self._bytes = _pace(settings.bytes_per_second, clock)
         self._rate = Rate()
@@ -96,6 +97,28 @@ class SiteLimits:
             yield
         finally:
             await slot.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def kept(self, kind: Kind, *, size: int | None = None) -> AsyncIterator[None]:
+        """A slot for several requests, one after the other: entering waits for the gate only, each takes `turn_for`."""
+        gate, large = self._gates[kind], size is not None and size > LARGE_BLOB_BYTES
+        await gate.acquire(large=large)
+        self._events.emit(InFlight(self._site, kind, +1))
+        try:
+            yield
+        finally:
+            gate.release(large=large)
+            self._events.emit(InFlight(self._site, kind, -1))
+
+    @asynccontextmanager
+    async def turn_for(self, operation: str, repository: str | None = None) -> AsyncIterator[None]:
+        """The turn of one request whose slot is `kept`; what is raised on entering is as for `enter`."""
+        if self.is_limiting:
+            try:
+                await self.wait_turn()
+            except Throttled as error:
+                raise error.during(operation, repository) from None
+        yield
 
     def set_bytes_per_second(self, rate: float | None) -> None:
         """Another limit from now on; None is none. Who waits already waits by the old one."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
+from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.settings import Login, RegistrySettings
@@ -27,6 +28,7 @@ async def registry_site(
     redirects: Literal["same-scheme", "any"] = "same-scheme",
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
     kind: str = "",
+    limits: LimitSettings | None = None,
 ) -> AsyncIterator[RegistrySite]:
     """A site named "there", closed at the end; its events go to `seen`, docker's credentials are left alone.
 
@@ -45,6 +47,7 @@ async def registry_site(
         redirects=redirects,
         max_blob_bytes=max_blob_bytes,
         kind=kind,
+        limits=limits or LimitSettings(),
     )
     site = RegistrySite(settings, events=events, clock=clock or SystemClock())
     try:

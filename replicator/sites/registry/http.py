@@ -157,12 +157,18 @@ class Transport:
             response.close()  # which after the last byte gives the connection back
             await slot.__aexit__(None, None, None)
 
+    def uploads(self, size: int | None) -> AbstractAsyncContextManager[None]:
+        """A "writes" slot for several calls of `upload`, one after the other, of parts of a blob of `size` bytes."""
+        return self._limits.kept("writes", size=size)
+
     async def upload(
         self,
         call: Call,
         body: Callable[[], AsyncIterator[bytes]],
         length: int | None,
         failure: Callable[[], SiteError | None],
+        *,
+        within: bool = False,
     ) -> Reply:
         """Sends a call with a body from a source, once.
 
@@ -174,6 +180,7 @@ class Transport:
             body: makes the iterator of chunks; called when the slot is held.
             length: sent as Content-Length; None sends the body chunked.
             failure: the error that broke the source, None while there is none.
+            within: the caller holds the slot (`uploads`).
 
         Raises:
             SiteError: the source's own, if it broke; `Corrupt` if it gave another number of bytes than `length`;
@@ -183,7 +190,10 @@ class Transport:
         headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
         if length is not None:
             headers["Content-Length"] = str(length)
-        async with self._limits.slot_for("writes", call.operation, call.repository, size=call.blob_bytes):
+        limits, named = self._limits, (call.operation, call.repository)
+        async with (
+            limits.turn_for(*named) if within else limits.slot_for("writes", *named, size=call.blob_bytes)
+        ):
             feed = UploadBody(
                 body(),
                 length,

@@ -7,7 +7,8 @@ the registry allows it. Sources: OCI distribution-spec, "Pushing blobs"; docs/qu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -24,6 +25,7 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import OPERATION as CREATE
 from replicator.sites.registry.create import writing
+from replicator.sites.registry.cuts import Cuts
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import with_digest
 from replicator.sites.registry.record import CapabilityRecord, Strategy
@@ -351,38 +353,41 @@ class Upload:
             self._move(session, reply)
             await self._close(session)
 
-    async def _read(self, offset: int, count: int | None = None) -> AsyncIterator[bytes]:
-        """The source's bytes from `offset` on: `count` of them, or (the transport counts) all there are."""
+    async def _read(self, offset: int) -> AsyncGenerator[bytes, None]:
+        """The source's bytes from `offset` on; the transport counts them."""
         async with self._source.open(offset) as chunks:
             async for chunk in chunks:
-                if count is None:
-                    yield chunk
-                elif len(chunk) < count:
-                    count -= len(chunk)
-                    yield chunk
-                else:
-                    yield chunk[:count]
-                    return
+                yield chunk
 
     async def _send_chunks(self, session: Session, size: int) -> None:
-        """Sends chunk after chunk, the source opened for each.
+        """Sends chunk after chunk, cut from one reading of the source.
 
-        Kept open, it would hold its site's read slot while this waits for a write slot, and transfers that
-        take the two in the other order (all others do) could wait for this one for ever.
+        The write slot is held for all of them: a reading that stays open holds its site's read slot, and must not wait
+        for a write slot then (`flow.limits`).
         """
-        chunk_bytes = max(self._chunk_bytes or self._record.chunk_bytes, session.least_chunk)
-        while session.offset < size:
-            start, end = session.offset, min(session.offset + chunk_bytes, size)
-            count = None if end == size else end - start  # the last one goes on, so that a surplus is noticed
-            body = partial(self._read, start, count)
-            span = {"Content-Range": f"{start}-{end - 1}"}
-            reply = await self._body("PATCH", session.url, body, end - start, span)
-            # The reply's own Range is not believed: ECR and some zot versions report stale ones.
-            self._move(session, reply)
-            session.offset = end
-            self._whole_chunks += 1
+        async with self._registry.transport.uploads(size):
+            while session.offset < size:
+                # Opened by the first request for bytes, so that its failure is known for the source's.
+                async with aclosing(self._read(session.offset)) as chunks:
+                    cuts = Cuts(chunks, session.offset)
+                    # An answer before all of a chunk was sent ends the reading: then another begins.
+                    while cuts.position == session.offset < size:
+                        await self._send_chunk(session, size, cuts)
         if self._chunk_bytes and self._whole_chunks > 1:
             self._registry.knowledge.learn(body_limit=self._chunk_bytes, chunk_bytes=self._chunk_bytes)
+
+    async def _send_chunk(self, session: Session, size: int, cuts: Cuts) -> None:
+        chunk_bytes = max(self._chunk_bytes or self._record.chunk_bytes, session.least_chunk)
+        start, end = session.offset, min(session.offset + chunk_bytes, size)
+        count = None if end == size else end - start  # the last one goes on, so that a surplus is noticed
+        span = {"Content-Range": f"{start}-{end - 1}"}
+        reply = await self._body(
+            "PATCH", session.url, partial(cuts.next, count), end - start, span, within=True
+        )
+        # The reply's own Range is not believed: ECR and some zot versions report stale ones.
+        self._move(session, reply)
+        session.offset = end
+        self._whole_chunks += 1
 
     async def _body(
         self,
@@ -391,15 +396,19 @@ class Upload:
         body: Callable[[], AsyncIterator[bytes]],
         length: int | None,
         headers: Mapping[str, str] | None = None,
+        *,
+        within: bool = False,
     ) -> Reply:
-        """Sends a body and judges the answer.
+        """Sends a body and judges the answer; `within` a write slot that is held.
 
         Raises `_SourceFailed`, `_Refused`, `Unavailable` for a session that is lost, or the registry's error.
         """
         call = self._call(_OPERATION, method, url, _JUDGED, {**_OCTETS, **headers} if headers else _OCTETS)
         call = replace(call, blob_bytes=self._source.descriptor.size)
         try:
-            reply = await self._registry.transport.upload(call, body, length, lambda: self._source.failure)
+            reply = await self._registry.transport.upload(
+                call, body, length, lambda: self._source.failure, within=within
+            )
         except SiteError:
             self._raise_source_failure()
             raise

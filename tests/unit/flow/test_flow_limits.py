@@ -156,6 +156,22 @@ async def test_refusal_to_wait_names_the_operation_that_met_it() -> None:
             raise AssertionError("entered")
 
 
+async def test_kept_slot_is_one_in_flight_and_each_request_in_it_takes_its_turn() -> None:
+    world = World(LimitSettings(concurrency=1, requests_per_second=2))
+    world.told.clear()
+    async with world.limits.kept("writes"):
+        for _ in range(6):
+            async with world.limits.turn_for("upload blob", "app"):
+                pass
+        world.limits.congested("writes", retry_after=86_400)
+        with pytest.raises(Throttled, match=r"^hub: app: upload blob: skipped"):
+            async with world.limits.turn_for("upload blob", "app"):
+                raise AssertionError("entered")
+    assert sum(world.clock.slept) >= 1.0
+    in_flight = [event for event in world.told if isinstance(event, InFlight)]
+    assert in_flight == [InFlight("hub", "writes", +1), InFlight("hub", "writes", -1)]
+
+
 async def test_slot_is_free_again_where_the_site_is_not_asked() -> None:
     world = World(LimitSettings(concurrency=1))
     world.limits.congested("requests", retry_after=86_400)

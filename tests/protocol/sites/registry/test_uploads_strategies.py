@@ -12,6 +12,7 @@ from aiohttp.typedefs import Middleware
 
 from replicator.errors import Rejected, SiteError, Unsupported
 from replicator.flow.retry import Budget
+from replicator.flow.settings import LimitSettings
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.sites.registry import uploads
@@ -71,6 +72,57 @@ async def test_chunks_have_plain_ranges_and_lengths() -> None:
         ranges = [entry.headers["Content-Range"] for entry in patches]
         assert ranges == ["0-599999", "600000-1199999", "1200000-1499999"]
         assert [entry.headers["Content-Length"] for entry in patches] == ["600000", "600000", "300000"]
+
+
+async def test_all_chunks_are_cut_from_one_reading_of_the_source() -> None:
+    """Each new reading costs a request, and whatever the source had sent of the rest when it is broken off."""
+    digest = digest_of(DATA)
+    async with FakeRegistry() as origin, FakeRegistry() as fake:
+        await write(origin)
+        async with (
+            registry_site(origin.url) as hub,
+            registry_site(fake.url, {"upload": "chunks", "chunk_bytes": 70_000}) as site,
+        ):
+            source = hub.repository("app").blob(Descriptor("application/octet-stream", digest, len(DATA)))
+            assert await site.repository("app").write_blob(source) == "copied"
+        assert_stored(fake, DATA)
+        assert [entry.bytes_in for entry in fake.find("PATCH")] == [70_000] * 21 + [30_000]
+        reading = origin.find("GET", target=digest)
+        assert [entry.bytes_out for entry in reading] == [len(DATA)]
+
+
+async def test_uploads_in_chunks_and_whole_ones_do_not_wait_for_each_other() -> None:
+    """One slot for reads at the source and one for writes at the destination, and all take them in the same order."""
+    blobs = [random.Random(seed).randbytes(300_000) for seed in range(6)]
+    async with FakeRegistry() as origin, FakeRegistry() as fake:
+        for data in blobs:
+            await write(origin, data)
+        narrow = LimitSettings(concurrency=1)
+        async with (
+            registry_site(origin.url, limits=narrow) as hub,
+            registry_site(fake.url, {"body_limit": 250_000, "chunk_bytes": 70_000}, limits=narrow) as site,
+        ):
+
+            async def copy(data: bytes) -> str:
+                descriptor = Descriptor("application/octet-stream", digest_of(data), len(data))
+                return await site.repository("app").write_blob(hub.repository("app").blob(descriptor))
+
+            await write(origin, DATA[:200_000])
+            copies = [copy(data) for data in (*blobs, DATA[:200_000])]
+            async with asyncio.timeout(60):
+                outcomes = await asyncio.gather(*copies)
+            assert outcomes == ["copied"] * 7
+        assert len(fake.find("PATCH")) == 6 * 5
+        assert origin.blob_bytes_out == 6 * 300_000 + 200_000
+
+
+async def test_an_answer_before_all_of_a_chunk_was_sent_is_made_good() -> None:
+    async def believe(exchange: Exchange) -> web.StreamResponse:
+        return web.Response(status=202, headers={"Location": exchange.request.path_qs})
+
+    async with FakeRegistry() as fake:
+        fake.fault("PATCH", UPLOADS, believe)
+        await write(fake, upload="chunks", chunk_bytes=600_000)
 
 
 async def test_chunks_are_as_long_as_the_registry_demands() -> None:
