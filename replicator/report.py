@@ -19,7 +19,7 @@ _NUMBERS: Final = re.compile(r"([0-9]+)")
 
 
 @dataclass
-class Tally:
+class RunCounts:
     """What only the run as a whole can count, as a subscriber to `Events`."""
 
     requests: int = 0
@@ -37,16 +37,18 @@ class Tally:
                 self.retries += 1
 
 
-def combine(rules: Sequence[RuleResult], tally: Tally, *, started_at: float, seconds: float) -> RunResult:
+def combine(
+    rules: Sequence[RuleResult], counts: RunCounts, *, started_at: float, seconds: float
+) -> RunResult:
     """The report of one run. `started_at` in epoch seconds.
 
-    What was read is the tally's, since one read may feed many destinations; all else is the destinations' sum.
+    What was read is the run's as a whole, since one read may feed many destinations; all else is the destinations' sum.
     """
     results = [each for rule in rules for each in rule.destinations]
-    totals = Totals(requests=tally.requests, retries=tally.retries)
+    totals = Totals(requests=counts.requests, retries=counts.retries)
     for each in results:
         _add(totals, each.totals)
-    totals.bytes.read = tally.bytes_read
+    totals.bytes.read = counts.bytes_read
     return RunResult(
         started_at=dt.datetime.fromtimestamp(started_at, dt.UTC).isoformat(timespec="milliseconds"),
         seconds=round(seconds, 3),

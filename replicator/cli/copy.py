@@ -163,7 +163,7 @@ async def _copy(invocation: Invocation, request: _Request) -> int:
         _include(failures, results[0].destinations[0])
         if writer is not None and results[0].destinations[0].totals.tags.copied:
             await writer.finish()
-    result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+    result = combine(results, watch.counts, started_at=started_at, seconds=time.monotonic() - started)
     if invocation.json:
         print_json(result)
     else:

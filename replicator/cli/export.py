@@ -85,7 +85,7 @@ async def _export(
             with draining(engine.drain) as drain:
                 async with shown(watch.progress, display=watch.display):
                     results = await engine.sync(rules)
-        result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+        result = combine(results, watch.counts, started_at=started_at, seconds=time.monotonic() - started)
         if result.outcome in {"ok", "partial"}:
             await writer.finish()
         else:

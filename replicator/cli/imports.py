@@ -77,7 +77,7 @@ async def _import(invocation: Invocation, path: Path | None, name: str, *, insec
         with draining(engine.drain) as drain:
             async with shown(watch.progress, display=watch.display):
                 results = await engine.sync(_rules(reader.repositories, contents, place, settings.name))
-    result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+    result = combine(results, watch.counts, started_at=started_at, seconds=time.monotonic() - started)
     if invocation.json:
         print_json(result)
     else:

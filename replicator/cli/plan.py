@@ -58,4 +58,4 @@ async def look(loaded: Loaded, rules: Sequence[Rule], watch: Watch) -> RunResult
         shown(watch.progress, display=watch.display),
     ):
         results = await wired.engine.plan(rules)
-    return combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+    return combine(results, watch.counts, started_at=started_at, seconds=time.monotonic() - started)

@@ -16,7 +16,7 @@ from replicator.config.load import load
 from replicator.config.secrets import TOKEN_VARIABLE
 from replicator.engine import RuleResult
 from replicator.errors import ConfigError, NotFound, Rejected
-from replicator.report import Tally, combine, failed, format_seconds, render_run, table
+from replicator.report import RunCounts, combine, failed, format_seconds, render_run, table
 
 if TYPE_CHECKING:
     from replicator.cli.client import RemoteAgent
@@ -60,12 +60,12 @@ async def remote_sync(
                 err=True,
             )
         runs = await agent.finished(accepted)
-    tally = Tally(
+    counts = RunCounts(
         requests=sum(run.report.totals.requests for run in runs if run.report),
         retries=sum(run.report.totals.retries for run in runs if run.report),
         bytes_read=sum(run.report.totals.bytes.read for run in runs if run.report),
     )
-    result = combine(_by_rule(runs), tally, started_at=started_at, seconds=time.monotonic() - started)
+    result = combine(_by_rule(runs), counts, started_at=started_at, seconds=time.monotonic() - started)
     broken = [run.run for run in runs if run.run.error is not None]
     if broken:
         result.outcome = "failed" if len(broken) == len(runs) else "partial"

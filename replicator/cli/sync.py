@@ -145,5 +145,5 @@ async def replicate(
                     results = await runs.run(rules)
             if metrics is not None:
                 await metrics.look(wired.state)
-    result = combine(results, watch.tally, started_at=started_at, seconds=time.monotonic() - started)
+    result = combine(results, watch.counts, started_at=started_at, seconds=time.monotonic() - started)
     return result, drain

@@ -11,7 +11,7 @@ from replicator.cli.options import Invocation
 from replicator.engine import count_request
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
-from replicator.report import Tally
+from replicator.report import RunCounts
 from replicator.runs.progress import Progress
 
 
@@ -22,7 +22,7 @@ class Watch:
     display: bool
     clock: SystemClock = field(default_factory=SystemClock)
     events: Events = field(default_factory=Events)
-    tally: Tally = field(default_factory=Tally)
+    counts: RunCounts = field(default_factory=RunCounts)
     progress: Progress = field(default_factory=lambda: Progress(time.monotonic))
 
     @classmethod
@@ -30,6 +30,6 @@ class Watch:
         """Configures logging and subscribes log, totals and progress. `quiet`: no live progress, even on a terminal."""
         watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
-        for subscriber in (log_event, watch.tally, count_request, watch.progress):
+        for subscriber in (log_event, watch.counts, count_request, watch.progress):
             watch.events.subscribe(subscriber)
         return watch

@@ -24,7 +24,7 @@ from replicator.ports import Clock, Standing
 from replicator.report import format_count, format_seconds
 from replicator.runs.causes import failed_causes, in_one_line
 from replicator.runs.command import run_command
-from replicator.state.recall import Told
+from replicator.state.recall import Notified
 from replicator.state.store import SqliteState
 
 ATTEMPTS: Final = 3
@@ -41,7 +41,7 @@ ENDING_SECONDS: Final = 2.0
 class _Change:
     """A condition that holds now, or no longer, other than a receiver knows."""
 
-    key: Told
+    key: Notified
     holds: bool
     standing: Standing
     lag: float
@@ -66,7 +66,7 @@ class Notifier:
     """
 
     def __init__(
-        self, agent: str, *, told: Iterable[Told], state: SqliteState, events: Events, clock: Clock
+        self, agent: str, *, told: Iterable[Notified], state: SqliteState, events: Events, clock: Clock
     ) -> None:
         self._agent = agent
         self._told = set(told)
@@ -74,8 +74,8 @@ class Notifier:
         self._events = events
         self._clock = clock
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._under_way: set[Told] = set()
-        self._not_before: dict[Told, float] = {}
+        self._under_way: set[Notified] = set()
+        self._not_before: dict[Notified, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def look(
@@ -132,11 +132,11 @@ class Notifier:
         finally:
             self._under_way.discard(key)
 
-    def _put_off(self, receiver: NotifySettings, key: Told, why: str) -> None:
+    def _put_off(self, receiver: NotifySettings, key: Notified, why: str) -> None:
         self._not_before[key] = self._clock.monotonic() + LATER_SECONDS
         self._events.emit(Warned(None, f"notify.{receiver.name}: {why}"))
 
-    async def _note(self, key: Told, *, holds: bool) -> None:
+    async def _note(self, key: Notified, *, holds: bool) -> None:
         self._not_before.pop(key, None)
         if holds:
             self._told.add(key)
@@ -197,9 +197,9 @@ class Notifier:
         return in_one_line(causes)
 
 
-def _conditions(receiver: NotifySettings, standing: Standing, lag: float) -> Iterator[tuple[Told, bool]]:
-    def key(condition: str) -> Told:
-        return Told(receiver.name, standing.rule, standing.destination, condition)
+def _conditions(receiver: NotifySettings, standing: Standing, lag: float) -> Iterator[tuple[Notified, bool]]:
+    def key(condition: str) -> Notified:
+        return Notified(receiver.name, standing.rule, standing.destination, condition)
 
     if receiver.on & {"failure", "recovery"}:
         yield key("failing"), bool(standing.last_error or standing.failed)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from replicator.engine import DestinationResult, RuleResult, RunScope
-from replicator.report import Tally, combine
+from replicator.report import RunCounts, combine
 from replicator.runs.current import Cause, Run
 
 RUNS_KEPT: Final = 200
@@ -61,12 +61,14 @@ class Runs:
         run.ended_at, run.error = at, error
         run.left.clear()
         results = [] if result is None else [result]
-        tally = Tally(
+        counts = RunCounts(
             requests=run.totals.requests,
             retries=run.totals.retries,
             bytes_read=sum(each.totals.bytes.read for r in results for each in r.destinations),
         )
-        run.report = combine(results, tally, started_at=run.started_at, seconds=max(0.0, at - run.started_at))
+        run.report = combine(
+            results, counts, started_at=run.started_at, seconds=max(0.0, at - run.started_at)
+        )
         if result is None:
             run.report.outcome = "failed"
         for destination in result.destinations if result else ():

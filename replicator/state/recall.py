@@ -34,7 +34,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class Told(msgspec.Struct, frozen=True):
+class Notified(msgspec.Struct, frozen=True):
     """A receiver of notifications knows that a condition holds for a rule at a destination."""
 
     receiver: str
@@ -223,11 +223,11 @@ class Recall(ABC):
 
         return await self._in_turn("read paused rules", read)
 
-    async def told(self) -> frozenset[Told]:
+    async def told(self) -> frozenset[Notified]:
         """What receivers of notifications know of."""
 
-        async def read() -> frozenset[Told]:
-            return frozenset(Told(*row) for row in await self._select(queries.TOLD))
+        async def read() -> frozenset[Notified]:
+            return frozenset(Notified(*row) for row in await self._select(queries.TOLD))
 
         return await self._in_turn("read what was told", read)
 

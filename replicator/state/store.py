@@ -26,7 +26,7 @@ from replicator.ports import (
 from replicator.state import merge, statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, open_database, open_for_reading, transaction
-from replicator.state.recall import Recall, Told
+from replicator.state.recall import Notified, Recall
 from replicator.state.writing import BatchWriter, Names, execute_many, sweep, write_run
 
 _log = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class SqliteState(Recall):
         work = (statements.PAUSE, [{"rule": rule}]) if paused else (statements.RESUME, [{"the_rule": rule}])
         await self._in_turn("pause or resume a rule", lambda: self._execute(work))
 
-    async def tell(self, told: Told) -> None:
+    async def tell(self, told: Notified) -> None:
         """Notes that a receiver knows of a condition; durable on return. Raises `StateError`."""
         self._writable()
         work = statements.TELL, [msgspec.structs.asdict(told)]
         await self._in_turn("note what was told", lambda: self._execute(work))
 
-    async def untell(self, told: Told) -> None:
+    async def untell(self, told: Notified) -> None:
         """Notes that a receiver knows of the condition's end; durable on return. Raises `StateError`."""
         self._writable()
         work = (

@@ -318,7 +318,7 @@ def test_fault_leaves_a_sites_error_as_it_is() -> None:
         raise Unavailable("left", "list tags", "down")
 
 
-def _tally() -> Recorder:
+def _recorder() -> Recorder:
     clock = FakeClock()
     context = Context(
         {}, MemoryState(clock), Events(), clock, rules={"rule": rule()}, locks=RepositoryLocks(clock)
@@ -344,7 +344,7 @@ DOWN = Unavailable("left", "write manifest", "down", repository="app")
     ],
 )
 def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str) -> None:
-    recorder = _tally()
+    recorder = _recorder()
     for number, verdict in enumerate(verdicts):
         action = _action(f"v{number}")
         match verdict:
@@ -364,13 +364,13 @@ def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str)
 
 
 def test_interrupted_run_is_no_complete_look() -> None:
-    recorder = _tally()
+    recorder = _recorder()
     recorder.copied(_action("v1"), Totals(), 0.1)
     row = recorder.close(interrupted=True)
     assert (row.outcome, row.complete_look, row.in_step) == ("interrupted", False, 1)
 
 
 def test_row_carries_the_last_error_with_its_place() -> None:
-    recorder = _tally()
+    recorder = _recorder()
     recorder.failed(_action("v1"), DOWN)
     assert recorder.close(interrupted=False).error == "left: app: write manifest: down"

@@ -20,7 +20,7 @@ from replicator.engine import (
 )
 from replicator.events import BytesRead, RequestDone, RetryPlanned
 from replicator.report import (
-    Tally,
+    RunCounts,
     combine,
     drift,
     failed,
@@ -41,7 +41,9 @@ def destination(name: str, outcome: Outcome = "ok", **fields: object) -> Destina
 
 
 def report(*destinations: DestinationResult) -> RunResult:
-    return combine([RuleResult("platform", "hub", list(destinations))], Tally(), started_at=0.0, seconds=1.9)
+    return combine(
+        [RuleResult("platform", "hub", list(destinations))], RunCounts(), started_at=0.0, seconds=1.9
+    )
 
 
 def copy_action(tag: str, **fields: object) -> ActionResult:
@@ -53,20 +55,20 @@ def test_totals_are_the_destinations_sums_but_what_was_read_is_counted_once() ->
     totals = Totals(
         TagTotals(copied=2, held=1), BlobTotals(mounted=3), ByteTotals(read=10, written=20, saved=5)
     )
-    tally = Tally()
+    counts = RunCounts()
     for event in (
         BytesRead("hub", 12),
         RequestDone("hub", "ping", "200", 0.1),
         RetryPlanned("hub", "ping", "reset", 1),
     ):
-        tally(event)
+        counts(event)
     result = combine(
         [
             RuleResult(
                 "platform", "hub", [destination("fra", totals=totals), destination("sin", totals=totals)]
             )
         ],
-        tally,
+        counts,
         started_at=0.0,
         seconds=1.25,
     )
@@ -142,9 +144,9 @@ def test_warning_names_its_rule_once() -> None:
     [(0, "0 tags copied"), (1, "1 tag copied"), (2, "2 tags copied")],
 )
 def test_one_is_not_many(count: int, told: str) -> None:
-    tally = Tally(requests=count, retries=count)
+    counts = RunCounts(requests=count, retries=count)
     rules = [RuleResult("a", "hub", [destination("fra", totals=Totals(TagTotals(copied=count)))])]
-    last = render_run(combine(rules, tally, started_at=0.0, seconds=1.0)).splitlines()[-1]
+    last = render_run(combine(rules, counts, started_at=0.0, seconds=1.0)).splitlines()[-1]
     assert last.startswith(f"ok: {told}, 0 unchanged")
     assert ("1 request, 1 retry;" in last) == (count == 1)
     assert ("requests" in last and "retries" in last) == (count != 1)
@@ -169,7 +171,7 @@ def test_plan_shows_actions_reasons_filters_and_the_sum() -> None:
                 filters=[FilterCount("platform/app", "semver", 3, 7)],
             )
         ],
-        Tally(),
+        RunCounts(),
         started_at=0.0,
         seconds=0.5,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from yarl import URL
 
 from replicator.events import Events, Warned
 from replicator.ports import Clock
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
+from replicator.sites.cleanup import CleanupRequests
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.creations import Creations
 from replicator.sites.registry.http import Transport
@@ -19,35 +19,8 @@ from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.immutable import FixedTags
 from replicator.sites.registry.vendors.listing import Closable
 
-FAREWELL_SECONDS: Final = 3.0
-"""How long a farewell (see `Farewells`) may take."""
-
-
-class Farewells:
-    """Requests that must still go out after whoever asked for the work was cancelled."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self, farewell: Coroutine[Any, Any, object]) -> None:
-        """Waits for the farewell, `FAREWELL_SECONDS` at most; cancelling the wait does not end the farewell."""
-        task = asyncio.create_task(_bounded(farewell))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
-
-    async def aclose(self) -> None:
-        """Waits until all have ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-
-async def _bounded(farewell: Coroutine[Any, Any, object]) -> None:
-    try:
-        async with asyncio.timeout(FAREWELL_SECONDS):
-            await farewell
-    except TimeoutError:
-        return
+CLEANUP_SECONDS: Final = 3.0
+"""How long a cleanup request may take."""
 
 
 @dataclass(slots=True)
@@ -89,7 +62,7 @@ class Registry:
     tried: set[str] = field(default_factory=set)
     trying: asyncio.Lock = field(default_factory=asyncio.Lock)
     creations: Creations = field(default_factory=Creations)
-    farewells: Farewells = field(default_factory=Farewells)
+    cleanups: CleanupRequests = field(default_factory=lambda: CleanupRequests(CLEANUP_SECONDS))
 
     def warn(self, text: str) -> None:
         """Emits a warning for the operator."""

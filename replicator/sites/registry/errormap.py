@@ -53,7 +53,7 @@ _THROTTLE_CODES: Final = frozenset(
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
 
 
-class Errand(Protocol):
+class Operation(Protocol):
     """What an error is about. `http.Call` is one."""
 
     @property
@@ -69,7 +69,7 @@ class Errand(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An errand of our own: a ping, a token request."""
+    """An operation of our own: a ping, a token request."""
 
     operation: str
     repository: str | None = None
@@ -98,14 +98,14 @@ class Failure:
     advice: Advice = Advice.RETRY
     is_slow: bool = False
 
-    def error(self, site: str, errand: Errand) -> Unavailable:
+    def error(self, site: str, about: Operation) -> Unavailable:
         """As a `SiteError`."""
         kind = TooSlow if self.is_slow else Unavailable
         return kind(
             site,
-            errand.operation,
+            about.operation,
             self.cause,
-            repository=errand.repository,
+            repository=about.repository,
             advice=self.advice,
             answered=self.is_slow,
         )
@@ -232,7 +232,7 @@ def _reason(error: OSError) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ErrorBody:
     """What an error's body says: the registry's codes, the digests it names, and its text as it may be shown."""
 
     codes: tuple[str, ...] = ()
@@ -240,21 +240,21 @@ class Told:
     text: str = ""
 
 
-def read_error(body: bytes) -> Told:
+def read_error(body: bytes) -> ErrorBody:
     """Reads the body of an error: the registries' JSON, another service's JSON, HTML, plain text or nothing."""
     text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return Told(text=_shown(words_of(text)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
+        return ErrorBody(text=_shown(words_of(text)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
     if not isinstance(document, dict):
-        return Told(text=_shown(text))
+        return ErrorBody(text=_shown(text))
     listed = document.get("errors")
     errors = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     errors = errors or [document]
     codes = [_code(entry) for entry in errors]
     texts = [_text(entry, code) for entry, code in zip(errors, codes, strict=True)]
-    return Told(
+    return ErrorBody(
         codes=tuple(dict.fromkeys(code for code in codes if code)),
         digests=tuple(dict.fromkeys(_DIGEST.findall(text))),
         text=_shown("; ".join(dict.fromkeys(each for each in texts if each))),
@@ -293,28 +293,28 @@ def _shown(text: str) -> str:
 
 
 def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is the rule
-    site: str, errand: Errand, answer: Answer, *, now: float, hint: str = ""
+    site: str, about: Operation, answer: Answer, *, now: float, hint: str = ""
 ) -> SiteError:
     """The error of a reply that was not expected, by status and codes.
 
     Args:
         site: the site's name.
-        errand: what was tried.
+        about: what was tried.
         answer: the reply.
         now: seconds since the epoch, for a Retry-After that is a date.
         hint: what a person could do, appended to the cause.
     """
-    told = read_error(answer.body)
-    status, codes = answer.status, frozenset(told.codes)
-    cause = _status(status) + (f": {told.text}" if told.text else "") + (f" ({hint})" if hint else "")
-    where, repository = (site, errand.operation, cause), errand.repository
+    said = read_error(answer.body)
+    status, codes = answer.status, frozenset(said.codes)
+    cause = _status(status) + (f": {said.text}" if said.text else "") + (f" ({hint})" if hint else "")
+    where, repository = (site, about.operation, cause), about.repository
     wait = retry_after(answer.headers, now)
-    if status == 429 or (status >= 400 and (codes & _THROTTLE_CODES or "rate exceeded" in told.text.lower())):
+    if status == 429 or (status >= 400 and (codes & _THROTTLE_CODES or "rate exceeded" in said.text.lower())):
         # Docker Hub's spent pull quota comes back in hours, not in this run.
-        advice = Advice.LATER if "pull rate limit" in told.text.lower() else _patience(wait)
+        advice = Advice.LATER if "pull rate limit" in said.text.lower() else _patience(wait)
         return Throttled(*where, repository=repository, advice=advice, retry_after=wait)
-    if _misses_reference(answer, codes, told.text):
-        return MissingReference(*where, repository=repository, digests=told.digests)
+    if _misses_reference(answer, codes, said.text):
+        return MissingReference(*where, repository=repository, digests=said.digests)
     if "UNSUPPORTED" in codes or status in {405, 501}:
         return Unsupported(*where, repository=repository)
     if status == 404 and "BLOB_UPLOAD_UNKNOWN" not in codes:
@@ -332,8 +332,8 @@ def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is
             *where, repository=repository, advice=_patience(wait), retry_after=wait, answered=True
         )
     if status < 400:
-        where = (site, errand.operation, f"unexpected answer {cause}")
-    return Rejected(*where, repository=repository, codes=told.codes, status=status)
+        where = (site, about.operation, f"unexpected answer {cause}")
+    return Rejected(*where, repository=repository, codes=said.codes, status=status)
 
 
 def _patience(retry_after: float | None) -> Advice | None:

@@ -14,7 +14,7 @@ from typing import Final
 from replicator.errors import Advice, Throttled
 from replicator.events import Events, QuotaSeen, RetryPlanned
 from replicator.ports import Clock
-from replicator.sites.registry.errormap import Errand
+from replicator.sites.registry.errormap import Operation
 from replicator.sites.registry.settings import Quota
 
 MIN_WAIT_SECONDS: Final = 10.0
@@ -112,11 +112,11 @@ class PullQuota:
             self._told_at = self._clock.monotonic()
             self._events.emit(QuotaSeen(self._site, window.remaining))
 
-    async def take(self, errand: Errand, ask: Callable[[], Awaitable[object]]) -> None:
+    async def take(self, about: Operation, ask: Callable[[], Awaitable[object]]) -> None:
         """Returns when one more manifest may be read, and counts it: what is in flight has not been told yet.
 
         Args:
-            errand: what is held up.
+            about: what is held up.
             ask: a request that costs nothing and whose reply `learn` will see.
 
         Raises:
@@ -126,17 +126,17 @@ class PullQuota:
             while (window := self._window) is not None and window.remaining <= self._settings.reserve:
                 wait = self._told_at + wait_seconds(window) - self._clock.monotonic()
                 if wait > 0:
-                    await self._hold(errand, window, wait)
+                    await self._hold(about, window, wait)
                 self._window = None  # an answer that does not tell means that nobody counts
                 await ask()
             if window is not None:
                 self._window = replace(window, remaining=window.remaining - 1)
 
-    async def _hold(self, errand: Errand, window: Window, wait: float) -> None:
+    async def _hold(self, about: Operation, window: Window, wait: float) -> None:
         if self._settings.below == "stop":
             cause = f"{window.remaining} pulls left, not above the reserve of {self._settings.reserve}"
             raise Throttled(
-                self._site, errand.operation, cause, repository=errand.repository, advice=Advice.STOP_SITE
+                self._site, about.operation, cause, repository=about.repository, advice=Advice.STOP_SITE
             )
-        self._events.emit(RetryPlanned(self._site, errand.operation, "quota", wait))
+        self._events.emit(RetryPlanned(self._site, about.operation, "quota", wait))
         await self._clock.sleep(wait)

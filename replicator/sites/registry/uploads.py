@@ -172,7 +172,7 @@ class Upload:
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
-            await self._registry.farewells.run(self._take_back(posting))
+            await self._registry.cleanups.run(self._take_back(posting))
             raise
 
     async def _take_back(self, posting: asyncio.Task[Reply]) -> None:
@@ -193,7 +193,7 @@ class Upload:
         self._leave()
         stale, self._stale = self._stale, []
         for session in stale:
-            await self._registry.farewells.run(cancel(self._registry, self._repository, session))
+            await self._registry.cleanups.run(cancel(self._registry, self._repository, session))
 
     def _leave(self) -> None:
         """Goes on without the session, which is cancelled at the end: not now, where one request more is one more to fail."""

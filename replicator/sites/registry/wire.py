@@ -22,7 +22,7 @@ from replicator.sites.framing import TolerantConnector
 from replicator.sites.reading import BrokenFraming, Late, Reading
 from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
 from replicator.sites.registry.encoding import decoded
-from replicator.sites.registry.errormap import Errand, Failure, authority, network_failure
+from replicator.sites.registry.errormap import Failure, Operation, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS, RegistrySettings
@@ -87,7 +87,7 @@ class Wire:
 
     async def send(
         self,
-        errand: Errand,
+        about: Operation,
         method: str,
         url: URL,
         headers: Mapping[str, str],
@@ -108,7 +108,7 @@ class Wire:
         if reach_of_host(url.raw_host or "") == "never":
             # Also where the config names it: whatever answers there is not a registry.
             cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
-            raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, errand)
+            raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, about)
         session = self._session_for(url)
         try:
             proxy = self._proxies.find(url)
@@ -116,7 +116,7 @@ class Wire:
             ConfigError
         ) as unusable:  # of a host that a redirect leads to; the site's own was tried at the start
             cause = "; ".join(unusable.problems)
-            raise Unsupported(self.site, errand.operation, cause, repository=errand.repository) from None
+            raise Unsupported(self.site, about.operation, cause, repository=about.repository) from None
         began = self._clock.monotonic()
         limit = patience or self._small
         is_timed = data is None or isinstance(data, bytes)
@@ -138,13 +138,13 @@ class Wire:
             if timer.expired():
                 error = Late(f"sent no answer within {limit.seconds:g} s (timeouts.{limit.key})")
             failure = network_failure(error, authority(url))
-            self._done(errand, failure.word, began)
+            self._done(about, failure.word, began)
             # The chain is cut: aiohttp's own messages may hold a signed URL.
-            raise failure.error(self.site, errand) from None
-        self._done(errand, str(response.status), began)
+            raise failure.error(self.site, about) from None
+        self._done(about, str(response.status), began)
         return response
 
-    async def read(self, errand: Errand, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    async def read(self, about: Operation, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         """The rest of an answer, its connection given back (or closed, where this raises).
 
         Raises:
@@ -163,7 +163,7 @@ class Wire:
         except _FAILURES as error:
             response.close()
             failure = network_failure(error, authority(response.url))
-            raise failure.error(self.site, errand) from None
+            raise failure.error(self.site, about) from None
         except BaseException:
             response.close()
             raise
@@ -175,7 +175,7 @@ class Wire:
                 return decoded(data, response.headers.get("Content-Encoding", ""), max_bytes)
             except ValueError as error:
                 cause = str(error)
-        raise Corrupt(self.site, errand.operation, cause, repository=errand.repository)
+        raise Corrupt(self.site, about.operation, cause, repository=about.repository)
 
     async def read_error(self, response: aiohttp.ClientResponse) -> bytes:
         """As much of an error's body as is worth reading, or came; never raises for the rest."""
@@ -197,7 +197,7 @@ class Wire:
         except ValueError:
             return body
 
-    async def chunks(self, errand: Errand, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, about: Operation, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body of an answer of any length, as it comes.
 
         Raises:
@@ -210,7 +210,7 @@ class Wire:
         except _FAILURES as error:
             response.close()
             failure = network_failure(error, authority(response.url))
-            raise failure.error(self.site, errand) from None
+            raise failure.error(self.site, about) from None
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -252,8 +252,8 @@ class Wire:
             trust_env=False,  # it would bring ~/.netrc with it
         )
 
-    def _done(self, errand: Errand, code: str, began: float) -> None:
-        self._events.emit(RequestDone(self.site, errand.operation, code, self._clock.monotonic() - began))
+    def _done(self, about: Operation, code: str, began: float) -> None:
+        self._events.emit(RequestDone(self.site, about.operation, code, self._clock.monotonic() - began))
 
 
 def _remember(authorization: str) -> None:

@@ -12,7 +12,7 @@ from replicator.engine import Outcome
 from replicator.errors import StateError, StateInUse
 from replicator.ports import RunRow
 from replicator.state.locks import hold_rules, hold_state
-from replicator.state.recall import Told
+from replicator.state.recall import Notified
 from replicator.state.store import SqliteState, open_state
 from tests.fakes.clock import FakeClock
 
@@ -40,13 +40,13 @@ def row(outcome: Outcome, error: str = "", in_step: int = 0) -> RunRow:
 
 
 async def test_paused_rules_and_what_was_told_survive_a_restart(tmp_path: Path, state: SqliteState) -> None:
-    told = Told("chat", "r", "fra", "failing")
+    told = Notified("chat", "r", "fra", "failing")
     for rule in ("a", "b", "a"):
         await state.set_paused(rule, True)
     await state.set_paused("b", False)
-    for each in (told, told, Told("chat", "r", "fra", "stale")):
+    for each in (told, told, Notified("chat", "r", "fra", "stale")):
         await state.tell(each)
-    await state.untell(Told("chat", "r", "fra", "stale"))
+    await state.untell(Notified("chat", "r", "fra", "stale"))
     await state.aclose()
     again = await open_state(tmp_path / "state.db", clock=FakeClock())
     assert await again.paused() == {"a"}

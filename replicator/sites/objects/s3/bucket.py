@@ -23,6 +23,7 @@ from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
 from replicator.scrub import remember, remember_login
+from replicator.sites.cleanup import CleanupRequests
 from replicator.sites.objects.s3.deadline import Deadline, Wait
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
 from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
@@ -31,7 +32,8 @@ from replicator.sites.reading import BrokenFraming
 
 T = TypeVar("T")
 
-FAREWELL_SECONDS: Final = 5.0
+CLEANUP_SECONDS: Final = 5.0
+"""How long a cleanup request may take."""
 DEFAULT_REGION: Final = "us-east-1"
 """What stores that have no regions expect in a signature."""
 
@@ -107,7 +109,7 @@ class Bucket:
         self._opening = asyncio.Lock()
         self._client: Any = None
         self._credentials: _Credentials | None = None
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._cleanups = CleanupRequests(CLEANUP_SECONDS)
 
     async def ask(self, step: Step, method: str, /, **parameters: Any) -> Mapping[str, Any]:
         """What botocore's client method returns for this bucket; tried again where that helps.
@@ -190,17 +192,13 @@ class Bucket:
                 self.limits.congested(step.kind, mapped.retry_after)
             raise mapped from None
 
-    async def farewell(self, last: Coroutine[Any, Any, object]) -> None:
-        """Waits for what must still be done, `FAREWELL_SECONDS` at most; cancelling the wait does not end it."""
-        task = asyncio.create_task(_bounded(last))
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
-        await asyncio.shield(task)
+    async def clean_up(self, request: Coroutine[Any, Any, object]) -> None:
+        """Waits for a request that takes back what was begun; see `CleanupRequests`."""
+        await self._cleanups.run(request)
 
     async def aclose(self) -> None:
-        """Waits for the farewells, then closes the connections."""
-        while self._farewells:
-            await asyncio.wait(self._farewells)
+        """Waits for the cleanup requests, then closes the connections."""
+        await self._cleanups.aclose()
         async with self._opening:
             self._client = None
             await self._clients.aclose()
@@ -307,9 +305,3 @@ def _rewound(body: bytes | io.BytesIO) -> io.BytesIO:
         return io.BytesIO(body)
     body.seek(0)
     return body
-
-
-async def _bounded(last: Coroutine[Any, Any, object]) -> None:
-    with contextlib.suppress(TimeoutError, SiteError):
-        async with asyncio.timeout(FAREWELL_SECONDS):
-            await last

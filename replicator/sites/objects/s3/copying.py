@@ -72,7 +72,7 @@ async def copy_object(
             MultipartUpload={"Parts": parts},
         )
     except BaseException:
-        await bucket.farewell(_abort(bucket, step, key, created))
+        await bucket.clean_up(_abort(bucket, step, key, created))
         raise
     return completed
 

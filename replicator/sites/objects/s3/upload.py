@@ -116,7 +116,7 @@ class S3Upload:
         for task in self._sending:
             task.cancel()
         if self._creating is not None and not self._done:
-            await self._bucket.farewell(self._abort(self._creating))
+            await self._bucket.clean_up(self._abort(self._creating))
 
     async def _complete(self, upload_id: str) -> None:
         parts = [{"PartNumber": number, "ETag": self._etags[number]} for number in sorted(self._etags)]

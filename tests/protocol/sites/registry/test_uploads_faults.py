@@ -306,14 +306,14 @@ async def test_a_cancelled_upload_leaves_no_session(upload: str, held: str) -> N
 
 async def test_cancelled_twice_the_session_still_goes() -> None:
     async with FakeRegistry() as fake:
-        hold, farewell = faults.Hold(), faults.Hold()
+        hold, cleanup = faults.Hold(), faults.Hold()
         fake.fault("PUT", UPLOADS, hold)
-        fake.fault("DELETE", UPLOADS, farewell)
+        fake.fault("DELETE", UPLOADS, cleanup)
         async with registry_site(fake.url) as site:
             writing = asyncio.create_task(site.repository("app").write_blob(CountedSource(DATA)))
             await hold.reached.wait()
             writing.cancel()
-            await farewell.reached.wait()
+            await cleanup.reached.wait()
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing
@@ -322,7 +322,7 @@ async def test_cancelled_twice_the_session_still_goes() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
             assert not closing.done()
-            farewell.release()
+            cleanup.release()
             await closing
             assert not fake.store.uploads
 
@@ -350,7 +350,7 @@ async def test_cancelled_at_any_moment_it_leaves_no_session() -> None:
 async def test_a_registry_that_does_not_answer_delays_a_cancellation_by_seconds_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(context, "FAREWELL_SECONDS", 0.05)
+    monkeypatch.setattr(context, "CLEANUP_SECONDS", 0.05)
     async with FakeRegistry() as fake:
         fake.fault("DELETE", UPLOADS, faults.hang())
         hold, start = faults.Hold(), faults.Hold()
