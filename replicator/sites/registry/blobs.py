@@ -57,7 +57,7 @@ async def blob_exists(registry: Registry, repository: str, digest: Digest) -> bo
 
 
 def open_blob(registry: Registry, repository: str, descriptor: Descriptor) -> BlobSource:
-    """The blob as a source. Content that the descriptor itself carries (`data`, I-33) is not asked for."""
+    """The blob as a source. Content that the descriptor itself carries (`data`) is not asked for."""
     inline = _inline(descriptor)
     if inline is not None:
         return _InlineBlob(descriptor, inline)

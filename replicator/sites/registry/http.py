@@ -254,8 +254,8 @@ class Transport:
             hint = "not visible with these credentials, or not there"
         error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=hint)
         if isinstance(error, AuthFailed) and call.repository and not self._auth.is_basic:
-            # The token service had no objection: it is this repository (I.20: Docker Hub, GHCR and Quay answer
-            # 401 for missing repositories), and the next one may be fine.
+            # The token service had no objection: it is this repository, and the next one may be fine
+            # (docs/quirks.md#not-found-or-denied)
             return AuthFailed(
                 self._site, call.operation, error.cause, repository=call.repository, advice=Advice.GIVE_UP
             )

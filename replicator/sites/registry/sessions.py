@@ -76,7 +76,7 @@ def newest_location(registry: Registry, repository: str, reply: Reply) -> str | 
 def reported_offset(headers: Mapping[str, str], meaning: StatusRange) -> int | None:
     """The bytes that a session's status says are there; None where it does not say for certain.
 
-    `0-0` is none as well as one byte, and is not certain (A.3).
+    `0-0` is none as well as one byte, and is not certain (docs/quirks.md#upload-status).
     """
     match = _RANGE.fullmatch(headers.get("Range", "").strip())
     if match is None or match[1] == "0":
@@ -87,7 +87,7 @@ def reported_offset(headers: Mapping[str, str], meaning: StatusRange) -> int | N
 async def cancel(registry: Registry, repository: str, session: Session) -> bool:
     """Cancels a session; whether that was allowed. Never raises a `SiteError`.
 
-    distribution wants a right for this that token servers rarely grant (A.5).
+    distribution wants a right for this that token servers rarely grant.
     """
     call = Call(
         "cancel upload",
