@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 
 from replicator.demo.images import BuiltImage, image, layer, load
 from replicator.engine import DestinationResult, Engine
-from replicator.errors import ConfigError, Denied, NotFound, SiteError
+from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, SiteError
 from replicator.events import Event, Events, Warned
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob
@@ -88,7 +88,12 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Brisk(SystemClock):
-    """Does not wait."""
+    """Does not wait; `ahead` are the seconds that it is ahead."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -97,10 +102,11 @@ class Brisk(SystemClock):
 class Rig:
     """An empty registry as the destination of three repositories."""
 
-    def __init__(self, fake: VendorRegistry, site: RegistrySite, told: list[Event]) -> None:
+    def __init__(self, fake: VendorRegistry, site: RegistrySite, told: list[Event], clock: Brisk) -> None:
         self.fake = fake
         self.site = site
         self.told = told
+        self.clock = clock
         self.memory = MemorySite("memory")
         self.names = SHORT if fake.kind in {"dockerhub", "ecr-public", "gitlab"} else NAMES
         if isinstance(fake, GitLab):
@@ -146,9 +152,10 @@ async def rig(
         events, told = Events(), list[Event]()
         events.subscribe(told.append)
         settings = replace(fake.settings("vendor"), create=create)
-        site = RegistrySite(settings, events=events, clock=Brisk())
+        clock = Brisk()
+        site = RegistrySite(settings, events=events, clock=clock)
         stack.push_async_callback(site.aclose)
-        yield Rig(fake, site, told), events
+        yield Rig(fake, site, told, clock), events
 
 
 @each_vendor
@@ -448,6 +455,64 @@ async def test_a_refusal_holds_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> N
                 await target.write_blob(blob)
             assert isinstance(caught.value, Denied)
         assert found.asked == 1
+        found.clock.ahead += 3601
+        found.fake.denied = set()
+        assert await target.write_blob(blob) == "copied"
+        assert found.asked == 2
+
+
+async def test_what_was_created_and_is_gone_again_is_created_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(Harbor, monkeypatch, CreateSettings()) as (found, _):
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        blobs = (await repository.read_manifest("v1")).blobs
+        assert await target.write_blob(repository.blob(blobs[0])) == "copied"
+        found.fake.units = set()
+        found.clock.ahead += 61
+        assert await target.write_blob(repository.blob(blobs[1])) == "copied"
+        assert found.asked == 2
+
+
+async def test_what_is_there_and_refuses_all_writes_is_not_created_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rig(Quay, monkeypatch, WANTED["quay"]) as (found, _):
+        repository, target = found.memory.repository(NAMES[0]), found.site.repository(NAMES[0])
+        found.fake.units = {NAMES[0]}
+        found.fake.fault("POST", "/blobs/uploads/", refuse(401, "UNAUTHORIZED"), times=None)
+        for blob in (await repository.read_manifest("v1")).blobs:
+            with pytest.raises(AuthFailed, match="start upload"):
+                await target.write_blob(repository.blob(blob))
+            found.clock.ahead += 61
+        assert found.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "host", "repository", "unit"),
+    [
+        ("google", "europe-docker.pkg.dev", "acme/team/app/web", "acme/team"),
+        ("google", "europe-docker.pkg.dev", "example.com/acme/team/app", "example.com:acme/team"),
+        ("google", "europe-docker.pkg.dev", "acme/team", None),
+        ("google", "eu.gcr.io", "acme/team/app", None),
+        ("harbor", "h", "team/app/web", "team"),
+        ("harbor", "h", "app", None),
+        ("ecr-public", "public.ecr.aws", "acme/app", "acme/app"),
+        ("ecr-public", "public.ecr.aws", "app", None),
+        ("dockerhub", "registry-1.docker.io", "acme/team/app", None),
+    ],
+)
+def test_units(kind: str, host: str, repository: str, unit: str | None) -> None:
+    way = of_kind(kind).creation
+    assert way is not None
+    assert way.unit(host, repository) == unit
+
+
+async def test_gitlab_creates_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(GitLab, monkeypatch, WANTED["gitlab"]) as (found, events):
+        assert isinstance(found.fake, GitLab)
+        found.fake.groups = []
+        result = await found.sync(events)
+        assert result.totals.tags.failed == 3
+        assert all("there is no group acme" in failure.cause for failure in result.failures)
 
 
 async def test_without_a_way_to_create_the_write_fails_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

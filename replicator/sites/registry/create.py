@@ -35,7 +35,9 @@ Kept = TypeVar("Kept", bound=Closable)
 
 OPERATION: Final = "create repository"
 _HOLD_SECONDS: Final = 3600.0
-"""How long an outcome holds: what was refused is not asked for again meanwhile."""
+"""How long it is not asked for again what was refused, or is there and yet cannot be written."""
+_NEW_SECONDS: Final = 60.0
+"""How long a refused write may have been on its way when the repository was created; later, it is gone again."""
 _ANSWERS: Final = frozenset({200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 412, 422})
 
 
@@ -78,7 +80,7 @@ async def _settle(
     creations, now = registry.creations, registry.clock.monotonic()
     known = creations.outcomes.get(unit)
     try:
-        if known is None or now - known[0] >= _HOLD_SECONDS:
+        if known is None or now >= known[0]:
             await creations.in_progress.run(unit, partial(_make, registry, way, unit, repository, is_there))
         elif known[1] is not None:
             raise known[1]
@@ -94,19 +96,22 @@ async def _make(
     repository: str,
     is_there: bool,  # noqa: FBT001
 ) -> None:
-    creations = registry.creations
+    creations, clock = registry.creations, registry.clock
     api, wanted = _Requests(registry), cast("CreateSettings", creations.wanted)
+    is_new = False
     try:
         if is_there:
             await way.complete(api, repository, wanted)
-        elif await way.create(api, repository, wanted):
-            registry.warn(f"created the {way.what} {unit}, which was missing")
+        else:
+            is_new = await way.create(api, repository, wanted)
     except (SiteError, ConfigError) as error:
         failure = _of_repository(registry, error, repository)
         if not isinstance(failure, Transient):
-            creations.outcomes[unit] = (registry.clock.monotonic(), failure)
+            creations.outcomes[unit] = (clock.monotonic() + _HOLD_SECONDS, failure)
         raise failure from error
-    creations.outcomes[unit] = (registry.clock.monotonic(), None)
+    if is_new:
+        registry.warn(f"created the {way.what} {unit}, which was missing")
+    creations.outcomes[unit] = (clock.monotonic() + (_NEW_SECONDS if is_new else _HOLD_SECONDS), None)
 
 
 def _of_repository(registry: Registry, error: SiteError | ConfigError, repository: str) -> SiteError:

@@ -13,7 +13,7 @@ from replicator.sites.registry.vendors.creation import CreateSettings, Listing
 class Creations:
     """What became of the repositories that were missing at one registry. `wanted` None: none is created.
 
-    `outcomes` are by unit: the monotonic time, and the failure if it was one. `listed`: what listings have shown.
+    `outcomes` are by unit: until which monotonic time one holds, and the failure if it was one. `listed`: what listings have shown.
     """
 
     wanted: CreateSettings | None = field(default_factory=CreateSettings)
