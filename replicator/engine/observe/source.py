@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
-from types import MappingProxyType
 from typing import Final
 
 from replicator.engine.content.source import SourceContent
@@ -13,6 +12,7 @@ from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
+from replicator.engine.observe.resolving import resolve_tags
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
@@ -35,8 +35,6 @@ from replicator.policy.selection import (
 from replicator.ports import ComparesTags, Repository
 
 REPOSITORIES_AT_ONCE: Final = 8
-RESOLVES_AT_ONCE: Final = 64
-"""Per repository; the site's own limits narrow it."""
 
 
 class SourceScan:
@@ -206,7 +204,7 @@ class SourceScan:
             self._tell_notice(listing.notice)
         known = self._told(name, listing)
         dating = needs_created(tables, tags)
-        await self._resolve(repository, dating - known.keys(), known.__setitem__, self._undated)
+        await resolve_tags(self._breaker, repository, dating - known.keys(), known.__setitem__, self._undated)
         created = await self._creation_times(repository, known, dating) if dating else None
         if self._context.request.listener.selecting is not None:
             self._context.request.listener.selecting(self._rule.name, name, tags, created)
@@ -321,7 +319,7 @@ class SourceScan:
             self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=listing.strict)
 
         before = believed if isinstance(repository, ComparesTags) else {}
-        await self._resolve(repository, ask, resolved, unresolved, before=before)
+        await resolve_tags(self._breaker, repository, ask, resolved, unresolved, before=before)
 
     def _unresolved(self, batcher: Batcher, tag: UnresolvedTag, *, strict: bool) -> None:
         error = tag.error
@@ -378,47 +376,3 @@ class SourceScan:
             owned = {tag for tag, belief in beliefs.items() if belief.rule == self._rule.name}
             immutable = {tag for tag in immutable if targets[tag] in owned}
         return immutable
-
-    async def _resolve(
-        self,
-        repository: Repository,
-        tags: Collection[str],
-        on_answer: Callable[[str, Digest], None],
-        on_failure: Callable[[str, SiteError], None],
-        *,
-        before: Mapping[str, Digest] = MappingProxyType({}),
-    ) -> None:
-        """Tells what the tags name now, as the answers come.
-
-        Args:
-            repository: at the source.
-            tags: which.
-            on_answer: told a tag and its digest.
-            on_failure: told a tag and why its digest is not known; `NotFound` where it does not exist.
-            before: what tags are believed to name still, which is cheaper to confirm.
-        """
-        waiting = iter(tags)
-        comparing = repository if isinstance(repository, ComparesTags) else None
-
-        async def ask_one(tag: str) -> Digest:
-            known = before.get(tag)
-            if comparing is None or known is None:
-                return (await repository.resolve(tag)).digest
-            changed = await comparing.changed(tag, known)
-            return known if changed is None else changed.digest
-
-        async def ask() -> None:
-            for tag in waiting:
-                try:
-                    self._breaker.check("resolve tag", repository.name)
-                    with faults(repository.site, "resolve tag", repository.name):
-                        digest = await ask_one(tag)
-                except SiteError as error:
-                    on_failure(tag, error.about(f"tag {tag}"))
-                else:
-                    self._breaker.succeeded()
-                    on_answer(tag, digest)
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(RESOLVES_AT_ONCE, len(tags))):
-                tasks.create_task(ask())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -26,10 +25,10 @@ from replicator.errors import (
 )
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
-from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
-from replicator.model.mediatypes import MANIFEST_ACCEPT, OCI_INDEX, SCHEMA1
+from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest
+from replicator.model.mediatypes import MANIFEST_ACCEPT, SCHEMA1
 from replicator.ports import BlobOutcome, BlobSource, Listed
-from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES, MAX_NUMBER_DIGITS
+from replicator.sites.bounds import MAX_NUMBER_DIGITS
 from replicator.sites.registry.algorithms import learn, says_digest, try_sha512
 from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.bulk import BulkTags
@@ -37,8 +36,9 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import writing
 from replicator.sites.registry.immutable import says_fixed
-from replicator.sites.registry.listing import next_page, tag_pages
+from replicator.sites.registry.listing import tag_pages
 from replicator.sites.registry.page import web_page
+from replicator.sites.registry.referrers import list_referrers, parsed
 from replicator.sites.registry.refusals import (
     NO_FOREIGN_LAYERS,
     has_foreign_layers,
@@ -49,7 +49,6 @@ from replicator.sites.registry.refusals import (
 from replicator.sites.registry.uploads import Upload
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
-_ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
 _HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 429}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
 _STORED: Final = frozenset({200, 201, 202, 204})
@@ -255,47 +254,7 @@ class RegistryRepository:
 
         Raises `Unsupported` for whatever a registry without this API answers: an error, HTML, another JSON.
         """
-        operation = "list referrers"
-        asked: set[str] = set()
-        found: dict[Digest, Descriptor] = {}
-        url: str | None = f"/v2/{self._name}/referrers/{digest}"
-        while url is not None:
-            if url in asked or len(found) > MAX_NAMES:
-                raise self._error(Corrupt, operation, "the listing repeats")
-            asked.add(url)
-            call = Call(
-                operation,
-                "GET",
-                url,
-                repository=self._name,
-                headers=_ACCEPT_INDEX,
-                max_bytes=MAX_MANIFEST_BYTES,
-            )
-            try:
-                reply = await self._registry.transport.request(call)
-            except Rejected as error:
-                if "MANIFEST_INVALID" in error.codes:
-                    return ()  # Quay: the subject itself does not exist, so nothing refers to it
-                raise self._error(Unsupported, operation, error.cause) from error
-            except (NotFound, Corrupt) as error:
-                if self._registry.knowledge.record.has_referrers:
-                    raise
-                raise self._error(Unsupported, operation, f"no referrers API: {error.cause}") from error
-            before = len(found)
-            found.update((child.digest, child) for child in await self._referrers_in(reply))
-            url = next_page(self._registry, operation, self._name, reply, url)
-            if url is not None and len(found) == before:
-                raise self._error(Corrupt, operation, "the listing repeats: a page had nothing new")
-        return tuple(found.values())
-
-    async def _referrers_in(self, reply: Reply) -> tuple[Descriptor, ...]:
-        try:
-            index = await parsed(reply.body, reply.headers.get("Content-Type", ""))
-        except ValueError as error:
-            raise self._error(Unsupported, "list referrers", f"no referrers API: {error}") from error
-        if index.kind is not Kind.INDEX:
-            raise self._error(Unsupported, "list referrers", "no referrers API: the answer is not an index")
-        return index.children
+        return await list_referrers(self._registry, self._name, digest)
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:
         """Puts a blob into this repository; see `uploads.Upload`."""
@@ -437,10 +396,3 @@ class RegistryRepository:
 
 class _Unchanged(Exception):
     """The tag still names what it did (304)."""
-
-
-async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
-    """As `parse_manifest`; a large one is parsed beside the loop, which it would hold for a second."""
-    if len(body) < LARGE_JSON_BYTES:
-        return parse_manifest(body, media_type, digest)
-    return await asyncio.to_thread(parse_manifest, body, media_type, digest)

@@ -1,0 +1,79 @@
+"""The referrers API: which manifests have a subject."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from replicator.errors import Corrupt, NotFound, Rejected, SiteError, Unsupported
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
+from replicator.model.mediatypes import OCI_INDEX
+from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES
+from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.context import Registry
+from replicator.sites.registry.listing import next_page
+
+OPERATION: Final = "list referrers"
+_ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
+
+
+async def list_referrers(registry: Registry, repository: str, digest: Digest) -> Sequence[Descriptor]:
+    """The manifests whose subject is `digest`, each once.
+
+    Raises `Unsupported` for whatever a registry without this API answers: an error, HTML, another JSON.
+    """
+    asked: set[str] = set()
+    found: dict[Digest, Descriptor] = {}
+    url: str | None = f"/v2/{repository}/referrers/{digest}"
+    while url is not None:
+        if url in asked or len(found) > MAX_NAMES:
+            raise _error(registry, repository, Corrupt, "the listing repeats")
+        asked.add(url)
+        call = Call(
+            OPERATION,
+            "GET",
+            url,
+            repository=repository,
+            headers=_ACCEPT_INDEX,
+            max_bytes=MAX_MANIFEST_BYTES,
+        )
+        try:
+            reply = await registry.transport.request(call)
+        except Rejected as error:
+            if "MANIFEST_INVALID" in error.codes:
+                return ()  # Quay: the subject itself does not exist, so nothing refers to it
+            raise _error(registry, repository, Unsupported, error.cause) from error
+        except (NotFound, Corrupt) as error:
+            if registry.knowledge.record.has_referrers:
+                raise
+            raise _error(registry, repository, Unsupported, f"no referrers API: {error.cause}") from error
+        before = len(found)
+        found.update((child.digest, child) for child in await _referrers_in(registry, repository, reply))
+        url = next_page(registry, OPERATION, repository, reply, url)
+        if url is not None and len(found) == before:
+            raise _error(registry, repository, Corrupt, "the listing repeats: a page had nothing new")
+    return tuple(found.values())
+
+
+async def _referrers_in(registry: Registry, repository: str, reply: Reply) -> tuple[Descriptor, ...]:
+    try:
+        index = await parsed(reply.body, reply.headers.get("Content-Type", ""))
+    except ValueError as error:
+        raise _error(registry, repository, Unsupported, f"no referrers API: {error}") from error
+    if index.kind is not Kind.INDEX:
+        raise _error(registry, repository, Unsupported, "no referrers API: the answer is not an index")
+    return index.children
+
+
+async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
+    """As `parse_manifest`; a large one is parsed beside the loop, which it would hold for a second."""
+    if len(body) < LARGE_JSON_BYTES:
+        return parse_manifest(body, media_type, digest)
+    return await asyncio.to_thread(parse_manifest, body, media_type, digest)
+
+
+def _error(registry: Registry, repository: str, kind: type[SiteError], cause: str) -> SiteError:
+    return kind(registry.site, OPERATION, cause, repository=repository)
