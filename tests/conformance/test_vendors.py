@@ -44,7 +44,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys, so that nobody looks for a role; `Pair` sets the endpoint."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-told")
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
 
 
 class Pair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,8 @@ from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule, TagSelection
 from replicator.sites.registry.capabilities import BULK_AGAIN_SECONDS
+from replicator.sites.registry.identity.aws import EcrAccess, EcrHost
+from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.site import RegistrySite
 from replicator.sites.registry.vendors.dockerhub import DOCKER_HUB
 from replicator.state.memory import MemoryState
@@ -32,6 +35,7 @@ from tests.fakes.vendors.known import BULK
 from tests.fakes.vendors.quay import Quay
 from tests.fakes.vendors.vendor import VendorRegistry
 
+LAYER = layer("shared", 100)
 TAGS = [f"v{number}" for number in range(5)]
 OTHER = image("another", [layer("another", 2_000)])
 
@@ -40,7 +44,7 @@ OTHER = image("another", [layer("another", 2_000)])
 def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-told")
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
 
 
 class World:
@@ -386,3 +390,23 @@ async def test_tokens_that_expire_in_mid_run_are_not_noticed(
         w.fill()
         found = await w.sync()
         assert (found.totals.tags.copied, found.failures, found.warnings) == (5, [], [])
+
+
+async def test_ecr_is_listed_as_moto_has_it(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's word on the shape of `DescribeImages`."""
+    async with world(Ecr, monkeypatch) as w:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", s3_endpoint)
+        name = f"team/{uuid.uuid4().hex}"
+        access = EcrAccess("vendor", EcrHost("-", "eu-west-1"), EcrIdentity())
+        async with access.client("ecr") as client:
+            await client.create_repository(repositoryName=name)
+            pushed = {}
+            for number in range(3):
+                body = image(f"image {number}", [LAYER]).manifest.body
+                done = await client.put_image(
+                    repositoryName=name, imageManifest=body.decode(), imageTag=f"v{number}"
+                )
+                pushed[f"v{number}"] = done["image"]["imageId"]["imageDigest"]
+        found = {one.tag: one.digest async for page in w.site.repository(name).listed({}) for one in page}
+        assert found == pushed
+        assert w.fake.requests == []
