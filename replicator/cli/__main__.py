@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": Entry("replicator.cli.plan", "Show what sync would do, without changing anything."),
     "copy": Entry("replicator.cli.copy", "Copy one image, or all tags of a repository, without a config."),
     "run": Entry("replicator.cli.run", "Keep the destinations up to date, as a daemon."),
+    "init": Entry("replicator.cli.init", "Write a first config, and check its sites."),
     "check": Entry("replicator.cli.check", "Validate the config and check access to every site."),
     "list": Entry(
         "replicator.cli.listing", "Show the repositories of a site, or the tags of one repository."
@@ -41,6 +42,7 @@ _COMMANDS = {
         "replicator.cli.config",
         "Print the JSON Schema or the effective config, or convert another tool's config.",
     ),
+    "completion": Entry("replicator.cli.completion", "Print the completion script of a shell."),
     "demo": Entry("replicator.cli.demo", "Demonstrate replication on this machine, without any server."),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import click
 
@@ -14,6 +14,7 @@ from replicator.cli.places import open_sites
 from replicator.cli.rules import read_config
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
+from replicator.config.starter import login_host
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Site, SiteCheck
@@ -21,6 +22,7 @@ from replicator.report import table
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings
 from replicator.sites.open import SiteSettings
+from replicator.sites.registry.settings import RegistrySettings
 
 
 @click.command("check")
@@ -33,10 +35,11 @@ from replicator.sites.open import SiteSettings
 @click.pass_obj
 def command(invocation: Invocation, push: str | None) -> int:
     """Validate the config, then check every site: credentials, permissions, capabilities, clock."""
-    return run_async(_check(invocation, push))
+    return run_async(run_check(invocation, push))
 
 
-async def _check(invocation: Invocation, push: str | None) -> int:
+async def run_check(invocation: Invocation, push: str | None) -> int:
+    """Checks the config and all sites, prints what was found, and returns the exit code. Raises ConfigError."""
     watch = Watch.start(invocation)
     loaded = read_config(invocation, watch)
     destinations = {name for rule in loaded.rules for name in rule.destinations}
@@ -75,6 +78,8 @@ async def _check(invocation: Invocation, push: str | None) -> int:
         )
     else:
         click.echo("\n".join(line for check in checks for line in _lines(check)))
+        for line in _next(bad=bad, has_rules=bool(loaded.rules), urls=_registries(checks, loaded.sites)):
+            click.echo(line, err=True)
     return 1 if bad else 0
 
 
@@ -111,6 +116,29 @@ def _sources(rules: Iterable[Rule], site: str) -> list[str]:
             if glob.exact is not None
         )
     )
+
+
+def _registries(checks: Iterable[SiteCheck], sites: Mapping[str, SiteSettings]) -> list[str]:
+    """The URLs of registries with problems that use docker's logins."""
+    found = [sites[check.site] for check in checks if check.problems]
+    return [
+        each.url
+        for each in found
+        if isinstance(each, RegistrySettings)
+        and each.login is None
+        and each.identity is None
+        and each.docker_config
+    ]
+
+
+def _next(*, bad: int, has_rules: bool, urls: Iterable[str]) -> Iterator[str]:
+    """What to do next."""
+    if not bad:
+        yield "next: replicator plan" if has_rules else "next: add a [[rule]] to the config"
+        return
+    for url in urls:
+        yield f"if credentials are missing: docker login {login_host(url)}, or set username and password of the site"
+    yield "next: solve the problems above, then run replicator check again"
 
 
 def _lines(check: SiteCheck) -> list[str]:

@@ -15,6 +15,7 @@ from replicator.cli.archives import write_archive
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
+from replicator.cli.names import complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites
@@ -36,7 +37,13 @@ _STDOUT = "-"
 
 @click.command("export")
 @click.option(
-    "--rule", "rules", metavar="NAME", multiple=True, required=True, help="Rule to export; repeatable."
+    "--rule",
+    "rules",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    help="Rule to export; repeatable.",
+    shell_complete=complete_rule,
 )
 @click.option(
     "--have",

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from replicator.cli.names import complete_repository, complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -24,8 +25,8 @@ _AT_ONCE: Final = 64
 
 
 @click.command("list")
-@click.argument("site")
-@click.argument("repository", required=False)
+@click.argument("site", shell_complete=complete_site)
+@click.argument("repository", required=False, shell_complete=complete_repository)
 @click.option("--digests", is_flag=True, help="Show the digest of each tag.")
 @click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere

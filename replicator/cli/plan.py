@@ -9,6 +9,7 @@ import click
 
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
+from replicator.cli.names import complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.rules import read_config, select_rules
@@ -22,7 +23,14 @@ from replicator.report import combine, drift, failed, render_plan
 
 
 @click.command("plan")
-@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule; repeatable.")
+@click.option(
+    "--rule",
+    "rules",
+    metavar="NAME",
+    multiple=True,
+    help="Only this rule; repeatable.",
+    shell_complete=complete_rule,
+)
 @images_option
 @click.option("--exit-code", is_flag=True, help="Exit 3 if sync would change anything.")
 @everywhere

@@ -13,6 +13,7 @@ import click
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
+from replicator.cli.names import complete_rule, complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.remote import remote_option, remote_sync
@@ -33,9 +34,21 @@ if TYPE_CHECKING:
 
 
 @click.command("sync")
-@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule; repeatable.")
 @click.option(
-    "--destination", "destinations", metavar="SITE", multiple=True, help="Only to this site; repeatable."
+    "--rule",
+    "rules",
+    metavar="NAME",
+    multiple=True,
+    help="Only this rule; repeatable.",
+    shell_complete=complete_rule,
+)
+@click.option(
+    "--destination",
+    "destinations",
+    metavar="SITE",
+    multiple=True,
+    help="Only to this site; repeatable.",
+    shell_complete=complete_site,
 )
 @images_option
 @click.option("--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state says.")

@@ -118,7 +118,11 @@ def find(path: Path | None, environ: Mapping[str, str]) -> Path:
         if candidate.exists():
             return candidate
     tried = ", ".join(["$REPLICATOR_CONFIG (not set)", *(str(candidate) for candidate in DEFAULT_PATHS)])
-    raise ConfigError([f"no config file found: tried {tried}; use --config FILE"])
+    raise ConfigError(
+        [
+            f"no config file found: tried {tried}; use --config FILE, write one with `replicator init`, or see `replicator demo`"
+        ]
+    )
 
 
 def read_document(main: Path, environ: Mapping[str, str], problems: list[str]) -> Document:

@@ -44,10 +44,15 @@ async def in_terminal(
     rows: int = 24,
     environ: Mapping[str, str] | None = None,
     resize_to: int | None = None,
+    keys: str = "",
 ) -> Shown:
-    """Runs the program in a terminal; with `resize_to`, that becomes so wide as soon as something was shown."""
+    """Runs the program in a terminal, with `keys` typed beforehand.
+
+    With `resize_to`, the terminal becomes so wide as soon as something was shown.
+    """
     leader, follower = pty.openpty()
     _size(leader, rows, columns)
+    os.write(leader, keys.encode())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

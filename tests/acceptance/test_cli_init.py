@@ -1,0 +1,148 @@
+"""The first minutes: `init`, what `check` says next, and completion, as a shell asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.images import image, load
+from tests.acceptance.program import Program, rule
+from tests.acceptance.terminal import in_terminal
+from tests.fakes.registry import FakeRegistry
+
+
+@dataclass
+class World:
+    program: Program
+    hub: FakeRegistry
+    fra: FakeRegistry
+
+    @property
+    def given(self) -> list[str]:
+        return ["--source", self.hub.url, "--destination", self.fra.url, "--repository", "platform/**"]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with FakeRegistry() as hub, FakeRegistry() as fra:
+        load(hub.store, "platform/app", "v1", image("v1"))
+        yield World(Program(tmp_path), hub, fra)
+
+
+async def test_init_writes_a_config_that_works_at_once(world: World) -> None:
+    state = {"XDG_STATE_HOME": str(world.program.folder), "XDG_CACHE_HOME": str(world.program.folder)}
+    ended = await world.program("init", *world.given)
+    assert ended.code == 0
+    assert "wrote replicator.toml" in ended.stderr
+    assert "next: replicator plan" in ended.stderr  # it was checked
+    assert (await world.program("sync", environ=state)).code == 0
+    assert "v1" in world.fra.store.content("platform/app").tags
+
+
+async def test_init_replaces_no_file_unless_forced(world: World) -> None:
+    path = world.program.folder / "replicator.toml"
+    path.write_text("mine")
+    refused = await world.program("init", *world.given)
+    assert (refused.code, path.read_text()) == (2, "mine")
+    assert "--force" in refused.stderr
+    assert (await world.program("init", *world.given, "--force", "--no-check")).code == 0
+    assert path.read_text() != "mine"
+
+
+async def test_init_prints_for_pipes_and_refuses_what_is_no_config(world: World) -> None:
+    printed = await world.program("init", *world.given, "--print")
+    assert printed.code == 0
+    assert f'url = "{world.hub.url}"' in printed.stdout
+    assert not (world.program.folder / "replicator.toml").exists()
+    wrong = await world.program("init", *world.given, "--interval", "soon", "--print")
+    assert wrong.code == 2
+    assert "interval" in wrong.stderr
+    assert (await world.program("init", "--print")).code == 2
+
+
+async def test_init_that_meets_a_closed_registry_suggests_a_login(world: World) -> None:
+    dark = "http://127.0.0.1:9"
+    ended = await world.program("init", "--source", dark, "--destination", world.fra.url)
+    assert ended.code == 1
+    assert "docker login 127.0.0.1:9" in ended.stderr
+    assert "then run replicator check again" in ended.stderr
+
+
+async def test_init_names_known_registries(world: World) -> None:
+    printed = await world.program(
+        "init", "--source", "ghcr.io", "--destination", "quay.io", "--destination", "/srv/mirror", "--print"
+    )
+    assert printed.code == 0
+    for told in (
+        "[site.ghcr]",
+        "[site.quay]",
+        "[site.mirror]",
+        "docs/registries/quay.md",
+        "file:///srv/mirror",
+    ):
+        assert told in printed.stdout
+
+
+async def test_init_does_not_wait_for_answers_in_a_pipe_and_asks_in_a_terminal(world: World) -> None:
+    piped = await world.program("init")
+    assert piped.code == 2
+    assert "--source is required: stdin is not a terminal" in piped.stderr
+    shown = await in_terminal(
+        world.program, "init", *world.given[:4], "--no-check", keys="platform/**\n10m\n", columns=80
+    )
+    assert shown.code == 0
+    text = (world.program.folder / "replicator.toml").read_text()
+    assert 'repositories = ["platform/**"]' in text
+    assert '"10m"' in text
+
+
+async def test_missing_config_names_init_and_demo(world: World) -> None:
+    ended = await world.program("plan")
+    assert ended.code == 2
+    assert "replicator init" in ended.stderr
+    assert "replicator demo" in ended.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_completion_is_a_script(world: World, shell: str) -> None:
+    ended = await world.program("completion", shell)
+    assert ended.code == 0
+    assert "_REPLICATOR_COMPLETE" in ended.stdout
+
+
+def asks(line: str) -> Mapping[str, str]:
+    words = line.split(" ")
+    return {
+        "_REPLICATOR_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("replicator sync --rule ", ["platform"]),
+        ("replicator sync --destination ", ["fra", "hub"]),
+        ("replicator sync --destination f", ["fra"]),
+        ("replicator plan --rule pl", ["platform"]),
+        ("replicator why x --at ", ["fra", "hub"]),
+        ("replicator list h", ["hub"]),
+        ("replicator list hub pl", ["platform/app"]),
+        ("replicator wh", ["where", "why"]),
+    ],
+)
+async def test_names_of_the_config_are_completed(world: World, line: str, found: list[str]) -> None:
+    world.program.write_config({"hub": world.hub.url, "fra": world.fra.url}, rule())
+    if "list hub" in line:
+        assert (await world.program("sync")).code == 0
+    ended = await world.program(environ=asks(line))
+    assert sorted(each.partition(",")[2] for each in ended.stdout.split()) == found
+
+
+async def test_completion_without_a_config_is_empty_and_silent(world: World) -> None:
+    ended = await world.program(environ=asks("replicator sync --rule "))
+    assert (ended.stdout.strip(), ended.stderr) == ("", "")
