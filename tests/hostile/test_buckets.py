@@ -133,3 +133,32 @@ async def _sync(folder: Path, chosen: Callable[[str], bool]) -> None:
 
 def _reads(name: str) -> str:
     return rule(f"{name}-in").replace('source = "hub"', f'source = "{name}"')
+
+
+CHECKS = ("quoting", "endless-error", "endless-head", "metadata", "lists", "nested", "web-page", "bomb")
+
+
+async def test_check_and_copy_end_at_a_hostile_bucket(tmp_path: Path) -> None:
+    environ = {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_SESSION_TOKEN": SESSION_TOKEN,
+        "AWS_REGION": "us-east-1",
+    }
+    async with FakeRegistry() as hub, hostile() as front:
+        load(hub.store, "platform/app", "v1", image("app"))
+        for name in CHECKS:
+            front.on(f" /{name}([/?]|$)", BUCKETS[name])
+        Program(tmp_path).write_config({}, "".join(_site(name, front.url) for name in CHECKS))
+        costs = [await measured(tmp_path, "check", within=100)]
+        assert all(name in costs[0].text for name in CHECKS)
+        environ["AWS_ENDPOINT_URL"] = front.url
+        good = f"{hub.url.removeprefix('http://')}/platform/app:v1"
+        for ends in (good, "s3://quoting//platform/app:v1"), ("s3://quoting//platform/app:v1", good):
+            costs.append(await measured(tmp_path, "copy", *ends, within=100, environ=environ))
+            assert "quoting" in costs[-1].stderr
+    for cost in costs:
+        assert cost.code == 1
+        assert cost.stall < 2.0
+        for evil in (SECRET_KEY, SESSION_TOKEN, SIGNATURE, "\x9b", "\u202e"):
+            assert evil not in cost.text

@@ -105,3 +105,39 @@ async def _sync(folder: Path, chosen: Callable[[str], bool]) -> None:
     assert_clean(cost, folder)
     assert login not in cost.text
     assert (cost.peak < 300 << 20, cost.stall < 2.0) == (True, True)
+
+
+CHECKS = ("quoting", "brackets", "escapes", "endless-head", "redirect", "reset", "tls-quoting", "tls-junk")
+
+
+async def test_check_and_copy_end_behind_a_hostile_proxy(tmp_path: Path) -> None:
+    async with FakeRegistry() as hub, hostile() as proxy:
+        load(hub.store, "platform/app", "v1", image("app"))
+        for name in CHECKS:
+            is_tunnel = name in TUNNELS
+            here = f"CONNECT {name}.test:443" if is_tunnel else f"http://{name}.test/"
+            proxy.on(here, TUNNELS[name] if is_tunnel else PLAIN[name])
+        login = f"mirror:{quote(PASSWORD, safe='')}"
+        through = f"http://{login}@{proxy.url.removeprefix('http://')}"
+        sites = "".join(
+            f'[site.{name}]\nurl = "{"https" if name in TUNNELS else "http"}://{name}.test"\n'
+            f'proxy = "{through}"\ndocker_config = false\n{TIMEOUTS}'
+            for name in CHECKS
+        )
+        Program(tmp_path).write_config({}, sites)
+        costs = [await measured(tmp_path, "check", within=100)]
+        assert all(name in costs[0].text for name in CHECKS)
+        good, bad = (
+            f"{hub.url.removeprefix('http://')}/platform/app:v1",
+            "tls-quoting.test/platform/app:v1",
+        )
+        for ends in (good, bad), (bad, good):
+            environ = {"HTTPS_PROXY": through}
+            costs.append(await measured(tmp_path, "copy", *ends, within=100, environ=environ))
+            assert "tls-quoting" in costs[-1].stderr
+    assert proxy.count("169.254") == 0
+    for cost in costs:
+        assert cost.code == 1
+        assert cost.stall < 2.0
+        for evil in (PASSWORD, login, SIGNATURE, "\x1b", "\x9b", "\u202e"):
+            assert evil not in cost.text
