@@ -100,7 +100,9 @@ def warnings(document: Document) -> list[str]:
     if document.http is not None:
         sections.append((document.http, ("token",)))
     sections += [
-        (site, ("auth", key)) for site in document.sites.values() for key in ("client_secret", "private_key")
+        (site, place)
+        for site in document.sites.values()
+        for place in (("auth", "client_secret"), ("auth", "private_key"), ("create", "token"))
     ]
     sections += [
         (hook, place)
@@ -355,6 +357,10 @@ def _site_warnings(site: Section) -> list[tuple[str, str]]:
     found = [
         (key, _LITERAL) for key in secrets if isinstance(site.table[key], str) and (key,) not in site.expanded
     ]
+    create = site.table.get("create")
+    api = create.get("api") if isinstance(create, dict) else None
+    if isinstance(api, str) and api.startswith("http://") and _host(api) not in _LOOPBACK:
+        found.append(("create", "api sends the token unencrypted; use https://"))
     url, tls = site.table.get("endpoint", site.table.get("url")), site.table.get("tls")
     if secrets and isinstance(url, str) and url.startswith("http://") and _host(url) not in _LOOPBACK:
         found.append(("url", "sends credentials unencrypted; use https://"))

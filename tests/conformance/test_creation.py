@@ -234,6 +234,15 @@ async def test_two_writers_create_once(vendor: type[VendorRegistry], monkeypatch
         assert (found.asked, len(found.notes)) == (1, 1)
 
 
+async def test_repositories_of_one_project_share_its_creation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(Harbor, monkeypatch, CreateSettings()) as (found, events):
+        for name in ("one/a", "one/b", "one/c/d"):
+            load(found.memory.store, name, "v1", built(name))
+        result = await found.sync(events)
+        assert (result.totals.tags.copied, result.failures) == (6, [])
+        assert (found.asked, len(found.notes)) == (3, 3)
+
+
 @each_vendor
 async def test_another_agent_that_creates_it_first_is_no_failure(
     vendor: type[VendorRegistry], monkeypatch: pytest.MonkeyPatch

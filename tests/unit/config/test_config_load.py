@@ -207,6 +207,20 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert site.capabilities == {"mount": False, "upload": "patch"}
 
 
+def test_a_token_for_creation_in_plain_text_or_over_http_is_a_warning(tmp_path: Path) -> None:
+    text = """
+[site.gitlab]
+url = "https://registry.example.com"
+kind = "gitlab"
+create = { token = "secret", api = "http://gitlab.example.com" }
+"""
+    told = load(config(tmp_path, SITES + text + RULE), HOME).warnings
+    assert [warning.partition("replicator.toml: ")[2] for warning in told] == [
+        "site.gitlab.create: api sends the token unencrypted; use https://",
+        'site.gitlab.create.token: is a plain-text secret; move it to a file: { file = "PATH" }',
+    ]
+
+
 def test_every_key_of_create_arrives(tmp_path: Path) -> None:
     policy = config(tmp_path, '{"Version": "2012-10-17"}', "policy.json")
     lifecycle = config(tmp_path, '{"rules": []}', "lifecycle.json")
