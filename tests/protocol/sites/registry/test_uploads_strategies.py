@@ -108,10 +108,9 @@ async def test_uploads_in_chunks_and_whole_ones_do_not_wait_for_each_other() -> 
                 return await site.repository("app").write_blob(hub.repository("app").blob(descriptor))
 
             await write(origin, DATA[:200_000])
-            copies = [copy(data) for data in (*blobs, DATA[:200_000])]
-            async with asyncio.timeout(60):
-                outcomes = await asyncio.gather(*copies)
-            assert outcomes == ["copied"] * 7
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                copies = [group.create_task(copy(data)) for data in (*blobs, DATA[:200_000])]
+            assert [task.result() for task in copies] == ["copied"] * 7
         assert len(fake.find("PATCH")) == 6 * 5
         assert origin.blob_bytes_out == 6 * 300_000 + 200_000
 
