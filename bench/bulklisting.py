@@ -37,7 +37,11 @@ TAGS = 500
 DELAY_SECONDS = 0.02
 _PAGES = {"harbor": 100, "ghcr": 100, "ecr": 1000}
 """Entries of a page as the vendors have them, where the fakes have fewer."""
-_AWS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "eu-west-1"}
+_AWS = {
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+}
 
 
 async def bulk_listing(bench: Bench) -> list[Row]:
