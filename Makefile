@@ -18,7 +18,7 @@ export PYTHON
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test coverage interop soak mutants bench lint format reference locks release packages servers tools clean
+.PHONY: help demo test coverage interop soak mutants bench lint format reference man locks release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -65,6 +65,10 @@ reference: $(VENV)/.run
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m scripts.registries > docs/registries/README.md.new
 	mv docs/registries/README.md.new docs/registries/README.md
+
+# man pages of all commands, from their own help, in build/man
+man: $(VENV)/.run
+	$(BIN)/python -m scripts.man_pages build/man
 
 # requirements/*.lock, from pyproject.toml; make locks upgrade=1 takes the newest versions
 locks:
