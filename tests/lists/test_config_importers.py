@@ -95,6 +95,17 @@ def test_regsync(tmp_path: Path) -> None:
     )
 
 
+def test_the_variable_for_a_password_is_one_that_a_shell_can_set(tmp_path: Path) -> None:
+    imported = Imported(
+        "version: 1\n"
+        "creds: [{registry: '10.0.0.1:5000', user: u, pass: p}, {registry: hub.example, user: u, pass: p}]\n"
+        "sync: [{source: '10.0.0.1:5000/app:v1', target: 'hub.example/app:v1', type: image}]\n"
+    )
+    imported.load(tmp_path)
+    names = {site["password"]["env"] for site in imported.sites.values()}
+    assert names == {"REGISTRY_10_0_0_1_5000_PASSWORD", "HUB_EXAMPLE_PASSWORD"}
+
+
 def test_what_regsync_can_and_we_cannot_is_said(tmp_path: Path) -> None:
     imported = Imported(
         "version: 1\nsync:\n- {source: a.io/x, target: b.io/x, type: repository, platform: linux/amd64}\n"

@@ -99,8 +99,9 @@ class Draft:
 
 
 def variable(site: SiteDraft) -> str:
-    """The environment variable that a site's password is expected in."""
-    return re.sub(r"[^A-Z0-9]+", "_", site.name.upper()) + "_PASSWORD"
+    """The environment variable that a site's password is expected in: a name that a shell can set."""
+    name = re.sub(r"[^A-Z0-9]+", "_", site.name.upper()) + "_PASSWORD"
+    return f"REGISTRY_{name}" if name[0].isdigit() else name
 
 
 def log_in(site: SiteDraft, username: str, password: str) -> None:
