@@ -29,6 +29,7 @@ from replicator.daemon.http.problems import ProblemDetails
 from replicator.daemon.runs import RUNS_KEPT
 from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, Rejected, SiteError, Unavailable
 from replicator.runs.why import Answer
+from replicator.sites.registry.errormap import network_failure
 
 ANSWER_SECONDS: Final = 30.0
 TURN_SECONDS: Final = 0.25
@@ -168,6 +169,8 @@ def _mapped(url: str, operation: str) -> Iterator[None]:
         yield
     except TimeoutError:
         raise Unavailable(url, operation, f"no answer within {ANSWER_SECONDS:.0f} s") from None
+    except aiohttp.ClientConnectionError as error:
+        raise Unavailable(url, operation, network_failure(error, urlsplit(url).netloc).cause) from error
     except aiohttp.ClientError as error:
         raise Unavailable(url, operation, str(error) or type(error).__name__) from error
 

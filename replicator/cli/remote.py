@@ -147,6 +147,7 @@ def _lines(rules: Sequence[RuleInfo], now: float) -> Iterator[str]:
             "HELD",
             "PENDING",
             "FAILED",
+            "UNKNOWN",
         )
     ]
     errors: list[str] = []
@@ -157,7 +158,7 @@ def _lines(rules: Sequence[RuleInfo], now: float) -> Iterator[str]:
             )
             if each.last_error:
                 errors.append(f"last error: {rule.rule} -> {each.destination}: {each.last_error}")
-    yield from table(rows, right=frozenset(range(5, 10)))
+    yield from table(rows, right=frozenset(range(5, 11)))
     yield from errors
 
 
@@ -184,5 +185,6 @@ def _times(rule: RuleInfo, at: RuleDestination, now: float) -> tuple[str, str]:
 def _numbers(at: RuleDestination) -> tuple[str, ...]:
     lag = "-" if at.lag_seconds is None else format_seconds(at.lag_seconds)
     if at.tags is None:
-        return (lag, *("-",) * 4)
-    return (lag, *(str(n) for n in (at.tags.in_step, at.tags.held, at.tags.pending, at.tags.failed)))
+        return (lag, *("-",) * 5)
+    tags = at.tags
+    return (lag, *(str(n) for n in (tags.in_step, tags.held, tags.pending, tags.failed, tags.unknown)))

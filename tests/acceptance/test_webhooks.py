@@ -235,13 +235,17 @@ async def test_status_remote_shows_where_it_stands(world: World) -> None:
     assert told.code == 0, told.stderr
     assert "platform" in told.stdout
     assert "waiting" in told.stdout
+    head, row = told.stdout.splitlines()[:2]
+    assert head.split()[-5:] == ["STEP", "HELD", "PENDING", "FAILED", "UNKNOWN"]
+    assert row.split()[-5:] == ["1", "0", "0", "0", "0"]
     as_json = await world.program("status", "--remote", world.agent.url, "--json")
     assert as_json.json["rules"][0]["destinations"][0]["tags"]["in_step"] == 1
     for url in ("ftp://x", "http://", "http://u:p@h", "http://h:x"):
         assert (await world.program("status", "--remote", url)).code == 2
-    nobody = await world.program("status", "--remote", f"127.0.0.1:{free_port()}")
+    agent = f"127.0.0.1:{free_port()}"
+    nobody = await world.program("status", "--remote", agent)
     assert nobody.code == 1
-    assert "Traceback" not in nobody.stderr
+    assert nobody.stderr == f"error: http://{agent}: status: cannot connect to {agent}: Connection refused\n"
 
 
 async def _run_ids(world: World) -> set[str]:
