@@ -90,6 +90,9 @@ def _unmade(settings: SiteSettings) -> SiteCheck | None:
     path = settings.store.path
     if os.path.lexists(path):
         return None
+    if settings.store.must_exist:
+        problem = f"{path} does not exist, though must_exist = true: is its file system mounted?"
+        return SiteCheck(settings.name, (), (f"{settings.name}: check directory: {problem}",))
     above = next(folder for folder in path.parents if folder.exists())
     if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
         return SiteCheck(settings.name, (("directory", "does not exist yet, will be created"),), ())

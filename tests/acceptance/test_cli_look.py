@@ -108,6 +108,20 @@ async def test_check_that_finds_one_site_gone_tells_all_and_exits_1(world: World
     assert "\n  problem: " in ended.stdout
 
 
+async def test_check_fails_for_a_directory_that_must_exist_and_does_not(world: World) -> None:
+    folder = world.program.folder / "mount"
+    config = world.program.folder / "replicator.toml"
+    hub = f'[site.hub]\nurl = "{world.hub.url}"\n'
+    shelf = f'[site.shelf]\nurl = "file://{folder}"\nmust_exist = true\n'
+    config.write_text(
+        f'{hub}{shelf}[[rule]]\nname = "all"\nsource = "hub"\ndestinations = ["shelf"]\nrepositories = ["**"]\n'
+    )
+    ended = await world.program("check")
+    assert ended.code == 1
+    assert f"shelf: check directory: {folder} does not exist, though must_exist = true" in ended.stdout
+    assert not folder.exists()
+
+
 async def test_config_show_masks_secrets_and_schema_is_json(world: World) -> None:
     config = world.program.folder / "replicator.toml"
     config.write_text(

@@ -66,8 +66,8 @@ def disk_error(site: str, operation: str, error: OSError) -> SiteError:
     text = error.strerror or type(error).__name__
     if isinstance(error, NotMounted):
         text = (
-            f"{error.filename} {text}, though images were in it before: is its file system mounted? "
-            "If it was emptied on purpose, set must_exist = false for this site"
+            f"{error.filename} {text}, though images are expected in it: is its file system mounted? "
+            "If it is meant to be empty, set must_exist = false for this site"
         )
     if number == errno.ENOENT:
         return NotFound(site, operation, "no such file or folder")
