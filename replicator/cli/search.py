@@ -202,7 +202,7 @@ def _where_lines(row: Row) -> list[tuple[str, ...]]:
         (
             f"{at.site}/{at.repository}:{row.tag}",
             at.digest or "-",
-            row.state_at(site) + (f": {at.error}" if at.error else ""),
+            _SIGN[row.state_at(site)] + (f": {at.error}" if at.error else ""),
             "" if at.since is None else f"since {iso(at.since)}",
         )
         for site, at in row.sites.items()

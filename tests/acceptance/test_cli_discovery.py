@@ -155,8 +155,11 @@ async def test_where_takes_names_digests_and_layers(world: World) -> None:
     for reference in ("hub/platform/app:v1", "platform/app:v1", one.digest):
         ended = await world.program("where", reference)
         assert ended.code == 0, reference
-        places = [line.split()[:2] for line in ended.stdout.splitlines()]
-        assert sorted(places) == [["fra/platform/app:v1", one.digest], ["hub/platform/app:v1", one.digest]]
+        places = [line.split()[:3] for line in ended.stdout.splitlines()]
+        assert sorted(places) == [
+            ["fra/platform/app:v1", one.digest, "yes"],
+            ["hub/platform/app:v1", one.digest, "yes"],
+        ]
     layer_digest = one.manifest.blobs[-1].digest
     by_layer = await world.program("where", layer_digest, "--json")
     assert {each["tag"] for each in by_layer.json["images"]} >= {"v1"}
