@@ -80,7 +80,7 @@ class _Check(Findings):
         if owner := self._registry.transport.owner:
             return f"good: {owner}"
         if not self._registry.has_login:
-            return "none set; docker's own, if any"
+            return "none set: those of docker or podman, if any"
         return "good" if self._registry.transport.asks_for_credentials else "not tried: none were asked for"
 
     def _skew(self, reply: Reply) -> str:
