@@ -51,6 +51,16 @@ def test_only_failures_in_a_row_open_it() -> None:
         breaker.check()
 
 
+def test_what_the_site_itself_answered_does_not_open_it() -> None:
+    """Ten tags that answer 500 are ten bad tags: the site is alive."""
+    breaker = Breaker("hub", threshold=3)
+    for _ in range(10):
+        breaker.failed(_down())
+        breaker.failed(_down())
+        breaker.failed(Unavailable("hub", "resolve tag", "500 Internal Server Error", answered=True))
+        breaker.check()
+
+
 def test_another_sites_failure_does_not_count() -> None:
     breaker = Breaker("fra", threshold=1)
     breaker.failed(_down("hub"))
