@@ -156,6 +156,8 @@ def _lines(rules: Sequence[RuleInfo], now: float) -> Iterator[str]:
             rows.append(
                 (rule.rule, each.destination, _state(rule, each), *_times(rule, each, now), *_numbers(each))
             )
+            if each.oldest_pending:
+                errors.append(f"oldest pending tag: {rule.rule} -> {each.destination}: {each.oldest_pending}")
             if each.last_error:
                 errors.append(f"last error: {rule.rule} -> {each.destination}: {each.last_error}")
     yield from table(rows, right=frozenset(range(5, 11)))

@@ -51,7 +51,11 @@ if TYPE_CHECKING:
     shell_complete=complete_site,
 )
 @images_option
-@click.option("--recheck", is_flag=True, help="Check every tag at the destinations, whatever the state says.")
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="Check every tag at the destinations, and everything below it, whatever the state says.",
+)
 @click.option(
     "--metrics-file",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -186,6 +186,33 @@ def test_each_tag_is_counted_once(world: World) -> None:
     assert tags == {"fra": "7 in step, 3 failed, 1 held", "sin": "7 in step, 2 pending, 1 failed"}
 
 
+def test_tags_of_a_destination_that_cannot_be_asked_are_unknown(world: World) -> None:
+    world.stands("fra", in_step=1, unknown=2, last_error="fra: list tags: connection refused")
+    tags = {destination: row["Tags"].removesuffix(" why?") for destination, row in world.rows("Tags").items()}
+    assert tags["fra"] == "1 in step, 2 unknown"
+
+
+async def test_remote_status_counts_what_is_unknown_and_names_the_tag_that_holds_the_lag(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATOR_TOKEN", TOKEN)
+    world.stands(
+        "fra",
+        in_step=1,
+        unknown=2,
+        pending=1,
+        oldest_pending=world.now - 90,
+        oldest_repository="app",
+        oldest_tag="v1",
+    )
+    async with listen(world.agent) as url:
+        assert await remote_status(Invocation(), url) == 0
+    header, fra, _, oldest = capsys.readouterr().out.splitlines()
+    assert header.split()[-4:] == ["HELD", "PENDING", "FAILED", "UNKNOWN"]
+    assert fra.split()[-5:] == ["1", "0", "1", "0", "2"]
+    assert oldest == "oldest pending tag: platform -> fra: app:v1"
+
+
 def test_cause_of_a_failure_stands_there_when_its_run_is_forgotten(world: World) -> None:
     world.stands("fra", failed=1, pending=1, oldest_pending=world.now - 90, last_error="fra: 403 Forbidden")
     assert world.states["fra"] == "failingfra: 403 Forbidden"
