@@ -13,6 +13,7 @@ from replicator.ports import Clock
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.settings import Login, RegistrySettings
 from replicator.sites.registry.site import RegistrySite
+from replicator.sites.timeouts import Timeouts
 from tests.fakes.source import BytesSource
 
 
@@ -29,6 +30,7 @@ async def registry_site(
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
     kind: str = "",
     limits: LimitSettings | None = None,
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[RegistrySite]:
     """A site named "there", closed at the end; its events go to `seen`, docker's credentials are left alone.
 
@@ -48,6 +50,7 @@ async def registry_site(
         max_blob_bytes=max_blob_bytes,
         kind=kind,
         limits=limits or LimitSettings(),
+        timeouts=timeouts or Timeouts(),
     )
     site = RegistrySite(settings, events=events, clock=clock or SystemClock())
     try:

@@ -13,6 +13,7 @@ from replicator.events import Event, RetryPlanned
 from replicator.flow.retry import Budget
 from replicator.model.digest import digest_of
 from replicator.sites.registry import context, uploads
+from replicator.sites.timeouts import Timeouts
 from tests.fakes import faults, places
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import CountedSource, registry_site
@@ -194,6 +195,30 @@ async def test_a_token_that_runs_out_before_the_closing_put_is_renewed(
         assert source.opened == opened
         assert fake.count("PUT", status=401) == 1
         assert not fake.store.uploads
+
+
+@pytest.mark.parametrize(("upload", "method"), [("put", "PUT"), ("patch", "PATCH"), ("chunks", "PATCH")])
+async def test_an_answer_that_comes_too_late_is_asked_after_and_nothing_is_sent_twice(
+    upload: str, method: str
+) -> None:
+    """A store that copies the blob before it answers takes longer than anybody waits; by then it has it."""
+    gone = asyncio.Event()
+
+    async def stay_silent(exchange: Exchange) -> web.StreamResponse:
+        answer = await exchange.proceed()
+        await gone.wait()
+        return answer
+
+    async with FakeRegistry() as fake:
+        fake.fault(method, UPLOADS, stay_silent)
+        source = CountedSource(DATA)
+        capabilities = {"upload": upload, "chunk_bytes": 1_000_000}
+        async with registry_site(fake.url, capabilities, timeouts=Timeouts(commit=1.0)) as site:
+            assert await site.repository("app").write_blob(source) == "copied"
+        gone.set()
+        assert fake.uploaded_bytes == len(DATA)
+        assert fake.count("GET", UPLOADS) == 1
+        assert b"".join(fake.store.blob("app", digest_of(DATA)).read()) == DATA
 
 
 # --- odd answers ---
