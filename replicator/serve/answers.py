@@ -56,7 +56,7 @@ class Answers:
         status = _CLIENT_LEFT
         try:
             response = await handler(request)
-        except asyncio.CancelledError:  # the server ends
+        except asyncio.CancelledError:  # the server ends, or the client has left
             transfer.whole = False
             status = transfer.status or status
             raise

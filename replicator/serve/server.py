@@ -88,6 +88,8 @@ class RegistryServer:
             self._application(listener, connections, files),
             access_log=None,
             shutdown_timeout=_CLEANUP_SECONDS,
+            # Walking a tree for a client that has left would let anybody cause any amount of work at once.
+            handler_cancellation=True,
         )
         await runner.setup()
         server: asyncio.Server | None = None

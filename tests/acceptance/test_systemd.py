@@ -135,10 +135,10 @@ def test_there_is_time_to_drain(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_memory_and_tasks_are_bounded_and_a_run_ends(service: str) -> None:
     found = options(service)
-    assert re.fullmatch(r"\d+[MG]", *found["MemoryMax"])
-    assert re.fullmatch(r"\d+", *found["TasksMax"])
+    assert re.fullmatch(r"\d+[MG]", found["MemoryMax"][0])
+    assert re.fullmatch(r"\d+", found["TasksMax"][0])
     if found["Type"] == ["oneshot"]:  # systemd's own default is no limit at all
-        assert re.fullmatch(r"\d+h", *found["TimeoutStartSec"])
+        assert re.fullmatch(r"\d+h", found["TimeoutStartSec"][0])
 
 
 def test_watchdog_waits_longer_than_a_scheduler_may_be_still() -> None:

@@ -22,6 +22,7 @@ from replicator.flow.clock import SystemClock
 from replicator.http import protocol
 from replicator.http.attempts import TooManyAttempts
 from replicator.model.digest import digest_of
+from replicator.ports import ObjectPage
 from replicator.serve import sendfile, sending, server
 from replicator.serve.users import Users
 from replicator.sites.layouts.distribution.paths import blob_data
@@ -250,6 +251,30 @@ async def test_client_that_leaves_is_told_of_as_not_served_whole(
         assert (await served.get(BLOB)).body == BIG.data
         await until(lambda: len(served.answered) == 2)  # told of after the last byte is out
         assert served.answered[1].whole
+
+
+async def test_work_for_a_client_that_has_left_ends(memory: MemoryStore) -> None:
+    class Endless(MemoryStore):
+        pages = 0
+
+        async def list(self, prefix: str, *, delimiter: bool = False) -> AsyncIterator[ObjectPage]:
+            while True:
+                self.pages += 1
+                yield ObjectPage((), ())
+                await asyncio.sleep(0.001)
+
+    store = Endless(objects=memory.objects)
+    async with serving(layout_site("distribution", store)) as served:
+        for path in ("/v2/_catalog", "/v2/app/tags/list"):
+            before = store.pages
+            async with raw(served) as (_, writer):
+                writer.write(request(path))
+                await until(lambda before=before: store.pages > before)  # type: ignore[misc]
+            await until(lambda: not served.under_way)
+            pages = store.pages
+            await asyncio.sleep(0.05)
+            assert store.pages == pages
+        assert [told.whole for told in served.answered] == [False, False]
 
 
 async def test_many_slow_clients_do_not_keep_others_waiting(local: LocalStore) -> None:

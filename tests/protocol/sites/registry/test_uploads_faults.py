@@ -212,7 +212,7 @@ async def test_an_answer_that_comes_too_late_is_asked_after_and_nothing_is_sent_
     async with FakeRegistry() as fake:
         fake.fault(method, UPLOADS, stay_silent)
         source = CountedSource(DATA)
-        capabilities = {"upload": upload, "chunk_bytes": 1_000_000}
+        capabilities: dict[str, bool | int | str] = {"upload": upload, "chunk_bytes": 1_000_000}
         async with registry_site(fake.url, capabilities, timeouts=Timeouts(commit=1.0)) as site:
             assert await site.repository("app").write_blob(source) == "copied"
         gone.set()
