@@ -51,15 +51,6 @@ class StateInUse(StateError):
         self.pid = pid
 
 
-class Untrusted(ReplicatorError):
-    """Content that policy refuses."""
-
-    def __init__(self, reason: str) -> None:
-        reason = scrub(reason)
-        super().__init__(reason)
-        self.reason = reason
-
-
 class SiteError(ReplicatorError):
     """Something at one site went wrong.
 

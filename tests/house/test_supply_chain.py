@@ -75,7 +75,7 @@ def test_container_installs_only_what_is_locked() -> None:
     text = (ROOT / "Containerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
     assert bases == ["${BASE}", "${BASE}"]
-    assert re.search(r"^ARG BASE=\S+:\S+$", text, re.MULTILINE)
+    assert re.search(r"^ARG BASE=\S+:[\w.-]+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
     installs = re.findall(r"pip install (?:[^&\\\n]|\\\n)*", text)
     assert len(installs) == 3
     assert all("--require-hashes" in each or "--no-deps" in each for each in installs)
