@@ -141,7 +141,9 @@ def _parsed(text: str) -> _Tags:
 def _status(**facts: object) -> Status:
     """A status with these facts, else empty."""
     empty: dict[str, object] = {"agent": "here", "version": "1", "started_at": moment(1.7e9 - 60)}
-    lists = dict.fromkeys(("problems", "sites", "flows", "rules", "running", "failures"), ())
+    lists = dict.fromkeys(
+        ("problems", "sites", "flows", "rules", "running", "moving", "transfers", "waits", "failures"), ()
+    )
     return Status(**{**empty, **lists, **facts})  # type: ignore[arg-type]
 
 
