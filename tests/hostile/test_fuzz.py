@@ -13,7 +13,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
-from botocore.parsers import create_parser
+from botocore.parsers import PROTOCOL_PARSERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -28,6 +28,7 @@ from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
 from replicator.sites.objects.s3.errormap import Place, s3_error
 from replicator.sites.objects.s3.listing import page_of
+from replicator.sites.objects.s3.moments import read_time
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
 from replicator.sites.registry.links import next_link
 from replicator.sites.registry.location import resolve_location
@@ -90,7 +91,9 @@ def _tar(data: bytes) -> None:
 
 def _listing(data: bytes) -> None:
     try:
-        reply = create_parser("rest-xml").parse({"body": data, "headers": {}, "status_code": 200}, OF_S3)
+        reply = PROTOCOL_PARSERS["rest-xml"](timestamp_parser=read_time).parse(
+            {"body": data, "headers": {}, "status_code": 200}, OF_S3
+        )
     except FAILURES as error:
         s3_error(Place("s", "b", "http://s"), "list", error)
         return
@@ -123,7 +126,15 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], Sequence[bytes]]] = {
     "index.json": (parse_index, [LAYOUT]),
     "webhook": (_notifications, [ENVELOPE]),
     "tar": (_tar, [TAR]),
-    "S3 listing": (_listing, [LISTING, LISTING.replace(b"2026", b"9" * 400 + b"2026")]),
+    "S3 listing": (
+        _listing,
+        [
+            LISTING,
+            LISTING.replace(b"2026", b"9" * 400 + b"2026"),
+            LISTING.replace(b"2026", b"9:" + b"9" * 40 + b"2026"),
+            LISTING.replace(b"00Z", b"0/LZ"),
+        ],
+    ),
     "challenge": (
         lambda data: best_challenge(parse_challenges([data.decode("latin-1")])),
         [

@@ -26,6 +26,7 @@ from replicator.scrub import remember, remember_login
 from replicator.sites.cleanup import CleanupRequests
 from replicator.sites.objects.s3.deadline import Deadline, Wait
 from replicator.sites.objects.s3.errormap import Place, s3_error, word
+from replicator.sites.objects.s3.moments import read_time
 from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
 from replicator.sites.objects.settings import S3Settings
 from replicator.sites.reading import BrokenFraming
@@ -50,9 +51,8 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a reply has if it is one. botocore reads any web page with a 200 as an empty listing or a done writing."""
 
-# botocore's parser fails with AttributeError or TypeError on an element that is there twice, and with RuntimeError on a
-# date that is none.
-_UNPARSED: Final = (ResponseParserError, AttributeError, TypeError, RuntimeError)
+# botocore's parser fails with AttributeError or TypeError on an element that is there twice.
+_UNPARSED: Final = (ResponseParserError, AttributeError, TypeError)
 FAILURES: Final = (
     *(BotoCoreError, ClientError, BrokenTransport, BrokenFraming, OSError, TimeoutError, ValueError),
     *_UNPARSED,
@@ -247,6 +247,7 @@ class Bucket:
         async with self.mapped(step):
             session = AioSession(profile=self.settings.profile)
             session.register_component("data_loader", await asyncio.to_thread(_descriptions))
+            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
             if keys is None:
                 found = await session.get_credentials()
                 if found is None:
