@@ -42,18 +42,30 @@ async def missing_referrers(
     """
     if mode == "none":
         return ()
-    subjects = [root]
+    missing = await _missing(reader, source, destination, root, companions)
+    # After the root, whose answer tells whether the source has the referrers API at all.
     if mode == "all" and reader.may_have(companions):
         if children is None:
-            children = [child.digest for child in (await destination.read_manifest(root)).children]
-        subjects += children
-    missing: list[Digest] = []
-    for subject in subjects:
-        if wanted := await reader.listed(source, subject, companions):
-            there = await _listed(destination, subject)
-            lacking = [digest for digest in wanted if digest not in there]
-            missing += [digest for digest in lacking if await reader.is_real(source, subject, digest)]
+            try:
+                children = [child.digest for child in (await destination.read_manifest(root)).children]
+            except NotFound:
+                return (root,)
+        for child in children:
+            missing += await _missing(reader, source, destination, child, companions)
     return (*missing, *await _moved_tags(source, destination, root, companions))
+
+
+async def _missing(
+    reader: ReferrersReader,
+    source: Repository,
+    destination: Repository,
+    subject: Digest,
+    companions: Collection[str] | None,
+) -> list[Digest]:
+    wanted = await reader.listed(source, subject, companions)
+    there = await _listed(destination, subject) if wanted else ()
+    lacking = [digest for digest in wanted if digest not in there]
+    return [digest for digest in lacking if await reader.is_real(source, subject, digest)]
 
 
 async def _listed(repository: Repository, subject: Digest) -> Collection[Digest]:
