@@ -238,6 +238,10 @@ def replicate(
         'source = "source"',
         f"destinations = {json.dumps([name for name in sites if name != 'source'])}",
         f"repositories = {json.dumps(list(repositories))}",
+        # What comes due by the time of day alone would make each run another one.
+        'recheck = "365d"',
+        'verify_every = "3650d"',
+        'referrers_recheck = "365d"',
     ]
     config = folder / "replicator.toml"
     config.write_text("\n".join(lines) + "\n")
