@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.engine.coordination import RepositoryLocks, TagClaims
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import DestinationResult, TagDecision
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
@@ -78,7 +79,7 @@ class Request:
 class Context:
     """What the parts of one run work with.
 
-    `locks` keeps runs that are in progress at the same time apart. `rules` are all rules there are, by name: a belief
+    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers. `rules` are all rules there are, by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
@@ -88,6 +89,7 @@ class Context:
     clock: Clock
     rules: Mapping[str, Rule]
     locks: RepositoryLocks
+    apis: ReferrersAPIs
     request: Request = field(default_factory=Request)
     running: Sequence[Rule] = ()
     claims: TagClaims = field(default_factory=TagClaims)

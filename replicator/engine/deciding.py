@@ -258,6 +258,7 @@ class Deciding:
             with faults(self._rule.source, "list referrers", batch.repository):
                 return await missing_referrers(
                     self._content.referrers,
+                    self._context.apis,
                     self._content.repository(batch.repository),
                     catalog.repository,
                     root,

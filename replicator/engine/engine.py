@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import RuleResult
 from replicator.engine.run import RuleRun
 from replicator.engine.shared import Shared
@@ -48,6 +49,7 @@ class Engine:
         self._spool = spool
         self._rules = {rule.name: rule for rule in rules}
         self._locks = RepositoryLocks(clock)
+        self._apis = ReferrersAPIs(clock)
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -131,6 +133,7 @@ class Engine:
             self._clock,
             rules=self._rules | {rule.name: rule for rule in rules},
             locks=self._locks,
+            apis=self._apis,
             request=request,
             running=rules,
         )
@@ -147,7 +150,7 @@ class Engine:
         """What to share with other runs. A plan has its own: it notes as present what it would only bring."""
         shared = None if request.dry else self._shared
         if shared is None:
-            shared = Shared(self._sites, self._state, self._events, self._clock, self._spool)
+            shared = Shared(self._sites, self._state, self._events, self._clock, self._spool, self._apis)
             if not request.dry:
                 self._shared = shared
         else:

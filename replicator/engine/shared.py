@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import Spool
 from replicator.engine.queue import CopyQueue
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.blob import BlobTransfers
 from replicator.engine.transfer.graph import ImageWriter
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
@@ -26,16 +27,24 @@ class Shared:
         events: told everything.
         clock: the time.
         spool: for sources that feed several destinations.
+        apis: which sites list referrers.
     """
 
     def __init__(
-        self, sites: Mapping[str, Site], state: State, events: Events, clock: Clock, spool: Spool | None
+        self,
+        sites: Mapping[str, Site],
+        state: State,
+        events: Events,
+        clock: Clock,
+        spool: Spool | None,
+        apis: ReferrersAPIs,
     ) -> None:
         self._sites = sites
         self._state = state
         self._events = events
         self._clock = clock
         self._spool = spool
+        self._apis = apis
         self._refreshed = clock.monotonic()
         self._users = 0
         self._stack = AsyncExitStack()
@@ -86,7 +95,7 @@ class Shared:
                 share=lambda: len(self._fed[source]) > 1,
                 events=self._events,
                 warn=lambda text: self._warn(source, text),
-                clock=self._clock,
+                apis=self._apis,
             )
             self._stack.push_async_callback(content.aclose)
         return self._contents[source]
@@ -103,7 +112,7 @@ class Shared:
                 state=self._state,
                 events=self._events,
             )
-            lists = self._lists.setdefault(destination, ReferrersLists(self._clock))
+            lists = self._lists.setdefault(destination, ReferrersLists(self._apis))
             writer = ImageWriter(transfers, presence, lists)
             self._stack.push_async_callback(transfers.aclose)
             self._stack.push_async_callback(writer.aclose)

@@ -229,6 +229,18 @@ class Metrics:
             "Payload bytes that did not have to move.",
             ["destination", "reason"],
         )
+        self._webhooks = counter(
+            "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", ["hook", "outcome"]
+        )
+        gauge("replicator_build_info", "The running version.", ["version"]).labels(__version__).set(1)
+        self._make_sites(histogram, counter, gauge)
+
+    def _make_sites(
+        self,
+        histogram: Callable[..., Histogram],
+        counter: Callable[..., Counter],
+        gauge: Callable[..., Gauge],
+    ) -> None:
         self._requests = counter(
             "replicator_requests_total", "Requests to a site.", ["site", "operation", "code"]
         )
@@ -257,10 +269,6 @@ class Metrics:
             "Credentials asked for from a cloud.",
             ["site", "outcome"],
         )
-        self._webhooks = counter(
-            "replicator_webhooks_total", "Refused webhooks, and events of accepted ones.", ["hook", "outcome"]
-        )
-        gauge("replicator_build_info", "The running version.", ["version"]).labels(__version__).set(1)
 
     def _start(self, rules: Sequence[Rule]) -> None:
         """Makes the known combinations exist, so that a first increase is seen as one."""

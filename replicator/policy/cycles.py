@@ -60,7 +60,7 @@ def cycles(rules: Sequence[Rule]) -> list[Cycle]:
 
 
 def _reachable(rule: Rule, by_source: Mapping[str, Sequence[Rule]]) -> list[Rule]:
-    """The rules that may take on what this one has copied, itself first."""
+    """The rules that may copy further what this one has copied, itself first."""
     found, ahead = {rule.name: rule}, [rule]
     while ahead:
         for site in ahead.pop().destinations:

@@ -59,7 +59,7 @@ class Repository(Protocol):
     def tags(self) -> AsyncIterator[Sequence[str]]:
         """The tags, a page at a time, each once, in no promised order.
 
-        Raises `NotFound` where there is no such repository. An iteration that ends without an error was complete.
+        Raises `NotFound` if the repository does not exist. An iteration that ends without an error was complete.
         """
         ...
 

@@ -38,7 +38,7 @@ _ANSWER: Final = (
 def in_turn(connections: Connections, users: Users | None) -> Middleware:
     """Answers 503 where too many requests are in progress, in all or of one address.
 
-    Known users come before strangers. Their password is only looked at where there is no room for strangers, and then
+    Known users come before strangers. Their password is only checked when no places for strangers are left, and then
     only whether it was right before: a check would take the processor that an attack is after.
     """
 

@@ -110,7 +110,7 @@ class Content:
         return await self._listing("", self._site.repositories(), goes_on=goes_on)
 
     async def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
-        """The manifests whose subject it is; none where there is no such repository."""
+        """The manifests whose subject it is; empty if the repository does not exist."""
         try:
             return await self._site.repository(repository).referrers(digest)
         except NotFound:

@@ -53,7 +53,7 @@ class RegistryServer:
         content: what is served.
         audience: is told of each request.
         report: is told of failures.
-        expose: what `/metrics` answers; None: there is no such endpoint.
+        expose: what `/metrics` answers; None: the endpoint does not exist.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class RegistryServer:
         return app
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        assert self._expose is not None  # noqa: S101 - else there is no route
+        assert self._expose is not None  # noqa: S101 - the route exists only with it
         body, media_type = self._expose(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})
 

@@ -168,7 +168,7 @@ async def test_open_mirror_beyond_loopback_is_told(program: Program) -> None:
     [
         (["./missing"], 2, "./missing: directory not found"),
         (["./files"], 1, "there are files here, but no OCI layout"),
-        (["./files", "--layout", "distribution"], 1, "no registry keeps its content here"),
+        (["./files", "--layout", "distribution"], 1, "not the storage of a registry"),
         (["./files", "--listen", "nowhere"], 2, "invalid address"),
         (["./files", "--tls-cert", "files/one"], 2, "--tls-cert and --tls-key must be used together"),
         (["./files", "--tls-cert", "files/one", "--tls-key", "files/one"], 2, "--tls-cert files/one"),

@@ -521,7 +521,7 @@ async def test_gitlab_creates_no_groups(monkeypatch: pytest.MonkeyPatch) -> None
         found.fake.groups = []
         result = await found.sync(events)
         assert result.totals.tags.failed == 3
-        assert all("there is no group acme" in failure.cause for failure in result.failures)
+        assert all("group acme does not exist" in failure.cause for failure in result.failures)
 
 
 async def test_without_a_way_to_create_the_write_fails_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

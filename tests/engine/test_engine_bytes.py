@@ -11,6 +11,7 @@ from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer
 from replicator.engine import Totals
 from replicator.engine.content import spool as spool_module
 from replicator.engine.content.spool import SpoolFull
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.shared import Shared
 from replicator.engine.transfer.blob import WantedBlob
 from replicator.errors import Denied, MissingReference, Rejected, Unavailable
@@ -159,7 +160,7 @@ def _merged(w: World) -> list[BytesRead]:
 
 async def test_site_that_refuses_mounts_is_not_asked_for_ever() -> None:
     async with world() as w:
-        shared = Shared(w.sites, w.state, w.events, w.clock, None)
+        shared = Shared(w.sites, w.state, w.events, w.clock, None, ReferrersAPIs(w.clock))
         shared.enter()
         transfers, _ = shared.writers("source", "left")
         w.left.store.mount = lambda *_: False  # type: ignore[method-assign]
@@ -180,7 +181,7 @@ async def test_site_that_refuses_mounts_is_not_asked_for_ever() -> None:
 
 async def test_what_one_source_brought_is_mounted_for_another() -> None:
     async with world(mirrors=["second"]) as w:
-        shared = Shared(w.sites, w.state, w.events, w.clock, None)
+        shared = Shared(w.sites, w.state, w.events, w.clock, None, ReferrersAPIs(w.clock))
         shared.enter()
         built = w.put("app", "v1", image("too small to look it up in the state"))
         load(w.sites["second"].store, "app", "v1", built)

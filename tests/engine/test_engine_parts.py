@@ -21,6 +21,7 @@ from replicator.engine.plan.decide import Action
 from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Prepared, ReadAhead
 from replicator.engine.record import Recorder
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
 from replicator.errors import Corrupt, NotFound, StateError, Unavailable
 from replicator.events import Events
@@ -321,7 +322,13 @@ def test_fault_leaves_a_sites_error_as_it_is() -> None:
 def _recorder() -> Recorder:
     clock = FakeClock()
     context = Context(
-        {}, MemoryState(clock), Events(), clock, rules={"rule": rule()}, locks=RepositoryLocks(clock)
+        {},
+        MemoryState(clock),
+        Events(),
+        clock,
+        rules={"rule": rule()},
+        locks=RepositoryLocks(clock),
+        apis=ReferrersAPIs(clock),
     )
     return Recorder(rule(), "left", context)
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index, load
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.referrers import ReferrersLists
 from replicator.errors import NotReplicated, Rejected, Unavailable
 from replicator.events import Warned
@@ -214,7 +215,7 @@ async def test_six_writers_of_one_list_lose_nothing() -> None:
         root = image("root")
         signatures = [signature(root, f"{number}") for number in range(6)]
         attach(w, *signatures, site="left")
-        lists, repository = ReferrersLists(FakeClock()), w.left.repository("app")
+        lists, repository = ReferrersLists(ReferrersAPIs(FakeClock())), w.left.repository("app")
         async with asyncio.TaskGroup() as tasks:
             for each in signatures:
                 tasks.create_task(lists.ensure(repository, root.digest, [each.manifest]))
@@ -229,7 +230,7 @@ async def test_an_immutable_fallback_tag_is_named_with_the_remedy() -> None:
         refusal = Rejected("left", "write manifest", "409: immutable", status=409)
         w.left.fail("write_manifest", refusal, subject=fallback_tag(root.digest), times=99)
         with pytest.raises(Rejected, match=r"exempt sha256-\*"):
-            await ReferrersLists(FakeClock()).ensure(
+            await ReferrersLists(ReferrersAPIs(FakeClock())).ensure(
                 w.left.repository("app"), root.digest, [signature(root).manifest]
             )
 
@@ -240,7 +241,7 @@ async def test_what_is_no_list_is_not_overwritten() -> None:
         root = image("root")
         load(w.left.store, "app", fallback_tag(root.digest), root)
         with pytest.raises(NotReplicated, match="is not overwritten"):
-            await ReferrersLists(FakeClock()).ensure(
+            await ReferrersLists(ReferrersAPIs(FakeClock())).ensure(
                 w.left.repository("app"), root.digest, [signature(root).manifest]
             )
 
@@ -353,3 +354,18 @@ async def test_a_bad_entry_of_a_list_does_not_copy_the_image_each_day() -> None:
         await w.sync_one()
         clock.advance(24 * 3600.0 + 1)
         assert (await w.sync_one()).totals.tags.unchanged == 1
+
+
+async def test_a_destination_without_the_api_is_asked_once_an_hour_too() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        w.left.referrers_api = False
+        for number in range(5):
+            root = w.put("app", f"v{number}", image(f"{number}"))
+            attach(w, signature(root))
+        engine = w.engine()
+        await engine.sync([rule()])
+        asked = w.left.count("referrers", outcome="Unsupported")
+        clock.advance(1800.0)
+        await engine.sync([rule()], recheck=True)
+        assert w.left.count("referrers", outcome="Unsupported") == asked, "the engine remembers it"

@@ -336,9 +336,9 @@ class MemoryRepository:
         return MemoryBlob(self._site, self.name, descriptor)
 
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
-        if not self._site.referrers_api:
-            raise Unsupported(self.site, "list referrers", "there is no such listing", repository=self.name)
         async with self._site.operation("referrers", self.name, digest):
+            if not self._site.referrers_api:
+                raise Unsupported(self.site, "list referrers", "no referrers API", repository=self.name)
             return self._site.store.referrers(self.name, digest)
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:

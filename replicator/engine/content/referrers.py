@@ -9,20 +9,19 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from replicator.engine.referrers import ReferrersAPIs, read_fallback
 from replicator.errors import Corrupt, Denied, NotFound, SiteError, Unsupported
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.model.digest import Digest
 from replicator.model.image import MAX_MANIFEST_BYTES, Image, Referrer, read_image
 from replicator.model.manifest import Kind, Manifest
 from replicator.policy.rule import Referrers
-from replicator.ports import Clock, Repository
+from replicator.ports import Repository
 
 MAX_REFERRERS: Final = 5_000
 """Of one image, with all that refers to its referrers."""
 MAX_DEPTH: Final = 4
 """Referrers of referrers: an SBOM, its signature, a timestamp of that."""
-SUPPORT_SECONDS: Final = 3600.0
-"""How long a site that has no referrers API is not asked for it again."""
 
 
 class ReferrersReader:
@@ -30,15 +29,14 @@ class ReferrersReader:
 
     Args:
         site: the name of the source.
-        clock: the time.
+        apis: the referrers APIs of all sites.
         warn: told, in a sentence, what a person should know.
     """
 
-    def __init__(self, site: str, clock: Clock, warn: Callable[[str], None]) -> None:
+    def __init__(self, site: str, apis: ReferrersAPIs, warn: Callable[[str], None]) -> None:
         self._site = site
-        self._clock = clock
+        self._apis = apis
         self._warn = warn
-        self._without_api = -SUPPORT_SECONDS
 
     async def read(
         self,
@@ -88,38 +86,32 @@ class ReferrersReader:
 
     def may_have(self, companions: Collection[str] | None) -> bool:
         """False where it is certain, without asking, that nothing refers to any image of a repository."""
-        return self._asks_api or companions is None or bool(companions)
+        return self._apis.may_have(self._site) or companions is None or bool(companions)
 
     async def is_real(self, repository: Repository, subject: Digest, digest: Digest) -> bool:
         """Whether a listed referrer is there and refers to its subject. Raises as `read` does."""
         return await self._manifest(repository, digest, subject, repository.read_manifest) is not None
 
-    @property
-    def _asks_api(self) -> bool:
-        return self._clock.monotonic() - self._without_api >= SUPPORT_SECONDS
-
     async def listed(
         self, repository: Repository, subject: Digest, companions: Collection[str] | None
     ) -> Sequence[Digest]:
         """What the source lists as referrers of a subject, which need not be so. Raises as `read` does."""
-        if self._asks_api:
-            try:
-                return [one.digest for one in await repository.referrers(subject)]
-            except Unsupported:
-                self._without_api = self._clock.monotonic()
-            except Denied as error:
-                self._warn(
-                    f"{repository.name}: referrers cannot be listed, only their fallback tags count: {error.cause}"
-                )
-        tag = fallback_tag(subject)
-        if companions is not None and tag not in companions:
-            return ()
         try:
-            index = await repository.read_manifest(tag)
-        except NotFound:
+            listed = await self._apis.listed(repository, subject)
+        except Denied as error:
+            self._warn(f"{repository.name}: referrers are read from fallback tags only: {error.cause}")
+            listed = None
+        if listed is not None:
+            return [one.digest for one in listed]
+        if companions is not None and fallback_tag(subject) not in companions:
+            return ()
+        index = await read_fallback(repository, subject)
+        if index is None:
             return ()
         if index.kind is not Kind.INDEX:  # `cosign copy` puts the image itself there
-            self._warn(f"{repository.name}: tag {tag} is not an index of referrers and is left out")
+            self._warn(
+                f"{repository.name}: tag {fallback_tag(subject)} is not an index of referrers; skipped"
+            )
             return ()
         return [one.digest for one in index.children]
 
@@ -134,7 +126,7 @@ class ReferrersReader:
         try:
             manifest = await read(digest)
         except NotFound:
-            self._warn(f"{repository.name}: {digest} is listed as a referrer of {subject} but not there")
+            self._warn(f"{repository.name}: {digest} is listed as a referrer of {subject} but does not exist")
             return None
         if manifest.subject is None or manifest.subject.digest != subject:
             self._warn(
@@ -176,7 +168,7 @@ class ReferrersReader:
                 whole = await read_image(referrer.manifest.digest, read, self._site, repository.name)
             except (NotFound, Unsupported) as error:
                 self._warn(
-                    f"{repository.name}: referrer {referrer.manifest.digest} is left out: {error.cause}"
+                    f"{repository.name}: referrer {referrer.manifest.digest} is skipped: {error.cause}"
                 )
                 continue
             manifests.update(whole.manifests)

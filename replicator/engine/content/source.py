@@ -8,6 +8,7 @@ from typing import Final
 from replicator.engine.content.referrers import ReferrersReader
 from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.errors import SiteError
 from replicator.events import BytesRead, Events, Reread
 from replicator.flow.breaker import Breaker
@@ -15,7 +16,7 @@ from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
-from replicator.ports import BlobSource, Clock, Repository, Site
+from replicator.ports import BlobSource, Repository, Site
 
 MANIFEST_CACHE_BYTES: Final = 32 * 1024 * 1024
 
@@ -41,7 +42,7 @@ class SourceContent:
         share: tells whether more than one destination is fed from this source now.
         events: gets `BytesRead` and `Reread`.
         warn: told, in a sentence, what a person should know.
-        clock: the time.
+        apis: the referrers APIs of all sites.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class SourceContent:
         share: Callable[[], bool],
         events: Events,
         warn: Callable[[str], None],
-        clock: Clock,
+        apis: ReferrersAPIs,
     ) -> None:
         self._sites = sites
         self._source = source
@@ -61,7 +62,7 @@ class SourceContent:
         self._share = share
         self._events = events
         self.warn = warn
-        self.referrers = ReferrersReader(source, clock, warn)
+        self.referrers = ReferrersReader(source, apis, warn)
         self._manifests: dict[tuple[str, Digest], Manifest] = {}
         self._cached_bytes = 0
         self._reading: Once[tuple[str, Digest], Manifest] = Once()
@@ -168,7 +169,7 @@ class SourceContent:
         if not self._share():
             return direct
         if self._spool is None:
-            self._warn_once("there is no cache folder")
+            self._warn_once("the agent has no cache directory")
             return direct
         try:
             return self._spool.follow(direct)

@@ -91,7 +91,7 @@ class Spool:
         """The blob through the spool. The first follower that is opened starts the one read, from its `source`.
 
         Raises:
-            SpoolFull: there is no room now. Opening a follower may still raise it.
+            SpoolFull: no space is left. Opening a follower may still raise it.
         """
         if not self.has(source.descriptor.digest):
             self._check_room(source.descriptor)

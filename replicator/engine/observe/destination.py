@@ -27,7 +27,7 @@ from replicator.ports import (
 class Catalog:
     """A destination's repository.
 
-    `tags` is its complete listing, empty where there is no such repository, None where each tag is asked for instead:
+    `tags` is its complete listing, empty if the repository does not exist, None if each tag is asked for instead:
     because they are few, or because the site does not list them. `digests` are what the listing told of them, None
     where it tells none; `fixed` the tags that may not be moved, and why; `archived` those whose content cannot be read
     for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours

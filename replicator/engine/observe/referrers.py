@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from replicator.engine.content.referrers import ReferrersReader
-from replicator.errors import NotFound, Unsupported
-from replicator.model.companion import fallback_tag, legacy_tags
+from replicator.engine.referrers import ReferrersAPIs, read_fallback
+from replicator.errors import NotFound
+from replicator.model.companion import legacy_tags
 from replicator.model.digest import Digest
-from replicator.model.manifest import Kind
 from replicator.policy.rule import Referrers
-from replicator.ports import ListsReferrers, Repository
+from replicator.ports import Repository
 
 
 async def missing_referrers(
     reader: ReferrersReader,
+    apis: ReferrersAPIs,
     source: Repository,
     destination: Repository,
     root: Digest,
@@ -30,6 +31,7 @@ async def missing_referrers(
 
     Args:
         reader: of the source.
+        apis: the referrers APIs of all sites.
         source: the repository there.
         destination: the repository at the destination.
         root: the image's root.
@@ -42,7 +44,7 @@ async def missing_referrers(
     """
     if mode == "none":
         return ()
-    missing = await _missing(reader, source, destination, root, companions)
+    missing = await _missing(reader, apis, source, destination, root, companions)
     # After the root, whose answer tells whether the source has the referrers API at all.
     if mode == "all" and reader.may_have(companions):
         if children is None:
@@ -51,34 +53,29 @@ async def missing_referrers(
             except NotFound:
                 return (root,)
         for child in children:
-            missing += await _missing(reader, source, destination, child, companions)
+            missing += await _missing(reader, apis, source, destination, child, companions)
     return (*missing, *await _moved_tags(source, destination, root, companions))
 
 
 async def _missing(
     reader: ReferrersReader,
+    apis: ReferrersAPIs,
     source: Repository,
     destination: Repository,
     subject: Digest,
     companions: Collection[str] | None,
 ) -> list[Digest]:
     wanted = await reader.listed(source, subject, companions)
-    there = await _listed(destination, subject) if wanted else ()
-    lacking = [digest for digest in wanted if digest not in there]
-    return [digest for digest in lacking if await reader.is_real(source, subject, digest)]
-
-
-async def _listed(repository: Repository, subject: Digest) -> Collection[Digest]:
-    if not isinstance(repository, ListsReferrers) or repository.lists_referrers:
-        try:
-            return {one.digest for one in await repository.referrers(subject)}
-        except Unsupported:
-            pass
-    try:
-        index = await repository.read_manifest(fallback_tag(subject))
-    except NotFound:
-        return ()
-    return {child.digest for child in index.children} if index.kind is Kind.INDEX else ()
+    if not wanted:
+        return []
+    listed = await apis.listed(destination, subject)
+    if listed is None:
+        index = await read_fallback(destination, subject)
+        listed = index.children if index else ()  # an image there has none
+    present = {one.digest for one in listed}
+    return [
+        digest for digest in wanted if digest not in present and await reader.is_real(source, subject, digest)
+    ]
 
 
 async def _moved_tags(

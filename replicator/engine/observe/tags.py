@@ -40,7 +40,7 @@ async def list_tags(repository: Repository, state: State, *, record: bool) -> Li
         record: False leaves the state alone.
 
     Raises:
-        NotFound: there is no such repository; not where one told tags before.
+        NotFound: the repository does not exist. Not raised once it has listed tags.
         SiteError: the listing failed before it told anything.
     """
     if isinstance(repository, ListsDigests):

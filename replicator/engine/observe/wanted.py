@@ -59,7 +59,7 @@ class WantedTags:
 
     `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when the source was first asked about the
     repository. The last batch also tells whether the repository was listed completely, so that its selected tags are
-    all that is wanted, and `present`: every tag that the listing had (None where there was no complete listing of
+    all that is wanted, and `present`: every tag that the listing had (None without a complete listing of
     everything), so that what is gone can be told from what was not asked for. `companions`: of those, the tags that belong
     to other images (see `model.companion`).
     """

@@ -8,34 +8,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from replicator.errors import Corrupt, NotFound, NotReplicated, Rejected, Unsupported
+from replicator.engine.referrers import ReferrersAPIs, read_fallback
+from replicator.errors import Corrupt, NotReplicated, Rejected
 from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, described, parse_manifest
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.ports import Clock, ListsReferrers, Repository
+from replicator.ports import ListsReferrers, Repository
 
 ROUNDS: Final = 3
 """How often a fallback tag is written that other writers keep replacing."""
-SUPPORT_SECONDS: Final = 3600.0
-"""How long a destination that has no referrers API is not asked for it again."""
 
 
 class ReferrersLists:
     """The lists of referrers at one destination site. One writer for each subject at a time.
 
     Args:
-        clock: the time.
+        apis: the referrers APIs of all sites.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._without_api = -SUPPORT_SECONDS
-        self._locks: dict[tuple[str, Digest], asyncio.Lock] = {}
+    def __init__(self, apis: ReferrersAPIs) -> None:
+        self._apis = apis
+        # A lock lasts as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[tuple[str, Digest], asyncio.Lock] = WeakValueDictionary()
 
     async def ensure(self, repository: Repository, subject: Digest, referrers: Sequence[Manifest]) -> int:
         """Returns when the repository lists all of them; how many bytes were written for that.
@@ -51,38 +51,29 @@ class ReferrersLists:
             SiteError: the destination did not answer.
         """
         wanted = {manifest.digest: described(manifest) for manifest in referrers}
-        key = (repository.name, subject)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                if await self._has_listed(repository, subject, wanted):
-                    return 0
-                return await self._write_fallback(repository, fallback_tag(subject), wanted)
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+        lock = self._locks.setdefault((repository.name, subject), asyncio.Lock())
+        async with lock:
+            if await self._has_listed(repository, subject, wanted):
+                return 0
+            return await self._write_fallback(repository, subject, wanted)
 
     async def _has_listed(
         self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
     ) -> bool:
         if isinstance(repository, ListsReferrers):
             return repository.lists_referrers
-        if self._clock.monotonic() - self._without_api < SUPPORT_SECONDS:
-            return False
-        try:
-            listed = await repository.referrers(subject)
-        except Unsupported:
-            self._without_api = self._clock.monotonic()
+        listed = await self._apis.listed(repository, subject)
+        if listed is None:
             return False
         # The header OCI-Subject proves nothing: Quay never sends it, and ECR sent it before it had the API.
         return wanted.keys() <= {one.digest for one in listed}
 
     async def _write_fallback(
-        self, repository: Repository, tag: str, wanted: Mapping[Digest, Descriptor]
+        self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
     ) -> int:
-        written = 0
+        tag, written = fallback_tag(subject), 0
         for _ in range(ROUNDS):
-            present = await self._present(repository, tag)
+            present = await self._present(repository, subject)
             if wanted.keys() <= present.keys():
                 return written
             index = _index({**present, **wanted})
@@ -97,19 +88,18 @@ class ReferrersLists:
                     repository.site, "list referrers", cause, repository=repository.name, status=error.status
                 ) from error
             written += len(index.body)
-        if wanted.keys() <= (await self._present(repository, tag)).keys():
+        if wanted.keys() <= (await self._present(repository, subject)).keys():
             return written
         cause = f"tag {tag}: another writer replaced the list of referrers {ROUNDS} times"
         raise Corrupt(repository.site, "list referrers", cause, repository=repository.name)
 
     @staticmethod
-    async def _present(repository: Repository, tag: str) -> dict[Digest, Descriptor]:
-        try:
-            manifest = await repository.read_manifest(tag)
-        except NotFound:
+    async def _present(repository: Repository, subject: Digest) -> dict[Digest, Descriptor]:
+        manifest = await read_fallback(repository, subject)
+        if manifest is None:
             return {}
         if manifest.kind is not Kind.INDEX:  # `cosign copy` puts the image itself there
-            cause = f"tag {tag} is not a list of referrers and is not overwritten; delete it there"
+            cause = f"tag {fallback_tag(subject)} is not a list of referrers and is not overwritten; delete it there"
             raise NotReplicated(repository.site, "list referrers", cause, repository=repository.name)
         return {child.digest: child for child in manifest.children}
 

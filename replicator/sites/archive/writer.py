@@ -95,7 +95,7 @@ class ArchiveWriter:
         parts = parse_key(key)
         found = None if parts is None else self._own.get(parts.folder, {}).get(parts.name)
         if found is None:
-            raise NotFound(self._site, f"read object {key}", "there is no such file in the archive")
+            raise NotFound(self._site, f"read object {key}", "the file does not exist in the archive")
         return found[0], str(found[1])
 
     def read(
@@ -191,7 +191,7 @@ class ArchiveWriter:
     async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:  # noqa: ARG002
         """See `ports.ObjectStore`: all repositories have the same blobs already."""
         if await self.stat(key) is None:
-            raise NotFound(self._site, f"link object {key}", f"there is no {origin_key} in the archive")
+            raise NotFound(self._site, f"link object {key}", f"{origin_key} does not exist in the archive")
 
     async def delete(self, key: str) -> None:
         """Unsupported: what is written is written."""

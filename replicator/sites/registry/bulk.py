@@ -186,7 +186,7 @@ async def bulk_answer(registry: Registry, repository: str, tags: Sequence[str]) 
     listing = registry.knowledge.bulk(registry.clock.now())
     if is_listed and listing is not None:
         return f"listed by {listing.how}, at most {listing.page_tags} tags a request"
-    return f"one request a tag: {bulk.notice or 'there is no other way with these credentials'}"
+    return f"one request a tag: {bulk.notice or 'these credentials allow nothing else'}"
 
 
 def _cause(error: Exception) -> str:

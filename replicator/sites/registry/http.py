@@ -187,9 +187,8 @@ class Transport:
                 else as `request`. `Unavailable` where nothing was taken for `Timeouts.read`.
         """
         url, grant = await self._prepare(call, before_body=True)
-        headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers}
-        if length is not None:
-            headers["Content-Length"] = str(length)
+        size = {} if length is None else {"Content-Length": str(length)}
+        headers = {"Content-Type": "application/octet-stream", **call.headers, **grant.headers, **size}
         limits, named = self._limits, (call.operation, call.repository)
         async with (
             limits.turn_for(*named) if within else limits.slot_for("writes", *named, size=call.blob_bytes)

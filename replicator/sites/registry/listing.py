@@ -109,7 +109,7 @@ class Listing:
 async def tag_pages(registry: Registry, repository: str) -> AsyncGenerator[Sequence[str], None]:
     """The tags of a repository, a page at a time, each once.
 
-    Names outside the grammar are left out with a warning. Raises `NotFound` where there is no such repository,
+    Names outside the grammar are left out with a warning. Raises `NotFound` if the repository does not exist,
     `Corrupt` where the listing repeats, breaks off, or leads to another host.
     """
     listing = Listing(

@@ -120,7 +120,7 @@ class PullQuota:
             ask: a request that costs nothing and whose reply `learn` will see.
 
         Raises:
-            Throttled: there is no more than the reserve, and the site is then to be left alone.
+            Throttled: only the reserve is left, and the site is not to be used any more.
         """
         async with self._turn:
             while (window := self._window) is not None and window.remaining <= self._settings.reserve:

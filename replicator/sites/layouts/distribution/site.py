@@ -112,7 +112,7 @@ class DistributionSite:
         if found.is_empty:
             return "distribution, empty"
         if not found.has_registry:
-            cause = f"no registry keeps its content here: there is no {ROOT}"
+            cause = f"not the storage of a registry: {ROOT} does not exist"
             if found.is_layout or found.is_part_of_layout:
                 cause += '; this is an OCI layout (layout = "oci")'
             raise Unsupported(self.name, operation, cause)

@@ -222,7 +222,7 @@ class _Text:
         return known.get(raw) or root_of(raw)
 
     def _line(self) -> bytes:
-        """What is left of the line, as we write one for each entry; empty where there is no such line."""
+        """What is left of the line, as we write one for each entry; empty without such a line."""
         end = self._data.find(b"\n", self._at, self._at + _WINDOW_BYTES)
         return self._data[self._at : end].rstrip(b",") if end >= 0 else b""
 

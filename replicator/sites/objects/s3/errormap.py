@@ -129,7 +129,7 @@ def _refusal(place: Place, operation: str, error: boto.ClientError) -> SiteError
     if code in _SLOWER or status in {429, 503}:
         return Throttled(*where, retry_after=_seconds(headers.get("retry-after")))
     if code == "NoSuchBucket":
-        text = f"there is no bucket {place.bucket} at {place.endpoint}"
+        text = f"bucket {place.bucket} does not exist at {place.endpoint}"
         return Rejected(place.site, operation, text, codes=(code,), status=status, advice=Advice.STOP_SITE)
     if code in _REGION or status in {301, 307}:
         return _wrong_region(place, operation, told, headers)

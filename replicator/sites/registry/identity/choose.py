@@ -11,7 +11,6 @@ from replicator.sites.registry.identity.renewed import RenewedLogins
 from replicator.sites.registry.identity.settings import (
     AcrIdentity,
     EcrIdentity,
-    GitHubIdentity,
     GoogleIdentity,
     Identity,
 )
@@ -44,12 +43,6 @@ def logins_of(settings: RegistrySettings, *, events: Events, clock: Clock) -> Lo
     )
 
 
-def implied_identity(host: str) -> Identity | None:
-    """The identity that goes with a cloud's own host name."""
-    vendor = by_host(host)
-    return None if vendor is None else vendor.identity
-
-
 def _issuer(settings: RegistrySettings, base: URL, identity: Identity, clock: Clock) -> Issuer:
     """Loads the module of the one cloud that is asked: botocore alone takes a tenth of a second."""
     host = base.raw_host or ""
@@ -66,13 +59,9 @@ def _issuer(settings: RegistrySettings, base: URL, identity: Identity, clock: Cl
         from replicator.sites.registry.identity.google import GoogleIssuer  # noqa: PLC0415
 
         return GoogleIssuer(settings.name, identity, clock)
-    return _github(settings.name, identity, clock)
-
-
-def _github(site: str, identity: GitHubIdentity, clock: Clock) -> Issuer:
     from replicator.sites.registry.identity.github import GitHubIssuer  # noqa: PLC0415
 
-    return GitHubIssuer(site, identity, clock)
+    return GitHubIssuer(settings.name, identity, clock)
 
 
 def _authority(base: URL) -> str:

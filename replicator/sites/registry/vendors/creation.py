@@ -134,7 +134,7 @@ class RepositoryCreation(ABC):
         """The name of what must be created for a repository; None where this registry cannot."""
 
     def is_absent(self, error: SiteError, repository: str) -> bool:  # noqa: ARG002 - Harbor's text names it
-        """Whether a refused write says that there is no such repository. By default, if it is a 404 with a known code."""
+        """Whether a refused write says that the repository does not exist. By default, if it is a 404 with a known code."""
         return isinstance(error, NotFound) and not error.doubtful
 
     def is_ready(self, wanted: CreateSettings) -> bool:

@@ -18,7 +18,6 @@ from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.http import Call, Transport
 from replicator.sites.registry.identity.aws import EcrHost, EcrIssuer, parse_host
 from replicator.sites.registry.identity.azure import AcrIssuer
-from replicator.sites.registry.identity.choose import implied_identity
 from replicator.sites.registry.identity.github import GitHubIssuer
 from replicator.sites.registry.identity.google import GoogleIssuer
 from replicator.sites.registry.identity.renewed import RenewedLogins
@@ -30,6 +29,7 @@ from replicator.sites.registry.identity.settings import (
 )
 from replicator.sites.registry.identity.source import Issued, NoIdentity
 from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.vendors.known import by_host
 from tests.fakes.clock import FakeClock
 from tests.fakes.clouds import APPLICATION, TENANT, Clouds
 from tests.fakes.s3 import moto_server
@@ -213,7 +213,8 @@ def test_ecr_host(host: str, expected: EcrHost | None) -> None:
     ],
 )
 def test_host_implies_identity(host: str, kind: type) -> None:
-    assert type(implied_identity(host)) is kind
+    vendor = by_host(host)
+    assert type(vendor.identity if vendor else None) is kind
 
 
 # --- AWS, against moto --------------------------------------------------------------------------------------

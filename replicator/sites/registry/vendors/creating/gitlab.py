@@ -50,7 +50,7 @@ class GitLabProjects(RepositoryCreation):
         url = f"{base}/namespaces/{quote(group, safe='')}"
         answer = await api.send(APIRequest("GET", url, headers), repository)
         if answer.status == 404:
-            raise api.refused(f"there is no group {group}", repository, _NEEDS)
+            raise api.refused(f"group {group} does not exist", repository, _NEEDS)
         number = answer.document().get("id")
         if answer.status != 200 or not isinstance(number, int):
             raise _refused(api, repository, answer)

@@ -1,0 +1,60 @@
+"""What sites list as referrers of a manifest: by their API, else by the fallback tag.
+
+OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from replicator.errors import NotFound, Unsupported
+from replicator.model.companion import fallback_tag
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
+from replicator.ports import Clock, ListsReferrers, Repository
+
+SUPPORT_SECONDS: Final = 3600.0
+"""How long a site without a referrers API is not asked for it again."""
+
+
+class ReferrersAPIs:
+    """The referrers APIs of all sites. Remembers which sites have none.
+
+    Args:
+        clock: the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._missing_since: dict[str, float] = {}
+
+    def may_have(self, site: str) -> bool:
+        """False while the site is known to have no API."""
+        since = self._missing_since.get(site)
+        return since is None or self._clock.monotonic() - since >= SUPPORT_SECONDS
+
+    async def listed(self, repository: Repository, subject: Digest) -> Sequence[Descriptor] | None:
+        """What the API lists as referrers of a subject; None if the site has no API, which may be known without asking.
+
+        Raises:
+            SiteError: the site could not be asked, or refuses to tell.
+        """
+        if isinstance(repository, ListsReferrers) and not repository.lists_referrers:
+            return None
+        if not self.may_have(repository.site):
+            return None
+        try:
+            return await repository.referrers(subject)
+        except Unsupported:
+            self._missing_since[repository.site] = self._clock.monotonic()
+            return None
+
+
+async def read_fallback(repository: Repository, subject: Digest) -> Manifest | None:
+    """What the fallback tag of a subject names, which should be an index; None if the tag does not exist."""
+    try:
+        return await repository.read_manifest(fallback_tag(subject))
+    except NotFound:
+        return None
