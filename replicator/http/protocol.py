@@ -64,8 +64,3 @@ class RequestHandler(web.RequestHandler):
             response = super().handle_error(request, status, exc, message)
         response.headers[hdrs.SERVER] = SERVER
         return response
-
-
-async def name_server(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: no version of aiohttp or Python in an answer."""
-    response.headers[hdrs.SERVER] = SERVER
