@@ -74,10 +74,9 @@ class Authenticator:
         await self._pings.aclose()
         await self._logins.aclose()
 
-    @property
-    def owner(self) -> str:
+    async def owner(self) -> str:
         """Whose the credentials are, where their issuer says so; "" otherwise."""
-        return self._logins.owner
+        return await self._logins.owner()
 
     async def meet(self) -> None:
         """Learns the challenge, unless it is known. Raises SiteError."""

@@ -73,11 +73,11 @@ class _Check(Findings):
             return
         self._registry.knowledge.see(reply.headers)
         self.found("reachable", "yes")
-        self.found("credentials", self._credentials())
+        self.found("credentials", await self._credentials())
         self.found("clock", self._skew(reply))
 
-    def _credentials(self) -> str:
-        if owner := self._registry.transport.owner:
+    async def _credentials(self) -> str:
+        if owner := await self._registry.transport.owner():
             return f"good: {owner}"
         if not self._registry.has_login:
             return "none set: those of docker or podman, if any"

@@ -60,8 +60,7 @@ class Logins(Protocol):
         """Makes the next `find` read everything again."""
         ...
 
-    @property
-    def owner(self) -> str:
+    async def owner(self) -> str:
         """Whose the credentials are, as their issuer names it; "" if nobody said."""
         ...
 
@@ -91,8 +90,7 @@ class ConfiguredLogin:
     def forget(self) -> None:
         """See `Logins`: nothing is kept."""
 
-    @property
-    def owner(self) -> str:
+    async def owner(self) -> str:
         """See `Logins`."""
         return ""
 
@@ -133,8 +131,7 @@ class DockerLogins:
         self._files = None
         self._helped.clear()
 
-    @property
-    def owner(self) -> str:
+    async def owner(self) -> str:
         """See `Logins`."""
         return ""
 

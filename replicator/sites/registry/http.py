@@ -287,10 +287,9 @@ class Transport:
         """Whether the registry has asked for any. Until it does, those that are set are not tried."""
         return self._auth.is_asked
 
-    @property
-    def owner(self) -> str:
+    async def owner(self) -> str:
         """Whose the credentials are, where a cloud issued them; "" otherwise."""
-        return self._auth.owner
+        return await self._auth.owner()
 
     def is_own_origin(self, url: str) -> bool:
         """Whether the absolute URL is of the registry's own scheme, host and port."""

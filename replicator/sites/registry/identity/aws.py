@@ -34,6 +34,8 @@ _PUBLIC_REGION: Final = "us-east-1"
 """The only region that issues credentials for ECR Public."""
 _MIN_LIFETIME_SECONDS: Final = 60.0
 _TIMEOUT_SECONDS: Final = 30
+_SESSION_SECONDS: Final = 60.0
+"""How long what was looked up to get credentials also serves to ask whose they are."""
 _THROTTLED: Final = frozenset(
     {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
 )
@@ -196,7 +198,7 @@ class EcrIssuer:
     def __init__(self, site: str, host: EcrHost, identity: EcrIdentity, clock: Clock) -> None:
         self._site = site
         self._host = host
-        self._access = EcrAccess(site, host, identity)
+        self._access = EcrAccess(site, host, identity, keep_seconds=_SESSION_SECONDS)
         self._identity = identity
         self._clock = clock
 
@@ -209,7 +211,7 @@ class EcrIssuer:
         data = answer.get("authorizationData")
         # A list at ECR, an object at ECR Public.
         given = data[0] if isinstance(data, list) and data else data
-        return Issued(self._credentials(given), self._lifetime(given), await self._caller())
+        return Issued(self._credentials(given), self._lifetime(given))
 
     def _credentials(self, given: Any) -> Credentials:
         try:
@@ -226,8 +228,8 @@ class EcrIssuer:
             return _MIN_LIFETIME_SECONDS
         return max(expires.timestamp() - self._clock.now(), _MIN_LIFETIME_SECONDS)
 
-    async def _caller(self) -> str:
-        """The identity's ARN. A policy may forbid to ask for it: that is not a failure."""
+    async def owner(self) -> str:
+        """See `Issuer`. The identity's ARN; a policy may forbid to ask for it, which is not a failure."""
         try:
             async with self._access.client("sts") as sts:
                 return str((await sts.get_caller_identity())["Arn"])

@@ -65,10 +65,11 @@ class AcrIssuer:
         self._identity = identity
         self._clock = clock
         self._environ = os.environ if environ is None else environ
+        self._owner = ""
 
     async def issue(self) -> Issued:
         """See `Issuer`."""
-        token, owner = await self._entra_token()
+        token, self._owner = await self._entra_token()
         remember(token)
         url = f"{self._registry}/oauth2/exchange"
         form = {"grant_type": "access_token", "service": self._host, "access_token": token}
@@ -77,7 +78,11 @@ class AcrIssuer:
         answer = await ask(self._site, url, form=form, needs=_NEEDS)
         refresh = text_of(self._site, answer, "refresh_token", url)
         credentials = Credentials(username=USERNAME, identity_token=refresh)
-        return Issued(credentials, _lifetime(refresh, self._clock.now()), owner)
+        return Issued(credentials, _lifetime(refresh, self._clock.now()))
+
+    async def owner(self) -> str:
+        """See `Issuer`."""
+        return self._owner
 
     async def _entra_token(self) -> tuple[str, str]:
         client = self._identity.client_id or self._environ.get("AZURE_CLIENT_ID")

@@ -16,6 +16,7 @@ from replicator.scrub import scrub
 from replicator.sites.bounds import MAX_TOKEN_BYTES
 from replicator.sites.registry.errormap import authority, network_failure
 from replicator.sites.registry.identity.source import STEP
+from replicator.sites.registry.origin import is_loopback
 
 CLOUD_SECONDS: Final = 30.0
 METADATA_SECONDS: Final = 2.0
@@ -38,7 +39,7 @@ async def ask(
 
     Args:
         site: name of the site, for messages.
-        url: of the service; http only for a metadata server.
+        url: of the service; http only for a metadata server and on this machine.
         form: the body, as fields.
         document: the body, as JSON.
         headers: of the request.
@@ -46,7 +47,7 @@ async def ask(
         is_local: a metadata server, asked without a proxy and only for `METADATA_SECONDS`.
 
     Raises:
-        AuthFailed: it refuses.
+        AuthFailed: it refuses, or would be sent secrets unencrypted.
         Unavailable: no answer in time, or a failure that passes.
     """
     target = URL(url, encoded=True)
@@ -57,6 +58,8 @@ async def ask(
     elif document is not None:
         data = json.dumps(document).encode()
         sent["Content-Type"] = "application/json"
+    if target.scheme != "https" and not is_local and not is_loopback(target.raw_host or ""):
+        raise AuthFailed(site, STEP.operation, f"{authority(target)} is asked for credentials by https only")
     seconds = METADATA_SECONDS if is_local else CLOUD_SECONDS
     try:
         async with (

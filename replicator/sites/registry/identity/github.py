@@ -61,5 +61,8 @@ class GitHubIssuer:
         except ValueError:
             left = _LIFETIME_SECONDS
         token = text_of(self._site, answer, "token", url)
-        owner = f"installation {identity.installation_id} of GitHub App {identity.app_id}"
-        return Issued(Credentials(USERNAME, token), seconds_of({"left": left}, "left", 60.0), owner)
+        return Issued(Credentials(USERNAME, token), seconds_of({"left": left}, "left", 60.0))
+
+    async def owner(self) -> str:
+        """See `Issuer`."""
+        return f"installation {self._identity.installation_id} of GitHub App {self._identity.app_id}"

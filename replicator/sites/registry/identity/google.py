@@ -59,15 +59,20 @@ class GoogleIssuer:
         self._clock = clock
         self._environ = os.environ if environ is None else environ
         self._impersonation = impersonation
+        self._owner = ""
 
     async def issue(self) -> Issued:
         """See `Issuer`."""
-        token, lifetime, owner = await self._token()
+        token, lifetime, self._owner = await self._token()
         if self._identity.impersonate is not None:
             remember(token)
             token, lifetime = await self._impersonated(token, self._identity.impersonate)
-            owner = f"{self._identity.impersonate}, impersonated by {owner}"
-        return Issued(Credentials(USERNAME, token), lifetime, owner)
+            self._owner = f"{self._identity.impersonate}, impersonated by {self._owner}"
+        return Issued(Credentials(USERNAME, token), lifetime)
+
+    async def owner(self) -> str:
+        """See `Issuer`."""
+        return self._owner
 
     async def _token(self) -> tuple[str, float, str]:
         file = self._identity.key_file

@@ -59,10 +59,9 @@ class RenewedLogins:
         self._renewing: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
 
-    @property
-    def owner(self) -> str:
-        """Whose the present credentials are; "" if there are none."""
-        return self._issued.owner if self._issued else ""
+    async def owner(self) -> str:
+        """See `Logins`."""
+        return await self._issuer.owner() if self._issued else ""
 
     async def find(self, repository: str | None) -> Credentials | None:
         """See `Logins`. Raises AuthFailed and Unavailable too: see `Issuer.issue`."""
@@ -103,16 +102,14 @@ class RenewedLogins:
         if self._is_nobody:
             return None
         async with self._one:
-            if self._issued is None or self._clock.monotonic() >= self._ends_at(self._issued):
-                await self._issue()
-        issued = self._issued
-        if issued is None:
-            raise RuntimeError("credentials were forgotten while they were issued")
+            issued = self._issued
+            if issued is None or self._clock.monotonic() >= self._ends_at(issued):
+                issued = await self._issue()
         # The holder asks again at that time; during a renewal it gets the same credentials for a moment longer.
         again = max(self._renew_at, self._clock.monotonic() + MIN_WAIT_SECONDS / 2)
         return replace(issued.credentials, renew_at=again)
 
-    async def _issue(self) -> None:
+    async def _issue(self) -> Issued:
         asked_at = self._clock.monotonic()
         issued = await self._issuer.issue()
         for secret in (issued.credentials.password, issued.credentials.identity_token):
@@ -123,6 +120,7 @@ class RenewedLogins:
         self._events.emit(CredentialsRenewed(self._site, "ok", self._clock.now() + issued.lifetime))
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew(), name=f"renew credentials of {self._site}")
+        return issued
 
     def _ends_at(self, issued: Issued) -> float:
         return self._asked_at + issued.lifetime

@@ -17,11 +17,10 @@ class NoIdentity(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """Credentials, the seconds that they live from when they were asked for, and whose they are."""
+    """Credentials, and the seconds that they live from when they were asked for."""
 
     credentials: Credentials
     lifetime: float
-    owner: str
 
 
 class Issuer(Protocol):
@@ -36,4 +35,8 @@ class Issuer(Protocol):
             Unavailable: no answer, or a failure that passes.
             ConfigError: a file or secret that the config names cannot be read.
         """
+        ...
+
+    async def owner(self) -> str:
+        """Whose the credentials issued last are, for `check`; may ask the cloud. Raises no `SiteError`."""
         ...

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from aiobotocore.session import AioSession
@@ -52,7 +53,10 @@ class Issuer:
         if self.failure is not None:
             raise self.failure
         self.count += 1
-        return Issued(Credentials("AWS", f"password-{self.count}"), HOUR, "arn:aws:iam::1:user/x")
+        return Issued(Credentials("AWS", f"password-{self.count}"), HOUR)
+
+    async def owner(self) -> str:
+        return f"user of password {self.count}"
 
 
 @dataclass
@@ -121,8 +125,6 @@ async def test_no_identity_is_a_failure_that_says_where_it_was_looked(renewing: 
 class Docker:
     """Logins of docker's files that name a helper which is not installed, or have an entry."""
 
-    owner = ""
-
     def __init__(self, found: Credentials | None, failure: str = "") -> None:
         self.found, self.failure = found, failure
 
@@ -133,6 +135,9 @@ class Docker:
 
     def forget(self) -> None:
         pass
+
+    async def owner(self) -> str:
+        return ""
 
     async def aclose(self) -> None:
         pass
@@ -240,11 +245,12 @@ ECR = EcrHost("123456789012", "eu-central-1")
 @pytest.mark.usefixtures("aws")
 async def test_ecr_issues_a_password_for_twelve_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    issued = await EcrIssuer("ecr", ECR, EcrIdentity(), clock).issue()
+    issuer = EcrIssuer("ecr", ECR, EcrIdentity(), clock)
+    issued = await issuer.issue()
     assert issued.credentials.username == "AWS"
     assert issued.credentials.password
     assert issued.lifetime >= 60
-    assert issued.owner.startswith("arn:aws:")
+    assert (await issuer.owner()).startswith("arn:aws:")
 
 
 @pytest.mark.usefixtures("aws")
@@ -253,8 +259,9 @@ async def test_ecr_assumes_a_role() -> None:
         policy = {"Version": "2012-10-17", "Statement": []}
         role = await iam.create_role(RoleName="mirror", AssumeRolePolicyDocument=json.dumps(policy))
     identity = EcrIdentity(role_arn=role["Role"]["Arn"], external_id="partner")
-    issued = await EcrIssuer("ecr", ECR, identity, FakeClock()).issue()
-    assert "assumed-role/mirror/replicator" in issued.owner
+    issuer = EcrIssuer("ecr", ECR, identity, FakeClock())
+    await issuer.issue()
+    assert "assumed-role/mirror/replicator" in await issuer.owner()
 
 
 async def test_ecr_without_an_identity_says_where_it_was_looked(
@@ -293,10 +300,38 @@ async def test_ecr_public_answers_with_an_object(monkeypatch: pytest.MonkeyPatch
 
     async with scripted(answer) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        issued = await EcrIssuer("pub", EcrHost("", "us-east-1"), EcrIdentity(), FakeClock()).issue()
+        issuer = EcrIssuer("pub", EcrHost("", "us-east-1"), EcrIdentity(), FakeClock())
+        issued = await issuer.issue()
+        assert "may not ask who it is" in await issuer.owner()
     assert issued.credentials == Credentials("AWS", "public")
     assert issued.lifetime == pytest.approx(12 * HOUR)
-    assert "may not ask who it is" in issued.owner
+
+
+async def test_ecr_asks_no_more_than_it_needs(monkeypatch: pytest.MonkeyPatch, aws: None) -> None:
+    """One role and one password for hours; who it is only for whoever wants to know."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if (target := request.headers.get("X-Amz-Target")) is not None:
+            asked.append(target.rpartition(".")[2])
+            token = base64.b64encode(b"AWS:p").decode()
+            return web.json_response(
+                {"authorizationData": [{"authorizationToken": token, "expiresAt": 1_700_043_200.0}]}
+            )
+        action = dict(parse_qsl(await request.text()))["Action"]
+        asked.append(action)
+        made = "<AccessKeyId>A</AccessKeyId><SecretAccessKey>secret-key</SecretAccessKey><SessionToken>session</SessionToken>"
+        body = f"<{action}Response><{action}Result><Arn>arn:aws:sts::1:x</Arn><Credentials>{made}</Credentials></{action}Result></{action}Response>"
+        return web.Response(text=body, content_type="text/xml")
+
+    async with scripted(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        identity = EcrIdentity(role_arn="arn:aws:iam::123456789012:role/mirror")
+        issuer = EcrIssuer("ecr", ECR, identity, FakeClock())
+        await issuer.issue()
+        assert asked == ["AssumeRole", "GetAuthorizationToken"]
+        assert await issuer.owner() == "arn:aws:sts::1:x"
+    assert asked == ["AssumeRole", "GetAuthorizationToken", "GetCallerIdentity"]
 
 
 # --- Azure --------------------------------------------------------------------------------------------------
@@ -339,19 +374,21 @@ async def test_acr_exchanges_the_token_of_an_application(cloud: Cloud) -> None:
 async def test_acr_takes_a_workload_identity_from_the_environment(cloud: Cloud, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(f"{cloud.clouds.assertion}\n")
-    issued = await acr(
+    issuer = acr(
         cloud,
         AcrIdentity(),
         AZURE_TENANT_ID=TENANT,
         AZURE_CLIENT_ID=APPLICATION,
         AZURE_FEDERATED_TOKEN_FILE=str(token),
-    ).issue()
-    assert issued.owner == f"application {APPLICATION} of tenant {TENANT}"
+    )
+    await issuer.issue()
+    assert await issuer.owner() == f"application {APPLICATION} of tenant {TENANT}"
 
 
 async def test_acr_takes_a_managed_identity(cloud: Cloud) -> None:
-    issued = await acr(cloud, AcrIdentity(client_id="user-assigned")).issue()
-    assert issued.owner == "managed identity user-assigned"
+    issuer = acr(cloud, AcrIdentity(client_id="user-assigned"))
+    await issuer.issue()
+    assert await issuer.owner() == "managed identity user-assigned"
     assert cloud.clouds.asked[0][1]["client_id"] == "user-assigned"
 
 
@@ -387,15 +424,14 @@ def key_file(cloud: Cloud, folder: Path, **fields: str) -> Path:
 async def test_google_takes_the_key_of_a_service_account(cloud: Cloud, tmp_path: Path) -> None:
     identity = GoogleIdentity(key_file(cloud, tmp_path))
     issued = await GoogleIssuer("gar", identity, cloud.clock, {}).issue()
-    assert issued == Issued(
-        Credentials("oauth2accesstoken", "ya29-1"), HOUR, "mirror@acme.iam.gserviceaccount.com"
-    )
+    assert issued == Issued(Credentials("oauth2accesstoken", "ya29-1"), HOUR)
 
 
 async def test_google_finds_the_key_by_the_environment(cloud: Cloud, tmp_path: Path) -> None:
     environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(key_file(cloud, tmp_path))}
-    issued = await GoogleIssuer("gar", GoogleIdentity(), cloud.clock, environ).issue()
-    assert issued.owner == "mirror@acme.iam.gserviceaccount.com"
+    issuer = GoogleIssuer("gar", GoogleIdentity(), cloud.clock, environ)
+    await issuer.issue()
+    assert await issuer.owner() == "mirror@acme.iam.gserviceaccount.com"
 
 
 async def test_google_asks_the_metadata_server(cloud: Cloud) -> None:
@@ -494,7 +530,7 @@ async def test_requests_of_many_hours_never_notice_a_renewal(cloud: Cloud, tmp_p
     assert refused == []
     assert len(server.to("/v2/a/")) == 24
     assert 11 <= cloud.clouds.issued <= 13
-    assert transport.owner == "mirror@acme.iam.gserviceaccount.com"
+    assert await transport.owner() == "mirror@acme.iam.gserviceaccount.com"
 
 
 async def test_google_federates_a_workload_identity_by_its_library(cloud: Cloud, tmp_path: Path) -> None:
@@ -510,12 +546,20 @@ async def test_google_federates_a_workload_identity_by_its_library(cloud: Cloud,
     }
     file = tmp_path / "federation.json"
     file.write_text(json.dumps(document))
-    issued = await GoogleIssuer("gar", GoogleIdentity(file), cloud.clock, {}).issue()
+    issuer = GoogleIssuer("gar", GoogleIdentity(file), cloud.clock, {})
+    issued = await issuer.issue()
     assert issued.credentials == Credentials("oauth2accesstoken", "sts-oidc-token-of-another-cloud")
-    assert issued.owner == f"external_account of {file}"
+    assert await issuer.owner() == f"external_account of {file}"
 
 
 async def test_google_names_a_type_of_credentials_that_nobody_knows(cloud: Cloud, tmp_path: Path) -> None:
     identity = GoogleIdentity(key_file(cloud, tmp_path, type="gdch"))
     with pytest.raises(ConfigError, match="unknown type 'gdch'; expected service_account"):
         await GoogleIssuer("gar", identity, cloud.clock, {}).issue()
+
+
+async def test_no_secret_is_sent_unencrypted_to_another_host(cloud: Cloud, tmp_path: Path) -> None:
+    identity = GoogleIdentity(key_file(cloud, tmp_path, token_uri="http://oauth2.example.com/token"))
+    with pytest.raises(AuthFailed, match=r"oauth2\.example\.com:80 is asked for credentials by https only"):
+        await GoogleIssuer("gar", identity, cloud.clock, {}).issue()
+    assert cloud.clouds.asked == []
