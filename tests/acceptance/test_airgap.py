@@ -105,6 +105,20 @@ async def test_what_was_exported_arrives_whole_each_blob_once(world: World) -> N
     assert (again.code, again.json["totals"]["tags"]["unchanged"]) == (0, 3)
 
 
+async def test_signatures_travel_and_count_as_no_images_of_their_own(world: World) -> None:
+    signature = image("signature", 1, subject=APP.manifest.descriptor)
+    countersignature = image("countersignature", 1, subject=signature.manifest.descriptor)
+    for each in (signature, countersignature):
+        load(world.hub.store, "platform/app", None, each)
+    assert (await world.export()).code == 0
+    imported = await world.import_("--json")
+    assert imported.code == 0, imported.stderr
+    assert imported.json["totals"]["tags"]["copied"] == 3
+    for subject, referrer in ((APP, signature), (signature, countersignature)):
+        found = world.far.store.referrers("mirror/app", subject.digest)
+        assert [one.digest for one in found] == [referrer.digest]
+
+
 async def test_the_same_content_makes_the_same_archive(world: World) -> None:
     await world.export()
     first = sorted(world.names())

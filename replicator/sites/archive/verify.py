@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from replicator.errors import Corrupt, NotFound
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.model.image import read_image
+from replicator.model.image import Image, read_image
 from replicator.model.manifest import Manifest
 from replicator.ports import Repository
 from replicator.sites.archive.reader import ArchiveReader
@@ -19,8 +19,9 @@ from replicator.sites.layouts.oci.site import OciSite
 class Contents:
     """What a whole archive has.
 
-    `untagged` are the roots without a tag, by repository; `only_untagged` the repositories that have no others. `absent` are the blobs that were left out (the other side
-    was said to have them), each with the repositories that need it.
+    `untagged` are the roots without a tag, by repository, without those that refer to an image there and travel with it;
+    `only_untagged` the repositories without any tag. `absent` are the blobs that were left out (the other side was said
+    to have them), each with the repositories that need it.
     """
 
     untagged: Mapping[str, tuple[Digest, ...]]
@@ -47,10 +48,15 @@ async def verify(reader: ArchiveReader, site: OciSite) -> Contents:
         repository = site.repository(name)
         tagged = {one.digest async for page in repository.listed({}) for one in page}
         roots = reader.roots(name)
-        untagged[name] = tuple(sorted(roots - tagged))
+        images = await _images(repository, roots)
+        untagged[name] = tuple(
+            digest for digest in sorted(roots - tagged) if not _is_referrer(digest, images)
+        )
         if not tagged:
             only_untagged.add(name)
-        for blob in (await _blobs(repository, roots)).values():
+        for blob in {
+            digest: blob for each in images.values() for digest, blob in each.blobs.items()
+        }.values():
             size = reader.size_of(blob.digest)
             if size is None:
                 needed = absent.get(blob.digest, (blob, ()))[1]
@@ -62,11 +68,13 @@ async def verify(reader: ArchiveReader, site: OciSite) -> Contents:
     return Contents(some, frozenset(only_untagged), absent)
 
 
-async def _blobs(repository: Repository, roots: frozenset[Digest]) -> dict[Digest, Descriptor]:
+async def _images(repository: Repository, roots: frozenset[Digest]) -> dict[Digest, Image]:
     async def read(digest: Digest) -> Manifest:
         return await repository.read_manifest(digest)
 
-    blobs: dict[Digest, Descriptor] = {}
-    for root in sorted(roots):
-        blobs.update((await read_image(root, read, repository.site, repository.name)).blobs)
-    return blobs
+    return {root: await read_image(root, read, repository.site, repository.name) for root in sorted(roots)}
+
+
+def _is_referrer(digest: Digest, images: Mapping[Digest, Image]) -> bool:
+    subject = images[digest].root.subject
+    return subject is not None and any(subject.digest in each.manifests for each in images.values())
