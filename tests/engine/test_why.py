@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.demo.images import image
 from replicator.engine import ActionResult, RuleResult
 from replicator.errors import Unavailable
+from replicator.model.companion import fallback_tag
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.pattern import Glob, parse_tag_pattern
@@ -270,6 +272,17 @@ async def test_filter_that_left_a_tag_out_is_named() -> None:
         assert said.remedy is not None
         assert "exclude *-rc*" in said.remedy
         assert w.source.operations == []
+
+
+@pytest.mark.parametrize("suffix", ["", ".sig"])
+async def test_a_tag_of_referrers_is_not_one_of_its_own(suffix: str) -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        tag = fallback_tag(root.digest) + suffix
+        w.put("app", tag, image("signature"))
+        said = await only_one(w, [rule()], f"source/app:{tag}")
+        assert (said.verdict, w.tags()) == ("not selected", {})
+        assert [what for what, text in stops(said) if "referrers" in text] == ["tags"]
 
 
 async def test_latest_is_judged_among_the_tags_that_the_source_lists() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicator.engine import ActionResult, Failure, Memory, Place, TagDecision, remembered
+from replicator.model.companion import is_companion
 from replicator.policy.backoff import is_postponed
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule, TagSelection
@@ -140,6 +141,9 @@ class Explaining:
                 return None
             self._add("tags", "stop", "the digest is not pinned, and no tag was named")
             return f"name a tag, or pin the digest in the tags of rule {self._rule.name}"
+        if is_companion(tag):
+            self._add("tags", "stop", "it belongs to another image, with which it is copied (referrers)")
+            return "ask for the image that it belongs to"
         tags = fresh.tags if fresh is not None and fresh.tags is not None else None
         created = fresh.created if fresh is not None else None
         traced = trace(tables, tags or (), created, self._known.now, tag)
