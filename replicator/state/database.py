@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from replicator.errors import StateError
 from replicator.state.locks import hold_replacement
 from replicator.state.paths import PERMIT, make_file, make_folder
-from replicator.state.schema import Found, create, inspect
+from replicator.state.schema import Found, create, inspect, says_other_schema
 
 _T = TypeVar("_T")
 
@@ -124,7 +124,6 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
         StateError: see `store.open_state`. The file is then as it was.
     """
     make_folder(path)
-    make_file(path)
 
     def connect() -> Connection:
         connection = _open_current(path, busy_seconds)
@@ -135,7 +134,6 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
             connection = _open_current(path, busy_seconds)
             if connection is None:
                 _log.warning("%s", _set_aside(path))
-                make_file(path)
                 connection = _open_current(path, busy_seconds)
         if connection is None:
             raise StateError("replaced by another version while it was being opened; start one version only")
@@ -145,7 +143,10 @@ async def open_database(path: Path, busy_seconds: float) -> Database:
 
 
 def _open_current(path: Path, busy_seconds: float) -> Connection | None:
-    """The file, with today's schema, which an empty one gets; None where it has another schema."""
+    """The file, with today's schema, which an empty or a new one gets; None where it has another schema."""
+    if says_other_schema(path):
+        return None
+    make_file(path)
     _check_writable(path)
     connection = _connect(_url(path, mode="rwc"), busy_seconds)
     with _closed_on_failure(connection):
@@ -184,13 +185,15 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
         url = _url_for_reading(path)
         if url is None:
             return _connect_in_memory()
-        connection = _connect(url, busy_seconds)
-        with _closed_on_failure(connection):
-            connection.exec_driver_sql("PRAGMA query_only = ON")
-            found = _inspect(connection)
-        if found is Found.CURRENT:
-            return connection
-        connection.close()
+        found = Found.OTHER
+        if not says_other_schema(path):
+            connection = _connect(url, busy_seconds)
+            with _closed_on_failure(connection):
+                connection.exec_driver_sql("PRAGMA query_only = ON")
+                found = _inspect(connection)
+            if found is Found.CURRENT:
+                return connection
+            connection.close()
         if found is Found.OTHER:
             _log.warning(
                 "state %s: written by another version of replicator; read as empty, replaced by the next sync or run",

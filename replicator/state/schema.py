@@ -5,7 +5,9 @@ The state is only an accelerator, so starting empty costs requests and nothing e
 
 from __future__ import annotations
 
+import struct
 from enum import Enum
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection
@@ -19,6 +21,10 @@ APPLICATION_ID: Final = 0x72706C63
 
 SCHEMA: Final = 7
 """SQLite's `user_version`. Raised whenever the tables change; a test remembers what they looked like."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEAD: Final = struct.Struct(">16s44xI4xI")
+"""What it begins with, then `user_version` at byte 60 and `application_id` at byte 68."""
 
 
 class Found(Enum):
@@ -45,6 +51,22 @@ def inspect(connection: Connection) -> Found:
     if owner != APPLICATION_ID:
         raise StateError("the file is another program's database; configure another path for the state")
     return Found.CURRENT if version == SCHEMA else Found.OTHER
+
+
+def says_other_schema(path: Path) -> bool:
+    """Whether the file's own first bytes say that it is ours, of another schema. False where they cannot be read.
+
+    Asked before SQLite opens it: who closes a database deletes the files beside it by their names, and if another
+    process has replaced the file meanwhile, these are the new file's (https://www.sqlite.org/howtocorrupt.html, 1.4).
+    The numbers are at fixed places (https://www.sqlite.org/fileformat2.html, section 1.3).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+        magic, version, owner = _HEAD.unpack(head)
+    except (OSError, struct.error):
+        return False
+    return magic == _MAGIC and owner == APPLICATION_ID and version != SCHEMA
 
 
 def create(connection: Connection) -> None:
