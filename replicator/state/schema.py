@@ -66,7 +66,7 @@ def says_other_schema(path: Path) -> bool:
         magic, version, owner = _HEAD.unpack(head)
     except (OSError, struct.error):
         return False
-    return magic == _MAGIC and owner == APPLICATION_ID and version != SCHEMA
+    return bool(magic == _MAGIC and owner == APPLICATION_ID and version != SCHEMA)
 
 
 def create(connection: Connection) -> None:
