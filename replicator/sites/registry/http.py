@@ -15,16 +15,7 @@ from typing import Final, TypeVar
 import aiohttp
 from yarl import URL
 
-from replicator.errors import (
-    Advice,
-    AuthFailed,
-    Corrupt,
-    Rejected,
-    SiteError,
-    Transient,
-    Unavailable,
-    Unsupported,
-)
+from replicator.errors import Corrupt, SiteError, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
@@ -33,12 +24,13 @@ from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.credentials import Credentials
-from replicator.sites.registry.errormap import Answer, reply_failure, retry_after
+from replicator.sites.registry.failures import Failures
+from replicator.sites.registry.feedback import Feedback
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
-from replicator.sites.registry.location import resolve_location
-from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
-from replicator.sites.registry.quota import PullQuota, read_remaining
+from replicator.sites.registry.origin import origin_of
+from replicator.sites.registry.quota import PullQuota
+from replicator.sites.registry.redirects import Redirects, is_redirect
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.sites.registry.wire import Patience, Wire
 from replicator.sites.timeouts import Timeouts
@@ -47,18 +39,11 @@ __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 
-MAX_REDIRECTS: Final = 5
 MAX_CHUNK_BYTES: Final = 1 << 20
 _MAX_GRANTS: Final = 10
 """Grants tried for one request: old, new, of changed secrets, of a single scope; a fresh one several times."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _REFUSALS: Final = frozenset({401, 403})
-_OVERLOAD: Final = frozenset({429, 503})
-_MAX_REFUSALS: Final = 3
-"""A URL refused more often than this in a row is refused for itself, and slows nothing else down."""
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
-"""What a redirect takes along to another origin."""
 
 
 class StreamReply:
@@ -125,7 +110,9 @@ class Transport:
         self._auth = Authenticator(self._wire, clock, logins, see=see)
         self._prefix = settings.url.rstrip("/")
         self._quota = PullQuota(settings.name, settings.quota, events, clock)
-        self._refusals: dict[URL, int] = {}
+        self._feedback = Feedback(self._wire.origin, limits, self._quota, clock)
+        self._redirects = Redirects(settings.name, self._wire)
+        self._failures = Failures(settings.name, self._wire.origin, self._auth, clock)
 
     @property
     def site(self) -> Serving:
@@ -211,54 +198,13 @@ class Transport:
         if reply.status in call.expected:
             grant.accepted |= reply.status not in _REFUSALS
             return reply
-        error = self.error(call, reply)
-        if (
-            reply.status == 401
-            and grant is not NO_GRANT
-            and await self._auth.renewed(grant, reply) is not None
-        ):
-            raise AuthFailed(
-                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.RETRY
-            )
-        raise await self._refusal(call, reply, grant)
-
-    async def _refusal(self, call: Call, reply: Reply, grant: Grant) -> SiteError:
-        """As `error`; a 401 that is about one repository alone does not stop the site."""
-        error = self.error(call, reply)
-        if not isinstance(error, AuthFailed) or call.repository is None or grant is NO_GRANT:
-            return error
-        if error.advice is Advice.STOP_SITE and await self._auth.is_about_one_repository(
-            grant, call.repository
-        ):
-            return AuthFailed(
-                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.GIVE_UP
-            )
-        return error
+        raise await self._failures.upload_refusal(call, reply, grant)
 
     def error(self, call: Call, reply: Reply | StreamReply) -> SiteError:
         """The error that a reply amounts to, by its status and codes; for statuses that the caller had expected."""
-        url = URL(reply.url, encoded=True)
-        body = reply.body if isinstance(reply, Reply) else b""
-        answer = Answer(call.method, url.raw_path, reply.status, reply.headers, body)
-        if origin_of(url) != self._wire.origin:
-            return self._foreign_error(call, answer, url)
-        hint = ""
-        if reply.status in {401, 403} and self._auth.is_anonymous(call.repository):
-            hint = (
-                "not visible without credentials, or not there"
-                if call.repository
-                else "credentials are needed"
-            )
-        elif reply.status == 401 and call.repository:
-            hint = "not visible with these credentials, or not there"
-        error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=hint)
-        if isinstance(error, AuthFailed) and call.repository and not self._auth.is_basic:
-            # The token service had no objection: it is this repository, and the next one may be fine
-            # (docs/quirks.md#not-found-or-denied)
-            return AuthFailed(
-                self._site, call.operation, error.cause, repository=call.repository, advice=Advice.GIVE_UP
-            )
-        return error
+        if isinstance(reply, StreamReply):
+            reply = Reply(reply.status, reply.headers, b"", reply.url)
+        return self._failures.error(call, reply)
 
     async def meet(self) -> None:
         """Asks the registry what it is, unless that is known: one ping, which the first request would have caused."""
@@ -295,6 +241,10 @@ class Transport:
         """Whether the absolute URL is of the registry's own scheme, host and port."""
         return origin_of(URL(url, encoded=True)) == self._wire.origin
 
+    def locate(self, location: str, asked: str) -> str:
+        """As `location.resolve_location`, by this registry's rules."""
+        return self._redirects.locate(location, asked)
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._auth.aclose()
@@ -327,7 +277,7 @@ class Transport:
         if call.url.startswith("/"):
             url = URL(self._prefix + call.url, encoded=True)
         else:
-            url = self._checked(call, URL(call.url, encoded=True))
+            url = self._redirects.checked(call, URL(call.url, encoded=True))
             if origin_of(url) != self._wire.origin:
                 return url, NO_GRANT
         if call.own_login:
@@ -358,7 +308,7 @@ class Transport:
             renewed = await self._renewed(grant, reply)
             tried += 1
             if renewed is None or tried >= _MAX_GRANTS:
-                raise await self._refusal(call, reply, grant)
+                raise await self._failures.refusal(call, reply, grant)
             grant = renewed
 
     async def _renewed(self, grant: Grant, reply: Reply) -> Grant | None:
@@ -374,37 +324,10 @@ class Transport:
         patience = self._patience(call, kind)
         began = self._clock.monotonic()
         response = await self._wire.send(call, call.method, url, headers, data=call.body, patience=patience)
-        if response.status in _REDIRECTS and call.follow and call.method in {"GET", "HEAD"}:
+        if is_redirect(call, response):
             self._limits.answered()
-            response = await self._follow(call, response, headers, patience)
-        self._learn(kind, url, began, response)
-        return response
-
-    async def _follow(
-        self,
-        call: Call,
-        response: aiohttp.ClientResponse,
-        headers: Mapping[str, str],
-        patience: Patience | None,
-    ) -> aiohttp.ClientResponse:
-        seen = {str(response.url)}
-        while response.status in _REDIRECTS:
-            location = response.headers.get("Location", "")
-            base = response.url
-            response.release() if call.method == "HEAD" else await self._wire.read_error(response)
-            try:
-                url = self._checked(call, resolve(base, location))
-            except ValueError:
-                raise self._rejected(call, "redirected to what is not a URL") from None
-            self._check_trust(call, url)
-            if str(url) in seen:
-                raise self._rejected(call, f"redirects lead in a circle at {shown(url)}")
-            if len(seen) > MAX_REDIRECTS:
-                raise self._rejected(call, f"more than {MAX_REDIRECTS} redirects")
-            seen.add(str(url))
-            if origin_of(url) != self._wire.origin:
-                headers = _for_foreigners(headers)  # and so they stay: who sends us back gets no credentials
-            response = await self._wire.send(call, call.method, url, headers, patience=patience)
+            response = await self._redirects.follow(call, response, headers, patience)
+        self._feedback.learn(kind, url, began, response)
         return response
 
     def _patience(self, call: Call, kind: Kind) -> Patience | None:
@@ -414,57 +337,6 @@ class Transport:
         if call.method in {"PUT", "PATCH"}:
             return Patience(self._timeouts.commit_seconds(call.commits), "commit")
         return None if call.method in {"GET", "HEAD"} else Patience(self._timeouts.first_byte, "first_byte")
-
-    def _checked(self, call: Call, target: URL) -> URL:
-        """The target of a Location, over https where it is the registry itself; refused where it is unsafe."""
-        target = upgraded(self._wire.base, target)
-        reason = refusal(self._wire.base, target, self._wire.guard, downgrade=self._wire.allows_any)
-        if reason is not None:
-            raise self._rejected(call, f"sent to {shown(target)}, which is refused: {reason}")
-        return target
-
-    def _check_trust(self, call: Call, target: URL) -> None:
-        """Only what a digest verifies may come from another host: tags, listings and the like would be believed.
-
-        A facade may hand the very same request on to a registry at another port of its own host.
-        """
-        base = self._wire.base
-        if target.scheme == base.scheme and target.raw_host == base.raw_host:
-            path = call.url if call.url.startswith("/") else URL(call.url, encoded=True).raw_path_qs
-            if target.raw_path_qs == path:
-                return
-        if call.verified or self._wire.allows_any or origin_of(target) == self._wire.origin:
-            return
-        if is_known_redirect(self._wire.base.host or "", target.host or ""):
-            return
-        why = 'only content that a digest verifies is taken from another host (redirects = "any" allows it)'
-        raise self._rejected(call, f"redirected to {shown(target)}, which is refused: {why}")
-
-    def locate(self, location: str, asked: str) -> str:
-        """As `location.resolve_location`, by this registry's rules."""
-        return resolve_location(
-            location,
-            asked=asked,
-            registry=self._wire.base,
-            guard=self._wire.guard,
-            downgrade=self._wire.allows_any,
-        )
-
-    def _rejected(self, call: Call, cause: str) -> Rejected:
-        return Rejected(self._site, call.operation, cause, repository=call.repository)
-
-    def _foreign_error(self, call: Call, answer: Answer, url: URL) -> SiteError:
-        """An answer of the storage behind a redirect: never about the registry's credentials."""
-        error = reply_failure(self._site, call, answer, now=self._clock.now(), hint=f"from {shown(url)}")
-        if isinstance(error, Transient):
-            return error
-        if call.method == "HEAD" and answer.status != 404:
-            # GitLab's dependency proxy redirects HEAD to a URL that is signed for GET (moby#50065).
-            return Unsupported(self._site, call.operation, error.cause, repository=call.repository)
-        if answer.status in {400, 401, 403}:
-            # A signed URL that has expired; asked again, the registry signs a new one.
-            return Unavailable(self._site, call.operation, error.cause, repository=call.repository)
-        return error
 
     # --- uploads --------------------------------------------------------------------------------------------
 
@@ -476,7 +348,7 @@ class Transport:
                 try:
                     began = self._clock.monotonic()
                     response = await self._wire.send(call, call.method, url, headers, data=feed)
-                    self._learn("writes", url, began, response)
+                    self._feedback.learn("writes", url, began, response)
                     body = await self._wire.read_error(response)
                 finally:
                     feed.watch(None)
@@ -498,30 +370,3 @@ class Transport:
         if isinstance(feed.problem, WrongLength):
             raise Corrupt(self._site, call.operation, str(feed.problem), repository=call.repository)
         raise feed.problem
-
-    # --- what replies teach ---------------------------------------------------------------------------------
-
-    def _learn(self, kind: Kind, url: URL, began: float, response: aiohttp.ClientResponse) -> None:
-        """Takes what an answer tells of how much may be asked: `url` is what was asked for, at `began`."""
-        status, headers = response.status, response.headers
-        by_site = origin_of(response.url) == self._wire.origin
-        if status in _OVERLOAD:
-            refusals = self._refusals[url] = self._refusals.get(url, 0) + 1
-            if refusals > _MAX_REFUSALS:
-                by_site = False
-                self._limits.blameless()
-            wait = retry_after(headers, self._clock.now())
-            self._limits.congested(kind, wait, sent_at=began, by_site=by_site)
-        else:
-            self._refusals.pop(url, None)
-            if status < 400 or status == 404:
-                self._limits.succeeded(kind, by_site=by_site)
-            elif by_site:
-                self._limits.answered()
-        if by_site and (window := read_remaining(headers, self._clock.now())) is not None:
-            self._limits.told(*window)
-        self._quota.learn(headers)
-
-
-def _for_foreigners(headers: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() in _FOREIGN_HEADERS}

@@ -73,6 +73,31 @@ def newest_location(registry: Registry, repository: str, reply: Reply) -> str | 
     return None
 
 
+def move(registry: Registry, repository: str, session: Session, reply: Reply) -> None:
+    """Takes the newest Location. Where an answer has none (Quay's status), the last one stays good."""
+    session.url = newest_location(registry, repository, reply) or session.url
+
+
+def session_call(
+    repository: str,
+    operation: str,
+    method: str,
+    url: str,
+    expected: frozenset[int],
+    headers: Mapping[str, str] | None = None,
+) -> Call:
+    """A request of an open session."""
+    return Call(
+        operation,
+        method,
+        url,
+        repository=repository,
+        actions="pull,push",
+        headers=headers or {},
+        expected=expected,
+    )
+
+
 def reported_offset(headers: Mapping[str, str], meaning: StatusRange) -> int | None:
     """The bytes that a session's status says are there; None where it does not say for certain.
 

@@ -7,53 +7,33 @@ the registry allows it. Sources: OCI distribution-spec, "Pushing blobs"; docs/qu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable, Unsupported
+from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable
 from replicator.events import RetryPlanned
 from replicator.flow.patience import UPLOAD
 from replicator.flow.retry import is_refusal, retrying
-from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobOutcome, BlobSource
-from replicator.sites.registry.algorithms import learn
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import OPERATION as CREATE
 from replicator.sites.registry.create import writing
-from replicator.sites.registry.cuts import Cuts
-from replicator.sites.registry.errormap import read_error
-from replicator.sites.registry.location import with_digest
-from replicator.sites.registry.record import CapabilityRecord, Strategy
-from replicator.sites.registry.refusals import no_sha512
+from replicator.sites.registry.sending import OPERATION, BlobSender, BodyRefused, SourceFailed
 from replicator.sites.registry.sessions import (
     Session,
     cancel,
-    newest_location,
+    move,
     opened,
     reported_offset,
+    session_call,
     start_call,
 )
 
 ATTEMPTS: Final = UPLOAD
 
-_OPERATION: Final = "upload blob"
 _SMALL_BYTES: Final = 1024 * 1024
-_CUTS: Final = 2
-"""So many broken connections may be chance."""
-_MIN_CHUNK_BYTES: Final = 64 * 1024
-_OCTETS: Final[Mapping[str, str]] = {"Content-Type": "application/octet-stream"}
-_DONE: Final = frozenset({200, 201, 202, 204})
-# What a request with a body may be answered without that being the end: the strategy or the session is to blame.
-_JUDGED: Final = _DONE | {400, 404, 405, 411, 413, 416, 501}
-_LOST: Final = frozenset(
-    {"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID", "REQUESTED_RANGE_NOT_SATISFIABLE"}
-)
-_FINAL: Final = frozenset({"DIGEST_INVALID", "NAME_INVALID", "NAME_UNKNOWN", "DENIED", "SIZE_INVALID"})
 
 
 def _was_cut(error: SiteError) -> bool:
@@ -61,25 +41,9 @@ def _was_cut(error: SiteError) -> bool:
     words = ("broke", "closed the connection")
     return (
         isinstance(error, Unavailable)
-        and error.operation == _OPERATION
+        and error.operation == OPERATION
         and any(w in error.cause for w in words)
     )
-
-
-class _SourceFailed(Exception):
-    """The source's own error, which is not tried again here."""
-
-    def __init__(self, failure: SiteError) -> None:
-        self.failure = failure
-
-
-class _Refused(Exception):
-    """The registry does not take a body sent as `record` would have it; `error` says how it said so."""
-
-    def __init__(self, status: int, error: SiteError, record: CapabilityRecord) -> None:
-        self.status = status
-        self.error = error
-        self.record = record
 
 
 class Upload:
@@ -88,17 +52,13 @@ class Upload:
     def __init__(self, registry: Registry, repository: str, source: BlobSource) -> None:
         self._registry = registry
         self._repository = repository
-        self._source = source
         self._digest = source.descriptor.digest
         self._size = source.descriptor.size
         self._session: Session | None = None
         self._stale: list[Session] = []
         self._failures = 0
         self._reached = 0
-        self._cuts = 0
-        self._chunk_bytes = 0
-        self._whole_chunks = 0
-        self._record = registry.knowledge.record
+        self._sender = BlobSender(registry, repository, source)
 
     async def run(self, origin: str | None) -> BlobOutcome:
         """Mounts or uploads; see `ports.Repository.write_blob`.
@@ -110,12 +70,12 @@ class Upload:
         try:
             if origin is not None and self._registry.knowledge.record.mount and await self._mount(origin):
                 return "mounted"
-            # Whoever hopes for a mount has not asked: a mount would have told.
+            # Nobody has asked whether the blob is there where a mount was expected to say so.
             if origin is not None and await self._is_perhaps_there():
                 await self._abandon()
                 return "present"
             await retrying(self._attempt, ATTEMPTS, self._tell_retry, site=self._registry.transport.site)
-        except _SourceFailed as error:
+        except SourceFailed as error:
             await self._abandon()
             raise error.failure from None
         except BaseException:
@@ -184,10 +144,6 @@ class Upload:
         except SiteError:
             return
 
-    def _move(self, session: Session, reply: Reply) -> None:
-        """Takes the newest Location. Where an answer has none (Quay's status), the last one stays good."""
-        session.url = newest_location(self._registry, self._repository, reply) or session.url
-
     async def _abandon(self) -> None:
         """Cancels the sessions that are still open."""
         self._leave()
@@ -221,10 +177,10 @@ class Upload:
             if session is None:
                 return
             try:
-                await self._send(session)
-            except _Refused as refused:
+                await self._sender.send(session)
+            except BodyRefused as refused:
                 self._leave()
-                self._step_down(refused)
+                self._sender.step_down(refused)
                 continue
             except (AuthFailed, Throttled, Unavailable) as error:
                 if await self._goes_on(error, session):
@@ -235,11 +191,9 @@ class Upload:
 
     async def _goes_on(self, error: SiteError, session: Session) -> bool:
         """Whether a failure uses up no patience; else the session is left for the next attempt to judge."""
-        if _was_cut(error):
-            self._whole_chunks = 0
-            if self._shrink():
-                self._leave()
-                return True
+        if _was_cut(error) and self._sender.shrink():
+            self._leave()
+            return True
         if self._got_on(error, session):
             if not await self._resume(session):
                 self._leave()
@@ -265,31 +219,17 @@ class Upload:
         """
         return self._failures % 2 == 1 or self._size is None or self._size > _SMALL_BYTES
 
-    def _shrink(self) -> bool:
-        """Whether to go on in chunks, or in smaller ones, since bodies as large as these are cut off.
-
-        A proxy with a limit answers 413 and closes: what is left of that, as a rule, is a broken connection.
-        """
-        record = self._registry.knowledge.record
-        self._cuts += 1
-        if self._cuts < _CUTS or not record.chunk_bytes or self._size is None:
-            return False
-        before = self._chunk_bytes or min(4 * record.chunk_bytes, self._size)
-        if before <= _MIN_CHUNK_BYTES:
-            return False
-        self._chunk_bytes = max(before // 4, _MIN_CHUNK_BYTES)
-        self._whole_chunks = 0
-        return True
-
     async def _resume(self, session: Session) -> bool:
         """Whether the session goes on, from the offset that the registry reports."""
         record = self._registry.knowledge.record
         if not record.resume or self._size is None:
             return False
-        call = self._call("ask upload status", "GET", session.url, frozenset({200, 202, 204}))
+        call = session_call(
+            self._repository, "ask upload status", "GET", session.url, frozenset({200, 202, 204})
+        )
         try:
             reply = await self._registry.transport.request(call)
-            self._move(session, reply)
+            move(self._registry, self._repository, session, reply)
         except SiteError:
             return False
         offset = reported_offset(reply.headers, record.status_range)
@@ -298,172 +238,8 @@ class Upload:
         session.offset, session.doubtful, session.resumed = offset, False, True
         return True
 
-    def _step_down(self, refused: _Refused) -> None:
-        """Notes for the whole site what was refused, so that the next blob does not run into it again.
-
-        Raises the refusal where nothing else is left to try.
-        """
-        knowledge, record = self._registry.knowledge, refused.record
-        if knowledge.record is not record:
-            return  # another upload has found out meanwhile
-        strategy = self._strategy(record)
-        if refused.status == 413:  # a size, not a way: nginx before the registry, ACR
-            most = record.chunk_bytes // 4 if strategy == "chunks" else (self._size or 0) // 2
-            smaller = min(record.chunk_bytes, most)
-            if smaller < _MIN_CHUNK_BYTES:
-                raise refused.error
-            knowledge.learn(body_limit=smaller, chunk_bytes=smaller)
-        elif strategy == "put":
-            knowledge.learn(upload="patch")
-        elif strategy == "patch" and record.chunk_bytes and self._size is not None:
-            knowledge.learn(upload="chunks")
-        else:
-            raise refused.error
-
     def _tell_retry(self, error: SiteError, wait: float) -> None:
-        self._registry.events.emit(RetryPlanned(self._registry.site, _OPERATION, error.reason, wait))
-
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def _strategy(self, record: CapabilityRecord) -> Strategy:
-        if self._size is None:
-            return "patch"
-        if self._chunk_bytes:
-            return "chunks"
-        if record.chunk_bytes and record.body_limit and self._size > record.body_limit:
-            return "chunks"
-        return record.upload
-
-    async def _send(self, session: Session) -> None:
-        """Sends the bytes from the session's offset on and closes the session."""
-        self._record = self._registry.knowledge.record
-        strategy, size = self._strategy(self._record), self._size
-        if size is not None and session.offset == size:
-            await self._close(session)
-        elif strategy == "chunks" and size is not None:
-            await self._send_chunks(session, size)
-            await self._close(session)
-        elif strategy == "put" and not session.offset:
-            url = with_digest(session.url, self._digest)
-            reply = await self._body("PUT", url, partial(self._read, 0), size)
-            await self._check_stored(reply)
-        else:
-            length = None if size is None else size - session.offset
-            reply = await self._body("PATCH", session.url, partial(self._read, session.offset), length)
-            self._move(session, reply)
-            await self._close(session)
-
-    async def _read(self, offset: int) -> AsyncGenerator[bytes, None]:
-        """The source's bytes from `offset` on; the transport counts them."""
-        async with self._source.open(offset) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _send_chunks(self, session: Session, size: int) -> None:
-        """Sends chunk after chunk, cut from one reading of the source.
-
-        The write slot is held for all of them: a reading that stays open holds its site's read slot, and must not wait
-        for a write slot then (`flow.limits`).
-        """
-        async with self._registry.transport.uploads(size):
-            while session.offset < size:
-                # Opened by the first request for bytes, so that its failure is known for the source's.
-                async with aclosing(self._read(session.offset)) as chunks:
-                    cuts = Cuts(chunks, session.offset)
-                    # An answer before all of a chunk was sent ends the reading: then another begins.
-                    while cuts.position == session.offset < size:
-                        await self._send_chunk(session, size, cuts)
-        if self._chunk_bytes and self._whole_chunks > 1:
-            self._registry.knowledge.learn(body_limit=self._chunk_bytes, chunk_bytes=self._chunk_bytes)
-
-    async def _send_chunk(self, session: Session, size: int, cuts: Cuts) -> None:
-        chunk_bytes = max(self._chunk_bytes or self._record.chunk_bytes, session.least_chunk)
-        start, end = session.offset, min(session.offset + chunk_bytes, size)
-        count = None if end == size else end - start  # the last one goes on, so that a surplus is noticed
-        span = {"Content-Range": f"{start}-{end - 1}"}
-        reply = await self._body(
-            "PATCH", session.url, partial(cuts.next, count), end - start, span, within=True
-        )
-        # The reply's own Range is not believed: ECR and some zot versions report stale ones.
-        self._move(session, reply)
-        session.offset = end
-        self._whole_chunks += 1
-
-    async def _body(
-        self,
-        method: str,
-        url: str,
-        body: Callable[[], AsyncIterator[bytes]],
-        length: int | None,
-        headers: Mapping[str, str] | None = None,
-        *,
-        within: bool = False,
-    ) -> Reply:
-        """Sends a body and judges the answer; `within` a write slot that is held.
-
-        Raises `_SourceFailed`, `_Refused`, `Unavailable` for a session that is lost, or the registry's error.
-        """
-        call = self._call(_OPERATION, method, url, _JUDGED, {**_OCTETS, **headers} if headers else _OCTETS)
-        call = replace(call, blob_bytes=self._source.descriptor.size)
-        try:
-            reply = await self._registry.transport.upload(
-                call, body, length, lambda: self._source.failure, within=within
-            )
-        except SiteError:
-            self._raise_source_failure()
-            raise
-        if reply.status not in _DONE:
-            raise self._judge(call, reply)
-        return reply
-
-    def _raise_source_failure(self) -> None:
-        failure = self._source.failure
-        if failure is not None:
-            raise _SourceFailed(failure)
-
-    def _judge(self, call: Call, reply: Reply) -> Exception:
-        """What an unsuccessful answer means for the upload."""
-        codes = frozenset(read_error(reply.body).codes)
-        error = self._registry.transport.error(call, reply)
-        session = self._session
-        if reply.status == 416 or codes & _LOST:
-            if session is not None:
-                session.doubtful = True
-            return self._error(Unavailable, f"the upload session was lost: {error.cause}")
-        if codes & _FINAL:
-            if session is not None and session.resumed:
-                session.doubtful = True
-                self._registry.knowledge.learn(resume=False)
-                return self._error(Unavailable, f"resuming led to other content: {error.cause}")
-            if "DIGEST_INVALID" in codes and algorithm(self._digest) != "sha256":
-                # The source's bytes were hashed on their way: it is the algorithm that the registry does not know.
-                learn(self._registry, "none")
-                return self._error(Unsupported, no_sha512("none", self._digest))
-            return error
-        return _Refused(reply.status, error, self._record)
-
-    async def _close(self, session: Session) -> None:
-        """The closing PUT without a body; the transport repeats it with a fresh token where that ran out."""
-        call = self._call("finish upload", "PUT", with_digest(session.url, self._digest), _JUDGED, _OCTETS)
-        call = replace(call, commits=self._size or session.offset)
-        reply = await self._registry.transport.request(call)
-        if reply.status == 404 and await self._is_there():
-            return  # the answer to an earlier try of this PUT was lost
-        if reply.status not in _DONE:
-            raise self._judge(call, reply)
-        await self._check_stored(reply)
-
-    async def _check_stored(self, reply: Reply) -> None:
-        told = reply.headers.get("Docker-Content-Digest")
-        if told is not None and not is_digest(told):
-            told = None
-        if told is not None and told != self._digest and told.startswith(algorithm(self._digest)):
-            raise self._error(Corrupt, "it stored the blob under another digest")
-        # 201 is the standard's answer and 204 Quay's; 200 and 202 may be a proxy's word for anything.
-        if reply.status in {200, 202} and told is None and not await self._is_there():
-            raise self._error(
-                Unavailable, f"it answered {reply.status} to the upload but does not have the blob"
-            )
+        self._registry.events.emit(RetryPlanned(self._registry.site, OPERATION, error.reason, wait))
 
     async def _is_perhaps_there(self) -> bool:
         """For saving an upload only: where it cannot be told, the upload will."""
@@ -475,23 +251,5 @@ class Upload:
     async def _is_there(self) -> bool:
         return await blob_exists(self._registry, self._repository, self._digest)
 
-    def _call(
-        self,
-        operation: str,
-        method: str,
-        url: str,
-        expected: frozenset[int],
-        headers: Mapping[str, str] | None = None,
-    ) -> Call:
-        return Call(
-            operation,
-            method,
-            url,
-            repository=self._repository,
-            actions="pull,push",
-            headers=headers or {},
-            expected=expected,
-        )
-
     def _error(self, kind: type[SiteError], cause: str) -> SiteError:
-        return kind(self._registry.site, _OPERATION, cause, repository=self._repository)
+        return kind(self._registry.site, OPERATION, cause, repository=self._repository)
