@@ -24,6 +24,7 @@ from replicator.config.model import (
     LimitsTable,
     NotifyTable,
     QuotaTable,
+    ReferrersTable,
     RenameTable,
     RenameTagsTable,
     ReplacementTable,
@@ -118,6 +119,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`rename` of a rule", RenameTable),
     ("`rename.tags` of a rule", RenameTagsTable),
     ("`regex` of `rename` and `rename.tags`", ReplacementTable),
+    ("`referrers` of a rule", ReferrersTable),
     ("`hooks` of a rule", RuleHooksTable),
     ("`[http]`", HTTPTable),
     ("`tls` of `http`", ServerTLSTable),
@@ -131,7 +133,7 @@ def reference() -> str:
     """The text of docs/configuration.md."""
     parts = [_HEAD]
     for title, model in _SECTIONS:
-        parts.append(f"## {title}\n\n{model.__doc__}\n\n{_table(_rows(model))}")
+        parts.append(f"## {title}\n\n{inspect.getdoc(model)}\n\n{_table(_rows(model))}")
         if model is QuotaTable:
             parts.append(f"{_CAPABILITIES}\n{_table(_capabilities())}\n{_capabilities_doc()}")
     return "\n".join(parts)

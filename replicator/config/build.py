@@ -43,6 +43,7 @@ from replicator.model.names import hub_url
 from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import Glob, TagPattern
+from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Keys, S3Settings
@@ -306,7 +307,12 @@ def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) 
         rename_tag=_rename(table.rename.tags),
         recheck=table.recheck,
         verify_every=table.verify_every,
-        referrers=table.referrers,
+        referrers=table.referrers.mode,
+        referrer_filter=ReferrerFilter(
+            include=tuple(table.referrers.include or ()),
+            exclude=tuple(table.referrers.exclude),
+            require=tuple(table.referrers.require),
+        ),
         referrers_recheck=table.referrers_recheck,
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),

@@ -85,7 +85,8 @@ def check(document: Document, problems: list[str]) -> None:
         )
     problems.extend(_listening(document))
     for rule in document.rules:
-        problems.extend(rule.problem(place, text) for place, text in _schedule(rule.table))
+        found = [*_schedule(rule.table), *_referrers(rule.table)]
+        problems.extend(rule.problem(place, text) for place, text in found)
         for key in ("source", "mirrors", "destinations"):
             _check_names(document, rule, key, problems)
         _check_roles(rule, problems)
@@ -194,6 +195,20 @@ def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return []
 
 
+def _referrers(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    referrers = table.get("referrers")
+    if not isinstance(referrers, dict) or referrers.get("mode") != "none":
+        return []
+    return [
+        (
+            ("referrers", key),
+            'cannot be combined with mode = "none", which copies nothing; remove one of them',
+        )
+        for key in ("include", "exclude", "require")
+        if referrers.get(key)
+    ]
+
+
 def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     ways = [key for key in _WAYS if key in table]
     if not ways:
@@ -274,11 +289,8 @@ def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
 def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     """Contradictions in a bucket's credentials and encryption."""
     found: list[tuple[Place, str]] = []
-    for key, other in (
-        ("access_key", "secret_key"),
-        ("secret_key", "access_key"),
-        ("session_token", "access_key"),
-    ):
+    pairs = (("access_key", "secret_key"), ("secret_key", "access_key"), ("session_token", "access_key"))
+    for key, other in pairs:
         if key in table and other not in table:
             found.append(((key,), f"requires {other}; set {other} as well"))
     if "profile" in table and "access_key" in table:

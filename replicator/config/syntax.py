@@ -23,6 +23,7 @@ from replicator.model.names import parse_tag
 from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import parse_days, parse_time
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
+from replicator.policy.referrers import parse_referrer_pattern
 from replicator.policy.rule import Pin
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
@@ -117,6 +118,22 @@ class Switch:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {"anyOf": [{"type": "boolean"}, handler(schema)]}
+
+
+class Mode:
+    """Marks a table that may be written as the value of its `mode`."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: {"mode": value} if isinstance(value, str) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        table = handler(schema)
+        mode = table["properties"]["mode"] if "properties" in table else {"type": "string"}
+        return {"anyOf": [mode, table]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +456,9 @@ REPOSITORIES: Final = Syntax("pattern", _text(parse_repository_pattern), {"type"
 INCLUDE: Final = Syntax("pattern or digest", _text(parse_include), {"type": "string", "minLength": 1})
 PATTERN: Final = Syntax("pattern", _text(parse_plain_pattern), {"type": "string", "minLength": 1})
 SEMVER: Final = Syntax("version range", _text(SemverRange.parse), {"type": "string", "minLength": 1})
+REFERRER: Final = Syntax(
+    "pattern", _text(parse_referrer_pattern), {"type": "string", "minLength": 1, "examples": ["signature"]}
+)
 REGEX: Final = Syntax(
     "regular expression", _text(parse_regex), {"type": "string", "minLength": 1, "format": "regex"}
 )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from replicator.engine.answers import Answers
+from replicator.engine.content.referrers import WantedReferrers
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
@@ -24,6 +25,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import Image, read_image
 from replicator.model.manifest import Manifest
+from replicator.policy.referrers import NOTHING
 from replicator.policy.rule import Rule
 from replicator.ports import RefusesManifests, RefusesTags, TriesManifests
 
@@ -112,12 +114,11 @@ class Copying:
             return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
 
         image = await read_image(action.digest, read, self._rule.source, action.repository)
+        wanted = WantedReferrers(self._rule.referrers, self._rule.referrer_filter, action.companions)
+        if self._request.dry and wanted.mode == "none":  # a run need not ask; a plan says what is lost
+            wanted = WantedReferrers("root", NOTHING, action.companions)
         image = await self._content.referrers.read(
-            image,
-            self._content.repository(action.repository),
-            read,
-            mode=self._rule.referrers,
-            companions=action.companions,
+            image, self._content.repository(action.repository), read, wanted
         )
         self._recorder.result.totals.add(totals)
         return image
@@ -175,7 +176,8 @@ class Copying:
                 (self._rule.source, action.repository, action.wanted.tag),
                 action.asked_at,
             )
-            self._recorder.copied(action, totals, self._context.clock.monotonic() - began)
+            note = "signed at the source; arrived unsigned" if prepared.image.loses_signature else ""
+            self._recorder.copied(action, totals, self._context.clock.monotonic() - began, note)
             self._answers.through(action)
 
         await self._guarded(action, totals, bring)
@@ -186,13 +188,19 @@ class Copying:
 
         async def ask() -> None:
             catalog = await self._decided_on(action)
+            await self._writer.check_referrers(prepared.image, catalog.repository)
             blob = self._blobs(action, catalog, totals)
             to_send = 0
             for descriptor in prepared.image.blobs.values():
                 outcome = await self._transfers.locate(catalog.repository, blob(descriptor))
                 totals.blobs.count(outcome)
                 to_send += (descriptor.size or 0) if outcome == "copied" else 0
-            self._recorder.planned(action, totals, to_send + prepared.image.manifest_bytes)
+            self._recorder.planned(
+                action,
+                totals,
+                to_send + prepared.image.manifest_bytes,
+                note="signed at the source; would arrive unsigned" if prepared.image.loses_signature else "",
+            )
 
         await self._guarded(action, totals, ask)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from replicator.engine.content.referrers import WantedReferrers
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.coordination import Origin
@@ -263,8 +264,7 @@ class Deciding:
                     catalog.repository,
                     root,
                     None if closure is None or closure.unreadable else closure.children,
-                    mode=self._rule.referrers,
-                    companions=batch.companions,
+                    WantedReferrers(self._rule.referrers, self._rule.referrer_filter, batch.companions),
                 )
         except SiteError as error:
             if not is_unreadable(error):

@@ -165,11 +165,11 @@ class Recorder:
             Placed(self._rule.name, self.result.destination, belief, action.target, placement)
         )
 
-    def planned(self, action: Action, totals: Totals, to_send: int) -> None:
-        """Only in a plan: what would be done."""
+    def planned(self, action: Action, totals: Totals, to_send: int, note: str = "") -> None:
+        """Only in a plan: what would be done. `note` is for whoever reads the reason."""
         self.result.totals.add(totals)
         self.result.totals.tags.copied += 1
-        done = self._row(action, "planned", action.reason, written=to_send)
+        done = self._row(action, "planned", _noted(action.reason, note), written=to_send)
         done.blobs = totals.blobs
         self.result.actions.append(done)
 
@@ -177,12 +177,12 @@ class Recorder:
         """A tag is going to be copied: until then it is pending."""
         self._missing(action, attempts=action.attempts, error="", reason="", not_before=0.0)
 
-    def copied(self, action: Action, totals: Totals, seconds: float) -> None:
-        """A tag's copy is in step now."""
+    def copied(self, action: Action, totals: Totals, seconds: float, note: str = "") -> None:
+        """A tag's copy is in step now. `note` is for whoever reads the reason."""
         self.result.totals.add(totals)
         self.result.totals.tags.copied += 1
         self._count(action.repository, in_step=1)
-        done = self._row(action, "copied", action.reason, written=totals.bytes.written)
+        done = self._row(action, "copied", _noted(action.reason, note), written=totals.bytes.written)
         done.seconds = round(seconds, 3)
         self.result.actions.append(done)
         self._emit(action, "copy", "copied", delay=max(0.0, self._context.clock.now() - action.since))
@@ -381,3 +381,7 @@ class Recorder:
         self._context.events.emit(
             TagDone(self._rule.name, destination, action.target, action.key, name, outcome, delay)
         )
+
+
+def _noted(reason: str, note: str) -> str:
+    return f"{reason}; {note}" if note else reason

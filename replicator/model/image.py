@@ -30,13 +30,15 @@ class Referrer:
 class Image:
     """`manifests` by digest, the root among them; `blobs` each once, over all manifests.
 
-    Both include those of `referrers`: what refers to the image travels with it.
+    Both include those of `referrers`: what refers to the image travels with it. `loses_signature`: it is signed at the
+    source, and no signature is among them.
     """
 
     root: Manifest
     manifests: dict[Digest, Manifest]
     blobs: dict[Digest, Descriptor]
     referrers: tuple[Referrer, ...] = ()
+    loses_signature: bool = False
 
     @property
     def blob_bytes(self) -> int:

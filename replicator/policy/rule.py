@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
+from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 
@@ -130,4 +131,5 @@ class Rule:
     cron: Cron | None = None
     images: ImageSource | None = None
     referrers: Referrers = "all"
+    referrer_filter: ReferrerFilter = field(default_factory=ReferrerFilter)
     referrers_recheck: float = 24 * 3600.0

@@ -16,6 +16,7 @@ from replicator.config.model.agent import (
     WebhookTable,
 )
 from replicator.config.model.rule import (
+    ReferrersTable,
     RenameTable,
     RenameTagsTable,
     ReplacementTable,
@@ -47,6 +48,7 @@ __all__ = [
     "LimitsTable",
     "NotifyTable",
     "QuotaTable",
+    "ReferrersTable",
     "RenameTable",
     "RenameTagsTable",
     "ReplacementTable",

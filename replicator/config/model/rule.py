@@ -19,16 +19,19 @@ from replicator.config.syntax import (
     LISTS,
     NAME,
     PATTERN,
+    REFERRER,
     REGEX,
     REPOSITORIES,
     SECRET,
     SEMVER,
     TIMEZONE,
+    Mode,
     OneOrMany,
     RepositoryPattern,
 )
 from replicator.lists.reading import Format, ImagePath
 from replicator.policy.pattern import TagPattern
+from replicator.policy.referrers import ReferrerPattern
 from replicator.policy.rule import Pin, Sort
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
@@ -96,6 +99,32 @@ class TagsTable(Table):
     min_tags: int = setting("Minimum number of tags; fewer in a repository is a failure.", 0, ge=0)
     immutable: list[Annotated[TagPattern, PATTERN]] = setting(
         "Tags that never move: once present at a destination, they are not checked again.",
+        default_factory=list,
+    )
+
+
+class ReferrersTable(Table):
+    """Which signatures, SBOMs, attestations and other manifests that refer to an image travel with it.
+
+    A pattern is `signature`, `attestation` or `sbom` (in all forms that are known: sigstore bundles, Notary Project,
+    SPDX, CycloneDX, cosign's older tags), an artifact type such as `application/spdx+json`, or
+    `annotation:NAME=VALUE`. In the latter two, `*` is any text.
+    """
+
+    mode: Literal["all", "root", "none"] = setting(
+        "`all`: also what refers to the platforms of an image; `root`: what refers to the tag's own manifest (fewer "
+        "requests); `none`: nothing.",
+        "all",
+    )
+    include: list[Annotated[ReferrerPattern, REFERRER]] | None = setting(
+        "Patterns of what travels. Default: everything.", None, min_length=1
+    )
+    exclude: list[Annotated[ReferrerPattern, REFERRER]] = setting(
+        "Patterns of what does not travel.", default_factory=list
+    )
+    require: list[Annotated[ReferrerPattern, REFERRER]] = setting(
+        "An image is held unless each of these patterns matches something that refers to the tag's own manifest and "
+        "travels. Nothing is verified.",
         default_factory=list,
     )
 
@@ -186,10 +215,10 @@ class RuleTable(Table):
         "often. What is missing there is copied again.",
         "7d",
     )
-    referrers: Literal["all", "root", "none"] = setting(
-        "Signatures, SBOMs, attestations and other manifests that refer to an image travel with it: `all` also those of "
-        "its platforms, `root` those of the tag's own manifest (fewer requests), `none` none.",
-        "all",
+    referrers: Annotated[ReferrersTable, Mode()] = setting(
+        "Signatures, SBOMs, attestations and other manifests that refer to an image, which travel with it. May be "
+        "written as the value of its `mode`.",
+        default_factory=ReferrersTable,
     )
     referrers_recheck: Annotated[float, DURATION] = setting(
         "The source is asked at least this often for new signatures, SBOMs and attestations of an image that has not "

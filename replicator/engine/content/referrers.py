@@ -6,22 +6,60 @@ OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import Corrupt, Denied, NotFound, SiteError, Unsupported
+from replicator.errors import Corrupt, Denied, NotFound, NotReplicated, SiteError, Unsupported
 from replicator.model.companion import fallback_tag, legacy_tags
+from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import MAX_MANIFEST_BYTES, Image, Referrer, read_image
 from replicator.model.manifest import Kind, Manifest
+from replicator.policy.referrers import ReferrerFilter, Traits, is_signature, traits
 from replicator.policy.rule import Referrers
 from replicator.ports import Repository
 
 MAX_REFERRERS: Final = 5_000
-"""Of one image, with all that refers to its referrers."""
+"""Of one subject."""
+MAX_IMAGE_REFERRERS: Final = 20_000
+"""Of one image: of all its manifests, with all that refers to these referrers."""
 MAX_DEPTH: Final = 4
 """Referrers of referrers: an SBOM, its signature, a timestamp of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedReferrers:
+    """Which referrers travel.
+
+    `mode`: "root": those of the root; "all": those of every manifest of the image; of these, in turn, always. `chosen`:
+    which of them; what refers to one that does not travel is not looked for. `companions`: the companion tags that the
+    source's repository lists; None where it was not listed, so that each is asked for.
+    """
+
+    mode: Referrers
+    chosen: ReferrerFilter
+    companions: Collection[str] | None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found to refer to an image. `left_out`: traits of what refers to its root and does not travel."""
+
+    root: Digest
+    chosen: dict[Digest, Referrer] = field(default_factory=dict)
+    left_out: list[Traits] = field(default_factory=list)
+
+    def judge(self, referrer: Referrer, chosen: ReferrerFilter) -> None:
+        what = traits(referrer)
+        if chosen.chooses(what):
+            self.chosen.setdefault(referrer.manifest.digest, referrer)
+        else:
+            self.leave_out(referrer.subject, what)
+
+    def leave_out(self, subject: Digest, what: Traits) -> None:
+        if subject == self.root:
+            self.left_out.append(what)
 
 
 class ReferrersReader:
@@ -43,58 +81,86 @@ class ReferrersReader:
         image: Image,
         repository: Repository,
         read: Callable[[Digest], Awaitable[Manifest]],
-        *,
-        mode: Referrers,
-        companions: Collection[str] | None,
+        wanted: WantedReferrers,
     ) -> Image:
-        """The image together with what refers to it.
+        """The image together with what refers to it and travels.
 
         Args:
             image: as `read_image` gives it.
             repository: at the source.
             read: reads one manifest.
-            mode: "root": referrers of the root; "all": of every manifest of the image. Of these, in turn, always.
-            companions: the companion tags that the repository lists; None where it was not listed, so that each is
-                asked for.
+            wanted: which of them.
 
         Raises:
+            NotReplicated: something that is required does not refer to the root.
             SiteError: the source does not tell what refers to the image, which then must not arrive without it.
         """
-        if mode == "none":
+        if wanted.mode == "none":
             return image
-        subjects = [image.root.digest] if mode == "root" else list(image.manifests)
-        found: dict[Digest, Referrer] = {}
+        found = _Found(image.root.digest)
+        subjects = [image.root.digest] if wanted.mode == "root" else list(image.manifests)
         for _ in range(MAX_DEPTH):
-            below: list[Digest] = []
+            before = len(found.chosen)
             for subject in subjects:
-                for digest in await self.listed(repository, subject, companions):
-                    if digest in found or digest in image.manifests:
-                        continue
-                    manifest = await self._manifest(repository, digest, subject, read)
-                    if manifest is not None:
-                        found[digest] = Referrer(subject, manifest)
-                        below.append(digest)
-                    if len(found) > MAX_REFERRERS:
-                        raise self._corrupt(
-                            repository, f"{image.root.digest} has over {MAX_REFERRERS} referrers"
-                        )
-            subjects = below
+                await self._find(repository, subject, image, read, wanted, found)
+                if len(found.chosen) > MAX_IMAGE_REFERRERS:
+                    cause = f"{image.root.digest} has more than {MAX_IMAGE_REFERRERS} referrers"
+                    raise self._corrupt(repository, cause)
+            subjects = list(found.chosen)[before:]
             if not subjects:
                 break
-        tagged = await self._tagged(repository, image.root.digest, read, companions)
-        return await self._joined(image, repository, read, [*found.values(), *tagged])
+        for referrer in await self._tagged(repository, image.root.digest, read, wanted.companions):
+            found.judge(referrer, wanted.chosen)
+        whole = await self._joined(image, repository, read, found.chosen.values())
+        return self._judged(whole, repository, wanted.chosen, found.left_out)
+
+    async def _find(
+        self,
+        repository: Repository,
+        subject: Digest,
+        image: Image,
+        read: Callable[[Digest], Awaitable[Manifest]],
+        wanted: WantedReferrers,
+        found: _Found,
+    ) -> None:
+        """Adds what refers to one manifest."""
+        for one in await self.listed(repository, subject, wanted.companions):
+            if one.digest in found.chosen or one.digest in image.manifests:
+                continue
+            told = _told(one, wanted.chosen)
+            if told is not None:
+                found.leave_out(subject, told)
+                continue
+            manifest = await self._manifest(repository, one.digest, subject, read)
+            if manifest is not None:
+                found.judge(Referrer(subject, manifest), wanted.chosen)
+
+    def _judged(
+        self, image: Image, repository: Repository, chosen: ReferrerFilter, left_out: Collection[Traits]
+    ) -> Image:
+        of_root = [traits(each) for each in image.referrers if each.subject == image.root.digest]
+        objection = chosen.objection(of_root, left_out)
+        if objection is not None:
+            raise NotReplicated(self._site, "list referrers", objection, repository=repository.name)
+        loses = any(map(is_signature, left_out)) and not any(map(is_signature, of_root))
+        return replace(image, loses_signature=loses)
 
     def may_have(self, companions: Collection[str] | None) -> bool:
         """False where it is certain, without asking, that nothing refers to any image of a repository."""
         return self._apis.may_have(self._site) or companions is None or bool(companions)
 
-    async def is_real(self, repository: Repository, subject: Digest, digest: Digest) -> bool:
-        """Whether a listed referrer is there and refers to its subject. Raises as `read` does."""
-        return await self._manifest(repository, digest, subject, repository.read_manifest) is not None
+    async def travels(
+        self, repository: Repository, subject: Digest, one: Descriptor, chosen: ReferrerFilter
+    ) -> bool:
+        """Whether a listed referrer is there, refers to its subject and is one that travels. Raises as `read` does."""
+        if _told(one, chosen) is not None:
+            return False
+        manifest = await self._manifest(repository, one.digest, subject, repository.read_manifest)
+        return manifest is not None and chosen.chooses(traits(Referrer(subject, manifest)))
 
     async def listed(
         self, repository: Repository, subject: Digest, companions: Collection[str] | None
-    ) -> Sequence[Digest]:
+    ) -> Sequence[Descriptor]:
         """What the source lists as referrers of a subject, which need not be so. Raises as `read` does."""
         try:
             listed = await self._apis.listed(repository, subject)
@@ -102,7 +168,7 @@ class ReferrersReader:
             self._warn(f"{repository.name}: referrers are read from fallback tags only: {error.cause}")
             listed = None
         if listed is not None:
-            return [one.digest for one in listed]
+            return self._bounded(repository, subject, listed)
         if companions is not None and fallback_tag(subject) not in companions:
             return ()
         index = await read_fallback(repository, subject)
@@ -113,7 +179,15 @@ class ReferrersReader:
                 f"{repository.name}: tag {fallback_tag(subject)} is not an index of referrers; skipped"
             )
             return ()
-        return [one.digest for one in index.children]
+        return self._bounded(repository, subject, index.children)
+
+    def _bounded(
+        self, repository: Repository, subject: Digest, listed: Sequence[Descriptor]
+    ) -> Sequence[Descriptor]:
+        if len(listed) > MAX_REFERRERS:
+            cause = f"{subject} has {len(listed)} referrers, more than the {MAX_REFERRERS} that are copied"
+            raise self._corrupt(repository, cause)
+        return listed
 
     async def _manifest(
         self,
@@ -182,3 +256,14 @@ class ReferrersReader:
 
     def _corrupt(self, repository: Repository, cause: str) -> SiteError:
         return Corrupt(self._site, "list referrers", cause, repository=repository.name)
+
+
+def _told(listed: Descriptor, chosen: ReferrerFilter) -> Traits | None:
+    """The traits of a referrer that does not travel, where its listing tells enough to say so without reading it.
+
+    cosign before 3.1.4 writes entries of fallback tags without annotations, and others without a type.
+    """
+    if chosen.is_open or not listed.artifact_type or listed.annotations is None:
+        return None
+    told = Traits(listed.artifact_type, listed.annotations)
+    return None if chosen.chooses(told) else told

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from replicator.engine.content.referrers import ReferrersReader
+from replicator.engine.content.referrers import ReferrersReader, WantedReferrers
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
 from replicator.errors import NotFound
 from replicator.model.companion import legacy_tags
 from replicator.model.digest import Digest
-from replicator.policy.rule import Referrers
+from replicator.model.image import Referrer
+from replicator.policy.referrers import traits
 from replicator.ports import Repository
 
 
@@ -20,9 +21,7 @@ async def missing_referrers(
     destination: Repository,
     root: Digest,
     children: Sequence[Digest] | None,
-    *,
-    mode: Referrers,
-    companions: Collection[str] | None,
+    wanted: WantedReferrers,
 ) -> tuple[Digest, ...]:
     """What refers to an image at its source and is not listed at the destination, which has the image.
 
@@ -36,25 +35,24 @@ async def missing_referrers(
         destination: the repository at the destination.
         root: the image's root.
         children: the manifests below it; None to read them if they are needed.
-        mode: as the rule says.
-        companions: see `WantedTags`.
+        wanted: which of them travel.
 
     Raises:
         SiteError: one of the two could not be asked.
     """
-    if mode == "none":
+    if wanted.mode == "none":
         return ()
-    missing = await _missing(reader, apis, source, destination, root, companions)
+    missing = await _missing(reader, apis, source, destination, root, wanted)
     # After the root, whose answer tells whether the source has the referrers API at all.
-    if mode == "all" and reader.may_have(companions):
+    if wanted.mode == "all" and reader.may_have(wanted.companions):
         if children is None:
             try:
                 children = [child.digest for child in (await destination.read_manifest(root)).children]
             except NotFound:
                 return (root,)
         for child in children:
-            missing += await _missing(reader, apis, source, destination, child, companions)
-    return (*missing, *await _moved_tags(source, destination, root, companions))
+            missing += await _missing(reader, apis, source, destination, child, wanted)
+    return (*missing, *await _moved_tags(source, destination, root, wanted))
 
 
 async def _missing(
@@ -63,10 +61,10 @@ async def _missing(
     source: Repository,
     destination: Repository,
     subject: Digest,
-    companions: Collection[str] | None,
+    wanted: WantedReferrers,
 ) -> list[Digest]:
-    wanted = await reader.listed(source, subject, companions)
-    if not wanted:
+    at_source = await reader.listed(source, subject, wanted.companions)
+    if not at_source:
         return []
     listed = await apis.listed(destination, subject)
     if listed is None:
@@ -74,22 +72,31 @@ async def _missing(
         listed = index.children if index else ()  # an image there has none
     present = {one.digest for one in listed}
     return [
-        digest for digest in wanted if digest not in present and await reader.is_real(source, subject, digest)
+        one.digest
+        for one in at_source
+        if one.digest not in present and await reader.travels(source, subject, one, wanted.chosen)
     ]
 
 
 async def _moved_tags(
-    source: Repository, destination: Repository, root: Digest, companions: Collection[str] | None
+    source: Repository,
+    destination: Repository,
+    root: Digest,
+    wanted: WantedReferrers,
 ) -> Sequence[Digest]:
     """Cosign adds a signature by moving its older tags. Only those that a listing shows are asked for."""
     moved = []
     for tag in legacy_tags(root):
-        if companions is None or tag not in companions:
+        if wanted.companions is None or tag not in wanted.companions:
             continue
-        wanted = (await source.resolve(tag)).digest
+        digest = (await source.resolve(tag)).digest
         try:
-            if (await destination.resolve(tag)).digest != wanted:
-                moved.append(wanted)
+            is_there = (await destination.resolve(tag)).digest == digest
         except NotFound:
-            moved.append(wanted)
+            is_there = False
+        if not is_there and (
+            wanted.chosen.is_open
+            or wanted.chosen.chooses(traits(Referrer(root, await source.read_manifest(digest), tag)))
+        ):
+            moved.append(digest)
     return moved

@@ -104,6 +104,11 @@ class ImageWriter:
         await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
         self._presence.add(name, root.digest)
 
+    async def check_referrers(self, image: Image, repository: Repository) -> None:
+        """Asks whether what refers to the image could be made findable there. Raises `NotReplicated` where not."""
+        for subject in dict.fromkeys(each.subject for each in image.referrers if each.tag is None):
+            await self._lists.check(repository, subject)
+
     async def _put_referrers(self, placement: ImageCopy) -> None:
         """Puts what refers to the image and makes it findable, before the tag shows the image to anybody."""
         referrers = placement.image.referrers

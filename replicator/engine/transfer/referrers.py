@@ -57,6 +57,13 @@ class ReferrersLists:
                 return 0
             return await self._write_fallback(repository, subject, wanted)
 
+    async def check(self, repository: Repository, subject: Digest) -> None:
+        """Raises `NotReplicated` where `ensure` would, having asked only."""
+        if isinstance(repository, ListsReferrers) and repository.lists_referrers:
+            return
+        if await self._apis.listed(repository, subject) is None:
+            await self._present(repository, subject)
+
     async def _has_listed(
         self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
     ) -> bool:

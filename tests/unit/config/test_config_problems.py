@@ -297,6 +297,18 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             SITES + RULE + "cron = '* * * * *'\ninterval = '5m'",
             "rule.platform.cron: cannot be combined with interval; keep one of them",
         ),
+        (
+            SITES + RULE + "referrers = 'some'",
+            "rule.platform.referrers: must be 'all', 'root' or 'none'",
+        ),
+        (
+            SITES + RULE + "referrers = { require = ['spdx'] }",
+            "rule.platform.referrers.require[0]: unknown kind 'spdx': write one of signature, attestation, sbom",
+        ),
+        (
+            SITES + RULE + "referrers = { mode = 'none', require = ['signature'] }",
+            'rule.platform.referrers.require: cannot be combined with mode = "none"',
+        ),
         (SITES + RULE + "cron = '61 * * * *'", "rule.platform.cron: invalid cron expression '61 * * * *'"),
         (SITES + RULE + "cron = '* * * *'", "rule.platform.cron: invalid cron expression '* * * *'"),
         (SITES + RULE + "cron = '0 0 31 2 *'", "rule.platform.cron: invalid cron expression '0 0 31 2 *'"),
