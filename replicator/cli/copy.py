@@ -249,6 +249,8 @@ async def _selected(
         try:
             return TagSelection(pins=(await _pin(request, repository, reference, watch),)), []
         except SiteError as error:
+            if error.repository is None:
+                raise  # it is about the site, whatever is asked for
             raise error.about(reference) from None
     if request.platform is None:
         return TagSelection(), []

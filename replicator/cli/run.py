@@ -19,7 +19,7 @@ from replicator.cli.watch import Watch
 from replicator.config.load import load
 from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
-from replicator.daemon.http.server import listen
+from replicator.daemon.http.server import bind, serve
 from replicator.daemon.systemd import Systemd
 from replicator.runs.wiring import Equipment, open_spool
 from replicator.state.locks import hold_state
@@ -58,8 +58,9 @@ async def _run(invocation: Invocation) -> int:
             spool = open_spool(loaded, watch.events, stack)
             equipment = Equipment(state, watch.events, watch.clock, spool)
             stack.enter_context(draining(stop.set, level=logging.INFO))
+            bound = await stack.enter_async_context(bind(loaded))
             app = await stack.enter_async_context(App.start(chosen, equipment, state))
-            url = await stack.enter_async_context(listen(app))
+            url = await stack.enter_async_context(serve(app, bound))
             log(logging.INFO, "listening", url=url, rules=len(chosen.rules))
             await _serve(app, read, reload=reload, stop=stop)
     log(logging.INFO, "stopped")

@@ -50,7 +50,12 @@ class ImageList:
         if self.tells:
             problems = [*unread, *elsewhere(images, self.hosts)]
         mine = [image for image in images if image.reference.host == self.host]
-        return ImageSet(_by_repository(mine), tuple(str(problem) for problem in problems))
+        places = {
+            (image.reference.repository, image.reference.tag): str(image.places[0])
+            for image in mine
+            if image.reference.tag is not None
+        }
+        return ImageSet(_by_repository(mine), tuple(map(str, problems)), places)
 
 
 def elsewhere(images: Sequence[ListedImage], hosts: frozenset[str]) -> list[Remark]:

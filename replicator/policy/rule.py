@@ -92,10 +92,14 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """What lists name at one site: tags and pins by repository. `problems` are failures, each with file and line."""
+    """What lists name at one site: tags and pins by repository. `problems` are failures, each with file and line.
+
+    `places`: file and line of each tag, by repository and tag.
+    """
 
     repositories: Mapping[str, TagSelection]
     problems: tuple[str, ...] = ()
+    places: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 class ImageSource(Protocol):

@@ -109,3 +109,9 @@ async def test_within_one_registry_blobs_are_mounted_not_moved(world: World) -> 
     assert ended.code == 0
     assert ended.json["totals"]["blobs"]["mounted"] == 1  # small ones are not worth the asking
     assert world.hub.blob_bytes_out < len(big.data)
+
+
+async def test_host_that_does_not_resolve_is_named_and_not_the_tag(world: World) -> None:
+    ended = await world.program("copy", "nowhere.invalid/app:v1", world.target)
+    assert ended.code == 1
+    assert ended.stderr.startswith("error: nowhere.invalid: ping: cannot resolve nowhere.invalid: ")

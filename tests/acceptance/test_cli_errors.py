@@ -3,8 +3,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from replicator.demo.images import image, load
 from replicator.state.locks import hold_rules
 from tests.acceptance.program import Program, rule
+from tests.fakes.auth import Basic
+from tests.fakes.registry import FakeRegistry
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -102,3 +105,20 @@ async def test_bad_references_are_usage_errors_that_name_the_part(
     ended = await program(*arguments)
     assert (ended.code, ended.stdout) == (2, "")
     assert says in ended.stderr
+
+
+@pytest.mark.parametrize("source", ["hub", "fra"])
+async def test_wrong_password_is_named_by_check_and_sync_alike(program: Program, source: str) -> None:
+    """Also where it first shows in a listing of repositories, which some registries refuse to everybody."""
+    async with FakeRegistry() as hub, FakeRegistry(auth=Basic({"mirror": "right"})) as fra:
+        load(hub.store, "platform/app", "v1", image("v1"))
+        config = rule() if source == "hub" else rule(destinations=["hub"]).replace('"hub"\n', '"fra"\n', 1)
+        login = '[site.fra]\nusername = "mirror"\npassword = { env = "PASSWORD" }\n'
+        path = program.write_config({"hub": hub.url, "fra": fra.url}, config)
+        path.write_text(path.read_text().replace("[site.fra]\n", login))
+        for command in ("check", "sync"):
+            ended = await program(command, environ={"PASSWORD": "wrong"})
+            assert ended.code == 1
+            assert "fra: log in: 401 Unauthorized" in ended.stdout
+            assert "the registry refuses this username or password" in ended.stdout
+            assert "without wildcards" not in ended.stdout

@@ -266,3 +266,19 @@ async def test_a_dead_destination_never_delays_the_other_ones(world: World) -> N
             await world.has("v2")
             assert not held.let_go.is_set()
         held.let_go.set()
+
+
+async def test_taken_address_is_found_before_any_work_begins(tmp_path: Path) -> None:
+    async with FakeRegistry() as hub, FakeRegistry() as fra:
+        load(hub.store, "platform/app", "v1", image("v1"))
+        program = Program(tmp_path)
+        path = write_agent(program, {"hub": hub.url, "fra": fra.url}, rule())
+        taken = hub.url.rpartition(":")[2]
+        path.write_text(path.read_text().replace("127.0.0.1:0", f"127.0.0.1:{taken}"))
+        ended = await program("run")
+        assert ended.code == 2
+        assert (
+            f"agent.listen: cannot listen on 127.0.0.1 port {taken}: address already in use" in ended.stderr
+        )
+        assert hub.requests == []
+        assert fra.requests == []

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from replicator.config.certificate import server_context
-from replicator.config.settings import ServerTLS
+from replicator.config.settings import Loaded, ServerTLS
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.finding import Finder
@@ -73,16 +75,65 @@ _OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+@dataclass
+class Bound:
+    """An address that is taken and does not answer yet. `context`: for TLS; None for plain HTTP."""
+
+    server: asyncio.Server
+    context: ssl.SSLContext | None
+    connect: Callable[[], asyncio.Protocol] | None = None
+    """Makes the protocol of a new connection."""
+
+
 @contextlib.asynccontextmanager
 async def listen(app: Agent) -> AsyncIterator[str]:
-    """Serves the agent until the context is left; yields the URL it listens at.
+    """Serves the agent until the context is left; yields the URL it listens at. Raises ConfigError, as `bind` does."""
+    async with bind(app.config) as bound, serve(app, bound) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def bind(config: Loaded) -> AsyncIterator[Bound]:
+    """Takes the address `agent.listen`, before any work begins: a second agent must find out here, not during a run.
+
+    Until `serve`, connections are refused.
 
     Raises:
         ConfigError: the address is not available, or the certificate cannot be read.
     """
-    host, port = app.config.agent.listen
-    tls = app.config.http.tls
-    context = None if tls is None else _tls(tls)
+    host, port = config.agent.listen
+    context = None if config.http.tls is None else _tls(config.http.tls)
+
+    def connect() -> asyncio.Protocol:
+        assert bound.connect is not None  # noqa: S101 - set before the server starts
+        return bound.connect()
+
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            connect,
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else HEADER_SECONDS,
+            start_serving=False,
+        )
+    except OSError as error:
+        raise _not_available(host, port, error) from None
+    bound = Bound(server, context)
+    try:
+        yield bound
+    finally:
+        server.close()
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Agent, bound: Bound) -> AsyncIterator[str]:
+    """Serves the agent at a bound address until the context is left; yields its URL.
+
+    Raises:
+        ConfigError: another process has begun to listen at the address in the meantime.
+    """
+    (host, port), tls, context = app.config.agent.listen, app.config.http.tls, bound.context
     names = frozenset({host, socket.gethostname(), app.config.agent.name})
     door = Doorkeeper(is_loopback(host), "http" if context is None else "https", names)
     served = _Served(app, door)
@@ -92,12 +143,16 @@ async def listen(app: Agent) -> AsyncIterator[str]:
         stack.push_async_callback(runner.cleanup)
         if context is not None and tls is not None:
             stack.enter_context(_renewed(context, tls, app.events))
-        server = await _bind(served, runner, (host, port), context)
+        bound.connect = lambda: served.connect(runner)
+        try:
+            await bound.server.start_serving()
+        except OSError as error:
+            raise _not_available(host, port, error) from None
         passing_on = asyncio.create_task(served.hints.run())
         try:
-            yield _url(host, server, context)
+            yield _url(host, bound.server, context)
         finally:
-            server.close()
+            bound.server.close()
             served.stream.close()
             passing_on.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -250,19 +305,9 @@ class _Entrant(RequestHandler):
             super().connection_lost(exc)
 
 
-async def _bind(
-    served: _Served, runner: web.AppRunner, at: tuple[str, int], context: ssl.SSLContext | None
-) -> asyncio.Server:
-    try:
-        return await asyncio.get_running_loop().create_server(
-            lambda: served.connect(runner),
-            *at,
-            ssl=context,
-            ssl_handshake_timeout=None if context is None else HEADER_SECONDS,
-        )
-    except OSError as error:
-        text = error.strerror or str(error)
-        raise ConfigError([f"agent.listen: cannot listen on {at[0]} port {at[1]}: {text}"]) from None
+def _not_available(host: str, port: int, error: OSError) -> ConfigError:
+    text = "address already in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return ConfigError([f"agent.listen: cannot listen on {host} port {port}: {text}"])
 
 
 def _tls(files: ServerTLS) -> ssl.SSLContext:

@@ -316,6 +316,8 @@ class SourceScan:
             batcher.add(WantedTag(tag, targets[tag], digest, archived=tag in listing.archived))
 
         def unresolved(tag: str, error: SiteError) -> None:
+            place = None if self._images is None else self._images.places.get((repository.name, tag))
+            error = error if place is None else error.about(place)
             self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=listing.strict)
 
         before = believed if isinstance(repository, ComparesTags) else {}

@@ -247,19 +247,32 @@ class Authenticator:
         no request has gone well with it so far; without credentials a refusal of some repositories in a row, and of all
         so far, is one of everything.
         """
-        if self._challenge is None or self._challenge.scheme != "basic":
-            return True
-        if any(held.accepted for held in self._grants.values()):
+        if not self.is_basic or self._is_accepted:
             return True
         self._refused.add(repository)
-        if grant.credentials is None:
-            return len(self._refused) < _REFUSED_EVERYWHERE
-        if self._login is None or self._login[0] != grant.credentials:
+        return not await self.is_login_refused(grant) and len(self._refused) < _REFUSED_EVERYWHERE
+
+    async def is_login_refused(self, grant: Grant, *, by_ping: bool = False) -> bool:
+        """Whether a final 401 is about user name and password themselves: with Basic, they are tried at the ping.
+
+        Args:
+            grant: what the refused request was sent with.
+            by_ping: that request was the ping.
+        """
+        if not self.is_basic or self._is_accepted or grant.credentials is None:
+            return False
+        if by_ping:
+            self._login = grant.credentials, False
+        elif self._login is None or self._login[0] != grant.credentials:
             url = URL(str(self._wire.base).rstrip("/") + "/v2/", encoded=True)
             response = await self._wire.send(Step("ping"), "GET", url, grant.headers)
             await self._wire.read_error(response)
             self._login = grant.credentials, response.status != 401
-        return self._login[1] and len(self._refused) < _REFUSED_EVERYWHERE
+        return not self._login[1]
+
+    @property
+    def _is_accepted(self) -> bool:
+        return any(held.accepted for held in self._grants.values())
 
     async def _try_again(self, grant: Grant, challenges: Sequence[Challenge]) -> bool:
         """Whether a fresh token that is refused at its first use is to be tried again, a moment later.

@@ -156,7 +156,7 @@ class _Check(Findings):
         text = (
             f"{vendor.title} ({knowledge.why})"
             if vendor
-            else "not recognized; set `kind` if it is a known one"
+            else "not recognized, as usual for docker-registry and registry:2; set `kind` if it is another"
         )
         self.found("registry", text)
         certainty = "" if knowledge.is_recognised else ", as far as known"

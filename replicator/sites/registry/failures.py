@@ -15,6 +15,7 @@ from replicator.sites.registry.grants import NO_GRANT, Grant
 from replicator.sites.registry.origin import Origin, origin_of, shown
 
 _REFUSED: Final = frozenset({401, 403})
+_WRONG_LOGIN: Final = "the registry refuses this username or password"
 
 
 class Failures:
@@ -47,9 +48,15 @@ class Failures:
         return error
 
     async def refusal(self, call: Call, reply: Reply, grant: Grant) -> SiteError:
-        """As `error`; a 401 that is about one repository alone does not stop the site."""
+        """As `error`; a 401 that is about one repository alone does not stop the site, one that is about the login says so."""
         error = self.error(call, reply)
-        if not isinstance(error, AuthFailed) or call.repository is None or grant is NO_GRANT:
+        if not isinstance(error, AuthFailed) or grant is NO_GRANT:
+            return error
+        if await self._auth.is_login_refused(grant, by_ping=call.url == "/v2/"):
+            answer = Answer(call.method, call.url, reply.status, reply.headers, reply.body)
+            cause = reply_failure(self._site, call, answer, now=self._clock.now(), hint=_WRONG_LOGIN).cause
+            return AuthFailed(self._site, "log in", cause)
+        if call.repository is None:
             return error
         if error.advice is Advice.STOP_SITE and await self._auth.is_about_one_repository(
             grant, call.repository

@@ -38,7 +38,7 @@ async def test_a_good_registry_passes() -> None:
             "pull app": "yes",
             "catalog": "yes",
             "referrers": "yes",
-            "registry": "not recognized; set `kind` if it is a known one",
+            "registry": "not recognized, as usual for docker-registry and registry:2; set `kind` if it is another",
             "mount": "yes, as far as known",
             "chunks": "yes, of 16384 KiB, as far as known",
             "push app": "yes",
