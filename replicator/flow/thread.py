@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+_PAUSE_SECONDS: Final = 0.0001
+
+
+def give_way() -> None:
+    """Called about every millisecond by long work in a thread: lets the event loop have the interpreter at once.
+
+    Otherwise Python lets the loop wait for 5 ms each time that it comes back from the system.
+    """
+    time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - a thread's, not the loop's
 
 
 async def run_in_thread(call: Callable[[], T], threads: Executor | None = None) -> T:
