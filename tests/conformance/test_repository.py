@@ -44,7 +44,7 @@ from tests.fakes.memory import MemorySite
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.s3 import raw_client, settings
 from tests.fakes.source import BytesSource
-from tests.fakes.vendors.known import BULK
+from tests.fakes.vendors.known import ALL
 from tests.fakes.watched import WatchedStore
 
 BIG = bytes(range(256)) * 8_192  # 2 MiB: more than any one chunk
@@ -105,7 +105,7 @@ SERVERS = {
 INTEROP = {"distribution3": interop.distribution3, "olareg": interop.olareg}
 S3_ENDPOINTS = {"S3": "s3_endpoint", "versitygw": "versitygw_endpoint"}
 LAYOUTS: dict[str, type[DistributionSite | OciSite]] = {"distribution": DistributionSite, "oci": OciSite}
-VENDORS = {vendor.kind: vendor for vendor in BULK}
+VENDORS = {vendor.kind: vendor for vendor in ALL}
 with_bucket: set[str] = set()
 KINDS = [
     "memory",

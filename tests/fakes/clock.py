@@ -6,6 +6,8 @@ import asyncio
 import heapq
 import itertools
 
+from replicator.flow.clock import SystemClock
+
 _PATIENCE_TURNS = 20
 """How often the loop turns before time moves on: enough for everybody who can run without time to have run."""
 
@@ -72,3 +74,34 @@ class StillClock(FakeClock):
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.Event().wait()
+
+
+class SteppedClock(SystemClock):
+    """The system's time, and the hours that a test adds to it: who sleeps for longer than a second wakes by these."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return super().now() + self._ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Moves time on; who slept for that long wakes."""
+        self._ahead += seconds
+        now = self.monotonic()
+        for wakes_at, sleeper in self._sleepers:
+            if wakes_at <= now and not sleeper.done():
+                sleeper.set_result(None)
+        self._sleepers = [one for one in self._sleepers if one[0] > now]
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 1:
+            await super().sleep(seconds)
+            return
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.monotonic() + seconds, sleeper))
+        await sleeper

@@ -273,12 +273,17 @@ def _text(entry: dict[str, Any], code: str) -> str:
     message = next((word for word in words if isinstance(word, str) and word.strip()), "")
     # distribution's detail of a refusal is the scope that it wanted: no more than what was tried and where.
     detail = "" if code in _REFUSAL_CODES else ", ".join(_words(entry.get("detail")))
+    if detail == message.strip():
+        detail = ""
     text = ": ".join(part for part in (code, message) if part)
     return f"{text} ({detail})" if text and detail else text or detail
 
 
 def _words(detail: object) -> Iterator[str]:
-    """A structured detail, as `key value`; nothing of one that is text (see `_text`) or nested deeper."""
+    """A detail as text: its own, or `key value` of a structured one; nothing of one that is nested deeper."""
+    if isinstance(detail, str):
+        yield detail.strip()
+        return
     for each in detail[:_DETAILS] if isinstance(detail, list) else [detail]:
         if isinstance(each, dict):
             yield from (

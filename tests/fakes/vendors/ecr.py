@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
-from tests.fakes.auth import Basic
+from tests.fakes.auth import Basic, basic_user
 from tests.fakes.places import session_of
 from tests.fakes.registry import Auth
 from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
@@ -45,6 +47,38 @@ def existing(exists: Callable[[str], bool]) -> Middleware:
     return quirk
 
 
+PASSWORD_SECONDS = 12 * 3600
+
+
+class Passwords(Basic):
+    """Basic, also with the passwords that `GetAuthorizationToken` issues, until they expire. `now` is ECR's time."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__({user: PASSWORD})
+        self.now: Callable[[], float] = time.time
+        self.issued: dict[str, float] = {}
+        self.refused: list[str] = []
+        """Paths that were asked for with a password that is not good."""
+        self._user = user
+
+    def issue(self) -> tuple[str, float]:
+        """A new password, and when it expires."""
+        password, ends = f"issued-{len(self.issued)}", self.now() + PASSWORD_SECONDS
+        self.issued[password] = ends
+        return password, ends
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization", "")
+        good = {password for password, ends in self.issued.items() if self.now() < ends}
+        if any(basic_user(authorization, {self._user: password}) for password in good):
+            return await handler(request)
+        response = await super().guard(request, handler)
+        if authorization and response.status == 401:
+            self.refused.append(request.path)
+        return response
+
+
 class Ecr(VendorRegistry):
     """The API is JSON 1.1 at the root: `DescribeImages` with archived images, `ListImages`. `denied` are operations."""
 
@@ -71,7 +105,8 @@ class Ecr(VendorRegistry):
         return name in self.units
 
     def login(self, token_uses: int | None) -> Auth:
-        return Basic({self.user: PASSWORD})
+        self.passwords = Passwords(self.user)
+        return self.passwords
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         if request.path != "/":
@@ -81,6 +116,10 @@ class Ecr(VendorRegistry):
         body = json.loads(await request.text())
         if operation in self.denied:
             return _error("AccessDeniedException", f"not authorized to perform: ecr:{operation}")
+        if operation == "GetAuthorizationToken":
+            password, ends = self.passwords.issue()
+            token = base64.b64encode(f"{self.user}:{password}".encode()).decode()
+            return _json({"authorizationData": [{"authorizationToken": token, "expiresAt": ends}]})
         if operation not in {"DescribeImages", "ListImages"}:
             return self._managed(operation, body)
         name = body["repositoryName"]

@@ -55,6 +55,10 @@ class VendorRegistry(FakeRegistry):
     cannot: ClassVar[frozenset[str]] = frozenset()
     """As the conformance suite has it."""
     refusal: ClassVar[tuple[int, str, str]] = (400, "TAG_INVALID", "the tag is immutable")
+    detail: ClassVar[str | None] = None
+    """Of a `refusal`."""
+    can_fix: ClassVar[bool] = True
+    """Whether it has tags that may not be moved."""
 
     def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
         self.fixed: set[str] = set()
@@ -143,7 +147,7 @@ class VendorRegistry(FakeRegistry):
         match = MANIFEST.fullmatch(request.path)
         if request.method == "PUT" and match and f"{match['name']}:{match['reference']}" in self.fixed:
             status, code, message = self.refusal
-            return wire.refusal(code, message, status=status)
+            return wire.refusal(code, message, self.detail, status=status)
         if request.method == "GET" and match and self._is_archived(match["name"], match["reference"]):
             return wire.refusal("MANIFEST_UNKNOWN", "the image is archived", status=404)
         return await handler(request)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
 
 GITEA: Final = Vendor(
     kind="gitea",
     title="Gitea and Forgejo",
     hosts=("gitea.com", "codeberg.org"),
+    record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="OWNER/NAME"),
-    tag_deletion="vendor",
+    limits=("A manifest has 10 MiB at most.",),
 )

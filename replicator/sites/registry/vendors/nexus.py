@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from replicator.sites.registry.vendors.vendor import Sign, Vendor
+from replicator.sites.registry.vendors.vendor import Refusal, Sign, Vendor
 
 NEXUS: Final = Vendor(
     kind="nexus",
     title="Sonatype Nexus",
     signs=(Sign("Server", "^Nexus/"),),
     tag_deletion="vendor",
+    immutable=(Refusal(frozenset({400}), text="does not allow updating assets"),),
     limits=("A repository of format docker must exist; images in it are created by a push.",),
 )
