@@ -19,7 +19,7 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test coverage interop soak mutants bench lint format reference man locks release packages servers tools clean
+.PHONY: help demo test coverage interop soak mutants bench lint format reference man locks package release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -35,7 +35,7 @@ test: $(VENV)/.test packages
 coverage: $(VENV)/.lint
 	$(PYTEST) -m "not interop and not soak" --cov=replicator --cov-report=term tests/unit tests/lists tests/conformance tests/engine tests/hostile tests/protocol
 
-interop: $(VENV)/.test packages servers
+interop: $(VENV)/.test packages servers package
 	PATH="$(TOOLS):$$PATH" $(PYTEST) -m interop
 
 soak: $(VENV)/.test packages
@@ -67,9 +67,17 @@ reference: $(VENV)/.run
 	$(BIN)/python -m scripts.registries > docs/registries/README.md.new
 	mv docs/registries/README.md.new docs/registries/README.md
 
-# man pages of all commands, from their own help, in build/man
+# man pages of all commands, from their own help, in build/man; what completes them in shells, in build/completions
 man: $(VENV)/.run
+	rm -rf build/man build/completions
 	$(BIN)/python -m scripts.man_pages build/man
+	mkdir -p build/completions
+	for shell in bash zsh fish; do $(BIN)/replicator completion $$shell > build/completions/replicator.$$shell; done
+
+# dist/: wheel, source archive, .deb and .rpm; make package arch=arm64
+package: man .tools/release/.installed
+	@scripts/tools packaging
+	.tools/release/bin/python -m scripts.package $(if $(arch),--architecture $(arch))
 
 # requirements/*.lock, from pyproject.toml; make locks upgrade=1 takes the newest versions
 locks:
