@@ -21,6 +21,10 @@ What replicator knows about registries by vendor. A registry is recognized by it
 its site names it where neither tells, as with Harbor on a host of your own. `replicator check` prints what was recognized,
 and why. A registry that is not recognized is used by the standard alone, with what its answers teach.
 
+Where a registry lists tags with their digests, a run with nothing to do costs a request for each page instead of one for each
+tag. A listing that is refused is not asked for again for a day, by whatever process: of one repository (401, 403, 404), of all
+after three in a row, or of all at once (429 and others). The report and `check` say so; each tag is asked for meanwhile.
+
 This page is generated: `python -m scripts.registries > docs/registries/README.md`.
 
 """

@@ -128,6 +128,18 @@ class Listed(msgspec.Struct, frozen=True):
     is_hint: bool = False
 
 
+class ListingRefused(msgspec.Struct, frozen=True):
+    """A site refused at `at` to list the tags of a repository with what they name; "" is all repositories.
+
+    `cause` is for people.
+    """
+
+    site: str
+    repository: str
+    at: float
+    cause: str
+
+
 # --- optional powers, found by isinstance ---
 
 
@@ -155,6 +167,20 @@ class ListsDigests(Protocol):
 
         A tag that cannot be read does not hide the others: all pages come, then its error is raised.
         """
+        ...
+
+
+@runtime_checkable
+class RefusesListings(Protocol):
+    """A `ListsDigests` whose site may refuse to list what tags name: it is asked again after a day, by whatever process."""
+
+    def recall(self, refusals: Sequence[ListingRefused]) -> None:
+        """Takes what earlier runs were refused; to be called before `listed`."""
+        ...
+
+    @property
+    def listing_refused(self) -> ListingRefused | None:
+        """The refusal that the latest listing met, to be remembered; None where it met none."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from replicator.model.digest import Digest
-from replicator.ports.repository import Listed
+from replicator.ports.repository import Listed, ListingRefused
 from replicator.ports.search import ImageSeen
 
 
@@ -219,6 +219,7 @@ Entry = (
     | Created
     | Noted
     | Unlisted
+    | ListingRefused
 )
 
 
@@ -355,6 +356,10 @@ class State(Protocol):
 
     async def listed(self, site: str, repository: str) -> Mapping[str, Listed]:
         """What listings said of a repository's tags, by tag."""
+        ...
+
+    async def listing_refusals(self, site: str, repository: str) -> Sequence[ListingRefused]:
+        """The latest refusal to list this repository in bulk and the latest for all of the site, however long ago."""
         ...
 
     def begin(self, rule: str, destination: str) -> None:

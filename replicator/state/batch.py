@@ -21,6 +21,7 @@ from replicator.ports import (
     GoneAtDestination,
     ImageSeen,
     Listed,
+    ListingRefused,
     Missing,
     Noted,
     Pending,
@@ -68,6 +69,7 @@ class Batch:
     seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
     created: dict[Digest, tuple[float, float]] = field(default_factory=dict)
     listed: dict[Place, dict[str, Listed | None]] = field(default_factory=dict)
+    refusals: dict[Place, ListingRefused] = field(default_factory=dict)
     begun: dict[tuple[str, str], float] = field(default_factory=dict)
     repositories: set[Place] = field(default_factory=set)
     images: dict[Digest, ImageFacts] = field(default_factory=dict)
@@ -93,6 +95,9 @@ class Batch:
             case ImageSeen(facts):
                 self.size += facts.digest not in self.images
                 self.images[facts.digest] = facts
+            case ListingRefused(site, repository, _, cause):
+                self.size += (site, repository) not in self.refusals
+                self.refusals[site, repository] = msgspec.structs.replace(entry, cause=merge.clean(cause))
             case Seen() | Created() | Noted() | Unlisted():
                 self._add_hint(entry, now)
 
@@ -133,6 +138,8 @@ class Batch:
         for place, tags in newer.listed.items():
             for tag, listed in tags.items():
                 self._list(place, tag, listed)
+        self.size += len(newer.refusals.keys() - self.refusals.keys())
+        self.refusals |= newer.refusals
         self.repositories |= newer.repositories
         self.images |= newer.images
 
@@ -192,6 +199,12 @@ class Batch:
         """As `over_beliefs`."""
         merged = found | self.listed.get(place, {})
         return {tag: listed for tag, listed in merged.items() if listed is not None}
+
+    def over_refusals(self, found: dict[str, ListingRefused], place: Place) -> list[ListingRefused]:
+        """As `over_beliefs`."""
+        site, repository = place
+        newer = {name: one for name in ("", repository) if (one := self.refusals.get((site, name)))}
+        return [one for _, one in sorted((found | newer).items())]
 
     # --- inside ---
 
@@ -323,7 +336,7 @@ def _foreign_text(entry: Entry) -> tuple[str, ...]:
             names = (entry.unit.repository, entry.unit.target)
         case Noted():
             names = (entry.repository, entry.listed.tag, entry.listed.version)
-        case Seen():
+        case Seen() | ListingRefused():
             names = (entry.repository,)
     return names
 

@@ -19,6 +19,7 @@ from replicator.ports import (
     GoneAtDestination,
     ImageSeen,
     Listed,
+    ListingRefused,
     Missing,
     Noted,
     Pending,
@@ -97,6 +98,7 @@ class MemoryState:
         self._whereabouts: dict[tuple[str, Digest], list[str]] = {}
         self._created: dict[Digest, float] = {}
         self._listed: dict[tuple[str, str], dict[str, Listed]] = {}
+        self._refusals: dict[tuple[str, str], ListingRefused] = {}
         self._bases: dict[tuple[str, str], Base] = {}
         self._runs: dict[tuple[str, str], deque[RunRow]] = {}
 
@@ -164,6 +166,10 @@ class MemoryState:
     async def listed(self, site: str, repository: str) -> Mapping[str, Listed]:
         """See `ports.State`."""
         return dict(self._listed.get((site, repository), {}))
+
+    async def listing_refusals(self, site: str, repository: str) -> Sequence[ListingRefused]:
+        """See `ports.State`."""
+        return [one for name in ("", repository) if (one := self._refusals.get((site, name)))]
 
     async def standings(self, rules: Sequence[str] | None = None) -> Sequence[Standing]:
         """See `ports.State`."""
@@ -237,6 +243,11 @@ class MemoryState:
                 self._repositories.add((site, repository))
                 others = [place for place in self._whereabouts.get((site, digest), []) if place != repository]
                 self._whereabouts[site, digest] = [repository, *others][:REPOSITORIES_KEPT]
+            case Created() | Noted() | Unlisted() | ListingRefused():
+                self._record_hint(entry)
+
+    def _record_hint(self, entry: Created | Noted | Unlisted | ListingRefused) -> None:
+        match entry:
             case Created(digest, at):
                 self._created[digest] = at
             case Noted(site, repository, listed):
@@ -245,6 +256,8 @@ class MemoryState:
             case Unlisted(site, repository, tags):
                 for tag in tags:
                     self._listed.get((site, repository), {}).pop(tag, None)
+            case ListingRefused(site, repository):
+                self._refusals[site, repository] = entry
 
     async def flush(self) -> None:
         """See `ports.State`."""

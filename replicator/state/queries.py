@@ -15,6 +15,7 @@ from replicator.state.tables import (
     paused,
     pending,
     placements,
+    refusals,
     repositories,
     runs,
     standings,
@@ -72,6 +73,10 @@ KNOWS_REPOSITORY: Final = select(repositories.c.site).where(
 )
 LISTED: Final = select(listed.c.tag, listed.c.digest, listed.c.version).where(
     listed.c.site == _id("site"), listed.c.repository == _id("repository")
+)
+
+REFUSALS: Final = select(refusals.c.repository, refusals.c.at, refusals.c.cause).where(
+    refusals.c.site == _id("site"), refusals.c.repository.in_([bindparam("repository"), ""])
 )
 
 # --- digests ---

@@ -13,6 +13,7 @@ from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import (
     AcceptedEvent,
     Listed,
+    ListingRefused,
     Pending,
     Placement,
     RunRow,
@@ -82,6 +83,12 @@ def read_listed(connection: Connection, site: str, repository: str) -> dict[str,
     """What listings said, by tag."""
     found = connection.execute(queries.LISTED, {"site": site, "repository": repository})
     return {row[0]: Listed(*row) for row in found}
+
+
+def read_refusals(connection: Connection, site: str, repository: str) -> dict[str, ListingRefused]:
+    """Refusals to list in bulk, by repository; "" is all of the site."""
+    found = connection.execute(queries.REFUSALS, {"site": site, "repository": repository})
+    return {row[0]: ListingRefused(site, *row) for row in found}
 
 
 def read_units(

@@ -16,6 +16,7 @@ from replicator.ports import (
     BehindRepository,
     Clock,
     Listed,
+    ListingRefused,
     Pending,
     Placement,
     RunRow,
@@ -160,6 +161,15 @@ class Recall(ABC):
             return self._batch.over_listed(found, (site, repository))
 
         return await self._in_turn("read listings", read)
+
+    async def listing_refusals(self, site: str, repository: str) -> Sequence[ListingRefused]:
+        """See `ports.State`."""
+
+        async def read() -> Sequence[ListingRefused]:
+            found = await self._read(lambda db: reading.read_refusals(db, site, repository))
+            return self._batch.over_refusals(found, (site, repository))
+
+        return await self._in_turn("read refusals", read)
 
     async def standings(self, rules: Sequence[str] | None = None) -> Sequence[Standing]:
         """See `ports.State`; by rule, then destination. Flushes first."""

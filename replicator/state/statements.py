@@ -35,6 +35,7 @@ from replicator.state.tables import (
     paused,
     pending,
     placements,
+    refusals,
     repositories,
     runs,
     standings,
@@ -162,6 +163,11 @@ NOTE: Final = _note.on_conflict_do_update(
     index_elements=_LISTED, set_={name: _note.excluded[name] for name in ("digest", "version")}
 )
 UNLIST: Final = delete(listed).where(*_where(listed, _LISTED))
+_REFUSED: Final = ("site", "repository")
+_refuse = insert(refusals)
+REFUSE: Final = _refuse.on_conflict_do_update(
+    index_elements=_REFUSED, set_={name: _refuse.excluded[name] for name in ("at", "cause")}
+)
 
 # --- rules ---
 
@@ -232,6 +238,7 @@ UNTELL: Final = delete(told).where(*_where(told, ("receiver", "rule", "destinati
 SWEEP: Final = (
     delete(whereabouts).where(whereabouts.c.seen_at < bindparam("before")),
     delete(created).where(created.c.used_at < bindparam("before")),
+    delete(refusals).where(refusals.c.at < bindparam("before")),
 )
 _sweep = insert(swept)
 NOTE_SWEEP: Final = _sweep.on_conflict_do_update(index_elements=["what"], set_={"at": _sweep.excluded.at})

@@ -179,6 +179,17 @@ listed: Final = Table(
 )
 """What listings with digests said."""
 
+refusals: Final = Table(
+    "refusals",
+    metadata,
+    _key("site"),
+    _key("repository", Text),
+    _value("at", Float),
+    _value("cause", Text),
+    sqlite_with_rowid=False,
+)
+"""When sites last refused to list tags with digests; the empty text stands for all repositories."""
+
 standings: Final = Table(
     "standings",
     metadata,

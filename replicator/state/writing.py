@@ -93,6 +93,13 @@ class BatchWriter:
             ({"digest": digest, "at": at, "used_at": used_at} for digest, (at, used_at) in created),
         )
         self._write_listed()
+        self._many(
+            statements.REFUSE,
+            (
+                {"site": names[one.site], "repository": one.repository, "at": one.at, "cause": one.cause}
+                for one in batch.refusals.values()
+            ),
+        )
         write_images(self._connection, batch.images.values())
 
     def _many(self, statement: Executable, rows: Iterable[Mapping[str, Any]], *, ahead: bool = False) -> None:
@@ -318,6 +325,7 @@ def _names_of(batch: Batch) -> Iterator[str]:
     for keyed in (batch.beliefs, batch.placements, batch.pending, batch.units, batch.catalogs, batch.begun):
         yield from (name for key in keyed for name in key)
     yield from (name for key in batch.listed for name in key)
+    yield from (site for site, _ in batch.refusals)
     for turns in batch.beliefs.values():
         yield from (turn.belief.rule for turn in turns.values() if turn.belief is not None)
     for (site, _), places in batch.seen.items():

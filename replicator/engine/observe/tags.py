@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from replicator.errors import SiteError
 from replicator.model.digest import Digest
-from replicator.ports import Listed, ListsDigests, Noted, Repository, State, Unlisted
+from replicator.ports import Listed, ListsDigests, Noted, RefusesListings, Repository, State, Unlisted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,9 @@ async def _list_digests(
 ) -> Listing:
     site, name = repository.site, repository.name
     known = await state.listed(site, name)
+    refuser = repository if isinstance(repository, RefusesListings) else None
+    if refuser is not None:
+        refuser.recall(await state.listing_refusals(site, name))
     found: dict[str, Listed] = {}
     error: SiteError | None = None
     try:
@@ -73,6 +76,8 @@ async def _list_digests(
         if not found:
             raise
         error = failure
+    if record and refuser is not None and (refused := refuser.listing_refused) is not None:
+        state.record(refused)
     gone = known.keys() - found.keys()
     if record and gone and error is None:
         state.record(Unlisted(site, name, sorted(gone)))

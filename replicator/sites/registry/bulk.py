@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final, TypeVar, cast
@@ -9,14 +10,16 @@ from typing import Final, TypeVar, cast
 import msgspec
 from yarl import URL
 
-from replicator.errors import SiteError, Throttled, Transient, Unsupported
+from replicator.errors import AuthFailed, Denied, NotFound, SiteError, Throttled, Transient, Unsupported
 from replicator.model.decoding import JSON_ERRORS
-from replicator.ports import Listed
+from replicator.ports import Listed, ListingRefused
 from replicator.sites.bounds import MAX_PAGE_BYTES
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.links import next_link
+from replicator.sites.registry.refusedlistings import AGAIN_SECONDS
 from replicator.sites.registry.vendors.listing import (
+    AboutRepository,
     BulkListing,
     Closable,
     Login,
@@ -28,6 +31,8 @@ from replicator.sites.registry.vendors.listing import (
 T = TypeVar("T", bound=Closable)
 
 OPERATION: Final = "list digests"
+_ABOUT_REPOSITORY: Final = frozenset({401, 403, 404})
+"""What is answered for a repository that these credentials may not list, while others may be listed."""
 _REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 415, 422, 429, 501})
 
 
@@ -80,7 +85,8 @@ class VendorRequests:
         if reply.status != 200:
             where = URL(reply.url, encoded=True)
             cause = f"HTTP {reply.status} from {where.host}{where.path}"
-            raise Unsupported(self.site, OPERATION, cause, repository=repository)
+            kind = Denied if reply.status in _ABOUT_REPOSITORY else Unsupported
+            raise kind(self.site, OPERATION, cause, repository=repository)
         return PageAnswer(request, reply.body, next_link(reply.headers.getall("Link", ())) or "")
 
     def kept(self, make: Callable[[], T]) -> T:
@@ -98,12 +104,15 @@ class VendorRequests:
 class BulkTags:
     """One listing of a repository's tags with what they name, as far as its registry tells.
 
-    Until the vendor's listing has worked once, one repository at a time tries it: what is refused is refused to all.
+    Until the vendor's listing has worked once, one repository at a time tries it.
+
+    `refused` is what this listing was refused, None where it was not.
     """
 
     def __init__(self, registry: Registry, repository: str) -> None:
         self._registry = registry
         self._repository = repository
+        self.refused: ListingRefused | None = None
         self._failure: Exception | None = None
         self._pages = 0
         self._told = False
@@ -117,10 +126,16 @@ class BulkTags:
     @property
     def notice(self) -> str:
         """For the report: why tags are asked for one by one; "" where they are not, or no other way is known."""
-        notice = self._registry.knowledge.bulk_notice(self._registry.clock.now())
-        if notice or self._failure is None:
-            return notice
-        return f"{self._registry.site}: {self._repository}: each tag is asked for: {_cause(self._failure)}"
+        registry, vendor = self._registry, self._registry.knowledge.vendor
+        refused = registry.bulk.refused.of(self._repository, registry.clock.now())
+        if refused is not None and vendor is not None and vendor.listing is not None:
+            until = dt.datetime.fromtimestamp(refused.at + AGAIN_SECONDS, dt.UTC).isoformat(" ", "minutes")
+            where = f" for {refused.repository}" if refused.repository else ""
+            how = f"{vendor.listing.how} is of no use{where} ({refused.cause})"
+            return f"{registry.site}: {how}; each tag is asked for until {until}"
+        if self._failure is None:
+            return ""
+        return f"{registry.site}: {self._repository}: each tag is asked for: {_cause(self._failure)}"
 
     async def pages(self) -> AsyncGenerator[Sequence[Listed], None]:
         """What the vendor's listing tells, up to where it fails. Nothing where there is none."""
@@ -136,6 +151,7 @@ class BulkTags:
                     self._told |= bool(page)
                     if page:
                         knowledge.is_bulk_tried = True
+                        self._registry.bulk.refused.worked()
                         self.close()
                     yield [_as_hint(listed) for listed in page] if listing.is_hint else page
             if not self._pages:
@@ -148,18 +164,27 @@ class BulkTags:
         registry, knowledge = self._registry, self._registry.knowledge
         if knowledge.vendor is None:
             await registry.transport.meet()
-        if not knowledge.is_bulk_tried and knowledge.bulk(registry.clock.now()) is not None:
+        if not knowledge.is_bulk_tried and listing_of(registry, self._repository) is not None:
             await registry.bulk.trial.acquire()
             self._is_trial = True
-        return knowledge.bulk(registry.clock.now())
+        return listing_of(registry, self._repository)
 
     def listed_otherwise(self, tags: Sequence[str]) -> None:
         """The standard's listing has told some tags, so that the repository is there, and the vendor's is to blame."""
+        if self.refused is not None:
+            return
         if self._failure is None and self._pages and not self._told and tags:
-            self._failure = ValueError(f"it has no tag of {self._repository}, which has some")
+            self._failure = AboutRepository(f"it has no tag of {self._repository}, which has some")
         failure = self._failure
         if failure is not None and (isinstance(failure, Throttled) or not isinstance(failure, Transient)):
-            self._registry.knowledge.bulk_refused(_cause(failure), self._registry.clock.now())
+            registry = self._registry
+            self.refused = registry.bulk.refused.add(
+                registry.site,
+                self._repository,
+                _cause(failure),
+                registry.clock.now(),
+                about_repository=isinstance(failure, AuthFailed | Denied | NotFound | AboutRepository),
+            )
         self.close()
 
     def close(self) -> None:
@@ -167,6 +192,14 @@ class BulkTags:
         if self._is_trial:
             self._is_trial = False
             self._registry.bulk.trial.release()
+
+
+def listing_of(registry: Registry, repository: str) -> BulkListing | None:
+    """How the vendor lists these tags with what they name; None where it does not, or refused within the last day."""
+    vendor = registry.knowledge.vendor
+    if vendor is None or registry.bulk.refused.of(repository, registry.clock.now()) is not None:
+        return None
+    return vendor.listing
 
 
 async def bulk_answer(registry: Registry, repository: str, tags: Sequence[str]) -> str:
@@ -183,7 +216,7 @@ async def bulk_answer(registry: Registry, repository: str, tags: Sequence[str]) 
             bulk.listed_otherwise(tags)
     finally:
         bulk.close()
-    listing = registry.knowledge.bulk(registry.clock.now())
+    listing = listing_of(registry, repository)
     if is_listed and listing is not None:
         return f"listed by {listing.how}, at most {listing.page_tags} tags a request"
     return f"one request a tag: {bulk.notice or 'these credentials allow nothing else'}"

@@ -5,9 +5,7 @@ The presets are those of the vendor (`vendors/`), their sources in docs/quirks.m
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, get_args
@@ -17,7 +15,6 @@ from replicator.errors import ConfigError
 from replicator.ports import Capabilities
 from replicator.sites.registry.record import CapabilityRecord, Sha512, StatusRange, Strategy
 from replicator.sites.registry.vendors.known import by_headers, by_host, of_kind
-from replicator.sites.registry.vendors.listing import BulkListing
 from replicator.sites.registry.vendors.vendor import Vendor
 
 _LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": StatusRange, "sha512": Sha512}
@@ -25,8 +22,6 @@ _LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": Statu
 # M (one POST, one PUT) everywhere unless a registry is known to want otherwise: it is the standard's own way,
 # and one request fewer for each of thousands of small blobs. The ladder finds out about the others.
 _GENERIC: Final = CapabilityRecord()
-
-BULK_AGAIN_SECONDS: Final = 86_400.0
 
 
 class Knowledge:
@@ -60,8 +55,6 @@ class Knowledge:
         self._useless_heads = 0
         self._unlisted: set[str] = set()
         self.is_bulk_tried = False
-        self._bulk_refused = ""
-        self._bulk_again_at = -math.inf
 
     @property
     def is_recognised(self) -> bool:
@@ -101,27 +94,6 @@ class Knowledge:
     def lists_tags(self, repository: str) -> bool:
         """Whether it is worth asking for the tags of the repository."""
         return self.record.tags_list and repository not in self._unlisted
-
-    def bulk(self, now: float) -> BulkListing | None:
-        """How the vendor lists tags with what they name; None where it does not, or refused within the last day.
-
-        `now` in epoch seconds.
-        """
-        if self.vendor is None or now < self._bulk_again_at:
-            return None
-        return self.vendor.listing
-
-    def bulk_refused(self, cause: str, now: float) -> None:
-        """Notes that the vendor's listing is refused or not what it should be; it is tried again after a day."""
-        self._bulk_refused, self._bulk_again_at = cause, now + BULK_AGAIN_SECONDS
-
-    def bulk_notice(self, now: float) -> str:
-        """Why tags are asked for one by one that could be listed with what they name; "" where they need not."""
-        if now >= self._bulk_again_at or self.vendor is None or self.vendor.listing is None:
-            return ""
-        until = dt.datetime.fromtimestamp(self._bulk_again_at, dt.UTC).isoformat(" ", "minutes")
-        how = self.vendor.listing.how
-        return f"{self._site}: {how} is of no use ({self._bulk_refused}); each tag is asked for until {until}"
 
     @property
     def capabilities(self) -> Capabilities:

@@ -17,6 +17,7 @@ from replicator.sites.registry.creations import Creations
 from replicator.sites.registry.http import Transport
 from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.immutable import FixedTags
+from replicator.sites.registry.refusedlistings import RefusedListings
 from replicator.sites.registry.vendors.listing import Closable
 
 CLEANUP_SECONDS: Final = 3.0
@@ -25,8 +26,9 @@ CLEANUP_SECONDS: Final = 3.0
 
 @dataclass(slots=True)
 class BulkMemory:
-    """What listings in bulk share: whose turn it is to try, which requests were not found, what is kept open."""
+    """What listings in bulk share: what was refused, whose turn it is to try, which requests were not found, what is open."""
 
+    refused: RefusedListings = field(default_factory=RefusedListings)
     trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     missing: set[str] = field(default_factory=set)
     kept: Closable | None = None

@@ -27,7 +27,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest
 from replicator.model.mediatypes import MANIFEST_ACCEPT, SCHEMA1
-from replicator.ports import BlobOutcome, BlobSource, Listed
+from replicator.ports import BlobOutcome, BlobSource, Listed, ListingRefused
 from replicator.sites.bounds import MAX_NUMBER_DIGITS
 from replicator.sites.registry.algorithms import learn, says_digest, try_sha512
 from replicator.sites.registry.blobs import blob_exists, open_blob
@@ -109,6 +109,15 @@ class RegistryRepository:
     def listing_notice(self) -> str:
         """Why the latest listing in bulk was done tag by tag; "" where it was not, or this registry has no other way."""
         return self._bulk.notice if self._bulk is not None else ""
+
+    @property
+    def listing_refused(self) -> ListingRefused | None:
+        """See `ports.RefusesListings`."""
+        return self._bulk.refused if self._bulk is not None else None
+
+    def recall(self, refusals: Sequence[ListingRefused]) -> None:
+        """See `ports.RefusesListings`."""
+        self._registry.bulk.refused.recall(refusals)
 
     async def listed(self, known: Mapping[str, Listed]) -> AsyncGenerator[Sequence[Listed], None]:  # noqa: ARG002 - a registry's pages are never read in part
         """The tags with what they name, by the way of the registry's vendor; see `bulk`.

@@ -13,6 +13,7 @@ from replicator.ports import (
     Created,
     Entry,
     Listed,
+    ListingRefused,
     Missing,
     Noted,
     Pending,
@@ -199,6 +200,20 @@ class TestState:
         await self.tell(state, Noted("fra", "app", Listed("v1", TWO, "2")), flushed=flushed)
         assert await state.listed("fra", "app") == {"v1": Listed("v1", TWO, "2")}
         assert await state.listed("ams", "app") == {}
+
+    async def test_the_latest_refusal_of_a_listing_is_kept_by_repository_and_for_all(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        await self.tell(state, ListingRefused("fra", "app", NOW - 5, "HTTP 403"), flushed=flushed)
+        await self.tell(state, ListingRefused("fra", "app", NOW, "HTTP 404"), flushed=flushed)
+        await self.tell(state, ListingRefused("fra", "", NOW - 1, "HTTP 429"), flushed=flushed)
+        await self.tell(state, ListingRefused("fra", "b", NOW - 1, "HTTP 403"), flushed=flushed)
+        assert await state.listing_refusals("fra", "app") == [
+            ListingRefused("fra", "", NOW - 1, "HTTP 429"),
+            ListingRefused("fra", "app", NOW, "HTTP 404"),
+        ]
+        assert await state.listing_refusals("fra", "c") == [ListingRefused("fra", "", NOW - 1, "HTTP 429")]
+        assert await state.listing_refusals("ams", "app") == []
 
     async def test_a_rule_is_dated_once(self, state: AnyState, clock: FakeClock) -> None:
         state.begin("rule", "fra")

@@ -13,6 +13,7 @@ from replicator.sites.registry.identity.settings import GoogleIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.google import GoogleRepositories
 from replicator.sites.registry.vendors.listing import (
+    AboutRepository,
     Page,
     PageAnswer,
     PagedListing,
@@ -53,7 +54,7 @@ class ManifestMap(PagedListing):
             raise ValueError("it has no map of manifests")
         names = found.tags or ()
         if len(names) >= self.page_tags or len(found.manifest) >= self.page_tags or answer.next_link:
-            raise ValueError(f"it is cut off after {self.page_tags} entries")
+            raise AboutRepository(f"it is cut off after {self.page_tags} entries")
         digests = {tag: digest for digest, manifest in found.manifest.items() for tag in manifest.tag}
         return Page([one for tag in {*names, *digests} if (one := listed(tag, digests.get(tag)))])
 

@@ -113,6 +113,10 @@ class Closable(Protocol):
 T = TypeVar("T", bound=Closable)
 
 
+class AboutRepository(ValueError):
+    """An answer is not a listing of this repository, while those of others may be."""
+
+
 class VendorAPI(Protocol):
     """Asks a vendor's API on behalf of one registry.
 
@@ -155,6 +159,7 @@ class BulkListing(Protocol):
 
         Raises:
             SiteError: it is refused.
+            AboutRepository: this repository cannot be listed so.
             ValueError: the answer is not such a listing.
         """
         ...
@@ -194,7 +199,7 @@ class PagedListing(ABC):
                 raise ValueError("it repeats")
             names.update((one.tag, one.digest) for one in page.tags)
             if len(names) > MAX_NAMES:
-                raise ValueError(f"it has more than {MAX_NAMES} tags")
+                raise AboutRepository(f"it has more than {MAX_NAMES} tags")
             yield page.tags
             asked = page.next
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,12 +18,15 @@ from replicator.events import Events
 from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule, TagSelection
-from replicator.sites.registry.capabilities import BULK_AGAIN_SECONDS
+from replicator.ports import State
 from replicator.sites.registry.identity.aws import EcrAccess, EcrHost
 from replicator.sites.registry.identity.settings import EcrIdentity
+from replicator.sites.registry.refusedlistings import AGAIN_SECONDS
 from replicator.sites.registry.site import RegistrySite
 from replicator.sites.registry.vendors.dockerhub import DOCKER_HUB
+from replicator.sites.registry.vendors.google import ManifestMap
 from replicator.state.memory import MemoryState
+from replicator.state.store import open_state
 from tests.fakes import faults
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
@@ -55,7 +59,7 @@ class World:
         self.site = site
         self.clock = clock
         self.memory = MemorySite("memory")
-        self.state = MemoryState(clock)
+        self.state: State = MemoryState(clock)
         self._events = events
 
     def fill(self, *, vendor: bool = True, repository: str = "") -> None:
@@ -118,27 +122,100 @@ async def world(
 # --- refused ---
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429])
-async def test_a_refused_listing_is_tried_once_a_day(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("status", "tries"), [(401, 3), (403, 3), (404, 3), (405, 1), (429, 1)])
+async def test_a_refused_listing_is_tried_once_a_day(
+    status: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may be refused for one repository alone counts for all after three in a row."""
     async with world(Quay, monkeypatch) as w:
         w.fake.api_status = status
-        for name in ("team/app", "team/b", "team/c"):
+        for name in ("team/app", "team/b", "team/c", "team/d", "team/e"):
             w.fill(repository=name)
         first = await w.sync(repositories="team/*")
-        assert (first.totals.tags.copied, first.failures) == (15, [])
-        assert w.listings == 1
-        assert w.heads == 15
-        assert [text for text in first.warnings if "Quay's API is of no use" in text and str(status) in text]
-        assert len(first.warnings) == 1
+        assert (first.totals.tags.copied, first.failures) == (25, [])
+        assert w.listings == tries
+        assert w.heads == 25
+        assert len(first.warnings) == tries
+        for text in first.warnings:
+            assert "Quay's API is of no use" in text
+            assert f"HTTP {status}" in text
 
         await w.sync(repositories="team/*")
-        assert (w.listings, w.heads) == (0, 15)
+        assert (w.listings, w.heads) == (0, 25)
 
         w.fake.api_status = 200
-        w.clock.advance(BULK_AGAIN_SECONDS + 1)
+        w.clock.advance(AGAIN_SECONDS + 1)
         again = await w.sync(repositories="team/*")
-        assert (w.listings, again.warnings) == (3, [])
-        assert w.heads <= 15  # whatever the recheck of a day asks for
+        assert (w.listings, again.warnings) == (5, [])
+        assert w.heads <= 25  # whatever the recheck of a day asks for
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_private_repository_does_not_keep_others_from_being_listed(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(Quay, monkeypatch) as w:
+        names = [f"team/{letter}" for letter in "abcdefgh"]
+        for name in names:
+            w.fill(repository=name)
+        private = [*names[:2], *names[5:]]
+        for name in private:
+            w.fake.fault("GET", f"/api/v1/repository/{name}/tag/", faults.answer(status), times=None)
+        first = await w.sync(repositories="team/*")
+        assert first.totals.tags.copied == 40
+        assert w.heads == 25
+        assert len(first.warnings) == len(private)
+        assert f"is of no use for {names[0]} (HTTP {status}" in "".join(first.warnings)
+
+        assert (await w.sync(repositories="team/*")).totals.tags.unchanged == 40
+        assert (w.listings, w.heads) == (3, 25)
+
+
+@pytest.mark.parametrize("status", [403, 429])
+async def test_a_refusal_is_remembered_for_other_processes(
+    status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`sync` from a timer is a process of its own each time."""
+    async with world(Quay, monkeypatch) as w:
+        w.fake.api_status = status
+        w.fill()
+
+        async def once() -> DestinationResult:
+            site = w.site
+            w.site = RegistrySite(w.fake.settings("vendor"), events=Events(), clock=w.clock)
+            w.state = await open_state(tmp_path / "state.db", clock=w.clock)
+            result = await w.sync()
+            await w.state.aclose()
+            await w.site.aclose()
+            w.site = site
+            return result
+
+        found = await once()
+        assert (w.listings, found.totals.tags.copied) == (1, 5)
+        found = await once()
+        assert (w.listings, w.heads) == (0, 5)
+        assert "Quay's API is of no use" in found.warnings[0]
+        w.clock.advance(AGAIN_SECONDS + 1)
+        w.fake.api_status = 200
+        found = await once()
+        assert (w.listings, found.warnings) == (1, [])
+
+
+async def test_a_repository_that_is_too_large_is_asked_tag_by_tag_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Google's map of manifests cannot be continued."""
+    monkeypatch.setattr(ManifestMap, "page_tags", 6)
+    async with world(Google, monkeypatch) as w:
+        w.fill()
+        w.fill(repository="project/team/large")
+        for tag in ("w1", "w2"):
+            load(w.fake.store, "project/team/large", tag, image(tag, [LAYER]))
+        found = await w.sync(repositories="project/**")
+        assert found.totals.tags.copied == 12
+        assert ["cut off" in text for text in found.warnings] == [True]
+        await w.sync(repositories="project/**")
+        assert w.heads == 7
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"tags":[{"nam":1}]}', "{}", '{"tags":null}'])
@@ -239,7 +316,9 @@ async def test_check_says_how_tags_are_listed(monkeypatch: pytest.MonkeyPatch) -
         w.fill()
         w.fake.api_status = 403
         found = dict((await w.site.check(repositories=["team/app"])).findings)
-        assert found["digests"].startswith("one request a tag: vendor: Quay's API is of no use (HTTP 403")
+        assert found["digests"].startswith(
+            "one request a tag: vendor: Quay's API is of no use for team/app (HTTP 403"
+        )
 
 
 # --- lagging ---
