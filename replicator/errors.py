@@ -103,7 +103,10 @@ class SiteError(ReplicatorError):
 
 
 class NotFound(SiteError):
-    """The object does not exist, or is not visible to us. `doubtful`: the answer may come from a proxy, not from the site."""
+    """The object does not exist, or is not visible to us.
+
+    `doubtful`: the answer may come from a proxy, not from the site. `codes` are the registry's own error codes.
+    """
 
     reason = "not_found"
     default_advice = Advice.LATER
@@ -117,9 +120,11 @@ class NotFound(SiteError):
         repository: str | None = None,
         advice: Advice | None = None,
         doubtful: bool = False,
+        codes: Sequence[str] = (),
     ) -> None:
         super().__init__(site, operation, cause, repository=repository, advice=advice)
         self.doubtful = doubtful
+        self.codes = tuple(codes)
 
 
 class Denied(SiteError):

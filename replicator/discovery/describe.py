@@ -172,7 +172,7 @@ async def _referrers(repository: Repository, digest: Digest, problems: list[str]
     found: list[Referrer] = []
     try:
         listed = await repository.referrers(digest)
-    except Unsupported:
+    except (Unsupported, NotFound):
         listed = await _fallback(repository, digest, problems)
     except SiteError as error:
         problems.append(str(error))

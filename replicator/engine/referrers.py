@@ -39,6 +39,7 @@ class ReferrersAPIs:
         """What the API lists as referrers of a subject; None if the site has no API, which may be known without asking.
 
         Raises:
+            NotFound: the site does not know the subject.
             SiteError: the site could not be asked, or refuses to tell.
         """
         if isinstance(repository, ListsReferrers) and not repository.lists_referrers:

@@ -112,7 +112,12 @@ class Shared:
                 state=self._state,
                 events=self._events,
             )
-            lists = self._lists.setdefault(destination, ReferrersLists(self._apis))
+            if destination not in self._lists:
+                self._lists[destination] = lists = ReferrersLists(
+                    self._apis, self._clock, lambda text: self._events.emit(Warned(destination, text))
+                )
+                self._stack.push_async_callback(lists.aclose)
+            lists = self._lists[destination]
             writer = ImageWriter(transfers, presence, lists)
             self._stack.push_async_callback(transfers.aclose)
             self._stack.push_async_callback(writer.aclose)

@@ -86,7 +86,11 @@ class Repository(Protocol):
         ...
 
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
-        """The manifests whose subject is `digest`. Raises `Unsupported` where the site has no such listing."""
+        """The manifests whose subject is `digest`.
+
+        Raises `Unsupported` where the site has no such listing, `NotFound` where it may refuse to tell because it does
+        not have the subject.
+        """
         ...
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:

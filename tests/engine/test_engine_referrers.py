@@ -10,21 +10,27 @@ import pytest
 
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.engine.referrers import ReferrersAPIs
-from replicator.engine.transfer.referrers import ReferrersLists
-from replicator.errors import NotReplicated, Rejected, Unavailable
+from replicator.engine.transfer.referrers import ROUNDS, ReferrersLists
+from replicator.errors import Denied, Immutable, NotFound, NotReplicated, Rejected, Unavailable
 from replicator.events import Warned
 from replicator.model.companion import fallback_tag, is_companion, legacy_tags
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, parse_manifest
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.policy.rule import Referrers
-from tests.engine.world import World, rule, world
+from tests.engine.world import World, rule, until, world
 from tests.fakes.clock import FakeClock, StillClock
 from tests.fakes.memory import MemorySite
+from tests.fakes.referrers import fallback_index
 
 
 def signature(of: BuiltImage, seed: str = "signature") -> BuiltImage:
     return image(f"{seed} of {of.digest}", 1, subject=of.manifest.descriptor)
+
+
+def referrers_lists(warnings: list[str] | None = None, clock: FakeClock | None = None) -> ReferrersLists:
+    clock, warnings = clock or FakeClock(), [] if warnings is None else warnings
+    return ReferrersLists(ReferrersAPIs(clock), clock, warnings.append)
 
 
 def listed(*entries: BuiltImage) -> BuiltImage:
@@ -209,17 +215,50 @@ async def test_referrers_that_refer_to_each_other_end() -> None:
         assert refers(w.left, root)
 
 
-async def test_six_writers_of_one_list_lose_nothing() -> None:
+@pytest.mark.parametrize("processes", [1, 6])
+async def test_six_writers_of_one_list_lose_nothing(processes: int) -> None:
+    """In one process they take turns; in six they replace each other's list, and see so when they read it back."""
     async with world() as w:
         w.left.referrers_api = False
         root = image("root")
         signatures = [signature(root, f"{number}") for number in range(6)]
         attach(w, *signatures, site="left")
-        lists, repository = ReferrersLists(ReferrersAPIs(FakeClock())), w.left.repository("app")
+        clock = FakeClock()
+        lists = [referrers_lists(clock=clock) for _ in range(processes)]
+        repository, tag = w.left.repository("app"), fallback_tag(root.digest)
+        pause = w.left.pause("write_manifest", subject=tag)
         async with asyncio.TaskGroup() as tasks:
-            for each in signatures:
-                tasks.create_task(lists.ensure(repository, root.digest, [each.manifest]))
+            for number, each in enumerate(signatures):
+                tasks.create_task(lists[number % processes].ensure(repository, root.digest, [each.manifest]))
+            # All processes have read "no such tag" before the first one writes.
+            await until(lambda: w.left.count("write_manifest", tag, "running") == processes)
+            pause.release()
+        if processes > 1:
+            assert len(fallback_entries(w.left, root.digest)) == 1, "the last one won"
+        for one in lists:
+            await one.aclose()
         assert fallback_entries(w.left, root.digest) == sorted(each.digest for each in signatures)
+
+
+async def test_a_list_that_others_keep_replacing_is_given_up_and_said() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = image("root")
+        attach(w, signature(root), site="left")
+        warnings: list[str] = []
+        lists, repository = referrers_lists(warnings), w.left.repository("app")
+        tag, other = fallback_tag(root.digest), fallback_index()
+        await lists.ensure(repository, root.digest, [signature(root).manifest])
+        for rounds in range(1, ROUNDS + 1):
+
+            def was_written(rounds: int = rounds) -> bool:
+                return w.left.count("write_manifest", tag, "done") == rounds
+
+            await until(was_written)
+            load(w.left.store, "app", tag, other)
+        await lists.aclose()
+        assert w.left.count("write_manifest", tag) == ROUNDS
+        assert warnings == [f"left: app: tag {tag}: another writer replaced the list of referrers 3 times"]
 
 
 async def test_an_immutable_fallback_tag_is_named_with_the_remedy() -> None:
@@ -230,9 +269,41 @@ async def test_an_immutable_fallback_tag_is_named_with_the_remedy() -> None:
         refusal = Rejected("left", "write manifest", "409: immutable", status=409)
         w.left.fail("write_manifest", refusal, subject=fallback_tag(root.digest), times=99)
         with pytest.raises(Rejected, match=r"exempt sha256-\*"):
-            await ReferrersLists(ReferrersAPIs(FakeClock())).ensure(
-                w.left.repository("app"), root.digest, [signature(root).manifest]
-            )
+            await referrers_lists().ensure(w.left.repository("app"), root.digest, [signature(root).manifest])
+
+
+async def test_a_fallback_tag_known_to_be_immutable_holds_the_image_with_the_remedy() -> None:
+    async with world() as w:
+        w.left.referrers_api = False
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        refusal = Immutable("left", "write manifest", "the tag is immutable")
+        w.left.fail("write_manifest", refusal, subject=fallback_tag(root.digest), times=99)
+        done = await w.sync_one()
+        assert done.totals.tags.held == 1
+        assert "exempt sha256-*" in (done.actions[0].reason or "")
+        assert w.tags() == {}
+
+
+async def test_a_registry_that_lists_nothing_of_a_subject_it_lacks_gets_the_subject_first() -> None:
+    """Quay; a fallback tag there would be litter."""
+    async with world() as w:
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        unknown = NotFound("left", "list referrers", "400: manifest invalid")
+        w.left.fail("referrers", unknown, subject=root.digest, times=1)
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.tags() == {"app": {"v1": root.digest}}
+        assert w.left.count("referrers", root.digest) == 2
+
+
+async def test_a_destination_that_does_not_show_its_referrers_gets_a_fallback_tag() -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        attach(w, signature(root))
+        w.left.fail("referrers", Denied("left", "list referrers", "403"), times=99)
+        assert (await w.sync_one()).outcome == "ok"
+        assert fallback_entries(w.left, root.digest) == [signature(root).digest]
 
 
 async def test_what_is_no_list_is_not_overwritten() -> None:
@@ -241,9 +312,7 @@ async def test_what_is_no_list_is_not_overwritten() -> None:
         root = image("root")
         load(w.left.store, "app", fallback_tag(root.digest), root)
         with pytest.raises(NotReplicated, match="is not overwritten"):
-            await ReferrersLists(ReferrersAPIs(FakeClock())).ensure(
-                w.left.repository("app"), root.digest, [signature(root).manifest]
-            )
+            await referrers_lists().ensure(w.left.repository("app"), root.digest, [signature(root).manifest])
 
 
 @pytest.mark.parametrize(
@@ -357,7 +426,7 @@ async def test_a_bad_entry_of_a_list_does_not_copy_the_image_each_day() -> None:
 
 
 async def test_a_destination_without_the_api_is_asked_once_an_hour_too() -> None:
-    clock = StillClock()
+    clock = FakeClock()
     async with world(clock=clock) as w:
         w.left.referrers_api = False
         for number in range(5):

@@ -167,6 +167,8 @@ class ReferrersReader:
         except Denied as error:
             self._warn(f"{repository.name}: referrers are read from fallback tags only: {error.cause}")
             listed = None
+        except NotFound:
+            listed = None  # says nothing: the subject was read a moment ago
         if listed is not None:
             return self._bounded(repository, subject, listed)
         if companions is not None and fallback_tag(subject) not in companions:

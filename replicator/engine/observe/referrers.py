@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from replicator.engine.content.referrers import ReferrersReader, WantedReferrers
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import NotFound
+from replicator.errors import Denied, NotFound
 from replicator.model.companion import legacy_tags
 from replicator.model.digest import Digest
 from replicator.model.image import Referrer
@@ -66,7 +66,10 @@ async def _missing(
     at_source = await reader.listed(source, subject, wanted.companions)
     if not at_source:
         return []
-    listed = await apis.listed(destination, subject)
+    try:
+        listed = await apis.listed(destination, subject)
+    except (NotFound, Denied):
+        listed = None
     if listed is None:
         index = await read_fallback(destination, subject)
         listed = index.children if index else ()  # an image there has none

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 from replicator.engine.faults import is_unreadable
@@ -119,8 +120,10 @@ class ImageWriter:
                 subjects[referrer.subject].append(referrer.manifest)
             else:
                 await self._write(placement, referrer.manifest, referrer.tag)
+        root = placement.image.root
         for subject, manifests in subjects.items():
-            written = await self._lists.ensure(placement.repository, subject, manifests)
+            put = partial(self._put_child, placement, root) if subject == root.digest else None
+            written = await self._lists.ensure(placement.repository, subject, manifests, put)
             self._transfers.written(placement.totals, written)
 
     async def _ensure_below(self, placement: ImageCopy, manifest: Manifest) -> None:

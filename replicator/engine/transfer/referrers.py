@@ -6,23 +6,29 @@ OCI distribution-spec, "Pushing Manifests with Subject" and "Referrers Tag Schem
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 from weakref import WeakValueDictionary
 
 import msgspec
 
+from replicator.engine.faults import faults
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import Corrupt, NotReplicated, Rejected
+from replicator.errors import Denied, Immutable, NotFound, NotReplicated, Rejected, SiteError
 from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, described, parse_manifest
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.ports import ListsReferrers, Repository
+from replicator.ports import Clock, ListsReferrers, Repository
 
 ROUNDS: Final = 3
 """How often a fallback tag is written that other writers keep replacing."""
+READ_BACK_SECONDS: Final = (0.2, 0.6)
+"""When a list that was written is read back, at random between these. Another writer, who read the list before it was
+written, has replaced it by then: six `cosign sign` at once leave five signatures."""
 
 
 class ReferrersLists:
@@ -30,75 +36,133 @@ class ReferrersLists:
 
     Args:
         apis: the referrers APIs of all sites.
+        clock: the time.
+        warn: told, in a sentence, what a person should know.
     """
 
-    def __init__(self, apis: ReferrersAPIs) -> None:
+    def __init__(self, apis: ReferrersAPIs, clock: Clock, warn: Callable[[str], None]) -> None:
         self._apis = apis
+        self._clock = clock
+        self._warn = warn
+        self._checks: set[asyncio.Task[None]] = set()
         # A lock lasts as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[str, Digest], asyncio.Lock] = WeakValueDictionary()
 
-    async def ensure(self, repository: Repository, subject: Digest, referrers: Sequence[Manifest]) -> int:
+    async def aclose(self) -> None:
+        """Returns when all lists that were written have been read back."""
+        while self._checks:
+            await asyncio.wait(self._checks)
+
+    async def ensure(
+        self,
+        repository: Repository,
+        subject: Digest,
+        referrers: Sequence[Manifest],
+        put_subject: Callable[[], Awaitable[None]] | None = None,
+    ) -> int:
         """Returns when the repository lists all of them; how many bytes were written for that.
+
+        A fallback tag that was written is read back a moment later, and written again where another writer has replaced
+        it meanwhile: nobody waits for that but `aclose`.
 
         Args:
             repository: at the destination; the referrers are there.
             subject: what they refer to; need not be there yet.
             referrers: those that were put. Others in the list stay.
+            put_subject: puts the subject, untagged, for registries that list nothing without it; None: it is there.
 
         Raises:
-            NotReplicated: something else has the fallback tag.
-            Rejected: the fallback tag may not be changed.
-            SiteError: the destination did not answer.
+            NotReplicated: something else has the fallback tag, or it may not be changed.
+            SiteError: the destination did not answer, or refuses the fallback tag.
         """
         wanted = {manifest.digest: described(manifest) for manifest in referrers}
-        lock = self._locks.setdefault((repository.name, subject), asyncio.Lock())
-        async with lock:
-            if await self._has_listed(repository, subject, wanted):
+        async with self._lock(repository, subject):
+            if await self._has_listed(repository, subject, wanted, put_subject):
                 return 0
-            return await self._write_fallback(repository, subject, wanted)
+            written = await self._merge(repository, subject, wanted)
+        if written:
+            check = asyncio.create_task(self._read_back(repository, subject, wanted))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+        return written
+
+    def _lock(self, repository: Repository, subject: Digest) -> asyncio.Lock:
+        return self._locks.setdefault((repository.name, subject), asyncio.Lock())
 
     async def check(self, repository: Repository, subject: Digest) -> None:
         """Raises `NotReplicated` where `ensure` would, having asked only."""
-        if isinstance(repository, ListsReferrers) and repository.lists_referrers:
-            return
-        if await self._apis.listed(repository, subject) is None:
+        if isinstance(repository, ListsReferrers):
+            has_api = repository.lists_referrers
+        else:
+            has_api = await self._listed(repository, subject) is not None
+        if not has_api:
             await self._present(repository, subject)
 
     async def _has_listed(
-        self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
+        self,
+        repository: Repository,
+        subject: Digest,
+        wanted: Mapping[Digest, Descriptor],
+        put_subject: Callable[[], Awaitable[None]] | None,
     ) -> bool:
         if isinstance(repository, ListsReferrers):
             return repository.lists_referrers
-        listed = await self._apis.listed(repository, subject)
+        # The header OCI-Subject proves nothing: Quay never sends it, and ECR sent it before it had the API.
+        listed = await self._listed(repository, subject)
         if listed is None:
             return False
-        # The header OCI-Subject proves nothing: Quay never sends it, and ECR sent it before it had the API.
-        return wanted.keys() <= {one.digest for one in listed}
+        if not wanted.keys() <= listed and put_subject is not None:
+            await put_subject()  # Quay lists nothing of a subject that is not there
+            listed = await self._listed(repository, subject) or set()
+        return wanted.keys() <= listed
 
-    async def _write_fallback(
+    async def _listed(self, repository: Repository, subject: Digest) -> AbstractSet[Digest] | None:
+        """What the API lists; None where there is no API that we may read."""
+        try:
+            listed = await self._apis.listed(repository, subject)
+        except NotFound:
+            return set()
+        except Denied:
+            return None
+        return None if listed is None else {one.digest for one in listed}
+
+    async def _merge(
         self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
     ) -> int:
-        tag, written = fallback_tag(subject), 0
-        for _ in range(ROUNDS):
-            present = await self._present(repository, subject)
-            if wanted.keys() <= present.keys():
-                return written
-            index = _index({**present, **wanted})
-            if len(index.body) > MAX_MANIFEST_BYTES:
-                cause = f"tag {tag}: a list of {len({**present, **wanted})} referrers is larger than a manifest may be"
-                raise Rejected(repository.site, "list referrers", cause, repository=repository.name)
-            try:
-                await repository.write_manifest(index, tag)
-            except Rejected as error:
-                cause = f"tag {tag}: {error.cause}; if tags are immutable there, exempt sha256-*"
-                raise Rejected(
-                    repository.site, "list referrers", cause, repository=repository.name, status=error.status
-                ) from error
-            written += len(index.body)
-        if wanted.keys() <= (await self._present(repository, subject)).keys():
-            return written
-        cause = f"tag {tag}: another writer replaced the list of referrers {ROUNDS} times"
-        raise Corrupt(repository.site, "list referrers", cause, repository=repository.name)
+        """Writes the fallback tag, unless it lists all of them; how many bytes were written."""
+        present = await self._present(repository, subject)
+        if wanted.keys() <= present.keys():
+            return 0
+        tag, entries = fallback_tag(subject), {**present, **wanted}
+        index = _index(entries)
+        if len(index.body) > MAX_MANIFEST_BYTES:
+            cause = f"tag {tag}: a list of {len(entries)} referrers is larger than a manifest may be"
+            raise Rejected(repository.site, "list referrers", cause, repository=repository.name)
+        try:
+            await repository.write_manifest(index, tag)
+        except (Rejected, Denied, Immutable) as error:
+            cause = f"tag {tag}: {error.cause}; if tags are immutable there, exempt sha256-*"
+            kind = NotReplicated if isinstance(error, Immutable) else type(error)
+            raise kind(repository.site, "list referrers", cause, repository=repository.name) from error
+        return len(index.body)
+
+    async def _read_back(
+        self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
+    ) -> None:
+        where = f"{repository.site}: {repository.name}: tag {fallback_tag(subject)}"
+        try:
+            with faults(repository.site, "list referrers", repository.name):
+                for _ in range(ROUNDS - 1):
+                    await self._clock.sleep(random.uniform(*READ_BACK_SECONDS))  # noqa: S311 - spreads writers
+                    async with self._lock(repository, subject):
+                        if not await self._merge(repository, subject, wanted):
+                            return
+                await self._clock.sleep(READ_BACK_SECONDS[0])
+                if wanted.keys() <= (await self._present(repository, subject)).keys():
+                    return
+            self._warn(f"{where}: another writer replaced the list of referrers {ROUNDS} times")
+        except SiteError as error:
+            self._warn(f"{where}: the list of referrers could not be read back: {error.cause}")
 
     @staticmethod
     async def _present(repository: Repository, subject: Digest) -> dict[Digest, Descriptor]:

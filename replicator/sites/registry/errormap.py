@@ -323,7 +323,8 @@ def reply_failure(  # noqa: C901, PLR0911 - a table; the order of its entries is
     if "UNSUPPORTED" in codes or status in {405, 501}:
         return Unsupported(*where, repository=repository)
     if status == 404 and "BLOB_UPLOAD_UNKNOWN" not in codes:
-        return NotFound(*where, repository=repository, doubtful=codes.isdisjoint(_UNKNOWN_CODES))
+        doubtful = codes.isdisjoint(_UNKNOWN_CODES)
+        return NotFound(*where, repository=repository, doubtful=doubtful, codes=said.codes)
     if status == 401:
         return AuthFailed(*where, repository=repository)
     if status == 403:

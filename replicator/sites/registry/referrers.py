@@ -17,15 +17,24 @@ from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import next_page
 
 OPERATION: Final = "list referrers"
+MAX_LISTING_BYTES: Final = 10 * 1024 * 1024
+"""Of all pages of one listing: 5,000 referrers with long annotations."""
+_SUBJECT_UNKNOWN: Final = frozenset({"MANIFEST_INVALID", "NAME_UNKNOWN"})
+"""Codes that say that the repository or the subject does not exist: Quay (400), distribution's descendants (404)."""
 _ACCEPT_INDEX: Final[Mapping[str, str]] = {"Accept": OCI_INDEX}
 
 
 async def list_referrers(registry: Registry, repository: str, digest: Digest) -> Sequence[Descriptor]:
     """The manifests whose subject is `digest`, each once.
 
-    Raises `Unsupported` for whatever a registry without this API answers: an error, HTML, another JSON.
+    Raises:
+        NotFound: the registry does not know the subject, which says nothing about the API.
+        Unsupported: whatever a registry without this API answers: an error, HTML, another JSON.
+        Corrupt: the listing repeats or is too large; or a registry that has the API answers 404, as zot does where one
+            manifest of the repository is broken.
     """
     asked: set[str] = set()
+    size = 0
     found: dict[Digest, Descriptor] = {}
     url: str | None = f"/v2/{repository}/referrers/{digest}"
     while url is not None:
@@ -42,20 +51,29 @@ async def list_referrers(registry: Registry, repository: str, digest: Digest) ->
         )
         try:
             reply = await registry.transport.request(call)
-        except Rejected as error:
-            if "MANIFEST_INVALID" in error.codes:
-                return ()  # Quay: the subject itself does not exist, so nothing refers to it
-            raise _error(registry, repository, Unsupported, error.cause) from error
-        except (NotFound, Corrupt) as error:
-            if registry.knowledge.record.has_referrers:
-                raise
-            raise _error(registry, repository, Unsupported, f"no referrers API: {error.cause}") from error
+        except (Rejected, NotFound, Corrupt) as error:
+            raise _refusal(registry, repository, error) from error
+        size += len(reply.body)
+        if size > MAX_LISTING_BYTES:
+            raise _error(
+                registry, repository, Corrupt, f"the listing has more than {MAX_LISTING_BYTES} bytes"
+            )
         before = len(found)
         found.update((child.digest, child) for child in await _referrers_in(registry, repository, reply))
         url = next_page(registry, OPERATION, repository, reply, url)
         if url is not None and len(found) == before:
             raise _error(registry, repository, Corrupt, "the listing repeats: a page had nothing new")
     return tuple(found.values())
+
+
+def _refusal(registry: Registry, repository: str, error: Rejected | NotFound | Corrupt) -> SiteError:
+    if not isinstance(error, Corrupt) and not _SUBJECT_UNKNOWN.isdisjoint(error.codes):
+        return _error(registry, repository, NotFound, error.cause)
+    if isinstance(error, NotFound) and registry.knowledge.record.has_referrers:
+        return _error(registry, repository, Corrupt, f"cannot be listed, a manifest is broken: {error.cause}")
+    if isinstance(error, Corrupt) and registry.knowledge.record.has_referrers:
+        return error
+    return _error(registry, repository, Unsupported, f"no referrers API: {error.cause}")
 
 
 async def _referrers_in(registry: Registry, repository: str, reply: Reply) -> tuple[Descriptor, ...]:

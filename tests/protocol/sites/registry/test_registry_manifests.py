@@ -19,6 +19,7 @@ from replicator.errors import (
     NotFound,
     Rejected,
     SiteError,
+    Throttled,
     Unavailable,
     Unsupported,
 )
@@ -459,7 +460,54 @@ async def test_whatever_a_registry_without_the_api_answers_is_unsupported(
 
 async def test_quay_says_invalid_for_a_subject_that_is_not_there() -> None:
     async with FakeRegistry(quay.habits()) as fake, registry_site(fake.url) as site:
-        assert await site.repository("app").referrers(digest_of(b"not there")) == ()
+        with pytest.raises(NotFound):
+            await site.repository("app").referrers(digest_of(b"not there"))
+
+
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "MANIFEST_INVALID"])
+async def test_an_unknown_subject_or_repository_says_nothing_about_the_api(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage, code: str
+) -> None:
+    fake.fault("GET", "/referrers/", faults.answer(404, json.dumps({"errors": [{"code": code}]})))
+    with pytest.raises(NotFound):
+        await repository.referrers(built.digest)
+
+
+async def test_a_404_of_zot_is_a_broken_manifest_and_not_a_missing_api(
+    fake: FakeRegistry, built: BuiltImage
+) -> None:
+    fake.fault("GET", "/referrers/", faults.answer(404, '{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'))
+    async with registry_site(fake.url, kind="zot") as site:
+        with pytest.raises(Corrupt, match="a manifest is broken"):
+            await site.repository("app").referrers(built.digest)
+
+
+async def test_a_listing_of_referrers_has_a_limit_over_all_its_pages(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
+) -> None:
+    pages = 0
+
+    async def serve(exchange: Exchange) -> web.StreamResponse:
+        nonlocal pages
+        pages += 1
+        entry = {"mediaType": OCI_MANIFEST, "digest": digest_of(str(pages).encode()), "size": 2}
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry], "padding": "x" * 3_000_000}
+        link = f'<{exchange.request.path}?page={pages}>; rel="next"'
+        return web.Response(text=json.dumps(body), headers={"Content-Type": OCI_INDEX, "Link": link})
+
+    fake.fault("GET", "/referrers/", serve, times=None)
+    with pytest.raises(Corrupt, match="more than 10485760 bytes"):
+        await repository.referrers(built.digest)
+    assert pages == 4
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_listing_of_referrers_that_fails_is_an_error_and_not_none(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage, status: int
+) -> None:
+    fake.fault("GET", "/referrers/", faults.answer(status), times=None)
+    with pytest.raises((Throttled, Unavailable)):
+        await repository.referrers(built.digest)
 
 
 async def test_referrers_that_repeat_are_an_error(
