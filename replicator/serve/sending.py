@@ -46,13 +46,13 @@ class Body:
             TimeoutError: it took nothing for `STALL_SECONDS`.
         """
         if isinstance(blob.store, OpensFiles):
-            async with blob.store.opened(blob.key) as opened:
-                if opened.size != blob.size:
-                    cause = f"{blob.digest} had {blob.size} bytes and now has {opened.size}"
-                    raise Corrupt(content.site, "read blob", cause, repository=blob.repository)
-                # The store counts its open files: a slow client must not take others' turns.
-                file = FileIO(os.dup(opened.fd), "rb")
-            with contextlib.closing(file):
+            with contextlib.ExitStack() as held:
+                async with blob.store.opened(blob.key) as opened:
+                    if opened.size != blob.size:
+                        cause = f"{blob.digest} had {blob.size} bytes and now has {opened.size}"
+                        raise Corrupt(content.site, "read blob", cause, repository=blob.repository)
+                    # The store counts its open files: a slow client must not take others' turns.
+                    file = held.enter_context(FileIO(os.dup(opened.fd), "rb"))
                 await self._begin()
                 await self._send_file(file, start, stop)
         else:

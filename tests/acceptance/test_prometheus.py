@@ -77,6 +77,16 @@ class Prometheus:
             if any(math.isfinite(float(value)) for _, value in series["values"])
         ]
 
+    async def see(self, expressions: Iterable[Query]) -> None:
+        """Returns once all of them have given a number: what is recorded comes some scrapes after what it is from."""
+        missing = list(expressions)
+        for _ in range(int(PATIENCE_SECONDS / SCRAPE_SECONDS)):
+            missing = [each for each in missing if not await self.has_seen(each.expression)]
+            if not missing:
+                return
+            await asyncio.sleep(SCRAPE_SECONDS)
+        raise AssertionError(f"no data: {missing}")
+
     async def is_scraping(self) -> None:
         """Returns once a sample is there: what changes from now on is seen to change."""
         for _ in range(int(PATIENCE_SECONDS / SCRAPE_SECONDS)):
@@ -246,7 +256,7 @@ async def test_every_query_has_data_of_an_agent_that_replicated_failed_and_recov
 
         # No cloud issues credentials here; tests/prometheus/alerts_test.yml has the queries about those.
         asked = [each for each in everything_asked() if "replicator_credential" not in each.expression]
-        assert [each for each in asked if not await prometheus.has_seen(each.expression)] == []
+        await prometheus.see(asked)
         for query, label in variable_queries().values():
             seen = await prometheus.has_seen(substituted(query.expression, VALUES))
             assert all(label in labels for labels in seen), query
