@@ -24,6 +24,8 @@ def rename(rename: Rename, name: str) -> str:
     name = name.removeprefix(rename.strip)
     for replacement in rename.replacements:
         name = replacement.regex.sub(replacement.replace, name)
+    if not (rename.prefix or rename.suffix):
+        return name  # the same object: of 100,000 tags, no second text
     return f"{rename.prefix}{name}{rename.suffix}"
 
 

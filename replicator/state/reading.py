@@ -34,15 +34,22 @@ def read_beliefs(
     """Beliefs by tag; all, or those of `tags`."""
     place = {"destination": destination, "repository": repository}
     rows = _rows(connection, queries.BELIEFS, queries.BELIEFS_OF, tags, **place)
-    return {row[0]: _belief(row) for row in rows}
-
-
-def _belief(row: Sequence[Any]) -> TagBelief:
-    tag, digest, source_digest, rule, checked_at, asked_at = row
-    # One text for both digests, where they are equal: it is most of what a belief takes in memory.
-    return TagBelief(
-        tag, digest, digest if source_digest == digest else source_digest, rule, checked_at, asked_at
-    )
+    rules: dict[str, str] = {}
+    last_asked = 0.0
+    found = {}
+    for tag, digest, source_digest, rule, checked_at, asked_at in rows:
+        # One object for equal values, which many rows have: there may be 100,000 of them.
+        if asked_at != last_asked:
+            last_asked = asked_at
+        found[tag] = TagBelief(
+            tag,
+            digest,
+            digest if source_digest == digest else source_digest,
+            rules.setdefault(rule, rule),
+            checked_at,
+            last_asked,
+        )
+    return found
 
 
 def read_placements(

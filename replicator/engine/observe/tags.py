@@ -82,7 +82,7 @@ async def _list_digests(
     if record and gone and error is None:
         state.record(Unlisted(site, name, sorted(gone)))
     return Listing(
-        found.keys(),
+        tuple(found),  # not a view, which would keep all that was told in memory
         {tag: listed.digest for tag, listed in found.items() if listed.digest is not None},
         fixed={tag: listed.fixed for tag, listed in found.items() if listed.fixed},
         archived=frozenset(tag for tag, listed in found.items() if listed.archived),
