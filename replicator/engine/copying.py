@@ -168,7 +168,7 @@ class Copying:
                 raise
             self._breaker.succeeded()
             self._source_breaker.succeeded()
-            self._recorder.placed(action, catalog, is_verified=True, image=prepared.image)
+            self._recorder.placed(action, is_verified=True, image=prepared.image)
             manifests = tuple(prepared.image.manifests.values())
             self._context.events.emit(ImageCopied(prepared.image.root.digest, manifests))
             self._context.locks.settle(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -39,6 +39,7 @@ from replicator.errors import NotFound, SiteError
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select
+from replicator.ports import Placement
 
 ASKS_AT_ONCE: Final = 32
 
@@ -87,9 +88,10 @@ class Deciding:
     async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
         """Decides on every tag of the batch; a failure of one leaves the others alone."""
         policy = self._policy(catalog)
+        placements = await self._placements(batch, catalog)
         unknown: list[tuple[WantedTag, Facts, Ask]] = []
         for wanted in batch.tags:
-            facts = self._facts(batch, catalog, wanted)
+            facts = self._facts(batch, catalog, wanted, placements)
             decision = decide(wanted, facts, policy)
             if isinstance(decision, Ask):
                 unknown.append((wanted, facts, decision))
@@ -110,19 +112,37 @@ class Deciding:
             referrers_every=None if rule.referrers == "none" else rule.referrers_recheck,
         )
 
-    def _facts(self, batch: WantedTags, catalog: Catalog, wanted: WantedTag) -> Facts:
+    async def _placements(self, batch: WantedTags, catalog: Catalog) -> Mapping[Digest, Placement]:
+        """What is remembered of the roots of a batch: those of the whole repository would take tens of megabytes."""
+        roots = {digest for wanted in batch.tags if (digest := self._digest_of(catalog, wanted)) is not None}
+        return await self._recall(catalog, roots) if roots else {}
+
+    async def _recall(self, catalog: Catalog, roots: Collection[Digest]) -> Mapping[Digest, Placement]:
+        return await self._context.state.placements(self._destination, catalog.repository.name, roots)
+
+    def _digest_of(self, catalog: Catalog, wanted: WantedTag) -> Digest | None:
+        belief = catalog.beliefs.get(wanted.key)
+        return digest_of(
+            wanted, self._rule.name, belief=belief, listed=_is_listed(catalog, wanted), source=None
+        )
+
+    def _facts(
+        self,
+        batch: WantedTags,
+        catalog: Catalog,
+        wanted: WantedTag,
+        placements: Mapping[Digest, Placement],
+    ) -> Facts:
         key = wanted.key
-        belief = catalog.beliefs.get(key)
-        listed = True if wanted.target is None else catalog.lists(wanted.target)
-        digest = digest_of(wanted, self._rule.name, belief=belief, listed=listed, source=None)
+        digest = self._digest_of(catalog, wanted)
         return Facts(
-            listed=listed,
+            listed=_is_listed(catalog, wanted),
             told=catalog.digests.get(key) if catalog.digests is not None else None,
             is_hint=catalog.is_hint,
             fixed=catalog.fixed.get(key, ""),
             is_archived=key in catalog.archived,
-            belief=belief,
-            placement=None if digest is None else catalog.placements.get(digest),
+            belief=catalog.beliefs.get(key),
+            placement=None if digest is None else placements.get(digest),
             pending=catalog.pending.get(key),
             is_superseded=self._is_superseded(batch, catalog, wanted),
             claimed_by=self._claim(batch, catalog, wanted, digest),
@@ -216,7 +236,7 @@ class Deciding:
                 return replace(
                     facts,
                     source=digest,
-                    placement=catalog.placements.get(digest),
+                    placement=(await self._recall(catalog, [digest])).get(digest),
                     claimed_by=self._claim(batch, catalog, wanted, digest),
                     owner=self._owner(batch, catalog, wanted, digest),
                 )
@@ -316,6 +336,12 @@ class Deciding:
             asked_wall=batch.asked_wall,
             attempts=pending.attempts if pending else 0,
             missing=missing,
+            placement=facts.placement,
             was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
             companions=batch.companions,
         )
+
+
+def _is_listed(catalog: Catalog, wanted: WantedTag) -> bool | None:
+    """See `Facts.listed`. A digest that is wanted without a tag is in no listing."""
+    return True if wanted.target is None else catalog.lists(wanted.target)

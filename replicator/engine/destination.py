@@ -302,7 +302,7 @@ class DestinationRun:
         if decision.is_superseded:
             return
         if decision.is_confirmed or decision.is_verified or action.key in catalog.pending:
-            self.recorder.placed(action, catalog, is_verified=decision.is_verified)
+            self.recorder.placed(action, is_verified=decision.is_verified)
 
     def _conflict(self, action: Action, other: str) -> SiteError:
         claimant = f"rule {self._rule.name} (from {self._rule.source}: {action.repository})"

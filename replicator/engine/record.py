@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replicator.engine.context import Context
-from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.wanted import UnresolvedTag, WantedTags
 from replicator.engine.plan.decide import Action, Gone
 from replicator.engine.result import (
@@ -140,9 +139,7 @@ class Recorder:
         self.result.totals.tags.unchanged += 1
         self._count(repository, in_step=1)
 
-    def placed(
-        self, action: Action, catalog: Catalog, *, is_verified: bool, image: Image | None = None
-    ) -> None:
+    def placed(self, action: Action, *, is_verified: bool, image: Image | None = None) -> None:
         """The destination has a tag, as seen now; with all that its root leads to, where that was seen too (`is_verified`)."""
         if self._context.request.dry:
             return
@@ -157,7 +154,7 @@ class Recorder:
         )
         placement = None
         if is_verified:
-            known = catalog.placements.get(action.digest)
+            known = action.placement
             fingerprint = fingerprint_of(image) if image else known.fingerprint if known else ""
             written_at = known.written_at if known and not image else now
             placement = Placement(action.digest, fingerprint, written_at, now)

@@ -6,7 +6,7 @@ found, and it does not grow while the same things are said again. What wins over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -159,9 +159,14 @@ class Batch:
                 found[tag] = known
         return found
 
-    def over_placements(self, found: dict[Digest, Placement], place: Place) -> dict[Digest, Placement]:
-        """As `over_beliefs`."""
-        return found | self.placements.get(place, {})
+    def over_placements(
+        self, found: dict[Digest, Placement], place: Place, digests: Collection[Digest] | None
+    ) -> dict[Digest, Placement]:
+        """As `over_beliefs`; of the batch only `digests`, None for all."""
+        recorded = self.placements.get(place, {})
+        if digests is None:
+            return found | recorded
+        return found | {digest: recorded[digest] for digest in digests if digest in recorded}
 
     def over_pending(
         self, found: dict[str, Pending], key: RulePlace, beliefs: Mapping[str, TagBelief], now: float

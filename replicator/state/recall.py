@@ -85,8 +85,7 @@ class Recall(ABC):
 
         async def read() -> Mapping[Digest, Placement]:
             found = await self._read(lambda db: reading.read_placements(db, destination, repository, digests))
-            found = self._batch.over_placements(found, (destination, repository))
-            return _only(found, digests)
+            return self._batch.over_placements(found, (destination, repository), digests)
 
         return await self._in_turn("read placements", read)
 

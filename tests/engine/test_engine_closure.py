@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from replicator.demo.images import BuiltImage, image, index, layer
+from replicator.demo.images import BuiltImage, image, index, layer, load
 from replicator.engine import DestinationResult
 from replicator.errors import Denied, Unavailable
 from replicator.model.digest import Digest
@@ -110,6 +110,42 @@ async def test_without_its_state_a_recheck_finds_the_hole_all_the_same() -> None
         _lose(w, child.digest)
         w.forget()
         assert (await w.sync_one(recheck=True)).totals.tags.copied == 1
+        _whole(w)
+
+
+@pytest.mark.parametrize("what", ["child", "blob"])
+async def test_without_its_state_a_run_checks_what_it_finds_and_copies_what_is_missing(what: str) -> None:
+    async with world() as w:
+        _, child = await _multi(w)
+        _lose(w, child.digest if what == "child" else child.manifest.blobs[-1].digest)
+        w.forget()
+        result = await w.sync_one()
+        assert _actions(result) == [("v1", "copied", "parts of it are missing at the destination")]
+        assert w.source.count("open_blob") == (1 if what == "blob" else 0)
+        _whole(w)
+
+
+async def test_what_is_found_whole_at_a_destination_is_checked_in_that_run_and_then_in_its_turn() -> None:
+    async with world() as w:
+        root, _ = await _multi(w)
+        w.forget()
+        assert (await w.sync_one()).totals.tags.unchanged == 1
+        assert (w.left.count("read_manifest"), w.left.count("has_blob")) == (3, 4)
+        assert list(await w.state.placements("left", "app")) == [root.digest]
+        w.clear_log()
+        assert (await w.sync_one()).totals.tags.unchanged == 1
+        assert (w.left.count("read_manifest"), w.left.count("has_blob")) == (0, 0)
+
+
+async def test_an_image_that_somebody_else_put_there_is_checked_when_it_is_first_seen() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        await w.sync_one()
+        other = big("other")
+        w.put("app", "v1", other)
+        load(w.left.store, "app", "v1", other)
+        _lose(w, other.manifest.blobs[-1].digest)
+        assert (await w.sync_one()).totals.tags.copied == 1
         _whole(w)
 
 

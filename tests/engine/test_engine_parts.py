@@ -197,7 +197,7 @@ def _catalog(**tags: str) -> Catalog:
     pending = {tag: Pending("app", tag, A, 0.0) for tag in ("late", "lost")}
     return Catalog(
         MemorySite("left").repository("app"), frozenset(tags) | {"foreign"}, None, 0.0, fresh=False, beliefs=beliefs,
-        placements={}, pending=pending,
+        pending=pending,
     )  # fmt: skip
 
 

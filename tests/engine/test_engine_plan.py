@@ -91,18 +91,25 @@ CASES: list[tuple[str, Facts, Policy, Decision]] = [
     # a confirmation is recorded where it was asked for, or is news
     ("seen", Facts(listed=None, belief=belief(), placement=placed(), seen=Seen(A)), POLICY,
      InStep(A, is_confirmed=True)),
-    ("told, news", Facts(listed=True, told=A), POLICY, InStep(A, is_confirmed=True)),
+    ("told, news", Facts(listed=True, told=A), POLICY, Ask(Question.CLOSURE, A)),
+    ("told, news, whole", Facts(listed=True, told=A, closure=WHOLE), POLICY,
+     InStep(A, is_confirmed=True, is_verified=True)),
+    ("told, news, dark", Facts(listed=True, told=A, closure=DARK), POLICY, InStep(A, is_confirmed=True)),
+    ("told, news, hole", Facts(listed=True, told=A, closure=HOLE), POLICY, Copy(A, Change.INCOMPLETE, (C,))),
     ("told, known", Facts(listed=True, told=A, belief=belief(), placement=placed()), POLICY, InStep(A)),
     ("told, due", Facts(listed=True, told=A, belief=belief(at=LONG_AGO), placement=placed()), POLICY,
      InStep(A, is_confirmed=True)),
     ("told otherwise", Facts(listed=True, told=B, belief=belief()), POLICY, Copy(A, Change.DIVERGED)),
     ("told as believed", Facts(listed=True, told=B, belief=belief(B)), POLICY, Copy(A, Change.MOVED)),
     ("closure of a fresh belief", Facts(listed=True, belief=belief()), POLICY, InStep(A)),
-    # the closure: due by the placement, else by the belief; never at the first sight of a tag
+    # the closure: due by the placement, else by the belief in the same digest; at the first sight of an image
     ("closure of a placement", Facts(listed=True, belief=belief(), placement=placed(LONG_AGO)), POLICY,
      Ask(Question.CLOSURE, A)),
     ("closure of a belief", Facts(listed=True, told=A, belief=belief(at=LONG_AGO)), POLICY, Ask(Question.CLOSURE, A)),
-    ("closure, first seen", Facts(listed=True, seen=Seen(A)), POLICY, InStep(A, is_confirmed=True)),
+    ("closure, first seen", Facts(listed=True, seen=Seen(A)), POLICY, Ask(Question.CLOSURE, A)),
+    ("closure, moved by others", Facts(listed=True, told=A, belief=belief(B)), POLICY, Ask(Question.CLOSURE, A)),
+    ("closure, placed under another tag", Facts(listed=True, told=A, placement=placed()), POLICY,
+     InStep(A, is_confirmed=True)),
     ("closure, recheck", Facts(listed=True, seen=Seen(A)), RECHECK, Ask(Question.CLOSURE, A)),
     ("whole", Facts(listed=True, belief=belief(), placement=placed(LONG_AGO), closure=WHOLE), POLICY,
      InStep(A, is_verified=True)),
@@ -201,7 +208,7 @@ def test_checks_are_spread_by_digest_where_there_is_no_tag() -> None:
 def catalog(
     beliefs: dict[str, TagBelief], tags: frozenset[str] | None, pending: dict[str, Pending] | None = None
 ) -> Catalog:
-    return Catalog(MemorySite("left").repository("app"), tags, None, NOW, False, beliefs, {}, pending or {})
+    return Catalog(MemorySite("left").repository("app"), tags, None, NOW, False, beliefs, pending or {})
 
 
 def test_tag_is_gone_where_we_put_it_it_is_still_there_and_its_source_has_it_no_more() -> None:

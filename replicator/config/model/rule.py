@@ -212,7 +212,8 @@ class RuleTable(Table):
     )
     verify_every: Annotated[float, DURATION] = setting(
         "Everything that a tag leads to, child manifests and blobs, is looked for at its destination at least this "
-        "often. What is missing there is copied again.",
+        "often. What is missing there is copied again. An image that replicator did not put there itself, or no longer "
+        "knows of because its state was lost, is checked when it is first seen.",
         "7d",
     )
     referrers: Annotated[ReferrersTable, Mode()] = setting(

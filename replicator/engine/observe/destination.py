@@ -15,7 +15,6 @@ from replicator.policy.rule import Rule
 from replicator.ports import (
     GoneAtDestination,
     Pending,
-    Placement,
     RefusesNames,
     Repository,
     State,
@@ -31,7 +30,7 @@ class Catalog:
     because they are few, or because the site does not list them. `digests` are what the listing told of them, None
     where it tells none; `fixed` the tags that may not be moved, and why; `archived` those whose content cannot be read
     for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours
-    is remembered there. `beliefs`, `placements` and `pending` are what the state remembers.
+    is remembered there. `beliefs` and `pending` are what the state remembers.
     """
 
     repository: Repository
@@ -40,7 +39,6 @@ class Catalog:
     asked_at: float
     fresh: bool
     beliefs: Mapping[str, TagBelief]
-    placements: Mapping[Digest, Placement]
     pending: Mapping[str, Pending]
     fixed: Mapping[str, str] = field(default_factory=dict)
     archived: frozenset[str] = frozenset()
@@ -89,8 +87,6 @@ async def read_catalog(
             beliefs = {tag: belief for tag, belief in beliefs.items() if tag in tags or is_digest(tag)}
             if record:
                 state.record(GoneAtDestination(site, name, gone, asked_at))
-    digests_named = None if only is None else {belief.digest for belief in beliefs.values()}
-    placements = await state.placements(site, name, digests_named)
     pending = await state.pending(rule, site, name, only)
     found = found or Listing(())
     return Catalog(
@@ -100,7 +96,6 @@ async def read_catalog(
         asked_at,
         fresh,
         beliefs,
-        placements,
         pending,
         fixed=found.fixed,
         archived=found.archived,

@@ -24,8 +24,8 @@ class Action:
 
     `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when
     the source was asked about the repository. `missing` are parts that the destination was found to lack;
-    `was_placed`: the root had been put there before, so that something must have removed it. `companions`: see
-    `WantedTags`.
+    `was_placed`: the root had been put there before, so that something must have removed it. `placement`: what is
+    remembered of the root there. `companions`: see `WantedTags`.
     """
 
     repository: str
@@ -39,6 +39,7 @@ class Action:
     attempts: int = 0
     missing: tuple[Digest, ...] = ()
     was_placed: bool = False
+    placement: Placement | None = None
     companions: frozenset[str] | None = None
 
     @property
@@ -332,10 +333,12 @@ def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
         return False
     if facts.placement is not None:
         last: float | None = facts.placement.verified_at
-    elif facts.belief is not None:
+    elif facts.belief is not None and facts.belief.digest == digest:
         last = facts.belief.checked_at
     else:
-        return False  # seen there for the first time: from now on it has its turn
+        return (
+            True  # found there, put by somebody else or before the state was lost: nobody has seen all of it
+        )
     return is_due(policy.now, last, policy.verify_every, f"{policy.place}@{digest}")
 
 

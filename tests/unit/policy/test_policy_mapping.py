@@ -165,3 +165,8 @@ def test_two_digests_pinned_under_one_tag_are_a_problem() -> None:
 )
 def test_what_may_turn_out_well_is_no_problem(one: Rule, other: Rule) -> None:
     assert static_collisions([one, other]) == []
+
+
+def test_a_tag_that_keeps_its_name_is_not_held_twice_in_memory() -> None:
+    tag = f"v{12}"
+    assert target_tag(_rule("all", "app"), tag) is tag

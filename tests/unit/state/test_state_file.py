@@ -555,3 +555,16 @@ asyncio.run(main())
         stderr=subprocess.DEVNULL,
     )
     assert ended.returncode == 7
+
+
+async def test_beliefs_share_what_is_equal_in_memory(tmp_path: Path) -> None:
+    async with opened(tmp_path / "s.db") as state:
+        for number in range(3):
+            belief = TagBelief(f"v{number}", ONE, ONE, "rule", 5.0, 4.0)
+            state.record(Placed("rule", "fra", belief, "app"))
+        await state.flush()
+        found = (await state.beliefs("fra", "app")).values()
+    assert len(found) == 3
+    assert all(belief.source_digest is belief.digest for belief in found)
+    assert len({id(belief.rule) for belief in found}) == 1
+    assert len({id(belief.asked_at) for belief in found}) == 1
