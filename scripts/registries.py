@@ -47,8 +47,8 @@ _HEADERS: Final = {"WWW-Authenticate": "its challenge", "Location": "its upload 
 def overview() -> str:
     """The text of docs/registries/README.md."""
     lines = [
-        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | creates what is missing | delete one tag | delete a digest |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | creates what is missing | webhooks | delete one tag | delete a digest |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(vendor) for vendor in VENDORS),
     ]
     limits = [f"## {vendor.title}\n\n{_limits(vendor)}" for vendor in VENDORS if vendor.limits]
@@ -66,6 +66,7 @@ def _row(vendor: Vendor) -> str:
         {"put": "one PUT", "patch": "one PATCH", "chunks": "chunks"}[vendor.record.upload],
         vendor.names.shape or "any",
         _creation(vendor),
+        _notifications(vendor),
         _TAG[vendor.tag_deletion],
         _DIGEST[vendor.digest_deletion],
     )
@@ -78,6 +79,15 @@ def _creation(vendor: Vendor) -> str:
         return "no"
     keys = ", ".join(f"`create.{key}`" for key in sorted(way.required))
     return f"the {way.what}, with {keys}" if keys else f"the {way.what}"
+
+
+def _notifications(vendor: Vendor) -> str:
+    sender = vendor.notifications
+    if sender is None:
+        return "no"
+    if sender.signature is not None:
+        return f"signed (`{sender.signature.header}`)"
+    return f"with `{sender.secret_header}`" if sender.secret_header else "yes"
 
 
 def _signs(vendor: Vendor) -> str:

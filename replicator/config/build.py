@@ -40,7 +40,6 @@ from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.flow.settings import LimitSettings
 from replicator.lists.reading import Reading
 from replicator.model.names import hub_url
-from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import Glob, TagPattern
 from replicator.policy.referrers import ReferrerFilter
@@ -57,6 +56,7 @@ from replicator.sites.registry.identity.settings import (
 )
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
 from replicator.sites.registry.vendors.creation import CreateSettings
+from replicator.sites.registry.vendors.senders import FORMATS
 from replicator.sites.timeouts import Timeouts
 
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from replicator.config.creation import check_creation
 from replicator.config.document import Document, Place, Section, suggest
 from replicator.errors import ConfigError
-from replicator.notifications.formats import FORMATS
 from replicator.sites.registry.capabilities import Knowledge
+from replicator.sites.registry.vendors.senders import FORMATS
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _REGISTRY = frozenset(

@@ -80,7 +80,7 @@ class OIDCSettings:
 class WebhookSettings:
     """One webhook: the site that sends it, and how its sender authenticates.
 
-    `kind`: the only notifications to accept (a key of `notifications.formats.FORMATS`), None for all. `hosts`:
+    `kind`: the only notifications to accept (a key of `vendors.senders.FORMATS`), None for all. `hosts`:
     additional names of the registry in them, in lower case.
     """
 

@@ -20,7 +20,6 @@ from replicator.config.units import parse_duration, parse_size
 from replicator.lists.reading import parse_image_path
 from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
-from replicator.notifications.formats import FORMATS
 from replicator.policy.bandwidth import parse_days, parse_time
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.referrers import parse_referrer_pattern
@@ -28,6 +27,7 @@ from replicator.policy.rule import Pin
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 from replicator.sites.registry.vendors.known import KINDS
+from replicator.sites.registry.vendors.senders import FORMATS
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")

@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from replicator.notifications import cloudevents
-from replicator.notifications.format import Delivery, Format, Hint, same_host
+from replicator.notifications.format import Delivery, Format, Hint
 from replicator.notifications.reading import epoch, has, member, pushed, text
 
 _TYPE: Final = "com.amazon.ecr."
 _SOURCE: Final = re.compile(r"urn:aws[a-z-]*:ecr:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):")
-_HOST: Final = re.compile(r"(?P<account>\d{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\..+")
 
 
 def _recognizes(delivery: Delivery) -> bool:
@@ -66,12 +64,4 @@ def _registry(account: str | None, region: str | None) -> str | None:
     return f"{account}.dkr.ecr.{region}.amazonaws.com" if account and region else None
 
 
-def _is_same(named: str, url: str) -> bool:
-    """A registry has several hosts (FIPS, dual stack, partitions), all with its account and region."""
-    theirs, ours = _HOST.fullmatch(named), _HOST.fullmatch(urlsplit(url).hostname or "")
-    if theirs is None or ours is None:
-        return same_host(named, url)
-    return theirs["account"] == ours["account"] and theirs["region"] == ours["region"]
-
-
-FORMAT: Final = Format("ecr", _recognizes, _read, media_types=cloudevents.MEDIA_TYPES, is_same=_is_same)
+FORMAT: Final = Format("ecr", _recognizes, _read, media_types=cloudevents.MEDIA_TYPES)

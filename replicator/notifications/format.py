@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from replicator.model.strictjson import Members
 
 JSON: Final = frozenset({"application/json"})
+
+MAX_EVENTS: Final = 20_000
+"""Of one delivery. 1 MiB does not hold as many pushes of distribution; more are not what a registry sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +88,18 @@ class Format:
     secret_header: str | None = None
     is_same: Callable[[str, str], bool] = same_host
     redelivers: bool = False
+
+
+def read_events(each: Format, delivery: Delivery) -> list[Hint | None]:
+    """The events of a delivery of this kind; None for each event to ignore.
+
+    Raises:
+        ValueError: it has more than `MAX_EVENTS`.
+    """
+    try:
+        events = list(islice(each.read(delivery), MAX_EVENTS + 1))
+    except ValueError:
+        return [None]
+    if len(events) > MAX_EVENTS:
+        raise ValueError(f"more than {MAX_EVENTS} events")
+    return events

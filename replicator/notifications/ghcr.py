@@ -17,7 +17,7 @@ _CONTAINERS: Final = frozenset({"container", "docker"})
 
 
 def _recognizes(delivery: Delivery) -> bool:
-    # Gitea and Forgejo send GitHub's headers as well, so they are tried first.
+    # Gitea and Forgejo send GitHub's headers as well, so they are tried first (`vendors/senders.py`).
     document = delivery.document
     return "x-github-event" in delivery.headers or any(
         has(document.get(key), "package_version") for key in _KEYS

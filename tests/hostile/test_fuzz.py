@@ -21,8 +21,7 @@ from yarl import URL
 from replicator.demo.images import image, index
 from replicator.model.manifest import parse_manifest
 from replicator.model.strictjson import read_object
-from replicator.notifications.format import Delivery
-from replicator.notifications.formats import format_of, read_events
+from replicator.notifications.format import Delivery, read_events
 from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
@@ -32,6 +31,7 @@ from replicator.sites.objects.s3.moments import read_time
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
 from replicator.sites.registry.links import next_link
 from replicator.sites.registry.location import resolve_location
+from replicator.sites.registry.vendors.senders import format_of
 
 IMAGE = image("a").manifest
 REGISTRY = URL("https://registry.example.com")

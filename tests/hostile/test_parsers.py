@@ -15,8 +15,7 @@ from yarl import URL
 
 from replicator.model.manifest import parse_manifest
 from replicator.model.strictjson import read_object
-from replicator.notifications.format import Delivery
-from replicator.notifications.formats import format_of, read_events
+from replicator.notifications.format import Delivery, read_events
 from replicator.scrub import scrub
 from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
@@ -27,6 +26,7 @@ from replicator.sites.registry.links import next_link
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.markup import title_of, words_of
 from replicator.sites.registry.page import web_page
+from replicator.sites.registry.vendors.senders import format_of
 
 PLACE = Place("s", "b", "http://s")
 REGISTRY = URL("https://registry.example.com")

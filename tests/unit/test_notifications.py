@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.model.strictjson import read_object
-from replicator.notifications.format import Delivery, Hint, same_host
-from replicator.notifications.formats import FORMATS, MEDIA_TYPES, format_of, read_events
+from replicator.notifications.format import Delivery, Hint, read_events, same_host
 from replicator.notifications.reading import epoch, split_reference
 from replicator.sites.registry.vendors.known import KINDS
+from replicator.sites.registry.vendors.senders import FORMATS, MEDIA_TYPES, format_of
 from tests.fakes.notifications import DIGEST, PUSHED_AT, VENDORS, Sent
 
 CASES = [
@@ -57,8 +57,8 @@ def test_kind_of_the_site_is_asked_first() -> None:
     assert [each and each.kind for each in told] == ["gitlab", *["distribution"] * 4]
 
 
-def test_kinds_are_those_of_sites() -> None:
-    assert set(FORMATS) <= set(KINDS)
+def test_each_vendor_with_notifications_has_payloads() -> None:
+    assert set(FORMATS) == set(VENDORS) == set(KINDS) - {"ecr-public"}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,8 @@ def test_nexus_by_path_has_another_name() -> None:
         ("ecr", "123456789012.dkr.ecr.cn-north-1.amazonaws.com", "https://123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", True),
         ("ecr", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "https://123456789012.dkr.ecr.eu-west-2.amazonaws.com", False),
         ("ecr", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "https://ecr.internal", False),
+        ("ecr", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "https://123456789012.dkr.ecr.eu-west-1.evil.example", False),
+        ("ecr", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "https://999999999999.dkr.ecr.eu-west-1.amazonaws.com", False),
         ("alibaba", "registry.cn-hangzhou.aliyuncs.com", "https://acme-registry.cn-hangzhou.cr.aliyuncs.com", True),
         ("alibaba", "registry.cn-hangzhou.aliyuncs.com", "https://registry.cn-beijing.aliyuncs.com", False),
         ("alibaba", "registry.cn-hangzhou.aliyuncs.com", "https://images.internal", False),

@@ -36,7 +36,7 @@ from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import ConfigRead, Event, Events
 from replicator.http.connections import Connections
 from replicator.http.protocol import SERVER, RequestHandler
-from replicator.notifications.formats import MEDIA_TYPES
+from replicator.sites.registry.vendors.senders import MEDIA_TYPES
 
 MAX_CONNECTIONS: Final = 512
 MAX_LINE_BYTES: Final = 8 * 1024

@@ -16,9 +16,10 @@ import pytest
 
 from replicator.config.settings import HMACSettings, SecretHeader, WebhookSettings
 from replicator.daemon.http.server import listen
-from replicator.notifications.formats import FORMATS, MAX_EVENTS
+from replicator.notifications.format import MAX_EVENTS
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection
+from replicator.sites.registry.vendors.senders import FORMATS
 from tests.fakes.agent import FakeAgent, config, literal, simple_rule
 from tests.fakes.notifications import VENDORS, Sent
 

@@ -23,10 +23,10 @@ from replicator.daemon.http.webhooks.senders import shows_secret, signed
 from replicator.errors import StateError
 from replicator.events import WebhookOutcome, WebhookSeen
 from replicator.model.strictjson import read_object
-from replicator.notifications.format import Delivery, Format, Hint
-from replicator.notifications.formats import MEDIA_TYPES, format_of, read_events
+from replicator.notifications.format import Delivery, Format, Hint, read_events
 from replicator.scrub import scrub
 from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.vendors.senders import MEDIA_TYPES, format_of
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BYTES_IN_HAND: Final = 16 * 1024 * 1024

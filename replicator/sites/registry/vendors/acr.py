@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from replicator.notifications import acr
 from replicator.sites.registry.identity.settings import AcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
@@ -78,5 +79,6 @@ ACR: Final = Vendor(
     immutable=(Refusal(frozenset({405, 409})),),
     identity=AcrIdentity(),
     listing=AcrTags(),
+    notifications=acr.FORMAT,
     limits=("A single PUT of about 20 MB or more is refused, so that larger blobs go up in chunks.",),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from replicator.notifications import alibaba
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
 
 ALIBABA: Final = Vendor(
@@ -17,5 +18,6 @@ ALIBABA: Final = Vendor(
     host_pattern=re.compile(r"registry(?:-vpc|-internal|-intl)?\.[a-z0-9-]+\.aliyuncs\.com"),
     names=NameRules(min_parts=2, shape="NAMESPACE/NAME"),
     tag_deletion="vendor",
+    notifications=alibaba.FORMAT,
     limits=("The namespace must exist.",),
 )

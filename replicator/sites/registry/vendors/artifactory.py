@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.notifications import artifactory
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
     Page,
@@ -97,6 +98,7 @@ ARTIFACTORY: Final = Vendor(
     signs=(Sign("X-JFrog-Version"), Sign("X-Artifactory-*")),
     record=CapabilityRecord(upload="patch", delete_tag=True),
     listing=ArtifactoryItems(),
+    notifications=artifactory.FORMAT,
     limits=(
         "Only local repositories, and virtual ones with a default deployment repository, take pushes.",
         "Each tag is a folder of its own.",

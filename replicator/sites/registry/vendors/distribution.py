@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from replicator.notifications import distribution
 from replicator.sites.registry.vendors.vendor import Sign, Vendor
 
 DISTRIBUTION: Final = Vendor(
@@ -11,6 +12,7 @@ DISTRIBUTION: Final = Vendor(
     title="CNCF Distribution",
     signs=(Sign("Location", "_state="),),
     tag_deletion="not possible",
+    notifications=distribution.FORMAT,
     limits=(
         "Version 3 deletes single tags where `delete.enabled` is set and the site's `capabilities` have `delete_tag`.",
         "Version 2 cannot delete single tags.",

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.notifications import dockerhub
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.dockerhub import HubRepositories
 from replicator.sites.registry.vendors.listing import (
@@ -90,6 +91,7 @@ DOCKER_HUB: Final = Vendor(
     api="https://hub.docker.com",
     listing=HubTags(),
     creation=HubRepositories(),
+    notifications=dockerhub.FORMAT,
     limits=(
         "Reading a manifest counts as a pull; asking for its digest (HEAD) does not.",
         "What exists and may not be seen and what does not exist are both answered with 401.",

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from replicator.errors import AuthFailed
+from replicator.notifications import ecr
+from replicator.notifications.format import same_host
 from replicator.ports import Listed
 from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.registry.identity.settings import EcrIdentity
@@ -110,6 +114,14 @@ def _listed(images: Iterable[tuple[Any, Any, str]]) -> list[Listed]:
     ]
 
 
+def is_same_registry(named: str, url: str) -> bool:
+    """Whether the registry of a notification is the site's: a registry has several hosts, all with its account and region."""
+    theirs, ours = HOST.fullmatch(named), HOST.fullmatch(urlsplit(url).hostname or "")
+    if theirs is None or ours is None:
+        return same_host(named, url)
+    return theirs.group("account", "region") == ours.group("account", "region")
+
+
 ECR: Final = Vendor(
     kind="ecr",
     title="AWS ECR",
@@ -123,6 +135,7 @@ ECR: Final = Vendor(
     is_public=False,
     listing=EcrImages(),
     creation=EcrRepositories(),
+    notifications=replace(ecr.FORMAT, is_same=is_same_registry),
     limits=(
         "Repositories are not created by a push, unless a creation template covers their prefix.",
         "10 manifests a second are taken from one account and region.",

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from replicator.notifications import ghcr
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
     Page,
@@ -90,5 +91,6 @@ GHCR: Final = Vendor(
     tag_deletion="whole version",
     api="https://api.github.com",
     listing=PackageVersions(),
+    notifications=ghcr.FORMAT,
     limits=("About 2,000 requests a minute are let through (measured by others, not documented).",),
 )

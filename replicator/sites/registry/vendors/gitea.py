@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from replicator.notifications import gitea
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
 
@@ -16,5 +17,6 @@ GITEA: Final = Vendor(
     hosts=("gitea.com", "codeberg.org"),
     record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="OWNER/NAME"),
+    notifications=gitea.FORMAT,
     limits=("A manifest has 10 MiB at most.",),
 )

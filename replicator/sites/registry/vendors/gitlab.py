@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from replicator.notifications import gitlab
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.gitlab import GitLabProjects
 from replicator.sites.registry.vendors.listing import (
@@ -63,5 +64,6 @@ GITLAB: Final = Vendor(
     immutable=(Refusal(frozenset({403}), text="protected"),),
     listing=GitLabTags(),
     creation=GitLabProjects(),
+    notifications=gitlab.FORMAT,
     limits=("The project must exist.", "Tokens last 5 minutes (15 on gitlab.com)."),
 )

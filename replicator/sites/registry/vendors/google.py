@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.notifications import google
 from replicator.sites.registry.identity.settings import GoogleIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.google import GoogleRepositories
@@ -70,6 +71,7 @@ GOOGLE: Final = Vendor(
     identity=GoogleIdentity(),
     listing=ManifestMap(),
     creation=GoogleRepositories(),
+    notifications=google.FORMAT,
     limits=(
         "Blobs go up in one request each.",
         "A repository of Artifact Registry must exist; images in it are created by a push.",

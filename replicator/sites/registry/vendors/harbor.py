@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.notifications import harbor
 from replicator.sites.registry.vendors.creating.harbor import HarborProjects
 from replicator.sites.registry.vendors.listing import (
     IMMUTABLE,
@@ -70,6 +71,7 @@ HARBOR: Final = Vendor(
     immutable=(Refusal(frozenset({412}), code="PRECONDITION"),),
     listing=HarborArtifacts(),
     creation=HarborProjects(),
+    notifications=harbor.FORMAT,
     limits=(
         "The project must exist; repositories in it are created by a push.",
         "A project that is a proxy cache takes no pushes.",

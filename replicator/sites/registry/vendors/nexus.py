@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from replicator.notifications import nexus
 from replicator.sites.registry.vendors.vendor import Refusal, Sign, Vendor
 
 NEXUS: Final = Vendor(
@@ -15,5 +16,6 @@ NEXUS: Final = Vendor(
     signs=(Sign("Server", "^Nexus/"),),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({400}), text="does not allow updating assets"),),
+    notifications=nexus.FORMAT,
     limits=("A repository of format docker must exist; images in it are created by a push.",),
 )

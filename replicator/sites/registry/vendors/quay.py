@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from replicator.notifications import quay
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.quay import QuayRepositories
 from replicator.sites.registry.vendors.listing import (
@@ -80,6 +81,7 @@ QUAY: Final = Vendor(
     immutable=(Refusal(frozenset({409}), code="TAG_IMMUTABLE"),),
     listing=QuayTags(),
     creation=QuayRepositories(),
+    notifications=quay.FORMAT,
     limits=(
         "A page of tags has 100 at most.",
         "Content that no tag leads to is removed after an hour.",

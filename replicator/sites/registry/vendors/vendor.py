@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from replicator.model.names import MAX_REPOSITORY_LENGTH
+from replicator.notifications.format import Format
 from replicator.sites.registry.identity.settings import Identity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creation import RepositoryCreation
@@ -127,6 +128,7 @@ class Vendor:
             own.
         listing: how it lists tags with what they name; None where it cannot.
         creation: how its repositories are created, where a push does not do that or not as wanted.
+        notifications: what they send to webhooks; None where nothing.
         limits: limits worth knowing, one sentence each.
     """
 
@@ -145,6 +147,7 @@ class Vendor:
     api: str = ""
     listing: BulkListing | None = None
     creation: RepositoryCreation | None = None
+    notifications: Format | None = None
     limits: tuple[str, ...] = ()
 
     def owns(self, host: str) -> bool:

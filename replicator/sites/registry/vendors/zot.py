@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from replicator.notifications import zot
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
     Page,
@@ -68,5 +69,6 @@ ZOT: Final = Vendor(
     signs=(Sign("Blob-Upload-UUID"), Sign("Server", "^zot")),
     record=CapabilityRecord(delete_tag=True, has_referrers=True),
     listing=ZotImages(),
+    notifications=zot.FORMAT,
     limits=("To list referrers it reads every manifest of the repository.",),
 )
