@@ -75,7 +75,7 @@ async def compare(bench: Bench, setting: Setting) -> list[Row]:
                     continue
                 home = folder / f"{program.name}-{turn}"
                 try:
-                    await _turn(bench, setting, program, _Place(home, source, held), results)
+                    await _turn(bench, setting, program, _Turn(home, source, held), results)
                 except CommandFailed as error:
                     results.failures[program.name] = str(error)
                     bench.tell(f"  {program.name} failed: {error}")
@@ -84,7 +84,7 @@ async def compare(bench: Bench, setting: Setting) -> list[Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Turn:
     """Where one turn takes place."""
 
     home: Path
@@ -104,7 +104,7 @@ async def _source(
         yield source
 
 
-async def _turn(bench: Bench, setting: Setting, program: Program, place: _Place, results: _Results) -> None:
+async def _turn(bench: Bench, setting: Setting, program: Program, place: _Turn, results: _Results) -> None:
     async with contextlib.AsyncExitStack() as stack:
         destinations = [
             await stack.enter_async_context(servers.fresh(place.home / f"to{number}", place.source.authority))
@@ -128,7 +128,7 @@ async def _turn(bench: Bench, setting: Setting, program: Program, place: _Place,
     shutil.rmtree(place.home)
 
 
-async def _run(program: Program, place: _Place, groups: Sequence[Sequence[Endpoint]], label: str) -> Usage:
+async def _run(program: Program, place: _Turn, groups: Sequence[Sequence[Endpoint]], label: str) -> Usage:
     """One run for each group of destinations, one after the other, as if they were one."""
     usages = []
     for number, group in enumerate(groups):

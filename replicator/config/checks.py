@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from replicator.config.creation import check_creation
-from replicator.config.document import Document, Place, Section, suggest
+from replicator.config.document import Document, KeyPath, Section, suggest
 from replicator.errors import ConfigError
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.vendors.senders import FORMATS
@@ -123,7 +123,7 @@ def _is_literal(section: Section, place: tuple[str, ...]) -> bool:
     return isinstance(value, str) and place not in section.expanded
 
 
-def _names(table: Mapping[str, Any], key: str) -> list[tuple[Place, str]]:
+def _names(table: Mapping[str, Any], key: str) -> list[tuple[KeyPath, str]]:
     value = table.get(key)
     if isinstance(value, str):
         return [((key,), value)]
@@ -174,7 +174,7 @@ def _check_roles(rule: Section, problems: list[str]) -> None:
         )
 
 
-def _selection(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+def _selection(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """A rule takes its images from a catalog or from lists."""
     if "images" not in table:
         for key in ("repositories", "source"):
@@ -187,7 +187,7 @@ def _selection(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("tags",), "cannot be combined with images; the lists name the tags"
 
 
-def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _schedule(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     if "interval" in table and "cron" in table:
         return [(("cron",), "cannot be combined with interval; keep one of them")]
     if "timezone" in table and "cron" not in table:
@@ -195,7 +195,7 @@ def _schedule(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return []
 
 
-def _referrers(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _referrers(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     referrers = table.get("referrers")
     if not isinstance(referrers, dict) or referrers.get("mode") != "none":
         return []
@@ -209,11 +209,11 @@ def _referrers(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     ]
 
 
-def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _hook(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     ways = [key for key in _WAYS if key in table]
     if not ways:
         return [((), f"has no authentication; set one of {', '.join(_WAYS)}")]
-    found: list[tuple[Place, str]] = [
+    found: list[tuple[KeyPath, str]] = [
         ((key,), f"cannot be combined with {ways[0]}; keep one of them") for key in ways[1:]
     ]
     kind = table.get("kind")
@@ -232,7 +232,7 @@ def _hook(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return found
 
 
-def _oidc(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+def _oidc(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if "keys_url" in table and "keys_file" in table:
         yield ("oidc", "keys_file"), "cannot be combined with keys_url; keep one of them"
     url = table.get("keys_url")
@@ -240,7 +240,7 @@ def _oidc(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("oidc", "keys_url"), "must be https://: who can change the keys can sign anything"
 
 
-def _notify(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _notify(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     if "url" in table and "command" in table:
         return [(("command",), "cannot be combined with url; keep one of them")]
     if "url" not in table and "command" not in table:
@@ -266,7 +266,7 @@ def _listening(document: Document) -> list[str]:
     ]
 
 
-def _misfits(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _misfits(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     """Keys that do not apply to the kind of site that the url names."""
     kind, unfit = unfitting(table)
     return [
@@ -286,9 +286,9 @@ def unfitting(site: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
     return kind, (_REGISTRY | _BUCKET | _DIRECTORY | _LAYOUT) - _KINDS[kind][1]
 
 
-def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _keys(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     """Contradictions in a bucket's credentials and encryption."""
-    found: list[tuple[Place, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     pairs = (("access_key", "secret_key"), ("secret_key", "access_key"), ("session_token", "access_key"))
     for key, other in pairs:
         if key in table and other not in table:
@@ -300,9 +300,9 @@ def _keys(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return found
 
 
-def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _login(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     secrets = [key for key in ("password", "identity_token", "bearer_token") if key in table]
-    found: list[tuple[Place, str]] = [
+    found: list[tuple[KeyPath, str]] = [
         ((key,), f"cannot be combined with {secrets[0]}; keep one of them") for key in secrets[1:]
     ]
     if "username" in table and secrets == ["bearer_token"]:
@@ -314,13 +314,13 @@ def _login(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return found
 
 
-def _auth(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _auth(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     """Keys of `auth` that belong to another kind, keys that are missing, and a login beside it."""
     auth = table.get("auth")
     if not isinstance(auth, dict):
         return []
     kind = auth.get("kind")
-    found: list[tuple[Place, str]] = [
+    found: list[tuple[KeyPath, str]] = [
         (("auth", key), f'requires kind = "{owner}"')
         for owner, keys in _IDENTITIES.items()
         for key in keys
@@ -341,11 +341,11 @@ def _auth(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
     return found
 
 
-def _tls(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def _tls(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     tls, url = table.get("tls"), table.get("url")
     if not isinstance(tls, dict):
         return []
-    found: list[tuple[Place, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     if ("cert" in tls) != ("key" in tls):
         has, lacks = ("cert", "key") if "cert" in tls else ("key", "cert")
         found.append((("tls", has), f"requires {lacks}; set both"))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from replicator.config.document import Place
+from replicator.config.document import KeyPath
 from replicator.sites.registry.vendors.ecr import ECR
 from replicator.sites.registry.vendors.known import KINDS, VENDORS, by_host, of_kind
 from replicator.sites.registry.vendors.vendor import Vendor
 
 
-def check_creation(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
+def check_creation(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     """Keys of `create` that belong to other registries, and keys that are missing."""
     create = table.get("create")
     if create is None or create is False or (isinstance(create, dict) and create.get("enabled") is False):
@@ -23,7 +23,7 @@ def check_creation(table: Mapping[str, Any]) -> list[tuple[Place, str]]:
         return [
             (("create",), f"does not apply to {vendor.title}, where replicator creates nothing; remove it")
         ]
-    found: list[tuple[Place, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     for key in given:
         owners = [each for each in VENDORS if each.creation is not None and key in each.creation.keys]
         titles = ", ".join(each.title for each in owners)

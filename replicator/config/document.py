@@ -14,7 +14,7 @@ from replicator.config.syntax import parse_name
 from replicator.config.text import decoded
 from replicator.errors import ConfigError
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and list indexes, starting at the top of a file or of a section."""
 
 DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
@@ -37,12 +37,12 @@ class Section:
     """
 
     file: Path
-    place: Place
+    place: KeyPath
     table: Mapping[str, Any] = field(repr=False)
-    unset: frozenset[Place]
-    expanded: Mapping[Place, frozenset[str]]
+    unset: frozenset[KeyPath]
+    expanded: Mapping[KeyPath, frozenset[str]]
 
-    def problem(self, place: Place, text: str) -> str:
+    def problem(self, place: KeyPath, text: str) -> str:
         """A problem of a place in this section, as one line."""
         return f"{self.file}: {dotted(self.place + place)}: {text}"
 
@@ -83,7 +83,7 @@ class Document:
         return self.named["notify"]
 
 
-def dotted(place: Place) -> str:
+def dotted(place: KeyPath) -> str:
     """A place in the notation of TOML keys: `rule.platform.tags[1].semver`."""
     text = ""
     for step in place:
@@ -186,7 +186,7 @@ class _Merge:
             else:
                 self._problem((key,), f"unknown key; {suggest(key, SECTIONS)}")
 
-    def _problem(self, place: Place, text: str) -> None:
+    def _problem(self, place: KeyPath, text: str) -> None:
         self._problems.append(f"{self._file}: {dotted(place)}: {text}")
 
     def _once(self, key: str, value: Any) -> None:
@@ -225,7 +225,7 @@ class _Merge:
             return
         for index, table in enumerate(value):
             name = table.get("name")
-            place: Place = ("rule", name) if isinstance(name, str) and name else ("rule", index)
+            place: KeyPath = ("rule", name) if isinstance(name, str) and name else ("rule", index)
             other = next((rule for rule in self._document.rules if rule.table.get("name") == name), None)
             section = self._section(place, table)
             if other is not None and isinstance(name, str):
@@ -235,7 +235,7 @@ class _Merge:
                 )
             self._document.rules.append(section)
 
-    def _section(self, place: Place, table: Mapping[str, Any]) -> Section:
+    def _section(self, place: KeyPath, table: Mapping[str, Any]) -> Section:
         expansion = _Expansion(self._environ)
         expanded = expansion.expand(table, ())
         for at, text in expansion.problems:
@@ -254,10 +254,10 @@ class _Expansion:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self.problems: list[tuple[Place, str]] = []
-        self.names: dict[Place, set[str]] = {}
+        self.problems: list[tuple[KeyPath, str]] = []
+        self.names: dict[KeyPath, set[str]] = {}
 
-    def expand(self, value: Any, place: Place) -> Any:
+    def expand(self, value: Any, place: KeyPath) -> Any:
         if isinstance(value, dict):
             return {key: self.expand(item, (*place, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -266,7 +266,7 @@ class _Expansion:
             return _VARIABLE.sub(lambda match: self._replace(match, place), value)
         return value
 
-    def _replace(self, match: re.Match[str], place: Place) -> str:
+    def _replace(self, match: re.Match[str], place: KeyPath) -> str:
         name = match[1]
         if match[0] == "$${":
             return "${"

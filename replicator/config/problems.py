@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from replicator.config.document import Place, Section, suggest
+from replicator.config.document import KeyPath, Section, suggest
 from replicator.config.model import Table, keys_of, table_in
 from replicator.config.syntax import Context
 
@@ -44,7 +44,7 @@ def validate(section: Section, model: type[_T], context: Context, problems: list
         return None
 
 
-def _place(raw: Any, loc: Place) -> Place:
+def _place(raw: Any, loc: KeyPath) -> KeyPath:
     """The place of the error in the file. A table written instead of a list with one item has no index there."""
     place: list[str | int] = []
     for step in loc:
@@ -71,7 +71,7 @@ def _text(model: type[Table], details: ErrorDetails) -> str:
     return words.format_map(details.get("ctx", {})) if words else details["msg"]
 
 
-def _table_at(model: type[Table], loc: Place) -> type[Table]:
+def _table_at(model: type[Table], loc: KeyPath) -> type[Table]:
     for step in loc:
         if isinstance(step, str) and step in keys_of(model):
             model = table_in(keys_of(model)[step].annotation) or model

@@ -9,7 +9,7 @@ from replicator.engine.accounting import count_request, counted
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import DRAIN_SECONDS, RunListener, RunScope
 from replicator.engine.engine import Engine
-from replicator.engine.plan.remembered import Memory, Place, remembered
+from replicator.engine.plan.remembered import Memory, TagRoute, remembered
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
@@ -42,13 +42,13 @@ __all__ = [
     "FilterCount",
     "Memory",
     "Outcome",
-    "Place",
     "RuleResult",
     "RunListener",
     "RunResult",
     "RunScope",
     "Spool",
     "TagDecision",
+    "TagRoute",
     "TagTotals",
     "Totals",
     "count_request",

@@ -11,7 +11,7 @@ from typing import Final
 
 from replicator.lists import document as yaml
 from replicator.lists.document import Node, Text, at, items
-from replicator.lists.findings import Findings, Mention, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Mention, Remark
 from replicator.lists.interpolation import interpolate
 
 MAX_EXTENDS: Final = 16
@@ -68,7 +68,7 @@ class _Reader:
 
     def service(self, name: str, service: Node, document: Node) -> None:
         """One service of this file."""
-        place = Place(self._file, name.line if isinstance(name, Text) else 0)
+        place = FileLine(self._file, name.line if isinstance(name, Text) else 0)
         profiles = {text for text in items(at(service, "profiles")) if isinstance(text, Text)}
         if self._context.profiles is not None and profiles and not profiles & self._context.profiles:
             self.found.notes.append(
@@ -84,9 +84,9 @@ class _Reader:
             what = "is only built" if at(service, "build") is not None else "has neither image nor build"
             self.found.notes.append(Remark(place, f"service {name} skipped: it {what}"))
             return
-        self._mention(image, Place(file, image.line))
+        self._mention(image, FileLine(file, image.line))
 
-    def _mention(self, image: Text, where: Place) -> None:
+    def _mention(self, image: Text, where: FileLine) -> None:
         try:
             self.found.mentions.append(Mention(interpolate(image, self._context.variables), where))
         except ValueError as error:
@@ -117,7 +117,7 @@ class _Reader:
         try:
             opened = self._opened_once(path)
         except ValueError as error:
-            self.found.problems.append(Remark(Place(self._file, path.line), f"include {path}: {error}"))
+            self.found.problems.append(Remark(FileLine(self._file, path.line), f"include {path}: {error}"))
             return
         inside = replace(self._context, open_file=opened.open_file)
         self.found.add([read_compose(opened.document, opened.file, inside, (*self._including, opened.file))])

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from replicator.lists.findings import Findings, Mention, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Mention, Remark
 from replicator.lists.interpolation import interpolate
 
 _ESCAPE: Final = re.compile(r"#\s*escape\s*=\s*(\S)\s*$", re.IGNORECASE)
@@ -48,7 +48,7 @@ class _Reader:
         """`# syntax=`: BuildKit pulls this image before it builds."""
         self.found.notes.append(
             Remark(
-                Place(self._file, number),
+                FileLine(self._file, number),
                 f"BuildKit pulls {syntax} for `# syntax=`; add it to a list if it is needed",
             )
         )
@@ -115,10 +115,10 @@ class _Reader:
             return
         if name.lower() in self._stages or name in _NOT_IMAGES or _STAGE_NUMBER.fullmatch(name):
             return
-        self.found.mentions.append(Mention(name, Place(self._file, number)))
+        self.found.mentions.append(Mention(name, FileLine(self._file, number)))
 
     def _problem(self, number: int, text: str) -> None:
-        self.found.problems.append(Remark(Place(self._file, number), text))
+        self.found.problems.append(Remark(FileLine(self._file, number), text))
 
 
 def _instructions(text: str, reader: _Reader) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from replicator.lists.compose import Opened, OpenFile
 from replicator.lists.document import DocumentError, documents
-from replicator.lists.findings import Findings, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Remark
 from replicator.lists.formats import read_text
 from replicator.lists.reading import Reading
 
@@ -46,7 +46,7 @@ def read_files(names: Sequence[str], base: Path, reading: Reading) -> Findings:
         if "://" in name:
             found.problems.append(
                 Remark(
-                    Place(name, 0),
+                    FileLine(name, 0),
                     "is a URL; lists are not downloaded: fetch it, check its checksum, name the file",
                 )
             )
@@ -54,7 +54,7 @@ def read_files(names: Sequence[str], base: Path, reading: Reading) -> Findings:
         try:
             files = list(_files(name, base))
         except ListError as error:
-            found.problems.append(Remark(Place(name, 0), str(error)))
+            found.problems.append(Remark(FileLine(name, 0), str(error)))
             continue
         for file in files:
             found.add([_read(str(file), _shown(file, base), *_beside(file, base, reading))])
@@ -102,10 +102,10 @@ def _read(name: str, shown: str, reading: Reading, open_file: OpenFile | None) -
     try:
         text = _text(name)
     except ListError as error:
-        return Findings(problems=[Remark(Place(shown, 0), str(error))])
+        return Findings(problems=[Remark(FileLine(shown, 0), str(error))])
     found = read_text(text, shown, reading, open_file)
     if not (found.mentions or found.problems or found.notes):
-        found.problems.append(Remark(Place(shown, 0), "names no image"))
+        found.problems.append(Remark(FileLine(shown, 0), "names no image"))
     return found
 
 

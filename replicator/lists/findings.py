@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class FileLine(NamedTuple):
     """A line of a file. `line` counts from 1; 0 is the file as a whole."""
 
     file: str
@@ -21,13 +21,13 @@ class Mention(NamedTuple):
     """An image as a list writes it, not parsed yet."""
 
     text: str
-    place: Place
+    place: FileLine
 
 
 class Remark(NamedTuple):
     """A problem or a note, one line."""
 
-    place: Place
+    place: FileLine
     text: str
 
     def __str__(self) -> str:

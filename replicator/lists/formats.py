@@ -10,7 +10,7 @@ from replicator.lists.bundles import bundle_images, is_bundle, left_out
 from replicator.lists.compose import ComposeContext, Opened, OpenFile, is_compose, read_compose
 from replicator.lists.dockerfile import read_dockerfile
 from replicator.lists.document import DocumentError, Items, Node, Text, documents
-from replicator.lists.findings import Findings, Mention, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Mention, Remark
 from replicator.lists.kubernetes import is_manifest, manifest_images
 from replicator.lists.plain import read_plain
 from replicator.lists.reading import Reading
@@ -63,14 +63,14 @@ def _read_documents(text: str, file: str, reading: Reading, open_file: OpenFile)
             known += _read_document(document, file, reading, open_file, found)
     except DocumentError as error:
         hint = "; render the template first (helm template)" if "{{" in text else ""
-        found.problems.append(Remark(Place(file, error.line), f"not valid YAML: {error}{hint}"))
+        found.problems.append(Remark(FileLine(file, error.line), f"not valid YAML: {error}{hint}"))
         return found
     if count and not known:
         expected = (
             "a list of images, a Compose file, Kubernetes manifests, or a hauler, oc-mirror or Zarf file"
         )
         found.problems.append(
-            Remark(Place(file, 0), f"names no image in a form that is known; expected {expected}")
+            Remark(FileLine(file, 0), f"names no image in a form that is known; expected {expected}")
         )
     return found
 
@@ -86,7 +86,7 @@ def _read_document(document: Node, file: str, reading: Reading, open_file: OpenF
     elif is_bundle(document):
         _mention(found, file, bundle_images(document))
         if note := left_out(document):
-            found.notes.append(Remark(Place(file, 0), note))
+            found.notes.append(Remark(FileLine(file, 0), note))
     elif is_manifest(document):
         _mention(found, file, manifest_images(document, reading.paths))
     elif is_compose(document):
@@ -99,7 +99,7 @@ def _read_document(document: Node, file: str, reading: Reading, open_file: OpenF
 
 def _mention(found: Findings, file: str, texts: Iterable[Text]) -> None:
     for text in texts:
-        found.mentions.append(Mention(text, Place(file, text.line)))
+        found.mentions.append(Mention(text, FileLine(file, text.line)))
 
 
 def _no_other_file(name: str) -> Opened:

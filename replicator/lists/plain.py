@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replicator.lists.findings import Findings, Mention, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Mention, Remark
 
 
 def read_plain(text: str, file: str) -> Findings:
@@ -12,7 +12,7 @@ def read_plain(text: str, file: str) -> Findings:
         words = line.partition(" #")[0].partition("\t#")[0].split()
         if not words or words[0].startswith("#"):
             continue
-        place = Place(file, number)
+        place = FileLine(file, number)
         if len(words) > 1 and "{{" not in line:
             found.problems.append(
                 Remark(place, f"one image a line is expected, not {len(words)} words: {line.strip()[:120]!r}")

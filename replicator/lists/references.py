@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.lists.findings import Findings, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Remark
 from replicator.model.names import Reference, parse_reference
 
 MAX_PROBLEMS: Final = 100
@@ -21,13 +21,13 @@ class ListedImage:
     """
 
     reference: Reference
-    places: tuple[Place, ...]
+    places: tuple[FileLine, ...]
     is_latest_implied: bool = False
 
 
 def merge(found: Findings) -> tuple[Sequence[ListedImage], Sequence[Remark]]:
     """The images, each once, in the order of their first line; and all problems, in that order too, `MAX_PROBLEMS` a file."""
-    places: dict[Reference, list[Place]] = {}
+    places: dict[Reference, list[FileLine]] = {}
     implied: set[Reference] = set()
     problems: list[Remark] = []
     for text, place in found.mentions:
@@ -54,7 +54,7 @@ def _first_of_each_file(problems: Sequence[Remark]) -> list[Remark]:
         kept += sorted(each, key=lambda problem: problem.place.line)[:MAX_PROBLEMS]
         if (more := len(each) - MAX_PROBLEMS) > 0:
             kept.append(
-                Remark(Place(file, 0), f"{more} more lines cannot be read; is this a list of images?")
+                Remark(FileLine(file, 0), f"{more} more lines cannot be read; is this a list of images?")
             )
     return kept
 

@@ -37,9 +37,9 @@ from replicator.ports.search import ImageFacts
 from replicator.state import merge
 from replicator.state.memory import REPOSITORIES_KEPT
 
-Place = tuple[str, str]
+RepositoryKey = tuple[str, str]
 """A destination or site, and a repository there."""
-RulePlace = tuple[str, str, str]
+RuleRepositoryKey = tuple[str, str, str]
 """A rule, a destination and a repository there."""
 
 
@@ -61,17 +61,17 @@ class Turn(NamedTuple):
 class Batch:
     """See the module."""
 
-    beliefs: dict[Place, dict[str, Turn]] = field(default_factory=dict)
-    placements: dict[Place, dict[Digest, Placement]] = field(default_factory=dict)
-    pending: dict[RulePlace, dict[str, Change]] = field(default_factory=dict)
-    units: dict[RulePlace, UnitSeen] = field(default_factory=dict)
+    beliefs: dict[RepositoryKey, dict[str, Turn]] = field(default_factory=dict)
+    placements: dict[RepositoryKey, dict[Digest, Placement]] = field(default_factory=dict)
+    pending: dict[RuleRepositoryKey, dict[str, Change]] = field(default_factory=dict)
+    units: dict[RuleRepositoryKey, UnitSeen] = field(default_factory=dict)
     catalogs: dict[tuple[str, str], CatalogSeen] = field(default_factory=dict)
     seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
     created: dict[Digest, tuple[float, float]] = field(default_factory=dict)
-    listed: dict[Place, dict[str, Listed | None]] = field(default_factory=dict)
-    refusals: dict[Place, ListingRefused] = field(default_factory=dict)
+    listed: dict[RepositoryKey, dict[str, Listed | None]] = field(default_factory=dict)
+    refusals: dict[RepositoryKey, ListingRefused] = field(default_factory=dict)
     begun: dict[tuple[str, str], float] = field(default_factory=dict)
-    repositories: set[Place] = field(default_factory=set)
+    repositories: set[RepositoryKey] = field(default_factory=set)
     images: dict[Digest, ImageFacts] = field(default_factory=dict)
     size: int = 0
 
@@ -146,7 +146,7 @@ class Batch:
     # --- laid over what was found in the database ---
 
     def over_beliefs(
-        self, found: dict[str, TagBelief], place: Place, now: float, *, only_ends: bool = False
+        self, found: dict[str, TagBelief], place: RepositoryKey, now: float, *, only_ends: bool = False
     ) -> dict[str, TagBelief]:
         """What was found, brought up to date; `only_ends`: without what is believed since."""
         for tag, (gone_at, belief) in self.beliefs.get(place, {}).items():
@@ -160,7 +160,7 @@ class Batch:
         return found
 
     def over_placements(
-        self, found: dict[Digest, Placement], place: Place, digests: Collection[Digest] | None
+        self, found: dict[Digest, Placement], place: RepositoryKey, digests: Collection[Digest] | None
     ) -> dict[Digest, Placement]:
         """As `over_beliefs`; of the batch only `digests`, None for all."""
         recorded = self.placements.get(place, {})
@@ -169,7 +169,7 @@ class Batch:
         return found | {digest: recorded[digest] for digest in digests if digest in recorded}
 
     def over_pending(
-        self, found: dict[str, Pending], key: RulePlace, beliefs: Mapping[str, TagBelief], now: float
+        self, found: dict[str, Pending], key: RuleRepositoryKey, beliefs: Mapping[str, TagBelief], now: float
     ) -> dict[str, Pending]:
         """As `over_beliefs`. `beliefs` are those found for the tags in the batch, with `only_ends`."""
         for tag, (ends_at, pending) in self.pending.get(key, {}).items():
@@ -200,12 +200,12 @@ class Batch:
                 result[digest] = [place for _, place in sorted(known, reverse=True)[:REPOSITORIES_KEPT]]
         return result
 
-    def over_listed(self, found: dict[str, Listed], place: Place) -> dict[str, Listed]:
+    def over_listed(self, found: dict[str, Listed], place: RepositoryKey) -> dict[str, Listed]:
         """As `over_beliefs`."""
         merged = found | self.listed.get(place, {})
         return {tag: listed for tag, listed in merged.items() if listed is not None}
 
-    def over_refusals(self, found: dict[str, ListingRefused], place: Place) -> list[ListingRefused]:
+    def over_refusals(self, found: dict[str, ListingRefused], place: RepositoryKey) -> list[ListingRefused]:
         """As `over_beliefs`."""
         site, repository = place
         newer = {name: one for name in ("", repository) if (one := self.refusals.get((site, name)))}
@@ -247,13 +247,13 @@ class Batch:
                 for tag in tags:
                     self._end(place, tag, seen_at, now)
 
-    def _turn(self, place: Place, tag: str, belief: TagBelief, now: float) -> None:
+    def _turn(self, place: RepositoryKey, tag: str, belief: TagBelief, now: float) -> None:
         turns = self.beliefs.setdefault(place, {})
         self.size += tag not in turns
         before = turns.get(tag, Turn())
         turns[tag] = Turn(before.gone_at, merge.believe(before.belief, belief, now))
 
-    def _end(self, place: Place, tag: str, seen_at: float, now: float) -> None:
+    def _end(self, place: RepositoryKey, tag: str, seen_at: float, now: float) -> None:
         turns = self.beliefs.setdefault(place, {})
         self.size += tag not in turns
         gone_at, belief = turns.get(tag, Turn())
@@ -261,12 +261,12 @@ class Batch:
             belief = None
         turns[tag] = Turn(_later(gone_at, seen_at, now), belief)
 
-    def _root(self, place: Place, placement: Placement) -> None:
+    def _root(self, place: RepositoryKey, placement: Placement) -> None:
         roots = self.placements.setdefault(place, {})
         self.size += placement.digest not in roots
         roots[placement.digest] = placement
 
-    def _pend(self, key: RulePlace, pending: Pending, now: float) -> None:
+    def _pend(self, key: RuleRepositoryKey, pending: Pending, now: float) -> None:
         belief = self.beliefs.get(key[1:], {}).get(pending.tag, Turn()).belief
         changes = self.pending.setdefault(key, {})
         ends_at, before = changes.get(pending.tag, Change())
@@ -275,7 +275,7 @@ class Batch:
             self.size += pending.tag not in changes
             changes[pending.tag] = Change(ends_at, after)
 
-    def _unpend(self, key: RulePlace, tag: str, asked_at: float, now: float) -> None:
+    def _unpend(self, key: RuleRepositoryKey, tag: str, asked_at: float, now: float) -> None:
         changes = self.pending.setdefault(key, {})
         self.size += tag not in changes
         ends_at, before = changes.get(tag, Change())
@@ -306,7 +306,7 @@ class Batch:
                 for tag in tags:
                     self._list((site, repository), tag, None)
 
-    def _list(self, place: Place, tag: str, listed: Listed | None) -> None:
+    def _list(self, place: RepositoryKey, tag: str, listed: Listed | None) -> None:
         tags = self.listed.setdefault(place, {})
         self.size += tag not in tags
         tags[tag] = listed

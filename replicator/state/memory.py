@@ -54,7 +54,7 @@ def _no_hint(site: str, digest: Digest) -> None:  # noqa: ARG001  the signature 
 
 
 @dataclass(slots=True)
-class _Place:
+class _Repository:
     """What is believed of one repository of one destination. `roots` counts the beliefs of each digest."""
 
     beliefs: dict[str, TagBelief] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class MemoryState:
     def __init__(self, clock: Clock, *, hint: Hint = _no_hint) -> None:
         self._clock = clock
         self._hint = hint
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str], _Repository] = {}
         self._pending: dict[tuple[str, str], dict[tuple[str, str], Pending]] = {}
         self._units: dict[tuple[str, str], dict[str, Unit]] = {}
         self._events: dict[tuple[str, str | None, str | None], AcceptedEvent] = {}
@@ -277,7 +277,7 @@ class MemoryState:
     # --- inside ---
 
     def _record_placement(self, entry: Placed | GoneAtDestination, now: float) -> None:
-        place = self._places.setdefault((entry.destination, entry.repository), _Place())
+        place = self._places.setdefault((entry.destination, entry.repository), _Repository())
         match entry:
             case Placed(_, _, belief, _, placement):
                 self._repositories.add((entry.destination, entry.repository))

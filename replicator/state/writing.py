@@ -12,7 +12,7 @@ from replicator.model.digest import Digest, encoded
 from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
 from replicator.state import merge, queries, statements
-from replicator.state.batch import Batch, Place, Turn
+from replicator.state.batch import Batch, RepositoryKey, Turn
 from replicator.state.images import MOVES_KEPT, NOTE_MOVE, TRIM_MOVES, drop_unused, write_images
 from replicator.state.reading import pieces, read_standing
 
@@ -107,14 +107,14 @@ class BatchWriter:
             rows = ({**row, "ahead": self._ahead} for row in rows)
         execute_many(self._connection, statement, rows)
 
-    def _place(self, place: Place, prefix: str = "") -> dict[str, Any]:
+    def _place(self, place: RepositoryKey, prefix: str = "") -> dict[str, Any]:
         destination, repository = place
         return {
             f"{prefix}destination": self._names[destination],
             f"{prefix}repository": self._names[repository],
         }
 
-    def _roots(self, place: Place) -> set[Digest]:
+    def _roots(self, place: RepositoryKey) -> set[Digest]:
         """The digests that may be named no more when the batch is written."""
         found = set(self._batch.placements.get(place, {}))
         for part in pieces(self._batch.beliefs.get(place, {})):
@@ -122,7 +122,7 @@ class BatchWriter:
             found.update(row[0] for row in rows)
         return found
 
-    def _turns(self) -> Iterator[tuple[Place, str, Turn]]:
+    def _turns(self) -> Iterator[tuple[RepositoryKey, str, Turn]]:
         for place, tags in self._batch.beliefs.items():
             yield from ((place, tag, turn) for tag, turn in tags.items())
 
@@ -154,7 +154,7 @@ class BatchWriter:
         self._many(NOTE_MOVE, rows)
         self._many(TRIM_MOVES, ({**row, "kept": MOVES_KEPT - 1} for row in rows))
 
-    def _write_placements(self, unnamed: Mapping[Place, set[Digest]]) -> None:
+    def _write_placements(self, unnamed: Mapping[RepositoryKey, set[Digest]]) -> None:
         rows = (
             msgspec.structs.asdict(placement) | self._place(place)
             for place, roots in self._batch.placements.items()

@@ -25,7 +25,7 @@ PART = 8 << 20
 
 
 @dataclass
-class Place:
+class BucketAddress:
     """A store, others on the same root, and a look behind the scenes."""
 
     store: ObjectStore
@@ -40,7 +40,7 @@ def _files(folder: Path, pattern: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def local_place(tmp_path: Path) -> AsyncIterator[Place]:
+async def local_place(tmp_path: Path) -> AsyncIterator[BucketAddress]:
     seen: list[Event] = []
     events = Events()
     events.subscribe(seen.append)
@@ -56,7 +56,7 @@ async def local_place(tmp_path: Path) -> AsyncIterator[Place]:
         return _files(tmp_path, "*/.replicator/**/*")
 
     try:
-        yield Place(store(), store, store("sibling"), leftovers, seen)
+        yield BucketAddress(store(), store, store("sibling"), leftovers, seen)
     finally:
         for each in opened:
             await each.aclose()
@@ -64,7 +64,7 @@ async def local_place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 @contextlib.asynccontextmanager
-async def s3_place(endpoint: str, bucket: str) -> AsyncIterator[Place]:
+async def s3_place(endpoint: str, bucket: str) -> AsyncIterator[BucketAddress]:
     seen: list[Event] = []
     events = Events()
     events.subscribe(seen.append)
@@ -80,7 +80,7 @@ async def s3_place(endpoint: str, bucket: str) -> AsyncIterator[Place]:
             return [upload["Key"] for upload in found.get("Uploads", ())]
 
     try:
-        yield Place(store(), store, store("sibling"), leftovers, seen)
+        yield BucketAddress(store(), store, store("sibling"), leftovers, seen)
     finally:
         for each in opened:
             await each.aclose()
@@ -90,7 +90,7 @@ S3_ENDPOINTS = {"s3": "s3_endpoint", "versitygw": "versitygw_endpoint"}
 
 
 @pytest.fixture(params=["local", "s3", pytest.param("versitygw", marks=pytest.mark.interop)])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BucketAddress]:
     if request.param == "local":
         async with local_place(tmp_path) as place:
             yield place
@@ -104,7 +104,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-def store(place: Place) -> ObjectStore:
+def store(place: BucketAddress) -> ObjectStore:
     return place.store
 
 
@@ -195,7 +195,7 @@ async def test_deleting_leaves_no_folder_and_no_error(store: ObjectStore) -> Non
     "key",
     ["", "/", "/etc/passwd", "..", "../x", "a/../x", "a//b", "a/.", "a\0b", ".replicator/x", "a" * 1100],
 )
-async def test_a_key_cannot_leave_the_root(place: Place, key: str) -> None:
+async def test_a_key_cannot_leave_the_root(place: BucketAddress, key: str) -> None:
     store = place.store
     await store.put("here", b"1")
 
@@ -262,7 +262,7 @@ def _needs_conditions_against_others(request: pytest.FixtureRequest) -> None:
         pytest.skip("versitygw's conditions do not hold against others at the same moment")
 
 
-async def test_many_writers_lose_no_line(place: Place, request: pytest.FixtureRequest) -> None:
+async def test_many_writers_lose_no_line(place: BucketAddress, request: pytest.FixtureRequest) -> None:
     """Two agents and index.json: each reads, adds its own and writes if nobody else did."""
     _needs_conditions_against_others(request)
     stores = [place.store, place.again(), place.again()]
@@ -283,7 +283,7 @@ async def test_many_writers_lose_no_line(place: Place, request: pytest.FixtureRe
     assert await place.leftovers() == []
 
 
-async def test_of_many_creators_one_wins(place: Place, request: pytest.FixtureRequest) -> None:
+async def test_of_many_creators_one_wins(place: BucketAddress, request: pytest.FixtureRequest) -> None:
     _needs_conditions_against_others(request)
     stores = [place.store, place.again()]
     async with asyncio.TaskGroup() as group:
@@ -300,7 +300,7 @@ async def test_of_many_creators_one_wins(place: Place, request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize("count", [1, 100_000, PART - 1, PART, PART + 1, 2 * PART + 12_345])
-async def test_an_upload_arrives_whole(place: Place, count: int) -> None:
+async def test_an_upload_arrives_whole(place: BucketAddress, count: int) -> None:
     data = some_bytes(count)
     await upload(place.store, "blobs/x", data, count)
     assert await read_all(place.store, "blobs/x") == data
@@ -327,7 +327,7 @@ async def test_nothing_is_seen_before_the_commit(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("count", [10, PART + 1])
-async def test_leaving_without_a_commit_leaves_nothing(place: Place, count: int) -> None:
+async def test_leaving_without_a_commit_leaves_nothing(place: BucketAddress, count: int) -> None:
     async with place.store.upload("blobs/x", count) as target:
         await target.write(some_bytes(count))
     await place.store.put("there", b"")  # so that the root is
@@ -335,7 +335,7 @@ async def test_leaving_without_a_commit_leaves_nothing(place: Place, count: int)
     assert await place.leftovers() == []
 
 
-async def test_an_error_of_the_source_goes_through_and_leaves_nothing(place: Place) -> None:
+async def test_an_error_of_the_source_goes_through_and_leaves_nothing(place: BucketAddress) -> None:
     trouble = RuntimeError("the source broke")
 
     async def half() -> None:
@@ -351,14 +351,14 @@ async def test_an_error_of_the_source_goes_through_and_leaves_nothing(place: Pla
 
 
 @pytest.mark.parametrize("count", [9, 11, PART + 7])
-async def test_another_size_than_announced_is_never_committed(place: Place, count: int) -> None:
+async def test_another_size_than_announced_is_never_committed(place: BucketAddress, count: int) -> None:
     with pytest.raises(Corrupt, match="instead of 10"):
         await upload(place.store, "blobs/x", some_bytes(count), 10)
     assert await place.store.stat("blobs/x") is None
     assert await place.leftovers() == []
 
 
-async def test_cancelled_at_any_turn_an_upload_is_whole_or_not_there(place: Place) -> None:
+async def test_cancelled_at_any_turn_an_upload_is_whole_or_not_there(place: BucketAddress) -> None:
     data = some_bytes(PART + 1000)
     for turns in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144]:
         key = f"blobs/{turns}"
@@ -374,7 +374,7 @@ async def test_cancelled_at_any_turn_an_upload_is_whole_or_not_there(place: Plac
     assert await place.leftovers() == []
 
 
-async def test_cancelled_at_any_turn_a_put_is_whole_or_not_there(place: Place) -> None:
+async def test_cancelled_at_any_turn_a_put_is_whole_or_not_there(place: BucketAddress) -> None:
     for turns in range(12):
         task = asyncio.create_task(place.store.put(f"a/{turns}", b"whole", if_absent=True))
         for _ in range(turns):
@@ -418,7 +418,7 @@ async def test_reading_may_stop_early(store: ObjectStore) -> None:
 # --- copying ------------------------------------------------------------------------------------------------
 
 
-async def test_a_link_is_the_same_content_under_a_second_name(place: Place) -> None:
+async def test_a_link_is_the_same_content_under_a_second_name(place: BucketAddress) -> None:
     store = place.store
     await upload(store, "a/x", some_bytes(100_000), 100_000)
     await store.link("a/x", "b/c/x")
@@ -438,7 +438,7 @@ async def test_a_change_under_one_name_is_none_under_the_other(store: ObjectStor
     assert (await store.get("b", 1))[0] == b"1"
 
 
-async def test_a_copy_from_a_sibling_is_whole(place: Place) -> None:
+async def test_a_copy_from_a_sibling_is_whole(place: BucketAddress) -> None:
     await upload(place.sibling, "x", some_bytes(PART + 3), PART + 3)
     assert await place.store.copy(place.sibling, "x", "a/y")
     await place.sibling.delete("x")
@@ -446,7 +446,7 @@ async def test_a_copy_from_a_sibling_is_whole(place: Place) -> None:
     assert await place.leftovers() == []
 
 
-async def test_a_copy_of_what_is_not_there_is_not_found(place: Place) -> None:
+async def test_a_copy_of_what_is_not_there_is_not_found(place: BucketAddress) -> None:
     await place.sibling.put("y", b"")
     with pytest.raises(NotFound, match="x"):
         await place.store.copy(place.sibling, "x", "x")
@@ -495,7 +495,7 @@ async def test_what_begins_with_nothing_known_lists_nothing(store: ObjectStore) 
     assert [page async for page in store.list("a/x")] == []
 
 
-async def test_every_request_is_told(place: Place) -> None:
+async def test_every_request_is_told(place: BucketAddress) -> None:
     await place.store.put("a", b"1")
     await place.store.get("a", 1)
     with contextlib.suppress(NotFound):

@@ -25,7 +25,7 @@ from replicator.notifications.format import Delivery, read_events
 from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
 from replicator.sites.objects.s3.bucket import FAILURES
-from replicator.sites.objects.s3.errormap import Place, s3_error
+from replicator.sites.objects.s3.errormap import BucketAddress, s3_error
 from replicator.sites.objects.s3.listing import page_of
 from replicator.sites.objects.s3.moments import read_time
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
@@ -95,7 +95,7 @@ def _listing(data: bytes) -> None:
             {"body": data, "headers": {}, "status_code": 200}, OF_S3
         )
     except FAILURES as error:
-        s3_error(Place("s", "b", "http://s"), "list", error)
+        s3_error(BucketAddress("s", "b", "http://s"), "list", error)
         return
     page_of(reply, 0)
 
@@ -110,7 +110,7 @@ def _refusal(data: bytes) -> None:
             "HTTPHeaders": {"retry-after": text[:30]},
         },
     }
-    error = s3_error(Place("s", "b", "http://s"), "list", ClientError(answer, "List"))
+    error = s3_error(BucketAddress("s", "b", "http://s"), "list", ClientError(answer, "List"))
     assert str(error).isprintable()
 
 

@@ -19,7 +19,7 @@ from replicator.notifications.format import Delivery, read_events
 from replicator.scrub import scrub
 from replicator.sites.archive import tar
 from replicator.sites.layouts.oci.index import parse_index
-from replicator.sites.objects.s3.errormap import Place, s3_error
+from replicator.sites.objects.s3.errormap import BucketAddress, s3_error
 from replicator.sites.registry.challenge import best_challenge, parse_challenges
 from replicator.sites.registry.errormap import read_error, retry_after
 from replicator.sites.registry.links import next_link
@@ -28,7 +28,7 @@ from replicator.sites.registry.markup import title_of, words_of
 from replicator.sites.registry.page import web_page
 from replicator.sites.registry.vendors.senders import format_of
 
-PLACE = Place("s", "b", "http://s")
+PLACE = BucketAddress("s", "b", "http://s")
 REGISTRY = URL("https://registry.example.com")
 
 

@@ -29,7 +29,7 @@ from replicator.errors import Corrupt, SiteError
 from replicator.events import Warned
 from replicator.model.manifest import parse_manifest
 from replicator.scrub import remember
-from replicator.sites.objects.s3.errormap import Place, s3_error
+from replicator.sites.objects.s3.errormap import BucketAddress, s3_error
 from replicator.sites.registry.errormap import read_error
 from replicator.sites.registry.location import resolve_location
 from tests.acceptance.agent import write_agent
@@ -187,7 +187,7 @@ def _refusal(text: str) -> str:
     found = []
     for code in (text, "AccessDenied", "PermanentRedirect", "NoSuchKey", "SlowDown"):
         error = ClientError({"Error": told | {"Code": code}, "ResponseMetadata": meta}, text)
-        found.append(str(s3_error(Place("b", "b", "http://b"), f"read {text}", error)))
+        found.append(str(s3_error(BucketAddress("b", "b", "http://b"), f"read {text}", error)))
     return " ".join(found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.lists.files import MAX_BYTES, read_files
-from replicator.lists.findings import Findings, Mention, Place, Remark
+from replicator.lists.findings import FileLine, Findings, Mention, Remark
 from replicator.lists.reading import Reading
 from replicator.lists.references import merge
 
@@ -108,18 +108,20 @@ def test_compose_files_in_other_directories_are_named_from_where_the_user_is(tmp
 
 
 def test_of_a_file_that_is_no_list_the_first_problems_are_told_in_order() -> None:
-    mentions = [Mention(f"BAD{number}:1", Place("f", number)) for number in range(1, 251)]
-    _, problems = merge(Findings(mentions, [Remark(Place("f", 300), "late"), Remark(Place("g", 1), "other")]))
+    mentions = [Mention(f"BAD{number}:1", FileLine("f", number)) for number in range(1, 251)]
+    _, problems = merge(
+        Findings(mentions, [Remark(FileLine("f", 300), "late"), Remark(FileLine("g", 1), "other")])
+    )
     told = [problem.place.line for problem in problems if problem.place.file == "f"]
     assert told == [*range(1, 101), 0]
     assert "f: 151 more lines cannot be read; is this a list of images?" in map(str, problems)
-    assert Place("g", 1) in [problem.place for problem in problems]
+    assert FileLine("g", 1) in [problem.place for problem in problems]
 
 
 def test_names_are_expanded_as_docker_does_and_merged_with_every_place() -> None:
     digest = "sha256:" + "a" * 64
     mentions = [
-        Mention(text, Place("l", number))
+        Mention(text, FileLine("l", number))
         for number, text in enumerate(
             ["nginx", "docker.io/library/nginx:latest", f"q.io/a:1@{digest}", "docker://q.io/b:1", "UPPER:1"],
             1,
@@ -131,4 +133,4 @@ def test_names_are_expanded_as_docker_does_and_merged_with_every_place() -> None
         (f"q.io/a:1@{digest}", [3]),
         ("q.io/b:1", [4]),
     ]
-    assert [problem.place for problem in problems] == [Place("l", 5)]
+    assert [problem.place for problem in problems] == [FileLine("l", 5)]

@@ -27,7 +27,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TagRoute:
     """A source tag, and where a rule takes it. `tag` None: a digest that is pinned without a tag, its own `key`."""
 
     repository: str
@@ -38,7 +38,7 @@ class Place:
 
 
 def remembered(
-    rule: Rule, place: Place, memory: Memory, rules: Mapping[str, Rule], now: float
+    rule: Rule, place: TagRoute, memory: Memory, rules: Mapping[str, Rule], now: float
 ) -> TagDecision | None:
     """What is decided on the tag, if both sides are as they were last seen; None where too little is remembered.
 

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replicator.engine import ActionResult, Failure, Memory, Place, TagDecision, remembered
+from replicator.engine import ActionResult, Failure, Memory, TagDecision, TagRoute, remembered
 from replicator.model.companion import is_companion
 from replicator.policy.backoff import is_postponed
 from replicator.policy.mapping import target_repository, target_tag
@@ -332,8 +332,8 @@ class Explaining:
         )
         return self._ended("unknown", "scans the repository", "why --fresh asks the sites now")
 
-    def _place(self) -> Place:
-        return Place(
+    def _place(self) -> TagRoute:
+        return TagRoute(
             self._tag.repository, self._tag.tag, self._destination, self._target or "", self._key or ""
         )
 

@@ -10,7 +10,7 @@ from replicator.errors import Corrupt, NotFound, SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.ports import BlobSource, ObjectStore, VerifiesItself
-from replicator.sites.layouts.place import Place
+from replicator.sites.layouts.errors import RepositoryErrors
 
 _WRITE: Final = "write blob"
 _COPY: Final = "copy blob"
@@ -33,12 +33,14 @@ class KeepsObjects(Protocol):
 class StoredBlob:
     """A `BlobSource` over one object. The number of bytes is held against the descriptor's, the hash is not."""
 
-    def __init__(self, store: ObjectStore, key: str, descriptor: Descriptor, place: Place) -> None:
+    def __init__(
+        self, store: ObjectStore, key: str, descriptor: Descriptor, errors: RepositoryErrors
+    ) -> None:
         self.descriptor = descriptor
         self.failure: SiteError | None = None
         self._store = store
         self._key = key
-        self._place = place
+        self._errors = errors
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
@@ -67,17 +69,17 @@ class StoredBlob:
     @contextmanager
     def _remembering(self) -> Iterator[None]:
         try:
-            with self._place.named():
+            with self._errors.named():
                 yield
         except SiteError as error:
             self.failure = error
             raise
 
     def _wrong(self, what: str) -> SiteError:
-        return self._place.corrupt("read blob", f"{self.descriptor.digest}: {what}")
+        return self._errors.corrupt("read blob", f"{self.descriptor.digest}: {what}")
 
 
-async def write_stream(store: ObjectStore, key: str, source: BlobSource, place: Place) -> None:
+async def write_stream(store: ObjectStore, key: str, source: BlobSource, errors: RepositoryErrors) -> None:
     """Puts a blob under its key; nothing is visible before its bytes are known to be those of its digest.
 
     Raises:
@@ -94,19 +96,19 @@ async def write_stream(store: ObjectStore, key: str, source: BlobSource, place: 
             async for chunk in chunks:
                 count += len(chunk)
                 if size is not None and count > size:
-                    raise source.failure or place.corrupt(
+                    raise source.failure or errors.corrupt(
                         _WRITE, f"{digest}: more than its {size} bytes came"
                     )
                 if hashed is not None:
                     hashed.update(chunk)
                 await upload.write(chunk)
         if size is not None and count < size:
-            raise source.failure or place.corrupt(
+            raise source.failure or errors.corrupt(
                 _WRITE, f"{digest}: {count} bytes came where its descriptor says {size}"
             )
         if hashed is not None and hashed.hexdigest() != encoded(digest):
             came = f"{algorithm(digest)}:{hashed.hexdigest()}"
-            raise place.corrupt(_WRITE, f"{digest}: the bytes that came hash to {came}")
+            raise errors.corrupt(_WRITE, f"{digest}: the bytes that came hash to {came}")
         await upload.commit()
 
 
@@ -117,7 +119,7 @@ async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:
 
 
 async def copy_stored(
-    store: ObjectStore, key: str, descriptor: Descriptor, origin: KeepsObjects, place: Place
+    store: ObjectStore, key: str, descriptor: Descriptor, origin: KeepsObjects, errors: RepositoryErrors
 ) -> bool:
     """Has the store copy a blob from another of its sites. False: the two share no store; nothing was done.
 
@@ -142,7 +144,7 @@ async def copy_stored(
     if await has_object(store, key, found.size):
         return True
     await store.delete(key)
-    raise place.corrupt(_COPY, _other_size(descriptor, None))
+    raise errors.corrupt(_COPY, _other_size(descriptor, None))
 
 
 def _other_size(descriptor: Descriptor, size: int | None) -> str:

@@ -14,8 +14,8 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest, described, parse_manifest
 from replicator.ports import ObjectStore
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.parallel import each
-from replicator.sites.layouts.place import Place
 
 _READ: Final = "read manifest"
 
@@ -28,7 +28,7 @@ class _Head(msgspec.Struct, rename="camel"):
 
 
 async def read_stored(
-    store: ObjectStore, key: str, digest: Digest, place: Place, media_type: str = ""
+    store: ObjectStore, key: str, digest: Digest, errors: RepositoryErrors, media_type: str = ""
 ) -> Manifest:
     """A manifest, its bytes verified.
 
@@ -36,7 +36,7 @@ async def read_stored(
         store: where it lies.
         key: under which key.
         digest: what it must be.
-        place: for errors.
+        errors: makes those of the repository.
         media_type: what it is said to be; where nothing is said, its JSON decides, as distribution has it.
 
     Raises:
@@ -46,13 +46,13 @@ async def read_stored(
     body, _ = await store.get(key, MAX_MANIFEST_BYTES)
     found = digest_of(body, algorithm(digest))
     if found != digest:
-        raise place.corrupt(_READ, f"the bytes of {digest} hash to {found}")
+        raise errors.corrupt(_READ, f"the bytes of {digest} hash to {found}")
     if not media_type and not _is_manifest(body):
-        raise place.not_found(_READ, f"{digest} is not a manifest")
+        raise errors.not_found(_READ, f"{digest} is not a manifest")
     try:
         return parse_manifest(body, media_type, digest)
     except ValueError as error:
-        raise place.corrupt(_READ, f"{digest}: {error}") from error
+        raise errors.corrupt(_READ, f"{digest}: {error}") from error
 
 
 class Subjects:
@@ -75,7 +75,11 @@ class Subjects:
             self._known.popitem(last=False)
 
     async def referrers(
-        self, store: ObjectStore, candidates: Iterable[tuple[Digest, str, str]], subject: Digest, place: Place
+        self,
+        store: ObjectStore,
+        candidates: Iterable[tuple[Digest, str, str]],
+        subject: Digest,
+        errors: RepositoryErrors,
     ) -> tuple[Descriptor, ...]:
         """Those of the candidates (digest, key, media type) whose subject it is, each once, in their order.
 
@@ -86,7 +90,7 @@ class Subjects:
             digest, key, media_type = candidate
             if digest not in self._known:
                 try:
-                    self.learn(await read_stored(store, key, digest, place, media_type))
+                    self.learn(await read_stored(store, key, digest, errors, media_type))
                 except NotFound:
                     return None
             return self._known.get(digest)

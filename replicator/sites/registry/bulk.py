@@ -22,10 +22,10 @@ from replicator.sites.registry.vendors.listing import (
     AboutRepository,
     BulkListing,
     Closable,
+    ListedRepository,
     Login,
     PageAnswer,
     PageRequest,
-    Place,
 )
 
 T = TypeVar("T", bound=Closable)
@@ -46,7 +46,7 @@ class VendorRequests:
         self._registry = registry
         self._asked = False
 
-    async def place(self, repository: str) -> Place:
+    async def place(self, repository: str) -> ListedRepository:
         """See `VendorAPI`."""
         url, vendor = self._registry.url, self._registry.knowledge.vendor
         is_own_host = vendor is not None and vendor.owns(self.host)
@@ -55,7 +55,7 @@ class VendorRequests:
         login = None
         if found is not None and (found.password or found.bearer_token):
             login = Login(found.username, found.password, found.bearer_token)
-        return Place(str(url).rstrip("/"), api.rstrip("/"), repository, login)
+        return ListedRepository(str(url).rstrip("/"), api.rstrip("/"), repository, login)
 
     async def ask(self, request: PageRequest, repository: str) -> PageAnswer:
         """See `VendorAPI`. The first request is sent once: where it fails, the standard's listing is at hand."""

@@ -28,7 +28,7 @@ from replicator.sites.registry.vendors.creation import (
     CreateSettings,
     RepositoryCreation,
 )
-from replicator.sites.registry.vendors.listing import Closable, Place
+from replicator.sites.registry.vendors.listing import Closable, ListedRepository
 
 T = TypeVar("T")
 Kept = TypeVar("Kept", bound=Closable)
@@ -137,7 +137,7 @@ class _Requests:
         self._registry = registry
         self._requests = VendorRequests(registry)
 
-    async def place(self, repository: str) -> Place:
+    async def place(self, repository: str) -> ListedRepository:
         """See `CreationAPI`."""
         return await self._requests.place(repository)
 

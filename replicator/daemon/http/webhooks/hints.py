@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Final
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.webhooks.waiting import Place, SiteEvents, Waiting
+from replicator.daemon.http.webhooks.waiting import EventSubject, SiteEvents, Waiting
 from replicator.errors import StateError
 from replicator.events import Event, Observed, RepositoryScanned, TagSeen
 from replicator.model.digest import Digest
@@ -173,7 +173,7 @@ class Hints:
                 if not each.looks or not any((rule, place[0]) in busy for rule in each.rules):
                     self._pass_on(name, place, each, now)
 
-    def _pass_on(self, name: str, place: Place, each: Waiting, now: float) -> None:
+    def _pass_on(self, name: str, place: EventSubject, each: Waiting, now: float) -> None:
         each.looked(now)
         each.places = self._app.triggers.hint(name, *place, at=each.at)
         if not each.places:

@@ -28,11 +28,11 @@ RETRY_SECONDS: Final = (3.0, 900.0)
 SEEN_SECONDS: Final = 10.0
 """Events that name what a look has seen so short a time ago are the tail of a burst, and cause no other look."""
 
-RulePlace = tuple[str, str]
+RuleDestination = tuple[str, str]
 """A rule and one of its destinations."""
-Place = tuple[str | None, str | None]
+EventSubject = tuple[str | None, str | None]
 """Repository and tag; None for all there are."""
-_EVERYTHING: Final[Place] = (None, None)
+_EVERYTHING: Final[EventSubject] = (None, None)
 
 
 @dataclass(slots=True)
@@ -49,14 +49,14 @@ class Waiting:
     at: float | None
     first: float
     last: float
-    places: frozenset[RulePlace]
+    places: frozenset[RuleDestination]
     id: str = ""
     is_kept: bool = False
     looks: int = 0
     retries: int = 0
     looked_at: float = 0.0
-    seen: dict[RulePlace, str | None] = field(default_factory=dict)
-    answered: set[RulePlace] = field(default_factory=set)
+    seen: dict[RuleDestination, str | None] = field(default_factory=dict)
+    answered: set[RuleDestination] = field(default_factory=set)
     is_merged: bool = False
 
     @property
@@ -121,8 +121,8 @@ class SiteEvents:
     """The events of one site, in bounded number."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Place, Waiting] = {}
-        self._seen: dict[Place, tuple[str, float]] = {}
+        self._waiting: dict[EventSubject, Waiting] = {}
+        self._seen: dict[EventSubject, tuple[str, float]] = {}
         """The digest that all rules have seen last, and until when that counts."""
         self._last = 0.0
 
@@ -132,7 +132,7 @@ class SiteEvents:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def unkept(self) -> Sequence[tuple[Place, Waiting]]:
+    def unkept(self) -> Sequence[tuple[EventSubject, Waiting]]:
         """What is not in the state yet."""
         return [(place, each) for place, each in self._waiting.items() if not each.is_kept]
 
@@ -148,7 +148,7 @@ class SiteEvents:
             self._merge()
 
     def saw(
-        self, repository: str, tag: str, by: RulePlace, digest: str | None, *, is_absent: bool = False
+        self, repository: str, tag: str, by: RuleDestination, digest: str | None, *, is_absent: bool = False
     ) -> None:
         """A look is through with a tag; digest None: it had no need to ask, or the tag does not exist."""
         place = (repository, tag)
@@ -159,7 +159,7 @@ class SiteEvents:
         if place in self._seen and digest not in {None, self._seen[place][0]}:
             del self._seen[place]
 
-    def scanned(self, place: Place, by: RulePlace) -> None:
+    def scanned(self, place: EventSubject, by: RuleDestination) -> None:
         """A look is through with a whole."""
         if place in self._waiting:
             self._waiting[place].answered.add(by)
@@ -170,7 +170,7 @@ class SiteEvents:
         if waiting is not None:
             waiting.answered.update(place for place in waiting.places if place[0] == rule)
 
-    def recall(self, place: Place, event: Waiting) -> None:
+    def recall(self, place: EventSubject, event: Waiting) -> None:
         """An event that was accepted by an earlier process."""
         self._put(place, event)
 
@@ -187,12 +187,12 @@ class SiteEvents:
                 self._seen[place] = (digest, now + SEEN_SECONDS)
         return ids
 
-    def drop(self, place: Place) -> str:
+    def drop(self, place: EventSubject) -> str:
         """It is not looked at again. Returns its id."""
         waiting = self._waiting.pop(place, None)
         return "" if waiting is None else waiting.id
 
-    def due(self, now: float) -> Sequence[tuple[Place, Waiting]]:
+    def due(self, now: float) -> Sequence[tuple[EventSubject, Waiting]]:
         """What is to be looked at now; nothing while a burst is coming in."""
         if self._is_burst(now):
             return ()
@@ -202,21 +202,21 @@ class SiteEvents:
         """Until something is due; None where nothing waits."""
         return min((each.due - now for each in self._waiting.values()), default=None)
 
-    def _place(self, repository: str, tag: str | None) -> Place:
+    def _place(self, repository: str, tag: str | None) -> EventSubject:
         """Where an event belongs: to what it was merged to, where that is so."""
         for wider in (_EVERYTHING, (repository, None)):
             if wider in self._waiting and self._waiting[wider].is_merged:
                 return wider
         return (repository, tag)
 
-    def _put(self, place: Place, event: Waiting) -> None:
+    def _put(self, place: EventSubject, event: Waiting) -> None:
         known = self._waiting.get(place)
         if known is None:
             self._waiting[place] = event
         else:
             known.join(event)
 
-    def _is_tail(self, place: Place, event: Waiting) -> bool:
+    def _is_tail(self, place: EventSubject, event: Waiting) -> bool:
         digest, until = self._seen.get(place, ("", 0.0))
         return digest == event.digest and event.last < until
 

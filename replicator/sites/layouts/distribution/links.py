@@ -5,10 +5,10 @@ from __future__ import annotations
 from replicator.model.digest import Digest, is_digest
 from replicator.ports import ObjectStore
 from replicator.sites.bounds import MAX_LINK_BYTES
-from replicator.sites.layouts.place import Place
+from replicator.sites.layouts.errors import RepositoryErrors
 
 
-async def read_link(store: ObjectStore, key: str, place: Place, what: str) -> Digest:
+async def read_link(store: ObjectStore, key: str, errors: RepositoryErrors, what: str) -> Digest:
     """The digest in a link file.
 
     Raises:
@@ -23,7 +23,7 @@ async def read_link(store: ObjectStore, key: str, place: Place, what: str) -> Di
             if is_digest(text.rstrip())
             else f"holds {text[:80]!r} where a digest should be"
         )
-        raise place.corrupt("read link", f"{what}: {key} {hint}")
+        raise errors.corrupt("read link", f"{what}: {key} {hint}")
     return Digest(text)
 
 

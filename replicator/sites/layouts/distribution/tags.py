@@ -10,12 +10,12 @@ from replicator.model.names import is_tag
 from replicator.ports import Listed, ObjectStore
 from replicator.sites.layouts.distribution.links import read_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.parallel import each
-from replicator.sites.layouts.place import Place
 
 
 async def tag_versions(
-    store: ObjectStore, paths: RepositoryPaths, place: Place, events: Events
+    store: ObjectStore, paths: RepositoryPaths, errors: RepositoryErrors, events: Events
 ) -> AsyncIterator[Sequence[tuple[str, str]]]:
     """Pages of (tag, version of its current link), each tag once.
 
@@ -39,14 +39,18 @@ async def tag_versions(
         if found:
             yield found
     if not folders and not await _exists(store, paths):
-        raise place.not_found("list tags", "no such repository")
+        raise errors.not_found("list tags", "no such repository")
     for tag in sorted(folders - current):
-        text = f"{place.repository}: tag {tag} has no current link (half deleted?); it is left out"
-        events.emit(Warned(place.site, text))
+        text = f"{errors.repository}: tag {tag} has no current link (half deleted?); it is left out"
+        events.emit(Warned(errors.site, text))
 
 
 async def listed_tags(
-    store: ObjectStore, paths: RepositoryPaths, place: Place, events: Events, known: Mapping[str, Listed]
+    store: ObjectStore,
+    paths: RepositoryPaths,
+    errors: RepositoryErrors,
+    events: Events,
+    known: Mapping[str, Listed],
 ) -> AsyncIterator[Sequence[Listed]]:
     """Pages of tags with their digests; only links whose version is not the known one are read.
 
@@ -59,8 +63,8 @@ async def listed_tags(
     async def read(changed: tuple[str, str]) -> Listed | None:
         tag, version = changed
         try:
-            with place.named():
-                digest = await read_link(store, paths.current(tag), place, f"tag {tag}")
+            with errors.named():
+                digest = await read_link(store, paths.current(tag), errors, f"tag {tag}")
         except NotFound:
             return None  # deleted since it was listed
         except SiteError as error:
@@ -70,7 +74,7 @@ async def listed_tags(
             return None
         return Listed(tag, digest, version)
 
-    async for page in tag_versions(store, paths, place, events):
+    async for page in tag_versions(store, paths, errors, events):
         same = [known[tag] for tag, version in page if tag in known and known[tag].version == version]
         kept = {one.tag for one in same}
         read_now = await each([one for one in page if one[0] not in kept], read)

@@ -18,9 +18,9 @@ from replicator.ports import ObjectStore
 from replicator.sites.layouts.blobs import has_object
 from replicator.sites.layouts.distribution.links import write_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths, blob_data
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.manifests import read_stored
 from replicator.sites.layouts.parallel import each
-from replicator.sites.layouts.place import Place
 
 _WRITE: Final = "write manifest"
 _KEPT_MANIFESTS: Final = 256
@@ -39,14 +39,16 @@ class ManifestWriter:
         self._store = store
         self._written: OrderedDict[Digest, Manifest] = OrderedDict()
 
-    async def write(self, manifest: Manifest, tag: str | None, paths: RepositoryPaths, place: Place) -> None:
+    async def write(
+        self, manifest: Manifest, tag: str | None, paths: RepositoryPaths, errors: RepositoryErrors
+    ) -> None:
         """Puts the manifest, then its link, then the tag.
 
         Raises:
             MissingReference: content that it refers to does not exist (then nothing was written), or vanished while
                 it was written: a registry's garbage collection sweeps away what no manifest names yet.
         """
-        await self._require(manifest, paths, place)
+        await self._require(manifest, paths, errors)
         key = blob_data(manifest.digest)
         if not await has_object(self._store, key, len(manifest.body)):
             await self._store.put(key, manifest.body)
@@ -56,13 +58,13 @@ class ManifestWriter:
             return
         await write_link(self._store, paths.history(tag, manifest.digest), manifest.digest)
         await write_link(self._store, paths.current(tag), manifest.digest)
-        await self._look_again(manifest, paths, place)
+        await self._look_again(manifest, paths, errors)
 
-    async def _require(self, manifest: Manifest, paths: RepositoryPaths, place: Place) -> None:
+    async def _require(self, manifest: Manifest, paths: RepositoryPaths, errors: RepositoryErrors) -> None:
         missing = await self._missing(manifest, paths)
         if missing:
             cause = f"{manifest.digest} refers to missing content: {', '.join(missing[:3])}"
-            raise MissingReference(place.site, _WRITE, cause, repository=place.repository, digests=missing)
+            raise MissingReference(errors.site, _WRITE, cause, repository=errors.repository, digests=missing)
 
     async def _missing(self, manifest: Manifest, paths: RepositoryPaths) -> list[Digest]:
         wanted = [(blob.digest, paths.layer(blob.digest), blob.size) for blob in manifest.blobs]
@@ -77,7 +79,7 @@ class ManifestWriter:
 
         return [digest for digest in await each(wanted, lacks) if digest is not None]
 
-    async def _look_again(self, root: Manifest, paths: RepositoryPaths, place: Place) -> None:
+    async def _look_again(self, root: Manifest, paths: RepositoryPaths, errors: RepositoryErrors) -> None:
         """Looks at everything below a root once more, the root included."""
         missing: list[Digest] = []
         level, seen = [root], {root.digest}
@@ -89,7 +91,7 @@ class ManifestWriter:
                 for child in manifest.children:
                     if child.digest not in seen and child.digest not in gone:
                         seen.add(child.digest)
-                        below.append(await self._child(child.digest, place))
+                        below.append(await self._child(child.digest, errors))
             level = below
         for key in (blob_data(root.digest), paths.revision(root.digest)):
             if not await has_object(self._store, key, None):
@@ -97,17 +99,17 @@ class ManifestWriter:
         if missing:
             self._forget(missing)
             cause = f"gone again right after it was written (garbage collection?): {', '.join(missing[:3])}"
-            raise MissingReference(place.site, _WRITE, cause, repository=place.repository, digests=missing)
+            raise MissingReference(errors.site, _WRITE, cause, repository=errors.repository, digests=missing)
 
-    async def _child(self, digest: Digest, place: Place) -> Manifest:
+    async def _child(self, digest: Digest, errors: RepositoryErrors) -> Manifest:
         known = self._written.get(digest)
         if known is not None:
             return known
         try:
-            child = await read_stored(self._store, blob_data(digest), digest, place)
+            child = await read_stored(self._store, blob_data(digest), digest, errors)
         except NotFound as error:
             raise MissingReference(
-                place.site, _WRITE, error.cause, repository=place.repository, digests=[digest]
+                errors.site, _WRITE, error.cause, repository=errors.repository, digests=[digest]
             ) from error
         self._remember(child)
         return child

@@ -10,9 +10,9 @@ from replicator.errors import NotFound, SiteError, Unavailable
 from replicator.flow.thread import run_in_thread
 from replicator.ports import ObjectStore
 from replicator.sites.bounds import MAX_INDEX_BYTES
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.oci.index import Index, empty_index, parse_index
 from replicator.sites.layouts.oci.marker import Marker
-from replicator.sites.layouts.place import Place
 
 ATTEMPTS: Final = 100
 """How often a rewrite starts again because another agent was faster; each time, that agent's rewrite succeeded."""
@@ -56,15 +56,17 @@ class IndexFile:
         store: where it lies.
         key: under which key.
         marker: what makes the folder a layout; it exists before the first index does.
-        place: for errors.
+        errors: makes those of the repository.
         memory: is told of each use; calls `forget` when it needs the room.
     """
 
-    def __init__(self, store: ObjectStore, key: str, marker: Marker, place: Place, memory: Memory) -> None:
+    def __init__(
+        self, store: ObjectStore, key: str, marker: Marker, errors: RepositoryErrors, memory: Memory
+    ) -> None:
         self._store = store
         self._key = key
         self._marker = marker
-        self._place = place
+        self._errors = errors
         self._memory = memory
         self._lock = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -132,7 +134,7 @@ class IndexFile:
                 return
             if len(data) > MAX_INDEX_BYTES:
                 cause = f"{self._key} would have {len(data)} bytes, more than the {MAX_INDEX_BYTES} allowed"
-                raise self._place.rejected("write index", cause)
+                raise self._errors.rejected("write index", cause)
             if version is None:
                 await self._marker.make()
                 written = await self._store.put(self._key, data, if_absent=True)
@@ -143,14 +145,14 @@ class IndexFile:
                 self._remember(written, index)
                 return
         cause = f"other agents rewrote {self._key} {ATTEMPTS} times in the meantime"
-        raise Unavailable(self._place.site, "write index", cause, repository=self._place.repository)
+        raise Unavailable(self._errors.site, "write index", cause, repository=self._errors.repository)
 
     async def _fetch(self) -> tuple[str, Index]:
         """Version and content; read only if the version is not the one that was read or written last."""
         info = await self._store.stat(self._key)
         if info is None:
             self._read = None
-            raise self._place.not_found("read index", "repository not found: no index.json")
+            raise self._errors.not_found("read index", "repository not found: no index.json")
         if self._read is None or self._read[0] != info.version:
             async with self._reading:
                 if self._read is None or self._read[0] != info.version:
@@ -164,7 +166,7 @@ class IndexFile:
         try:
             index = await _run(lambda: parse_index(data, before), len(data) > _INLINE_BYTES)
         except ValueError as error:
-            raise self._place.corrupt("read index", f"{self._key}: {error}") from error
+            raise self._errors.corrupt("read index", f"{self._key}: {error}") from error
         return self._remember(version, index)
 
     def _remember(self, version: str, index: Index) -> tuple[str, Index]:

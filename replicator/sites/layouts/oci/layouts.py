@@ -8,11 +8,11 @@ from typing import Final
 from replicator.events import Events
 from replicator.model.names import is_repository
 from replicator.ports import ObjectStore
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.manifests import Subjects
 from replicator.sites.layouts.oci.indexfile import IndexFile
 from replicator.sites.layouts.oci.marker import Marker
 from replicator.sites.layouts.oci.paths import RESERVED, LayoutPaths, is_blob
-from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.writing import FirstWrite
 
 KEPT_ENTRIES: Final = 150_000
@@ -55,29 +55,31 @@ class Layouts:
         self._files: dict[str, IndexFile] = {}
         self._memory = IndexMemory()
 
-    def paths(self, place: Place, operation: str) -> LayoutPaths:
+    def paths(self, errors: RepositoryErrors, operation: str) -> LayoutPaths:
         """The keys of a repository.
 
         Raises:
             Rejected: a name that no layout can have here: its files would be inside another layout's.
         """
-        name = place.repository
+        name = errors.repository
         if self.only is not None:
             if name == self.only:
                 return LayoutPaths("")
-            raise place.rejected(operation, f"the one repository here is {self.only!r}")
+            raise errors.rejected(operation, f"the one repository here is {self.only!r}")
         if not is_repository(name):
-            raise place.rejected(operation, f"invalid repository name {name!r}")
+            raise errors.rejected(operation, f"invalid repository name {name!r}")
         reserved = RESERVED.intersection(name.split("/"))
         if reserved:
             cause = f"{min(reserved)!r} is part of every OCI layout and cannot be part of a repository's name here"
-            raise place.rejected(operation, cause)
+            raise errors.rejected(operation, cause)
         return LayoutPaths(f"{name}/")
 
-    def index_file(self, paths: LayoutPaths, place: Place) -> IndexFile:
+    def index_file(self, paths: LayoutPaths, errors: RepositoryErrors) -> IndexFile:
         """The one through which all of this process read and write that `index.json`."""
         file = self._files.get(paths.folder)
         if file is None:
-            marker = Marker(self.store, paths.marker, place)
-            file = self._files[paths.folder] = IndexFile(self.store, paths.index, marker, place, self._memory)
+            marker = Marker(self.store, paths.marker, errors)
+            file = self._files[paths.folder] = IndexFile(
+                self.store, paths.index, marker, errors, self._memory
+            )
         return file

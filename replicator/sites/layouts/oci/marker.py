@@ -11,7 +11,7 @@ from replicator.errors import NotFound
 from replicator.model.decoding import JSON_ERRORS
 from replicator.ports import ObjectStore
 from replicator.sites.bounds import MAX_MARKER_BYTES
-from replicator.sites.layouts.place import Place
+from replicator.sites.layouts.errors import RepositoryErrors
 
 VERSION: Final = "1.0.0"
 _BODY: Final = msgspec.json.encode({"imageLayoutVersion": VERSION})
@@ -24,10 +24,10 @@ class _Content(msgspec.Struct, rename="camel"):
 class Marker:
     """The marker of one layout."""
 
-    def __init__(self, store: ObjectStore, key: str, place: Place) -> None:
+    def __init__(self, store: ObjectStore, key: str, errors: RepositoryErrors) -> None:
         self._store = store
         self._key = key
-        self._place = place
+        self._errors = errors
         self._seen = False
         self._lock = asyncio.Lock()
 
@@ -40,7 +40,9 @@ class Marker:
         """
         async with self._lock:
             if not self._seen and not await self._look():
-                raise self._place.corrupt("read layout", f"{self._key} is missing: this is not an OCI layout")
+                raise self._errors.corrupt(
+                    "read layout", f"{self._key} is missing: this is not an OCI layout"
+                )
             self._seen = True
 
     async def make(self) -> None:
@@ -57,8 +59,8 @@ class Marker:
         try:
             version = msgspec.json.decode(data, type=_Content).image_layout_version
         except JSON_ERRORS as error:
-            raise self._place.corrupt("read layout", f"{self._key} is not valid: {error}") from error
+            raise self._errors.corrupt("read layout", f"{self._key} is not valid: {error}") from error
         if version != VERSION:
             cause = f"{self._key} has version {version!r}; only {VERSION} is supported"
-            raise self._place.unsupported("read layout", cause)
+            raise self._errors.unsupported("read layout", cause)
         return True

@@ -15,13 +15,13 @@ from replicator.model.manifest import Kind, Manifest
 from replicator.model.names import is_tag
 from replicator.ports import BlobOutcome, BlobSource, Listed, Repository
 from replicator.sites.layouts.blobs import KeepsObjects, StoredBlob, copy_stored, has_object, write_stream
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.manifests import read_stored
 from replicator.sites.layouts.oci.entries import Entry, descriptor_of, digest_in
 from replicator.sites.layouts.oci.index import Index
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import LayoutPaths
 from replicator.sites.layouts.parallel import each
-from replicator.sites.layouts.place import Place
 
 PAGE: Final = 1_000
 
@@ -34,7 +34,7 @@ class OciRepository:
         self.name = name
         self.store = layouts.store
         self._layouts = layouts
-        self._place = Place(self.site, name)
+        self._errors = RepositoryErrors(self.site, name)
 
     def __repr__(self) -> str:
         return f"<OciRepository {self.site}: {self.name}>"
@@ -69,7 +69,7 @@ class OciRepository:
                 if is_digest(digest):
                     page.append(Listed(tag, Digest(digest), digest))
                 else:
-                    failure = failure or self._place.corrupt("list tags", f"tag {tag} has no valid digest")
+                    failure = failure or self._errors.corrupt("list tags", f"tag {tag} has no valid digest")
             if page:
                 yield page
             await asyncio.sleep(0)  # a consumer that never waits would hold everything else up
@@ -89,21 +89,21 @@ class OciRepository:
             Corrupt: an entry that is not a descriptor, or a manifest whose size differs from its entry.
         """
         operation = "resolve"
-        with self._place.named():
+        with self._errors.named():
             entry = await self._entry(operation, reference)
             if entry is None:
                 return (await self._read(operation, Digest(reference), "")).descriptor
             descriptor = self._descriptor(operation, reference, entry)
             found = await self.store.stat(self._paths(operation).blob(descriptor.digest))
         if found is None:
-            raise self._place.not_found(
+            raise self._errors.not_found(
                 operation, f"{reference} refers to {descriptor.digest}, which does not exist"
             )
         if found.size != descriptor.size:
             cause = (
                 f"{reference}: {descriptor.digest} has {found.size} bytes, index.json says {descriptor.size}"
             )
-            raise self._place.corrupt(operation, cause)
+            raise self._errors.corrupt(operation, cause)
         return Descriptor(
             descriptor.media_type, descriptor.digest, descriptor.size, artifact_type=descriptor.artifact_type
         )
@@ -111,7 +111,7 @@ class OciRepository:
     async def read_manifest(self, reference: str) -> Manifest:
         """The manifest, its bytes verified."""
         operation = "read manifest"
-        with self._place.named():
+        with self._errors.named():
             entry = await self._entry(operation, reference)
             if entry is None:
                 return await self._read(operation, Digest(reference), "")
@@ -120,13 +120,13 @@ class OciRepository:
 
     async def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Whether this very repository has the blob, of that size."""
-        with self._place.named():
+        with self._errors.named():
             return await has_object(self.store, self._paths("ask for blob").blob(digest), size)
 
     def blob(self, descriptor: Descriptor) -> BlobSource:
         """The blob, for reading. Not verified: whoever reads hashes. Raises `Rejected` for a name that no layout has."""
         return StoredBlob(
-            self.store, self._paths("read blob").blob(descriptor.digest), descriptor, self._place
+            self.store, self._paths("read blob").blob(descriptor.digest), descriptor, self._errors
         )
 
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
@@ -137,13 +137,13 @@ class OciRepository:
         operation = "list referrers"
         index = await self._index(operation)
         paths = self._paths(operation)
-        with self._place.named():
+        with self._errors.named():
             named = await run_in_thread(
                 lambda: [one for entry in index.entries() for one in _candidates(entry)]
             )
             named += [(one.digest, one.media_type) for one in await self._fallback(index, digest)]
             candidates = [(one, paths.blob(one), media_type) for one, media_type in named]
-            return await self._layouts.subjects.referrers(self.store, candidates, digest, self._place)
+            return await self._layouts.subjects.referrers(self.store, candidates, digest, self._errors)
 
     # `index.json` names what is put with a subject.
     lists_referrers: Final = True
@@ -154,13 +154,13 @@ class OciRepository:
         """Puts a blob into this layout; from `origin`, where that has it, as a second name of the same content."""
         descriptor = source.descriptor
         key = self._paths("write blob").blob(descriptor.digest)
-        with self._place.named():
+        with self._errors.named():
             await self._layouts.first_write.ready()
             if await has_object(self.store, key, descriptor.size):
                 return "present"
             if origin is not None and await self._link(descriptor, origin, key):
                 return "mounted"
-            await write_stream(self.store, key, source, self._place)
+            await write_stream(self.store, key, source, self._errors)
             return "copied"
 
     async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
@@ -168,9 +168,9 @@ class OciRepository:
         key = self._paths("copy blob").blob(descriptor.digest)
         if not isinstance(origin, KeepsObjects):
             return False
-        with self._place.named():
+        with self._errors.named():
             await self._layouts.first_write.ready()
-            return await copy_stored(self.store, key, descriptor, origin, self._place)
+            return await copy_stored(self.store, key, descriptor, origin, self._errors)
 
     async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
         """Puts the manifest's exact bytes, then names it in `index.json`.
@@ -181,8 +181,8 @@ class OciRepository:
         operation = "write manifest"
         paths = self._paths(operation)
         if tag is not None and not is_tag(tag):
-            raise self._place.rejected(operation, f"invalid tag {tag!r}")
-        with self._place.named():
+            raise self._errors.rejected(operation, f"invalid tag {tag!r}")
+        with self._errors.named():
             await self._layouts.first_write.ready()
             await self._require(manifest, paths)
             key = paths.blob(manifest.digest)
@@ -195,7 +195,7 @@ class OciRepository:
                 else:
                     index.tag(manifest, tag)
 
-            await self._layouts.index_file(paths, self._place).change(name)
+            await self._layouts.index_file(paths, self._errors).change(name)
             self._layouts.subjects.learn(manifest)
         return manifest.digest
 
@@ -206,42 +206,42 @@ class OciRepository:
 
         def untag(index: Index) -> None:
             if not index.untag(tag):
-                raise self._place.not_found("delete tag", f"no tag {tag}")
+                raise self._errors.not_found("delete tag", f"no tag {tag}")
 
-        with self._place.named():
-            await self._layouts.index_file(paths, self._place).change(untag)
+        with self._errors.named():
+            await self._layouts.index_file(paths, self._errors).change(untag)
 
     # ---
 
     def _paths(self, operation: str) -> LayoutPaths:
-        return self._layouts.paths(self._place, operation)
+        return self._layouts.paths(self._errors, operation)
 
     async def _index(self, operation: str) -> Index:
         """The index of a layout whose version we know."""
         paths = self._paths(operation)
-        with self._place.named():
-            return await self._layouts.index_file(paths, self._place).load()
+        with self._errors.named():
+            return await self._layouts.index_file(paths, self._errors).load()
 
     async def _entry(self, operation: str, reference: str) -> Entry | None:
         """The entry of a tag or digest; None for a digest that is not among the roots."""
         index = await self._index(operation)
         entry = index.named(reference) if is_digest(reference) else index.tagged(reference)
         if entry is None and not is_digest(reference):
-            raise self._place.not_found(operation, f"no tag {reference}")
+            raise self._errors.not_found(operation, f"no tag {reference}")
         return entry
 
     def _descriptor(self, operation: str, reference: str, entry: Mapping[str, Any]) -> Descriptor:
         try:
             return descriptor_of(dict(entry))
         except ValueError as error:
-            raise self._place.corrupt(operation, f"{reference}: {error}") from error
+            raise self._errors.corrupt(operation, f"{reference}: {error}") from error
 
     async def _read(self, operation: str, digest: Digest, media_type: str) -> Manifest:
         try:
             key = self._paths(operation).blob(digest)
-            return await read_stored(self.store, key, digest, self._place, media_type)
+            return await read_stored(self.store, key, digest, self._errors, media_type)
         except NotFound as error:
-            raise self._place.not_found(operation, f"no manifest {digest}") from error
+            raise self._errors.not_found(operation, f"no manifest {digest}") from error
 
     async def _fallback(self, index: Index, subject: Digest) -> Sequence[Descriptor]:
         """What the fallback tag (distribution-spec, "Referrers Tag Schema") names, where a tool wrote one."""

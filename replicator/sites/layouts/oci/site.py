@@ -11,10 +11,10 @@ from replicator.model.digest import Digest
 from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SiteCheck
 from replicator.sites.layouts.check import check_layout
 from replicator.sites.layouts.detect import detect
+from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import INDEX, MARKER, RESERVED
 from replicator.sites.layouts.oci.repository import OciRepository
-from replicator.sites.layouts.place import Place
 from replicator.sites.layouts.walk import walk_repositories
 
 
@@ -65,7 +65,7 @@ class OciSite:
         """The blobs of every layout, by listing."""
         async for names in self.repositories():
             for name in names:
-                paths = self._layouts.paths(Place(self.name, name), "list blobs")
+                paths = self._layouts.paths(RepositoryErrors(self.name, name), "list blobs")
                 async for page in self._layouts.store.list(paths.blobs):
                     found = [
                         (digest, one.size)

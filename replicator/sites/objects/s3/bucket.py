@@ -25,7 +25,7 @@ from replicator.ports import Clock
 from replicator.scrub import remember, remember_login
 from replicator.sites.cleanup import CleanupRequests
 from replicator.sites.objects.s3.deadline import Deadline, Wait
-from replicator.sites.objects.s3.errormap import Place, s3_error, word
+from replicator.sites.objects.s3.errormap import BucketAddress, s3_error, word
 from replicator.sites.objects.s3.moments import read_time
 from replicator.sites.objects.s3.transport import BrokenTransport, GuardedSession, one_call
 from replicator.sites.objects.settings import S3Settings
@@ -104,7 +104,7 @@ class Bucket:
         self._clock = clock
         self._budget = budget
         endpoint = settings.endpoint or f"AWS ({settings.region or 'default region'})"
-        self.place = Place(settings.name, settings.bucket, endpoint)
+        self.place = BucketAddress(settings.name, settings.bucket, endpoint)
         self._clients = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._client: Any = None

@@ -78,7 +78,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BucketAddress:
     """What an error of one bucket is about."""
 
     site: str
@@ -86,7 +86,7 @@ class Place:
     endpoint: str
 
 
-def s3_error(place: Place, operation: str, error: Exception) -> SiteError:
+def s3_error(place: BucketAddress, operation: str, error: Exception) -> SiteError:
     """What an exception of botocore or of the transport below it means and what to do about it."""
     if isinstance(error, boto.ClientError):
         return _refusal(place, operation, error)
@@ -116,7 +116,7 @@ def word(error: Exception) -> str:  # noqa: PLR0911 - a table
 # --- a reply ------------------------------------------------------------------------------------------------
 
 
-def _refusal(place: Place, operation: str, error: boto.ClientError) -> SiteError:  # noqa: C901, PLR0911 - a table
+def _refusal(place: BucketAddress, operation: str, error: boto.ClientError) -> SiteError:  # noqa: C901, PLR0911 - a table
     told: Mapping[str, Any] = error.response.get("Error", {})
     meta: Mapping[str, Any] = error.response.get("ResponseMetadata", {})
     headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
@@ -152,7 +152,7 @@ def _refusal(place: Place, operation: str, error: boto.ClientError) -> SiteError
 
 
 def _wrong_region(
-    place: Place, operation: str, told: Mapping[str, Any], headers: Mapping[str, str]
+    place: BucketAddress, operation: str, told: Mapping[str, Any], headers: Mapping[str, str]
 ) -> SiteError:
     region = str(told.get("Region") or headers.get("x-amz-bucket-region") or "")
     text = f"bucket {place.bucket} is in another region"
@@ -173,7 +173,7 @@ def _shown(text: str) -> str:
 # --- no reply -----------------------------------------------------------------------------------------------
 
 
-def _failure(place: Place, operation: str, error: Exception) -> SiteError:  # noqa: C901, PLR0911, PLR0912 - a table
+def _failure(place: BucketAddress, operation: str, error: Exception) -> SiteError:  # noqa: C901, PLR0911, PLR0912 - a table
     site, endpoint = place.site, place.endpoint
     if (bundle := _bundle_problem(error)) is not None:
         return Unavailable(site, operation, bundle, advice=Advice.STOP_SITE)

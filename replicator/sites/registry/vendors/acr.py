@@ -15,11 +15,11 @@ from replicator.sites.registry.identity.settings import AcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
     LOCKED,
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import Refusal, Sign, Vendor
@@ -46,11 +46,11 @@ class AcrTags(PagedListing):
     page_tags: ClassVar[int] = 1000
     is_hint: ClassVar[bool] = True
 
-    def first(self, place: Place) -> PageRequest:
+    def first(self, place: ListedRepository) -> PageRequest:
         """See `PagedListing`."""
         return self._page(place, "")
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         found = msgspec.json.decode(answer.body, type=_Tags)
         if found.tags is None:
@@ -59,7 +59,7 @@ class AcrTags(PagedListing):
         last = answer.next_query("last")
         return Page(tags, self._page(place, f"&last={quote(last)}") if last else None)
 
-    def _page(self, place: Place, rest: str) -> PageRequest:
+    def _page(self, place: ListedRepository, rest: str) -> PageRequest:
         url = f"{place.url}/acr/v1/{place.repository}/_tags?n={self.page_tags}{rest}"
         return PageRequest(url, actions="metadata_read")
 

@@ -12,11 +12,11 @@ import msgspec
 from replicator.notifications import artifactory
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import Sign, Vendor
@@ -45,11 +45,11 @@ class ArtifactoryItems(PagedListing):
     how: ClassVar[str] = "Artifactory's query language"
     page_tags: ClassVar[int] = 1000
 
-    def first(self, place: Place) -> PageRequest | None:
+    def first(self, place: ListedRepository) -> PageRequest | None:
         """See `PagedListing`."""
         return self._page(place, 0)
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         items = msgspec.json.decode(answer.body, type=_Items).results
         _, folder = _key(place)
@@ -62,7 +62,7 @@ class ArtifactoryItems(PagedListing):
         more = self._page(place, offset) if len(items) >= self.page_tags else None
         return Page([one for one in tags.values() if one], more)
 
-    def _page(self, place: Place, offset: int) -> PageRequest | None:
+    def _page(self, place: ListedRepository, offset: int) -> PageRequest | None:
         key, folder = _key(place)
         if not key or not folder:
             return None
@@ -82,7 +82,7 @@ class ArtifactoryItems(PagedListing):
         )
 
 
-def _key(place: Place) -> tuple[str, str]:
+def _key(place: ListedRepository) -> tuple[str, str]:
     """The key of Artifactory's repository, and the image's folder in it."""
     key = place.url.partition("/api/docker/")[2].partition("/")[0]
     if key:

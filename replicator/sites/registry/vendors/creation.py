@@ -13,7 +13,7 @@ import msgspec
 from replicator.errors import Advice, AuthFailed, Denied, NotFound, SiteError
 from replicator.model.decoding import JSON_ERRORS
 from replicator.sites.registry.identity.settings import Identity
-from replicator.sites.registry.vendors.listing import Closable, Place
+from replicator.sites.registry.vendors.listing import Closable, ListedRepository
 
 if TYPE_CHECKING:
     from replicator.sites.registry.settings import ReadSecret
@@ -90,7 +90,7 @@ class CreationAPI(Protocol):
     host: str
     identity: Identity | None
 
-    async def place(self, repository: str) -> Place:
+    async def place(self, repository: str) -> ListedRepository:
         """Where the repository is, with the site's credentials."""
         ...
 

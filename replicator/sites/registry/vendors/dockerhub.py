@@ -14,11 +14,11 @@ from replicator.notifications import dockerhub
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.dockerhub import HubRepositories
 from replicator.sites.registry.vendors.listing import (
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
@@ -49,7 +49,7 @@ class HubTags(PagedListing):
     page_tags: ClassVar[int] = 100
     is_hint: ClassVar[bool] = True
 
-    def first(self, place: Place) -> PageRequest | None:
+    def first(self, place: ListedRepository) -> PageRequest | None:
         """See `PagedListing`."""
         if place.repository.count("/") != 1:
             return None
@@ -63,7 +63,7 @@ class HubTags(PagedListing):
             body=msgspec.json.encode(login),
         )
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         if answer.asked.method == "POST":
             token = msgspec.json.decode(answer.body, type=_Token).access_token
@@ -73,7 +73,7 @@ class HubTags(PagedListing):
         page = int(answer.asked.url.rpartition("&page=")[2])
         return Page(tags, self._page(place, page + 1, answer.asked.headers) if found.next else None)
 
-    def _page(self, place: Place, page: int, headers: Mapping[str, str]) -> PageRequest:
+    def _page(self, place: ListedRepository, page: int, headers: Mapping[str, str]) -> PageRequest:
         namespace, _, name = place.repository.partition("/")
         url = f"{place.api}/v2/namespaces/{namespace}/repositories/{name}/tags"
         return PageRequest(f"{url}?page_size={self.page_tags}&page={page}", headers=headers)

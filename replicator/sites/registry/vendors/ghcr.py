@@ -14,11 +14,11 @@ import msgspec
 from replicator.notifications import ghcr
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Vendor
@@ -48,13 +48,13 @@ class PackageVersions(PagedListing):
     page_tags: ClassVar[int] = 100
     is_hint: ClassVar[bool] = True
 
-    def first(self, place: Place) -> PageRequest | None:
+    def first(self, place: ListedRepository) -> PageRequest | None:
         """See `PagedListing`."""
         if place.login is None or "/" not in place.repository:
             return None
         return replace(self._page(place, "orgs", 1), otherwise=self._page(place, "users", 1))
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         versions = msgspec.json.decode(answer.body, type=list[_Version])
         tags = [
@@ -73,7 +73,7 @@ class PackageVersions(PagedListing):
             tags, replace(more, otherwise=self._page(place, "users", int(page))) if owners == "orgs" else more
         )
 
-    def _page(self, place: Place, owners: str, page: int) -> PageRequest:
+    def _page(self, place: ListedRepository, owners: str, page: int) -> PageRequest:
         owner, _, name = place.repository.partition("/")
         url = f"{place.api}/{owners}/{owner}/packages/container/{quote(name, safe='')}/versions"
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}

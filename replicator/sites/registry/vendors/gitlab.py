@@ -14,11 +14,11 @@ from replicator.notifications import gitlab
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.gitlab import GitLabProjects
 from replicator.sites.registry.vendors.listing import (
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
@@ -35,18 +35,18 @@ class GitLabTags(PagedListing):
     how: ClassVar[str] = "the API of GitLab's registry"
     page_tags: ClassVar[int] = 1000
 
-    def first(self, place: Place) -> PageRequest:
+    def first(self, place: ListedRepository) -> PageRequest:
         """See `PagedListing`."""
         return self._page(place, "")
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         found = msgspec.json.decode(answer.body, type=list[_Tag])
         tags = [one for tag in found if (one := listed(tag.name, tag.digest))]
         last = answer.next_query("last")
         return Page(tags, self._page(place, f"&last={quote(last)}") if last else None)
 
-    def _page(self, place: Place, rest: str) -> PageRequest:
+    def _page(self, place: ListedRepository, rest: str) -> PageRequest:
         url = f"{place.url}/gitlab/v1/repositories/{place.repository}/tags/list/?n={self.page_tags}{rest}"
         return PageRequest(url, actions="pull")
 

@@ -15,11 +15,11 @@ from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.google import GoogleRepositories
 from replicator.sites.registry.vendors.listing import (
     AboutRepository,
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
@@ -44,11 +44,11 @@ class ManifestMap(PagedListing):
     page_tags: ClassVar[int] = 10_000
     is_hint: ClassVar[bool] = True
 
-    def first(self, place: Place) -> PageRequest:
+    def first(self, place: ListedRepository) -> PageRequest:
         """See `PagedListing`."""
         return PageRequest(f"{place.url}/v2/{place.repository}/tags/list?n={self.page_tags}", actions="pull")
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:  # noqa: ARG002 - a single page
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:  # noqa: ARG002 - a single page
         """See `PagedListing`."""
         found = msgspec.json.decode(answer.body, type=_Tags)
         if found.manifest is None:

@@ -13,11 +13,11 @@ from replicator.notifications import harbor
 from replicator.sites.registry.vendors.creating.harbor import HarborProjects
 from replicator.sites.registry.vendors.listing import (
     IMMUTABLE,
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
@@ -38,11 +38,11 @@ class HarborArtifacts(PagedListing):
 
     how: ClassVar[str] = "Harbor's API"
 
-    def first(self, place: Place) -> PageRequest | None:
+    def first(self, place: ListedRepository) -> PageRequest | None:
         """See `PagedListing`."""
         return self._page(place, 1) if "/" in place.repository else None
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         artifacts = msgspec.json.decode(answer.body, type=list[_Artifact])
         tags = [
@@ -54,7 +54,7 @@ class HarborArtifacts(PagedListing):
         page = int(answer.asked.url.rpartition("&page=")[2])
         return Page(tags, self._page(place, page + 1) if answer.next_link else None)
 
-    def _page(self, place: Place, page: int) -> PageRequest:
+    def _page(self, place: ListedRepository, page: int) -> PageRequest:
         project, _, name = place.repository.partition("/")
         name = name.replace("/", "%252F")  # encoded twice: Harbor's router decodes it once too often
         query = f"page_size={self.page_tags}&with_tag=true&with_label=false&with_accessory=false&q=tags%3D*&page={page}"

@@ -48,7 +48,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListedRepository:
     """What is listed: a repository of the registry at `url`, by the API at `api` (both without a slash at the end).
 
     `login` is None without credentials.
@@ -127,7 +127,7 @@ class VendorAPI(Protocol):
     host: str
     identity: Identity | None
 
-    async def place(self, repository: str) -> Place:
+    async def place(self, repository: str) -> ListedRepository:
         """What is listed, with the site's credentials."""
         ...
 
@@ -173,11 +173,11 @@ class PagedListing(ABC):
     is_hint: ClassVar[bool] = False
 
     @abstractmethod
-    def first(self, place: Place) -> PageRequest | None:
+    def first(self, place: ListedRepository) -> PageRequest | None:
         """The request of the first page; None where it cannot be asked."""
 
     @abstractmethod
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """What an answer says. Raises ValueError where it is not such a listing."""
 
     async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:

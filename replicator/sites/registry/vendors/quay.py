@@ -14,11 +14,11 @@ from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.quay import QuayRepositories
 from replicator.sites.registry.vendors.listing import (
     IMMUTABLE,
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
@@ -49,11 +49,11 @@ class QuayTags(PagedListing):
     how: ClassVar[str] = "Quay's API"
     page_tags: ClassVar[int] = 100
 
-    def first(self, place: Place) -> PageRequest:
+    def first(self, place: ListedRepository) -> PageRequest:
         """See `PagedListing`."""
         return self._page(place, 1)
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         found = msgspec.json.decode(answer.body, type=_Tags)
         tags = {
@@ -63,7 +63,7 @@ class QuayTags(PagedListing):
         }
         return Page(tuple(tags.values()), self._page(place, found.page + 1) if found.has_additional else None)
 
-    def _page(self, place: Place, page: int) -> PageRequest:
+    def _page(self, place: ListedRepository, page: int) -> PageRequest:
         # Without onlyActiveTags the tags of the past are listed too.
         query = f"onlyActiveTags=true&limit={self.page_tags}&page={page}"
         is_application = place.login is not None and place.login.username == _APPLICATION

@@ -13,11 +13,11 @@ import msgspec
 from replicator.notifications import zot
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.listing import (
+    ListedRepository,
     Page,
     PageAnswer,
     PagedListing,
     PageRequest,
-    Place,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import Sign, Vendor
@@ -46,18 +46,18 @@ class ZotImages(PagedListing):
     how: ClassVar[str] = "zot's search extension"
     page_tags: ClassVar[int] = 1000
 
-    def first(self, place: Place) -> PageRequest:
+    def first(self, place: ListedRepository) -> PageRequest:
         """See `PagedListing`."""
         return self._page(place, 0)
 
-    def read(self, place: Place, answer: PageAnswer) -> Page:
+    def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """See `PagedListing`."""
         found = msgspec.json.decode(answer.body, type=_Answer).data.images.results
         offset = int(unquote(answer.asked.url).partition("offset:")[2].partition("}")[0]) + len(found)
         tags = [one for image in found if (one := listed(image.tag, image.digest))]
         return Page(tags, self._page(place, offset) if len(found) >= self.page_tags else None)
 
-    def _page(self, place: Place, offset: int) -> PageRequest:
+    def _page(self, place: ListedRepository, offset: int) -> PageRequest:
         page = f"{{limit:{self.page_tags},offset:{offset}}}"
         query = f'{{ImageList(repo:"{place.repository}",requestedPage:{page}){{Results{{Tag Digest}}}}}}'
         return PageRequest(f"{place.url}/v2/_zot/ext/search?query={quote(query, safe='')}", actions="pull")

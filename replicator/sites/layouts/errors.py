@@ -1,4 +1,4 @@
-"""Where an error happened: stores know the site and the key, layouts the repository."""
+"""Errors of one repository in a layout: stores know the site and the key, layouts the repository."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from replicator.errors import Corrupt, NotFound, Rejected, SiteError, Unsupporte
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A repository at a site; makes errors that name both."""
+class RepositoryErrors:
+    """Makes errors that name a site and its repository."""
 
     site: str
     repository: str
