@@ -81,6 +81,8 @@ class Clouds:
                 answer = self._application(tenant, form)
             case ["metadata", "identity", "oauth2", "token"]:
                 answer = self._managed(request, form)
+            case ["msi", "token"]:
+                answer = self._app_service(request, form)
             case ["oauth2", "exchange"]:
                 answer = self._exchange(form)
             case ["token"]:
@@ -118,6 +120,15 @@ class Clouds:
         ):
             return web.Response(status=400)
         return web.json_response({"access_token": "entra-managed", "expires_in": "86399"})
+
+    def _app_service(self, request: web.Request, form: Mapping[str, str]) -> web.Response:
+        """The identity endpoint of Azure App Service, Functions and Container Apps."""
+        if request.headers.get("X-IDENTITY-HEADER") != self.secret:
+            return web.json_response({"statusCode": 401, "message": "wrong header"}, status=401)
+        assert form["resource"] == "https://containerregistry.azure.net"
+        ends = str(int(self.now() + self.lifetime))
+        said = {"access_token": "entra-app-service", "expires_on": ends, "token_type": "Bearer"}
+        return web.json_response(said | {"resource": form["resource"]})
 
     def _exchange(self, form: Mapping[str, str]) -> web.Response:
         if not form["access_token"].startswith("entra-") or form["grant_type"] != "access_token":

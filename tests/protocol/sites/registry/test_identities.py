@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -390,6 +391,53 @@ async def test_acr_takes_a_managed_identity(cloud: Cloud) -> None:
     await issuer.issue()
     assert await issuer.owner() == "managed identity user-assigned"
     assert cloud.clouds.asked[0][1]["client_id"] == "user-assigned"
+
+
+@pytest.fixture
+def app_service(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container app with an identity, which `azure-identity` finds and we ourselves do not."""
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "MSI_", "IDENTITY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{cloud.server.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", cloud.clouds.secret)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+
+
+@pytest.mark.usefixtures("app_service")
+async def test_acr_takes_what_azures_library_finds(cloud: Cloud) -> None:
+    issuer = acr(cloud, AcrIdentity())
+    issued = await issuer.issue()
+    assert issued.credentials.identity_token.count(".") == 2
+    assert await issuer.owner() == "Azure's default credential"
+    assert [path for path, _ in cloud.clouds.asked] == ["/msi/token", "/oauth2/exchange"]
+    assert cloud.clouds.asked[-1][1]["access_token"] == "entra-app-service"
+
+
+@pytest.mark.usefixtures("app_service")
+async def test_acr_says_what_azures_library_said(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    with pytest.raises(AuthFailed, match=r"azure-identity: .*needed: the role AcrPull"):
+        await acr(cloud, AcrIdentity()).issue()
+    assert [path for path, _ in cloud.clouds.asked] == ["/msi/token"]
+
+
+async def test_acr_without_azures_library_asks_the_machine(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    issuer = acr(cloud, AcrIdentity())
+    await issuer.issue()
+    assert await issuer.owner() == "the machine's managed identity"
+    assert [path for path, _ in cloud.clouds.asked] == ["/metadata/identity/oauth2/token", "/oauth2/exchange"]
+
+
+async def test_acr_without_any_identity_says_where_it_was_looked(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    environ = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"}
+    with pytest.raises(NoIdentity, match=r"no Azure identity.*no\n? ?metadata server"):
+        await acr(cloud, AcrIdentity(), **environ).issue()
 
 
 async def test_acr_says_what_entra_said_and_not_the_secret(cloud: Cloud) -> None:
