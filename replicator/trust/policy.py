@@ -1,0 +1,75 @@
+"""What a rule demands before an image is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from replicator.trust.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who signed without a key: the issuer of the token, and the identity, exact or a pattern of the whole of it."""
+
+    issuer: str
+    identity: str | re.Pattern[str]
+
+    def matches(self, issuer: str, identity: str) -> bool:
+        """Whether a certificate's issuer and identity are meant."""
+        if issuer != self.issuer:
+            return False
+        if isinstance(self.identity, str):
+            return identity == self.identity
+        return self.identity.fullmatch(identity) is not None
+
+    def __str__(self) -> str:
+        shown = self.identity if isinstance(self.identity, str) else f"re:{self.identity.pattern}"
+        return f"{shown} of {self.issuer}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedRoot:
+    """The certificates, logs and timestamp authorities that keyless signatures are verified with, from a file."""
+
+    path: str = field(compare=False)
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustPolicy:
+    """One demand: enough of these signers have signed the image, or attested each of `attestations` for it.
+
+    `minimum` distinct signers are needed, told apart by key or identity, not by signature. `annotations` must be in the
+    signature. `same_repository`: the signature must name the repository, by its path without the host.
+    """
+
+    name: str
+    keys: tuple[PublicKey, ...] = ()
+    minimum: int = 1
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    same_repository: bool = False
+    keyless: tuple[Identity, ...] = ()
+    trusted_root: TrustedRoot | None = None
+    attestations: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Different for every demand that could decide differently."""
+        parts = (
+            sorted(key.id for key in self.keys),
+            self.minimum,
+            sorted(self.annotations.items()),
+            self.same_repository,
+            [str(identity) for identity in self.keyless],
+            self.trusted_root and hashlib.sha256(self.trusted_root.content).hexdigest(),
+            self.attestations,
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def fingerprint_of(policies: Sequence[TrustPolicy]) -> str:
+    """Different for all demands together that could decide differently."""
+    return hashlib.sha256("".join(policy.fingerprint for policy in policies).encode()).hexdigest()
