@@ -242,6 +242,12 @@ class Immutable(NotReplicated):
     """The tag may not be moved there: it keeps what it names."""
 
 
+class Untrusted(SiteError):
+    """The image lacks signatures that the rule demands: it is held until they arrive."""
+
+    reason = "untrusted"
+
+
 class MissingReference(SiteError):
     """A manifest was refused because content that it refers to is missing. `digests`: the missing ones, if known."""
 

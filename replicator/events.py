@@ -140,6 +140,23 @@ class TagDone(msgspec.Struct, frozen=True):
     delay: float | None = None
 
 
+class TagUntrusted(msgspec.Struct, frozen=True):
+    """A tag is held because its image is not trusted.
+
+    `repository` and `tag` are those of the source (no `tag`: a digest that is pinned without one), `target` and `key` as
+    `repository` and `tag` in `TagDone`. `reason` says what is missing.
+    """
+
+    rule: str
+    destination: str
+    repository: str
+    tag: str | None
+    target: str
+    key: str
+    digest: str
+    reason: str
+
+
 class Observed(msgspec.Struct, frozen=True):
     """A complete look at a rule's source ended at this time (epoch seconds)."""
 
@@ -187,7 +204,8 @@ class RunEnded(msgspec.Struct, frozen=True):
     """A rule's run ended at one destination.
 
     Tag counts are of this run's catalog; `repositories` as in `RunStarted`; `causes` are the first failures, one line
-    each.
+    each. `untrusted` are all tags that are held there because their images are not trusted, as `repository:tag`; None
+    where the run did not see all.
     """
 
     rule: str
@@ -201,6 +219,7 @@ class RunEnded(msgspec.Struct, frozen=True):
     copied: int = 0
     repositories: tuple[str, ...] | None = None
     causes: tuple[str, ...] = ()
+    untrusted: frozenset[str] | None = None
 
 
 class ConfigPassed(msgspec.Struct, frozen=True):
@@ -308,6 +327,7 @@ Event = (
     | ScanMoved
     | TurnAwaited
     | TagDone
+    | TagUntrusted
     | Observed
     | TagSeen
     | RepositoryScanned

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from replicator.config.model import (
     AgentTable,
+    AttestationTable,
     AuthTable,
     BandwidthTable,
     CacheTable,
@@ -36,6 +37,7 @@ from replicator.config.model import (
     TagsTable,
     TimeoutsTable,
     TLSTable,
+    TrustTable,
     WebhookTable,
     WindowTable,
     keys_of,
@@ -120,6 +122,8 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`rename.tags` of a rule", RenameTagsTable),
     ("`regex` of `rename` and `rename.tags`", ReplacementTable),
     ("`referrers` of a rule", ReferrersTable),
+    ("`[[rule.trust]]`", TrustTable),
+    ("`attestations` of `trust`", AttestationTable),
     ("`hooks` of a rule", RuleHooksTable),
     ("`[http]`", HTTPTable),
     ("`tls` of `http`", ServerTLSTable),

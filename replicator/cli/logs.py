@@ -26,6 +26,7 @@ from replicator.events import (
     RunEnded,
     RunStarted,
     TagDone,
+    TagUntrusted,
     Warned,
 )
 from replicator.runs.current import current_run
@@ -83,6 +84,17 @@ def log_event(event: Event) -> None:
             )
         case Warned():
             log(logging.WARNING, event.text, site=event.site)
+        case TagUntrusted():
+            log(
+                logging.WARNING,
+                "not trusted, held",
+                rule=event.rule,
+                destination=event.destination,
+                repository=event.repository,
+                tag=event.tag,
+                digest=event.digest,
+                reason=event.reason,
+            )
         case RunStarted() | RunEnded():
             _log_run(event)
         case _:

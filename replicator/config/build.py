@@ -37,6 +37,7 @@ from replicator.config.settings import (
     WebhookSettings,
 )
 from replicator.config.syntax import parse_bucket, parse_directory
+from replicator.config.trust import build_trust
 from replicator.flow.settings import LimitSettings
 from replicator.lists.reading import Reading
 from replicator.model.names import hub_url
@@ -314,6 +315,7 @@ def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) 
             require=tuple(table.referrers.require),
         ),
         referrers_recheck=table.referrers_recheck,
+        trust=build_trust(table.trust),
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )

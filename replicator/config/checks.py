@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from replicator.config.creation import check_creation
 from replicator.config.document import Document, KeyPath, Section, suggest
+from replicator.config.trust import check_trust
 from replicator.errors import ConfigError
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.vendors.senders import FORMATS
@@ -85,7 +86,7 @@ def check(document: Document, problems: list[str]) -> None:
         )
     problems.extend(_listening(document))
     for rule in document.rules:
-        found = [*_schedule(rule.table), *_referrers(rule.table)]
+        found = [*_schedule(rule.table), *_referrers(rule.table), *check_trust(rule.table)]
         problems.extend(rule.problem(place, text) for place, text in found)
         for key in ("source", "mirrors", "destinations"):
             _check_names(document, rule, key, problems)

@@ -19,6 +19,7 @@ from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
 from replicator.daemon.standings import Standings
 from replicator.daemon.status import sentence
 from replicator.daemon.triggers import Triggers
+from replicator.daemon.untrusted import UntrustedTags
 from replicator.daemon.watchdog import ProgressWatchdog
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
@@ -109,6 +110,8 @@ class App:
             on_change=self._changed.set,
         )
         self.triggers: Triggers = self._scheduler.triggers
+        self.untrusted: UntrustedTags = self._scheduler.untrusted
+        self.events.subscribe(self.untrusted)
         self._explaining = Explaining(state, self.clock, self._agenda)
         self._notifier: Notifier | None = None
         self._scheduling: asyncio.Task[None] | None = None
@@ -226,7 +229,12 @@ class App:
     def _agenda(self, rule: str, destination: str) -> Agenda:
         for each in self.rules:
             if each.rule.name == rule:
-                return Agenda(each.paused, each.next_run, each.backing_off.get(destination))
+                return Agenda(
+                    each.paused,
+                    each.next_run,
+                    each.backing_off.get(destination),
+                    self.untrusted.reasons(rule, destination),
+                )
         return Agenda()
 
     # --- commands ---

@@ -17,6 +17,7 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
+from replicator.daemon.untrusted import UntrustedTags
 from replicator.engine import (
     DRAIN_SECONDS,
     DestinationResult,
@@ -148,6 +149,7 @@ class Scheduler:
         self._on_change = on_change
         self._wake = asyncio.Event()
         self.triggers = Triggers(wake=self._wake.set, is_paused=paused.__contains__)
+        self.untrusted = UntrustedTags(clock.monotonic, self._wake.set)
         self._generation: Generation | None = None
         self._plans: dict[str, Plan] = {}
         self._lanes: dict[tuple[str, str], _Lane] = {}
@@ -206,6 +208,7 @@ class Scheduler:
             if place in places or lane.active
         }
         self.triggers.set_rules(generation.rules)
+        self.untrusted.keep(places)
         self._wake.set()
 
     def resumed(self, rule: str) -> None:
@@ -267,6 +270,8 @@ class Scheduler:
             if lane.owed and lane.not_before <= monotonic:
                 self.triggers.submit(rule, cause=lane.owed, destinations=[name])
                 lane.owed = None
+        for rule, destination, repositories in self.untrusted.take_due():
+            self.triggers.submit(rule, cause="retry", repositories=repositories, destinations=[destination])
         for plan in self._plans.values():
             self._begin_what_is_wanted(plan.rule)
 
@@ -277,6 +282,7 @@ class Scheduler:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         waits = [plan.seconds_left(now, monotonic) for plan in self._plans.values()]
         waits += [lane.not_before - monotonic for lane in self._lanes.values() if lane.owed]
+        waits.append(self.untrusted.seconds_left())
         return min((wait for wait in waits if wait is not None), default=LONGEST_WAIT_SECONDS)
 
     async def _wait(self, seconds: float) -> None:

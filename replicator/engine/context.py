@@ -10,6 +10,7 @@ from typing import Final
 from replicator.engine.coordination import RepositoryLocks, TagClaims
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import DestinationResult, TagDecision
+from replicator.engine.verdicts import Verdicts
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
 from replicator.policy.rule import Rule
@@ -79,7 +80,7 @@ class Request:
 class Context:
     """What the parts of one run work with.
 
-    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers. `rules` are all rules there are, by name: a belief
+    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts` which images are trusted. `rules` are all rules there are, by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
@@ -92,6 +93,7 @@ class Context:
     apis: ReferrersAPIs
     request: Request = field(default_factory=Request)
     running: Sequence[Rule] = ()
+    verdicts: Verdicts = field(default_factory=Verdicts)
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
 

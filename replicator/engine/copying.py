@@ -8,7 +8,9 @@ from typing import Final, TypeVar
 
 from replicator.engine.answers import Answers
 from replicator.engine.content.referrers import WantedReferrers
+from replicator.engine.content.signatures import SignatureReader
 from replicator.engine.content.source import SourceContent
+from replicator.engine.content.trust import check_trust
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
@@ -19,7 +21,7 @@ from replicator.engine.record import Recorder
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter
-from replicator.errors import Advice, NotReplicated, SiteError, Unsupported
+from replicator.errors import Advice, NotReplicated, SiteError, Unsupported, Untrusted
 from replicator.events import ImageCopied, ImagePrepared
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -83,6 +85,7 @@ class Copying:
             self._source_breaker.check("read manifest", action.repository)
             self._breaker.check("write manifest", action.target)
             self._check_tag(action)
+            await self._check_trust(action, totals)
             image = await self._read_image(action, totals)
             self._check_refusal(action, image)
             if not self._request.dry:
@@ -105,6 +108,17 @@ class Copying:
                 mounts=self._transfers.may_mount,
             )
         )
+
+    async def _check_trust(self, action: Action, totals: Totals) -> None:
+        """Raises `Untrusted` for an image that the rule's policies do not trust; nothing of it was moved."""
+        if not self._rule.trust:
+            return
+
+        def count(size: int) -> None:
+            totals.bytes.read += size
+
+        reader = SignatureReader(self._content, action.repository, self._rule.mirrors, count)
+        await check_trust(reader, action.digest, self._rule.trust, action.companions, self._context.verdicts)
 
     async def _read_image(self, action: Action, totals: Totals) -> Image:
         def count(size: int) -> None:
@@ -229,6 +243,9 @@ class Copying:
         try:
             with faults(self._site.name, "copy image", action.target):
                 return await work()
+        except Untrusted as error:
+            self._recorder.untrusted(action, error.cause, totals)
+            self._answers.through(action)
         except NotReplicated as error:
             self._recorder.held(action, error.cause)
             self._answers.through(action)

@@ -13,6 +13,7 @@ from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import RuleResult
 from replicator.engine.run import RuleRun
 from replicator.engine.shared import Shared
+from replicator.engine.verdicts import Verdicts
 from replicator.errors import ReplicatorError
 from replicator.events import Events
 from replicator.policy.mapping import target_repository
@@ -50,6 +51,7 @@ class Engine:
         self._rules = {rule.name: rule for rule in rules}
         self._locks = RepositoryLocks(clock)
         self._apis = ReferrersAPIs(clock)
+        self._verdicts = Verdicts()
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -134,6 +136,7 @@ class Engine:
             rules=self._rules | {rule.name: rule for rule in rules},
             locks=self._locks,
             apis=self._apis,
+            verdicts=self._verdicts,
             request=request,
             running=rules,
         )

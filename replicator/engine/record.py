@@ -20,7 +20,7 @@ from replicator.engine.result import (
 )
 from replicator.engine.transfer.graph import fingerprint_of
 from replicator.errors import ReplicatorError, SiteError
-from replicator.events import Failed, TagDone
+from replicator.events import Failed, TagDone, TagUntrusted
 from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
@@ -68,6 +68,7 @@ class Recorder:
         self._began = context.clock.now()
         self._told: set[Failure] = set()
         self._units: dict[str, UnitCount] = {}
+        self._untrusted: set[str] = set()
         self.result = DestinationResult(destination)
         self.complete_look = True
         self.was_interrupted = False
@@ -226,6 +227,25 @@ class Recorder:
             )
         )
 
+    def untrusted(self, action: Action, reason: str, totals: Totals) -> None:
+        """A tag is held because its image is not trusted; `reason` says what is missing."""
+        self.result.totals.add(totals)
+        self._untrusted.add(f"{action.target}:{action.key}")
+        self.held(action, f"not trusted: {reason}")
+        if not self._context.request.dry:
+            self._context.events.emit(
+                TagUntrusted(
+                    self._rule.name,
+                    self.result.destination,
+                    action.repository,
+                    action.wanted.tag,
+                    action.target,
+                    action.key,
+                    action.digest,
+                    reason,
+                )
+            )
+
     def held(self, action: Action, reason: str) -> None:
         """A tag is left as it is on purpose."""
         self.result.totals.tags.held += 1
@@ -251,6 +271,11 @@ class Recorder:
         self.result.actions.append(
             ActionResult("keep", gone.repository, gone.target, gone.tag, gone.digest, "kept", reason)
         )
+
+    @property
+    def untrusted_tags(self) -> frozenset[str]:
+        """The tags that are held because their images are not trusted, each as `repository:tag`."""
+        return frozenset(self._untrusted)
 
     def unwanted(self, target: str, tag: str, asked_at: float) -> None:
         """A tag that was pending is gone at the source, or no longer selected."""

@@ -191,6 +191,7 @@ class RuleRun:
                     copied=tags.copied,
                     repositories=self._context.request.narrowed_to,
                     causes=first_causes(recorder.result.failures),
+                    untrusted=recorder.untrusted_tags if row.complete_look else None,
                 )
             )
         if self._context.request.listener.ended is not None:

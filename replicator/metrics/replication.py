@@ -35,6 +35,7 @@ from replicator.events import (
     RunStarted,
     RunStuck,
     TagDone,
+    TagUntrusted,
     WebhookOutcome,
     WebhookSeen,
 )
@@ -101,6 +102,7 @@ class Metrics:
         self._children: dict[tuple[object, ...], Any] = {}
         self._open: dict[str, list[_OpenRun]] = {}
         self._observed: dict[str, float] = {}
+        self._held: dict[tuple[str, str], set[str]] = {}
         self._known = _Known(rules)
         self._gone = _Known(())
         self._limits_told: dict[tuple[str, str], LimitChanged] = {}
@@ -119,6 +121,7 @@ class Metrics:
                 self._blobs, event.source, event.destination, event.outcome
             ).inc(),
             TagDone: self._tag_done,
+            TagUntrusted: self._tag_untrusted,
             Observed: self._note_observed,
             RunStarted: self._run_started,
             RunEnded: self._run_ended,
@@ -178,6 +181,7 @@ class Metrics:
         for rule in self._gone.rules:
             self._open.pop(rule, None)
             self._observed.pop(rule, None)
+        self._held = {place: tags for place, tags in self._held.items() if place in self._known.pairs}
         self._start(rules)
         self.know_hooks(hooks)
         self._collector.follow(rules)
@@ -213,6 +217,11 @@ class Metrics:
         self._runs = counter("replicator_runs_total", "Runs by outcome.", ["rule", "destination", "outcome"])
         self._stuck_runs = counter(
             "replicator_stuck_runs_total", "Runs that were ended for making no progress.", ["rule"]
+        )
+        self._untrusted = gauge(
+            "replicator_untrusted_tags",
+            "Tags that are held because their images are not trusted.",
+            ["rule", "destination"],
         )
         self._run_duration = histogram(
             "replicator_run_duration_seconds", "How long runs took.", ["rule"], buckets=buckets.RUN
@@ -289,6 +298,7 @@ class Metrics:
 
     def _start_destination(self, rule: str, destination: str) -> None:
         self._child(self._delay, rule, destination)
+        self._child(self._untrusted, rule, destination)
         for outcome in _OUTCOMES:
             self._child(self._runs, rule, destination, outcome)
         for reason in _ERROR_REASONS:
@@ -337,6 +347,17 @@ class Metrics:
     def _tag_done(self, event: TagDone) -> None:
         if event.delay is not None:
             self._child(self._delay, event.rule, event.destination).observe(event.delay)
+        place, tag = (event.rule, event.destination), f"{event.repository}:{event.tag}"
+        if event.outcome == "copied" and tag in self._held.get(place, ()):
+            self._hold(place, self._held[place] - {tag})
+
+    def _tag_untrusted(self, event: TagUntrusted) -> None:
+        place = (event.rule, event.destination)
+        self._hold(place, self._held.get(place, set()) | {f"{event.target}:{event.key}"})
+
+    def _hold(self, place: tuple[str, str], tags: set[str]) -> None:
+        self._held[place] = tags
+        self._child(self._untrusted, *place).set(len(tags))
 
     def _note_observed(self, event: Observed) -> None:
         self._observed[event.rule] = max(event.at, self._observed.get(event.rule, 0.0))
@@ -355,6 +376,8 @@ class Metrics:
         count is right all the same.)
         """
         self._child(self._runs, event.rule, event.destination, event.outcome).inc()
+        if event.untrusted is not None:
+            self._hold((event.rule, event.destination), set(event.untrusted))
         runs = self._open.get(event.rule, [])
         run = next((each for each in runs if event.destination in each.left), None)
         if run is None:  # a command before it kept it from starting

@@ -12,6 +12,7 @@ from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
+from replicator.trust.policy import TrustPolicy
 
 __all__ = [
     "ImageSet",
@@ -119,6 +120,8 @@ class Rule:
     With `images`, lists decide what is replicated; `repositories` and `tags` then select everything.
 
     `mirrors` may supply the source's content by digest, in this order, before the source itself.
+
+    `trust`: an image is copied only if all of these agree.
     """
 
     name: str
@@ -137,3 +140,4 @@ class Rule:
     referrers: Referrers = "all"
     referrer_filter: ReferrerFilter = field(default_factory=ReferrerFilter)
     referrers_recheck: float = 24 * 3600.0
+    trust: tuple[TrustPolicy, ...] = ()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from replicator.trust.policy import PublicKey
 
 MAX_KEY_BYTES: Final = 64 * 1024
 _MIN_RSA_BITS: Final = 2048
@@ -24,23 +24,6 @@ _CURVES: Final[dict[str, tuple[str, hashes.HashAlgorithm]]] = {
     "secp521r1": ("P-521", hashes.SHA512()),
 }
 _Key = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A public key.
-
-    `der` is its SubjectPublicKeyInfo. Two keys are the same if `id`, its SHA-256, is, whatever their names.
-    """
-
-    name: str = field(compare=False)
-    der: bytes = field(repr=False)
-    kind: str
-
-    @property
-    def id(self) -> str:
-        """`sha256:` and the hash of `der`, in hex."""
-        return f"sha256:{hashlib.sha256(self.der).hexdigest()}"
 
 
 def read_public_key(data: bytes, name: str) -> PublicKey:
@@ -68,14 +51,6 @@ def read_public_key(data: bytes, name: str) -> PublicKey:
         raise ValueError(f"not a PEM public key: {error}") from error
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return PublicKey(name, der, _kind(key))
-
-
-def key_of(der: bytes, name: str) -> PublicKey:
-    """The key of a SubjectPublicKeyInfo. Raises ValueError as `read_public_key` does."""
-    try:
-        return PublicKey(name, der, _kind(serialization.load_der_public_key(der)))
-    except UnsupportedAlgorithm as error:
-        raise ValueError(f"not a public key: {error}") from error
 
 
 def _kind(key: object) -> str:

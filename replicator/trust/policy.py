@@ -7,7 +7,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replicator.trust.keys import PublicKey
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key.
+
+    `der` is its SubjectPublicKeyInfo. Two keys are the same if `id`, its SHA-256, is, whatever their names.
+    """
+
+    name: str = field(compare=False)
+    der: bytes = field(repr=False)
+    kind: str
+
+    @property
+    def id(self) -> str:
+        """`sha256:` and the hash of `der`, in hex."""
+        return f"sha256:{hashlib.sha256(self.der).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

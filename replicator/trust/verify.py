@@ -8,8 +8,7 @@ from typing import Final, NoReturn
 
 from replicator.model.digest import Digest, algorithm, encoded
 from replicator.trust.bundle import Bundle, MessageSignature, read_bundle
-from replicator.trust.keys import PublicKey, verifies
-from replicator.trust.policy import TrustPolicy
+from replicator.trust.policy import PublicKey, TrustPolicy
 from replicator.trust.shapes import Form
 from replicator.trust.statement import (
     SIGNED,
@@ -84,6 +83,7 @@ class Trial:
         self._subject = subject
         self._signers: dict[tuple[int, str], set[str]] = {}
         self._problems: dict[int, list[str]] = {}
+        self._left = 0
         self.examined = 0
 
     @property
@@ -103,12 +103,20 @@ class Trial:
             self._problems.setdefault(at, []).append(f"{where}: {why}")
         return [Finding(policy.name, where, why) for policy in self._policies]
 
-    def verdict(self, left: int = 0) -> Verdict:
-        """The verdict on what was examined. `left` more signatures were not."""
+    def leave(self, count: int) -> None:
+        """Notes that so many signatures are not examined, because there are too many."""
+        self._left += count
+
+    def verdict(self) -> Verdict:
+        """The verdict on what was examined."""
         reasons = [reason for at in range(len(self._policies)) if (reason := self._reason(at))]
         if not reasons:
             return Verdict(trusted=True)
-        more = f" (the newest {self.examined} were examined, {left} more were not)" if left else ""
+        more = (
+            f" (too many signatures: {self.examined} were examined, {self._left} more were not)"
+            if self._left
+            else ""
+        )
         return Verdict(trusted=False, reason="; ".join(reasons) + more)
 
     def _demands(self, at: int) -> tuple[str, ...]:
@@ -198,6 +206,8 @@ def _key_of(policy: TrustPolicy, signature: bytes, signed: bytes) -> tuple[Publi
 
 
 def _holding(keys: Sequence[PublicKey], signature: bytes, signed: bytes) -> Iterator[tuple[PublicKey, str]]:
+    from replicator.trust.keys import verifies  # noqa: PLC0415  # cryptography takes time that only trust has to spend
+
     for key in keys:
         how = verifies(key, signature, signed)
         if how is not None:

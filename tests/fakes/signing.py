@@ -17,7 +17,8 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import parse_manifest
 from replicator.model.mediatypes import OCI_MANIFEST
-from replicator.trust.keys import PublicKey, read_public_key
+from replicator.trust.keys import read_public_key
+from replicator.trust.policy import PublicKey
 from replicator.trust.statement import SIGNED, Envelope
 from replicator.trust.verify import Signature
 

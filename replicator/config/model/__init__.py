@@ -36,9 +36,11 @@ from replicator.config.model.site import (
     WindowTable,
 )
 from replicator.config.model.table import Table, keys_of, table_in
+from replicator.config.model.trust import AttestationTable, TrustTable
 
 __all__ = [
     "AgentTable",
+    "AttestationTable",
     "AuthTable",
     "BandwidthTable",
     "CacheTable",
@@ -60,6 +62,7 @@ __all__ = [
     "Table",
     "TagsTable",
     "TimeoutsTable",
+    "TrustTable",
     "WebhookTable",
     "WindowTable",
     "keys_of",

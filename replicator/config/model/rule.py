@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationInfo, field_validator
 
 from replicator.config.model.table import Table, setting
+from replicator.config.model.trust import TrustTable
 from replicator.config.secrets import Secret
 from replicator.config.syntax import (
     ARGUMENT,
@@ -225,5 +226,8 @@ class RuleTable(Table):
         "The source is asked at least this often for new signatures, SBOMs and attestations of an image that has not "
         "changed.",
         "24h",
+    )
+    trust: list[TrustTable] = setting(
+        "Signatures that an image must have before it is copied. Default: none.", default_factory=list
     )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

@@ -45,11 +45,15 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What a running agent has planned for a rule at a destination; times in epoch seconds."""
+    """What a running agent has planned for a rule at a destination; times in epoch seconds.
+
+    `untrusted`: tags there, as `repository:tag`, that are held because their images are not trusted, and why.
+    """
 
     paused: bool = False
     next_run: float | None = None
     backing_off: float | None = None
+    untrusted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,9 @@ class Explaining:
         fresh = self._known.fresh
         if fresh is not None:
             return self._by_answers(fresh)
+        untrusted = self._known.agenda.untrusted.get(f"{self._target}:{self._key}")
+        if untrusted is not None:
+            return self._held(f"not trusted: {untrusted}")
         memory = self._known.memory
         pending = memory.pending
         if pending is not None and pending.digest is None:
@@ -286,6 +293,12 @@ class Explaining:
 
     def _held(self, reason: str) -> Explanation:
         self._add("held", "stop", reason)
+        if reason.startswith("not trusted: "):
+            return self._ended(
+                "held",
+                "looks for new signatures",
+                f"sign the image as trust of rule {self._rule.name} demands",
+            )
         return self._ended("held", "leaves it as it is", "the reason has to end; see the step")
 
     def _pending(self, reason: str) -> Explanation:

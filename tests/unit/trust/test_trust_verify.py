@@ -151,7 +151,7 @@ def test_a_truncated_bundle_never_counts_and_never_raises(cut: int) -> None:
 def test_rubbish_never_counts_and_never_raises(rubbish: bytes) -> None:
     for form in ("bundle", "simple signing", "DSSE"):
         for beside in ({}, {"dev.cosignproject.cosign/signature": b64(KEY.sign(b"x"))}):
-            assert not judged(Signature("x", form, rubbish, beside)).trusted  # type: ignore[arg-type]
+            assert not judged(Signature("x", form, rubbish, beside)).trusted
 
 
 @settings(max_examples=150, deadline=None)

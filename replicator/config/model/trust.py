@@ -1,0 +1,85 @@
+"""The tables `trust` of a rule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from replicator.config.model.table import Table, setting
+from replicator.config.trust import KEY
+from replicator.trust.policy import PublicKey
+from replicator.trust.statement import SIGNED
+
+
+class AttestationTable(Table):
+    """One attestation that an image must have."""
+
+    predicate: str = setting(
+        "Predicate type, such as `https://slsa.dev/provenance/v1`, in full and exactly.", min_length=1
+    )
+
+    @field_validator("predicate")
+    @classmethod
+    def _is_uri(cls, predicate: str) -> str:
+        if ":" not in predicate:
+            known = _SHORT.get(predicate)
+            hint = f"; write {known}" if known else ""
+            raise ValueError(f"{predicate!r} is not a predicate type, which is a URI{hint}")
+        if predicate == SIGNED:
+            raise ValueError("is a plain signature, not an attestation; leave out attestations")
+        return predicate
+
+
+class TrustTable(Table):
+    """Signatures that an image must have at its source before it is copied. All tables of a rule must be satisfied.
+
+    An image that lacks them is held: nothing of it is copied. With `attestations`, each of them must be there, signed
+    by these signers; without, a signature. See [trust](trust.md).
+    """
+
+    name: str = setting("Name in reports and messages.", "")
+    keys: list[Annotated[PublicKey, KEY]] = setting(
+        "PEM files with public keys, relative to the config file: ECDSA P-256, P-384 and P-521, RSA, Ed25519. A signature "
+        "by any of them counts.",
+        default_factory=list,
+    )
+    min: int = setting(
+        "Number of different signers that are needed, whatever the number of signatures.", 1, ge=1
+    )
+    annotations: dict[str, str] = setting(
+        "Annotations that the signature must contain (`cosign sign -a`).", default_factory=dict
+    )
+    identity: Literal["repository"] | None = setting(
+        "`repository`: the signature must name the repository, by its path without the host. Only cosign's older "
+        "signatures name one; with this setting no others count.",
+        None,
+    )
+    attestations: list[AttestationTable] = setting(
+        "Attestations that the image must have, instead of a signature.", default_factory=list
+    )
+
+    @field_validator("min")
+    @classmethod
+    def _are_enough(cls, minimum: int, info: ValidationInfo) -> int:
+        keys = info.data.get("keys")
+        if keys and len(signers := {key.id for key in keys}) < minimum:
+            raise ValueError(
+                f"{minimum} signers are needed, but there are only {len(signers)} different keys"
+            )
+        return minimum
+
+
+_SHORT = {
+    "slsaprovenance": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance02": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance1": "https://slsa.dev/provenance/v1",
+    "spdx": "https://spdx.dev/Document",
+    "spdxjson": "https://spdx.dev/Document",
+    "cyclonedx": "https://cyclonedx.org/bom",
+    "link": "https://in-toto.io/Link/v1",
+    "vuln": "https://cosign.sigstore.dev/attestation/vuln/v1",
+    "openvex": "https://openvex.dev/ns",
+    "custom": "https://cosign.sigstore.dev/attestation/v1",
+}
+"""What cosign calls these on its command line."""
