@@ -1,6 +1,6 @@
-"""Tags that are held because their images are not trusted, and when each is looked at again.
+"""Tags that are held because their images are not trusted, and when each is scanned again.
 
-CI signs an image seconds after it pushes it, and no event of the image's tag tells of that. So such a tag is looked at
+CI signs an image seconds after it pushes it, and no event of the image's tag tells of that. So such a tag is scanned
 again soon, less and less often; after the last time it waits for the rule's own schedule like every other tag.
 """
 
@@ -14,9 +14,9 @@ from typing import Final
 from replicator.events import Event, RunEnded, TagDone, TagUntrusted
 
 RETRY_SECONDS: Final = (3.0, 7.0, 20.0, 30.0, 60.0, 180.0)
-"""From one look to the next, the first from when the tag was first held."""
+"""From one scan to the next; the first from when the tag was first held."""
 MAX_RETRIED: Final = 1_000
-"""Tags of one rule and destination that are looked at again by themselves; thousands of unsigned images are no race."""
+"""Tags of one rule and destination that are scanned again by themselves. Thousands of unsigned images are not a race."""
 
 _Place = tuple[str, str]
 _Tag = tuple[str, str]
@@ -24,7 +24,7 @@ _Tag = tuple[str, str]
 
 @dataclass(slots=True)
 class _Held:
-    """One tag: what its source calls it, why it is held, and when it is looked at next (monotonic seconds)."""
+    """One tag: what its source calls it, why it is held, and when it is scanned next (monotonic seconds)."""
 
     repository: str
     tag: str | None
@@ -69,14 +69,14 @@ class UntrustedTags:
         return {f"{target}:{key}": each.reason for (target, key), each in held.items()}
 
     def take_due(self) -> Iterator[tuple[str, str, Mapping[str, frozenset[str] | None]]]:
-        """What is to be looked at now: rule, destination, and source repositories with tags (None: whole)."""
+        """What is to be scanned now: rule, destination, and source repositories with tags (None: whole)."""
         now = self._monotonic()
         for (rule, destination), held in self._held.items():
             due: dict[str, set[str] | None] = {}
             for each in held.values():
                 if each.due is None or each.due > now:
                     continue
-                each.due = None  # until the look tells again
+                each.due = None  # until that scan tells again
                 tags = due.setdefault(each.repository, set())
                 if each.tag is None:
                     due[each.repository] = None

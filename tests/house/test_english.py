@@ -23,7 +23,7 @@ STILTED = re.compile(
     re.IGNORECASE,
 )
 OUTSIDE = re.compile(
-    r"\bI-\d|\([A-Z]{1,2}\.\d+[):]|\b(?:protocols|vendors|design|models|fleet|trust)\.md\b|\bissue \d+\b"
+    r"\bI-\d|\([A-Z]{1,2}\.\d+[):]|\b(?:protocols|vendors|design|models|fleet)\.md\b|\bissue \d+\b"
 )
 QUIRK = re.compile(r"docs/quirks\.md#([a-z0-9-]+)")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")

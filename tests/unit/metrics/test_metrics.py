@@ -57,6 +57,7 @@ PROMISED = {
     "replicator_rate_limit_remaining": {"site"},
     "replicator_credentials_expiry_timestamp_seconds": {"site"},
     "replicator_credential_renewals_total": {"site", "outcome"},
+    "replicator_untrusted_tags": {"rule", "destination"},
     "replicator_webhooks_total": {"hook", "outcome"},
     "replicator_config_last_reload_successful": set(),
     "replicator_config_last_reload_success_timestamp_seconds": set(),

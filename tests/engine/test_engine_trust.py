@@ -1,0 +1,222 @@
+"""Images that lack the signatures a rule demands are held; nothing of them moves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from replicator.demo.images import BuiltImage, image, index, load
+from replicator.errors import Unavailable
+from replicator.events import RunEnded, TagUntrusted
+from replicator.model.companion import fallback_tag
+from replicator.policy.rule import Rule
+from replicator.trust.policy import TrustPolicy
+from tests.engine.world import World, rule, world
+from tests.fakes.signing import (
+    PROVENANCE,
+    Signer,
+    att_tag,
+    bundle,
+    bundle_referrer,
+    envelope,
+    legacy,
+    payload,
+    sig_tag,
+    statement,
+)
+
+KEY, OTHER = Signer.ecdsa(), Signer.ecdsa("other.pub")
+POLICY = TrustPolicy("release keys", keys=(KEY.key,))
+
+
+def trusting(*policies: TrustPolicy, **more: Any) -> Rule:
+    return replace(rule(), trust=policies or (POLICY,), **more)
+
+
+def attach(w: World, built: BuiltImage, tag: str | None = None) -> None:
+    load(w.source.store, "app", tag, built)
+
+
+def sign(w: World, image: BuiltImage, signer: Signer = KEY) -> None:
+    attach(w, bundle_referrer(image, bundle(signer, image.digest)))
+
+
+async def test_signed_images_are_copied_with_their_signatures_and_others_are_held() -> None:
+    async with world() as w:
+        good, bad = w.put("app", "good"), w.put("app", "bad")
+        sign(w, good)
+        sign(w, bad, OTHER)
+        result = await w.sync_one(trusting())
+        assert w.tags() == {"app": {"good": good.digest}}
+        assert w.left.store.referrers("app", good.digest)
+        assert bad.digest not in w.left.store.repositories["app"].manifests
+        assert result.outcome == "ok"
+        assert (result.totals.tags.copied, result.totals.tags.held) == (1, 1)
+        held = next(row for row in result.actions if row.outcome == "held")
+        assert held.tag == "bad"
+        assert held.reason is not None
+        assert held.reason.startswith("not trusted: release keys: no valid signature: referrer sha256:")
+        assert held.reason.endswith("not signed by release.pub")
+
+
+async def test_nothing_of_an_untrusted_image_moves_not_even_between_sites() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        await w.sync_one(trusting())
+        assert not w.left.store.repositories.get("app") or not w.left.store.repositories["app"].blobs
+        assert not w.source.count("open_blob")
+        [told] = [event for event in w.seen if isinstance(event, TagUntrusted)]
+        assert (told.repository, told.tag, told.reason) == (
+            "app",
+            "v1",
+            "release keys: no signature: no signatures found",
+        )
+        [ended] = [event for event in w.seen if isinstance(event, RunEnded)]
+        assert ended.untrusted == frozenset({"app:v1"})
+
+
+async def test_a_plan_says_what_would_be_held() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        result = await w.plan_one(trusting())
+        assert [row.outcome for row in result.actions] == ["held"]
+        assert not [event for event in w.seen if isinstance(event, TagUntrusted)]
+
+
+async def test_a_signature_that_arrives_later_lets_the_image_through() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        engine = w.engine()
+        await engine.sync([trusting()])
+        assert w.tags() == {}
+        sign(w, v1)
+        await engine.sync([trusting()])
+        assert w.tags() == {"app": {"v1": v1.digest}}
+
+
+async def test_older_signatures_and_attestations_let_an_image_through() -> None:
+    async with world() as w:
+        v1, v2 = w.put("app", "v1"), w.put("app", "v2")
+        attach(w, sig_tag(legacy(KEY, payload(v1.digest))), fallback_tag(v1.digest) + ".sig")
+        attested = json.dumps(envelope(KEY, statement(v2.digest, PROVENANCE))).encode()
+        attach(w, att_tag(attested), fallback_tag(v2.digest) + ".att")
+        await w.sync_one(trusting())
+        assert w.tags()["app"].keys() == {"v1", fallback_tag(v1.digest) + ".sig"}
+        await w.sync_one(trusting(replace(POLICY, attestations=(PROVENANCE,))))
+        assert "v2" in w.tags()["app"]
+
+
+async def test_signatures_in_a_fallback_tag_count() -> None:
+    async with world() as w:
+        w.source.referrers_api = False
+        v1 = w.put("app", "v1")
+        signature = bundle_referrer(v1, bundle(KEY, v1.digest))
+        attach(w, index([signature]), fallback_tag(v1.digest))
+        await w.sync_one(trusting())
+        assert w.tags()["app"]["v1"] == v1.digest
+
+
+async def test_a_signed_platform_does_not_vouch_for_the_index() -> None:
+    async with world() as w:
+        child = image("child")
+        root = w.put("app", "v1", index([child]))
+        sign(w, child)
+        result = await w.sync_one(trusting())
+        assert w.tags() == {}
+        assert "no signatures found" in (result.actions[0].reason or "")
+        sign(w, root)
+        await w.sync_one(trusting())
+        assert w.tags()["app"]["v1"] == root.digest
+
+
+async def test_a_signature_with_another_subject_does_not_count() -> None:
+    """The registry's list says one thing, the manifest another."""
+    async with world() as w:
+        w.source.referrers_api = False
+        v1, other = w.put("app", "v1"), w.put("app", "other")
+        strayed = bundle_referrer(other, bundle(KEY, v1.digest))
+        attach(w, index([strayed]), fallback_tag(v1.digest))
+        result = await w.sync_one(trusting())
+        assert "v1" not in w.tags().get("app", {})
+        assert any("does not refer to the image" in (row.reason or "") for row in result.actions)
+
+
+async def test_a_signature_too_large_is_never_read() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        huge = bundle_referrer(v1, bundle(KEY, v1.digest) + b" " * 10 * 1024 * 1024)
+        attach(w, huge)
+        result = await w.sync_one(trusting())
+        assert "more than 10485760" in (result.actions[0].reason or "")
+        assert not w.source.count("open_blob")
+
+
+async def test_of_a_thousand_and_one_signatures_the_newest_hundred_are_examined() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        many = [
+            legacy(OTHER, payload(v1.digest, number=str(number))) for number in range(999)
+        ]  # another signer's
+        tag = fallback_tag(v1.digest) + ".sig"
+        attach(w, sig_tag(legacy(KEY, payload(v1.digest)), *many), tag)
+        result = await w.sync_one(trusting())
+        assert "(too many signatures: 100 were examined, 900 more were not)" in (
+            result.actions[0].reason or ""
+        )
+        assert w.source.count("open_blob") == 100
+        attach(w, sig_tag(*many, legacy(KEY, payload(v1.digest))), tag)  # cosign appends
+        await w.sync_one(trusting())
+        assert "v1" in w.tags()["app"]
+        attach(w, sig_tag(*many, *many[:2]), tag)
+        v1 = w.put("app", "v2")
+        attach(w, sig_tag(*many, *many[:2]), fallback_tag(v1.digest) + ".sig")
+        result = await w.sync_one(trusting())
+        assert any("1001 layers, more than 1000" in (row.reason or "") for row in result.actions)
+
+
+async def test_the_newest_of_many_referrers_are_examined_first() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        for number in range(150):
+            old = bundle(OTHER, v1.digest, annotations={"n": str(number)})
+            attach(w, bundle_referrer(v1, old, created=f"2024-01-01T00:{number // 60:02}:{number % 60:02}Z"))
+        attach(w, bundle_referrer(v1, bundle(KEY, v1.digest), created="2026-01-01T00:00:00Z"))
+        await w.sync_one(trusting(referrers="none"))
+        assert w.tags() == {"app": {"v1": v1.digest}}
+        assert w.source.count("referrers") == 1
+
+
+async def test_a_source_that_does_not_list_referrers_is_a_failure_not_a_verdict() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        sign(w, v1)
+        w.source.fail("referrers", Unavailable("source", "list referrers", "503"))
+        result = await w.sync_one(trusting())
+        assert result.outcome == "failed"
+        assert not [event for event in w.seen if isinstance(event, TagUntrusted)]
+
+
+async def test_verdicts_are_remembered_while_image_policy_and_signatures_stay() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        sign(w, v1, OTHER)
+        engine = w.engine()
+        await engine.sync([trusting()])
+        w.clear_log()
+        await engine.sync([trusting()])
+        assert not w.source.count("open_blob")
+        assert w.source.count("referrers") == 1
+
+
+async def test_where_nothing_changed_trust_costs_no_request() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        sign(w, v1)
+        await w.sync_one(trusting())
+        w.clear_log()
+        await w.sync_one(trusting())
+        with_trust = len(w.source.operations)
+        w.clear_log()
+        await w.sync_one(rule())
+        assert with_trust == len(w.source.operations)

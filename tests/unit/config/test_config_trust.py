@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from replicator.config.show import show
+from replicator.trust.policy import TrustPolicy
+from tests.fakes.signing import PROVENANCE, Signer
+from tests.unit.config.test_config_load import RULE, SITES, loaded, problems
+
+A, B = Signer.ecdsa("a.pub"), Signer.ecdsa("b.pub")
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    for name, content in (
+        ("a.pub", A.pem),
+        ("b.pub", B.pem),
+        ("twin.pub", A.pem),
+        ("private.pem", A.private_pem),
+        ("notes.txt", b"no key"),
+    ):
+        (tmp_path / "keys" / name).write_bytes(content)
+
+
+def trust(*tables: str) -> str:
+    return SITES + RULE + "".join(f"[[rule.trust]]\n{table}\n" for table in tables)
+
+
+def test_every_key_arrives(tmp_path: Path) -> None:
+    text = trust(
+        'name = "release"\nkeys = ["keys/a.pub", "keys/b.pub"]\nmin = 2\nannotations = { env = "prod" }\n'
+        'identity = "repository"',
+        f'keys = ["keys/a.pub"]\nattestations = [{{ predicate = "{PROVENANCE}" }}]',
+    )
+    found = loaded(tmp_path, text)
+    assert found.rules[0].trust == (
+        TrustPolicy("release", (A.key, B.key), minimum=2, annotations={"env": "prod"}, same_repository=True),
+        TrustPolicy("trust 2", (A.key,), attestations=(PROVENANCE,)),
+    )
+    assert found.rules[0].trust[0].keys[0].name == "a.pub"
+    assert 'keys = ["keys/a.pub", "keys/b.pub"]' in show(found)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("", "rule.platform.trust[0]: has no signers; set keys"),
+        ('keys = ["keys/missing.pub"]', "keys/missing.pub cannot be read: No such file"),
+        ('keys = ["keys/private.pem"]', "keys/private.pem: contains a private key"),
+        ('keys = ["keys/notes.txt"]', "keys/notes.txt: must contain one PEM public key"),
+        ('keys = ["keys/a.pub", "keys/twin.pub"]\nmin = 2', "there are only 1 different keys"),
+        ('keys = ["keys/a.pub"]\nmin = 0', "rule.platform.trust[0].min"),
+        ('keys = ["keys/a.pub"]\nidentity = "host"', "rule.platform.trust[0].identity"),
+        ('keys = ["keys/a.pub"]\nkey = "x"', "rule.platform.trust[0].key: unknown key"),
+        (
+            'keys = ["keys/a.pub"]\nattestations = [{ predicate = "slsaprovenance1" }]',
+            "write https://slsa.dev/provenance/v1",
+        ),
+        (
+            'keys = ["keys/a.pub"]\nattestations = [{ predicate = "https://sigstore.dev/cosign/sign/v1" }]',
+            "is a plain signature",
+        ),
+        (
+            f'keys = ["keys/a.pub"]\nattestations = [{{ predicate = "{PROVENANCE}" }}]\nannotations = {{ a = "b" }}',
+            "trust[0].annotations: applies to signatures, not to attestations",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_the_remedy(tmp_path: Path, table: str, says: str) -> None:
+    found = problems(tmp_path, trust(table))
+    assert len(found) == 1
+    assert says in found[0]
