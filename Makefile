@@ -60,12 +60,14 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# docs/configuration.md, from the model of the config, and docs/registries/README.md, from what is known of vendors
+# docs/configuration.md, from the model of the config; docs/registries/README.md, from what is known of vendors; and the
+# rules for the Prometheus operator, from grafana/
 reference: $(VENV)/.run
 	$(BIN)/python -m scripts.reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m scripts.registries > docs/registries/README.md.new
 	mv docs/registries/README.md.new docs/registries/README.md
+	$(BIN)/python -m scripts.prometheus_rule > deploy/kubernetes/components/monitoring/prometheusrule.yaml
 
 # man pages of all commands, from their own help, in build/man; what completes them in shells, in build/completions
 man: $(VENV)/.run

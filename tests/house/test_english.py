@@ -34,6 +34,8 @@ def documents() -> list[Path]:
         *sorted((ROOT / "docs").rglob("*.md")),
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "config.example.toml")),
         *sorted((ROOT / "systemd").iterdir()),
+        *sorted((ROOT / "packaging").rglob("*.*")),
+        *sorted(path for path in (ROOT / "deploy").rglob("*.*") if path.is_file()),
         ROOT / "grafana" / "alerts.yml",
         ROOT / "grafana" / "rules.yml",
     ]

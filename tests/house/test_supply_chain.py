@@ -73,12 +73,18 @@ def test_build_lock_has_the_build_backend() -> None:
 
 def test_container_installs_only_what_is_locked() -> None:
     text = (ROOT / "Containerfile").read_text()
-    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    bases = re.findall(r"^FROM (?:--platform=\S+ )?(\S+)", text, re.MULTILINE)
     assert bases == ["${BASE}", "${BASE}"]
     assert re.search(r"^ARG BASE=\S+:[\w.-]+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
-    installs = re.findall(r"pip install (?:[^&\\\n]|\\\n)*", text)
-    assert len(installs) == 3
-    assert all("--require-hashes" in each or "--no-deps" in each for each in installs)
+    [install] = re.findall(r"pip install (?:[^&\\\n]|\\\n)*", text)
+    assert "--require-hashes" in install
+
+
+def test_environments_of_packages_and_container_have_only_what_is_locked() -> None:
+    text = (ROOT / "scripts" / "environment.py").read_text()
+    installs = re.findall(r"    pip_install\((.*)\)", text)
+    assert len(installs) == 2
+    assert all("--require-hashes" in each or '"--no-deps", "--no-index"' in each for each in installs)
 
 
 def test_documented_installation_installs_only_what_is_locked() -> None:
