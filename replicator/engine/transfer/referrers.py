@@ -112,7 +112,7 @@ class ReferrersLists:
         if listed is None:
             return False
         if not wanted.keys() <= listed and put_subject is not None:
-            await put_subject()  # Quay lists nothing of a subject that is not there
+            await put_subject()  # Quay lists nothing of a subject that does not exist
             listed = await self._listed(repository, subject) or set()
         return wanted.keys() <= listed
 
