@@ -71,6 +71,10 @@ class Aws:
     def _sts(self, request: web.Request, form: dict[str, str]) -> web.Response:
         action = form["Action"]
         key = self._note(request, action, form)
+        if action == "GetCallerIdentity":
+            arn = f"<Arn>arn:aws:iam::123456789012:user/{key}</Arn>"
+            body = f"<{action}Response><{action}Result>{arn}</{action}Result></{action}Response>"
+            return web.Response(text=body, content_type="text/xml")
         if action == "AssumeRole":
             is_good, new = form["RoleArn"] == ROLE and form.get("ExternalId") == EXTERNAL_ID, "ASIAROLE"
         else:
