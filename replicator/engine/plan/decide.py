@@ -314,7 +314,7 @@ def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> De
 
 def _are_referrers_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
     """Dated by the belief: where referrers are found in step, the tag is confirmed, and this is not due any more."""
-    if policy.referrers_every is None:
+    if policy.referrers_every is None or facts.is_archived:
         return False
     if policy.recheck:
         return True

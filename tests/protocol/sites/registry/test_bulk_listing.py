@@ -420,6 +420,30 @@ async def test_an_archived_image_of_ecr_is_held(monkeypatch: pytest.MonkeyPatch)
         assert w.fake.count("GET", "/manifests/") == 4
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["state kept", "state lost"])
+async def test_an_archived_image_at_the_destination_is_no_hole(
+    monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    """A lifecycle rule may archive what was copied: it cannot be read, and is not copied again."""
+    async with world(Ecr, monkeypatch) as w:
+        w.fill(vendor=False)
+        await w.sync(out=True)
+        w.fake.archived |= {"team/app:v1", "team/app:v2"}
+        if not known:
+            w.state = MemoryState(w.clock)
+        w.clock.advance(30 * 86_400)  # everything is to be verified
+        found = await w.sync(out=True)
+        assert (found.totals.tags.copied, found.totals.tags.unchanged, found.failures) == (0, 5, [])
+        digests = {w.tags(vendor=True)[tag] for tag in ("v1", "v2")}
+        assert not [one for one in w.fake.requests if one.path.rpartition("/")[2] in digests | {"v1", "v2"}]
+        assert w.fake.count("PUT|POST|PATCH", "/v2/") == 0
+
+        w.put("v1", vendor=False)
+        moved = await w.sync(out=True)
+        assert (moved.totals.tags.copied, moved.totals.tags.unchanged, moved.failures) == (1, 4, [])
+        assert w.tags(vendor=True)["v1"] == OTHER.digest
+
+
 @pytest.mark.parametrize(
     ("vendor", "name", "says"),
     [
