@@ -19,7 +19,7 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test coverage interop soak mutants bench lint format reference man locks package release packages servers tools clean
+.PHONY: help demo test coverage interop soak mutants bench lint docs format reference man locks package release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -55,6 +55,10 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the documentation as a site, in build/site; fails for links that lead nowhere
+docs: $(VENV)/.docs
+	$(BIN)/python -m scripts.site
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
@@ -126,4 +130,8 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.pip
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/.pip
 	$(PIP) install -e '.[uvloop]' --group dev
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.pip
+	$(PIP) install --group docs
 	@touch $@
