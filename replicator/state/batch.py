@@ -141,6 +141,7 @@ class Batch:
         self.size += len(newer.refusals.keys() - self.refusals.keys())
         self.refusals |= newer.refusals
         self.repositories |= newer.repositories
+        self.size += len(newer.images.keys() - self.images.keys())
         self.images |= newer.images
 
     # --- laid over what was found in the database ---

@@ -1,0 +1,110 @@
+"""A batch that could not be written goes back under what came later, and nothing of either is lost or said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.model.digest import digest_of
+from replicator.ports import (
+    CatalogSeen,
+    Created,
+    Entry,
+    GoneAtDestination,
+    ImageSeen,
+    Listed,
+    ListingRefused,
+    Missing,
+    Noted,
+    Pending,
+    Placed,
+    Placement,
+    Seen,
+    TagBelief,
+    Unit,
+    UnitSeen,
+    Unlisted,
+    Unpending,
+)
+from replicator.ports.search import ImageFacts
+from replicator.state.batch import Batch
+
+NOW = 1_700_000_000.0
+ONE, TWO = digest_of(b"one"), digest_of(b"two")
+
+_tags = st.sampled_from(["v1", "v2"])
+_digests = st.sampled_from([ONE, TWO])
+_names = st.sampled_from(["rule", "other"])
+_repositories = st.sampled_from(["app", "web"])
+_times = st.sampled_from([NOW - 30, NOW - 20, NOW - 10])
+_beliefs = st.builds(TagBelief, _tags, _digests, _digests, _names, _times, _times)
+_placements = st.builds(Placement, _digests, st.sampled_from(["", "x"]), _times, _times)
+_pending = st.builds(
+    Pending,
+    _repositories,
+    _tags,
+    st.none() | _digests,
+    _times,
+    st.integers(0, 3),
+    st.sampled_from(["", "no\n", "refused"]),
+    asked_at=_times,
+    source=_repositories,
+)
+_units = st.builds(
+    Unit,
+    _names,
+    st.just("fra"),
+    _repositories,
+    st.just("app"),
+    st.none() | _times,
+    st.none() | _times,
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from(["", "dark\t"]),
+    _times,
+)
+_fra = st.just("fra")
+ENTRIES: st.SearchStrategy[Entry] = st.one_of(
+    st.builds(Placed, _names, _fra, _beliefs, _repositories, st.none() | _placements),
+    st.builds(GoneAtDestination, _fra, _repositories, st.lists(_tags, max_size=2), _times),
+    st.builds(Missing, _names, _fra, _pending),
+    st.builds(Unpending, _names, _fra, _repositories, _tags, _times),
+    st.builds(UnitSeen, _units, st.booleans()),
+    st.builds(CatalogSeen, _names, _fra, st.frozensets(_repositories), _times),
+    st.builds(Seen, _fra, _repositories, _digests),
+    st.builds(Created, _digests, _times),
+    st.builds(Noted, _fra, _repositories, st.builds(Listed, _tags, _digests, st.sampled_from(["1", "2"]))),
+    st.builds(Unlisted, _fra, _repositories, st.lists(_tags, max_size=2)),
+    st.builds(ImageSeen, st.builds(ImageFacts, _digests, st.none() | _times)),
+    st.builds(ListingRefused, _fra, _repositories, _times, st.sampled_from(["", "no\r"])),
+)
+
+
+def _content(batch: Batch) -> dict[str, Any]:
+    """What is in a batch, without tables of nothing."""
+    found = {each.name: getattr(batch, each.name) for each in fields(batch)}
+    return {
+        name: {key: inner for key, inner in value.items() if inner != {}} if isinstance(value, dict) else value
+        for name, value in found.items()
+    }
+
+
+def _batch(entries: Sequence[Entry]) -> Batch:
+    batch = Batch()
+    for entry in entries:
+        batch.add(entry, NOW)
+    return batch
+
+
+@given(entries=st.lists(ENTRIES, max_size=12), at=st.integers(0, 12))
+def test_a_batch_put_back_under_a_later_one_is_as_if_all_had_come_in_one(
+    entries: list[Entry], at: int
+) -> None:
+    older, newer = _batch(entries[:at]), _batch(entries[at:])
+    older.absorb(newer, NOW)
+    assert _content(older) == _content(_batch(entries))
