@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from replicator.config.syntax import parse_bucket, parse_directory
+from replicator.config.urls import parse_bucket, parse_directory
 from replicator.model.digest import Digest, parse_digest
 from replicator.model.names import parse_reference, parse_repository, parse_tag
 from replicator.sites.objects.settings import LocalSettings, S3Settings

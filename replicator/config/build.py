@@ -36,8 +36,8 @@ from replicator.config.settings import (
     ServerTLS,
     WebhookSettings,
 )
-from replicator.config.syntax import parse_bucket, parse_directory
 from replicator.config.trust import build_trust
+from replicator.config.urls import parse_bucket, parse_directory
 from replicator.flow.settings import LimitSettings
 from replicator.lists.reading import Reading
 from replicator.model.names import hub_url

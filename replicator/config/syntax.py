@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
@@ -17,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 from replicator.config.secrets import parse_secret
 from replicator.config.template import parse_template
 from replicator.config.units import parse_duration, parse_size
+from replicator.config.urls import parse_proxy, parse_registry, parse_url
 from replicator.lists.reading import parse_image_path
 from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
@@ -34,9 +34,6 @@ _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}")
 _EXCLUSION: Final = re.compile(r"[0-9A-Za-z._*-]{1,128}")
 _MAX_JSON_BYTES: Final = 64 * 1024
-_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
-_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_SCHEMES: Final = "https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,68 +72,6 @@ class Syntax:
 
 
 @dataclass(frozen=True, slots=True)
-class OneOrMany:
-    """Marks a list that may be written as its only item, without brackets."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: [value] if isinstance(value, dict) else value, handler(source)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        many = handler(schema)
-        return {"anyOf": [many["items"], many]}
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Marks a table that may be written as the value of its `default`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: value if value is None or isinstance(value, dict) else {"default": value},
-            handler(source),
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [dict(SIZE.schema), handler(schema)]}
-
-
-class Switch:
-    """Marks a table that may be written as the value of its `enabled`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: {"enabled": value} if isinstance(value, bool) else value, handler(source)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
-
-
-class Mode:
-    """Marks a table that may be written as the value of its `mode`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: {"mode": value} if isinstance(value, str) else value, handler(source)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        table = handler(schema)
-        mode = table["properties"]["mode"] if "properties" in table else {"type": "string"}
-        return {"anyOf": [mode, table]}
-
-
-@dataclass(frozen=True, slots=True)
 class RepositoryPattern:
     """One entry of `repositories`; `!` before it negates."""
 
@@ -158,86 +93,6 @@ def parse_kind(text: str) -> str:
     if text not in KINDS:
         raise ValueError(f"unknown kind {text[:80]!r}: write one of {', '.join(KINDS)}")
     return text
-
-
-def parse_url(text: str) -> str:
-    """A site's URL without its trailing slash; raises ValueError, which never contains credentials."""
-    scheme, colon, _ = text.partition("://")
-    if not colon:
-        hint = "" if "@" in text or _CONTROL.search(text) else f"; write https://{text}"
-        raise ValueError(f"must start with {_SCHEMES}{hint}")
-    if scheme == "s3":
-        parse_bucket(text)
-    elif scheme == "file":
-        parse_directory(text)
-    elif scheme in {"http", "https"}:
-        parse_registry(text)
-    else:
-        raise ValueError(f"must start with {_SCHEMES}")
-    return text.rstrip("/") or text
-
-
-def parse_registry(text: str) -> str:
-    """The URL of a registry without its trailing slash; raises ValueError, which never contains credentials."""
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("must start with https:// or http://")
-    if "@" in text.partition("://")[2].partition("/")[0]:
-        raise ValueError("contains credentials; set username and password instead")
-    parts = _split_url(text)
-    if parts.query or parts.fragment or "?" in text or "#" in text:
-        raise ValueError("has a query or fragment; write only scheme, host and optional port and path")
-    return text.rstrip("/")
-
-
-def parse_bucket(text: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://BUCKET[/PREFIX]`; raises ValueError, which never contains credentials."""
-    bucket, _, prefix = text.removeprefix("s3://").rstrip("/").partition("/")
-    if "@" in bucket:
-        raise ValueError("contains credentials; set access_key and secret_key instead")
-    if not _BUCKET.fullmatch(bucket):
-        raise ValueError("has no valid bucket name; write s3://BUCKET or s3://BUCKET/PREFIX")
-    if prefix and (
-        _CONTROL.search(prefix) or any(part in {"", ".", ".."} for part in prefix.split("/")) or "?" in prefix
-    ):
-        raise ValueError(
-            f"the prefix {prefix[:80]!r} has an empty part, '.', '..', a space or a query; write s3://BUCKET/some/prefix"
-        )
-    return bucket, prefix
-
-
-def parse_directory(text: str) -> Path:
-    """The absolute path of `file:///PATH`, without percent-decoding; raises ValueError."""
-    rest = text.removeprefix("file://")
-    if not rest.startswith("/"):
-        raise ValueError("must be the absolute path of a directory, with three slashes; write file:///PATH")
-    if "\0" in rest or ".." in rest.split("/"):
-        raise ValueError("has '..' or a NUL character in its path; write file:///PATH")
-    return Path(rest)
-
-
-def parse_proxy(text: str) -> str:
-    """A proxy's URL, or "" for none; raises ValueError, which never contains credentials."""
-    if not text:
-        return text
-    if not text.startswith(("http://", "https://")):
-        raise ValueError('must start with http:// or https://, or be "" for no proxy')
-    _split_url(text)
-    return text
-
-
-def _split_url(text: str) -> Any:
-    if _CONTROL.search(text):
-        raise ValueError("contains a space or control character")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError(
-            "is not a valid URL: host or port is malformed"
-        ) from None  # the text may have credentials
-    if not host:
-        raise ValueError("has no host; write https://HOST[:PORT]")
-    return parts
 
 
 def parse_state(text: str) -> Path:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from replicator.daemon.generation import Generation
+from replicator.daemon.lanes import ActiveRun, Lane
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
@@ -30,7 +31,7 @@ from replicator.engine import (
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
-from replicator.runs.current import Cause, Run, context_of
+from replicator.runs.current import Run, context_of
 from replicator.runs.hooks import HOOK_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -40,86 +41,6 @@ NARROWED_SCANS_AT_ONCE: Final = 8
 not count, however long they take."""
 LONGEST_WAIT_SECONDS: Final = 10.0
 """So often it looks at the clock on the wall, which may be set."""
-BACK_OFF_FROM_SECONDS: Final = 60.0
-BACK_OFF_TO_SECONDS: Final = 900.0
-"""How long a destination at which nothing succeeds waits: twice as long each time, at least the rule's interval.
-
-Where a rule has no schedule, so long until it looks again after failures.
-"""
-
-
-@dataclass(eq=False)
-class _Active:
-    """One run in progress.
-
-    `scanned`: destinations where all that the scan found is decided on, so that the next scan may begin; copies go on.
-    `done`: destinations and source repositories that are through.
-    """
-
-    run: Run
-    rule: Rule
-    want: Want
-    generation: Generation
-    drain: asyncio.Event = field(default_factory=asyncio.Event)
-    stuck: str | None = None
-    """Why it was ended: it made no progress."""
-    scanned: set[str] = field(default_factory=set)
-    done: set[tuple[str, str]] = field(default_factory=set)
-
-
-@dataclass(eq=False)
-class _Lane:
-    """One destination of one rule. `owed`: it runs whole at `not_before`, because of this."""
-
-    destination: str
-
-    active: set[_Active] = field(default_factory=set)
-    failures: int = 0
-    not_before: float = 0.0
-    owed: Cause | None = None
-
-    @property
-    def is_scanning(self) -> bool:
-        """Whether a whole scan is in progress here; copies of earlier ones may go on beside it."""
-        return any(active.want.whole and self.destination not in active.scanned for active in self.active)
-
-    @property
-    def narrowed_scans(self) -> int:
-        """Scans for events that are in progress here."""
-        return sum(not active.want.whole and self.destination not in active.scanned for active in self.active)
-
-    @property
-    def busy(self) -> set[str]:
-        """Source repositories that narrowed runs are not through with."""
-        return {
-            name
-            for active in self.active
-            for name in active.want.repositories
-            if (self.destination, name) not in active.done
-        }
-
-    def note(self, active: _Active, outcome: Outcome, now: float) -> None:
-        """How a run ended here: when it is worth trying again."""
-        rule, whole = active.rule, active.want.whole
-        if rule.interval is None and rule.cron is None:
-            self._note_unscheduled(outcome, now, whole=whole)
-        elif outcome in {"ok", "partial"}:
-            self.failures, self.not_before = 0, 0.0
-        elif outcome == "failed" and whole:
-            self.failures += 1
-            self.not_before = now + back_off(self.failures, rule.interval)
-
-    def _note_unscheduled(self, outcome: Outcome, now: float, *, whole: bool) -> None:
-        """After failures it looks at everything again in a while: no tick would ever make up for them."""
-        if outcome in {"failed", "partial"}:
-            self.failures += 1 if whole else 0
-            if whole or self.owed is None:
-                self.owed = "retry"
-                self.not_before = now + max(BACK_OFF_FROM_SECONDS, back_off(self.failures, None))
-        elif outcome == "ok" and whole:
-            self.failures = 0
-            if self.owed is None:  # else an event's look failed meanwhile
-                self.not_before = 0.0
 
 
 class Scheduler:
@@ -152,8 +73,8 @@ class Scheduler:
         self.untrusted = UntrustedTags(clock.monotonic, self._wake.set)
         self._generation: Generation | None = None
         self._plans: dict[str, Plan] = {}
-        self._lanes: dict[tuple[str, str], _Lane] = {}
-        self._tasks: dict[asyncio.Task[None], _Active] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._stopping = False
         self.turned_at: float | None = None
         """When it last looked around, by the steady clock."""
@@ -275,8 +196,8 @@ class Scheduler:
         for plan in self._plans.values():
             self._begin_what_is_wanted(plan.rule)
 
-    def _lane(self, rule: str, destination: str) -> _Lane:
-        return self._lanes.setdefault((rule, destination), _Lane(destination))
+    def _lane(self, rule: str, destination: str) -> Lane:
+        return self._lanes.setdefault((rule, destination), Lane(destination))
 
     def _seconds_until_something_is_due(self) -> float:
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -342,7 +263,7 @@ class Scheduler:
             self.triggers.put_back(rule, destination, rest)
         return [(each, generation) for each in found]
 
-    def _generation_at(self, lane: _Lane) -> Generation | None:
+    def _generation_at(self, lane: Lane) -> Generation | None:
         """The config that a run beginning there goes by; None if runs in progress have to end first.
 
         Two engines know nothing of each other, so runs beside each other have one. While a whole run of the config
@@ -364,7 +285,7 @@ class Scheduler:
             scope=None if want.whole else RunScope(want.repositories, want.at),
             at=self._clock.now(),
         )
-        active = _Active(run, rule, want, generation)
+        active = ActiveRun(run, rule, want, generation)
         for name in destinations:
             self._lane(rule.name, name).active.add(active)
         generation.enter()
@@ -381,7 +302,7 @@ class Scheduler:
 
     # --- running and ending ---
 
-    async def _execute(self, active: _Active) -> None:
+    async def _execute(self, active: ActiveRun) -> None:
         result, problem = None, None
         try:
             with counted(active.run.totals):
@@ -405,7 +326,7 @@ class Scheduler:
             self._on_change()
             await active.generation.leave()
 
-    async def _sync(self, active: _Active) -> RuleResult:
+    async def _sync(self, active: ActiveRun) -> RuleResult:
         rule, run, generation = active.rule, active.run, active.generation
 
         def ended(_rule: str, result: DestinationResult) -> None:
@@ -429,7 +350,7 @@ class Scheduler:
         await generation.hooks.after(rule, result)
         return result
 
-    def _listener(self, active: _Active, ended: Callable[[str, DestinationResult], None]) -> RunListener:
+    def _listener(self, active: ActiveRun, ended: Callable[[str, DestinationResult], None]) -> RunListener:
         def scanned(_: str, destination: str) -> None:
             active.scanned.add(destination)
             self._wake.set()
@@ -448,7 +369,7 @@ class Scheduler:
 
         return RunListener(ended=ended, scanned=scanned, repository_done=done, busy=busy)
 
-    def _ended(self, active: _Active, destination: str, outcome: Outcome) -> None:
+    def _ended(self, active: ActiveRun, destination: str, outcome: Outcome) -> None:
         """The run is through at this destination, whatever becomes of it at others."""
         active.run.left.discard(destination)
         lane = self._lane(active.rule.name, destination)
@@ -459,11 +380,3 @@ class Scheduler:
             lane.note(active, outcome, self._clock.monotonic())
         self._wake.set()
         self._on_change()
-
-
-def back_off(failures: int, interval: float | None) -> float:
-    """Seconds from the end of the last of so many runs at which nothing succeeded until the next is worth trying."""
-    if failures < 2:
-        return 0.0
-    base = BACK_OFF_FROM_SECONDS if interval is None else interval
-    return float(min(base * 2 ** min(failures - 1, 30), max(base, BACK_OFF_TO_SECONDS)))

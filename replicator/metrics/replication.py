@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -40,6 +40,7 @@ from replicator.events import (
     WebhookSeen,
 )
 from replicator.metrics import buckets
+from replicator.metrics.names import Names
 from replicator.metrics.standings import Behind, RepositoriesCollector, Standings, StandingsCollector
 from replicator.policy.rule import Rule
 
@@ -65,9 +66,6 @@ _ERROR_REASONS: Final = (
         )
     ),
 )
-
-_NAMING: Final = ("rule", "source", "destination", "site")
-"""Fields of events that name rules and sites."""
 
 _Wrapper = TypeVar("_Wrapper", Counter, Gauge, Histogram)
 
@@ -103,8 +101,8 @@ class Metrics:
         self._open: dict[str, list[_OpenRun]] = {}
         self._observed: dict[str, float] = {}
         self._held: dict[tuple[str, str], set[str]] = {}
-        self._known = _Known(rules)
-        self._gone = _Known(())
+        self._known = Names(rules)
+        self._gone = Names(())
         self._limits_told: dict[tuple[str, str], LimitChanged] = {}
         self._make()
         self._feeds: dict[type, Callable[[Any], None]] = {
@@ -169,7 +167,7 @@ class Metrics:
 
     def follow(self, rules: Sequence[Rule], hooks: Iterable[str]) -> None:
         """Only these rules and webhooks are there from now on: theirs exist, all that names another disappears."""
-        known, hooks = _Known(rules), set(hooks)
+        known, hooks = Names(rules), set(hooks)
         self._gone = (self._gone | self._known) - known
         self._known = known
         for metric, *values in list(self._children):
@@ -388,39 +386,3 @@ class Metrics:
         if not run.left:
             runs.remove(run)
             self._child(self._run_duration, event.rule).observe(run.seconds)
-
-
-class _Known:
-    """Names of rules, sites, and pairs of rule and destination."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        rules = tuple(rules)
-        self.rules = {rule.name for rule in rules}
-        self.sites = {site for rule in rules for site in (rule.source, *rule.mirrors, *rule.destinations)}
-        self.pairs = {(rule.name, destination) for rule in rules for destination in rule.destinations}
-
-    def __or__(self, other: _Known) -> _Known:
-        return self._made(self.rules | other.rules, self.sites | other.sites, self.pairs | other.pairs)
-
-    def __sub__(self, other: _Known) -> _Known:
-        return self._made(self.rules - other.rules, self.sites - other.sites, self.pairs - other.pairs)
-
-    @classmethod
-    def _made(cls, rules: set[str], sites: set[str], pairs: set[tuple[str, str]]) -> _Known:
-        made = cls(())
-        made.rules, made.sites, made.pairs = rules, sites, pairs
-        return made
-
-    def has(self, event: Event) -> bool:
-        """Whether an event is about one of these."""
-        if not (self.rules or self.sites or self.pairs):
-            return False
-        return self.names({name: getattr(event, name, None) for name in _NAMING})
-
-    def names(self, labels: Mapping[str, str | None]) -> bool:
-        """Whether any of the labels is one of these."""
-        return (
-            labels.get("rule") in self.rules
-            or any(labels.get(name) in self.sites for name in ("source", "destination", "site"))
-            or (labels.get("rule"), labels.get("destination")) in self.pairs
-        )

@@ -11,6 +11,7 @@ from pydantic import ValidationInfo, field_validator
 from replicator.config.model.table import Table, setting
 from replicator.config.model.trust import TrustTable
 from replicator.config.secrets import Secret
+from replicator.config.short import Mode, OneOrMany
 from replicator.config.syntax import (
     ARGUMENT,
     CRON,
@@ -26,8 +27,6 @@ from replicator.config.syntax import (
     SECRET,
     SEMVER,
     TIMEZONE,
-    Mode,
-    OneOrMany,
     RepositoryPattern,
 )
 from replicator.lists.reading import Format, ImagePath

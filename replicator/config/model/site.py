@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from replicator.config.model.table import Table, setting
 from replicator.config.secrets import Secret
+from replicator.config.short import Rate, Switch
 from replicator.config.syntax import (
     CAPABILITY,
     DAYS,
@@ -23,8 +24,6 @@ from replicator.config.syntax import (
     TIME,
     TIMEZONE,
     URL,
-    Rate,
-    Switch,
 )
 from replicator.flow.settings import DEFAULT_CONCURRENCY
 from replicator.policy.bandwidth import LocalTime

@@ -14,18 +14,17 @@ from typing import Final
 
 from yarl import URL
 
-from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied, SiteError, Unsupported
+from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied
 from replicator.flow.once import Once
 from replicator.ports import Clock
 from replicator.sites.registry.challenge import Challenge, best_challenge, parse_challenges
 from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, Logins
-from replicator.sites.registry.errormap import Answer, Step, reply_failure
+from replicator.sites.registry.errormap import Step
 from replicator.sites.registry.grants import Grant, Refusal, Scope
-from replicator.sites.registry.origin import shown
+from replicator.sites.registry.ping import ping
 from replicator.sites.registry.tokens import Token, TokenRequest, basic, fetch_token
 from replicator.sites.registry.wire import Wire
 
-_OPEN: Final = Challenge("none")
 _FRESH_SECONDS: Final = 2.5
 """A token younger than this that is refused at its first use has not expired."""
 _UNRIPE_SECONDS: Final = _FRESH_SECONDS  # how long a new token may still be refused
@@ -385,41 +384,5 @@ class Authenticator:
         return True
 
     async def _ping(self) -> Challenge:
-        """Learns the challenge, and that this is a registry at all."""
-        step = Step("ping")
-        url = URL(str(self._wire.base).rstrip("/") + "/v2/", encoded=True)
-        response = await self._wire.send(step, "GET", url, {})
-        body = await self._wire.read_error(response)
-        answer = Answer("GET", url.raw_path, response.status, response.headers, body)
-        if self._see is not None:
-            self._see(response.headers)
-        if answer.status == 401:
-            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
-            # Without a challenge (seen at gcr.io) a later refusal may bring one.
-            self._challenge = best_challenge(challenges) or _OPEN
-        elif answer.status == 200 and _is_registry(answer):
-            self._challenge = _OPEN
-        else:
-            raise self._no_registry(step, url, answer)
+        self._challenge = await ping(self._wire, self._clock, self._see)
         return self._challenge
-
-    def _no_registry(self, step: Step, url: URL, answer: Answer) -> SiteError:
-        error = reply_failure(self._wire.site, step, answer, now=self._clock.now())
-        if answer.status in {408, 429} or answer.status >= 500:
-            return error
-        cause = f"not a registry: {shown(url)} answered {error.cause}"
-        if answer.status == 200:
-            cause = f"not a registry: {shown(url)} answered with a web page"
-        elif 300 <= answer.status < 400:
-            target = answer.headers.get("Location", "").partition("?")[0][:200]
-            cause = f"not a registry: {shown(url)} redirects to {target!r}; if that is it, set url to it"
-        elif answer.status == 403:
-            return Denied(self._wire.site, step.operation, error.cause, advice=Advice.STOP_SITE)
-        return Unsupported(self._wire.site, step.operation, cause, advice=Advice.STOP_SITE)
-
-
-def _is_registry(answer: Answer) -> bool:
-    """Captive portals and web servers answer 200 with a page; registries with JSON or nothing, and a header."""
-    if "Docker-Distribution-Api-Version" in answer.headers:
-        return True
-    return "html" not in answer.headers.get("Content-Type", "") and not answer.body.lstrip().startswith(b"<")

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from replicator.daemon.generation import Generation
+from replicator.daemon.lanes import BACK_OFF_TO_SECONDS, back_off
 from replicator.daemon.runs import RUNS_KEPT, Runs
-from replicator.daemon.scheduler import BACK_OFF_TO_SECONDS, NARROWED_SCANS_AT_ONCE, Scheduler, back_off
+from replicator.daemon.scheduler import NARROWED_SCANS_AT_ONCE, Scheduler
 from replicator.daemon.triggers import REPOSITORIES_WANTED
 from replicator.engine import DestinationResult, Outcome, RuleResult, RunListener, RunScope
 from replicator.policy.pattern import Glob

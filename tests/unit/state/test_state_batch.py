@@ -89,7 +89,9 @@ def _content(batch: Batch) -> dict[str, Any]:
     """What is in a batch, without tables of nothing."""
     found = {each.name: getattr(batch, each.name) for each in fields(batch)}
     return {
-        name: {key: inner for key, inner in value.items() if inner != {}} if isinstance(value, dict) else value
+        name: {key: inner for key, inner in value.items() if inner != {}}
+        if isinstance(value, dict)
+        else value
         for name, value in found.items()
     }
 
