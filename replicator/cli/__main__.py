@@ -29,6 +29,9 @@ _COMMANDS = {
     "where": Entry("replicator.cli.where", "Show which sites hold an image, and under which names."),
     "diff": Entry("replicator.cli.diff", "Compare two sites tag by tag, without any rule."),
     "inspect": Entry("replicator.cli.inspect", "Describe one image: platforms, layers, config, referrers."),
+    "verify-signature": Entry(
+        "replicator.cli.verifysignature", "Explain which signatures of an image count, and why others do not."
+    ),
     "images": Entry("replicator.cli.lists", "Print the images that lists name, with file and line."),
     "why": Entry("replicator.cli.why", "Explain why an image is, or is not, at its destinations."),
     "status": Entry("replicator.cli.status", "Show lag, last success and failures of each rule."),

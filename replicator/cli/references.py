@@ -16,7 +16,7 @@ from replicator.config.load import load
 from replicator.errors import ConfigError, NotFound
 from replicator.model.digest import Digest, parse_digest
 from replicator.model.names import parse_repository, parse_tag
-from replicator.ports import Repository
+from replicator.ports import Repository, Site
 from replicator.sites.archive.names import called
 from replicator.sites.layouts.oci.entries import digest_in
 from replicator.sites.layouts.oci.repository import OciRepository
@@ -78,11 +78,23 @@ async def opened_image(
         ConfigError: the text names no image, or an archive that cannot be opened.
         SiteError: a layout or archive has no such image, or several and none is named.
     """
+    async with opened_site(invocation, text, watch, insecure=insecure) as (_, repository, reference):
+        yield repository, reference
+
+
+@contextlib.asynccontextmanager
+async def opened_site(
+    invocation: Invocation, text: str, watch: Watch, *, insecure: bool
+) -> AsyncIterator[tuple[Site, Repository, str]]:
+    """As `opened_image`, with the repository's site."""
     async with contextlib.AsyncExitStack() as stack:
         known = parse_site_image(invocation, text)
+        site: Site
+        repository: Repository
         if known is not None:
             sites = await stack.enter_async_context(open_sites([known.site], watch))
-            yield sites[known.site.name].repository(known.repository), known.reference
+            site = sites[known.site.name]
+            yield site, site.repository(known.repository), known.reference
             return
         try:
             image = parse_image(text)
@@ -90,12 +102,13 @@ async def opened_image(
             raise ConfigError([str(error)]) from None
         if image.kind == "archive":
             opened = await stack.enter_async_context(open_archive(image.path, image.site, watch, only=ONE))
-            repository: Repository = opened[1].repository(ONE)
+            site = opened[1]
+            repository = site.repository(ONE)
         else:
             settings = await image_settings(image, None, watch, insecure=insecure)
-            sites = await stack.enter_async_context(open_sites([settings], watch))
-            repository = sites[settings.name].repository(image.repository)
-        yield repository, await _reference(image, repository)
+            site = (await stack.enter_async_context(open_sites([settings], watch)))[settings.name]
+            repository = site.repository(image.repository)
+        yield site, repository, await _reference(image, repository)
 
 
 async def _reference(image: ImageName, repository: Repository) -> str:

@@ -76,9 +76,11 @@ class Trial:
     Args:
         policies: must all agree; at least one.
         subject: the image.
+        explains: all signatures are to be examined, also those that decide nothing any more.
     """
 
-    def __init__(self, policies: Sequence[TrustPolicy], subject: Subject) -> None:
+    def __init__(self, policies: Sequence[TrustPolicy], subject: Subject, *, explains: bool = False) -> None:
+        self._explains = explains
         self._policies = policies
         self._subject = subject
         self._signers: dict[tuple[int, str], set[str]] = {}
@@ -90,6 +92,11 @@ class Trial:
     def is_trusted(self) -> bool:
         """Whether every policy has enough."""
         return all(not self._missing(at) for at in range(len(self._policies)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more signatures need be examined."""
+        return self.is_trusted and not self._explains
 
     def examine(self, signature: Signature) -> Sequence[Finding]:
         """What the signature is worth to each policy."""

@@ -98,7 +98,7 @@ class SignatureReader:
                 continue
             body = await self._read(layer.blob)
             found += trial.examine(Signature(layer.where, layer.form, body, layer.annotations))
-            if trial.is_trusted:
+            if trial.is_over:
                 break
         trial.leave(max(0, len(layers) - most))
         return found

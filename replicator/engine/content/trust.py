@@ -61,8 +61,10 @@ async def judge(
     root: Digest,
     policies: Sequence[TrustPolicy],
     candidates: Sequence[Candidate],
+    *,
+    explains: bool = False,
 ) -> tuple[Verdict, Sequence[Finding]]:
-    """The verdict, and what each signature that was examined is worth. Stops when the image is trusted.
+    """The verdict, and what each signature that was examined is worth. Stops when the image is trusted, unless it `explains`.
 
     Raises:
         SiteError: a signature could not be read.
@@ -71,7 +73,7 @@ async def judge(
     if candidates:
         manifest = await reader.content.manifest(reader.repository, root, reader.mirrors, reader.on_read)
         body = manifest.body
-    trial = Trial(policies, Subject(root, reader.repository, body))
+    trial = Trial(policies, Subject(root, reader.repository, body), explains=explains)
     found: list[Finding] = []
     for at, candidate in enumerate(candidates):
         left = MAX_SIGNATURES - trial.examined
@@ -79,6 +81,6 @@ async def judge(
             trial.leave(len(candidates) - at)
             break
         found += await reader.examine(candidate, root, trial, left)
-        if trial.is_trusted:
+        if trial.is_over:
             break
     return trial.verdict(), found

@@ -1,0 +1,85 @@
+"""Signatures, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.images import image
+from tests.acceptance.program import Program
+from tests.acceptance.walker import fill
+from tests.fakes.distribution import Server
+from tests.fakes.signing import PROVENANCE, Signer, att_tag, legacy, payload, sig_tag
+
+KEY, OTHER = Signer.ecdsa(), Signer.ecdsa()
+APP = image("to be trusted")
+PREFIX = APP.digest.replace(":", "-")
+
+
+@pytest.fixture
+async def program(own_docker_registry: Server, tmp_path: Path) -> Program:
+    images = {
+        ("team/app", "v1"): APP,
+        ("team/app", f"{PREFIX}.sig"): sig_tag(
+            legacy(OTHER, payload(APP.digest)),
+            legacy(KEY, payload(APP.digest, "registry.example.com/team/app")),
+        ),
+        ("team/app", f"{PREFIX}.att"): att_tag(b"not an envelope"),
+    }
+    await fill(own_docker_registry.settings(), images)
+    (tmp_path / "key.pub").write_bytes(KEY.pem)
+    program = Program(tmp_path)
+    trust = '[[rule.trust]]\nname = "release"\nkeys = ["key.pub"]\nidentity = "repository"\n'
+    program.write_config(
+        {"hub": own_docker_registry.url, "shelf": f"file://{tmp_path}/shelf"},
+        '[[rule]]\nname = "app"\nsource = "hub"\ndestinations = ["shelf"]\nrepositories = ["team/*"]\n'
+        + trust,
+    )
+    return program
+
+
+async def test_each_signature_is_explained(program: Program, tmp_path: Path) -> None:
+    told = await program("verify-signature", "--rule", "app", "hub/team/app:v1")
+    assert told.code == 0, told.stderr
+    assert "policy    release: a signature by key.pub (ECDSA P-256), for this repository" in told.stdout
+    assert f"  counts  tag {PREFIX}.sig layer 2: signed by key.pub (ECDSA P-256 with SHA-256)" in told.stdout
+    assert f"  void    tag {PREFIX}.sig layer 1: not signed by key.pub" in told.stdout
+    assert f"  void    tag {PREFIX}.att: the envelope is not valid JSON" in told.stdout
+    assert told.stdout.endswith("\ntrusted\n")
+
+
+async def test_an_untrusted_image_is_exit_code_3_with_the_reason(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "other.pub").write_bytes(Signer.ecdsa().pem)
+    told = await program(
+        "verify-signature", "--json", "--key", str(tmp_path / "other.pub"), "hub/team/app:v1"
+    )
+    assert told.code == 3, told.stderr
+    assert told.json["trusted"] is False
+    assert "no valid signature" in told.json["reason"]
+    assert {finding["counts"] for finding in told.json["findings"]} == {False}
+    assert len(told.json["findings"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["hub/team/app:v1"], 2, "give either --key FILE"),
+        (["--rule", "app", "--attestation", PROVENANCE, "hub/team/app:v1"], 2, "give either --key FILE"),
+        (["--rule", "none", "hub/team/app:v1"], 2, "unknown rule; the config has app"),
+        (["--key", "missing.pub", "hub/team/app:v1"], 2, "missing.pub: cannot be read: No such file"),
+        (["--rule", "app", "hub/team/app:v9"], 1, "v9"),
+    ],
+)
+async def test_mistakes_are_named(program: Program, arguments: list[str], code: int, says: str) -> None:
+    told = await program("verify-signature", *arguments)
+    assert told.code == code
+    assert says in told.stderr
+
+
+async def test_what_is_demanded_of_a_rule_decides_what_sync_copies(program: Program, tmp_path: Path) -> None:
+    ended = await program("sync", "--json")
+    assert ended.json["totals"]["tags"]["copied"] == 1, ended.stdout
+    (tmp_path / "key.pub").write_bytes(Signer.ecdsa().pem)
+    explained = await program("plan", "--json")
+    assert explained.code == 0  # what is there stays

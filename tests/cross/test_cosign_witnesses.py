@@ -1,0 +1,140 @@
+"""cosign verifies at the destination what it signed at the source, and the program trusts it on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from replicator.demo.images import AMD64, ARM64, image, index
+from tests.acceptance.program import Program
+from tests.acceptance.walker import fill
+from tests.fakes.cosign import LEGACY, Cosign
+from tests.fakes.distribution import Server, distribution
+from tests.fakes.interop import distribution3, olareg
+from tests.fakes.signing import PROVENANCE, Signer
+
+pytestmark = pytest.mark.interop
+
+REGISTRIES = {"distribution2": distribution, "distribution3": distribution3, "olareg": olareg}
+IMAGE = index([image("signed", platform=AMD64), image("on arm", platform=ARM64)])
+RULE = """
+[[rule]]
+name = "signed"
+source = "hub"
+destinations = [{destinations}]
+repositories = ["signed/**"]
+rename = {{ prefix = "{source}/" }}
+{trust}
+"""
+SIGNED = '[[rule.trust]]\nname = "release"\nkeys = ["{key}"]\n'
+ATTESTED = f'{SIGNED}attestations = [{{{{ predicate = "{PROVENANCE}" }}}}]\n'
+
+
+def sign(cosign: Cosign, host: str, name: str) -> None:
+    """One image in each form."""
+    reference = f"{host}/signed/{name}@{IMAGE.digest}"
+    older = (LEGACY,) if name.startswith("older") else ()
+    if name.endswith("attested"):
+        cosign.attest(reference, PROVENANCE, *older)
+    else:
+        cosign.sign(reference, *older)
+
+
+def verifies(cosign: Cosign, reference: str, name: str) -> bool:
+    older = (LEGACY,) if name.startswith("older") else ()
+    if name.endswith("attested"):
+        return cosign.verifies_attestation(reference, PROVENANCE, *older)
+    return cosign.verifies(reference, *older)
+
+
+def made(folder: Path) -> Program:
+    folder.mkdir()
+    return Program(folder)
+
+
+FORMS = ("signed", "attested", "older-signed", "older-attested")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", REGISTRIES)
+async def test_cosign_verifies_every_form_after_a_copy_to_every_registry(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        for name, start in {"hub": REGISTRIES[kind], **REGISTRIES}.items():
+            (tmp_path / name).mkdir()
+            servers[name] = stack.enter_context(start(tmp_path / name))
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        hub = servers.pop("hub")
+        await fill(hub.settings(), {(f"signed/{form}", "v1"): IMAGE for form in FORMS})
+        for form in FORMS:
+            await asyncio.to_thread(sign, cosign, hub.host, form)
+        for form in FORMS:  # each as its own rule would: demanded is just what there is
+            trust = (ATTESTED if form.endswith("attested") else SIGNED).format(key=cosign.public)
+            rule = RULE.format(
+                destinations=", ".join(f'"{name}"' for name in servers), source=kind, trust=trust
+            ).replace("signed/**", f"signed/{form}")
+            program = made(tmp_path / f"program-{form}")
+            program.write_config({"hub": hub.url, **{name: each.url for name, each in servers.items()}}, rule)
+            ended = await program("sync", "--json")
+            assert ended.code == 0, ended.stderr
+            assert ended.json["totals"]["tags"]["copied"] == len(servers), ended.stdout
+            for name, server in servers.items():
+                reference = f"{server.host}/{kind}/signed/{form}@{IMAGE.digest}"
+                assert await asyncio.to_thread(verifies, cosign, reference, form), (name, form)
+
+
+@pytest.mark.timeout(600)
+async def test_what_another_key_signed_is_held_in_every_form(tmp_path: Path) -> None:
+    with distribution3(tmp_path) as hub:
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        (tmp_path / "other.pub").write_bytes(Signer.ecdsa().pem)
+        await fill(hub.settings(), {(f"signed/{form}", "v1"): IMAGE for form in FORMS})
+        for form in FORMS:
+            await asyncio.to_thread(sign, cosign, hub.host, form)
+        program = made(tmp_path / "program")
+        trust = SIGNED.format(key=tmp_path / "other.pub")
+        shelf = tmp_path / "shelf"
+        program.write_config(
+            {"hub": hub.url, "shelf": f"file://{shelf}"},
+            RULE.format(destinations='"shelf"', source="x", trust=trust),
+        )
+        ended = await program("sync", "--json")
+        assert ended.code == 0, ended.stderr
+        assert ended.json["totals"]["tags"] == {
+            "copied": 0, "unchanged": 0, "deleted": 0, "held": len(FORMS), "failed": 0
+        }  # fmt: skip
+        assert ended.json["totals"]["bytes"]["written"] == 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("signer", "how"),
+    [
+        (Signer.ecdsa(curve=ec.SECP384R1()), "ECDSA P-384 with SHA-384"),
+        (Signer.ecdsa(curve=ec.SECP521R1()), "ECDSA P-521 with SHA-512"),
+        (Signer(rsa.generate_private_key(65537, 2048)), "RSA 2048 PKCS#1 v1.5 with SHA-256"),
+    ],
+    ids=["P-384", "P-521", "RSA"],
+)
+async def test_the_command_explains_signatures_of_cosign_by_every_kind_of_key(
+    signer: Signer, how: str, tmp_path: Path
+) -> None:
+    with olareg(tmp_path) as hub:
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys", signer)
+        await fill(hub.settings(), {("signed/signed", "v1"): IMAGE})
+        await asyncio.to_thread(sign, cosign, hub.host, "signed")
+        program = made(tmp_path / "program")
+        told = await program("verify-signature", "--key", str(cosign.public), f"{hub.host}/signed/signed:v1")
+        assert told.code == 0, told.stdout + told.stderr
+        assert how in told.stdout
+        assert told.stdout.endswith("trusted\n")
+        attested = await program(
+            "verify-signature", "--key", str(cosign.public), "--attestation", PROVENANCE,
+            f"{hub.host}/signed/signed:v1",
+        )  # fmt: skip
+        assert attested.code == 3
+        assert "is a plain signature, not https://slsa.dev/provenance/v1" in attested.stdout
