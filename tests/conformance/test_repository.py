@@ -96,13 +96,15 @@ def distribution_uploads(storage: Path) -> list[str]:
 
 DEBIAN = frozenset({"referrers", "delete_tag"})
 OLAREG = frozenset({"catalog", "missing repository"})
+ZOT = frozenset({"missing children", "blobs apart"})
+"""It takes an index whose images it lacks; a HEAD of a blob that another repository has puts it there."""
 SERVERS = {
     "docker-registry": "docker_registry",
     "htpasswd": "htpasswd_registry",
     "token": "token_registry",
     "tls": "tls_registry",
 }
-INTEROP = {"distribution3": interop.distribution3, "olareg": interop.olareg}
+INTEROP = {"distribution3": interop.distribution3, "olareg": interop.olareg, "real zot": interop.zot}
 S3_ENDPOINTS = {"S3": "s3_endpoint", "versitygw": "versitygw_endpoint"}
 LAYOUTS: dict[str, type[DistributionSite | OciSite]] = {"distribution": DistributionSite, "oci": OciSite}
 VENDORS = {vendor.kind: vendor for vendor in ALL}
@@ -155,7 +157,9 @@ async def made(  # noqa: PLR0911 - a table
     if name == "distribution3":
         cannot = frozenset({"referrers"})
         return Kind(site, lambda: distribution_uploads(started.storage), cannot, keeps_broken_uploads=True)
-    return Kind(site, lambda: [str(path) for path in started.storage.glob("**/_uploads/*")], OLAREG)
+    uploads = ".uploads" if name == "real zot" else "_uploads"
+    cannot = ZOT if name == "real zot" else OLAREG
+    return Kind(site, lambda: [str(path) for path in started.storage.glob(f"**/{uploads}/*")], cannot)
 
 
 def on_directory(layout: str, folder: Path) -> Kind:
@@ -277,7 +281,7 @@ async def test_written_blob_is_there_and_only_there(kind: Kind, data: bytes) -> 
     assert await kind.repository.has_blob(digest_of(data))
     assert await read(kind.repository, digest_of(data), len(data)) == data
     await kind.other().write_blob(BytesSource(b"another"))
-    assert not await kind.other().has_blob(digest_of(data))
+    assert await kind.other().has_blob(digest_of(data)) is ("blobs apart" in kind.cannot)
 
 
 async def test_writing_a_blob_again_is_no_failure(kind: Kind) -> None:
@@ -367,6 +371,9 @@ async def test_missing_children_are_a_missing_reference(kind: Kind) -> None:
     child = image("x")
     built = index([child])
     await kind.repository.write_blob(BytesSource(b"so that the repository is there"))
+    if "missing children" in kind.cannot:
+        await kind.repository.write_manifest(built.manifest, "v1")
+        return
     with pytest.raises(MissingReference):
         await kind.repository.write_manifest(built.manifest, "v1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,22 @@ def olareg(folder: Path) -> Iterator[Server]:
     switches = ["--api-delete", "--api-blob-delete", "--gc-frequency", "-1s"]
     where = ["--addr", "127.0.0.1", "--port", str(port), "--dir", str(storage)]
     with running([require("olareg"), "serve", *where, *switches], folder / "log") as process:
+        process.wait_until_listening(port)
+        yield Server(f"http://127.0.0.1:{port}", storage, process)
+
+
+@contextmanager
+def zot(folder: Path) -> Iterator[Server]:
+    """Zot without its extensions, on OCI layouts."""
+    storage, port, config = folder / "storage", free_port(), folder / "zot.json"
+    settings = {
+        "distSpecVersion": "1.0.1-dev",
+        "storage": {"rootDirectory": str(storage), "gc": False},
+        "http": {"address": "127.0.0.1", "port": str(port)},
+        "log": {"level": "warn"},
+    }
+    config.write_text(json.dumps(settings))
+    with running([require("zot"), "serve", str(config)], folder / "log") as process:
         process.wait_until_listening(port)
         yield Server(f"http://127.0.0.1:{port}", storage, process)
 

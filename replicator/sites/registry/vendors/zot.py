@@ -70,5 +70,9 @@ ZOT: Final = Vendor(
     record=CapabilityRecord(delete_tag=True, has_referrers=True),
     listing=ZotImages(),
     notifications=zot.FORMAT,
-    limits=("To list referrers it reads every manifest of the repository.",),
+    limits=(
+        "Manifests of docker's own types are refused, unless `http.compat` has `docker2s2` (zot 2.1).",
+        "Where blobs are deduplicated (the default), one of any repository is found in all of them.",
+        "To list referrers it reads every manifest of the repository.",
+    ),
 )
