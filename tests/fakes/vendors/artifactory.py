@@ -27,7 +27,11 @@ class Artifactory(VendorRegistry):
     listing_path = r"/artifactory/api/search/aql"
 
     def habits(self) -> Iterable[Middleware]:
-        return (field.hides_unknown_repositories(403, until="blobs"), places.no_location())
+        return (
+            field.artifactory(),
+            field.hides_unknown_repositories(403, until="blobs"),
+            places.no_location(),
+        )
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         if request.path != "/artifactory/api/search/aql":

@@ -27,6 +27,7 @@ class DockerHub(VendorRegistry):
 
     def habits(self) -> Iterable[Middleware]:
         return (
+            field.pull_quota(100_000),
             field.hides_unknown_repositories(401, until="blobs"),
             field.no_catalog(401),
             field.no_delete(),

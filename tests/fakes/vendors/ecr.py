@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from tests.fakes import places
 from tests.fakes.auth import Basic, basic_user
 from tests.fakes.places import session_of
 from tests.fakes.registry import Auth
@@ -97,7 +98,7 @@ class Ecr(VendorRegistry):
         self.repositories: dict[str, dict[str, Any]] = {}
 
     def habits(self) -> Iterable[Middleware]:
-        return (existing(self._exists),)
+        return (existing(self._exists), places.blobs_in_storage())
 
     def _exists(self, name: str) -> bool:
         if self.units is None:

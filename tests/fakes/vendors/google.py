@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from tests.fakes import places
 from tests.fakes.registry import fake_of
 from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
 
@@ -60,7 +61,7 @@ class Google(VendorRegistry):
         self.polls: dict[str, int] = {}
 
     def habits(self) -> Iterable[Middleware]:
-        return (habits(),)
+        return (habits(), places.blobs_in_storage())
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
         if not request.path.startswith("/v1/projects/"):

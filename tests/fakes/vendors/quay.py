@@ -10,8 +10,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
 from tests.fakes import habits as field
+from tests.fakes.auth import Bearer
 from tests.fakes.places import session_of
-from tests.fakes.registry import fake_of
+from tests.fakes.registry import Auth, fake_of
 from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, page_of
 
 TOKEN = "application-token"
@@ -21,7 +22,7 @@ TOKEN = "application-token"
 def habits() -> Middleware:
     """Quay [13]: odd answers about uploads, and 400 for referrers of what is not there.
 
-    A POST says `bytes=0--1`; a status has no Location and counts one too far. Its pages have 100 entries at most:
+    It never sends OCI-Subject. A POST says `bytes=0--1`; a status has no Location and counts one too far. Its pages have 100 entries at most:
     add `page_size(100)`.
     """
 
@@ -33,6 +34,7 @@ def habits() -> Middleware:
             if content is None or digest not in content.manifests:
                 return wire.refusal("MANIFEST_INVALID", "manifest invalid")
         response = await handler(request)
+        response.headers.popall("OCI-Subject", None)
         session = session_of(request)
         if session == "" and response.status == 202:
             response.headers["Range"] = "bytes=0--1"
@@ -54,6 +56,20 @@ class Quay(VendorRegistry):
     cannot = frozenset({"tell missing from hidden"})
     listing_path = r"/api/v1/repository/.*/tag/"
     refusal = (409, "TAG_IMMUTABLE", "tag is immutable")
+
+    def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
+        self.created_by_tokens: set[str] = set()
+        super().__init__(*quirks, token_uses=token_uses)
+
+    def login(self, token_uses: int | None) -> Auth:
+        return Bearer({self.user: PASSWORD}, grant=self._grant, good_for=token_uses)
+
+    def _grant(self, user: str, scope: str) -> str:
+        """Whoever is given a token to push gets the repository as well."""
+        name = scope.partition(":")[2].rpartition(":")[0]
+        if user and "push" in scope and name not in self.store.repositories:
+            self.created_by_tokens.add(name)
+        return scope
 
     def habits(self) -> Iterable[Middleware]:
         return (habits(), field.page_size(100), field.hides_unknown_repositories(401, until="blobs"))

@@ -14,6 +14,7 @@ import pytest
 
 from replicator.demo.images import BuiltImage, image, layer, load
 from replicator.engine import DestinationResult, Engine, RunScope
+from replicator.errors import SiteError
 from replicator.events import Events
 from replicator.model.digest import Digest
 from replicator.policy.pattern import Glob
@@ -77,6 +78,7 @@ class World:
         scope: RunScope | None = None,
         repositories: str = "",
         selection: TagSelection | None = None,
+        dry: bool = False,
     ) -> DestinationResult:
         source, destination = ("memory", "vendor") if out else ("vendor", "memory")
         glob = Glob.parse(repositories or self.fake.repository)
@@ -91,7 +93,8 @@ class World:
             spool=None,
             rules=(),
         )
-        return (await engine.sync([rule], scope=scope))[0].destinations[0]
+        run = engine.plan if dry else engine.sync
+        return (await run([rule], scope=scope))[0].destinations[0]
 
     def tags(self, *, vendor: bool) -> Mapping[str, Digest]:
         store = self.fake.store if vendor else self.memory.store
@@ -319,6 +322,23 @@ async def test_check_says_how_tags_are_listed(monkeypatch: pytest.MonkeyPatch) -
         assert found["digests"].startswith(
             "one request a tag: vendor: Quay's API is of no use for team/app (HTTP 403"
         )
+
+
+async def test_quay_is_asked_for_no_token_to_push_by_who_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would create the repository."""
+    async with world(Quay, monkeypatch) as w:
+        assert isinstance(w.fake, Quay)
+        w.fill()
+        await w.sync(repositories="team/*")
+        await w.site.check(repositories=["team/app", "team/absent"])
+        with pytest.raises(SiteError):
+            await w.site.repository("team/absent").resolve("v1")
+        w.fill(vendor=False, repository="team/other")
+        engine = await w.sync(out=True, repositories="team/other", dry=True)
+        assert engine.failures == []
+        assert w.fake.created_by_tokens == set()
+        await w.sync(out=True, repositories="team/other")
+        assert w.fake.created_by_tokens == {"team/other"}
 
 
 # --- lagging ---
