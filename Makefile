@@ -89,9 +89,11 @@ package: man .tools/release/.installed
 locks:
 	@scripts/locks $(if $(upgrade),--upgrade)
 
-# dist/: packages, SBOM, provenance, checksums. make release rehearse=1 builds any commit; see docs/releasing.md
-release: .tools/release/.installed
-	.tools/release/bin/python scripts/release.py $(if $(rehearse),--rehearse)
+# make release version=X prepares the commit; make release signs its tag and fills dist/ with packages, notes, SBOM, provenance
+# and checksums; make release rehearse=1 builds any commit. docs/releasing.md
+release: man .tools/release/.installed
+	@scripts/tools packaging
+	.tools/release/bin/python -m scripts.release $(if $(version),--prepare $(version)) $(if $(rehearse),--rehearse)
 
 .tools/release/.installed: requirements/release.lock
 	@$(PYTHON) -m venv .tools/release

@@ -74,7 +74,11 @@ def assemble(stage: Path, *, at: Path, architecture: str, interpreter: Path, whe
     lock = ROOT / "requirements" / "runtime.lock"
     pip_install(packages, architecture, "--require-hashes", f"--requirement={lock}")
     shutil.rmtree(packages / "bin", ignore_errors=True)  # programs of the dependencies
-    pip_install(packages, architecture, "--no-deps", "--no-index", str(wheel))
+    # By name, as pip notes the path of a wheel that it is given.
+    name, number, *_ = wheel.name.split("-")
+    pip_install(
+        packages, architecture, "--no-deps", "--no-index", f"--find-links={wheel.parent}", f"{name}=={number}"
+    )
     shutil.rmtree(packages / "bin")
     # Compiled for the final path, and never compared with the source: the packages' files do not change.
     compileall.compile_dir(

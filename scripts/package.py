@@ -97,7 +97,7 @@ def pack(staged: Path, into: Path, *, architecture: str, epoch: str, revision: s
     return found
 
 
-def wheel_of(folder: Path, epoch: str) -> Path:
+def build_wheel(folder: Path, epoch: str) -> Path:
     """Builds the wheel and the source archive into a folder; returns the wheel."""
     command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder))
     environ = os.environ | {"SOURCE_DATE_EPOCH": epoch}
@@ -120,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     given.into.mkdir(parents=True, exist_ok=True)
     epoch = committed()
-    wheel = wheel_of(given.into, epoch)
+    wheel = build_wheel(given.into, epoch)
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder), wheel, architecture=given.architecture)
         pack(Path(folder), given.into, architecture=given.architecture, epoch=epoch)

@@ -1,7 +1,8 @@
-"""Builds a release into dist/: wheel, source archive, SBOM, provenance and checksums.
+"""Makes a release. docs/releasing.md describes the process.
 
-Run by `make release`, from the signed tag `vVERSION` of a clean tree. `--rehearse` builds whatever is checked out, and says
-what a release would refuse. docs/releasing.md describes the process.
+`--prepare VERSION` writes the version and the changelog's section, and commits them. Without it, the commit gets a signed
+tag, and dist/ all that is published: wheel, source archive, .deb and .rpm, release notes, SBOM, provenance and checksums.
+`--rehearse` builds whatever is checked out, without a tag, and says what a release would refuse.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts import package
+from scripts.changelog import VERSIONED, released, section, with_version
+from scripts.environment import MACHINES
 
 ROOT: Final = Path(__file__).parents[1]
 DIST: Final = ROOT / "dist"
@@ -30,29 +40,46 @@ def run(*command: str, **environ: str) -> str:
     return ended.stdout.strip()
 
 
-def version() -> str:
-    """The version of the package."""
-    found = re.search(r'__version__ = "([^"]+)"', (ROOT / "replicator" / "__init__.py").read_text())
-    if found is None:
-        raise SystemExit("replicator/__init__.py has no __version__")
-    return found[1]
+def prepare(release: str) -> None:
+    """Writes the version and the changelog's section, and commits both. Raises SystemExit, and then nothing is changed."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", release):
+        raise SystemExit(f"{release} is not a version such as 1.2.0 or 1.2.0rc1")
+    if run("git", "status", "--porcelain"):
+        raise SystemExit("the working tree is not clean")
+    changelog = ROOT / "CHANGELOG.md"
+    try:
+        texts = {changelog: released(changelog.read_text(), release, f"{datetime.now(UTC):%Y-%m-%d}")}
+        for name, pattern in VERSIONED.items():
+            texts[ROOT / name] = with_version((ROOT / name).read_text(), pattern, release)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    for file, text in texts.items():
+        file.write_text(text)
+    run("git", "commit", "--quiet", "--message", f"Release {release}", *map(str, texts))
+    print(f"committed {release}; next: .ci/run, then make release")
+
+
+def tag(release: str, notes: str) -> None:
+    """Signs the tag of the release, where the commit does not have it. Raises CalledProcessError."""
+    if f"v{release}" not in run("git", "tag", "--points-at", "HEAD").split():
+        run(
+            "git",
+            "tag",
+            "--sign",
+            f"v{release}",
+            "--cleanup=verbatim",
+            "-m",
+            f"replicator {release}\n\n{notes}\n",
+        )
 
 
 def problems(release: str) -> list[str]:
-    """Why this checkout cannot be released."""
+    """Why this checkout cannot be released; a missing tag is not among it."""
     found = []
     if run("git", "status", "--porcelain"):
         found.append("the working tree is not clean")
-    tag = f"v{release}"
-    tags = run("git", "tag", "--points-at", "HEAD").split()
-    if tag not in tags:
-        found.append(f"HEAD does not have the tag {tag}: git tag --sign {tag}")
-    elif subprocess.run(
-        ("git", "tag", "--verify", tag), cwd=ROOT, check=False, capture_output=True
-    ).returncode:
-        found.append(f"the tag {tag} has no valid signature")
-    if f"## [{release}]" not in (ROOT / "CHANGELOG.md").read_text():
-        found.append(f"CHANGELOG.md has no section for {release}")
+    if section((ROOT / "CHANGELOG.md").read_text(), release) is None:
+        found.append(f"CHANGELOG.md has no section for {release}: make release version={release}")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     if any(".invalid" in url for url in project["urls"].values()):
         found.append("[project.urls] in pyproject.toml has placeholders")
@@ -63,11 +90,24 @@ def problems(release: str) -> list[str]:
     return found
 
 
+def unsigned(release: str) -> bool:
+    """Whether the release's tag is missing here or has no valid signature."""
+    if f"v{release}" not in run("git", "tag", "--points-at", "HEAD").split():
+        return True
+    command = ("git", "tag", "--verify", f"v{release}")
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode != 0
+
+
 def build(epoch: str) -> list[Path]:
-    """The wheel and the source archive, with all times set to the commit's, so that they can be reproduced."""
+    """Wheel, source archive and packages, with all times set to the commit's, so that they can be reproduced."""
+    DIST.mkdir(exist_ok=True)
     for old in DIST.glob("*"):
         old.unlink()
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(DIST), SOURCE_DATE_EPOCH=epoch)
+    wheel = package.build_wheel(DIST, epoch)
+    for architecture in MACHINES:
+        with tempfile.TemporaryDirectory() as folder:
+            package.stage(Path(folder), wheel, architecture=architecture)
+            package.pack(Path(folder), DIST, architecture=architecture, epoch=epoch)
     return sorted(DIST.glob("*"))
 
 
@@ -108,26 +148,44 @@ def provenance(release: str, artifacts: list[Path], commit: str) -> dict[str, An
     }
 
 
+def publish(release: str) -> None:
+    """Fills dist/."""
+    commit = run("git", "rev-parse", "HEAD")
+    artifacts = [*build(run("git", "log", "-1", "--format=%ct")), sbom(release)]
+    notes = DIST / f"replicator-{release}.md"
+    notes.write_text((section((ROOT / "CHANGELOG.md").read_text(), release) or "Not released.") + "\n")
+    statement = DIST / f"replicator-{release}.provenance.json"
+    statement.write_text(json.dumps(provenance(release, artifacts, commit), indent=2) + "\n")
+    sums = "".join(f"{digest(file)}  {file.name}\n" for file in [*artifacts, notes, statement])
+    (DIST / "SHA256SUMS").write_text(sums)
+    print(sums, end="")
+
+
 def main() -> int:
-    """Builds everything; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Build a release into dist/.")
+    """Prepares a release, or makes it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prepare", metavar="VERSION", help="write and commit the version and its changelog")
     parser.add_argument(
         "--rehearse", action="store_true", help="build any commit; only report what a release refuses"
     )
-    rehearse = parser.parse_args().rehearse
-    release = version()
+    given = parser.parse_args()
+    if given.prepare:
+        prepare(given.prepare)
+        return 0
+    release = package.release()
     refused = problems(release)
+    if not refused and not given.rehearse:
+        try:
+            tag(release, section((ROOT / "CHANGELOG.md").read_text(), release) or "")
+        except subprocess.CalledProcessError:
+            refused.append(f"git did not sign the tag v{release}: git config user.signingkey")
+        else:
+            refused += [f"the tag v{release} has no valid signature"] if unsigned(release) else []
     for problem in refused:
-        print(f"{'warning' if rehearse else 'error'}: {problem}", file=sys.stderr)
-    if refused and not rehearse:
+        print(f"{'warning' if given.rehearse else 'error'}: {problem}", file=sys.stderr)
+    if refused and not given.rehearse:
         return 1
-    commit = run("git", "rev-parse", "HEAD")
-    artifacts = [*build(run("git", "log", "-1", "--format=%ct")), sbom(release)]
-    statement = DIST / f"replicator-{release}.provenance.json"
-    statement.write_text(json.dumps(provenance(release, artifacts, commit), indent=2) + "\n")
-    sums = "".join(f"{digest(file)}  {file.name}\n" for file in [*artifacts, statement])
-    (DIST / "SHA256SUMS").write_text(sums)
-    print(sums, end="")
+    publish(release)
     return 0
 
 
