@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus, unquote
 MASK: Final = "***"
 MAX_CHARACTERS: Final = 1_000
 _WORK_FACTOR: Final = 8
-"""So many times the characters that are kept are looked at; the rest is cut off first."""
+"""This many times the length that is kept is examined; the rest is cut off first."""
 _MIN_CHARACTERS: Final = 4
 _PLAIN_CHARACTERS: Final = 8
 """A shorter secret of letters alone is a word that our own messages use too; only its encodings are masked."""

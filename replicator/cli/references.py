@@ -76,7 +76,7 @@ async def opened_image(
 
     Raises:
         ConfigError: the text names no image, or an archive that cannot be opened.
-        SiteError: a layout or archive has no such image, or several and none is named.
+        SiteError: the image is not found in the layout or archive, or there are several and none is named.
     """
     async with opened_site(invocation, text, watch, insecure=insecure) as (_, repository, reference):
         yield repository, reference

@@ -43,7 +43,11 @@ _fresh = click.option("--fresh", is_flag=True, help="Ask the sites now, instead 
 @click.argument("query", nargs=-1, required=True)
 @click.option("--missing-at", metavar="SITE", help="Only what this site lacks or has with another digest.")
 @click.option(
-    "--limit", default=LIMIT, show_default=True, type=click.IntRange(1, 100_000), help="At most so many tags."
+    "--limit",
+    default=LIMIT,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Show at most this many tags.",
 )
 @_fresh
 @everywhere

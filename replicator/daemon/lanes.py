@@ -16,7 +16,7 @@ BACK_OFF_FROM_SECONDS: Final = 60.0
 BACK_OFF_TO_SECONDS: Final = 900.0
 """How long a destination at which nothing succeeds waits: twice as long each time, at least the rule's interval.
 
-Where a rule has no schedule, so long until it looks again after failures.
+For a rule without a schedule, also how long it waits after failures until it looks again.
 """
 
 
@@ -94,7 +94,7 @@ class Lane:
 
 
 def back_off(failures: int, interval: float | None) -> float:
-    """Seconds from the end of the last of so many runs at which nothing succeeded until the next is worth trying."""
+    """Seconds to wait after the last of this many failed runs in a row until the next one is worth trying."""
     if failures < 2:
         return 0.0
     base = BACK_OFF_FROM_SECONDS if interval is None else interval

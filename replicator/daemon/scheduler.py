@@ -40,7 +40,7 @@ NARROWED_SCANS_AT_ONCE: Final = 8
 """Scans for events in progress at once, per rule and destination; what comes meanwhile becomes one more. Their copies do
 not count, however long they take."""
 LONGEST_WAIT_SECONDS: Final = 10.0
-"""So often it looks at the clock on the wall, which may be set."""
+"""How often it looks at the wall clock, which may be set."""
 
 
 class Scheduler:

@@ -175,7 +175,7 @@ class Store:
         return digest
 
     def mount(self, repository: str, digest: str, origin: str) -> bool:
-        """Shares a blob of `origin` with `repository`; False where `origin` has no such blob."""
+        """Shares a blob of `origin` with `repository`; False if `origin` does not have it."""
         content = self.repositories.get(origin)
         if content is None or digest not in content.blobs:
             return False

@@ -92,7 +92,7 @@ def about_site(query: Query, routes: Mapping[str, Route]) -> Query:
     sites = {site for route in routes.values() for site in (route.source, *route.destinations)}
     for site in (query.destination, query.missing_at):
         if site and site not in sites:
-            raise ValueError(f"{site}: no such site; the rules have {', '.join(sorted(sites))}")
+            raise ValueError(f"{site}: unknown site; the rules have {', '.join(sorted(sites))}")
     rules = tuple(name for name, route in routes.items() if route.source == query.destination)
     return msgspec.structs.replace(query, rules=rules) if query.destination else query
 
@@ -103,7 +103,7 @@ def limited(holdings: Sequence[Holding], found: list[Row], limit: int) -> tuple[
 
 
 def missing_at(found: Sequence[Row], site: str) -> list[Row]:
-    """The rows that a site lacks, or has with another digest; all, where no site is named."""
+    """The rows that a site lacks, or has with another digest; all, if no site is named."""
     return [row for row in found if not site or row.state_at(site) != "held"]
 
 

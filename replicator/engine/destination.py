@@ -42,7 +42,7 @@ from replicator.policy.rule import Rule
 from replicator.policy.selection import exact_tags, judges_each_alone
 
 FEW_TAGS: Final = 3
-"""Up to so many exactly named tags the destination is asked for each, instead of for its whole listing."""
+"""With at most this many exactly named tags, the destination is asked for each instead of for its whole listing."""
 FEW_NAMED_TAGS: Final = 32
 """The same for tags that an event named: there may be 100,000 others."""
 
@@ -349,7 +349,7 @@ def _renamed(rule: Rule, tags: Iterable[str]) -> Iterator[str]:
 
 
 def _wants_listing(rule: Rule, context: Context) -> bool:
-    """Whether so many tags may be wanted of a repository that its listing is cheaper than asking for each."""
+    """Whether enough tags of a repository may be wanted that its listing is cheaper than asking for each."""
     scope = context.request.scope
     if scope is not None and judges_each_alone(rule.tags):
         return any(tags is None or len(tags) > FEW_NAMED_TAGS for tags in scope.repositories.values())

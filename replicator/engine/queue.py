@@ -228,7 +228,7 @@ class Copies:
         return bool(self._waiting or self._prepared or not self._closed)
 
     def pop(self, but: Container[str]) -> Action | None:
-        """The next action, repositories taking turns, `but` these; None where there is none."""
+        """The next action, repositories taking turns, except `but`; None if none is left."""
         if self.is_draining:
             return None
         target = next((target for target in self._waiting if target not in but), None)

@@ -285,7 +285,7 @@ class Recorder:
             )
 
     def unseen(self, repository: str, count: int) -> None:
-        """At most so many tags are wanted in a repository that could not be asked."""
+        """A repository could not be asked, of which at most `count` tags are wanted."""
         self.result.totals.tags.failed += count
         self._count(repository, unknown=count)
 

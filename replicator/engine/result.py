@@ -175,5 +175,5 @@ def _line(failure: Failure) -> str:
 
 
 def last_cause(failures: Sequence[Failure]) -> str:
-    """The last failure, in a line; "" where there is none."""
+    """The last failure, in a line; "" without failures."""
     return _line(failures[-1]) if failures else ""

@@ -15,7 +15,7 @@ EPOCH_SECONDS: Final = 0.1
 """Congestion told again within this time is the same congestion: one burst of 429 halves once."""
 
 STEP: Final = 8
-"""By so much a gate widens for each window of successes: on a link with 50 ms round trip, steps of one would take
+"""How much a gate widens for each window of successes: on a link with 50 ms round trip, steps of one would take
 longer than most runs."""
 
 LARGE_PART: Final = 0.75

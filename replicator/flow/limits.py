@@ -174,7 +174,7 @@ class SiteLimits:
         self._rate.blameless(self._clock.monotonic())
 
     def told(self, remaining: int, reset: float) -> None:
-        """Tells what the site said: so many requests are left in a window that ends in `reset` seconds.
+        """Takes what the site said: this many requests are left in a window that ends in `reset` seconds.
 
         Not heeded for windows that last longer than anybody waits: whether the site means it, a refusal tells.
         """

@@ -32,18 +32,18 @@ class Budget:
 REQUEST: Final = Budget(refusals=8)
 """One request that is safe to repeat."""
 MAX_TURNS: Final = 20
-"""So often one call may be refused while others are served, before it is taken for its own fault."""
+"""How often one call may be refused while others are served, before the call itself is taken to be the reason."""
 REFUSED_SECONDS: Final = 75.0
-"""For so long a site may refuse everybody: the windows of rate limits are a minute at most, as a rule."""
+"""How many seconds a site may refuse everybody: the windows of rate limits are a minute at most, as a rule."""
 UPLOAD: Final = Budget(attempts=6, seconds=86_400.0, wait_initial=0.5, wait_max=10.0)
 """How often a blob is begun or resumed without getting on, before its failure is reported; a slow upload is not bounded."""
 READINGS: Final = 4
-"""So often, for each place that has the blob, a transfer may find that it got wrong bytes."""
+"""How often a transfer may receive wrong bytes, for each place that has the blob."""
 STALLED_READINGS: Final = 5
-"""So often in a row a reading may break without one more byte; each of its requests is retried on its own."""
+"""How often in a row a reading may break without one more byte; each of its requests is retried on its own."""
 SLOW_READINGS: Final = 3
-"""So often in a row one place may send slower than it has to, each time resumed where it stopped."""
+"""How often in a row one place may send slower than it has to, each time resumed where it stopped."""
 CORRUPT_READINGS: Final = 2
-"""So often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
+"""How often one place may send bytes that are not the blob; the first time may have been the wire's fault."""
 MOUNT_REFUSALS: Final = 3
-"""After so many refused mounts in a row a run no longer asks the destination for one."""
+"""After this many refused mounts in a row, a run no longer asks the destination for one."""

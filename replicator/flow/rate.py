@@ -11,7 +11,7 @@ _FIRST_RATE: Final = 4.0
 """Requests a second after a first refusal that came before enough were accepted to know better."""
 _SEARCH_ACCEPTED: Final = 4
 _SEARCH_STEP: Final = 1.6
-"""Until the second refusal the rate is multiplied by this each time so many requests have been accepted."""
+"""Until the second refusal the rate is multiplied by this each time this many requests have been accepted."""
 _CYCLE_SECONDS: Final = 1.5
 _CYCLE_REQUESTS: Final = 30
 _CYCLE_HOLDS: Final = 8
@@ -25,9 +25,9 @@ _SLOWEST: Final = 0.05
 _PROBE_SECONDS: Final = 0.05
 _PROBE_MAX_SECONDS: Final = 2.0
 _SLOP_SECONDS: Final = 0.05
-"""Timers wake late: so much of a missed start is made up for."""
+"""Timers wake late: up to this many seconds of a missed start are made up for."""
 FORGET_SECONDS: Final = 300.0
-"""A site that has refused nothing for so long is not paced any more."""
+"""A site that has refused nothing for this many seconds is no longer paced."""
 
 
 class Rate:
@@ -39,7 +39,7 @@ class Rate:
     spread evenly. A site that accepts nothing at all is probed at growing intervals and its rate kept: that it is
     shut for a moment says nothing of how much it takes when it is open.
 
-    Beside it a window may be known in which so many requests are left (`RateLimit-*` headers): at none left, the next
+    Beside it a window may be known in which a number of requests are left (`RateLimit-*` headers): at none left, the next
     one starts with the next window.
 
     All times are seconds of one monotonic clock.

@@ -50,7 +50,7 @@ Node = Text | Mapping | Items | None
 
 
 class DocumentError(ValueError):
-    """Not YAML, or more than the limits allow. `line` counts from 1, 0 where there is none."""
+    """Not YAML, or more than the limits allow. `line` counts from 1, 0 if it is not known."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)

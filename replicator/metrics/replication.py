@@ -87,7 +87,7 @@ class Metrics:
     Args:
         rules: what label combinations exist from the start.
         standings: asked at each scrape; those of rules that are not in `rules` are left out.
-        behind: the breakdown by repository, asked at each scrape; None, by itself or as answer: there is none.
+        behind: the breakdown by repository, asked at each scrape; None, by itself or as answer: without it.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class Metrics:
         self._child(self._renewals, event.site, event.outcome).inc()
 
     def _config_read(self, event: ConfigRead) -> None:
-        """Makes its two metrics when an agent first tells: where there is none, they would be false alarms."""
+        """Makes its two metrics when an agent first tells: without an agent they would be false alarms."""
         if self._config is None:
             self._config = (
                 Gauge(

@@ -90,7 +90,7 @@ class RepositoriesCollector(Collector):
         self._behind = behind
 
     def collect(self) -> Iterator[Metric]:
-        """The families; none where no breakdown is wanted."""
+        """The families; none without a breakdown."""
         behind = self._behind()
         if behind is None:
             return

@@ -74,7 +74,7 @@ def select_repository(selection: RepositorySelection, name: str) -> bool:
 
 
 def exact_repositories(selection: RepositorySelection) -> tuple[str, ...] | None:
-    """The repositories selected, where no listing is needed to know them; else None."""
+    """The repositories selected, if they are known without a listing; else None."""
     names = [glob.exact for glob in selection.include]
     if any(name is None for name in names):
         return None
@@ -90,7 +90,7 @@ def certain_repositories(selection: RepositorySelection) -> tuple[str, ...]:
 
 
 def exact_tags(selections: tuple[TagSelection, ...]) -> tuple[str, ...] | None:
-    """The tags to ask for, where no listing is needed to know them; else None.
+    """The tags to ask for, if they are known without a listing; else None.
 
     Not None where each table has exact names only, or pins only, and nothing that depends on what else is there
     or on ages. Tags that a pin names are not among them.

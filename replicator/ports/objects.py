@@ -55,7 +55,7 @@ class ObjectStore(Protocol):
         ...
 
     async def stat(self, key: str) -> ObjectInfo | None:
-        """The object's facts, None where there is none (a folder is none)."""
+        """The object's facts; None if it does not exist or is a folder."""
         ...
 
     async def get(self, key: str, max_bytes: int) -> tuple[bytes, str]:
@@ -103,7 +103,7 @@ class ObjectStore(Protocol):
         compares the checksums that its objects have.
 
         Raises:
-            NotFound: the origin has no such object.
+            NotFound: the origin does not have the object.
             Corrupt: the content is not that of the digest, or changed on the way; nothing is visible.
         """
         ...

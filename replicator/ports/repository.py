@@ -88,7 +88,7 @@ class Repository(Protocol):
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
         """The manifests whose subject is `digest`.
 
-        Raises `Unsupported` where the site has no such listing, `NotFound` where it may refuse to tell because it does
+        Raises `Unsupported` where the site does not list them, `NotFound` where it may refuse to tell because it does
         not have the subject.
         """
         ...

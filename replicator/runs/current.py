@@ -57,5 +57,5 @@ def context_of(run: Run) -> Context:
 
 
 def current_run() -> Run | None:
-    """The run that the current task works for; None if there is none, as in commands without an agent."""
+    """The run that the current task works for; None in commands without an agent."""
     return _CURRENT.get()

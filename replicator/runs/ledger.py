@@ -14,9 +14,9 @@ WINDOW_SECONDS: Final = 15
 """Rates are those of the last seconds."""
 TRANSFERS_SHOWN: Final = 3
 _REFUSALS: Final = 3
-"""So many more blobs that moved again than were mounted show that mounts do not work. One may be a matter of turns."""
+"""This many more blobs moved again than mounted show that mounts do not work. One may be a matter of turns."""
 _RECENT_IMAGES: Final = 32
-"""What images that have not been read will need is guessed from so many that have."""
+"""What images that have not been read will need is estimated from at least this many that have."""
 
 
 class TransferProgress(msgspec.Struct, frozen=True):

@@ -95,7 +95,7 @@ class Answers:
                 self._report(transfer.operation, cause)
             response = refusal(refused)
         except web.HTTPException as error:
-            response = refusal(Refused("UNSUPPORTED", "no such endpoint", status=error.status))
+            response = refusal(Refused("UNSUPPORTED", "unknown endpoint", status=error.status))
         except (SiteError, ConfigError) as error:
             self._report(transfer.operation, error)
             response = refusal(_failure(error))

@@ -62,11 +62,11 @@ class ReadOnlyRegistry:
         try:
             names = await self._content.tags(repository, goes_on="last" in request.query)
         except (NotFound, Rejected) as error:
-            raise Refused("NAME_UNKNOWN", "no such repository", {"name": repository}) from error
+            raise Refused("NAME_UNKNOWN", "repository not found", {"name": repository}) from error
         return _listing({"name": repository}, "tags", names, count, request)
 
     async def list_referrers(self, request: web.Request) -> web.Response:
-        """`GET /v2/NAME/referrers/DIGEST`; nothing known is an empty index, as clients take 404 for "no such API"."""
+        """`GET /v2/NAME/referrers/DIGEST`; nothing known is an empty index, as clients take 404 to mean that the API is not supported."""
         repository, digest = repository_in(request), distribution.digest_in(request.match_info["digest"])
         try:
             found = await self._content.referrers(repository, digest)
@@ -89,7 +89,7 @@ class ReadOnlyRegistry:
             manifest = await self._content.manifest(repository, reference)
         except (NotFound, Rejected) as error:
             detail = {"name": repository, "reference": reference}
-            raise Refused("MANIFEST_UNKNOWN", "no such manifest", detail) from error
+            raise Refused("MANIFEST_UNKNOWN", "manifest not found", detail) from error
         headers = {"Docker-Content-Digest": manifest.digest, "ETag": f'"{manifest.digest}"'}
         if wire.is_known(request, manifest.digest):
             return web.Response(status=304, headers=headers)
@@ -107,7 +107,7 @@ class ReadOnlyRegistry:
                 self._content.forget(blob)
                 raise
         except (NotFound, Rejected) as error:
-            raise Refused("BLOB_UNKNOWN", "no such blob", {"name": repository, "digest": digest}) from error
+            raise Refused("BLOB_UNKNOWN", "blob not found", {"name": repository, "digest": digest}) from error
 
     async def _blob(self, request: web.Request, blob: Blob) -> web.StreamResponse:
         etag = f'"{blob.digest}"'

@@ -22,7 +22,7 @@ from replicator.serve.sendfile import FileSender
 from replicator.serve.users import Users
 
 DRAIN_SECONDS: Final = 25.0
-"""What is being sent at the end may go on for so long: a little less than orchestrators wait."""
+"""Seconds that transfers in progress have left at shutdown: a little less than orchestrators wait."""
 DEFAULT_CONNECTIONS: Final = 400
 """Each may have a file open, and 1,024 descriptors are a common limit of a process."""
 

@@ -166,7 +166,7 @@ def _cost(hashed: bytes) -> int:
 
 
 def _matches(password: bytes, hashed: bytes | None, most: int) -> bool:
-    """Whether the password is that of the hash. If it is not, or there is none, it takes the time of the cost `most`.
+    """Whether the password is that of the hash. If it is not, or the hash is missing, it takes the time of the cost `most`.
 
     One more of a cost doubles the time, so a check at cost c, and then one at each of c, c + 1 ... most - 1, take as
     long as one at `most`.

@@ -27,7 +27,7 @@ def reference_in(request: web.Request) -> str:
     if ":" in reference:
         return digest_in(reference)
     if not is_tag(reference):
-        raise Refused("MANIFEST_UNKNOWN", "no such tag", {"tag": echoed(reference)})
+        raise Refused("MANIFEST_UNKNOWN", "tag not found", {"tag": echoed(reference)})
     return reference
 
 

@@ -8,7 +8,7 @@ from replicator.errors import SiteError
 from replicator.ports import SiteCheck
 
 MAX_REPOSITORIES: Final = 5
-"""So many of the repositories that a check is given are tried."""
+"""At most this many of the repositories that a check is given are tried."""
 
 
 class Findings:

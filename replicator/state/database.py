@@ -175,7 +175,7 @@ def _set_aside(path: Path) -> str:
 
 
 async def open_for_reading(path: Path, busy_seconds: float) -> Database:
-    """Opens the file so that nothing can be written; an empty database in memory where there is none of our schema.
+    """Opens the file so that nothing can be written; an empty database in memory if it does not exist with our schema.
 
     Raises:
         StateError: see `store.open_state`.

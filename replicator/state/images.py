@@ -108,7 +108,7 @@ def _texts(facts: ImageFacts) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _bounded(texts: Mapping[str, str], left: int) -> dict[str, str]:
-    """The texts as far as so many characters go, descriptions before the rest."""
+    """The texts up to a number of characters, descriptions before the rest."""
     kept: dict[str, str] = {}
     for key in sorted(
         texts, key=lambda key: (not key.endswith(("description", "title", "source", "version")), key)

@@ -105,7 +105,7 @@ def _lock(file: int, path: Path, kind: int, what: str, advice: str) -> None:
 
 
 def _write_pid(file: int) -> None:
-    """Says who holds the lock. Failing to is no reason not to run: the pid is only for a message."""
+    """Says who holds the lock. A failure does not matter: the pid is only for a message."""
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -175,7 +175,7 @@ def close(base: Base, row: RunRow, *, pending: int, now: float) -> Base:
         # would stay until a whole scan, however soon the same tag went well: what it could not copy is pending.
         return base
     if row.outcome == "interrupted":
-        # It saw a part; that it met with no failure so far does not mean that there is none.
+        # It saw a part; the rest may still fail.
         return base._replace(last_error=error or base.last_error, in_step=max(row.in_step, base.in_step))
     look, success = base.last_look, base.last_success
     if row.complete_look:

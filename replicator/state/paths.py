@@ -27,7 +27,7 @@ def make_folder(state: Path) -> None:
 
 
 def make_file(state: Path) -> None:
-    """Makes the state's file, empty and for its owner alone, where there is none; one that is there stays as it is.
+    """Makes the state's file, empty and for its owner alone, if it does not exist; an existing one stays as it is.
 
     SQLite would make it readable by everybody; the files beside it (`-wal`, `-shm`) get its mode. Raises nothing:
     SQLite, which opens the file next, says what is wrong.

@@ -35,7 +35,7 @@ BUSY_SECONDS: Final = 5.0
 """How long another process's write transaction is waited for."""
 FLUSH_SECONDS: Final = 1.0
 FLUSH_SIZE: Final = 500
-"""What was recorded is written in the background after so long, or once it is so much."""
+"""What was recorded is written in the background after this many seconds, or this many entries."""
 USE_SECONDS: Final = 7 * 86_400.0
 """How precisely it is remembered that a creation time was wanted."""
 MAX_SIZE: Final = 200_000

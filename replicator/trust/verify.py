@@ -111,7 +111,7 @@ class Trial:
         return [Finding(policy.name, where, why) for policy in self._policies]
 
     def leave(self, count: int) -> None:
-        """Notes that so many signatures are not examined, because there are too many."""
+        """Notes that signatures are not examined because there are too many."""
         self._left += count
 
     def verdict(self) -> Verdict:

@@ -19,7 +19,10 @@ STILTED = re.compile(
     r"|\bunder way\b"  # "in progress"
     r"|\btakes? (?:it|this|that|no request) on\b"  # "accepts the request"
     r"|\bends? (?:it )?softly\b"  # "stops gracefully"
-    r"|\bcannot be had\b",  # "is not available"
+    r"|\bcannot be had\b"  # "is not available"
+    r"|\b(?:at most|up to|after|for|in which|of) so (?:many|long|often)\b"  # "at most N", "for N seconds"
+    r"|(?<!\w)so (?:many|long|often)\b(?= (?:times|more|of the)\b)"  # "this many times"
+    r"|\b(?:where|if|while) there is none\b",  # "if it does not exist", "without"
     re.IGNORECASE,
 )
 OUTSIDE = re.compile(

@@ -130,7 +130,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def split_tag(text: str) -> tuple[str, str]:
-    """A name and its tag or `@digest`, the second empty where there is none."""
+    """A name and its tag or `@digest`, the second empty if it has neither."""
     name, at, digest = text.partition("@")
     if at:
         return name, f"@{digest}"
@@ -176,7 +176,7 @@ def semver(expression: str) -> str:
 
 
 def repository_glob(expression: str) -> str | None:
-    """The glob that means the same as a regular expression for repositories; None where there is none."""
+    """The glob that means the same as a regular expression for repositories; None if no glob means that."""
     text = expression.removeprefix("^").removesuffix("$")
     parts: list[str] = []
     while text:

@@ -167,7 +167,7 @@ def same(sent: str, secret: str) -> bool:
 
 
 def token_in(authorization: str) -> str:
-    """The token that was sent; empty if there is none, or it cannot be parsed."""
+    """The token that was sent; empty if none was sent or it cannot be parsed."""
     scheme, _, rest = authorization.partition(" ")
     match scheme.lower():
         case "bearer":

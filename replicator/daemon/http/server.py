@@ -261,7 +261,7 @@ class _Served:
             self._connections.end(request.protocol, trusted=request.get(TRUSTED, False))
 
     def _may_begin(self, request: web.Request) -> bool:
-        """Whether there is room for the request. A token is only looked at where there is none for strangers."""
+        """Whether there is room for the request. A token is only looked at if strangers have no room."""
         if self._connections.begin(request.protocol, reserved=request.path in RESERVED_PATHS):
             return True
         if not self._door.has_token(request, self._app.config.http):

@@ -71,7 +71,7 @@ class SignatureReader:
         return found
 
     async def examine(self, candidate: Candidate, root: Digest, trial: Trial, most: int) -> list[Finding]:
-        """Has the trial examine the signatures of one candidate, at most so many; stops when it is decided.
+        """Has the trial examine the signatures of one candidate, at most `most`; stops when it is decided.
 
         Raises:
             SiteError: the source could not be read.

@@ -90,7 +90,7 @@ class SourceContent:
         """The manifest, from the first place that has it.
 
         Raises:
-            SiteError: the source's own, where no place had it.
+            SiteError: the source's own, if it was found nowhere.
         """
         key = (name, digest)
         cached = self._manifests.get(key)

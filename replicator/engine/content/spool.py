@@ -321,7 +321,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes the folders of processes that are no more."""
+    """Removes the folders of processes that have ended."""
     for folder in path.glob("spool-*"):
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)

@@ -38,7 +38,7 @@ def compare(digest: Digest, *, listed: bool, belief: TagBelief | None, due: bool
 
 
 def compare_seen(digest: Digest, seen: Digest | None, belief: TagBelief | None) -> Change:
-    """What the change is, the destination having been asked (`seen` None: it has no such tag)."""
+    """What the change is, after the destination was asked (`seen` None: it does not have the tag)."""
     if seen is None:
         return Change.ADDED
     if seen == digest:

@@ -64,7 +64,7 @@ class Question(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The destination's answer about a tag: None for no such tag. `unreadable`: it refuses to tell."""
+    """The destination's answer about a tag: None if it does not have the tag. `unreadable`: it refuses to tell."""
 
     digest: Digest | None
     unreadable: bool = False

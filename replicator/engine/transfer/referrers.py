@@ -117,7 +117,7 @@ class ReferrersLists:
         return wanted.keys() <= listed
 
     async def _listed(self, repository: Repository, subject: Digest) -> AbstractSet[Digest] | None:
-        """What the API lists; None where there is no API that we may read."""
+        """What the API lists; None without an API that we may read."""
         try:
             listed = await self._apis.listed(repository, subject)
         except NotFound:

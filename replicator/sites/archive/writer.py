@@ -207,7 +207,7 @@ class ArchiveWriter:
     def _known(self, key: str) -> Key:
         parts = parse_key(key)
         if parts is None:
-            raise Unsupported(self._site, f"write object {key}", "an OCI layout has no such file")
+            raise Unsupported(self._site, f"write object {key}", "not a file of an OCI layout")
         return parts
 
     async def _do(self, operation: str, call: Callable[[], T]) -> T:

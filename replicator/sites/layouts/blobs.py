@@ -121,12 +121,12 @@ async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:
 async def copy_stored(
     store: ObjectStore, key: str, descriptor: Descriptor, origin: KeepsObjects, errors: RepositoryErrors
 ) -> bool:
-    """Has the store copy a blob from another of its sites. False: the two share no store; nothing was done.
+    """Has the store copy a blob from another of its sites. False: the two are in different stores; nothing was done.
 
     True without asking the origin where the blob is there already.
 
     Raises:
-        NotFound: the origin has no such blob.
+        NotFound: the origin does not have the blob.
         Corrupt: its size is not the descriptor's, or the store found other content; nothing of it is visible.
     """
     if type(origin.store) is not type(store):

@@ -39,7 +39,7 @@ _MAX_GRANTS: Final = 1_000
 class Authenticator:
     """Grants for one site. Safe to use from many tasks: each thing is asked for once at a time.
 
-    Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` where there is no way to a grant. `see` is told the
+    Errors of `obtain` and `renewed` are `SiteError`s; `AuthFailed` if no grant can be obtained. `see` is told the
     headers of the ping's answer, whose challenge gives the software away.
     """
 
@@ -185,7 +185,7 @@ class Authenticator:
         except (AuthFailed, Denied):
             if scope.also_pull is None:
                 raise
-            # No right to the mount's origin is no reason not to push: the mount is then refused.
+            # Without a right to the mount's origin, pushing still works: only the mount is refused.
             scope = scope._replace(also_pull=None)
             token, credentials = await self._fetch(challenge, scope, credentials)
         if token.refresh_token and credentials is not None and credentials.identity_token:

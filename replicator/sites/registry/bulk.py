@@ -138,7 +138,7 @@ class BulkTags:
         return f"{registry.site}: {self._repository}: each tag is asked for: {_cause(self._failure)}"
 
     async def pages(self) -> AsyncGenerator[Sequence[Listed], None]:
-        """What the vendor's listing tells, up to where it fails. Nothing where there is none."""
+        """What the vendor's listing tells, up to where it fails. Nothing if the vendor has no listing."""
         knowledge = self._registry.knowledge
         listing = await self._listing()
         if listing is None:

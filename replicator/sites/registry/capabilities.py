@@ -109,7 +109,7 @@ def _problem(site: str, key: str, value: object) -> str | None:
     if key not in _FIELDS:
         near = difflib.get_close_matches(key, _FIELDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(_FIELDS))}"
-        return f"{where}: no such capability; {hint}"
+        return f"{where}: unknown capability; {hint}"
     if key in _LITERALS:
         allowed = get_args(_LITERALS[key])
         return None if value in allowed else f"{where}: {value!r} is not one of {', '.join(allowed)}"

@@ -166,7 +166,7 @@ class Transport:
             call: the request; its own `body` is not used.
             body: makes the iterator of chunks; called when the slot is held.
             length: sent as Content-Length; None sends the body chunked.
-            failure: the error that broke the source, None while there is none.
+            failure: the error that broke the source; None as long as it is intact.
             within: the caller holds the slot (`uploads`).
 
         Raises:

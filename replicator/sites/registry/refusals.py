@@ -53,6 +53,6 @@ def no_sha512(level: Sha512, digest: Digest) -> str:
 
 
 def unknown_algorithm(body: bytes) -> str | None:
-    """An algorithm of a digest in a manifest that cannot be computed here ("sha384"), None where there is none."""
+    """An algorithm of a digest in a manifest that cannot be computed here ("sha384"), None if all can."""
     found = _OTHER_ALGORITHM.search(body)
     return found[1].decode("ascii")[:32] if found else None

@@ -122,7 +122,7 @@ class RegistryRepository:
     async def listed(self, known: Mapping[str, Listed]) -> AsyncGenerator[Sequence[Listed], None]:  # noqa: ARG002 - a registry's pages are never read in part
         """The tags with what they name, by the way of the registry's vendor; see `bulk`.
 
-        Where there is none, or it fails, the rest comes from `tags`, without digests. Raises as `tags` does.
+        Without such a listing, or where it fails, the rest comes from `tags`, without digests. Raises as `tags` does.
         """
         bulk = self._bulk = BulkTags(self._registry, self._name)
         told: set[str] = set()

@@ -21,7 +21,7 @@ _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 class Session:
     """An upload session: its newest Location, the bytes the registry has, and what is known of its state.
 
-    `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least so many bytes. `doubtful`: a
+    `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least this many bytes. `doubtful`: a
     request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with.
     """
 

@@ -78,7 +78,7 @@ async def test_the_page_finds_without_a_script_and_shows_nothing_before_it_is_as
     async with session.get("/search", params={"q": "app", "site": "sin"}) as answer:
         assert "<option selected>sin</option>" in await answer.text()
     async with session.get("/search", params={"q": "app", "site": "nowhere"}) as answer:
-        assert "nowhere: no such site" in await answer.text()
+        assert "nowhere: unknown site" in await answer.text()
     async with session.get("/search", params={"behind": "on"}) as answer:
         text = await answer.text()
     assert "platform/app:v1" in text

@@ -243,7 +243,7 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
         ("[site.x]\nurl = 'https://x'\ndocker_config = 'no'", "site.x.docker_config: must be true or false"),
         (
             "[site.x]\nurl = 'https://x'\ncapabilities = { mounts = true }",
-            "site.x.capabilities.mounts: no such capability",
+            "site.x.capabilities.mounts: unknown capability",
         ),
         (
             "[site.x]\nurl = 'https://x'\ncapabilities = { mount = 1.5 }",

@@ -67,7 +67,7 @@ class IssuerKeys:
         """The key of this name (`kid`).
 
         Raises:
-            BadToken: the issuer has no such key.
+            BadToken: the issuer does not have the key.
             NoKeys: the keys cannot be read, and the cached ones are too old or lack it.
         """
         async with self._lock:

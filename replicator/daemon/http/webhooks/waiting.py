@@ -22,7 +22,7 @@ QUIET_SECONDS: Final = 0.1
 MAX_TAGS: Final = 1_000
 """With more on their way, whole repositories are looked at instead, and with too many of those the whole site."""
 FLOOD_SECONDS: Final = 10.0
-"""A whole is looked at when nothing came for the longest of `LOOKS_AFTER`, or after so long."""
+"""A whole is looked at when nothing came for the longest of `LOOKS_AFTER`, or after this many seconds."""
 RETRY_SECONDS: Final = (3.0, 900.0)
 """What was not answered is looked at again after the first, then twice as long each time, up to the last."""
 SEEN_SECONDS: Final = 10.0

@@ -12,7 +12,7 @@ async def read_link(store: ObjectStore, key: str, errors: RepositoryErrors, what
     """The digest in a link file.
 
     Raises:
-        NotFound: no such link.
+        NotFound: the link does not exist.
         Corrupt: not exactly a digest; a registry would not serve it either, a newline at the end is enough.
     """
     data, _ = await store.get(key, MAX_LINK_BYTES)

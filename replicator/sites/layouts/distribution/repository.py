@@ -113,7 +113,7 @@ class DistributionRepository:
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
         """The manifests whose subject is `digest`.
 
-        The storage has no such index, so each manifest of the repository is read, once in this process.
+        The storage does not index them, so each manifest of the repository is read, once in this process.
         """
         paths = self._paths("list referrers")
         with self._errors.named():
@@ -143,7 +143,7 @@ class DistributionRepository:
             return "copied"
 
     async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
-        """Has the store copy the blob's bytes from another of its sites; False where the two share no store."""
+        """Has the store copy the blob's bytes from another of its sites; False if the two are in different stores."""
         paths = self._writable(descriptor.digest)
         if not isinstance(origin, KeepsObjects):
             return False

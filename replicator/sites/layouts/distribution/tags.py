@@ -23,7 +23,7 @@ async def tag_versions(
     it; it is passed over with a warning.
 
     Raises:
-        NotFound: no such repository.
+        NotFound: the repository does not exist.
     """
     folders: set[str] = set()
     current: set[str] = set()
@@ -39,7 +39,7 @@ async def tag_versions(
         if found:
             yield found
     if not folders and not await _exists(store, paths):
-        raise errors.not_found("list tags", "no such repository")
+        raise errors.not_found("list tags", "repository not found")
     for tag in sorted(folders - current):
         text = f"{errors.repository}: tag {tag} has no current link (half deleted?); it is left out"
         events.emit(Warned(errors.site, text))
@@ -55,7 +55,7 @@ async def listed_tags(
     """Pages of tags with their digests; only links whose version is not the known one are read.
 
     Raises:
-        NotFound: no such repository.
+        NotFound: the repository does not exist.
         SiteError: of the first tag that could not be read, after all pages came.
     """
     failures: list[SiteError] = []

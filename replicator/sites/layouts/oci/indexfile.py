@@ -77,7 +77,7 @@ class IndexFile:
         """The index as it is now; not to be changed.
 
         Raises:
-            NotFound: there is none.
+            NotFound: the file does not exist.
             Corrupt: it cannot be parsed, exceeds a bound, or its folder is not a layout.
             Unsupported: a newer layout.
         """

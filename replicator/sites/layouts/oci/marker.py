@@ -35,7 +35,7 @@ class Marker:
         """Makes sure that there is one, of a supported version; reads it once.
 
         Raises:
-            Corrupt: there is none, or it cannot be parsed.
+            Corrupt: it does not exist or cannot be parsed.
             Unsupported: a newer layout.
         """
         async with self._lock:
@@ -46,7 +46,7 @@ class Marker:
             self._seen = True
 
     async def make(self) -> None:
-        """Writes one if there is none. Raises as `require` for an existing one."""
+        """Writes it if it does not exist. Raises as `require` for an existing one."""
         if not await self._look():
             await self._store.put(self._key, _BODY, if_absent=True)
         self._seen = True

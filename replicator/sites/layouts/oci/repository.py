@@ -164,7 +164,7 @@ class OciRepository:
             return "copied"
 
     async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
-        """Has the store copy the blob from another of its sites; False where the two share no store."""
+        """Has the store copy the blob from another of its sites; False if the two are in different stores."""
         key = self._paths("copy blob").blob(descriptor.digest)
         if not isinstance(origin, KeepsObjects):
             return False

@@ -63,7 +63,7 @@ class Roots:
         return number
 
     def pop(self, number: int) -> Root:
-        """Removes the entry of a number. Raises `KeyError` if there is none."""
+        """Removes the entry of a number. Raises `KeyError` for an unknown number."""
         key = number // _PIECE_ENTRIES
         roots = self._pieces[key].roots.copy()
         root = roots.pop(number)

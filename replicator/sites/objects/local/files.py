@@ -45,7 +45,7 @@ class OpenFile:
 
 
 def look_at(tree: Tree, key: str, parts: Parts) -> ObjectInfo | None:
-    """A file's facts, None where there is none or a folder."""
+    """A file's facts; None if it does not exist or is a folder."""
     try:
         facts = tree.look(parts)
     except FileNotFoundError:

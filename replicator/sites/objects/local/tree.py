@@ -64,7 +64,7 @@ class Tree:
         """The root's descriptor.
 
         Raises:
-            NotMounted: content `is_expected` here, and there is none. Looked at once for each file system: a root
+            NotMounted: content `is_expected` here but missing. Looked at once for each file system: a root
                 that becomes empty while it stays the same folder was emptied by somebody.
         """
         try:
@@ -225,7 +225,7 @@ class Tree:
         return below, is_new
 
     def _resolved(self, parts: Parts, error: OSError) -> Parts:
-        """The path of what the parts lead to, free of links. Raises `error` where no link is to blame."""
+        """The path of what the parts lead to, free of links. Raises `error` if the reason is not a link."""
         root = Path(os.path.realpath(self.path))  # not Path.resolve, which cannot take links in a circle
         here = root.joinpath(*parts)
         target = Path(os.path.realpath(here))

@@ -214,7 +214,7 @@ class Bucket:
             return self._client
 
     async def _reopened(self, step: Step, refused: Any) -> Any:
-        """A client with other credentials than the refused one has; None where there are no others."""
+        """A client with different credentials from the refused one's; None if the credentials are still the same."""
         async with self._opening:
             if self._client is refused:
                 before = self._credentials

@@ -12,7 +12,7 @@ from replicator.sites.timeouts import Timeouts
 Wait = Literal["read", "first_byte", "commit"]
 """The key of `timeouts` that says how long an answer is waited for."""
 _LOOKS: Final = 4
-"""So many times within `timeouts.read` it is looked at how much of a body has gone out."""
+"""How often within `timeouts.read` it is checked how much of a body has been sent."""
 
 
 class Deadline:
