@@ -152,7 +152,7 @@ def _print(
 
 def _demand(policy: TrustPolicy) -> str:
     what = "attestations of " + ", ".join(policy.attestations) if policy.attestations else "a signature"
-    signers = ", ".join(f"{key.name} ({key.kind})" for key in policy.keys)
+    signers = ", ".join([*(f"{key.name} ({key.kind})" for key in policy.keys), *map(str, policy.keyless)])
     more = [f"{name}={value}" for name, value in policy.annotations.items()]
     more += ["for this repository"] if policy.same_repository else []
     how_many = f"by {policy.minimum} of {signers}" if policy.minimum > 1 else f"by {signers}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +34,7 @@ from replicator.config.problems import validate
 from replicator.config.settings import AgentSettings, HTTPSettings, Loaded
 from replicator.config.show import effective
 from replicator.config.syntax import Context
+from replicator.config.trust import old_roots
 from replicator.errors import ConfigError
 from replicator.model.names import hub_url
 from replicator.policy.cycles import cycles
@@ -80,7 +82,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         agent=agent,
         sites=opened,
         rules=tuple(every),
-        warnings=tuple(warnings(document)),
+        warnings=(
+            *warnings(document),
+            *old_roots([policy for rule in every for policy in rule.trust], time.time()),
+        ),
         files=tuple(document.files),
         effective=effective(document, agent),
         http=http,

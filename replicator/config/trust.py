@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from replicator.config.document import KeyPath
-from replicator.config.syntax import Context, Syntax, parse_file
-from replicator.trust.policy import TrustPolicy
+from replicator.config.syntax import Context, Syntax, parse_file, parse_regex
+from replicator.trust.policy import Identity, TrustedRoot, TrustPolicy
 
 if TYPE_CHECKING:
     from replicator.config.model.trust import TrustTable
     from replicator.trust.policy import PublicKey
+
+OLD_ROOT_DAYS: Final = 183
+"""Sigstore replaces keys and certificates about once a year."""
+_MAX_ROOT_BYTES: Final = 4 * 1024 * 1024
 
 
 def parse_key(value: Any, context: Context) -> PublicKey:
@@ -27,6 +32,44 @@ def parse_key(value: Any, context: Context) -> PublicKey:
         raise ValueError(f"{path}: {error}") from error
 
 
+def parse_trusted_root(value: Any, context: Context) -> TrustedRoot:
+    """The trusted root in a file, relative to the directory of the config; raises ValueError."""
+    from replicator.trust.keyless import check_root  # noqa: PLC0415  # needs an extra
+
+    path = parse_file(value, context)
+    with path.open("rb") as file:
+        content = file.read(_MAX_ROOT_BYTES + 1)
+    if len(content) > _MAX_ROOT_BYTES:
+        raise ValueError(f"{path} is larger than {_MAX_ROOT_BYTES} bytes")
+    root = TrustedRoot(str(path), content, path.stat().st_mtime)
+    try:
+        check_root(root)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return root
+
+
+def parse_identity(text: Any, _: Context) -> str | re.Pattern[str]:
+    """An identity, or `re:` and a regular expression for the whole of it; raises ValueError."""
+    if not isinstance(text, str) or not text:
+        raise ValueError("must be an identity, such as an address or the URI of a workflow")
+    return parse_regex(text.removeprefix("re:")) if text.startswith("re:") else text
+
+
+def old_roots(policies: Iterable[TrustPolicy], now: float) -> Iterator[str]:
+    """Warnings about trusted roots that are so old that keys in use may be missing."""
+    roots = {each.trusted_root.path: each.trusted_root for each in policies if each.trusted_root is not None}
+    for path, root in roots.items():
+        days = int((now - root.modified) / 86400)
+        if days > OLD_ROOT_DAYS:
+            yield (
+                f"{path}: the trusted root is {days} days old and may lack keys that are in use by now; "
+                "write a new one with `cosign trusted-root create`"
+            )
+
+
+IDENTITY: Final = Syntax("identity", parse_identity, {"type": "string", "minLength": 1})
+ROOT: Final = Syntax("path", parse_trusted_root, {"type": "string", "minLength": 1})
 KEY: Final = Syntax("path", parse_key, {"type": "string", "minLength": 1})
 
 
@@ -39,8 +82,14 @@ def check_trust(rule: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _contradictions(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    if not table.get("keys"):
-        yield (), "has no signers; set keys"
+    if not table.get("keys") and not table.get("keyless"):
+        yield (), "has no signers; set keys or keyless"
+    if table.get("keyless") and "trusted_root" not in table:
+        yield ("keyless",), "requires trusted_root; write one with `cosign trusted-root create`"
+    if "trusted_root" in table and not table.get("keyless"):
+        yield ("trusted_root",), "applies only to keyless; set keyless or remove trusted_root"
+    if table.get("keyless") and "identity" in table:
+        yield ("identity",), "cannot be combined with keyless: bundles do not name the repository"
     if "attestations" in table:
         if "annotations" in table:
             yield (
@@ -57,6 +106,8 @@ def build_trust(tables: Sequence[TrustTable]) -> tuple[TrustPolicy, ...]:
         TrustPolicy(
             name=table.name or f"trust {number}",
             keys=tuple(table.keys),
+            keyless=tuple(Identity(each.issuer, each.identity) for each in table.keyless),
+            trusted_root=table.trusted_root,
             minimum=table.min,
             annotations=dict(table.annotations),
             same_repository=table.identity == "repository",

@@ -47,10 +47,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class TrustedRoot:
-    """The certificates, logs and timestamp authorities that keyless signatures are verified with, from a file."""
+    """The certificates, logs and timestamp authorities that keyless signatures are verified with, from a file.
+
+    `modified`: when the file last was (epoch seconds).
+    """
 
     path: str = field(compare=False)
     content: bytes = field(repr=False)
+    modified: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,9 +167,14 @@ class Trial:
 def _verified(signature: Signature, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:
     """What is claimed, by whom, and how that was verified. Raises ValueError or _Void."""
     if signature.form == "bundle":
-        return _verified_bundle(read_bundle(signature.body), policy, subject)
+        bundle = read_bundle(signature.body)
+        return (
+            _keyless(signature.body, policy, subject)
+            if bundle.certificates
+            else _verified_bundle(bundle, policy, subject)
+        )
     if signature.annotations.get(_CERTIFICATE):
-        _void("is keyless, and the policy has no keyless identities")
+        _void("is a keyless signature of cosign before version 3, which cannot be verified; only bundles can")
     if signature.form == "DSSE":
         return _by_envelope(read_envelope(read_strict(signature.body, "the envelope")), policy, subject)
     key, how = _key_of(
@@ -179,11 +184,17 @@ def _verified(signature: Signature, policy: TrustPolicy, subject: Subject) -> tu
 
 
 def _verified_bundle(bundle: Bundle, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:
-    if bundle.certificates:
-        _void("is keyless, and the policy has no keyless identities")
     if isinstance(bundle.content, MessageSignature):
         return _by_message(bundle.content, policy, subject)
     return _by_envelope(bundle.content, policy, subject)
+
+
+def _keyless(body: bytes, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:
+    if not policy.keyless or policy.trusted_root is None:
+        _void("is keyless, and the policy has no keyless identities")
+    from replicator.trust.keyless import verify_keyless  # noqa: PLC0415  # an extra
+
+    return verify_keyless(body, policy.trusted_root, policy.keyless, subject)
 
 
 def _by_envelope(envelope: Envelope, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:

@@ -36,7 +36,7 @@ from replicator.config.model.site import (
     WindowTable,
 )
 from replicator.config.model.table import Table, keys_of, table_in
-from replicator.config.model.trust import AttestationTable, TrustTable
+from replicator.config.model.trust import AttestationTable, KeylessTable, TrustTable
 
 __all__ = [
     "AgentTable",
@@ -47,6 +47,7 @@ __all__ = [
     "CreateTable",
     "HMACTable",
     "HTTPTable",
+    "KeylessTable",
     "LimitsTable",
     "NotifyTable",
     "QuotaTable",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
 from replicator.config.model.table import Table, setting
-from replicator.config.trust import KEY
-from replicator.trust.policy import PublicKey
+from replicator.config.trust import IDENTITY, KEY, ROOT
+from replicator.trust.policy import PublicKey, TrustedRoot
 from replicator.trust.statement import SIGNED
 
 
@@ -31,6 +32,15 @@ class AttestationTable(Table):
         return predicate
 
 
+class KeylessTable(Table):
+    """One signer without a key."""
+
+    issuer: str = setting("Issuer of the signer's token, exactly.", min_length=1)
+    identity: Annotated[str | re.Pattern[str], IDENTITY] = setting(
+        "The signer: an address, the URI of a workflow, or `re:` and a regular expression that must match the whole of it."
+    )
+
+
 class TrustTable(Table):
     """Signatures that an image must have at its source before it is copied. All tables of a rule must be satisfied.
 
@@ -43,6 +53,15 @@ class TrustTable(Table):
         "PEM files with public keys, relative to the config file: ECDSA P-256, P-384 and P-521, RSA, Ed25519. A signature "
         "by any of them counts.",
         default_factory=list,
+    )
+    keyless: list[KeylessTable] = setting(
+        "Signers without keys: bundles with a certificate of sigstore's, by any of them. Needs `replicator[sigstore]`.",
+        default_factory=list,
+    )
+    trusted_root: Annotated[TrustedRoot | None, ROOT] = setting(
+        "File with the trusted root for `keyless`, relative to the config file (`cosign trusted-root create`). Nobody is "
+        "asked; a warning says when the file is older than half a year.",
+        None,
     )
     min: int = setting(
         "Number of different signers that are needed, whatever the number of signatures.", 1, ge=1
@@ -63,7 +82,7 @@ class TrustTable(Table):
     @classmethod
     def _are_enough(cls, minimum: int, info: ValidationInfo) -> int:
         keys = info.data.get("keys")
-        if keys and len(signers := {key.id for key in keys}) < minimum:
+        if keys and not info.data.get("keyless") and len(signers := {key.id for key in keys}) < minimum:
             raise ValueError(
                 f"{minimum} signers are needed, but there are only {len(signers)} different keys"
             )

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from replicator.config.show import show
-from replicator.trust.policy import TrustPolicy
+from replicator.trust.policy import Identity, TrustPolicy
+from tests.fakes.fulcio import ISSUER, Sigstore
 from tests.fakes.signing import PROVENANCE, Signer
 from tests.unit.config.test_config_load import RULE, SITES, loaded, problems
 
+SIGSTORE = Sigstore()
 A, B = Signer.ecdsa("a.pub"), Signer.ecdsa("b.pub")
 
 
@@ -20,6 +24,7 @@ def keys(tmp_path: Path) -> None:
         ("b.pub", B.pem),
         ("twin.pub", A.pem),
         ("private.pem", A.private_pem),
+        ("root.json", SIGSTORE.trusted_root),
         ("notes.txt", b"no key"),
     ):
         (tmp_path / "keys" / name).write_bytes(content)
@@ -44,10 +49,51 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert 'keys = ["keys/a.pub", "keys/b.pub"]' in show(found)
 
 
+KEYLESS = f'keyless = [{{ issuer = "{ISSUER}", identity = "re:https://github.com/acme/.*" }}]'
+
+
+def test_keyless_signers_arrive_with_the_trusted_root(tmp_path: Path) -> None:
+    found = loaded(tmp_path, trust(f'{KEYLESS}\ntrusted_root = "keys/root.json"\nmin = 2'))
+    (policy,) = found.rules[0].trust
+    assert policy.keyless == (Identity(ISSUER, re.compile("https://github.com/acme/.*")),)
+    assert policy.trusted_root is not None
+    assert policy.trusted_root.content == SIGSTORE.trusted_root
+    assert not found.warnings
+
+
+def test_a_trusted_root_that_is_half_a_year_old_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "root.json"
+    old = path.stat().st_mtime - 200 * 86400
+    os.utime(path, (old, old))
+    found = loaded(tmp_path, trust(f'{KEYLESS}\ntrusted_root = "keys/root.json"'))
+    (warning,) = found.warnings
+    assert warning.startswith(f"{path}: the trusted root is 200 days old")
+    assert "cosign trusted-root create" in warning
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ("", "rule.platform.trust[0]: has no signers; set keys"),
+        (KEYLESS, "trust[0].keyless: requires trusted_root"),
+        (f'{KEYLESS}\ntrusted_root = "keys/a.pub"', "keys/a.pub: not a trusted root of sigstore"),
+        (
+            f'{KEYLESS}\ntrusted_root = "keys/root.json"\nidentity = "repository"',
+            "bundles do not name the repository",
+        ),
+        (
+            f'keyless = [{{ issuer = "{ISSUER}" }}]\ntrusted_root = "keys/root.json"',
+            "trust[0].keyless[0].identity",
+        ),
+        (
+            'keyless = [{ identity = "a@example.com" }]\ntrusted_root = "keys/root.json"',
+            "trust[0].keyless[0].issuer",
+        ),
+        (
+            f'keyless = [{{ issuer = "{ISSUER}", identity = "re:(" }}]\ntrusted_root = "keys/root.json"',
+            "invalid regular expression",
+        ),
+        ('keys = ["keys/a.pub"]\ntrusted_root = "keys/root.json"', "applies only to keyless"),
+        ("", "rule.platform.trust[0]: has no signers; set keys or keyless"),
         ('keys = ["keys/missing.pub"]', "keys/missing.pub cannot be read: No such file"),
         ('keys = ["keys/private.pem"]', "keys/private.pem: contains a private key"),
         ('keys = ["keys/notes.txt"]', "keys/notes.txt: must contain one PEM public key"),

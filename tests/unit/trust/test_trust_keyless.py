@@ -1,0 +1,160 @@
+"""Keyless signatures: every link of the chain must hold, and the signer must be the one who is meant."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from replicator.demo.images import image
+from replicator.model.digest import digest_of
+from replicator.trust.keyless import check_root
+from replicator.trust.policy import Identity, TrustedRoot, TrustPolicy
+from replicator.trust.verify import Signature, Subject, Trial, Verdict
+from tests.fakes.fulcio import IDENTITY, ISSUER, SIGNED_AT, Sigstore
+from tests.fakes.signing import PROVENANCE, Signer, b64, bundle, statement
+
+SIGSTORE = Sigstore()
+ROOT = TrustedRoot("trusted_root.json", SIGSTORE.trusted_root)
+IMAGE = image("keyless").manifest
+D = IMAGE.digest
+
+
+def policy(*identities: Identity, **more: Any) -> TrustPolicy:
+    return TrustPolicy("ci", keyless=identities or (Identity(ISSUER, IDENTITY),), trusted_root=ROOT, **more)
+
+
+def judged(document: dict[str, Any] | bytes, demand: TrustPolicy | None = None) -> Verdict:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    trial = Trial([demand or policy()], Subject(D, "app", IMAGE.body))
+    trial.examine(Signature("referrer", "bundle", body))
+    return trial.verdict()
+
+
+def test_a_keyless_signature_is_trusted_long_after_its_certificate_has_expired() -> None:
+    assert judged(SIGSTORE.bundle(D)) == Verdict(trusted=True)
+
+
+def test_an_identity_may_be_a_pattern_of_the_whole() -> None:
+    def by(pattern: str) -> bool:
+        return judged(SIGSTORE.bundle(D), policy(Identity(ISSUER, re.compile(pattern)))).trusted
+
+    assert by(r"https://github\.com/acme/.*@refs/tags/v.*")
+    assert not by(r"https://github\.com/acme/")
+    assert not by(r"github\.com/acme/.*@refs/tags/v.*")
+    assert not by(r".*@refs/tags/v")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        Identity("https://accounts.google.com", IDENTITY),
+        Identity(ISSUER + "/", IDENTITY),
+        Identity(ISSUER, IDENTITY + "x"),
+        Identity(ISSUER, IDENTITY[:-1]),
+    ],
+)
+def test_somebody_else_does_not_count(identity: Identity) -> None:
+    verdict = judged(SIGSTORE.bundle(D), policy(identity))
+    assert not verdict.trusted
+    assert f"is by {IDENTITY} of {ISSUER}, who is not meant" in verdict.reason
+
+
+def test_another_sigstore_does_not_count() -> None:
+    assert not judged(Sigstore().bundle(D)).trusted
+
+
+def swap(place: str, other: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["verificationMaterial"][place] = other["verificationMaterial"][place]
+
+    return change
+
+
+def entry(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda document: change(document["verificationMaterial"]["tlogEntries"][0])
+
+
+OTHER = SIGSTORE.bundle(digest_of(b"other"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        swap("certificate", OTHER),
+        swap("tlogEntries", OTHER),
+        entry(lambda each: each.update(integratedTime=str(int(each["integratedTime"]) + 60))),
+        entry(lambda each: each["inclusionPromise"].update(signedEntryTimestamp=b64(b"forged"))),
+        entry(lambda each: each.pop("inclusionPromise")),
+        entry(lambda each: each.pop("inclusionProof")),
+        entry(lambda each: each["inclusionProof"].update(rootHash=b64(b"\0" * 32))),
+        entry(lambda each: each["inclusionProof"]["checkpoint"].update(envelope="x\n1\ny\n\n")),
+        lambda document: document["verificationMaterial"].update(tlogEntries=[]),
+        lambda document: document["dsseEnvelope"].update(payload=b64(statement(D, PROVENANCE))),
+        lambda document: document["dsseEnvelope"].update(signatures=[{"sig": b64(b"forged")}]),
+        lambda document: document["dsseEnvelope"].update(payloadType="text/plain"),
+    ],
+)
+def test_each_link_that_is_forged_or_swapped_voids_it(spoil: Callable[[dict[str, Any]], None]) -> None:
+    document = SIGSTORE.bundle(D)
+    spoil(document)
+    verdict = judged(document)
+    assert not verdict.trusted
+    assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        SIGSTORE.bundle(D, logged_at=SIGNED_AT + dt.timedelta(hours=1)),
+        SIGSTORE.bundle(D, logged_at=SIGNED_AT - dt.timedelta(hours=1)),
+        SIGSTORE.bundle(D, at=SIGNED_AT - dt.timedelta(days=400)),
+        SIGSTORE.bundle(D, usage=ExtendedKeyUsageOID.CLIENT_AUTH),
+        SIGSTORE.bundle(D, certified=False),
+    ],
+    ids=["signed after expiry", "signed before issue", "before the authority", "other usage", "not logged"],
+)
+def test_a_certificate_that_was_not_good_when_it_signed_does_not_count(document: dict[str, Any]) -> None:
+    assert not judged(document).trusted
+
+
+def test_what_was_signed_decides_as_with_keys() -> None:
+    assert "about another digest" in judged(OTHER).reason
+    attested = SIGSTORE.bundle(D, payload=statement(D, PROVENANCE))
+    assert "not a signature" in judged(attested).reason
+    assert judged(attested, policy(attestations=(PROVENANCE,))).trusted
+    assert judged(
+        SIGSTORE.bundle(D, payload=statement(D, annotations={"env": "prod"})),
+        policy(annotations={"env": "prod"}),
+    ).trusted
+
+
+def test_keys_and_identities_do_not_stand_in_for_each_other() -> None:
+    signer = Signer.ecdsa()
+    by_key = TrustPolicy("keys", keys=(signer.key,))
+    assert "has no keyless identities" in judged(SIGSTORE.bundle(D), by_key).reason
+    assert "has no keys" in judged(bundle(signer, D)).reason
+    both = policy(keys=(signer.key,), minimum=2)
+    trial = Trial([both], Subject(D, "app", IMAGE.body))
+    for body in (bundle(signer, D), json.dumps(SIGSTORE.bundle(D)).encode()):
+        assert not trial.is_trusted
+        trial.examine(Signature("referrer", "bundle", body))
+    assert trial.is_trusted
+
+
+def test_two_certificates_of_one_signer_are_one_signer() -> None:
+    trial = Trial([policy(minimum=2)], Subject(D, "app", IMAGE.body))
+    for _ in range(2):
+        trial.examine(Signature("referrer", "bundle", json.dumps(SIGSTORE.bundle(D)).encode()))
+    assert not trial.is_trusted
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"mediaType": "x"}', SIGSTORE.trusted_root[:-9]])
+def test_what_is_not_a_trusted_root_is_refused_with_the_remedy(content: bytes) -> None:
+    with pytest.raises(ValueError, match="cosign trusted-root create"):
+        check_root(TrustedRoot("x", content))
