@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -12,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from replicator.demo import wire
 from tests.fakes import places
 from tests.fakes.registry import fake_of
-from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry
+from tests.fakes.vendors.vendor import PASSWORD, VendorRegistry, after
 
 
 def habits() -> Middleware:
@@ -68,8 +69,17 @@ class Google(VendorRegistry):
             return None
         if request.headers.get("Authorization") != f"Bearer {PASSWORD}":
             return _status(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        tags = re.fullmatch(
+            r"/v1/projects/([^/]+)/locations/europe/repositories/([^/]+)/packages/([^/]+)/tags",
+            request.rel_url.raw_path,
+        )
+        if tags is not None:
+            return self._tags(request, f"{tags[1]}/{tags[2]}/{unquote(tags[3])}")
         if request.method == "GET":
             return self._operation(request.path.removeprefix("/v1/"))
+        return await self._repository(request)
+
+    async def _repository(self, request: web.Request) -> web.Response:
         match = re.fullmatch(r"/v1/projects/([^/]+)/locations/([^/]+)/repositories", request.path)
         assert match is not None
         asked = await request.json()
@@ -83,6 +93,19 @@ class Google(VendorRegistry):
         name = f"projects/{match[1]}/locations/{match[2]}/operations/{len(self.operations)}"
         self.operations[name] = (unit, asked)
         return web.json_response({"name": name, "metadata": {}})
+
+    def _tags(self, request: web.Request, repository: str) -> web.Response:
+        """Artifact Registry's own listing, two tags a page."""
+        names = self.listed(repository)
+        if names is None:
+            return _status(404, "NOT_FOUND", "Requested entity was not found.")
+        path = request.rel_url.raw_path.removeprefix("/v1/").removesuffix("/tags")
+        entries, more = after(names, request.query.get("pageToken", ""), 2)
+        found = [
+            {"name": f"{path}/tags/{tag}", "version": f"{path}/versions/{digest}"} for tag, digest in entries
+        ]
+        following = {"nextPageToken": entries[-1][0]} if more else {}
+        return web.json_response({"tags": found, **following})
 
     def _operation(self, name: str) -> web.Response:
         """In progress when first asked for, done when asked again."""

@@ -24,6 +24,7 @@ from replicator.sites.registry.identity.aws import EcrAccess, EcrHost
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.refusedlistings import AGAIN_SECONDS
 from replicator.sites.registry.site import RegistrySite
+from replicator.sites.registry.vendors.creating.google import location_of
 from replicator.sites.registry.vendors.dockerhub import DOCKER_HUB
 from replicator.sites.registry.vendors.google import ManifestMap
 from replicator.state.memory import MemoryState
@@ -241,6 +242,28 @@ async def test_a_listing_that_breaks_off_is_completed_by_the_standard(
         found = await w.sync()
         assert (found.totals.tags.copied, found.failures) == (5, [])
         assert w.heads == 3
+
+
+async def test_what_googles_map_cannot_hold_is_listed_by_its_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ManifestMap, "page_tags", 5)
+    monkeypatch.setattr("replicator.sites.registry.vendors.google.location_of", lambda _: "europe")
+    async with world(Google, monkeypatch) as w:
+        w.fill()
+        found = await w.sync()
+        assert (found.totals.tags.copied, found.warnings) == (5, [])
+        idle = await w.sync()
+        assert (idle.totals.tags.unchanged, idle.warnings, w.heads) == (5, [], 0)
+        assert w.listings == 1
+        assert w.fake.count("GET", "/packages/team%2Fapp/tags") == 0
+        assert (
+            w.fake.count("GET", "/v1/projects/project/locations/europe/repositories/team/packages/app/tags")
+            == 3
+        )
+
+
+def test_the_location_of_google_follows_from_the_host_name() -> None:
+    hosts = ("europe-docker.pkg.dev", "us-west1-docker.pkg.dev", "gcr.io", "docker.pkg.dev", "x.example")
+    assert [location_of(host) for host in hosts] == ["europe", "us-west1", "", "", ""]
 
 
 @pytest.mark.parametrize("vendor", BULK, ids=lambda vendor: vendor.kind)

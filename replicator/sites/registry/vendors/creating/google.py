@@ -20,11 +20,10 @@ from replicator.sites.registry.vendors.creation import (
     is_about_repository,
 )
 
-_API: Final = "https://artifactregistry.googleapis.com"
 _NEEDS: Final = "artifactregistry.repositories.create on the project (roles/artifactregistry.admin)"
 _LOCATION: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev")
 _OPERATION: Final = re.compile(r"projects/[^/?#]+/locations/[^/?#]+/operations/[^/?#]+")
-_TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105 - a user name
+TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105 - a user name
 _POLLS: Final = 60
 _POLL_SECONDS: Final = 2.0
 _ALREADY_EXISTS: Final = 6
@@ -53,14 +52,14 @@ class GoogleRepositories(RepositoryCreation):
     async def create(self, api: CreationAPI, repository: str, wanted: CreateSettings) -> bool:
         """See `RepositoryCreation`."""
         place = await api.place(repository)
-        location = wanted.location or _location(api.host)
+        location = wanted.location or location_of(api.host)
         if not location:
             raise api.refused(f"the host name {api.host} has no location; set create.location", repository)
         login = place.login
-        if login is None or (login.username != _TOKEN_USER and not login.bearer):
+        if login is None or (login.username != TOKEN_USER and not login.bearer):
             cause = 'the API wants an access token, which the site has with auth = { kind = "google" }'
             raise api.refused(cause, repository)
-        base = f"{_API if _location(api.host) else place.api}/v1"
+        base = f"{place.api}/v1"
         project, name, _ = _parts(repository)
         url = f"{base}/projects/{project}/locations/{location}/repositories?repositoryId={name}"
         document = _document(wanted)
@@ -98,7 +97,8 @@ def _parts(repository: str) -> tuple[str, str, str]:
     return (parts[0], parts[1] if len(parts) > 1 else "", parts[2] if len(parts) > 2 else "")
 
 
-def _location(host: str) -> str:
+def location_of(host: str) -> str:
+    """The location of a registry by its host name; "" where that has none, as at gcr.io."""
     found = _LOCATION.fullmatch(host)
     return found[1] if found else ""
 
