@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from replicator.model.companion import is_companion
+from replicator.model.digest import is_digest
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select, select_repository
 from replicator.runs.current import Cause
@@ -121,7 +123,8 @@ class Triggers:
     def concerned(self, site: str, repository: str | None, tag: str | None = None) -> tuple[str, ...]:
         """The rules that look when something changed at a site, in this repository (None: in any), at this tag (None: any).
 
-        They have the site as source, select the repository and, as far as its name tells, the tag; none is paused.
+        They have the site as source, select the repository and, as far as its name tells, the tag, or copy what refers
+        to images where the name is of such; none is paused.
         """
         return tuple(
             name
@@ -129,7 +132,7 @@ class Triggers:
             if rule.source == site
             and not self._is_paused(name)
             and (repository is None or select_repository(rule.repositories, repository))
-            and (tag is None or may_select(rule.tags, tag))
+            and (tag is None or _may_concern(rule, tag))
         )
 
     def concerned_places(
@@ -179,3 +182,9 @@ class Triggers:
         return {
             name: tags for name, tags in repositories.items() if select_repository(rule.repositories, name)
         }
+
+
+def _may_concern(rule: Rule, tag: str) -> bool:
+    if is_companion(tag) or is_digest(tag):
+        return rule.referrers != "none"
+    return may_select(rule.tags, tag)

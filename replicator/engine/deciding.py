@@ -36,6 +36,7 @@ from replicator.engine.plan.decide import (
 from replicator.engine.plan.ownership import may_collide, other_owner
 from replicator.engine.record import Recorder
 from replicator.errors import NotFound, SiteError
+from replicator.model.companion import state_of_companions
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select
@@ -141,6 +142,7 @@ class Deciding:
             is_hint=catalog.is_hint,
             fixed=catalog.fixed.get(key, ""),
             is_archived=key in catalog.archived,
+            companions=_companions(batch, digest),
             belief=catalog.beliefs.get(key),
             placement=None if digest is None else placements.get(digest),
             pending=catalog.pending.get(key),
@@ -236,6 +238,7 @@ class Deciding:
                 return replace(
                     facts,
                     source=digest,
+                    companions=_companions(batch, digest),
                     placement=(await self._recall(catalog, [digest])).get(digest),
                     claimed_by=self._claim(batch, catalog, wanted, digest),
                     owner=self._owner(batch, catalog, wanted, digest),
@@ -324,7 +327,10 @@ class Deciding:
         change: Change,
         missing: tuple[Digest, ...] = (),
     ) -> Action:
-        pending = facts.pending
+        pending, belief, companion_state = facts.pending, facts.belief, facts.companions
+        if companion_state is None:  # the source was not listed: as before
+            is_same = belief is not None and belief.digest == digest
+            companion_state = belief.companions if belief is not None and is_same else ""
         return Action(
             repository=batch.repository,
             target=batch.target,
@@ -339,9 +345,16 @@ class Deciding:
             placement=facts.placement,
             was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
             companions=batch.companions,
+            companion_state=companion_state,
         )
 
 
 def _is_listed(catalog: Catalog, wanted: WantedTag) -> bool | None:
     """See `Facts.listed`. A digest that is wanted without a tag is in no listing."""
     return True if wanted.target is None else catalog.lists(wanted.target)
+
+
+def _companions(batch: WantedTags, digest: Digest | None) -> str | None:
+    if batch.companions is None or digest is None:
+        return None
+    return state_of_companions(digest, batch.companions)

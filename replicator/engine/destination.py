@@ -15,6 +15,7 @@ from replicator.engine.copying import Copying
 from replicator.engine.deciding import Deciding
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
+from replicator.engine.observe.subjects import named_by_referrers
 from replicator.engine.observe.wanted import WantedTags
 from replicator.engine.plan.decide import (
     Action,
@@ -231,7 +232,7 @@ class DestinationRun:
         for repository, tags in scope.repositories.items():
             with contextlib.suppress(ValueError):
                 if target_repository(self._rule, repository) == target:
-                    if tags is None:
+                    if tags is None or named_by_referrers(tags):
                         return None
                     only.update(tags)
         return {*_renamed(self._rule, only), *only}

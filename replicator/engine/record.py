@@ -152,6 +152,7 @@ class Recorder:
             self._rule.name,
             now,
             action.asked_wall,
+            action.companion_state,
         )
         placement = None
         if is_verified:

@@ -6,6 +6,8 @@ OCI distribution-spec, "Referrers Tag Schema"; cosign's specs/SIGNATURE_SPEC.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Final
 
 from replicator.model.digest import Digest
@@ -24,6 +26,25 @@ def fallback_tag(subject: Digest) -> str:
 def is_companion(tag: str) -> bool:
     """Whether the tag is a fallback tag or one of cosign's `.sig`, `.att` and `.sbom` tags."""
     return tag.startswith("sha") and _COMPANION.fullmatch(tag) is not None
+
+
+def subject_tag(companion: str) -> str:
+    """The fallback tag of the manifest that a companion tag belongs to."""
+    return companion.partition(".")[0]
+
+
+def state_of_companions(root: Digest, companions: Mapping[str, Digest | None]) -> str:
+    """A short text that is different when the companion tags of an image are, as far as a listing tells; "" for none.
+
+    Args:
+        root: the image's root.
+        companions: the companion tags of its repository, with what they name where that is known.
+    """
+    if not companions:
+        return ""
+    names = (fallback_tag(root), *legacy_tags(root))
+    told = [f"{name}={companions[name] or ''}" for name in names if name in companions]
+    return sha256(" ".join(told).encode()).hexdigest()[:16] if told else ""
 
 
 def legacy_tags(subject: Digest) -> tuple[str, ...]:

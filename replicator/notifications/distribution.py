@@ -24,8 +24,8 @@ def read(delivery: Delivery) -> Iterator[Hint | None]:
     An event that is null or malformed is ignored by itself: distribution repeats a refused envelope forever, so the
     good events in it would never arrive.
 
-    A push without a tag is ignored: it is a blob, a child of an index or a referrer. What leads to it is pushed after
-    it, or found by the next complete scan. A deletion by digest names no tag, so it concerns the whole repository.
+    A push without a tag is ignored: it is a blob, a child of an index or a referrer. What leads to it, a tag or the
+    fallback tag of what it refers to, is pushed after it. A deletion by digest names no tag, so it concerns the whole repository.
     Who pushed makes no difference: in a chain of sites it is an agent, and the next site follows it.
     """
     return map(_judge, member(delivery.document, "events") or ())

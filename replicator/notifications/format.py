@@ -20,6 +20,8 @@ MAX_EVENTS: Final = 20_000
 class Hint:
     """A change in this repository: at this tag, or (None) anywhere in it. `at` in epoch seconds, None if unknown.
 
+    A manifest that was pushed without a tag has its digest as `tag`.
+
     `digest` is what the tag names now, if it was pushed and the event has a digest. `registry` is the registry's name in
     the payload, usually its host; None if it is not named. `alias` is an alternative name of the repository, for
     registries whose URL does not decide between the two.

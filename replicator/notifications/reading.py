@@ -66,8 +66,18 @@ def pushed(
     registry: str | None = None,
     alias: str | None = None,
 ) -> Hint | None:
-    """The push of a tag; None without a valid repository and tag (a push by digest). An invalid digest is dropped."""
-    if repository is None or not is_repository(repository) or tag is None or not is_tag(tag):
+    """The push of a tag, or of a manifest by its digest; None without a valid repository and one of these.
+
+    `tag` may be a digest, as some registries send it. What was pushed by digest may refer to an image.
+    """
+    tag = tag or digest
+    digest = tag if tag and is_digest(tag) else digest
+    if (
+        repository is None
+        or not is_repository(repository)
+        or tag is None
+        or not (is_tag(tag) or is_digest(tag))
+    ):
         return None
     return Hint(
         repository,

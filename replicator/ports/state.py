@@ -22,7 +22,8 @@ class TagBelief(msgspec.Struct, frozen=True, gc=False):
     A digest that is pinned without a tag has its own text as `tag`. `digest` is the root at the destination,
     `source_digest` what the source tag named then: the base of a later comparison, different from `digest` where
     platforms were left out. `rule` owns the tag. `checked_at`: when the destination last confirmed it.
-    `asked_at`: when the source was asked for the answer that this rests on.
+    `asked_at`: when the source was asked for the answer that this rests on. `companions`: the state of the root's companion
+    tags at the source then (`model.companion.state_of_companions`).
     """
 
     tag: str
@@ -31,6 +32,7 @@ class TagBelief(msgspec.Struct, frozen=True, gc=False):
     rule: str
     checked_at: float
     asked_at: float = 0.0
+    companions: str = ""
 
 
 class Placement(msgspec.Struct, frozen=True, gc=False):

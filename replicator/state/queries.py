@@ -40,6 +40,7 @@ BELIEFS: Final = (
         names.c.name,
         beliefs.c.checked_at,
         beliefs.c.asked_at,
+        beliefs.c.companions,
     )
     .join(names, names.c.id == beliefs.c.rule)
     .where(beliefs.c.destination == _id("destination"), beliefs.c.repository == _id("repository"))

@@ -37,7 +37,7 @@ def read_beliefs(
     rules: dict[str, str] = {}
     last_asked = 0.0
     found = {}
-    for tag, digest, source_digest, rule, checked_at, asked_at in rows:
+    for tag, digest, source_digest, rule, checked_at, asked_at, companions in rows:
         # One object for equal values, which many rows have: there may be 100,000 of them.
         if asked_at != last_asked:
             last_asked = asked_at
@@ -48,6 +48,7 @@ def read_beliefs(
             rules.setdefault(rule, rule),
             checked_at,
             last_asked,
+            companions,
         )
     return found
 

@@ -71,7 +71,8 @@ _belief = insert(beliefs)
 BELIEVE: Final = _belief.on_conflict_do_update(
     index_elements=_BELIEF,
     set_={
-        name: _belief.excluded[name] for name in ("digest", "source_digest", "rule", "checked_at", "asked_at")
+        name: _belief.excluded[name]
+        for name in ("digest", "source_digest", "rule", "checked_at", "asked_at", "companions")
     },
     where=_supersedes(_belief.excluded.asked_at, beliefs.c.asked_at),
 )

@@ -77,6 +77,7 @@ beliefs: Final = Table(
     _value("rule", Integer),
     _value("checked_at", Float),
     _value("asked_at", Float),
+    _value("companions", Text),
     Index("beliefs_by_digest", "destination", "repository", "digest"),
     sqlite_with_rowid=False,
 )

@@ -362,6 +362,13 @@ def _app(
     return ("team/app", "1.4.2", digest, registry, at)
 
 
+def _manifest(
+    registry: str | None, at: float | None = PUSHED_AT
+) -> tuple[str, str, str | None, str | None, float | None]:
+    """A manifest that was pushed by its digest: the child of an index, or something that refers to an image."""
+    return ("team/app", DIGEST, DIGEST, registry, at)
+
+
 VENDORS: Mapping[str, Vendor] = {
     "distribution": Vendor(
         "https://reg.example",
@@ -387,7 +394,7 @@ VENDORS: Mapping[str, Vendor] = {
         [
             Sent(_harbor(), [_app(registry="harbor.example")]),
             Sent(_harbor_cloudevent(), [_app(registry="harbor.example")], media_type=_CLOUDEVENTS),
-            Sent(_harbor(tag=DIGEST)),
+            Sent(_harbor(tag=DIGEST), [_manifest("harbor.example")]),
             Sent(_harbor("DELETE_ARTIFACT")),
             Sent(_harbor("SCANNING_COMPLETED")),
             Sent(_harbor_cloudevent("harbor.artifact.pulled"), media_type=_CLOUDEVENTS),
@@ -414,7 +421,7 @@ VENDORS: Mapping[str, Vendor] = {
             ),
             Sent({"id": "1", "timestamp": TIME, "action": "ping"}),
             Sent(_acr("ping")),
-            Sent(_acr()),
+            Sent(_acr(), [_manifest("myreg.azurecr.io")]),
             Sent(_acr("delete", tag="1.4.2")),
             Sent(_acr("chart_push", tag="1.4.2")),
         ],
@@ -464,7 +471,7 @@ VENDORS: Mapping[str, Vendor] = {
             Sent(_ecr_cloudevent(), [_app(registry="123456789012.dkr.ecr.us-west-2.amazonaws.com")]),
             Sent(_ecr("DELETE")),
             Sent(_ecr(result="FAILURE")),
-            Sent(_ecr(**{"image-tag": ""})),
+            Sent(_ecr(**{"image-tag": ""}), [_manifest("123456789012.dkr.ecr.us-west-2.amazonaws.com")]),
             Sent({**_ecr(), "detail-type": "ECR Image Scan"}),
             Sent(_ecr_cloudevent("com.amazon.ecr.image.delete"), media_type=_CLOUDEVENTS),
         ],
@@ -476,7 +483,7 @@ VENDORS: Mapping[str, Vendor] = {
             Sent(_github(), [_app(registry="ghcr.io")], {"X-GitHub-Event": "registry_package"}),
             Sent(_github("package"), [_app(registry="ghcr.io")], {"X-GitHub-Event": "package"}),
             Sent(_github(package_type="docker", ecosystem="docker"), [_app(registry="ghcr.io")]),
-            Sent(_github(tag="")),
+            Sent(_github(tag=""), [_manifest("ghcr.io")]),
             Sent(_github(package_type="npm")),
             Sent({**_github(), "action": "deleted"}),
             Sent({"zen": "Keep it logically awesome.", "hook_id": 1}, headers={"X-GitHub-Event": "ping"}),
@@ -490,7 +497,7 @@ VENDORS: Mapping[str, Vendor] = {
             Sent(_jfrog("promoted"), [_app(registry="acme.jfrog.io", at=None)]),
             Sent(_jfrog("deleted")),
             Sent(_jfrog("deployed", domain="artifact")),
-            Sent(_jfrog(tag=DIGEST)),
+            Sent(_jfrog(tag=DIGEST), [_manifest("acme.jfrog.io", None)]),
         ],
         Sent(_jfrog(origin="https://other.example")),
     ),
@@ -510,7 +517,7 @@ VENDORS: Mapping[str, Vendor] = {
         [
             Sent(_gitea(), [_app(None, "git.example")], _GITEA),
             Sent(_gitea("deleted"), headers=_GITEA),
-            Sent(_gitea(version=DIGEST), headers=_GITEA),
+            Sent(_gitea(version=DIGEST), [_manifest("git.example")], _GITEA),
             Sent(_gitea(type="npm"), headers=_GITEA),
             Sent({"ref": "refs/heads/main"}, headers={"X-Forgejo-Event": "push", "X-GitHub-Event": "push"}),
         ],
@@ -521,7 +528,7 @@ VENDORS: Mapping[str, Vendor] = {
         [
             Sent(_zot(), [_app()], _binary()),
             Sent(_structured(_zot()), [_app()], media_type=_CLOUDEVENTS),
-            Sent(_zot(reference=DIGEST), headers=_binary()),
+            Sent(_zot(reference=DIGEST), [_manifest(None)], _binary()),
             Sent(_zot(manifest=None), headers=_binary("zotregistry.image.deleted")),
             Sent({"name": "team/app"}, headers=_binary("zotregistry.repository.created")),
             Sent(_structured(None), media_type=_CLOUDEVENTS),

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Final
 
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
+from replicator.engine.observe.believed import believed_tags, settled_tags
 from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.resolving import resolve_tags
+from replicator.engine.observe.subjects import (
+    Subjects,
+    named_by_referrers,
+    narrowed,
+    read_subjects,
+)
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
 from replicator.errors import Advice, NotFound, Rejected, SiteError
 from replicator.model.companion import is_companion
 from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule, TagSelection
 from replicator.policy.selection import (
@@ -26,7 +34,6 @@ from replicator.policy.selection import (
     certain_repositories,
     exact_repositories,
     exact_tags,
-    is_immutable,
     judges_each_alone,
     needs_created,
     select,
@@ -191,8 +198,9 @@ class SourceScan:
         repository = self._content.repository(name)
         clock = self._context.clock
         asked = (clock.monotonic(), clock.now())
-        listing = await self._list(repository)
-        companions = frozenset(tag for tag in listing.tags if is_companion(tag))
+        subjects = await self._subjects(repository)
+        listing = await self._list(repository, subjects)
+        companions = {tag: listing.digests.get(tag) for tag in listing.tags if is_companion(tag)}
         tags = [tag for tag in listing.tags if tag not in companions] if companions else listing.tags
         batcher = Batcher(name, target, asked, self._on_batch, companions if listing.complete else None)
         tables = self._tags_of(name)
@@ -211,9 +219,11 @@ class SourceScan:
         selected = select(tables, tags, created, self._context.clock.now())
         self._tell_selection(name, selected)
         if self._scope is not None:
-            for tag in frozenset(listing.tags).difference(selected.tags):
+            for tag in frozenset(listing.tags).difference(selected.tags, subjects.answers):
                 batcher.add_other(tag, known.get(tag))
-        await self._want(repository, selected, known, batcher, listing)
+            for tag, digest in subjects.answers.items():
+                batcher.add_other(tag, digest, is_absent=digest is None)
+        await self._want(repository, selected, known, batcher, listing, subjects)
         present = frozenset(listing.tags) if listing.complete else None
         batcher.close(is_complete=listing.error is None and not batcher.is_cut, present=present)
 
@@ -233,19 +243,31 @@ class SourceScan:
                 known.pop(tag, None)
         return known
 
-    async def _list(self, repository: Repository) -> Listing:
+    async def _subjects(self, repository: Repository) -> Subjects:
+        """The images that an event named by what refers to them."""
+        named = None if self._scope is None else self._scope.repositories.get(repository.name)
+        if not named or self._rule.referrers == "none" or not named_by_referrers(named):
+            return Subjects()
+
+        def read(digest: Digest) -> Awaitable[Manifest]:
+            return self._content.manifest(repository.name, digest, self._rule.mirrors, lambda _: None)
+
+        return await read_subjects(repository, read, named)
+
+    async def _list(self, repository: Repository, subjects: Subjects) -> Listing:
         tables = self._tags_of(repository.name)
         exact = exact_tags(tables)
         named = self._scope.repositories.get(repository.name) if self._scope else None
         if exact is not None:
-            wanted = exact if named is None else tuple(tag for tag in exact if tag in named)
+            is_open = named is None or bool(subjects.tags)
+            wanted = exact if is_open else tuple(tag for tag in exact if tag in (named or ()))
             # An event may come before its tag; what a person lists must be there.
             strict = self._scope is None or (
                 self._images is not None and not self._context.request.unattended
             )
             return Listing(wanted, complete=False, strict=strict)
-        if named is not None and judges_each_alone(tables):
-            return Listing(named, complete=False)
+        if named is not None and judges_each_alone(tables) and not subjects.tags:
+            return Listing(named - subjects.answers.keys(), complete=False)
         try:
             return await list_tags(repository, self._context.state, record=not self._context.request.dry)
         except NotFound as error:
@@ -295,25 +317,36 @@ class SourceScan:
         known: Mapping[str, Digest],
         batcher: Batcher,
         listing: Listing,
+        subjects: Subjects,
     ) -> None:
+        def add(tag: str | None, target: str | None, digest: Digest | None) -> None:
+            is_news = subjects.has(digest) or (digest is None and bool(subjects.tags))
+            batcher.add(WantedTag(tag, target, digest, archived=tag in listing.archived, news=is_news))
+
         for pin in selected.pins:
             named = self._target_tag(repository.name, pin.tag) if pin.tag else None
             if named is not None or pin.tag is None:
-                batcher.add(WantedTag(pin.tag, named, pin.digest))
+                add(pin.tag, named, pin.digest)
         targets = {tag: named for tag in selected.tags if (named := self._target_tag(repository.name, tag))}
-        settled = await self._settled(batcher.target, targets)
-        believed = await self._believed(repository, batcher.target, targets, listing)
+        targets = await self._narrowed(batcher, targets, known, listing, subjects)
+        state, is_narrow = self._context.state, self._scope is not None
+        settled = await settled_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
+        believed: Mapping[str, Digest] = {}
+        told_all = not listing.is_hint and targets.keys() <= listing.digests.keys()
+        if not told_all and (listing.is_hint or isinstance(repository, ComparesTags)):
+            # Makes asking cheaper, or shows that nothing has changed.
+            believed = await believed_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
         ask = []
         for tag, named in targets.items():
             if tag in settled:
-                batcher.add(WantedTag(tag, named, None))
+                add(tag, named, None)
             elif tag in known and (not listing.is_hint or believed.get(tag) == known[tag]):
-                batcher.add(WantedTag(tag, named, known[tag], archived=tag in listing.archived))
+                add(tag, named, known[tag])
             else:
                 ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
-            batcher.add(WantedTag(tag, targets[tag], digest, archived=tag in listing.archived))
+            add(tag, targets[tag], digest)
 
         def unresolved(tag: str, error: SiteError) -> None:
             place = None if self._images is None else self._images.places.get((repository.name, tag))
@@ -322,6 +355,20 @@ class SourceScan:
 
         before = believed if isinstance(repository, ComparesTags) else {}
         await resolve_tags(self._breaker, repository, ask, resolved, unresolved, before=before)
+
+    async def _narrowed(
+        self,
+        batcher: Batcher,
+        targets: dict[str, str],
+        known: Mapping[str, Digest],
+        listing: Listing,
+        subjects: Subjects,
+    ) -> dict[str, str]:
+        """The tags that an event concerns, of all that are selected: those it named, and those of its subjects."""
+        if not subjects.tags or not judges_each_alone(self._tags_of(batcher.repository)):
+            return targets
+        state, told = self._context.state, {} if listing.is_hint else known
+        return await narrowed(state, self._rule.destinations, batcher.target, targets, told, subjects)
 
     def _unresolved(self, batcher: Batcher, tag: UnresolvedTag, *, strict: bool) -> None:
         error = tag.error
@@ -337,22 +384,6 @@ class SourceScan:
             self._breaker.failed(error)
             batcher.add_unresolved(tag)
 
-    async def _believed(
-        self, repository: Repository, target: str, targets: Mapping[str, str], listing: Listing
-    ) -> Mapping[str, Digest]:
-        """What tags named when they were last copied, where that makes asking cheaper or shows that nothing has changed."""
-        told_all = not listing.is_hint and targets.keys() <= listing.digests.keys()
-        if told_all or not (listing.is_hint or isinstance(repository, ComparesTags)):
-            return {}
-        beliefs = await self._context.state.beliefs(
-            self._rule.destinations[0], target, self._few(targets.values())
-        )
-        return {tag: beliefs[named].source_digest for tag, named in targets.items() if named in beliefs}
-
-    def _few(self, tags: Collection[str]) -> Collection[str] | None:
-        """The tags, where the state is to be asked about these alone; None where about the whole repository."""
-        return tags if self._scope is not None else None
-
     def _undated(self, tag: str, error: SiteError) -> None:
         """A tag that the filters need to date could not be resolved: it is left out, and the scan is not complete."""
         if isinstance(error, NotFound):
@@ -366,15 +397,3 @@ class SourceScan:
         except ValueError as error:
             self._failed(Rejected(self._rule.source, "rename tag", str(error), repository=repository))
             return None
-
-    async def _settled(self, target: str, targets: dict[str, str]) -> set[str]:
-        """Immutable tags that this rule put at every destination: the source is not asked for them again."""
-        immutable = {tag for tag in targets if is_immutable(self._rule.tags, tag)}
-        for destination in self._rule.destinations:
-            if not immutable:
-                break
-            few = self._few([targets[tag] for tag in immutable])
-            beliefs = await self._context.state.beliefs(destination, target, few)
-            owned = {tag for tag, belief in beliefs.items() if belief.rule == self._rule.name}
-            immutable = {tag for tag in immutable if targets[tag] in owned}
-        return immutable

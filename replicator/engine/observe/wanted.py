@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +18,14 @@ class WantedTag:
 
     `tag` and `target` are None for a digest that is pinned without a tag. `digest` is None for an immutable tag
     that every destination is believed to have, which is not asked for again. `archived`: the source has it, but cannot
-    give it out for now.
+    give it out for now. `news`: an event says that something new refers to it.
     """
 
     tag: str | None
     target: str | None
     digest: Digest | None
     archived: bool = False
+    news: bool = False
 
     @property
     def key(self) -> str:
@@ -61,7 +62,7 @@ class WantedTags:
     repository. The last batch also tells whether the repository was listed completely, so that its selected tags are
     all that is wanted, and `present`: every tag that the listing had (None without a complete listing of
     everything), so that what is gone can be told from what was not asked for. `companions`: of those, the tags that belong
-    to other images (see `model.companion`).
+    to other images (see `model.companion`), with what they name where the listing told.
     """
 
     repository: str
@@ -74,7 +75,7 @@ class WantedTags:
     is_last: bool = False
     is_complete: bool = False
     present: frozenset[str] | None = None
-    companions: frozenset[str] | None = None
+    companions: Mapping[str, Digest | None] | None = None
 
 
 class Batcher:
@@ -94,9 +95,9 @@ class Batcher:
         target: str,
         asked: tuple[float, float],
         on_batch: Callable[[WantedTags], None],
-        companions: frozenset[str] | None = None,
+        companions: Mapping[str, Digest | None] | None = None,
     ) -> None:
-        self._repository = repository
+        self.repository = repository
         self.target = target
         self._asked = asked
         self._on_batch = on_batch
@@ -133,7 +134,7 @@ class Batcher:
         others, self._others = self._others, []
         self._on_batch(
             WantedTags(
-                self._repository,
+                self.repository,
                 self.target,
                 tags,
                 *self._asked,

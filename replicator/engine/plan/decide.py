@@ -7,6 +7,7 @@ gets the answer, adds it to the facts and decides again. Each question is asked 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.engine.observe.wanted import WantedTag
@@ -25,7 +26,8 @@ class Action:
     `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when
     the source was asked about the repository. `missing` are parts that the destination was found to lack;
     `was_placed`: the root had been put there before, so that something must have removed it. `placement`: what is
-    remembered of the root there. `companions`: see `WantedTags`.
+    remembered of the root there. `companions`: see `WantedTags`; `companion_state`: those of the root (see
+    `TagBelief`).
     """
 
     repository: str
@@ -40,7 +42,8 @@ class Action:
     missing: tuple[Digest, ...] = ()
     was_placed: bool = False
     placement: Placement | None = None
-    companions: frozenset[str] | None = None
+    companions: Mapping[str, Digest | None] | None = None
+    companion_state: str = ""
 
     @property
     def key(self) -> str:
@@ -110,7 +113,8 @@ class Facts:
     later has brought the tag in step. `seen`, `closure`, `referrers` and `source` are the answers to questions; `source` is
     the digest that the source names now, `referrers` what refers to the root and is missing. `is_hint`: what the listing
     told may be outdated. `fixed`: the destination does not let the tag be moved, and why; `is_archived`: its content there
-    cannot be read for now.
+    cannot be read for now. `companions`: the state of the root's companion tags as the source lists them, None where it
+    was not listed (see `state_of_companions`).
     """
 
     listed: bool | None
@@ -128,6 +132,7 @@ class Facts:
     is_hint: bool = False
     fixed: str = ""
     is_archived: bool = False
+    companions: str | None = None
 
 
 # --- decisions ---
@@ -301,7 +306,7 @@ def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> De
         return Ask(Question.CLOSURE, digest)
     if closure is not None and closure.missing:
         return _copy(digest, Change.INCOMPLETE, facts, policy, closure.missing)
-    if facts.referrers is None and _are_referrers_due(digest, facts, policy):
+    if facts.referrers is None and _are_referrers_due(wanted, digest, facts, policy):
         return Ask(Question.REFERRERS, digest)
     if facts.referrers:
         return _copy(digest, Change.UNSIGNED, facts, policy)
@@ -312,15 +317,20 @@ def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> De
     )
 
 
-def _are_referrers_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
-    """Dated by the belief: where referrers are found in step, the tag is confirmed, and this is not due any more."""
+def _are_referrers_due(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> bool:
+    """Dated by the belief: where referrers are found in step, the tag is confirmed, and this is not due any more.
+
+    Without a belief nobody has looked: what is copied once and run without state would never get later signatures.
+    """
     if policy.referrers_every is None or facts.is_archived:
         return False
-    if policy.recheck:
-        return True
     belief = facts.belief
-    if belief is None or (facts.seen is not None and facts.seen.unreadable):
+    if policy.recheck or wanted.news or belief is None:
+        return True
+    if facts.seen is not None and facts.seen.unreadable:
         return False
+    if facts.companions is not None and facts.companions != belief.companions:
+        return True
     return is_due(policy.now, belief.checked_at, policy.referrers_every, f"{policy.place}<{digest}")
 
 
