@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from typing import Final
 from aiohttp.typedefs import Middleware
 
 from bench.compare import Bench
-from bench.peers import find
+from bench.programs import finished, program
 from bench.rows import Row
 from replicator.demo.images import image, layer, load
 from tests.fakes import habits, places
@@ -191,7 +188,7 @@ async def copied(tool: Tool, behaviour: Behaviour, folder: Path) -> int:
         hosts = source.url.removeprefix("http://"), destination.url.removeprefix("http://")
         _login(folder, hosts)
         for argv in tool.commands(*hosts, folder):
-            await _run(argv, folder)
+            await finished(argv, folder, SECONDS)
         content = destination.store.repositories.get(REPOSITORY)
         wanted = source.store.repositories[REPOSITORY].tags
         return (
@@ -204,31 +201,6 @@ def _login(folder: Path, hosts: Sequence[str]) -> None:
     docker = folder / ".docker"
     docker.mkdir()
     (docker / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth} for host in hosts}}))
-
-
-def _program(name: str) -> str:
-    """Our own beside this Python, the peers pinned or on the PATH."""
-    return str(Path(sys.executable).with_name(name)) if name == "replicator" else find(name)
-
-
-async def _run(argv: Sequence[str], folder: Path) -> None:
-    program = _program(argv[0])
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "DOCKER_CONFIG": str(folder / ".docker"),
-        "REGISTRY_AUTH_FILE": str(folder / ".docker" / "config.json"),
-    }
-    silent = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        program, *argv[1:], stdin=silent, stdout=silent, stderr=silent, env=environment, cwd=folder
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
 
 
 def page(tools: Sequence[str], results: Sequence[tuple[Behaviour, Sequence[int]]]) -> str:
@@ -251,7 +223,7 @@ def page(tools: Sequence[str], results: Sequence[tuple[Behaviour, Sequence[int]]
 
 async def compatibility(bench: Bench) -> list[Row]:
     """Every behaviour with every program that is there; writes the page. There are no figures to compare."""
-    tools = [tool for tool in TOOLS if shutil.which(_program(tool.name))]
+    tools = [tool for tool in TOOLS if shutil.which(program(tool.name))]
     results = []
     for behaviour in BEHAVIOURS:
         counts = []

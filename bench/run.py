@@ -36,6 +36,8 @@ from bench.peers import OURS, PROGRAMS
 from bench.search import NAME as SEARCH
 from bench.search import search
 from bench.serving import serving
+from bench.signatures import NAME as SIGNATURES
+from bench.signatures import signatures
 from bench.startup import startup
 from bench.webhooks import webhooks
 
@@ -67,6 +69,7 @@ SCENARIOS: dict[str, Scenario] = {
     "serve": serving,
     "webhook": webhooks,
     COMPATIBILITY: compatibility,
+    SIGNATURES: signatures,
 }
 
 
