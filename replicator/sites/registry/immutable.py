@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from replicator.errors import Denied, Rejected, SiteError, Unsupported
-from replicator.sites.registry.vendors.vendor import ANY_IMMUTABLE, Vendor
+from replicator.sites.registry.vendors.vendor import ANY_IMMUTABLE, Refusal, Vendor
 
 FIXED_SECONDS: Final = 86_400.0
 """How long a tag that was refused is believed to be immutable; then it is tried again."""
@@ -16,9 +16,13 @@ def says_fixed(error: SiteError, vendor: Vendor | None) -> bool:
 
     Some vendors refuse a tag as they refuse who may not write at all: whoever asks makes sure that the tag is there.
     """
+    return any(says(refusal, error) for refusal in (*ANY_IMMUTABLE, *(vendor.immutable if vendor else ())))
+
+
+def says(refusal: Refusal, error: SiteError) -> bool:
+    """Whether an error is that refusal."""
     status, codes = _status(error)
-    refusals = (*ANY_IMMUTABLE, *(vendor.immutable if vendor else ()))
-    return any(refusal.matches(status, codes, error.cause) for refusal in refusals)
+    return refusal.matches(status, codes, error.cause)
 
 
 def _status(error: SiteError) -> tuple[int | None, tuple[str, ...]]:

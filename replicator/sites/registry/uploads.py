@@ -20,6 +20,7 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import OPERATION as CREATE
 from replicator.sites.registry.create import writing
+from replicator.sites.registry.immutable import says
 from replicator.sites.registry.sending import OPERATION, BlobSender, BodyRefused, SourceFailed
 from replicator.sites.registry.sessions import (
     Session,
@@ -183,6 +184,9 @@ class Upload:
                 self._sender.step_down(refused)
                 continue
             except (AuthFailed, Throttled, Unavailable) as error:
+                if await self._was_brought(error):
+                    self._leave()
+                    return
                 if await self._goes_on(error, session):
                     continue
                 raise
@@ -247,6 +251,13 @@ class Upload:
             return await self._is_there()
         except SiteError:
             return False
+
+    async def _was_brought(self, error: SiteError) -> bool:
+        """Whether a body is refused because another upload has brought the blob (docs/quirks.md#upload-of-what-is-there)."""
+        vendor = self._registry.knowledge.vendor
+        if vendor is None or not any(says(refusal, error) for refusal in vendor.present):
+            return False
+        return await self._is_there()
 
     async def _is_there(self) -> bool:
         return await blob_exists(self._registry, self._repository, self._digest)

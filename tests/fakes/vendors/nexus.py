@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from replicator.demo import wire
+from replicator.demo.store import Content
+from replicator.model.digest import Digest
 from tests.fakes import habits as field
 from tests.fakes.auth import Bearer
 from tests.fakes.registry import Auth, fake_of
@@ -50,8 +54,24 @@ class Nexus(VendorRegistry):
     refusal = (400, "BLOB_UPLOAD_INVALID", "blob upload invalid")
     detail = "Repository does not allow updating assets: docker-hosted"
 
+    updates: bool = True
+    """Without "disable redeploy"."""
+
     def habits(self) -> Iterable[Middleware]:
-        return (habits(), field.delete_by_digest_only())
+        return (habits(), field.delete_by_digest_only(), self.keeps)
+
+    @web.middleware
+    async def keeps(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Blobs belong to all images; where nothing may be updated, the second upload of one is refused at its end."""
+        match = re.fullmatch(r"/v2/(.+)/blobs/uploads/[^/]+", request.path)
+        digest = request.query.get("digest", "")
+        others = [one for one in self.store.repositories.values() if digest in one.blobs]
+        if self.updates or request.method != "PUT" or match is None or not others:
+            return await handler(request)
+        await request.read()
+        self.store.repositories.setdefault(match[1], Content()).blobs.add(Digest(digest))
+        detail = f"{self.key}/v2/-/blobs/{digest} cannot be updated"
+        return wire.refusal(self.refusal[1], self.refusal[2], detail, status=400)
 
     def login(self, token_uses: int | None) -> Auth:
         return Bearer({self.user: PASSWORD}, good_for=token_uses)

@@ -16,6 +16,7 @@ NEXUS: Final = Vendor(
     signs=(Sign("Server", "^Nexus/"),),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({400}), text="does not allow updating assets"),),
+    present=(Refusal(text="cannot be updated"),),
     notifications=nexus.FORMAT,
     limits=("A repository of format docker must exist; images in it are created by a push.",),
 )

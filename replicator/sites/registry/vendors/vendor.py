@@ -122,6 +122,7 @@ class Vendor:
         tag_deletion: how one tag is deleted.
         digest_deletion: what deleting a digest does to its tags.
         immutable: how they refuse to move a tag, beside `ANY_IMMUTABLE`.
+        present: how they refuse the body of a blob that another upload has just brought.
         identity: who we are there by default, where its own hosts imply a cloud; None where they do not.
         is_public: some of its content may be read without credentials.
         api: base URL of its API, where its hosts are not the ones that serve it; a registry at another host serves its
@@ -142,6 +143,7 @@ class Vendor:
     tag_deletion: TagDeletion = "registry"
     digest_deletion: DigestDeletion = "takes tags"
     immutable: tuple[Refusal, ...] = ()
+    present: tuple[Refusal, ...] = ()
     identity: Identity | None = None
     is_public: bool = True
     api: str = ""

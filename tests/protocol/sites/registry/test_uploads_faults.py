@@ -9,16 +9,19 @@ import pytest
 from aiohttp import web
 
 from replicator.errors import Corrupt, Denied, SiteError, Throttled, Unavailable
-from replicator.events import Event, RetryPlanned
+from replicator.events import Event, Events, RetryPlanned
+from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
 from replicator.model.digest import digest_of
 from replicator.sites.registry import context, uploads
+from replicator.sites.registry.site import RegistrySite
 from replicator.sites.timeouts import Timeouts
 from tests.fakes import faults, places
 from tests.fakes.auth import Bearer
 from tests.fakes.clients import CountedSource, registry_site
 from tests.fakes.registry import Exchange, FakeRegistry
 from tests.fakes.vendors import quay
+from tests.fakes.vendors.nexus import Nexus
 
 DATA = random.Random(2).randbytes(1_500_000)
 UPLOADS = "/v2/app/blobs/uploads/"
@@ -392,3 +395,26 @@ async def test_a_registry_that_does_not_answer_delays_a_cancellation_by_seconds_
             starting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(starting, 5)
+
+
+@pytest.mark.parametrize("updates", [True, False], ids=["redeploys", "no redeploys"])
+async def test_nexus_refuses_a_blob_that_another_image_has_brought_meanwhile(*, updates: bool) -> None:
+    async with Nexus() as fake:
+        fake.updates = updates
+        site = RegistrySite(fake.settings("nexus"), events=Events(), clock=SystemClock())
+        for name in ("team/one", "team/two"):
+            assert await site.repository(name).write_blob(CountedSource(DATA)) == "copied"
+            assert await site.repository(name).has_blob(digest_of(DATA))
+        assert fake.uploaded_bytes == 2 * len(DATA)
+        assert site._registry.knowledge.record.upload == "put"
+        await site.aclose()
+        assert not fake.store.uploads
+
+
+async def test_another_refusal_of_nexus_is_a_refusal() -> None:
+    async with Nexus() as fake:
+        fake.fault("PUT|PATCH", "/blobs/uploads/", faults.refuse(400, "BLOB_UPLOAD_INVALID"), times=None)
+        site = RegistrySite(fake.settings("nexus"), events=Events(), clock=SystemClock())
+        with pytest.raises(Unavailable, match="BLOB_UPLOAD_INVALID"):
+            await site.repository("team/one").write_blob(CountedSource(DATA))
+        await site.aclose()
