@@ -40,7 +40,7 @@ class Machine:
         """Runs a command there as root. Fails the test, with the output, where the command does and `check` is set."""
         done = subprocess.run(
             self.command(*command),
-            env={"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", **environment},
+            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
