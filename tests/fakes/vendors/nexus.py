@@ -77,4 +77,29 @@ class Nexus(VendorRegistry):
         return Bearer({self.user: PASSWORD}, good_for=token_uses)
 
     async def answer(self, request: web.Request) -> web.StreamResponse | None:
-        return None
+        if request.path != "/service/rest/v1/search":
+            return None
+        if not self.may(request):
+            return web.Response(status=401)
+        assert (request.query["repository"], request.query["format"]) == (self.key, "docker")
+        name = request.query["name"]
+        start = int(request.query.get("continuationToken", "0"))
+        entries = list((self.listed(name) or {}).items())
+        items = [self._component(name, tag, digest) for tag, digest in entries[start : start + self.page]]
+        items.append(self._component(f"{name}-other", "v1", f"sha256:{'0' * 64}"))
+        more = start + self.page < len(entries)
+        return web.json_response(
+            {"items": items, "continuationToken": str(start + self.page) if more else None}
+        )
+
+    def _component(self, name: str, tag: str, digest: str) -> dict[str, object]:
+        """A tag, with its manifest among its files."""
+        files = [
+            (f"/v2/{name}/manifests/{tag}", digest),
+            (f"/v2/-/blobs/sha256:{'1' * 64}", "sha256:" + "1" * 64),
+        ]
+        assets = [
+            {"path": path, "checksum": {"sha1": "x", "sha256": of.removeprefix("sha256:")}}
+            for path, of in files
+        ]
+        return {"repository": self.key, "format": "docker", "name": name, "version": tag, "assets": assets}
