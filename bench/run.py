@@ -33,6 +33,8 @@ from bench.largeindex import large_index
 from bench.manytags import many_tags
 from bench.memory import memory
 from bench.peers import OURS, PROGRAMS
+from bench.referrers import NAME as REFERRERS
+from bench.referrers import referrers
 from bench.search import NAME as SEARCH
 from bench.search import search
 from bench.serving import serving
@@ -63,6 +65,7 @@ SCENARIOS: dict[str, Scenario] = {
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
     BULK_LISTING: bulk_listing,
+    REFERRERS: referrers,
     CORE: core,
     SEARCH: search,
     "startup": startup,

@@ -5,6 +5,8 @@ OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -29,6 +31,8 @@ class ReferrersAPIs:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._missing_since: dict[str, float] = {}
+        self._present: set[str] = set()
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def may_have(self, site: str) -> bool:
         """False while the site is known to have no API."""
@@ -44,13 +48,23 @@ class ReferrersAPIs:
         """
         if isinstance(repository, ListsReferrers) and not repository.lists_referrers:
             return None
-        if not self.may_have(repository.site):
-            return None
+        if repository.site not in self._present:
+            async with self._asking[repository.site]:  # the others wait for the first answer
+                if not self.may_have(repository.site):
+                    return None
+                if repository.site not in self._present:
+                    return await self._ask(repository, subject)
+        return await self._ask(repository, subject)
+
+    async def _ask(self, repository: Repository, subject: Digest) -> Sequence[Descriptor] | None:
         try:
-            return await repository.referrers(subject)
+            found = await repository.referrers(subject)
         except Unsupported:
+            self._present.discard(repository.site)
             self._missing_since[repository.site] = self._clock.monotonic()
             return None
+        self._present.add(repository.site)
+        return found
 
 
 async def read_fallback(repository: Repository, subject: Digest) -> Manifest | None:

@@ -144,6 +144,7 @@ async def test_a_site_without_the_api_is_asked_once_an_hour() -> None:
         for number in range(20):
             w.put("app", f"v{number}")
         assert (await w.sync_one()).outcome == "ok"
+        assert w.source.count("referrers") == 1, "the others wait for the answer"
         assert w.source.count("read_manifest") == 20, "the listing shows that there are no fallback tags"
 
 
