@@ -72,13 +72,14 @@ class ReadOnlyRegistry:
             found = await self._content.referrers(repository, digest)
         except Rejected:
             found = ()  # a name that this layout cannot have
-        headers = {}
+        headers = {"Content-Type": OCI_INDEX}
         wanted = request.query.get("artifactType")
         if wanted is not None:
             found = [one for one in found if one.artifact_type == wanted]
             headers["OCI-Filters-Applied"] = "artifactType"
-        body = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found})
-        return web.Response(body=body, headers=headers | {"Content-Type": OCI_INDEX})
+        page, following = wire.referrers_page(found, request)
+        body = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page})
+        return web.Response(body=body, headers=headers | following)
 
     # --- content ---
 

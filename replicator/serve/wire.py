@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Final
+from urllib.parse import urlencode
 
+import msgspec
 from aiohttp import web
 
 from replicator.http.distribution import Refused, digest_in, echoed
+from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.names import is_tag
 
 MAX_PAGE: Final = 10_000
 """Names on one page; a listing that goes on says so in `Link`."""
+
+MAX_REFERRERS_BYTES: Final = 4 * 1024 * 1024
+"""Of the entries on one page of referrers. cosign and crane read only the first page, others no more than 4 MiB."""
 
 _RANGE: Final = re.compile(r"bytes=\s*(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))\s*", re.IGNORECASE)
 
@@ -29,6 +36,26 @@ def reference_in(request: web.Request) -> str:
     if not is_tag(reference):
         raise Refused("MANIFEST_UNKNOWN", "tag not found", {"tag": echoed(reference)})
     return reference
+
+
+def referrers_page(
+    found: Iterable[Descriptor], request: web.Request
+) -> tuple[Sequence[Descriptor], dict[str, str]]:
+    """The page of referrers that is asked for, in the order of their digests, and the headers that lead to the next.
+
+    The next page begins after the digest `last`, so that pages fit together while referrers come and go.
+    """
+    last, size = request.query.get("last", ""), 0
+    page: list[Descriptor] = []
+    for one in sorted(found, key=lambda one: one.digest):
+        if one.digest <= last:
+            continue
+        size += len(msgspec.json.encode(one)) + 1
+        if page and size > MAX_REFERRERS_BYTES:
+            query = {**request.query, "last": page[-1].digest}
+            return page, {"Link": f'<{request.path}?{urlencode(query)}>; rel="next"'}
+        page.append(one)
+    return page, {}
 
 
 def is_known(request: web.Request, digest: Digest) -> bool:

@@ -128,6 +128,34 @@ def test_crane_lists_and_pulls(host: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.interop
+def test_oras_and_regctl_find_what_refers_to_an_image(host: str, tmp_path: Path) -> None:
+    reference, kind = f"{host}/{REPOSITORY}@{IMAGE.digest}", SIGNATURE.manifest.descriptor.artifact_type or ""
+
+    def run(program: str, *arguments: str) -> str:
+        environ = clean_environment() | {"HOME": str(tmp_path)}
+        done = subprocess.run(
+            [require(program), *arguments],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=environ,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("regctl", "registry", "set", "--tls", "disabled", host)
+    for wanted, expected in ((kind, [SIGNATURE.digest]), ("application/vnd.example.other", [])):
+        discover = ("discover", "--plain-http", "--format", "json", "--artifact-type", wanted)
+        assert [
+            one["digest"] for one in json.loads(run("oras", *discover, reference)).get("referrers") or []
+        ] == expected
+        listed = ("artifact", "list", "--filter-artifact-type", wanted, "--format", "{{json .Manifest}}")
+        listing = json.loads(run("regctl", *listed, reference))
+        assert [one["digest"] for one in listing.get("manifests") or []] == expected
+
+
+@pytest.mark.interop
 def test_conformance_suite_passes_its_reading_half(host: str, tmp_path: Path) -> None:
     """The suite cannot check the digest header of manifests that it did not push, so that is not asked for."""
     answer = conformance(

@@ -16,6 +16,7 @@ from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest, digest_of
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.ports import ObjectStore
+from replicator.serve import wire
 from replicator.serve.content import SMALL_BYTES
 from replicator.sites.objects.local.store import LocalStore
 from replicator.sites.objects.settings import LocalSettings
@@ -266,6 +267,24 @@ async def test_referrers_are_listed_and_filtered(served: Served) -> None:
     assert only["digest"] == SBOM.digest
     assert only["artifactType"] == "application/vnd.example.sbom"
     assert only["annotations"] == {"org.example.seed": "sbom"}
+
+
+async def test_many_referrers_come_in_pages_that_keep_the_filter(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_REFERRERS_BYTES", 1)
+    path: str | None = f"{APP}/referrers/{IMAGE.digest}"
+    found, pages = [], 0
+    while path is not None:
+        reply = await served.get(path)
+        found += [one["digest"] for one in reply.json["manifests"]]
+        pages += 1
+        link = reply.headers.get("Link")
+        path = None if link is None else link.partition("<")[2].partition(">")[0]
+    assert (found, pages) == (sorted([SIGNATURE.digest, SBOM.digest]), 2)
+    reply = await served.get(f"{APP}/referrers/{IMAGE.digest}?artifactType=application/vnd.example.sbom")
+    assert [one["digest"] for one in reply.json["manifests"]] == [SBOM.digest]
+    assert "Link" not in reply.headers
 
 
 async def test_no_referrers_are_an_empty_index_and_never_404(served: Served) -> None:
