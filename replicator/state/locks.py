@@ -61,8 +61,10 @@ def hold_state(state: Path) -> Iterator[None]:
         file = _open(held, path)
         _lock(file, path, fcntl.LOCK_EX, f"state {state} is in use", "one state is for one agent")
         _write_pid(file)
-        yield
-        _forget_pid(file)
+        try:
+            yield
+        finally:
+            _forget_pid(file)
 
 
 @contextmanager

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from replicator.errors import StateError, StateInUse
-from replicator.state.locks import hold_rules
+from replicator.state.locks import hold_replacement, hold_rules, hold_state
 from replicator.state.paths import rule_lock, state_lock
 from tests.fakes.modules import loaded_by
 
 HOLD_RULES = """
 import sys
 from pathlib import Path
-from replicator.state.locks import hold_rules
+from replicator.state.locks import hold_replacement, hold_rules, hold_state
 with hold_rules(Path(sys.argv[1]), sys.argv[2:]):
     print("held", flush=True)
     sys.stdin.read()
@@ -184,3 +185,50 @@ def test_a_lock_file_that_may_not_be_written_says_what_to_do(
         hold_rules(tmp_path / "state.db", ["r"]),
     ):
         pass
+
+
+def test_a_lock_file_that_cannot_be_made_for_another_reason_gives_no_advice_about_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(StateError, match=r"state\.db\.lock: the disk is full$"),
+        hold_state(tmp_path / "state.db"),
+    ):
+        raise AssertionError("held")
+
+
+@pytest.mark.parametrize("hold", [hold_state, hold_replacement])
+def test_a_file_system_without_locks_is_a_state_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateError, match=r"^lock file .*\.lock: no locks here$"), hold(tmp_path / "state.db"):
+        raise AssertionError("held")
+
+
+def test_one_state_is_for_one_agent(path: Path) -> None:
+    with hold_state(path):
+        with pytest.raises(StateInUse, match="one state is for one agent") as caught, hold_state(path):
+            raise AssertionError("held twice")
+        assert caught.value.pid == os.getpid()
+    with hold_state(path):
+        pass
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_the_pid_of_an_agent_that_has_ended_is_not_named(path: Path, error: type[Exception] | None) -> None:
+    with suppress(RuntimeError), hold_state(path):
+        if error is not None:
+            raise error
+    assert state_lock(path).read_bytes() == b""
+    with hold_rules(path, ["platform"]):
+        with pytest.raises(StateInUse, match="by another process") as caught, hold_state(path):
+            raise AssertionError("held beside a sync")
+        assert caught.value.pid is None

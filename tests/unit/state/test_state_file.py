@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -568,3 +569,46 @@ async def test_beliefs_share_what_is_equal_in_memory(tmp_path: Path) -> None:
     assert all(belief.source_digest is belief.digest for belief in found)
     assert len({id(belief.rule) for belief in found}) == 1
     assert len({id(belief.asked_at) for belief in found}) == 1
+
+
+READS: dict[str, Callable[[SqliteState], Awaitable[object]]] = {
+    "read beliefs": lambda state: state.beliefs("fra", "app"),
+    "read placements": lambda state: state.placements("fra", "app"),
+    "read pending tags": lambda state: state.pending("rule", "fra", "app"),
+    "read units": lambda state: state.units("rule"),
+    "read repositories": lambda state: state.knows_repository("fra", "app"),
+    "read whereabouts": lambda state: state.whereabouts("fra", [ONE]),
+    "read creation times": lambda state: state.created([ONE]),
+    "read listings": lambda state: state.listed("fra", "app"),
+    "read standings": lambda state: state.standings(),
+    "read repositories that are behind": lambda state: state.behind(),
+    "read images": lambda state: state.facts([ONE]),
+    "read moves": lambda state: state.moves("fra", "app", "v1"),
+    "search": lambda state: state.unindexed(1),
+    "read events": lambda state: state.events(),
+    "read runs": lambda state: state.runs("rule", "fra"),
+    "read paused rules": lambda state: state.paused(),
+    "read what was told": lambda state: state.told(),
+}
+
+
+async def test_a_read_that_fails_says_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with opened(path) as state:
+        with closing(sqlite3.connect(path)) as other:
+            for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                with suppress(sqlite3.Error):  # tables that belong to others
+                    other.execute(f"DROP TABLE {name}")
+        for operation, read in READS.items():
+            with pytest.raises(StateError, match=rf"{re.escape(str(path))}: {operation}: "):
+                await read(state)
+
+
+async def test_no_more_unindexed_images_are_named_than_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path / "s.db") as state:
+        for number in range(3):
+            digest = digest_of(bytes([number]))
+            belief = TagBelief(f"v{number}", digest, digest, "rule", 5.0)
+            state.record(Placed("rule", "fra", belief, "app"))
+        assert len(await state.unindexed(2)) == 2
+        assert len(await state.unindexed(9)) == 3
