@@ -151,7 +151,7 @@ class BulkTags:
                     self._told |= bool(page)
                     if page:
                         knowledge.is_bulk_tried = True
-                        self._registry.bulk.refused.worked()
+                        self._registry.bulk.refused.worked(self._registry.clock.now())
                         self.close()
                     yield [_as_hint(listed) for listed in page] if listing.is_hint else page
             if not self._pages:

@@ -22,7 +22,7 @@ class RefusedListings:
 
     _known: dict[str, ListingRefused] = field(default_factory=dict)
     _row: set[str] = field(default_factory=set)
-    _has_worked: bool = False
+    _worked_at: float | None = None
 
     def recall(self, refusals: Sequence[ListingRefused]) -> None:
         """Takes what is remembered; later refusals win."""
@@ -31,9 +31,9 @@ class RefusedListings:
             if known is None or known.at < one.at:
                 self._known[one.repository] = one
 
-    def worked(self) -> None:
-        """Notes that a repository was listed, so that what is refused to others is about them."""
-        self._has_worked = True
+    def worked(self, now: float) -> None:
+        """Notes that a repository was listed: not all are refused, and what is refused to others is about them."""
+        self._worked_at = now
 
     def add(
         self, site: str, repository: str, cause: str, now: float, *, about_repository: bool
@@ -48,7 +48,7 @@ class RefusedListings:
             about_repository: whether others may still be listed.
         """
         self._row.add(repository)
-        is_single = about_repository and (self._has_worked or len(self._row) < _IN_A_ROW)
+        is_single = about_repository and (self._worked_at is not None or len(self._row) < _IN_A_ROW)
         refused = ListingRefused(site, repository if is_single else ALL, now, cause)
         self._known[refused.repository] = refused
         return refused
@@ -57,6 +57,11 @@ class RefusedListings:
         """The refusal for which this repository is not asked for now; None where it may be asked for."""
         for name in (ALL, repository):
             refused = self._known.get(name)
-            if refused is not None and now < refused.at + AGAIN_SECONDS and not is_ahead(now, refused.at):
+            if refused is not None and self._counts(refused, now):
                 return refused
         return None
+
+    def _counts(self, refused: ListingRefused, now: float) -> bool:
+        if refused.repository == ALL and self._worked_at is not None and refused.at < self._worked_at:
+            return False
+        return now < refused.at + AGAIN_SECONDS and not is_ahead(now, refused.at)
