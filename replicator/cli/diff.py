@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from replicator.cli.names import complete_repository, complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -18,9 +19,9 @@ from replicator.report import format_count, table
 
 
 @click.command("diff")
-@click.argument("here", metavar="SITE")
-@click.argument("there", metavar="SITE")
-@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@click.argument("here", metavar="SITE", shell_complete=complete_site)
+@click.argument("there", metavar="SITE", shell_complete=complete_site)
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...", shell_complete=complete_repository)
 @click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj

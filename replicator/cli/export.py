@@ -15,7 +15,7 @@ from replicator.cli.archives import write_archive
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
-from replicator.cli.names import complete_rule
+from replicator.cli.names import complete_file, complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites
@@ -52,7 +52,7 @@ _STDOUT = "-"
     help="Leave out the blobs in this inventory, which the other site already has.",
 )
 @images_option
-@click.argument("out", metavar="OUT.tar|-")
+@click.argument("out", metavar="OUT.tar|-", shell_complete=complete_file)
 @everywhere
 @click.pass_obj
 def command(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import click
 
+from replicator.cli.names import complete_file
 from replicator.config.imagelist import narrowed
 from replicator.config.settings import Loaded
 from replicator.engine import RunScope
@@ -17,6 +18,7 @@ images_option = click.option(
     "--images",
     metavar="FILE",
     multiple=True,
+    shell_complete=complete_file,
     help="Take the images that this list names instead of what the rules select; repeatable. See `replicator images`.",
 )
 

@@ -11,6 +11,7 @@ import click
 
 from replicator.cli.archives import open_archive
 from replicator.cli.console import shown
+from replicator.cli.names import complete_file, complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -37,8 +38,8 @@ _Absent = dict[Digest, tuple[Descriptor, tuple[str, ...]]]
 
 
 @click.command("import")
-@click.argument("file", metavar="IN.tar|-")
-@click.argument("site")
+@click.argument("file", metavar="IN.tar|-", shell_complete=complete_file)
+@click.argument("site", shell_complete=complete_site)
 @click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from replicator.cli.names import complete_reference
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.references import opened_image
@@ -16,7 +17,7 @@ from replicator.report import format_bytes, format_count, table
 
 
 @click.command("inspect")
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete_reference)
 @click.option(
     "--env", "with_env", is_flag=True, help="Show the values of environment variables, not only their names."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from replicator.cli.names import complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
@@ -15,7 +16,7 @@ from replicator.sites.archive.inventory import HEADER, held
 
 
 @click.command("inventory")
-@click.argument("site")
+@click.argument("site", shell_complete=complete_site)
 @click.option("--insecure", is_flag=True, help="If SITE is a host: allow plain HTTP and unverified TLS.")
 @everywhere
 @click.pass_obj

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from replicator.cli.names import complete_file
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.config.load import load
@@ -32,7 +33,7 @@ def _paths(_context: click.Context, _parameter: click.Parameter, texts: tuple[st
 
 
 @click.command("images")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
 @click.option(
     "--format",
     "form",

@@ -28,33 +28,61 @@ def complete_site(context: click.Context, _: click.Parameter, incomplete: str) -
     return _items([] if loaded is None else loaded.sites, incomplete)
 
 
+def complete_destination(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The sites that some rule copies to."""
+    loaded = _loaded(context)
+    rules = [] if loaded is None else loaded.rules
+    return _items({name for rule in rules for name in rule.destinations}, incomplete)
+
+
 def complete_repository(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The repositories that runs have seen at the site that was named before, or at any."""
+    """The repositories that runs have seen at the sites that were named before, or at any."""
+    named = {str(context.params[key]) for key in ("site", "here", "there") if context.params.get(key)}
+    seen = _seen(context)
+    return _items({name for site, name in seen if not named or site in named}, incomplete)
+
+
+def complete_reference(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """SITE/REPOSITORY for what runs have seen."""
+    return _items({f"{site}/{name}" for site, name in _seen(context)}, incomplete)
+
+
+def complete_file(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files, by the shell itself."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_place(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The sites of the config; directories, by the shell itself, where none begins like that."""
+    return complete_site(context, parameter, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+
+def _seen(context: click.Context) -> set[tuple[str, str]]:
+    """Site and repository of everything that runs have seen."""
     loaded = _loaded(context)
     if loaded is None:
-        return []
+        return set()
     import asyncio  # noqa: PLC0415 - only where a repository is completed
 
     from replicator.flow.clock import SystemClock  # noqa: PLC0415
     from replicator.state.store import open_state  # noqa: PLC0415
 
-    site = context.params.get("site")
-
-    async def seen() -> set[str]:
+    async def ask() -> set[tuple[str, str]]:
         state = await open_state(loaded.agent.state_path, clock=SystemClock(), read_only=True)
         try:
-            names: set[str] = set()
+            found: set[tuple[str, str]] = set()
             for rule in loaded.rules:
                 for unit in await state.units(rule.name):
-                    names |= {unit.repository} if site in {None, rule.source} else set()
-                    names |= {unit.target} if site in {None, unit.destination} else set()
-            return names
+                    found |= {(rule.source, unit.repository), (unit.destination, unit.target)}
+            return found
         finally:
             await state.aclose()
 
     with contextlib.suppress(Exception):
-        return _items(asyncio.run(seen()), incomplete)
-    return []
+        return asyncio.run(ask())
+    return set()
 
 
 def _loaded(context: click.Context) -> Loaded | None:

@@ -11,6 +11,7 @@ from typing import Final
 import click
 import msgspec
 
+from replicator.cli.names import complete_reference, complete_site
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import iso, print_json
 from replicator.cli.places import looks_like_host, open_sites
@@ -41,7 +42,12 @@ _fresh = click.option("--fresh", is_flag=True, help="Ask the sites now, instead 
 
 @click.command("search")
 @click.argument("query", nargs=-1, required=True)
-@click.option("--missing-at", metavar="SITE", help="Only what this site lacks or has with another digest.")
+@click.option(
+    "--missing-at",
+    metavar="SITE",
+    help="Only what this site lacks or has with another digest.",
+    shell_complete=complete_site,
+)
 @click.option(
     "--limit",
     default=LIMIT,
@@ -70,7 +76,7 @@ def command(
 
 
 @click.command("where")
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete_reference)
 @_fresh
 @everywhere
 @click.pass_obj

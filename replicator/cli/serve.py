@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from replicator.cli.logs import log
+from replicator.cli.names import complete_place
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.rules import read_config
 from replicator.cli.runner import draining, run_async
@@ -56,7 +57,7 @@ class Options:
 
 
 @click.command("serve")
-@click.argument("place", metavar="SITE|DIR")
+@click.argument("place", metavar="SITE|DIR", shell_complete=complete_place)
 @click.option(
     "--listen",
     metavar="ADDR:PORT",

@@ -13,7 +13,7 @@ import click
 from replicator.cli.console import shown
 from replicator.cli.imageoption import images_option, take_images
 from replicator.cli.logs import log
-from replicator.cli.names import complete_rule, complete_site
+from replicator.cli.names import complete_destination, complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.remote import remote_option, remote_sync
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     metavar="SITE",
     multiple=True,
     help="Only to this site; repeatable.",
-    shell_complete=complete_site,
+    shell_complete=complete_destination,
 )
 @images_option
 @click.option(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 import click
 import msgspec
 
-from replicator.cli.names import complete_site
+from replicator.cli.names import complete_destination, complete_reference
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.remote import remote_option, remote_why
@@ -28,8 +28,8 @@ from replicator.state.store import open_state
 
 
 @click.command("why")
-@click.argument("reference")
-@click.option("--at", metavar="SITE", help="Only this destination.", shell_complete=complete_site)
+@click.argument("reference", shell_complete=complete_reference)
+@click.option("--at", metavar="SITE", help="Only this destination.", shell_complete=complete_destination)
 @click.option("--fresh", is_flag=True, help="Ask the sites now, as plan does, instead of the state alone.")
 @remote_option
 @everywhere

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
+from replicator.cli.__main__ import cli
 from replicator.demo.images import image, load
 from tests.acceptance.program import Program, rule
 from tests.acceptance.terminal import in_terminal
@@ -113,36 +118,101 @@ async def test_completion_is_a_script(world: World, shell: str) -> None:
     assert "_REPLICATOR_COMPLETE" in ended.stdout
 
 
-def asks(line: str) -> Mapping[str, str]:
-    words = line.split(" ")
-    return {
-        "_REPLICATOR_COMPLETE": "bash_complete",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
-    }
+COMPLETED = [
+    ("sync --rule ", {"platform"}),
+    ("sync --destination ", {"fra"}),
+    ("plan --rule pl", {"platform"}),
+    ("export --rule ", {"platform"}),
+    ("why --at ", {"fra"}),
+    ("why hub/p", {"hub/platform/app"}),
+    ("where f", {"fra/platform/app"}),
+    ("inspect ", {"hub/platform/app", "fra/platform/app"}),
+    ("list h", {"hub"}),
+    ("list hub pl", {"platform/app"}),
+    ("list fra ", {"platform/app"}),
+    ("diff ", {"fra", "hub"}),
+    ("diff hub ", {"fra", "hub"}),
+    ("diff hub fra ", {"platform/app"}),
+    ("import in.tar ", {"fra", "hub"}),
+    ("inventory ", {"fra", "hub"}),
+    ("serve ", {"fra", "hub"}),
+    ("search x --missing-at f", {"fra"}),
+    ("wh", {"where", "why"}),
+    ("sync --rule no", set()),
+]
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("replicator sync --rule ", ["platform"]),
-        ("replicator sync --destination ", ["fra", "hub"]),
-        ("replicator sync --destination f", ["fra"]),
-        ("replicator plan --rule pl", ["platform"]),
-        ("replicator why x --at ", ["fra", "hub"]),
-        ("replicator list h", ["hub"]),
-        ("replicator list hub pl", ["platform/app"]),
-        ("replicator wh", ["where", "why"]),
-    ],
-)
-async def test_names_of_the_config_are_completed(world: World, line: str, found: list[str]) -> None:
+def completed(line: str) -> set[str]:
+    *words, last = line.split(" ")
+    found = BashComplete(cli, {}, "replicator", "_REPLICATOR_COMPLETE").get_completions(words, last)
+    return {each.value for each in found}
+
+
+async def test_names_of_the_config_are_completed(world: World) -> None:
+    path = world.program.write_config({"hub": world.hub.url, "fra": world.fra.url}, rule())
+    assert (await world.program("sync")).code == 0
+    for line, found in COMPLETED:
+        assert await asyncio.to_thread(completed, f"-c {path} {line}") == found, line
+
+
+async def test_files_and_folders_are_left_to_the_shell() -> None:
+    def kinds(*words: str) -> list[str]:
+        found = BashComplete(cli, {}, "replicator", "_REPLICATOR_COMPLETE").get_completions(list(words), "x")
+        return [each.type for each in found]
+
+    nowhere = ("-c", "/nowhere/replicator.toml")
+    for line in (("sync", "--images"), ("import",), ("images",), ("export", "--rule", "a"), ("-c",)):
+        assert kinds(*nowhere, *line) == ["file"], line
+    assert await asyncio.to_thread(kinds, *nowhere, "serve") == ["dir"]
+
+
+BASH = """
+source <(replicator completion bash)
+COMP_WORDS=(replicator sync --rule pl) COMP_CWORD=3
+_replicator_completion replicator pl --rule
+echo "found=${COMPREPLY[*]}"
+"""
+FISH = """
+replicator completion fish | source
+echo found=(complete --do-complete "replicator sync --rule pl")
+"""
+ZSH = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PS1=; autoload -Uz compinit; compinit -u -D; source <(replicator completion zsh)"
+zpty -w -n shell $'replicator sync --rule pl\t\n'
+zpty -r -m shell line '*rule platform*' && echo found=platform
+"""
+
+
+@pytest.mark.parametrize(("shell", "script"), [("bash", BASH), ("fish", FISH), ("zsh", ZSH)])
+async def test_shell_completes_with_the_script(world: World, shell: str, script: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     world.program.write_config({"hub": world.hub.url, "fra": world.fra.url}, rule())
-    if "list hub" in line:
-        assert (await world.program("sync")).code == 0
-    ended = await world.program(environ=asks(line))
-    assert sorted(each.partition(",")[2] for each in ended.stdout.split()) == found
+    command = world.program.folder / "replicator"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m replicator "$@"\n')
+    command.chmod(0o755)
+    environ = world.program._environ()
+    process = await asyncio.create_subprocess_exec(
+        shell,
+        "-c",
+        script,
+        cwd=world.program.folder,
+        env=environ | {"PATH": f"{world.program.folder}:{environ['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    stdout, stderr = await process.communicate()
+    assert b"found=platform" in stdout.splitlines(), stderr
 
 
 async def test_completion_without_a_config_is_empty_and_silent(world: World) -> None:
-    ended = await world.program(environ=asks("replicator sync --rule "))
+    asked = {
+        "_REPLICATOR_COMPLETE": "bash_complete",
+        "COMP_WORDS": "replicator sync --rule ",
+        "COMP_CWORD": "3",
+    }
+    ended = await world.program(environ=asked)
     assert (ended.stdout.strip(), ended.stderr) == ("", "")
