@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from replicator.cli.names import complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
+from replicator.errors import ConfigError
+from replicator.sites.registry.settings import RegistrySettings
 
 
 @click.group("config")
@@ -85,6 +90,68 @@ def import_command(
     if not draft.rules:
         click.echo("warning: the config copies nothing", err=True)
     return 1 if strict and (draft.dropped or not draft.rules) else 0
+
+
+@command.command("pull-policy")
+@click.argument("rule", shell_complete=complete_rule)
+@click.option(
+    "--write",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the files below this directory instead of printing them.",
+)
+@everywhere
+@click.pass_obj
+def pull_policy_command(invocation: Invocation, rule: str, *, folder: Path | None) -> int:
+    """Print what pullers need to demand the signatures that a rule demands.
+
+    For podman, CRI-O and skopeo: policy.json and a file for registries.d. For Kubernetes with sigstore's
+    policy-controller: ClusterImagePolicy documents. What they cannot demand is said on stderr.
+    """
+    from replicator.config.load import load  # noqa: PLC0415 - pydantic only where it is needed
+    from replicator.policy.enforcing import pull_policy  # noqa: PLC0415 - with it
+
+    loaded = load(invocation.config, os.environ)
+    known = {each.name: each for each in loaded.rules}
+    if rule not in known:
+        raise ConfigError([f"{rule}: unknown rule; the config has {', '.join(sorted(known)) or 'none'}"])
+    if not known[rule].trust:
+        raise ConfigError([f"{rule}: demands no signatures; add [[rule.trust]] to it"])
+    places = {
+        name: site.url.partition("://")[2]
+        for name, site in loaded.sites.items()
+        if isinstance(site, RegistrySettings)
+    }
+    destinations = [places[name] for name in known[rule].destinations if name in places]
+    if not destinations:
+        raise ConfigError([f"{rule}: no destination is a registry that pullers could ask"])
+    found = pull_policy(known[rule], places.get(known[rule].source, ""), destinations)
+    files = {
+        "policy.json": found.policy_json,
+        f"registries.d/replicator-{rule}.yaml": found.registries_d,
+        **{
+            f"clusterimagepolicies/{each['metadata']['name']}.yaml": each
+            for each in found.cluster_image_policies
+        },
+    }
+    for text in found.gaps:
+        click.echo(f"warning: {text}", err=True)
+    if folder is not None:
+        _write(folder, files)
+    elif invocation.json:
+        print_json({"version": 1, "files": files, "gaps": found.gaps})
+    else:
+        for name, content in files.items():
+            click.echo(f"# {name}\n{json.dumps(content, indent=2)}")
+    return 0
+
+
+def _write(folder: Path, files: Mapping[str, object]) -> None:
+    """JSON is YAML, too."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _read(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -138,3 +139,41 @@ async def test_the_command_explains_signatures_of_cosign_by_every_kind_of_key(
         )  # fmt: skip
         assert attested.code == 3
         assert "is a plain signature, not https://slsa.dev/provenance/v1" in attested.stdout
+
+
+@pytest.mark.timeout(600)
+async def test_skopeo_takes_the_printed_pull_policy_and_finds_the_signatures(tmp_path: Path) -> None:
+    with distribution3(tmp_path) as hub, ExitStack() as stack:
+        (tmp_path / "fra").mkdir()
+        fra = stack.enter_context(distribution(tmp_path / "fra"))
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        await fill(hub.settings(), {("signed/one", "v1"): IMAGE, ("signed/two", "v1"): IMAGE})
+        await asyncio.to_thread(cosign.sign, f"{hub.host}/signed/one@{IMAGE.digest}", LEGACY, "--recursive")
+        await fill(fra.settings(), {("hub/signed/two", "v1"): IMAGE})  # pushed by somebody else, unsigned
+        program = made(tmp_path / "program")
+        rule = RULE.format(destinations='"fra"', source="hub", trust=SIGNED.format(key=cosign.public))
+        program.write_config(
+            {"hub": hub.url, "fra": fra.url},
+            rule.replace('["signed/**"]', '["signed/one", "signed/two"]'),
+        )
+        assert (await program("sync")).code == 0
+        printed = await program("config", "pull-policy", "signed", "--write", str(tmp_path / "policy"))
+        assert printed.code == 0, printed.stderr
+        assert "do not verify bundles" in printed.stderr
+
+        def pulls(name: str, policy: Path) -> str:
+            done = subprocess.run(
+                [
+                    "skopeo", "--policy", str(policy / "policy.json"), "--registries.d", str(policy / "registries.d"),
+                    "copy", "--all", "--src-tls-verify=false",
+                    f"docker://{fra.host}/hub/signed/{name}:v1", f"dir:{tmp_path / f'{policy.name}-{name}'}",
+                ],
+                capture_output=True, check=False, timeout=60,
+            )  # fmt: skip
+            return "" if done.returncode == 0 else done.stderr.decode()
+
+        # Debian's skopeo reads such a policy, finds the signature, and was built without verifying any.
+        signed = await asyncio.to_thread(pulls, "one", tmp_path / "policy")
+        assert signed == "" or "sigstore disabled" in signed
+        unsigned = await asyncio.to_thread(pulls, "two", tmp_path / "policy")
+        assert "A signature was required, but no signature exists" in unsigned

@@ -439,3 +439,28 @@ async def test_a_destination_without_the_api_is_asked_once_an_hour_too() -> None
         clock.advance(1800.0)
         await engine.sync([rule()], recheck=True)
         assert w.left.count("referrers", outcome="Unsupported") == asked, "the engine remembers it"
+
+
+@pytest.mark.parametrize("tags", [(), ("v1",)], ids=["listed", "asked for"])
+async def test_older_signatures_of_platforms_travel_as_those_of_the_index_do(tags: tuple[str, ...]) -> None:
+    """`cosign sign --recursive`: podman verifies the platform's own signature."""
+    async with world() as w:
+        child = image("child")
+        root = w.put("app", "v1", index([child]))
+        for subject in (root, child):
+            load(
+                w.source.store, "app", legacy_tags(subject.digest)[0], image(f"signature of {subject.digest}")
+            )
+        await w.sync_one(rule(repositories=("app",), tags=tags))
+        assert w.tags()["app"].keys() == {"v1", legacy_tags(root.digest)[0], legacy_tags(child.digest)[0]}
+
+
+async def test_an_older_signature_of_a_platform_that_moves_is_noticed() -> None:
+    async with world() as w:
+        child = image("child")
+        w.put("app", "v1", index([child]))
+        await w.sync_one()
+        added = image("signature of a platform")
+        load(w.source.store, "app", legacy_tags(child.digest)[0], added)
+        await w.sync_one(recheck=True)
+        assert w.tags()["app"][legacy_tags(child.digest)[0]] == added.digest

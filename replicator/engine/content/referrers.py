@@ -109,7 +109,7 @@ class ReferrersReader:
             subjects = list(found.chosen)[before:]
             if not subjects:
                 break
-        for referrer in await self._tagged(repository, image.root.digest, read, wanted.companions):
+        for referrer in await self._all_tagged(image, repository, read, wanted):
             found.judge(referrer, wanted.chosen)
         whole = await self._joined(image, repository, read, found.chosen.values())
         return self._judged(whole, repository, wanted.chosen, found.left_out)
@@ -210,6 +210,25 @@ class ReferrersReader:
             )
             return None
         return manifest
+
+    async def _all_tagged(
+        self,
+        image: Image,
+        repository: Repository,
+        read: Callable[[Digest], Awaitable[Manifest]],
+        wanted: WantedReferrers,
+    ) -> list[Referrer]:
+        """What belongs to the image by its tag. `cosign sign --recursive` signs the platforms as well as the index.
+
+        Where no listing tells what tags there are, platforms are asked about only if the root has such a tag.
+        """
+        root = image.root.digest
+        found = await self._tagged(repository, root, read, wanted.companions)
+        if wanted.mode == "all" and (wanted.companions is not None or found):
+            for child in image.manifests:
+                if child != root:
+                    found += await self._tagged(repository, child, read, wanted.companions)
+        return found
 
     async def _tagged(
         self,

@@ -52,7 +52,9 @@ async def missing_referrers(
                 return (root,)
         for child in children:
             missing += await _missing(reader, apis, source, destination, child, wanted)
-    return (*missing, *await _moved_tags(source, destination, root, wanted))
+    for subject in (root, *(children or ())) if wanted.mode == "all" else (root,):
+        missing += await _moved_tags(source, destination, subject, wanted)
+    return tuple(missing)
 
 
 async def _missing(
@@ -84,12 +86,12 @@ async def _missing(
 async def _moved_tags(
     source: Repository,
     destination: Repository,
-    root: Digest,
+    subject: Digest,
     wanted: WantedReferrers,
 ) -> Sequence[Digest]:
     """Cosign adds a signature by moving its older tags. Only those that a listing shows are asked for."""
     moved = []
-    for tag in legacy_tags(root):
+    for tag in legacy_tags(subject):
         if wanted.companions is None or tag not in wanted.companions:
             continue
         digest = (await source.resolve(tag)).digest
@@ -99,7 +101,7 @@ async def _moved_tags(
             is_there = False
         if not is_there and (
             wanted.chosen.is_open
-            or wanted.chosen.chooses(traits(Referrer(root, await source.read_manifest(digest), tag)))
+            or wanted.chosen.chooses(traits(Referrer(subject, await source.read_manifest(digest), tag)))
         ):
             moved.append(digest)
     return moved
