@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import aiohttp
 import pytest
 
 from replicator.demo.images import image, layer
+from scripts.environment import version
 from tests.acceptance.agent import PATIENCE_SECONDS, NotifySocket
 from tests.acceptance.program import Ended, Running
 from tests.acceptance.walker import fill
@@ -125,8 +127,13 @@ async def test_deb_from_installation_to_purge(
     assert users(machine) == [*users_before, "replicator"]
     assert machine.path(CONFIG).stat().st_mode & 0o7777 == 0o640
     assert machine.run("stat", "--format=%U:%G", CONFIG).stdout == "root:replicator\n"
-    version = machine.run("replicator", "--version").stdout
-    assert machine.run("dpkg-query", "-Wf", "${Version}", "replicator").stdout.partition("-")[0] in version
+    told = machine.run("replicator", "--version").stdout
+    assert machine.run("dpkg-query", "-Wf", "${Version}", "replicator").stdout.partition("-")[0] in told
+    completed = machine.run("bash", "-c", ". /usr/share/bash-completion/completions/replicator; complete -p")
+    assert completed.stdout.endswith(" replicator\n")
+    for command in ("replicator", "replicator-sync", "replicator-why"):
+        page = gzip.decompress(machine.path(f"/usr/share/man/man1/{command}.1.gz").read_bytes())
+        assert b".SH SYNOPSIS" in page
     # As installed nothing replicates, and the program says what to do.
     fresh = machine.run("replicator", "check", "--config", CONFIG, check=False)
     assert fresh.returncode == 2
@@ -227,7 +234,7 @@ def test_rpm_from_installation_to_removal(machine: Machine) -> None:
         path.replace("zsh/vendor-completions", "zsh/site-functions") for path in listed("deb")
     }
     needs = rpm("--query", "--package", "--requires", str(built("rpm"))).splitlines()
-    assert {"/usr/bin/python3.11", "systemd >= 252", "ca-certificates"} <= set(needs)
+    assert {f"/usr/bin/python{version()}", "systemd >= 252", "ca-certificates"} <= set(needs)
 
     inside = (f"--root={machine.root}", "--nodeps", "--force-debian")
     rpm(*inside, "--install", str(built("rpm")))
