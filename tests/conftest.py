@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from replicator.sites.registry.call import Call
 from tests.fakes.distribution import Server, distribution
 
 # What lands must not depend on luck: CI tries the same examples each time, developers and the soak others.
@@ -88,3 +90,17 @@ async def s3_bucket(s3_endpoint: str) -> str:
     async with raw_client(s3_endpoint) as client:
         await client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(params=["loop", "threads"])
+def moved(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Runs a test twice: the bodies of blobs moved by the event loop, as small ones are, and by threads, as large ones."""
+    if request.param == "threads":
+
+        def is_payload(call: Call) -> bool:
+            return call.method == "GET" or (call.method in {"PUT", "PATCH"} and call.body is None)
+
+        monkeypatch.setattr(Call, "is_payload", property(is_payload))
+    yield request.param
+    left = [each.name for each in threading.enumerate() if each.name.startswith("payload-")]
+    assert not left, "threads that outlive their site"

@@ -22,15 +22,20 @@ def give_way() -> None:
     time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - a thread's, not the loop's
 
 
-async def run_in_thread(call: Callable[[], T], threads: Executor | None = None) -> T:
+async def run_in_thread(
+    call: Callable[[], T], threads: Executor | None = None, stop: Callable[[], None] | None = None
+) -> T:
     """What the call returns or raises; by default in the loop's own threads.
 
-    Waits for its end even when cancelled: the call may hold files that the caller closes next.
+    Waits for its end even when cancelled: the call may hold files that the caller closes next. `stop` is called then,
+    if it is given, and has the call end soon.
     """
     future = asyncio.get_running_loop().run_in_executor(threads, call)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if stop is not None and not future.done():
+            stop()
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])

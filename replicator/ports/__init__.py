@@ -12,6 +12,7 @@ from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, Object
 from replicator.ports.repository import (
     BlobOutcome,
     BlobSource,
+    Chunk,
     ComparesTags,
     CopiesFromSibling,
     Listed,
@@ -65,6 +66,7 @@ __all__ = [
     "BlobSource",
     "Capabilities",
     "CatalogSeen",
+    "Chunk",
     "Clock",
     "ComparesTags",
     "CopiesFromSibling",

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from replicator.model.digest import Digest
+from replicator.ports.repository import Chunk
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class ObjectPage(msgspec.Struct, frozen=True):
 class ObjectUpload(Protocol):
     """An object being written: nothing is visible before `commit`."""
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: Chunk) -> None:
         """Takes the next bytes."""
         ...
 
@@ -64,7 +65,7 @@ class ObjectStore(Protocol):
 
     def read(
         self, key: str, offset: int = 0, *, size: int | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """An object's bytes from `offset` on, in chunks of at most 1 MiB. Raises `NotFound`.
 
         `size`: its bytes, where the caller knows: large objects leave room to small ones.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -12,6 +12,9 @@ from replicator.errors import SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
+
+Chunk: TypeAlias = bytes | memoryview
+"""Bytes on their way. A memoryview is of memory that is used again once nobody refers to it."""
 
 BlobOutcome = Literal["copied", "mounted", "present"]
 
@@ -34,7 +37,7 @@ class BlobSource(Protocol):
         """See the class."""
         ...
 
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The bytes from `offset` on, in chunks of at most 1 MiB.
 
         Nothing is requested before the context is entered; leaving it early ends the reading. Raises a

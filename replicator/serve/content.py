@@ -11,7 +11,7 @@ from replicator.errors import Corrupt, NotFound
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import Manifest
-from replicator.ports import Clock, ObjectStore
+from replicator.ports import Chunk, Clock, ObjectStore
 from replicator.serve.cache import Cache
 from replicator.sites.layouts.distribution.site import DistributionSite
 from replicator.sites.layouts.oci.site import OciSite
@@ -84,7 +84,7 @@ class Content:
         self._blobs.put((repository, digest), blob)
         return blob
 
-    def read(self, blob: Blob, offset: int) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def read(self, blob: Blob, offset: int) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """A blob's bytes from `offset` on, in chunks of at most 1 MiB; never more or fewer than its size says."""
         descriptor = Descriptor("application/octet-stream", blob.digest, blob.size)
         return self._site.repository(blob.repository).blob(descriptor).open(offset)

@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from replicator.errors import Corrupt
-from replicator.ports import OpensFiles
+from replicator.ports import Chunk, OpensFiles
 from replicator.serve.answered import current_transfer
 from replicator.serve.content import Blob, Content
 from replicator.serve.sendfile import STALL_SECONDS, FileSender
@@ -90,14 +90,14 @@ class Body:
         finally:
             transport.set_write_buffer_limits()
 
-    async def _send_chunks(self, chunks: AsyncIterator[bytes], left: int) -> None:
+    async def _send_chunks(self, chunks: AsyncIterator[Chunk], left: int) -> None:
         async for chunk in chunks:
             await self._write(chunk[:left])
             left -= len(chunk)
             if left <= 0:
                 return
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: Chunk) -> None:
         async with asyncio.timeout(STALL_SECONDS):
             await self._response.write(data)
         self._transfer.sent(len(data))

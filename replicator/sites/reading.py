@@ -8,10 +8,12 @@ the reader.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
+from aiohttp.connector import Connection
 
+from replicator.ports import Chunk
 from replicator.sites.timeouts import Timeouts
 
 _CHECK_SECONDS: Final = 0.5
@@ -36,6 +38,28 @@ class BrokenFraming(Exception):
     """The body of an answer is not valid HTTP."""
 
 
+class Pieces(Protocol):
+    """The body of an answer as it comes."""
+
+    async def readany(self) -> Chunk:
+        """What has come, at least a byte; `b""` at the end. May be cancelled and called again."""
+        ...
+
+
+class Incoming(Protocol):
+    """As much of `aiohttp.ClientResponse` as reading takes."""
+
+    @property
+    def content(self) -> Pieces:
+        """The body."""
+        ...
+
+    @property
+    def connection(self) -> Connection | None:
+        """What aiohttp reads it from; None where errors of the connection are raised from the body alone."""
+        ...
+
+
 class Reading:
     """Reads one body.
 
@@ -44,7 +68,7 @@ class Reading:
     (time that the caller spends between two calls does not count).
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, timeouts: Timeouts, *, small: bool) -> None:
+    def __init__(self, response: Incoming, timeouts: Timeouts, *, small: bool) -> None:
         self._response = response
         self._timeouts = timeouts
         self._small = small
@@ -54,7 +78,7 @@ class Reading:
         self._window_seconds = 0.0
         self._window_bytes = 0
 
-    async def next(self) -> bytes:
+    async def next(self) -> Chunk:
         """The next bytes, `b""` at the end.
 
         Raises:
@@ -69,7 +93,7 @@ class Reading:
             self._judge(len(chunk), self._loop.time() - began)
         return chunk
 
-    async def _wait(self, began: float) -> bytes:
+    async def _wait(self, began: float) -> Chunk:
         deadline = self._deadline(began)
         while True:
             until = min(deadline, self._loop.time() + _CHECK_SECONDS)

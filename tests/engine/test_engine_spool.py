@@ -67,7 +67,7 @@ async def test_slow_follower_holds_up_neither_the_read_nor_the_others(tmp_path: 
     async with spooling(tmp_path) as spool, spool.follow(BytesSource(data)).open() as slow:
         first = await anext(aiter(slow))
         assert await _read(spool.follow(BytesSource(data))) == data
-        assert first + b"".join([chunk async for chunk in slow]) == data
+        assert b"".join([first, *[chunk async for chunk in slow]]) == data
 
 
 async def test_follower_sees_the_file_while_it_grows(tmp_path: Path) -> None:

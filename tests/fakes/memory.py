@@ -382,7 +382,7 @@ class MemoryRepository:
         async with source.open() as chunks:
             await self._site.step(operation, upload.size)
             async for chunk in chunks:
-                upload.write(chunk)
+                upload.write(bytes(chunk))
                 operation.bytes = upload.size
                 await self._site.step(operation, upload.size)
         if source.failure is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from replicator.errors import Corrupt, NotFound, Rejected, SiteError
 from replicator.model.digest import Digest, algorithm, digest_of
-from replicator.ports import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.ports import Chunk, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 
 Method = Literal["stat", "get", "read", "put", "upload", "list", "copy", "link", "delete", "sweep"]
 CHUNK_BYTES = 64 * 1024
@@ -25,7 +25,7 @@ class _Upload:
         self._data = bytearray()
         self._commit = commit
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: Chunk) -> None:
         await asyncio.sleep(0)
         self._data += chunk
 

@@ -24,9 +24,9 @@ from typing import Final, TypeVar
 from replicator.errors import Advice, ReplicatorError, SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.ports import BlobSource
+from replicator.ports import BlobSource, Chunk
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 1 << 20
 WRITE_BYTES: Final = 1 << 20
 MAX_FILES: Final = 10_000
 """More than these are not kept for later: `max_bytes` of blobs of a few hundred bytes would be all inodes and memory."""
@@ -219,20 +219,23 @@ class _Entry:
             buffer = bytearray()
             async with source.open() as chunks:
                 async for chunk in chunks:
+                    if len(chunk) >= WRITE_BYTES and not buffer:
+                        await self._append(descriptor, chunk)
+                        continue
                     buffer += chunk
                     if len(buffer) >= WRITE_BYTES:
-                        buffer = await self._append(descriptor, buffer)
+                        await self._append(descriptor, buffer)
+                        buffer = bytearray()
             if buffer:
                 await self._append(descriptor, buffer)
         finally:
             os.close(descriptor)
 
-    async def _append(self, descriptor: int, buffer: bytearray) -> bytearray:
+    async def _append(self, descriptor: int, buffer: Chunk | bytearray) -> None:
         # In a thread: a full page cache blocks a write for seconds, and the loop has other destinations to serve.
         await _in_thread(_write_all, descriptor, buffer)
         self.written += len(buffer)
         self._tell()
-        return bytearray()
 
     def _tell(self) -> None:
         self._grown.set()
@@ -249,7 +252,7 @@ class _Follower:
         self._source = source
 
     @asynccontextmanager
-    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
         self.failure = None
         try:
             entry = self._spool.join(self._source)
@@ -262,7 +265,7 @@ class _Follower:
         finally:
             await entry.leave()
 
-    async def _chunks(self, entry: _Entry, position: int) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, entry: _Entry, position: int) -> AsyncGenerator[Chunk, None]:
         descriptor = -1
         try:
             while True:
@@ -303,7 +306,7 @@ async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
                 await asyncio.wait({work})
 
 
-def _write_all(descriptor: int, data: bytearray) -> None:
+def _write_all(descriptor: int, data: Chunk | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from replicator.errors import Advice, Corrupt, SiteError, TooSlow
 from replicator.flow.patience import CORRUPT_READINGS, SLOW_READINGS, STALLED_READINGS
+from replicator.flow.thread import run_in_thread
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import algorithm, encoded, new_hash
-from replicator.ports import BlobSource, Repository
+from replicator.ports import BlobSource, Chunk, Repository
+
+THREAD_BYTES: Final = 128 * 1024
+"""From here on bytes are hashed in a thread: the event loop has others to serve, and the machine other cores."""
 
 STALLED_SECONDS: Final = 120.0
 """Nor is a blob waited for any longer without one more byte, once it has been tried again.
@@ -77,7 +82,7 @@ class VerifiedBlob:
         self._corrupt = 0
 
     @asynccontextmanager
-    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
         """The bytes from `offset` on. Beyond what was read before, all is read again and the first part dropped."""
         self.failure = None
         if offset == 0 or offset > self._hashed:
@@ -92,8 +97,8 @@ class VerifiedBlob:
         self._hash = new_hash(self.descriptor.digest)
         self._hashed = 0
 
-    async def _verified(self, offset: int) -> AsyncGenerator[bytes, None]:
-        held = b""
+    async def _verified(self, offset: int) -> AsyncGenerator[Chunk, None]:
+        held: Chunk = b""
         position = min(offset, self._hashed)
         try:
             # Closed here and now where whoever reads leaves early: a collector would free the source's slot later.
@@ -114,7 +119,7 @@ class VerifiedBlob:
         if held:
             yield held
 
-    async def _readings(self, position: int) -> AsyncGenerator[bytes, None]:
+    async def _readings(self, position: int) -> AsyncGenerator[Chunk, None]:
         """Chunks from `position` to the end, over as many readings and places as it takes."""
         # Not the run's clock: this adds up time limits of the wire, which are real.
         stalled, slow, since = 0, 0, monotonic()
@@ -125,7 +130,7 @@ class VerifiedBlob:
             try:
                 async with place.source.open(position) as chunks:
                     async for chunk in chunks:
-                        self._take(place, chunk, position)
+                        await self._take(place, chunk, position)
                         position += len(chunk)
                         yield chunk
                         # after the chunk was taken: a slow destination is not the source's fault
@@ -152,15 +157,19 @@ class VerifiedBlob:
         self._corrupt = 0
         self._on_lost(self._places.pop(0), error)
 
-    def _take(self, place: BlobPlace, chunk: bytes, position: int) -> None:
+    async def _take(self, place: BlobPlace, chunk: Chunk, position: int) -> None:
         self._on_read(place.site, len(chunk))
         size = self.descriptor.size
         end = position + len(chunk)
         if size is not None and end > size:
             raise _Wrong(f"more than the {size} bytes of its descriptor")
         if end > self._hashed:
-            self._hash.update(memoryview(chunk)[self._hashed - position :])
-            self._hashed = end
+            new = memoryview(chunk)[self._hashed - position :]
+            self._hashed = end  # first: a thread hashes to the end also where this is cancelled
+            if len(new) < THREAD_BYTES:
+                self._hash.update(new)
+            else:
+                await run_in_thread(partial(self._hash.update, new))
 
     def _check(self, position: int) -> None:
         size = self.descriptor.size

@@ -20,7 +20,16 @@ from replicator.flow.patience import MOUNT_REFUSALS, READINGS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.mediatypes import CONFIGS
-from replicator.ports import BlobSource, CopiesFromSibling, Repository, Seen, Site, State, VerifiesItself
+from replicator.ports import (
+    BlobSource,
+    Chunk,
+    CopiesFromSibling,
+    Repository,
+    Seen,
+    Site,
+    State,
+    VerifiesItself,
+)
 
 Outcome = Literal["copied", "mounted", "present"]
 
@@ -368,13 +377,13 @@ class _Delivery:
         return isinstance(self._source, VerifiesItself) and self._source.is_verified
 
     @asynccontextmanager
-    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
         if self.passed is not None:
             del self.passed[offset:]
         async with self._source.open(offset) as chunks, aclosing(self._count(chunks, offset)) as counted:
             yield counted
 
-    async def _count(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:
+    async def _count(self, chunks: AsyncIterator[Chunk], position: int) -> AsyncGenerator[Chunk, None]:
         async for chunk in chunks:
             if self.passed is not None:
                 self.passed += chunk

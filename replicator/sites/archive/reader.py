@@ -14,7 +14,7 @@ from replicator.errors import Corrupt, NotFound, Unsupported
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.ports import BlobSource, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.ports import BlobSource, Chunk, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.archive.keys import MARKER_BODY, Key, listing, parse_key
 from replicator.sites.archive.names import name_of, plain, repository_of
 from replicator.sites.archive.tar import Extent, scan
@@ -146,12 +146,12 @@ class ArchiveReader:
         offset: int = 0,
         *,
         size: int | None = None,  # noqa: ARG002 - an archive has no gates
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """See `ports.ObjectStore`."""
         return self._opened(key, offset)
 
     @asynccontextmanager
-    async def _opened(self, key: str, offset: int) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def _opened(self, key: str, offset: int) -> AsyncGenerator[AsyncIterator[Chunk], None]:
         parts = parse_key(key)
         elsewhere = self._elsewhere.get(parts.digest) if parts and parts.digest else None
         if elsewhere is not None:

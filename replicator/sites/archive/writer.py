@@ -15,7 +15,7 @@ import msgspec
 from replicator.errors import NotFound, Unsupported
 from replicator.model.digest import Digest
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.ports import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.ports import Chunk, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.archive.keys import MARKER_BODY, Key, blob_name, listing, parse_key
 from replicator.sites.archive.names import renamed
 from replicator.sites.archive.output import Output
@@ -104,7 +104,7 @@ class ArchiveWriter:
         offset: int = 0,  # noqa: ARG002
         *,
         size: int | None = None,  # noqa: ARG002
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """Unsupported: a pipe is not read again."""
         raise Unsupported(self._site, f"read object {key}", "an archive that is being written is not read")
 
@@ -173,7 +173,7 @@ class ArchiveWriter:
             functools.partial(self._output.append, header(name, length), source, padding(length)),
         )
 
-    async def do_write(self, file: IO[bytes], chunk: bytes) -> None:
+    async def do_write(self, file: IO[bytes], chunk: Chunk) -> None:
         """Takes a chunk of a blob that is coming in."""
         await self._do("write blob", lambda: file.write(chunk))
 
@@ -223,7 +223,7 @@ class _Upload:
         self._file = file
         self._size = 0
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: Chunk) -> None:
         """Takes the next bytes."""
         self._size += len(chunk)
         await self._writer.do_write(self._file, chunk)

@@ -9,7 +9,7 @@ from typing import Final, Protocol, runtime_checkable
 from replicator.errors import Corrupt, NotFound, SiteError
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
-from replicator.ports import BlobSource, ObjectStore, VerifiesItself
+from replicator.ports import BlobSource, Chunk, ObjectStore, VerifiesItself
 from replicator.sites.layouts.errors import RepositoryErrors
 
 _WRITE: Final = "write blob"
@@ -43,7 +43,7 @@ class StoredBlob:
         self._errors = errors
 
     @asynccontextmanager
-    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
         """The bytes from `offset` on; see `ports.BlobSource`."""
         self.failure = None
         size = self.descriptor.size
@@ -55,7 +55,7 @@ class StoredBlob:
                 chunks = await stack.enter_async_context(self._store.read(self._key, offset, size=size))
             yield await stack.enter_async_context(aclosing(self._counted(chunks, offset)))
 
-    async def _counted(self, chunks: AsyncIterator[bytes], position: int) -> AsyncGenerator[bytes, None]:
+    async def _counted(self, chunks: AsyncIterator[Chunk], position: int) -> AsyncGenerator[Chunk, None]:
         size = self.descriptor.size
         with self._remembering():
             async for chunk in chunks:
@@ -152,7 +152,7 @@ def _other_size(descriptor: Descriptor, size: int | None) -> str:
     return f"{descriptor.digest}: {found} {descriptor.size} of its descriptor"
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def _nothing() -> AsyncIterator[Chunk]:
     none: tuple[bytes, ...] = ()
     for chunk in none:
         yield chunk

@@ -14,7 +14,7 @@ from typing import Final
 from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
-from replicator.ports import BlobSource
+from replicator.ports import BlobSource, Chunk
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.http import StreamReply
@@ -73,7 +73,7 @@ class RegistryBlob:
         self._registry = registry
         self._repository = repository
 
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The bytes from `offset` on; see `ports.BlobSource`.
 
         Raises `Corrupt` for more or fewer bytes than the descriptor says, `Unavailable` where the connection
@@ -143,7 +143,7 @@ class _Reading:
         self._offset = offset
         self._stream: AbstractAsyncContextManager[StreamReply] | None = None
 
-    async def __aenter__(self) -> AsyncIterator[bytes]:
+    async def __aenter__(self) -> AsyncIterator[Chunk]:
         blob, offset = self._blob, self._offset
         blob.begin()
         size = blob.descriptor.size
@@ -193,7 +193,7 @@ class _Reading:
             raise blob.corrupt(f"it has {match[3]} bytes, not {size} as its descriptor says")
         return 0
 
-    async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[Chunk]:
         blob, size = self._blob, self._blob.descriptor.size
         position = self._offset - skip
         encoding = reply.headers.get("Content-Encoding", "identity")[:40]
@@ -236,7 +236,7 @@ class _InlineBlob:
         self.failure: SiteError | None = None
         self._data = data
 
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The bytes from `offset` on."""
         return _InlineReading(self._data[offset:])
 
@@ -245,14 +245,14 @@ class _InlineReading:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    async def __aenter__(self) -> AsyncIterator[bytes]:
+    async def __aenter__(self) -> AsyncIterator[Chunk]:
         return _pieces(self._data)
 
     async def __aexit__(self, *_: object) -> None:
         return None
 
 
-async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+async def _pieces(data: bytes) -> AsyncIterator[Chunk]:
     for start in range(0, len(data), CHUNK_BYTES):
         yield data[start : start + CHUNK_BYTES]
 

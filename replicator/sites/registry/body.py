@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from replicator.flow.limits import SiteLimits
+from replicator.ports import Chunk
 
 
 class WrongLength(Exception):
@@ -25,7 +26,7 @@ class UploadBody:
 
     def __init__(
         self,
-        source: AsyncIterator[bytes],
+        source: AsyncIterator[Chunk],
         length: int | None,
         *,
         limits: SiteLimits,
@@ -67,7 +68,7 @@ class UploadBody:
         self._iterated = True
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Chunk:
         async with self._turn:
             self._due(None)
             try:
@@ -90,7 +91,7 @@ class UploadBody:
             if isinstance(self._source, AsyncGenerator):
                 await self._source.aclose()
 
-    async def _checked(self) -> bytes | None:
+    async def _checked(self) -> Chunk | None:
         """The next chunk; None when the source has rightly ended."""
         chunk = await self._next()
         if self._length is None or chunk is None:
@@ -107,7 +108,7 @@ class UploadBody:
             raise WrongLength(f"the source gives more than the {self._length} bytes announced")
         return chunk
 
-    async def _next(self) -> bytes | None:
+    async def _next(self) -> Chunk | None:
         """The source's next chunk that is not empty (an empty one would end a chunked body), None at its end."""
         chunk = await anext(self._source, None)
         while chunk == b"":

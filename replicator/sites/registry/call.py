@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from multidict import CIMultiDictProxy
+
+PAYLOAD_BYTES: Final = 256 * 1024
+"""Blobs of at least this size are moved by threads; for smaller ones a second connection costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class Call:
     commits: int = 0
     blob_bytes: int | None = None
     own_login: bool = False
+
+    @property
+    def is_payload(self) -> bool:
+        """Whether it moves a blob that is large enough for threads (`payload`)."""
+        return self.blob_bytes is not None and self.blob_bytes >= PAYLOAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

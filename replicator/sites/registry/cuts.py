@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from replicator.ports import Chunk
+
 
 class Cuts:
     """Hands out the bytes of `source` piece by piece, none twice.
@@ -12,12 +14,12 @@ class Cuts:
     last chunk, 1 MiB as a rule, is kept for the next piece.
     """
 
-    def __init__(self, source: AsyncIterator[bytes], start: int) -> None:
+    def __init__(self, source: AsyncIterator[Chunk], start: int) -> None:
         self.position = start
         self._source = source
-        self._left = b""
+        self._left: Chunk = b""
 
-    async def next(self, count: int | None) -> AsyncIterator[bytes]:
+    async def next(self, count: int | None) -> AsyncIterator[Chunk]:
         """The next `count` bytes, fewer where the source ends; None: all that are left."""
         left = count
         while left is None or left > 0:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import aiohttp
 from yarl import URL
 
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.ports import Clock
 from replicator.sites.registry.errormap import retry_after
 from replicator.sites.registry.origin import Origin, origin_of
+from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota, read_remaining
 
 _OVERLOAD: Final = frozenset({429, 503})
@@ -35,7 +35,7 @@ class Feedback:
         self._clock = clock
         self._refusals: dict[URL, int] = {}
 
-    def learn(self, kind: Kind, url: URL, began: float, response: aiohttp.ClientResponse) -> None:
+    def learn(self, kind: Kind, url: URL, began: float, response: Answer) -> None:
         """Takes one answer: `url` is what was asked for, at `began` (monotonic seconds)."""
         status, headers = response.status, response.headers
         by_site = origin_of(response.url) == self._origin

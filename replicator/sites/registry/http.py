@@ -12,14 +12,13 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import replace
 from typing import Final, TypeVar
 
-import aiohttp
 from yarl import URL
 
 from replicator.errors import Corrupt, SiteError, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
-from replicator.ports import Clock
+from replicator.ports import Chunk, Clock
 from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
@@ -29,6 +28,7 @@ from replicator.sites.registry.feedback import Feedback
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.origin import origin_of
+from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.redirects import Redirects, is_redirect
 from replicator.sites.registry.settings import RegistrySettings
@@ -49,7 +49,7 @@ _REFUSALS: Final = frozenset({401, 403})
 class StreamReply:
     """A reply whose body is still to be read, within its context."""
 
-    def __init__(self, wire: Wire, call: Call, response: aiohttp.ClientResponse, limits: SiteLimits) -> None:
+    def __init__(self, wire: Wire, call: Call, response: Answer, limits: SiteLimits) -> None:
         self.status = response.status
         self.headers = response.headers
         self.url = str(response.url)
@@ -58,7 +58,7 @@ class StreamReply:
         self._response = response
         self._limits = limits
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[Chunk]:
         """The body as it comes, at most 1 MiB at a time, at the site's pace.
 
         Raises:
@@ -151,7 +151,7 @@ class Transport:
     async def upload(
         self,
         call: Call,
-        body: Callable[[], AsyncIterator[bytes]],
+        body: Callable[[], AsyncIterator[Chunk]],
         length: int | None,
         failure: Callable[[], SiteError | None],
         *,
@@ -285,9 +285,7 @@ class Transport:
         scope = Scope(call.repository, call.actions, call.also_pull)
         return url, self._auth.held(scope, before_body=before_body) or await self._auth.obtain(scope)
 
-    async def _open(
-        self, call: Call, kind: Kind
-    ) -> tuple[aiohttp.ClientResponse, AbstractAsyncContextManager[None]]:
+    async def _open(self, call: Call, kind: Kind) -> tuple[Answer, AbstractAsyncContextManager[None]]:
         """An expected response, unread, and the slot that is held for it."""
         url, grant = await self._prepare(call)
         tried = 0
@@ -319,11 +317,13 @@ class Transport:
         grant.accepted = True
         return None
 
-    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> aiohttp.ClientResponse:
+    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> Answer:
         headers = {**call.headers, **grant.headers} if call.headers else grant.headers
         patience = self._patience(call, kind)
         began = self._clock.monotonic()
-        response = await self._wire.send(call, call.method, url, headers, data=call.body, patience=patience)
+        response = await self._wire.send(
+            call, call.method, url, headers, data=call.body, patience=patience, payload=call.is_payload
+        )
         if is_redirect(call, response):
             self._limits.answered()
             response = await self._redirects.follow(call, response, headers, patience)
@@ -341,13 +341,15 @@ class Transport:
     # --- uploads --------------------------------------------------------------------------------------------
 
     async def _feed(self, call: Call, url: URL, headers: Mapping[str, str], feed: UploadBody) -> Reply:
-        response: aiohttp.ClientResponse | None = None
+        response: Answer | None = None
         try:
             async with asyncio.timeout(None) as deadline:
                 feed.watch(deadline)
                 try:
                     began = self._clock.monotonic()
-                    response = await self._wire.send(call, call.method, url, headers, data=feed)
+                    response = await self._wire.send(
+                        call, call.method, url, headers, data=feed, payload=call.is_payload
+                    )
                     self._feedback.learn("writes", url, began, response)
                     body = await self._wire.read_error(response)
                 finally:

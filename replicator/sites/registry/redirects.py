@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import aiohttp
 from yarl import URL
 
 from replicator.errors import Rejected
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
+from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.wire import Patience, Wire
 
 MAX_REDIRECTS: Final = 5
@@ -20,7 +20,7 @@ _FOREIGN_HEADERS: Final = frozenset({"accept", "range"})
 """Headers that are sent to another origin too; credentials are not among them."""
 
 
-def is_redirect(call: Call, response: aiohttp.ClientResponse) -> bool:
+def is_redirect(call: Call, response: Answer) -> bool:
     """Whether the response is a redirect that the call allows to follow."""
     return response.status in _REDIRECTS and call.follow and call.method in {"GET", "HEAD"}
 
@@ -40,10 +40,10 @@ class Redirects:
     async def follow(
         self,
         call: Call,
-        response: aiohttp.ClientResponse,
+        response: Answer,
         headers: Mapping[str, str],
         patience: Patience | None,
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """The first response that is not a redirect, unread; `headers` are those of the first request.
 
         Raises:
@@ -67,7 +67,9 @@ class Redirects:
             seen.add(str(url))
             if origin_of(url) != self._wire.origin:
                 headers = _for_foreigners(headers)  # also after a redirect back: it gets no credentials
-            response = await self._wire.send(call, call.method, url, headers, patience=patience)
+            response = await self._wire.send(
+                call, call.method, url, headers, patience=patience, payload=call.is_payload
+            )
         return response
 
     def checked(self, call: Call, target: URL) -> URL:

@@ -13,7 +13,7 @@ from typing import Final
 
 from replicator.errors import Corrupt, SiteError, Unavailable, Unsupported
 from replicator.model.digest import algorithm, is_digest
-from replicator.ports import BlobSource
+from replicator.ports import BlobSource, Chunk
 from replicator.sites.registry.algorithms import learn
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
@@ -142,7 +142,7 @@ class BlobSender:
             return "chunks"
         return record.upload
 
-    async def _read(self, offset: int) -> AsyncGenerator[bytes, None]:
+    async def _read(self, offset: int) -> AsyncGenerator[Chunk, None]:
         """The source's bytes from `offset` on; the transport counts them."""
         async with self._source.open(offset) as chunks:
             async for chunk in chunks:
@@ -183,7 +183,7 @@ class BlobSender:
         session: Session,
         method: str,
         url: str,
-        body: Callable[[], AsyncIterator[bytes]],
+        body: Callable[[], AsyncIterator[Chunk]],
         length: int | None,
         headers: Mapping[str, str] | None = None,
         *,

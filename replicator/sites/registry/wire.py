@@ -15,7 +15,7 @@ from yarl import URL
 from replicator import __version__
 from replicator.errors import Advice, ConfigError, Corrupt, Unsupported
 from replicator.events import Events, RequestDone, Warned
-from replicator.ports import Clock
+from replicator.ports import Chunk, Clock
 from replicator.scrub import remember
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.framing import TolerantConnector
@@ -24,12 +24,16 @@ from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, r
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.errormap import Failure, Operation, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
+from replicator.sites.registry.payload.answer import Answer
+from replicator.sites.registry.payload.dial import Way
+from replicator.sites.registry.payload.exchange import Ask, Payloads
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS, RegistrySettings
-from replicator.sites.registry.tls import client_context
+from replicator.sites.registry.tls import client_context, default_context
 from replicator.sites.timeouts import Timeouts
 
 USER_AGENT: Final = f"replicator/{__version__}"
+_HEADERS: Final = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 _READ_BUFFER_BYTES: Final = 128 * 1024
 _KEEPALIVE_SECONDS: Final = 30.0
 """Below the 60 s after which load balancers close idle connections."""
@@ -84,6 +88,7 @@ class Wire:
         )
         self._session: aiohttp.ClientSession | None = None
         self._foreign: aiohttp.ClientSession | None = None
+        self._payloads = Payloads(settings.name, timeouts, keepalive_seconds=_KEEPALIVE_SECONDS)
 
     async def send(
         self,
@@ -92,9 +97,10 @@ class Wire:
         url: URL,
         headers: Mapping[str, str],
         *,
-        data: bytes | AsyncIterable[bytes] | None = None,
+        data: bytes | AsyncIterable[Chunk] | None = None,
         patience: Patience | None = None,
-    ) -> aiohttp.ClientResponse:
+        payload: bool = False,
+    ) -> Answer:
         """Sends one request and returns when the headers of its answer are there.
 
         The response is the caller's to read and close. `patience` is `Timeouts.read` where it is not given. A
@@ -109,7 +115,6 @@ class Wire:
             # Also where the config names it: whatever answers there is not a registry.
             cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
             raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, about)
-        session = self._session_for(url)
         try:
             proxy = self._proxies.find(url)
         except (
@@ -119,20 +124,29 @@ class Wire:
             raise Unsupported(self.site, about.operation, cause, repository=about.repository) from None
         began = self._clock.monotonic()
         limit = patience or self._small
-        is_timed = data is None or isinstance(data, bytes)
-        timer = asyncio.timeout(self.timeouts.connect + limit.seconds if is_timed else None)
+        streamed = None if data is None or isinstance(data, bytes) else data
+        timer = asyncio.timeout(self.timeouts.connect + limit.seconds if streamed is None else None)
+
+        def expecting() -> None:  # the wait for the answer begins: it excludes the connecting
+            if streamed is None:
+                timer.reschedule(asyncio.get_running_loop().time() + limit.seconds)
+
         try:
             async with timer:
-                response = await session.request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=data,
-                    allow_redirects=False,
-                    proxy=proxy,
-                    timeout=self._connecting,
-                    trace_request_ctx=(timer, limit.seconds) if is_timed else None,
-                )
+                if payload and _has_length(streamed, headers) and self._is_for_threads(url, proxy):
+                    ask = Ask(self._way(url, proxy), method, {**_HEADERS, **headers}, streamed)
+                    response: Answer = await self._payloads.request(ask, expecting)
+                else:
+                    response = await self._session_for(url).request(
+                        method,
+                        url,
+                        headers=headers,
+                        data=data,
+                        allow_redirects=False,
+                        proxy=proxy,
+                        timeout=self._connecting,
+                        trace_request_ctx=expecting,
+                    )
         except _FAILURES as caught:
             error: Exception = caught
             if timer.expired():
@@ -144,7 +158,7 @@ class Wire:
         self._done(about, str(response.status), began)
         return response
 
-    async def read(self, about: Operation, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    async def read(self, about: Operation, response: Answer, max_bytes: int) -> bytes:
         """The rest of an answer, its connection given back (or closed, where this raises).
 
         Raises:
@@ -177,12 +191,12 @@ class Wire:
                 cause = str(error)
         raise Corrupt(self.site, about.operation, cause, repository=about.repository)
 
-    async def read_error(self, response: aiohttp.ClientResponse) -> bytes:
+    async def read_error(self, response: Answer) -> bytes:
         """As much of an error's body as is worth reading, or came; never raises for the rest."""
         if response.method == "HEAD":
             response.release()
             return b""
-        parts: list[bytes] = []
+        parts: list[Chunk] = []
         reading = Reading(response, self.timeouts, small=True)
         try:
             async with asyncio.timeout(min(_ERROR_SECONDS, self.timeouts.read)):
@@ -197,7 +211,7 @@ class Wire:
         except ValueError:
             return body
 
-    async def chunks(self, about: Operation, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, about: Operation, response: Answer) -> AsyncGenerator[Chunk, None]:
         """The body of an answer of any length, as it comes.
 
         Raises:
@@ -219,6 +233,7 @@ class Wire:
         for session in sessions:
             if session is not None:
                 await session.close()
+        await self._payloads.aclose()
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
         if origin_of(url) == self.origin:
@@ -233,14 +248,16 @@ class Wire:
         return self._foreign
 
     def _new_session(self, context: ssl.SSLContext | None, *, own: bool) -> aiohttp.ClientSession:
-        resolver = GuardedResolver(self.guard, own=own, exempt=self._proxies.hosts)
         return aiohttp.ClientSession(
             # The site's gates say how many at once; a second limit here would only hide them.
             connector=TolerantConnector(
-                limit=0, ssl=context or True, resolver=resolver, keepalive_timeout=_KEEPALIVE_SECONDS
+                limit=0,
+                ssl=context or True,
+                resolver=self._resolver(own=own),
+                keepalive_timeout=_KEEPALIVE_SECONDS,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            headers=_HEADERS,
             auto_decompress=False,
             requote_redirect_url=False,
             read_bufsize=_READ_BUFFER_BYTES,
@@ -251,6 +268,20 @@ class Wire:
             trace_configs=[_timing()],
             trust_env=False,  # it would bring ~/.netrc with it
         )
+
+    def _is_for_threads(self, url: URL, proxy: URL | None) -> bool:
+        """Whether threads can reach the URL: TLS within the TLS of a proxy is aiohttp's alone."""
+        return url.scheme in {"http", "https"} and (proxy is None or proxy.scheme == "http")
+
+    def _way(self, url: URL, proxy: URL | None) -> Way:
+        own = origin_of(url) == self.origin
+        context = None
+        if url.scheme == "https":
+            context = (self._context if own else self._foreign_context) or default_context()
+        return Way(url, self._resolver(own=own), context, proxy)
+
+    def _resolver(self, *, own: bool) -> GuardedResolver:
+        return GuardedResolver(self.guard, own=own, exempt=self._proxies.hosts)
 
     def _done(self, about: Operation, code: str, began: float) -> None:
         self._events.emit(RequestDone(self.site, about.operation, code, self._clock.monotonic() - began))
@@ -264,13 +295,16 @@ def _remember(authorization: str) -> None:
         remember(base64.b64decode(credentials).decode(errors="replace").partition(":")[2])
 
 
+def _has_length(streamed: AsyncIterable[Chunk] | None, headers: Mapping[str, str]) -> bool:
+    """Whether the body of a request, if there is one, is announced with its length: threads send no other."""
+    return streamed is None or "Content-Length" in headers
+
+
 def _timing() -> aiohttp.TraceConfig:
-    """Starts the wait for an answer when its request has gone out, so that it excludes the connecting."""
+    """Calls the request's `trace_request_ctx` when its head has gone out."""
 
     async def sent(_session: object, context: SimpleNamespace, _params: object) -> None:
-        if context.trace_request_ctx is not None:
-            timer, seconds = context.trace_request_ctx
-            timer.reschedule(asyncio.get_running_loop().time() + seconds)
+        context.trace_request_ctx()
 
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(sent)
@@ -278,12 +312,12 @@ def _timing() -> aiohttp.TraceConfig:
 
 
 async def _at_most(reading: Reading, count: int) -> bytes:
-    parts: list[bytes] = []
+    parts: list[Chunk] = []
     await _collect(reading, count, parts)
     return b"".join(parts)
 
 
-async def _collect(reading: Reading, count: int, parts: list[bytes]) -> None:
+async def _collect(reading: Reading, count: int, parts: list[Chunk]) -> None:
     """Adds the body to `parts`, `count` bytes at most; what had come is in them when this raises."""
     left = count
     while left > 0 and (chunk := await reading.next()):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from replicator.errors import SiteError
+from replicator.ports import Chunk
 from replicator.sites.objects.local import copying
 from replicator.sites.objects.local.tree import Parts
 from replicator.sites.objects.local.workspace import Temporary, Workspace
@@ -50,11 +51,11 @@ class LocalUpload:
         self._pace = pace
         self._wrong = wrong
         self._file: Temporary | None = None
-        self._buffer: list[bytes] = []
+        self._buffer: list[Chunk] = []
         self._buffered = 0
         self._written = 0
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: Chunk) -> None:
         """Takes the next bytes; at most `BUFFER_BYTES` and one chunk are held."""
         await self._pace(len(chunk))
         self._buffer.append(chunk)

@@ -13,7 +13,7 @@ from replicator.events import Events, Warned
 from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
 from replicator.model.digest import Digest
-from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.ports import Chunk, Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.s3 import checksums, copying
@@ -129,7 +129,7 @@ class S3Store:
     @contextlib.asynccontextmanager
     async def read(
         self, key: str, offset: int = 0, *, size: int | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[AsyncIterator[Chunk]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
         step = Step("read object", shown("read object", key), "reads", holds_slot=True, wait="first_byte")
         async with self._limits.slot_for("reads", step.operation, size=size):
@@ -137,7 +137,7 @@ class S3Store:
             async with _closing(body, self._blob(step, body, offset)) as chunks:
                 yield chunks
 
-    async def _blob(self, step: Step, body: Any, position: int) -> AsyncGenerator[bytes, None]:
+    async def _blob(self, step: Step, body: Any, position: int) -> AsyncGenerator[Chunk, None]:
         async with contextlib.aclosing(self._chunks(step, body)) as chunks:
             async for chunk in chunks:
                 position += len(chunk)
@@ -164,7 +164,7 @@ class S3Store:
             raise Unsupported(self._site, step.operation, "the store does not read from an offset")
         return reply["Body"]
 
-    async def _chunks(self, step: Step, body: Any) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, step: Step, body: Any) -> AsyncGenerator[Chunk, None]:
         if body is None:
             return
         reading = Reading(body.raw_stream, self._settings.timeouts, small=False)
@@ -365,7 +365,7 @@ class S3Store:
 
 
 @contextlib.asynccontextmanager
-async def _closing(body: Any, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[AsyncIterator[bytes]]:
+async def _closing(body: Any, chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[AsyncIterator[Chunk]]:
     """Closes both: a generator that was never begun does not close what it reads from."""
     try:
         async with contextlib.aclosing(chunks):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from replicator.errors import Corrupt, Rejected
+from replicator.ports import Chunk
 from replicator.sites.objects.keys import shown
 from replicator.sites.objects.s3.bucket import Bucket, Step
 
@@ -76,7 +77,7 @@ class S3Upload:
         self._failure: BaseException | None = None
         self._done = False
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: Chunk) -> None:
         """Takes the next bytes. Raises what a part's sending has raised meanwhile."""
         await self._bucket.limits.pace_bytes(len(chunk))
         self._raise_failure()

@@ -19,6 +19,8 @@ from tests.fakes.auth import Bearer
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 DATA = random.Random(3).randbytes(700_000)
 DIGEST = digest_of(DATA)
 BLOB = Descriptor("application/octet-stream", DIGEST, len(DATA))
@@ -47,7 +49,7 @@ async def read(source: BlobSource, offset: int = 0) -> bytes:
 async def read_into(got: list[bytes], source: BlobSource, offset: int = 0) -> None:
     async with source.open(offset) as chunks:
         async for chunk in chunks:
-            got.append(chunk)  # noqa: PERF401 - what came before an error counts
+            got.append(bytes(chunk))  # noqa: PERF401 - what came before an error counts
 
 
 # --- is it there? ---

@@ -10,6 +10,8 @@ from tests.fakes import faults, habits
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import FakeRegistry
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 HEADS = {
     **{
         str(status): (status, False)

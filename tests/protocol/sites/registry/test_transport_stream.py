@@ -11,6 +11,8 @@ from replicator.flow.retry import Budget
 from replicator.sites.registry.http import MAX_CHUNK_BYTES, Call
 from tests.fakes.scripted import Rig, head_of, login, raw, rig, scripted
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 BLOB = Call(
     "read blob",
     "GET",

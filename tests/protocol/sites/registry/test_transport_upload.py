@@ -11,6 +11,8 @@ from replicator.errors import Advice, AuthFailed, Corrupt, Rejected, SiteError, 
 from replicator.sites.registry.http import Call
 from tests.fakes.scripted import Rig, Scripted, head_of, login, raw, rig, scripted
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 PUT = Call(
     "write blob",
     "PUT",

@@ -23,6 +23,8 @@ from tests.fakes.registry import Exchange, FakeRegistry
 from tests.fakes.vendors import quay
 from tests.fakes.vendors.nexus import Nexus
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 DATA = random.Random(2).randbytes(1_500_000)
 UPLOADS = "/v2/app/blobs/uploads/"
 

@@ -22,6 +22,8 @@ from tests.fakes.clients import CountedSource, registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 from tests.fakes.vendors import acr, ecr, ghcr, google, quay
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 DATA = random.Random(1).randbytes(1_500_000)
 UPLOADS = "/v2/app/blobs/uploads/"
 

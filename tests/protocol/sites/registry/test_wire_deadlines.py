@@ -13,6 +13,8 @@ from replicator.sites.registry.http import Call
 from replicator.sites.timeouts import Timeouts
 from tests.fakes.scripted import Rig, head_of, raw, rig
 
+pytestmark = pytest.mark.usefixtures("moved")
+
 ONCE = Budget(attempts=1)
 WITHIN = 10.0
 """Far more than any deadline here, far less than "for ever"."""

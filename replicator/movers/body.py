@@ -1,0 +1,172 @@
+"""The body of an answer, received in large pieces by whichever framing the answer has. RFC 9112, sections 6 and 7."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Protocol
+
+from replicator.movers.connection import Connection, Malformed
+
+_MAX_LINE_BYTES: Final = 8 * 1024
+_MAX_TRAILER_LINES: Final = 100
+_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}")
+
+
+class Truncated(Exception):
+    """The other side closed the connection before the end of the body."""
+
+
+class Framing(Protocol):
+    """How the end of a body is known."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last byte has come."""
+        ...
+
+    def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
+        """As `Connection.receive_into`; 0 at the end of the body.
+
+        Raises:
+            Truncated: the other side closed before it.
+            Malformed: the framing is broken.
+        """
+        ...
+
+
+class Length:
+    """A body of `count` bytes."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last byte has come."""
+        return self._left == 0
+
+    def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
+        """See `Framing`."""
+        if not self._left:
+            return 0
+        got = connection.receive_into(view[: self._left], until)
+        if got is None:
+            return None
+        if not got:
+            raise Truncated
+        self._left -= got
+        return got
+
+
+class UntilClose:
+    """A body that ends with the connection."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
+        """See `Framing`."""
+        if self.is_over:
+            return 0
+        got = connection.receive_into(view, until)
+        self.is_over = got == 0
+        return got
+
+
+class Chunked:
+    """A body in chunks, each with its size before it."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._left = 0
+        self._ends_line = False
+        self._trailers: int | None = None
+
+    def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
+        """See `Framing`."""
+        try:
+            while not self._left and not self.is_over:
+                line = connection.line(_MAX_LINE_BYTES, until)
+                if line is None:
+                    return None
+                self._take(line)
+            if self.is_over:
+                return 0
+            got = connection.receive_into(view[: self._left], until)
+        except EOFError:
+            raise Truncated from None
+        if got == 0:
+            raise Truncated
+        if got is not None:
+            self._left -= got
+            self._ends_line = not self._left
+        return got
+
+    def _take(self, line: bytes) -> None:
+        """Takes a line between chunks."""
+        if self._trailers is not None:
+            self._trailers += 1
+            self.is_over = not line
+            if self._trailers > _MAX_TRAILER_LINES:
+                raise Malformed("too many trailers")
+        elif self._ends_line:
+            if line:
+                raise Malformed("a chunk that is longer than its size")
+            self._ends_line = False
+        else:
+            size = line.partition(b";")[0].rstrip(b" \t")
+            if not _SIZE.fullmatch(size):
+                raise Malformed("not the size of a chunk")
+            self._left = int(size, 16)
+            if not self._left:
+                self._trailers = 0
+
+
+class Body:
+    """Receives a body in large pieces.
+
+    Args:
+        connection: what it comes over, its head read.
+        framing: how it ends.
+        buffer: gives the memory for a piece, which has at most as many bytes.
+        fill_seconds: after the first bytes a piece is filled on for so long, then given as it is.
+    """
+
+    def __init__(
+        self, connection: Connection, framing: Framing, buffer: Callable[[], memoryview], fill_seconds: float
+    ) -> None:
+        self._fill_seconds = fill_seconds
+        self._connection = connection
+        self._framing = framing
+        self._buffer = buffer
+        self._failure: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last byte has come."""
+        return self._framing.is_over
+
+    def next(self) -> memoryview:
+        """The next bytes, none at the end. Bytes that came before a failure are returned, the failure is raised next.
+
+        Raises:
+            Truncated, Malformed: see `Framing`.
+            OSError: the connection broke, or was aborted.
+        """
+        if self._failure is not None:
+            raise self._failure
+        count, until, view = 0, None, self._buffer()
+        try:
+            while count < len(view) and not self.is_over:
+                got = self._framing.receive_into(self._connection, view[count:], until)
+                if not got:
+                    break
+                count += got
+                until = until or monotonic() + self._fill_seconds
+        except (OSError, Truncated, Malformed) as error:
+            if not count:
+                raise
+            self._failure = error
+        return view[:count]

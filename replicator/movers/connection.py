@@ -1,0 +1,247 @@
+"""One HTTP/1.1 connection for threads: sends bytes, reads the head of an answer, receives its body."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import ssl
+from time import monotonic
+from typing import Final
+
+MAX_HEAD_BYTES: Final = 1 << 20
+"""A longer head is refused."""
+MAX_INTERIM: Final = 100
+"""Answers of 1xx to one request; a flood of them would keep a thread busy for ever."""
+_HELD_BYTES: Final = 64 * 1024
+_SEND_BYTES: Final = 256 * 1024
+"""Between pieces of this size an early answer is looked for."""
+_END: Final = re.compile(rb"\r?\n\r?\n")
+_IN: Final = select.POLLIN | select.POLLPRI
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Malformed(Exception):
+    """What came is not valid HTTP. The text says why."""
+
+
+class Aborted(OSError):
+    """`Connection.abort` was called."""
+
+
+class Connection:
+    """A connected socket, used by one thread at a time.
+
+    Every call blocks until it is done, the other side closes, or `abort` is called; none has a time limit of its own.
+
+    Args:
+        sock: connected, without TLS. The connection owns it from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._held = bytearray()
+        self._aborted = False
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether `abort` was called."""
+        return self._aborted
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes have come that nobody has asked for."""
+        return bool(self._held)
+
+    def fileno(self) -> int:
+        """The socket's file descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def secure(self, context: ssl.SSLContext, hostname: str) -> None:
+        """Starts TLS. Raises `ssl.SSLError` or `OSError`."""
+        plain = self._sock
+        self._sock = context.wrap_socket(plain, server_hostname=hostname, do_handshake_on_connect=False)
+        while True:
+            try:
+                self._sock.do_handshake()
+            except ssl.SSLWantReadError:
+                self._wait(_IN)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT)
+            else:
+                return
+
+    def send(self, data: bytes | memoryview) -> bool:
+        """Sends the bytes; False if the other side answered, or closed, before all were taken.
+
+        What it said is kept for `head`. Raises `OSError` where the connection broke and nothing was said.
+        """
+        view, unchecked = memoryview(data), _SEND_BYTES
+        while view:
+            try:
+                if unchecked >= _SEND_BYTES:
+                    if self.has_spoken():
+                        return False
+                    unchecked = 0
+                sent = self._sock.send(view[:_SEND_BYTES])  # TLS takes a record at a time
+            except _WOULD_BLOCK:
+                self._wait(_IN | select.POLLOUT)
+                unchecked = _SEND_BYTES
+            except OSError:
+                if not self._aborted and self._drained():
+                    return False
+                raise
+            else:
+                view, unchecked = view[sent:], unchecked + sent
+        return True
+
+    def has_spoken(self) -> bool:
+        """Whether the other side has sent something, or closed; never blocks.
+
+        With TLS there may be records that carry no data, such as session tickets: these are taken in.
+        """
+        if self._held:
+            return True
+        self._raise_aborted()
+        if not self._is_readable():
+            return False
+        try:
+            data = self._sock.recv(_HELD_BYTES)
+        except _WOULD_BLOCK:
+            return False
+        self._held += data
+        return True
+
+    def head(self) -> bytes:
+        """The status line and headers of the answer, with the empty line; `b""` where the other side closed instead.
+
+        Interim answers are dropped. Where the other side closes in the middle, what came is returned.
+
+        Raises:
+            Malformed: it has more than `MAX_HEAD_BYTES`, or `MAX_INTERIM` interim answers came.
+        """
+        held, start, interim = self._held, 0, 0
+        while True:
+            while (end := _END.search(held, start)) is not None:
+                head = bytes(held[: end.end()])
+                del held[: end.end()]
+                start = 0
+                if head[9:10] != b"1":
+                    return head
+                interim += 1
+                if interim > MAX_INTERIM:
+                    raise Malformed(f"more than {MAX_INTERIM} interim answers")
+            if len(held) > MAX_HEAD_BYTES:
+                raise Malformed(f"a head of more than {MAX_HEAD_BYTES} bytes")
+            start = max(0, len(held) - 3)
+            data = self._receive(_HELD_BYTES)
+            if not data:
+                head = bytes(held)
+                held.clear()
+                return head
+            held += data
+
+    def receive_into(self, view: memoryview, until: float | None = None) -> int | None:
+        """Fills a part of `view`: the number of bytes, 0 where the other side closed.
+
+        Args:
+            view: where to, not empty.
+            until: a time of `time.monotonic`; None is returned if nothing comes before it. Without it waits on.
+        """
+        if not self._held:
+            return self._from_socket(view, until)
+        count = min(len(view), len(self._held))
+        view[:count] = self._held[:count]
+        del self._held[:count]
+        return count
+
+    def line(self, most: int, until: float | None = None) -> bytes | None:
+        """The next line without its CRLF; None where it is not whole at `until`, which loses nothing.
+
+        Raises:
+            Malformed: it has more than `most` bytes, ends otherwise, or the other side closed in it.
+        """
+        start = 0
+        while True:
+            end = self._held.find(b"\n", start)
+            if end >= 0:
+                line = bytes(self._held[:end])
+                if not line.endswith(b"\r") or len(line) > most:
+                    break
+                del self._held[: end + 1]
+                return line[:-1]
+            start = len(self._held)
+            if start > most:
+                break
+            data = self._receive(_HELD_BYTES, until)
+            if data is None:
+                return None
+            if not data:
+                raise EOFError
+            self._held += data
+        raise Malformed("a line that is too long or does not end in CRLF")
+
+    def abort(self) -> None:
+        """Ends what a thread is doing with the connection, from any thread; nothing can be done with it afterwards."""
+        self._aborted = True
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(
+                self._sock, socket.SHUT_RDWR
+            )  # past TLS, which would talk to a thread's session
+
+    def close(self) -> None:
+        """Closes the socket. Not while a thread uses the connection."""
+        self._aborted = True
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+    def _drained(self) -> bool:
+        """Takes in what the other side said before it broke the connection; whether it said anything."""
+        with contextlib.suppress(OSError):
+            while len(self._held) <= MAX_HEAD_BYTES and (data := self._sock.recv(_HELD_BYTES)):
+                self._held += data
+        return bool(self._held)
+
+    def _receive(self, count: int, until: float | None = None) -> bytes | None:
+        buffer = bytearray(count)
+        with memoryview(buffer) as view:
+            got = self._from_socket(view, until)
+            return None if got is None else bytes(view[:got])
+
+    def _from_socket(self, view: memoryview, until: float | None) -> int | None:
+        while True:
+            self._raise_aborted()
+            try:
+                return self._sock.recv_into(view)
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+            except (BlockingIOError, ssl.SSLWantReadError):
+                events = _IN
+            if not self._wait(events, until):
+                return None
+
+    def _is_readable(self) -> bool:
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return True
+        return bool(self._polled(_IN, 0))
+
+    def _wait(self, events: int, until: float | None = None) -> bool:
+        """Whether the socket got ready before `until`."""
+        self._raise_aborted()
+        if until is None:
+            self._polled(events, None)
+        elif not self._polled(events, max(0.0, (until - monotonic()) * 1000)):
+            return False
+        self._raise_aborted()
+        return True
+
+    def _polled(self, events: int, milliseconds: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._sock.fileno(), events)
+        return bool(poll.poll(milliseconds))
+
+    def _raise_aborted(self) -> None:
+        if self._aborted:
+            raise Aborted("the connection was given up")
