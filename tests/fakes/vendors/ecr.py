@@ -192,6 +192,7 @@ class EcrPublic(Ecr):
     """The API knows repositories of its own registry, without the alias."""
 
     kind = "ecr-public"
+    cannot = frozenset({"delete_tag", "mount", "catalog"})
     alias = "acme"
 
     def create(self, unit: str, asked: dict[str, Any]) -> str:

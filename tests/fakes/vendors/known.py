@@ -8,7 +8,7 @@ from tests.fakes.vendors.acr import Acr
 from tests.fakes.vendors.alibaba import Alibaba
 from tests.fakes.vendors.artifactory import Artifactory
 from tests.fakes.vendors.dockerhub import DockerHub
-from tests.fakes.vendors.ecr import Ecr
+from tests.fakes.vendors.ecr import Ecr, EcrPublic
 from tests.fakes.vendors.ghcr import Ghcr
 from tests.fakes.vendors.gitea import Gitea
 from tests.fakes.vendors.gitlab import GitLab
@@ -33,4 +33,4 @@ BULK: Final[tuple[type[VendorRegistry], ...]] = (
 )
 """Those whose tags are listed in bulk."""
 
-ALL: Final[tuple[type[VendorRegistry], ...]] = (*BULK, Nexus, Gitea, Alibaba)
+ALL: Final[tuple[type[VendorRegistry], ...]] = (*BULK, EcrPublic, Nexus, Gitea, Alibaba)
