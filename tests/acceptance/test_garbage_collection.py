@@ -85,7 +85,7 @@ async def by_recheck(world: World) -> Ended:
 
 async def without_state(world: World) -> Ended:
     (world.program.folder / "state.db").unlink()
-    return await by_recheck(world)
+    return await world.program("sync", "--json")
 
 
 async def by_hand(world: World) -> Ended:
