@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import struct
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -14,7 +13,7 @@ from scripts.package import native, release
 from tests.acceptance.agent import PATIENCE_SECONDS
 from tests.acceptance.program import Running
 from tests.fakes.containers import Store, store
-from tests.fakes.machine import Machine, debian
+from tests.fakes.machine import Machine, debian, memory
 from tests.fakes.process import ROOT, free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -27,21 +26,24 @@ IMAGE: Final = "localhost/replicator:tested"
 AS_USER: Final = ("setpriv", "--reuid=10001", "--regid=10001", "--clear-groups", "--no-new-privs", "--")
 
 
-async def test_image_is_built_and_runs(tmp_path: Path) -> None:
+async def test_image_is_built_and_runs() -> None:
     """One test, as building takes most of its time."""
-    machine = debian(tmp_path / "base", BASE_PACKAGES)
+    with memory() as folder, store() as images:
+        await build_and_run(debian(folder / "base", BASE_PACKAGES), images)
+
+
+async def build_and_run(machine: Machine, images: Store) -> None:
     # The build asks PyPI; behind a proxy with a certificate of its own, only the machine's bundle knows that.
     machine.path("/etc/pip.conf").write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
-    with store() as images:
-        images.add(machine, "localhost/base")
-        build(images, IMAGE, f"--build-arg=VERSION={VERSION}")
-        check_libraries(images.files(IMAGE), "opt/replicator", NATIVE)
-        check_user(images)
-        await check_running(images)
-        # What differs for the other architecture is made in the first stage, on this one; the second only copies it.
-        other = "arm64" if NATIVE == "amd64" else "amd64"
-        build(images, "localhost/stage", "--target=build", f"--build-arg=TARGETARCH={other}")
-        check_libraries(images.files("localhost/stage"), "image/opt/replicator", other)
+    images.add(machine, "localhost/base")
+    build(images, IMAGE, f"--build-arg=VERSION={VERSION}")
+    check_libraries(images.files(IMAGE), "opt/replicator", NATIVE)
+    check_user(images)
+    await check_running(images)
+    # What differs for the other architecture is made in the first stage, on this one; the second only copies it.
+    other = "arm64" if NATIVE == "amd64" else "amd64"
+    build(images, "localhost/stage", "--target=build", f"--build-arg=TARGETARCH={other}")
+    check_libraries(images.files("localhost/stage"), "image/opt/replicator", other)
 
 
 def build(images: Store, name: str, *more: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,11 +18,12 @@ import pytest
 
 from replicator.demo.images import image, layer
 from scripts.environment import version
+from scripts.package import native, package_version, release
 from tests.acceptance.agent import PATIENCE_SECONDS, NotifySocket
 from tests.acceptance.program import Ended, Running
 from tests.acceptance.walker import fill
 from tests.fakes.distribution import Server
-from tests.fakes.machine import Machine, debian, depends_of, service_environment
+from tests.fakes.machine import Machine, debian, depends_of, memory, service_environment
 from tests.fakes.process import ROOT, free_port, require
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -40,21 +40,20 @@ NOISE = re.compile(
 
 
 def built(kind: str) -> Path:
-    """The package of this machine's architecture, by `make package`."""
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-    found = sorted((ROOT / "dist").glob(f"replicator_*_{architecture}.{kind}"))
-    if not found:
-        pytest.fail("dist/ has no packages: make package", pytrace=False)
-    return found[-1]
+    """The package of this version and machine, by `make package`."""
+    file = ROOT / "dist" / f"replicator_{package_version(release())}-1_{native()}.{kind}"
+    if not file.is_file():
+        pytest.fail(f"{file} does not exist: make package", pytrace=False)
+    return file
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine() -> Iterator[Machine]:
     """A Debian with the packages that the .deb depends on, and no others beside the essential ones."""
-    root = tmp_path / "machine"
-    made = debian(root, depends_of(built("deb")))
-    shutil.copy(built("deb"), root / "replicator.deb")
-    return made
+    with memory() as folder:
+        made = debian(folder / "root", depends_of(built("deb")))
+        shutil.copy(built("deb"), made.root / "replicator.deb")
+        yield made
 
 
 def contents(machine: Machine) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.fakes.machine import Machine
+from tests.fakes.machine import Machine, memory
 from tests.fakes.process import clean_environment, require
 
 
@@ -60,11 +59,11 @@ class Store:
 def store() -> Iterator[Store]:
     """A store that leaves neither mounts nor files."""
     # Not pytest's folder: podman takes 50 characters of `runroot` at most.
-    with tempfile.TemporaryDirectory(prefix="podman") as folder:
-        made = Store(Path(folder))
+    with memory() as folder:
+        made = Store(folder)
         try:
             yield made
         finally:
             made.podman("umount", "--all", "--force")
-            mount = str(Path(folder, "root", "overlay"))
+            mount = str(folder / "root" / "overlay")
             subprocess.run(("umount", "--lazy", mount), check=False, capture_output=True)

@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +21,10 @@ import pytest
 from tests.fakes.process import require
 
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")  # links into /usr
-_DEVICES: Final = {"null": (1, 3), "zero": (1, 5), "random": (1, 8), "urandom": (1, 9)}
 _UNNEEDED: Final = re.compile(r"/usr/share/(doc|locale|man|info|i18n)/.")
 _DPKG: Final = Path("var/lib/dpkg")
 # Mounts go away with the namespace; exec, so that signals reach the command.
-_ENTER: Final = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+_ENTER: Final = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"'
 
 
 class Machine:
@@ -62,6 +63,14 @@ class Machine:
             inside = Path("/") / Path(folder).relative_to(self.root)
             found |= {str(inside / name) for name in (*folders, *files)}
         return found
+
+
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder in memory, where there is such a place: dpkg and rpm wait for the disk after each file. Removed at the end."""
+    place = Path("/dev/shm")  # noqa: S108 - with a name of its own in it
+    with tempfile.TemporaryDirectory(prefix="machine", dir=place if place.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def debian(root: Path, packages: Iterable[str]) -> Machine:
@@ -140,9 +149,6 @@ def _finish(root: Path) -> None:
         shutil.copy(f"/usr/share/base-passwd/{name}.master", root / "etc" / name)
     shutil.copytree("/etc/ssl/certs", root / "etc" / "ssl" / "certs", symlinks=True, dirs_exist_ok=True)
     (root / "tmp").chmod(0o1777)
-    for name, (major, minor) in _DEVICES.items():
-        os.mknod(root / "dev" / name, 0o020666, os.makedev(major, minor))
-        (root / "dev" / name).chmod(0o666)
     subprocess.run(("chroot", str(root), "/sbin/ldconfig"), check=True)
 
 
