@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -34,7 +35,7 @@ from replicator.config.problems import validate
 from replicator.config.settings import AgentSettings, HTTPSettings, Loaded
 from replicator.config.show import effective
 from replicator.config.syntax import Context
-from replicator.config.trust import old_roots
+from replicator.config.trust import build_signing, old_roots
 from replicator.errors import ConfigError
 from replicator.model.names import hub_url
 from replicator.policy.cycles import cycles
@@ -69,7 +70,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     built: dict[str, list[Rule]] = {}
     for table in rules:
         try:
-            built[table.name] = build_rules(table, timezone, opened, from_hub=table.source in hubs)
+            signing = build_signing(
+                table, agent.name if agent else "", {name: each.url for name, each in sites.items()}
+            )
+            made = build_rules(table, timezone, opened, from_hub=table.source in hubs)
+            built[table.name] = [replace(each, sign=signing) for each in made]
         except ValueError as error:
             problems.append(f"{main}: {error}")
     every = [rule for each in built.values() for rule in each]

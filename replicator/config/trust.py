@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replicator.config.document import KeyPath
 from replicator.config.syntax import Context, Syntax, parse_file, parse_regex
-from replicator.trust.policy import Identity, TrustedRoot, TrustPolicy
+from replicator.trust.policy import Identity, Signing, TrustedRoot, TrustPolicy
 
 if TYPE_CHECKING:
+    from replicator.config.model import RuleTable
     from replicator.config.model.trust import TrustTable
     from replicator.trust.policy import PublicKey
 
@@ -114,4 +115,33 @@ def build_trust(tables: Sequence[TrustTable]) -> tuple[TrustPolicy, ...]:
             attestations=tuple(each.predicate for each in table.attestations),
         )
         for number, table in enumerate(tables, 1)
+    )
+
+
+def build_signing(table: RuleTable, agent: str, sites: Mapping[str, str]) -> Signing | None:
+    """How a rule signs; None if it does not.
+
+    Args:
+        table: the rule.
+        agent: the agent's name.
+        sites: URLs by site.
+
+    Raises:
+        ValueError: the key cannot be used.
+    """
+    if table.sign is None:
+        return None
+    from replicator.trust.signing import check_signing_key  # noqa: PLC0415  # cryptography takes 40 ms
+
+    try:
+        check_signing_key(table.sign.key())
+    except ValueError as error:
+        raise ValueError(f"rule.{table.name}.sign.key: {error}") from None
+    names = {table.source, *table.destinations}
+    hosts = {name: url.partition("://")[2] for name, url in sites.items() if url.startswith("http")}
+    return Signing(
+        table.sign.key,
+        agent,
+        statement=table.sign.statement,
+        hosts=tuple(sorted((name, host) for name, host in hosts.items() if name in names)),
     )

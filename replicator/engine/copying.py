@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from replicator.engine.answers import Answers
 from replicator.engine.content.referrers import WantedReferrers
@@ -31,8 +32,12 @@ from replicator.policy.referrers import NOTHING
 from replicator.policy.rule import Rule
 from replicator.ports import RefusesManifests, RefusesTags, TriesManifests
 
+if TYPE_CHECKING:
+    from replicator.trust.signing import Attached
+
 _T = TypeVar("_T")
 
+_COMPLETED: Final = frozenset({Change.INCOMPLETE.value, Change.UNSIGNED.value})
 _MOVES: Final = frozenset(change.value for change in (Change.MOVED, Change.DIVERGED, Change.UNREADABLE))
 """Reasons of copies to a tag that is there, and names something else."""
 
@@ -171,6 +176,7 @@ class Copying:
                 totals,
                 missing=action.missing,
                 was_placed=action.was_placed,
+                attached=self._attached(action, prepared.image),
             )
             try:
                 if isinstance(catalog.repository, TriesManifests):
@@ -195,6 +201,28 @@ class Copying:
             self._answers.through(action)
 
         await self._guarded(action, totals, bring)
+
+    def _attached(self, action: Action, image: Image) -> Sequence[Attached]:
+        """What the rule's own key says of the copy. An image that is only completed was signed when it was copied."""
+        signing = self._rule.sign
+        if signing is None:
+            return ()
+        from replicator.trust.signing import mirroring_of, signature_of  # noqa: PLC0415  # cryptography takes time
+
+        pem, now = signing.key(), dt.datetime.fromtimestamp(self._context.clock.now(), dt.UTC)
+        made = [signature_of(pem, image.root.descriptor)]
+        if signing.statement and action.reason not in _COMPLETED:
+            at = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+            said = {
+                "source": signing.reference(self._rule.source, action.repository, action.wanted.tag),
+                "destination": signing.reference(self._site.name, action.target, action.wanted.target),
+                "sourceDigest": action.digest,
+                "agent": signing.agent,
+                "rule": self._rule.name,
+                "copiedAt": at,
+            }
+            made.append(mirroring_of(pem, image.root.descriptor, said, at))
+        return made
 
     async def plan(self, prepared: Prepared) -> None:
         """Only asks: what would move, what is there, what could be mounted."""

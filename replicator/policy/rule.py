@@ -12,7 +12,7 @@ from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
 from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
-from replicator.trust.policy import TrustPolicy
+from replicator.trust.policy import Signing, TrustPolicy
 
 __all__ = [
     "ImageSet",
@@ -121,7 +121,7 @@ class Rule:
 
     `mirrors` may supply the source's content by digest, in this order, before the source itself.
 
-    `trust`: an image is copied only if all of these agree.
+    `trust`: an image is copied only if all of these agree. `sign`: copies are signed at the destination.
     """
 
     name: str
@@ -141,3 +141,4 @@ class Rule:
     referrer_filter: ReferrerFilter = field(default_factory=ReferrerFilter)
     referrers_recheck: float = 24 * 3600.0
     trust: tuple[TrustPolicy, ...] = ()
+    sign: Signing | None = None

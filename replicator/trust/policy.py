@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -87,6 +87,25 @@ class TrustPolicy:
             self.attestations,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """How copies are signed at their destination.
+
+    `key` reads the PEM private key. `statement`: who copied what from where is attested, too. `hosts`: the sites that are
+    registries, each with its host (and path).
+    """
+
+    key: Callable[[], str]
+    agent: str
+    statement: bool = True
+    hosts: tuple[tuple[str, str], ...] = ()
+
+    def reference(self, site: str, repository: str, tag: str | None) -> str:
+        """An image at a site, by the host where there is one."""
+        where = dict(self.hosts).get(site, site)
+        return f"{where}/{repository}:{tag}" if tag else f"{where}/{repository}"
 
 
 def fingerprint_of(policies: Sequence[TrustPolicy]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from replicator.demo.images import AMD64, ARM64, image, index
+from replicator.trust.signing import MIRRORED
 from tests.acceptance.program import Program
 from tests.acceptance.walker import fill
 from tests.fakes.cosign import LEGACY, Cosign
@@ -177,3 +178,28 @@ async def test_skopeo_takes_the_printed_pull_policy_and_finds_the_signatures(tmp
         assert signed == "" or "sigstore disabled" in signed
         unsigned = await asyncio.to_thread(pulls, "two", tmp_path / "policy")
         assert "A signature was required, but no signature exists" in unsigned
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", REGISTRIES)
+async def test_cosign_verifies_what_the_program_signed(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for name in ("hub", "fra"):
+            (tmp_path / name).mkdir()
+        hub = stack.enter_context(distribution(tmp_path / "hub"))
+        fra = stack.enter_context(REGISTRIES[kind](tmp_path / "fra"))
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        other = await asyncio.to_thread(Cosign.with_key, tmp_path / "others")
+        await fill(hub.settings(), {("signed/app", "v1"): IMAGE})
+        program = made(tmp_path / "program")
+        sign = f'[rule.sign]\nkey = {{ file = "{cosign.folder}/release.pem" }}\n'
+        program.write_config(
+            {"hub": hub.url, "fra": fra.url}, RULE.format(destinations='"fra"', source="hub", trust=sign)
+        )
+        ended = await program("sync")
+        assert ended.code == 0, ended.stderr
+        reference = f"{fra.host}/hub/signed/app:v1"
+        assert await asyncio.to_thread(cosign.verifies, reference)
+        assert await asyncio.to_thread(cosign.verifies_attestation, reference, MIRRORED)
+        assert not await asyncio.to_thread(cosign.verifies_attestation, reference, PROVENANCE)
+        assert not await asyncio.to_thread(other.verifies, reference)

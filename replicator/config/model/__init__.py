@@ -36,7 +36,7 @@ from replicator.config.model.site import (
     WindowTable,
 )
 from replicator.config.model.table import Table, keys_of, table_in
-from replicator.config.model.trust import AttestationTable, KeylessTable, TrustTable
+from replicator.config.model.trust import AttestationTable, KeylessTable, SignTable, TrustTable
 
 __all__ = [
     "AgentTable",
@@ -58,6 +58,7 @@ __all__ = [
     "RuleHooksTable",
     "RuleTable",
     "ServerTLSTable",
+    "SignTable",
     "SiteTable",
     "TLSTable",
     "Table",

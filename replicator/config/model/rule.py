@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationInfo, field_validator
 
 from replicator.config.model.table import Table, setting
-from replicator.config.model.trust import TrustTable
+from replicator.config.model.trust import SignTable, TrustTable
 from replicator.config.secrets import Secret
 from replicator.config.short import Mode, OneOrMany
 from replicator.config.syntax import (
@@ -229,4 +229,5 @@ class RuleTable(Table):
     trust: list[TrustTable] = setting(
         "Signatures that an image must have before it is copied. Default: none.", default_factory=list
     )
+    sign: SignTable | None = setting("Sign copies at the destinations. Default: no.", None)
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

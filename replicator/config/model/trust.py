@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ValidationInfo, field_validator
 
 from replicator.config.model.table import Table, setting
+from replicator.config.secrets import Secret
+from replicator.config.syntax import SECRET
 from replicator.config.trust import IDENTITY, KEY, ROOT
 from replicator.trust.policy import PublicKey, TrustedRoot
 from replicator.trust.statement import SIGNED
@@ -87,6 +89,18 @@ class TrustTable(Table):
                 f"{minimum} signers are needed, but there are only {len(signers)} different keys"
             )
         return minimum
+
+
+class SignTable(Table):
+    """Signs each image that is copied, at the destination, as `cosign sign --key` does. See [trust](trust.md)."""
+
+    key: Annotated[Secret, SECRET] = setting(
+        "PEM private key, not encrypted: ECDSA P-256, or RSA. `cosign verify --key` with its public key passes."
+    )
+    statement: bool = setting(
+        "Also attach a signed statement about the copy: from where, to where, when, by which agent and rule.",
+        True,
+    )
 
 
 _SHORT = {

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
+from replicator.engine.transfer.attached import put_attached
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.presence import Presence
 from replicator.engine.transfer.referrers import ReferrersLists
@@ -22,13 +24,17 @@ from replicator.model.image import Image
 from replicator.model.manifest import Manifest
 from replicator.ports import Repository
 
+if TYPE_CHECKING:
+    from replicator.trust.signing import Attached
+
 
 @dataclass(frozen=True, slots=True)
 class ImageCopy:
     """An image wanted in a repository under a tag (None: by digest alone).
 
     `blob` makes the request for one of its blobs; `totals` counts what is moved. `missing`: parts that the destination
-    was found to lack. `was_placed`: it had been put there before, so that something has removed it since.
+    was found to lack. `was_placed`: it had been put there before, so that something has removed it since. `attached`:
+    referrers that are made here.
     """
 
     image: Image
@@ -38,6 +44,7 @@ class ImageCopy:
     totals: Totals
     missing: Sequence[Digest] = ()
     was_placed: bool = False
+    attached: Sequence[Attached] = ()
 
 
 def fingerprint_of(image: Image) -> str:
@@ -121,6 +128,10 @@ class ImageWriter:
             else:
                 await self._write(placement, referrer.manifest, referrer.tag)
         root = placement.image.root
+        for attached in placement.attached:
+            written = await put_attached(placement.repository, attached)
+            self._transfers.written(placement.totals, written)
+            subjects[root.digest].append(attached.manifest)
         for subject, manifests in subjects.items():
             put = partial(self._put_child, placement, root) if subject == root.digest else None
             written = await self._lists.ensure(placement.repository, subject, manifests, put)

@@ -119,3 +119,14 @@ def test_mistakes_are_named_with_the_remedy(tmp_path: Path, table: str, says: st
     found = problems(tmp_path, trust(table))
     assert len(found) == 1
     assert says in found[0]
+
+
+def test_copies_are_signed_with_a_key_that_is_a_secret(tmp_path: Path) -> None:
+    found = loaded(tmp_path, SITES + RULE + '[rule.sign]\nkey = { file = "keys/private.pem" }\n')
+    sign = found.rules[0].sign
+    assert sign is not None
+    assert sign.key() == A.private_pem.decode().strip()
+    assert sign.reference("hub", "team/app", "v1") == "hub.example.com/team/app:v1"
+    assert sign.statement
+    (found_problem,) = problems(tmp_path, SITES + RULE + '[rule.sign]\nkey = { file = "keys/a.pub" }\n')
+    assert found_problem.endswith("rule.platform.sign.key: is not a PEM private key")
