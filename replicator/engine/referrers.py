@@ -39,6 +39,10 @@ class ReferrersAPIs:
         since = self._missing_since.get(site)
         return since is None or self._clock.monotonic() - since >= SUPPORT_SECONDS
 
+    def is_known(self, site: str) -> bool:
+        """Whether the site has listed referrers by its API."""
+        return site in self._present
+
     async def listed(self, repository: Repository, subject: Digest) -> Sequence[Descriptor] | None:
         """What the API lists as referrers of a subject; None if the site has no API, which may be known without asking.
 

@@ -168,6 +168,8 @@ class ReferrersReader:
             self._warn(f"{repository.name}: referrers are read from fallback tags only: {error.cause}")
             listed = None
         except NotFound:
+            if self._apis.is_known(repository.site):
+                raise
             listed = None  # says nothing: the subject was read a moment ago
         if listed is not None:
             return self._bounded(repository, subject, listed)
