@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -38,17 +38,8 @@ class Index:
         self._top = top
         self._roots = Roots(roots)
         self.is_changed = False
-        tagged: dict[str, list[int]] = {}
-        by_digest: dict[str, list[int]] = {}
-        for number, root in enumerate(roots):  # one pass over lists: thousands of entries may share a digest
-            if root.tag is not None:
-                tagged.setdefault(root.tag, []).append(number)
-            if root.digest is not None:
-                by_digest.setdefault(root.digest, []).append(number)
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                give_way()
-        self._tagged = {tag: tuple(numbers) for tag, numbers in tagged.items()}
-        self._by_digest = {digest: tuple(numbers) for digest, numbers in by_digest.items()}
+        self._tagged = _numbers(root.tag for root in roots)
+        self._by_digest = _numbers(root.digest for root in roots)
 
     def __len__(self) -> int:
         return len(self._roots)
@@ -164,6 +155,29 @@ class Index:
                     table[key] = left
                 else:
                     del table[key]
+
+
+def _numbers(keys: Iterable[str | None]) -> dict[str, tuple[int, ...]]:
+    """The numbers of the entries that have each key.
+
+    Only keys that come again have a list meanwhile (thousands of entries may share a digest): with one for each of
+    50,000 keys, the garbage collector would stop every thread for as long as it counts them.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    repeated: dict[str, list[int]] = {}
+    for number, key in enumerate(keys):
+        if key is None:
+            continue
+        if key not in found:
+            found[key] = (number,)
+        elif key in repeated:
+            repeated[key].append(number)
+        else:
+            repeated[key] = [*found[key], number]
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            give_way()
+    found.update((key, tuple(numbers)) for key, numbers in repeated.items())
+    return found
 
 
 def empty_index() -> Index:
