@@ -19,7 +19,7 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test coverage interop soak mutants bench lint docs format reference man locks package release packages servers tools clean
+.PHONY: help demo test coverage interop soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -72,6 +72,10 @@ reference: $(VENV)/.run
 	$(BIN)/python -m scripts.registries > docs/registries/README.md.new
 	mv docs/registries/README.md.new docs/registries/README.md
 	$(BIN)/python -m scripts.prometheus_rule > deploy/kubernetes/components/monitoring/prometheusrule.yaml
+
+# docs/images: pages of an agent in Chromium, and what `demo` prints
+screenshots: $(VENV)/.run packages
+	$(BIN)/python -m scripts.screenshots
 
 # man pages of all commands, from their own help, in build/man; what completes them in shells, in build/completions
 man: $(VENV)/.run

@@ -8,10 +8,11 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.plan import look
 from replicator.cli.rules import read_config, select_rules
-from replicator.cli.runner import run_async
+from replicator.cli.runner import exit_code, run_async
 from replicator.cli.sync import replicate
 from replicator.cli.watch import Watch
-from replicator.demo.run import Stage, stage
+from replicator.config.starter import site_url
+from replicator.demo.run import Stage, filling, stage
 from replicator.engine import RunResult
 from replicator.report import failed, render_plan, render_run
 
@@ -25,14 +26,32 @@ What to try next:
 
 
 @click.command("demo")
+@click.option(
+    "--fill",
+    metavar="HOST[:PORT]",
+    help="Only copy the demo's images to this registry, as platform/shop and platform/api: something to begin with.",
+)
 @everywhere
 @click.pass_obj
-def command(invocation: Invocation) -> int:
+def command(invocation: Invocation, fill: str | None) -> int:
     """Replicate a few images between three small registries inside this process: plan, sync, and sync again.
 
     Needs no server, network or account, and leaves nothing behind. With --json, prints the reports of both runs.
     """
-    return run_async(_demo(invocation))
+    return run_async(_demo(invocation) if fill is None else _fill(invocation, site_url(fill)))
+
+
+async def _fill(invocation: Invocation, url: str) -> int:
+    async with filling(url) as playing:
+        invocation.config = playing.config
+        watch = Watch.start(invocation, quiet=True)
+        loaded = read_config(invocation, watch)
+        result, drain = await replicate(loaded, select_rules(loaded, (), ()), watch)
+    if invocation.json:
+        print_json(result)
+    else:
+        click.echo(render_run(result))
+    return exit_code(result, drain)
 
 
 async def _demo(invocation: Invocation) -> int:

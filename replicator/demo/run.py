@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -45,6 +46,41 @@ async def stage() -> AsyncIterator[Stage]:
         config = folder / "replicator.toml"
         config.write_text(config_for(urls, folder))
         yield Stage(urls, config)
+
+
+@asynccontextmanager
+async def filling(url: str) -> AsyncIterator[Stage]:
+    """A registry `demo` with the demo's images, and a config that copies all of them to the registry at `url`, `there`.
+
+    Raises OSError as `stage` does.
+    """
+    async with AsyncExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="replicator-demo-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        store = Store()
+        fill(store)
+        demo = await stack.enter_async_context(DemoRegistry.serve(store))
+        config = folder / "replicator.toml"
+        config.write_text(f"""\
+[agent]
+state = "sqlite:///{folder}/state.db"
+cache = {{ path = "{folder}/cache" }}
+
+[site.demo]
+url = "{demo.url}"
+docker_config = false
+proxy = ""
+
+[site.there]
+url = {json.dumps(url)}
+
+[[rule]]
+name         = "fill"
+source       = "demo"
+destinations = ["there"]
+repositories = ["platform/**", "!platform/scratch/**"]
+""")
+        yield Stage({"demo": demo.url, "there": url}, config)
 
 
 def fill(store: Store) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from tests.acceptance.program import Program
+from tests.fakes.registry import FakeRegistry
 
 
 def left_in(folder: Path) -> list[Path]:
@@ -22,3 +23,14 @@ async def test_demo_replicates_twice_and_leaves_nothing_behind(tmp_path: Path) -
 async def test_demo_gives_both_reports_as_json(tmp_path: Path) -> None:
     ended = await Program(tmp_path)("demo", "--json")
     assert [run["totals"]["tags"]["copied"] for run in ended.json["runs"]] == [6, 0]
+
+
+async def test_demo_fills_a_registry_of_ones_own(tmp_path: Path) -> None:
+    async with FakeRegistry() as hub:
+        ended = await Program(tmp_path)(
+            "demo", "--fill", hub.url.removeprefix("http://"), environ={"TMPDIR": str(tmp_path)}
+        )
+        assert ended.code == 0
+        assert "ok: 4 tags copied" in ended.stdout
+        assert set(hub.store.content("platform/shop").tags) == {"v1.0", "v1.1", "v1.2-rc1"}
+        assert left_in(tmp_path) == []
