@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.config.settings import Loaded
@@ -54,13 +54,15 @@ class RuleStatus:
     """One rule as it is now.
 
     `next_run` in epoch seconds, None if nothing is scheduled; `backing_off`: destinations that wait after repeated
-    failures, with the time of the next attempt.
+    failures, with the time of the next attempt. `untrusted`: by destination, tags that are held there because their
+    images are not trusted, as `repository:tag`, and why.
     """
 
     rule: Rule
     paused: bool
     next_run: float | None
     backing_off: Mapping[str, float]
+    untrusted: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class App:
@@ -169,6 +171,7 @@ class App:
                 rule.name in self._paused,
                 self._scheduler.next_run(rule.name),
                 self._scheduler.backing_off(rule),
+                {name: self.untrusted.reasons(rule.name, name) for name in rule.destinations},
             )
             for rule in self._generation.rules
         ]

@@ -111,6 +111,8 @@ class FakeAgent:
         self.paused: set[str] = set()
         self.next_runs: dict[str, float] = {}
         self.backing_off: dict[str, dict[str, float]] = {}
+        self.untrusted: dict[str, dict[str, str]] = {}
+        """By destination, tags with reasons."""
         self.known: list[Standing] = []
         self.index = FakeIndex()
         self.problem: str | None = None
@@ -130,6 +132,7 @@ class FakeAgent:
                 rule.name in self.paused,
                 self.next_runs.get(rule.name),
                 self.backing_off.get(rule.name, {}),
+                self.untrusted,
             )
             for rule in self._rules
         ]

@@ -192,6 +192,16 @@ def test_tags_of_a_destination_that_cannot_be_asked_are_unknown(world: World) ->
     assert tags["fra"] == "1 in step, 2 unknown"
 
 
+def test_images_that_are_not_trusted_are_shown_with_the_reason(world: World) -> None:
+    world.stands("fra", in_step=1, held=2)
+    world.agent.untrusted = {
+        "fra": {"app:v2": "release: not signed by <b>x</b>", "app:v1": "release: no signatures found"}
+    }
+    states = world.rows("State")
+    assert "not trusted, held: app:v1: release: no signatures found (and 1 more)" in states["fra"]["State"]
+    assert "not trusted" not in states["sin"]["State"]
+
+
 async def test_remote_status_counts_what_is_unknown_and_names_the_tag_that_holds_the_lag(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

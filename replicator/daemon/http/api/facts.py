@@ -176,6 +176,7 @@ class Facts:
                     known.get((rule.name, each)),
                     status.backing_off.get(each),
                     running=any(each in run.left for run in running),
+                    untrusted=status.untrusted.get(each, {}),
                 )
                 for each in rule.destinations
             ],
@@ -233,7 +234,12 @@ class Facts:
 
 
 def _destination(
-    name: str, known: tuple[Standing, float] | None, backs_off: float | None, *, running: bool
+    name: str,
+    known: tuple[Standing, float] | None,
+    backs_off: float | None,
+    *,
+    running: bool,
+    untrusted: Mapping[str, str],
 ) -> RuleDestination:
     until = None if backs_off is None else moment(backs_off)
     if known is None:
@@ -249,6 +255,8 @@ def _destination(
         last_error=standing.last_error[:MAX_TEXT] or None,
         backing_off_until=until,
         oldest_pending=f"{standing.oldest_repository}:{standing.oldest_tag}" if standing.oldest_tag else None,
+        untrusted=len(untrusted),
+        untrusted_reason=next((f"{tag}: {why}"[:MAX_TEXT] for tag, why in sorted(untrusted.items())), None),
     )
 
 

@@ -56,6 +56,10 @@ class RuleDestination(msgspec.Struct, frozen=True):
     backing_off_until: dt.datetime | None
     oldest_pending: str | None = None
     """The tag that holds the lag, as `repository:tag`."""
+    untrusted: int = 0
+    """Tags that are held because their images are not trusted."""
+    untrusted_reason: str | None = None
+    """One of them, as `repository:tag`, and why."""
 
 
 class RuleInfo(msgspec.Struct, frozen=True):

@@ -156,10 +156,13 @@ def _why(rule: RuleInfo, at: RuleDestination) -> str:
 
 
 def _cause_of(at: RuleDestination, kind: str) -> str | None:
-    """What keeps it from being in step: the last error, and the tag that holds the lag."""
+    """What keeps it from being in step: the last error, the tag that holds the lag, and images that are not trusted."""
     parts = [at.last_error] if kind == "failing" and at.last_error else []
     if at.oldest_pending and kind in {"failing", "behind"}:
         parts.append(f"oldest pending tag: {at.oldest_pending}")
+    if at.untrusted:
+        others = f" (and {at.untrusted - 1} more)" if at.untrusted > 1 else ""
+        parts.append(f"not trusted, held: {at.untrusted_reason}{others}")
     return "; ".join(parts) or None
 
 
