@@ -131,7 +131,7 @@ class Body:
         connection: what it comes over, its head read.
         framing: how it ends.
         buffer: gives the memory for a piece, which has at most as many bytes.
-        fill_seconds: after the first bytes a piece is filled on for so long, then given as it is.
+        fill_seconds: after the first bytes a piece is filled for at most this many seconds, then returned with what it has.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class IdleConnections:
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, key: Hashable) -> Connection | None:
-        """A connection on which the other side has neither closed nor said anything; None where there is none."""
+        """A connection on which the other side has neither closed nor said anything; None if all are closed or in use."""
         waiting = self._waiting.get(key, [])
         while waiting:
             connection, _ = waiting.pop()
