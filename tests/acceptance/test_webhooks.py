@@ -14,10 +14,12 @@ import pytest
 
 from replicator.daemon.http.webhooks.waiting import LOOKS_AFTER
 from replicator.demo.images import BuiltImage, image
+from replicator.model.companion import fallback_tag
 from tests.acceptance.agent import Agent, running_agent, write_agent
 from tests.acceptance.program import Program, rule
 from tests.fakes.distribution import Server, distribution
 from tests.fakes.process import free_port
+from tests.fakes.referrers import bundle, fallback_index
 from tests.fakes.registry import FakeRegistry
 from tests.protocol.daemon.test_daemon_http_webhooks import V1, envelope, event
 
@@ -50,10 +52,12 @@ class World:
     session: aiohttp.ClientSession
 
     async def visible(self, repository: str, tag: str, digest: str | None = None) -> None:
-        """Returns once the destination has the tag, at this digest."""
+        """Returns once the destination has the tag, at this digest; or the manifest, where `tag` is a digest."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 held = self.fra.store.repositories.get(repository)
+                if held is not None and tag in held.manifests:
+                    return
                 if held is not None and tag in held.tags and digest in {None, held.tags[tag]}:
                     return
                 await asyncio.sleep(0.005)
@@ -257,3 +261,15 @@ def _memory(pid: int) -> int:
     """Resident bytes of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096
+
+
+async def test_a_signature_that_is_pushed_later_follows_its_image_at_once(world: World) -> None:
+    """As cosign 3 pushes it where there is no referrers API: the bundle by digest, then the fallback tag."""
+    root = image("signed later", 0)
+    await push(world.session, world.hub, "platform/app", "v1", root)
+    await world.visible("platform/app", "v1", root.digest)
+    signed = bundle(root)
+    await push(world.session, world.hub, "platform/app", signed.digest, signed)
+    tag = fallback_tag(root.digest)
+    await push(world.session, world.hub, "platform/app", tag, fallback_index(signed))
+    await world.visible("platform/app", signed.digest)

@@ -10,6 +10,7 @@ from replicator.demo.images import image, index, load
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.policy.referrers import ReferrerFilter, parse_referrer_pattern
 from replicator.policy.rule import Rule
+from tests.engine.test_why import only_one
 from tests.engine.world import World, only, rule, world
 from tests.fakes.clock import StillClock
 from tests.fakes.referrers import NOTATION, PROVENANCE, SPDX, bundle, fallback_index, referrer
@@ -156,3 +157,13 @@ async def test_a_moved_tag_to_an_unsigned_image_leaves_the_signed_one_in_place()
         w.put("app", "v1", image("moved"))
         assert (await w.sync_one(one)).totals.tags.held == 1
         assert w.tags() == {"app": {"v1": first.digest}}
+
+
+async def test_why_names_what_is_required_and_missing() -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        one = filtered(require=("signature",))
+        await w.sync_one(one)
+        explained = await only_one(w, [one], "app:v1")
+        assert explained.verdict == "held"
+        assert any("required, but the source has none: signature" in step.text for step in explained.steps)

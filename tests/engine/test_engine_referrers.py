@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index, load
+from replicator.engine.content import referrers as content
+from replicator.engine.content.referrers import MAX_REFERRERS
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.referrers import ROUNDS, ReferrersLists
 from replicator.errors import Denied, Immutable, NotFound, NotReplicated, Rejected, Unavailable
@@ -21,7 +23,7 @@ from replicator.policy.rule import Referrers
 from tests.engine.world import World, rule, until, world
 from tests.fakes.clock import FakeClock, StillClock
 from tests.fakes.memory import MemorySite
-from tests.fakes.referrers import fallback_index
+from tests.fakes.referrers import fallback_index, referrer
 
 
 def signature(of: BuiltImage, seed: str = "signature") -> BuiltImage:
@@ -41,8 +43,8 @@ def listed(*entries: BuiltImage) -> BuiltImage:
 
 
 def attach(w: World, *referrers: BuiltImage, site: str = "source") -> None:
-    for referrer in referrers:
-        load(w.sites[site].store, "app", None, referrer)
+    for each in referrers:
+        load(w.sites[site].store, "app", None, each)
 
 
 def fallback_entries(site: MemorySite, subject: Digest) -> list[Digest]:
@@ -464,3 +466,34 @@ async def test_an_older_signature_of_a_platform_that_moves_is_noticed() -> None:
         load(w.source.store, "app", legacy_tags(child.digest)[0], added)
         await w.sync_one(recheck=True)
         assert w.tags()["app"][legacy_tags(child.digest)[0]] == added.digest
+
+
+@pytest.mark.parametrize("most", [20, pytest.param(MAX_REFERRERS, marks=pytest.mark.soak)])
+async def test_a_list_as_long_as_it_may_be_arrives_and_one_more_fails_the_image(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "MAX_REFERRERS", most)
+    async with world(clock=FakeClock()) as w:
+        w.source.referrers_api = w.left.referrers_api = False
+        root = w.put("app", "v1")
+        signatures = [referrer(root, seed=f"{number}") for number in range(most + 1)]
+        attach(w, *signatures)
+        load(w.source.store, "app", fallback_tag(root.digest), fallback_index(*signatures))
+        done = await w.sync_one()
+        assert (done.outcome, w.tags()) == ("failed", {})
+        assert f"has {most + 1} referrers" in done.failures[0].cause
+        load(w.source.store, "app", fallback_tag(root.digest), fallback_index(*signatures[1:]))
+        assert (await w.sync_one()).outcome == "ok"
+        assert fallback_entries(w.left, root.digest) == sorted(each.digest for each in signatures[1:])
+
+
+async def test_a_referrer_that_is_an_index_travels_whole() -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        parts = [image("part one"), image("part two")]
+        body = msgspec.json.decode(index(parts).manifest.body) | {"subject": root.manifest.descriptor}
+        whole = BuiltImage(parse_manifest(msgspec.json.encode(body), OCI_INDEX), {}, tuple(parts))
+        attach(w, whole)
+        assert (await w.sync_one()).outcome == "ok"
+        assert refers(w.left, root) == {whole.digest}
+        assert {each.digest for each in parts} <= w.left.store.repositories["app"].manifests.keys()
