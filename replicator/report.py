@@ -131,14 +131,14 @@ def render_plan(result: RunResult) -> str:
             lines += [f"  {line}" for line in table([_planned(action) for action in _sorted(each.actions)])]
             lines.append(f"  {_plan_sum(each)}")
         lines += [
-            f"  filter: {each.repository}: {each.filter} took {each.removed} of"
+            f"  filter: {each.repository}: {each.filter} left out {each.removed} of"
             f" {format_count(each.removed + each.left, 'tag')}"
             for each in sorted(rule.filters or (), key=lambda each: natural(each.repository))
             if each.removed
         ]
     lines += _remarks(result)
     lines.append(
-        f"{'drift' if drift(result) else result.outcome}: looked in {format_seconds(result.seconds)}"
+        f"{'drift' if drift(result) else result.outcome}: checked in {format_seconds(result.seconds)}"
     )
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ from replicator.report import failed, render_plan, render_run
 
 _NEXT = """\
 What to try next:
+  replicator init                                      write a first config for sites of your own
   replicator copy alpine registry.example.com/alpine   copy one image, without a config
   replicator config schema                             show every key of the config
   replicator -c replicator.toml check                  check your own sites: credentials, permissions, capabilities

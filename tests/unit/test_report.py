@@ -183,8 +183,8 @@ def test_plan_shows_actions_reasons_filters_and_the_sum() -> None:
             "  1.5 MB; blobs: 3 to copy, 1 to mount, 2 present"
         ),
         "  1 to copy, 5 unchanged, 1 held, 0 failed; 1.5 MB to move",
-        "  filter: platform/app: semver took 3 of 10 tags",
-        "drift: looked in 0.5 s",
+        "  filter: platform/app: semver left out 3 of 10 tags",
+        "drift: checked in 0.5 s",
     ]
 
 
