@@ -11,6 +11,7 @@ from typing import Final
 
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
 from replicator.errors import Corrupt, Denied, NotFound, NotReplicated, SiteError, Unsupported
+from replicator.flow.parallel import each
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -101,11 +102,7 @@ class ReferrersReader:
         subjects = [image.root.digest] if wanted.mode == "root" else list(image.manifests)
         for _ in range(MAX_DEPTH):
             before = len(found.chosen)
-            for subject in subjects:
-                await self._find(repository, subject, image, read, wanted, found)
-                if len(found.chosen) > MAX_IMAGE_REFERRERS:
-                    cause = f"{image.root.digest} has more than {MAX_IMAGE_REFERRERS} referrers"
-                    raise self._corrupt(repository, cause)
+            await self._find(repository, subjects, image, read, wanted, found)
             subjects = list(found.chosen)[before:]
             if not subjects:
                 break
@@ -117,23 +114,36 @@ class ReferrersReader:
     async def _find(
         self,
         repository: Repository,
-        subject: Digest,
+        subjects: Sequence[Digest],
         image: Image,
         read: Callable[[Digest], Awaitable[Manifest]],
         wanted: WantedReferrers,
         found: _Found,
     ) -> None:
-        """Adds what refers to one manifest."""
-        for one in await self.listed(repository, subject, wanted.companions):
-            if one.digest in found.chosen or one.digest in image.manifests:
-                continue
-            told = _told(one, wanted.chosen)
-            if told is not None:
-                found.leave_out(subject, told)
-                continue
-            manifest = await self._manifest(repository, one.digest, subject, read)
-            if manifest is not None:
-                found.judge(Referrer(subject, manifest), wanted.chosen)
+        """Adds what refers to some manifests."""
+        lists = await each(subjects, lambda subject: self.listed(repository, subject, wanted.companions))
+        unread: list[tuple[Digest, Digest]] = []
+        for subject, listed in zip(subjects, lists, strict=True):
+            for one in listed:
+                if one.digest in found.chosen or one.digest in image.manifests:
+                    continue
+                told = _told(one, wanted.chosen)
+                if told is None:
+                    unread.append((subject, one.digest))
+                else:
+                    found.leave_out(subject, told)
+        if len(found.chosen) + len(unread) > MAX_IMAGE_REFERRERS:
+            cause = f"{image.root.digest} has more than {MAX_IMAGE_REFERRERS} referrers"
+            raise self._corrupt(repository, cause)
+
+        async def referrer(pair: tuple[Digest, Digest]) -> Referrer | None:
+            subject, digest = pair
+            manifest = await self._manifest(repository, digest, subject, read)
+            return None if manifest is None else Referrer(subject, manifest)
+
+        for known in await each(unread, referrer):
+            if known is not None:
+                found.judge(known, wanted.chosen)
 
     def _judged(
         self, image: Image, repository: Repository, chosen: ReferrerFilter, left_out: Collection[Traits]

@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from replicator.errors import NotFound
+from replicator.flow.parallel import each
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest, described, parse_manifest
 from replicator.ports import ObjectStore
 from replicator.sites.layouts.errors import RepositoryErrors
-from replicator.sites.layouts.parallel import each
 
 _READ: Final = "read manifest"
 

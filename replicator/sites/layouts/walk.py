@@ -8,10 +8,10 @@ from typing import Final
 
 from replicator.errors import Corrupt
 from replicator.events import Events, Warned
+from replicator.flow.parallel import each
 from replicator.model.names import is_repository
 from replicator.ports import ObjectStore
 from replicator.sites.bounds import MAX_NAMES
-from replicator.sites.layouts.parallel import each
 
 PAGE: Final = 1_000
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from replicator.errors import Advice, NotFound, SiteError
 from replicator.events import Events, Warned
+from replicator.flow.parallel import each
 from replicator.model.names import is_tag
 from replicator.ports import Listed, ObjectStore
 from replicator.sites.layouts.distribution.links import read_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths
 from replicator.sites.layouts.errors import RepositoryErrors
-from replicator.sites.layouts.parallel import each
 
 
 async def tag_versions(

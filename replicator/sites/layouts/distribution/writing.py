@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import MissingReference, NotFound
+from replicator.flow.parallel import each
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 from replicator.ports import ObjectStore
@@ -20,7 +21,6 @@ from replicator.sites.layouts.distribution.links import write_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths, blob_data
 from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.manifests import read_stored
-from replicator.sites.layouts.parallel import each
 
 _WRITE: Final = "write manifest"
 _KEPT_MANIFESTS: Final = 256

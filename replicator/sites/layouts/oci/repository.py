@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from replicator.errors import Corrupt, MissingReference, NotFound
 from replicator.events import Warned
+from replicator.flow.parallel import each
 from replicator.flow.thread import run_in_thread
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, is_digest
@@ -21,7 +22,6 @@ from replicator.sites.layouts.oci.entries import Entry, descriptor_of, digest_in
 from replicator.sites.layouts.oci.index import Index
 from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import LayoutPaths
-from replicator.sites.layouts.parallel import each
 
 PAGE: Final = 1_000
 

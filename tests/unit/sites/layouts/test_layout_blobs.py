@@ -15,6 +15,7 @@ from replicator.demo.images import image
 from replicator.errors import Corrupt, SiteError, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
+from replicator.flow.parallel import each
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import CopiesFromSibling, ObjectStore, Site
@@ -22,7 +23,6 @@ from replicator.sites.layouts import blobs
 from replicator.sites.layouts.blobs import KeepsObjects
 from replicator.sites.layouts.distribution.site import DistributionSite
 from replicator.sites.layouts.oci.site import OciSite
-from replicator.sites.layouts.parallel import each
 from replicator.sites.objects.local import copying
 from replicator.sites.objects.local.store import LocalStore
 from replicator.sites.objects.local.workspace import Temporary

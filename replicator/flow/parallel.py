@@ -1,4 +1,4 @@
-"""Many small requests to a store, a bounded number at once."""
+"""Many small requests to a site, a bounded number at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ async def each(
     Raises:
         SiteError: the first failure; nothing new was started after it, and everything in progress has ended.
     """
+    items = list(items)
     waiting = enumerate(items)
     done: dict[int, _Result] = {}
     failures: list[SiteError] = []
@@ -36,7 +37,7 @@ async def each(
                 failures.append(error)
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(width):
+        for _ in range(min(width, len(items))):
             tasks.create_task(work())
     if failures:
         raise failures[0]
