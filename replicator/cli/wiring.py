@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
 from replicator.engine import Engine
+from replicator.flow.thread import run_in_thread
 from replicator.policy.rule import Rule
-from replicator.ports import State
+from replicator.ports import MeetsAhead, State
 from replicator.runs.bandwidth import follow
 from replicator.runs.indexing import Indexer
 from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool, site_names
-from replicator.state.store import open_state
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,33 @@ async def wire(
     Raises StateError.
     """
     async with contextlib.AsyncExitStack() as stack:
-        state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
+        pool = SitePool(watch.events, watch.clock)
+        sites = await pool.take(loaded, site_names(rules))
+        stack.push_async_callback(
+            pool.give_back, sites
+        )  # once more below: they are closed before the state is
+        for name in {rule.source for rule in rules}:
+            if isinstance(source := sites[name], MeetsAhead):
+                source.meet_ahead()
+        # The sources are asked while the state's library is imported, which takes a third of the start-up.
+        store = await run_in_thread(_state_library)
+        state = await store.open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
         stack.push_async_callback(state.aclose)
         if not read_only:
             watch.events.subscribe(Indexer(state))
         spool = None
         if not read_only and any(len(rule.destinations) > 1 for rule in rules):
             spool = open_spool(loaded, watch.events, stack)
-        pool = SitePool(watch.events, watch.clock)
-        sites = await pool.take(loaded, site_names(rules))
         stack.push_async_callback(pool.give_back, sites)
         if loaded.bandwidth:
             following = asyncio.create_task(follow(lambda: (loaded.bandwidth, sites), watch.clock))
             stack.callback(following.cancel)
+        if not gc.isenabled():  # as `cli.__main__.main` leaves it for the imports, all of which are done
+            gc.freeze()  # they made ten times as many objects as a run does, and all of them stay
         yield Wired(build_engine(loaded, sites, Equipment(state, watch.events, watch.clock, spool)), state)
+
+
+def _state_library() -> ModuleType:
+    from replicator.state import store  # noqa: PLC0415 - see `wire`
+
+    return store

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from replicator.lists.files import read_files
 from replicator.lists.findings import Findings, Remark
 from replicator.lists.reading import Reading
 from replicator.lists.references import ListedImage, merge
@@ -44,7 +43,7 @@ class ImageList:
 
     def read(self) -> ImageSet:
         """Reads the lists. Blocks; raises nothing: what cannot be read is a problem of the set."""
-        found = self.found or read_files(self.files, Path.cwd(), self.reading)
+        found = self.found or _read(self.files, self.reading)
         images, unread = merge(found)
         problems: list[Remark] = []
         if self.tells:
@@ -135,7 +134,7 @@ def narrowed(
     For `--images`: reads the lists once.
     """
     reading = Reading(variables=dict(os.environ))
-    found = read_files(files, Path.cwd(), reading)
+    found = _read(files, reading)
     images, problems = merge(found)
     host_of = {name: host for host, names in hosts_of(sites).items() for name in names}
     taken = frozenset(host_of[rule.source] for rule in rules if rule.source in host_of)
@@ -152,3 +151,9 @@ def narrowed(
             listed = ImageList(tuple(files), reading, host, taken, tells=False, found=found)
             result.append(replace(rule, repositories=EVERYTHING, tags=(TagSelection(),), images=listed))
     return result, problems
+
+
+def _read(files: Sequence[str], reading: Reading) -> Findings:
+    from replicator.lists.files import read_files  # noqa: PLC0415 - the readers of all formats, and YAML
+
+    return read_files(files, Path.cwd(), reading)

@@ -101,6 +101,15 @@ class ExpectsContent(Protocol):
 
 
 @runtime_checkable
+class MeetsAhead(Protocol):
+    """A site whose first request waits for another one that can be sent before."""
+
+    def meet_ahead(self) -> None:
+        """Begins it in the background. Only for a site that will be asked: its outcome is the first request's."""
+        ...
+
+
+@runtime_checkable
 class LimitsBytes(Protocol):
     """A site or store whose bytes a second can be limited while it works."""
 

@@ -31,6 +31,60 @@ def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> No
     assert imported.isdisjoint(HEAVY)
 
 
+BUDGETS = {
+    # a command: modules that its own import may load in all, and libraries that must not be among them
+    "sync": (520, {"aiohttp", "sqlalchemy", "yaml", "rich", "prometheus_client"}),
+    "plan": (510, {"aiohttp", "sqlalchemy", "yaml", "rich", "prometheus_client"}),
+    "copy": (690, {"sqlalchemy", "yaml", "rich", "prometheus_client"}),
+    "status": (660, {"aiohttp", "yaml", "rich", "prometheus_client"}),
+    "check": (640, {"sqlalchemy", "yaml", "rich", "prometheus_client"}),
+    "run": (970, {"aiobotocore", "yaml", "rich"}),
+    "serve": (740, {"sqlalchemy", "yaml", "rich", "aiobotocore"}),
+}
+
+
+@pytest.mark.parametrize("command", BUDGETS)
+def test_commands_import_no_more_than_they_need(command: str) -> None:
+    most, never = BUDGETS[command]
+    imported = loaded_by(f"import replicator.cli.__main__, replicator.cli.{command}")
+    assert imported.isdisjoint(never)
+    assert len(imported) <= most
+
+
+def test_the_source_is_asked_while_the_library_of_the_state_is_imported(tmp_path: Path) -> None:
+    config = Program(tmp_path).write_config(
+        {"hub": "http://127.0.0.1:1", "fra": "http://127.0.0.1:1"},
+        '[[rule]]\nname = "all"\nsource = "hub"\ndestinations = ["fra"]\nrepositories = ["app"]\n',
+    )
+    imported = loaded_by(
+        f"""
+import sys, threading
+from replicator.cli import wiring
+from replicator.cli.__main__ import run
+from replicator.sites.registry.auth import Authenticator
+
+answered, asked = threading.Event(), []
+ping, library = Authenticator._ping, wiring._state_library
+
+async def noted(self):
+    asked.append("sqlalchemy" in sys.modules)
+    try:
+        return await ping(self)
+    finally:
+        answered.set()
+
+def after_the_answer():
+    assert answered.wait(20)
+    return library()
+
+Authenticator._ping, wiring._state_library = noted, after_the_answer
+assert run(["sync", "-c", {str(config)!r}]) == 1
+assert asked == [False]  # nor does the run itself ask again: the failure was its own first request's
+"""
+    )
+    assert "sqlalchemy" in imported
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["sync", "--version"], ["config", "show", "--version"]])
 async def test_version_is_told_wherever_it_is_asked(program: Program, arguments: list[str]) -> None:
     ended = await program(*arguments)

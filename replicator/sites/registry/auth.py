@@ -61,6 +61,7 @@ class Authenticator:
         self._wider: dict[Scope, list[str]] = {}
         self._by_basic: set[Scope] = set()
         self._pings: Once[None, Challenge] = Once()
+        self._ahead: asyncio.Task[Challenge] | None = None
         self._fetches: Once[Scope, Grant] = Once()
         self._reading = asyncio.Lock()
         self._login: tuple[Credentials, bool] | None = None
@@ -80,7 +81,16 @@ class Authenticator:
     async def meet(self) -> None:
         """Learns the challenge, unless it is known. Raises SiteError."""
         if self._challenge is None:
-            await self._pings.run(None, self._ping)
+            await self._met()
+
+    def meet_ahead(self) -> None:
+        """Begins to learn the challenge. Whoever needs it first gets the outcome, an error too."""
+        self._ahead = asyncio.create_task(self._pings.run(None, self._ping))
+        self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _met(self) -> Challenge:
+        ahead, self._ahead = self._ahead, None
+        return await (ahead or self._pings.run(None, self._ping))
 
     async def credentials(self, repository: str | None) -> Credentials | None:
         """The credentials for a repository, None for anonymous. Raises SiteError."""
@@ -156,7 +166,7 @@ class Authenticator:
     # --- making grants --------------------------------------------------------------------------------------
 
     async def _make(self, scope: Scope) -> Grant:
-        challenge = self._challenge or await self._pings.run(None, self._ping)
+        challenge = self._challenge or await self._met()
         is_wanted = challenge.scheme != "none" or isinstance(self._logins, ConfiguredLogin)
         # docker's files and helpers are asked only for a registry that wants credentials: a helper may be missing.
         credentials = await self._credentials(scope.repository) if is_wanted else None

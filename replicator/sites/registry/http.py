@@ -210,6 +210,10 @@ class Transport:
         """Asks the registry what it is, unless that is known: one ping, which the first request would have caused."""
         await self._auth.meet()
 
+    def meet_ahead(self) -> None:
+        """Begins that ping now; the first request takes its outcome over."""
+        self._auth.meet_ahead()
+
     async def credentials(self, repository: str | None) -> Credentials | None:
         """The site's credentials; None for anonymous. Only for the vendor's own API."""
         return await self._auth.credentials(repository)

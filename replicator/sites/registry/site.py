@@ -94,6 +94,10 @@ class RegistrySite:
         """Another limit from now on, read and written together; None is none."""
         self._limits.set_bytes_per_second(rate)
 
+    def meet_ahead(self) -> None:
+        """Sends the ping that the first request would wait for; see `ports.MeetsAhead`."""
+        self._registry.transport.meet_ahead()
+
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the registry and says what works; see `check.check_registry`. Never raises a `SiteError`."""
         return await check_registry(self._registry, repositories=repositories, push=push)
