@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.demo.images import image, index, load
+from replicator.events import TagUntrusted
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.policy.referrers import ReferrerFilter, parse_referrer_pattern
 from replicator.policy.rule import Rule
@@ -92,8 +93,10 @@ async def test_an_image_that_lacks_what_is_required_is_held_until_it_has_it() ->
         done = await w.sync_one(one)
         assert (done.totals.tags.copied, done.totals.tags.held) == (1, 1)
         [held] = only(done, "held")
-        assert held.reason == f"required, but the source has none: signature, {SPDX}"
+        assert held.reason == f"not trusted: required, but the source has none: signature, {SPDX}"
         assert w.tags() == {"app": {"v2": good.digest}}
+        [told] = [event for event in w.seen if isinstance(event, TagUntrusted)]  # for log, metrics and page
+        assert (told.tag, told.reason) == ("v1", f"required, but the source has none: signature, {SPDX}")
         load(w.source.store, "app", None, bundle(root))
         load(w.source.store, "app", None, referrer(root))
         assert (await w.sync_one(one)).totals.tags.copied == 1
@@ -104,7 +107,7 @@ async def test_a_plan_holds_it_too_and_names_the_filter_where_that_is_the_reason
         root = w.put("app", "v1")
         load(w.source.store, "app", None, bundle(root))
         [held] = only(await w.plan_one(filtered(exclude=("signature",), require=("signature",))), "held")
-        assert held.reason == "required, but left out by the rule's own filter: signature"
+        assert held.reason == "not trusted: required, but left out by the rule's own filter: signature"
 
 
 async def test_what_is_required_must_refer_to_the_tag_itself() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import Corrupt, Denied, NotFound, NotReplicated, SiteError, Unsupported
+from replicator.errors import Corrupt, Denied, NotFound, SiteError, Unsupported, Untrusted
 from replicator.flow.parallel import each
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.model.descriptor import Descriptor
@@ -93,7 +93,7 @@ class ReferrersReader:
             wanted: which of them.
 
         Raises:
-            NotReplicated: something that is required does not refer to the root.
+            Untrusted: something that is required does not refer to the root.
             SiteError: the source does not tell what refers to the image, which then must not arrive without it.
         """
         if wanted.mode == "none":
@@ -151,7 +151,7 @@ class ReferrersReader:
         of_root = [traits(each) for each in image.referrers if each.subject == image.root.digest]
         objection = chosen.objection(of_root, left_out)
         if objection is not None:
-            raise NotReplicated(self._site, "list referrers", objection, repository=repository.name)
+            raise Untrusted(self._site, "list referrers", objection, repository=repository.name)
         loses = any(map(is_signature, left_out)) and not any(map(is_signature, of_root))
         return replace(image, loses_signature=loses)
 
