@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,13 +12,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from replicator.demo.images import AMD64, ARM64, image, index
+from replicator.model.companion import fallback_tag
 from replicator.trust.signing import MIRRORED
 from tests.acceptance.program import Program
 from tests.acceptance.walker import fill
 from tests.fakes.cosign import LEGACY, Cosign
 from tests.fakes.distribution import Server, distribution
+from tests.fakes.fulcio import IDENTITY, ISSUER, Sigstore
 from tests.fakes.interop import distribution3, olareg
-from tests.fakes.signing import PROVENANCE, Signer
+from tests.fakes.signing import PROVENANCE, Signer, bundle_referrer
 
 pytestmark = pytest.mark.interop
 
@@ -203,3 +206,40 @@ async def test_cosign_verifies_what_the_program_signed(kind: str, tmp_path: Path
         assert await asyncio.to_thread(cosign.verifies_attestation, reference, MIRRORED)
         assert not await asyncio.to_thread(cosign.verifies_attestation, reference, PROVENANCE)
         assert not await asyncio.to_thread(other.verifies, reference)
+
+
+@pytest.mark.timeout(600)
+async def test_cosign_and_the_program_agree_on_keyless_signatures(tmp_path: Path) -> None:
+    """The sigstore is one of the test's own, so this also shows that cosign finds nothing wrong with it."""
+    sigstore = Sigstore()
+    good, bad = json.dumps(sigstore.bundle(IMAGE.digest)), json.dumps(Sigstore().bundle(IMAGE.digest))
+    (tmp_path / "root.json").write_bytes(sigstore.trusted_root)
+    with distribution3(tmp_path) as hub:
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        for name, body in (("good", good), ("bad", bad)):
+            signature = bundle_referrer(IMAGE, body.encode())
+            listed = index([signature])
+            images = {(f"signed/{name}", "v1"): IMAGE, (f"signed/{name}", fallback_tag(IMAGE.digest)): listed}
+            await fill(hub.settings(), images)
+        program = made(tmp_path / "program")
+        keyless = f'keyless = [{{ issuer = "{ISSUER}", identity = "re:https://github.com/acme/.*" }}]'
+        trust = f'[[rule.trust]]\nname = "ci"\n{keyless}\ntrusted_root = "{tmp_path}/root.json"\n'
+        program.write_config(
+            {"hub": hub.url, "shelf": f"file://{tmp_path}/shelf"},
+            RULE.format(destinations='"shelf"', source="x", trust=trust),
+        )
+        for name, trusted in (("good", True), ("bad", False)):
+            told = await program("verify-signature", "--rule", "signed", f"hub/signed/{name}:v1")
+            assert told.code == (0 if trusted else 3), told.stdout + told.stderr
+            reference = f"{hub.host}/signed/{name}@{IMAGE.digest}"
+            asked = ("--trusted-root", str(tmp_path / "root.json"), "--certificate-oidc-issuer", ISSUER)
+            verified = await asyncio.to_thread(
+                cosign._passes,
+                "verify",
+                *asked,
+                "--certificate-identity",
+                IDENTITY,
+                "--allow-http-registry",
+                reference,
+            )
+            assert verified is trusted
