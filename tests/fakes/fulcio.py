@@ -6,12 +6,14 @@ import datetime as dt
 import hashlib
 import json
 import struct
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from replicator.model.digest import Digest
@@ -37,6 +39,12 @@ def _der(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def _raw(key: ed25519.Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def _key_id(key: ec.EllipticCurvePrivateKey) -> bytes:
     return hashlib.sha256(_der(key)).digest()
 
@@ -57,6 +65,8 @@ class Sigstore:
     ca: ec.EllipticCurvePrivateKey = field(default_factory=_key)
     ct_log: ec.EllipticCurvePrivateKey = field(default_factory=_key)
     rekor: ec.EllipticCurvePrivateKey = field(default_factory=_key)
+    rekor2: ed25519.Ed25519PrivateKey = field(default_factory=ed25519.Ed25519PrivateKey.generate)
+    tsa: ec.EllipticCurvePrivateKey = field(default_factory=_key)
 
     def __post_init__(self) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fulcio of a test")])
@@ -73,6 +83,117 @@ class Sigstore:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.ca.public_key()), critical=False)
             .sign(self.ca, hashes.SHA256())
         )
+
+        self.stamper = (
+            x509.CertificateBuilder(
+                self._name,
+                x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "timestamps of a test")]),
+                self.tsa.public_key(),
+                x509.random_serial_number(),
+            )
+            .not_valid_before(SIGNED_AT - dt.timedelta(days=365))
+            .not_valid_after(SIGNED_AT + dt.timedelta(days=3650))
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.ca.public_key()), critical=False
+            )
+            .sign(self.ca, hashes.SHA256())
+        )
+
+    @property
+    def _log2_id(self) -> bytes:
+        return hashlib.sha256(_raw(self.rekor2)).digest()
+
+    def _log2(self) -> dict[str, Any]:
+        """The log of Rekor v2: an Ed25519 key, and entries without a time."""
+        since = (SIGNED_AT - dt.timedelta(days=365)).isoformat().replace("+00:00", "Z")
+        return {
+            "baseUrl": "https://log2.example.com",
+            "hashAlgorithm": "SHA2_256",
+            "publicKey": {
+                "rawBytes": b64(_raw(self.rekor2)),
+                "keyDetails": "PKIX_ED25519",
+                "validFor": {"start": since},
+            },
+            "logId": {"keyId": b64(self._log2_id)},
+        }
+
+    def stamped_bundle(self, image: Digest, folder: Path) -> dict[str, Any]:
+        """As with Rekor v2: the entry has no time, so a timestamp authority dates the signature, which is made now."""
+        now, key, said = dt.datetime.now(dt.UTC), _key(), statement(image)
+        certificate = self.certificate(key.public_key(), issuer=ISSUER, identity=IDENTITY, at=now)
+        signed = Envelope(IN_TOTO, said, b"").signed
+        signature = _sign(key, signed)
+        der = b64(certificate.public_bytes(serialization.Encoding.DER))
+        body = json.dumps(
+            {
+                "kind": "hashedrekord",
+                "apiVersion": "0.0.2",
+                "spec": {
+                    "hashedRekordV002": {
+                        "data": {"algorithm": "SHA2_256", "digest": b64(hashlib.sha256(signed).digest())},
+                        "signature": {
+                            "content": b64(signature),
+                            "verifier": {
+                                "x509Certificate": {"rawBytes": der},
+                                "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                            },
+                        },
+                    }
+                },
+            }
+        ).encode()
+        root = hashlib.sha256(b"\0" + body).digest()
+        note = f"log2.example.com\n1\n{b64(root)}\n"
+        checked = b64(self._log2_id[:4] + self.rekor2.sign(note.encode()))
+        entry = {
+            "logIndex": "0",
+            "logId": {"keyId": b64(self._log2_id)},
+            "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+            "inclusionProof": {
+                "logIndex": "0",
+                "rootHash": b64(root),
+                "treeSize": "1",
+                "hashes": [],
+                "checkpoint": {"envelope": f"{note}\n\N{EM DASH} log2.example.com {checked}\n"},
+            },
+            "canonicalizedBody": b64(body),
+        }
+        return {
+            "mediaType": BUNDLE,
+            "verificationMaterial": {
+                "certificate": {"rawBytes": der},
+                "tlogEntries": [entry],
+                "timestampVerificationData": {
+                    "rfc3161Timestamps": [{"signedTimestamp": b64(self._stamp(signature, folder))}]
+                },
+            },
+            "dsseEnvelope": {
+                "payload": b64(said),
+                "payloadType": IN_TOTO,
+                "signatures": [{"sig": b64(signature)}],
+            },
+        }
+
+    def _stamp(self, data: bytes, folder: Path) -> bytes:
+        """RFC 3161, by openssl."""
+        pem = serialization.Encoding.PEM
+        (folder / "tsa.pem").write_bytes(self.stamper.public_bytes(pem))
+        (folder / "chain.pem").write_bytes(self.root.public_bytes(pem))
+        (folder / "tsa.key").write_bytes(
+            self.tsa.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        (folder / "data").write_bytes(data)
+        (folder / "serial").write_text("01\n")
+        (folder / "tsa.cnf").write_text(
+            "[tsa]\ndefault_tsa = t\n[t]\nserial = serial\ncrypto_device = builtin\nsigner_digest = sha256\n"
+            "default_policy = 1.2.3.4.1\ndigests = sha256\naccuracy = secs:1\ness_cert_id_alg = sha256\n"
+        )
+        query = ["openssl", "ts", "-query", "-data", "data", "-sha256", "-cert", "-out", "query"]
+        reply = ["openssl", "ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query", "-inkey", "tsa.key"]
+        for command in (query, [*reply, "-signer", "tsa.pem", "-chain", "chain.pem", "-out", "reply"]):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+        return (folder / "reply").read_bytes()
 
     @property
     def trusted_root(self) -> bytes:
@@ -95,7 +216,20 @@ class Sigstore:
         return json.dumps(
             {
                 "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-                "tlogs": [log(self.rekor, "rekor.example.com")],
+                "tlogs": [log(self.rekor, "rekor.example.com"), self._log2()],
+                "timestampAuthorities": [
+                    {
+                        "subject": {"organization": "test", "commonName": "timestamps of a test"},
+                        "uri": "https://tsa.example.com",
+                        "certChain": {
+                            "certificates": [
+                                {"rawBytes": b64(self.stamper.public_bytes(serialization.Encoding.DER))},
+                                *chain,
+                            ]
+                        },
+                        "validFor": {"start": since},
+                    }
+                ],
                 "ctlogs": [log(self.ct_log, "ct.example.com")],
                 "certificateAuthorities": [
                     {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from base64 import b64decode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +160,25 @@ def test_two_certificates_of_one_signer_are_one_signer() -> None:
 def test_what_is_not_a_trusted_root_is_refused_with_the_remedy(content: bytes) -> None:
     with pytest.raises(ValueError, match="cosign trusted-root create"):
         check_root(TrustedRoot("x", content))
+
+
+def test_a_timestamp_dates_a_signature_in_a_log_without_times(tmp_path: Path) -> None:
+    """Rekor v2."""
+    stamped = SIGSTORE.stamped_bundle(D, tmp_path)
+    assert judged(stamped) == Verdict(trusted=True)
+    entry = stamped["verificationMaterial"]["tlogEntries"][0]
+    entry["canonicalizedBody"] = b64(b64decode(entry["canonicalizedBody"]).replace(b"0.0.2", b"0.0.1"))
+    assert not judged(stamped).trusted
+
+
+@pytest.mark.parametrize("times", ["none", "of another signature", "of another authority"])
+def test_without_its_own_timestamp_it_does_not_count(tmp_path: Path, times: str) -> None:
+    stamped = SIGSTORE.stamped_bundle(D, tmp_path)
+    material = stamped["verificationMaterial"]
+    if times == "none":
+        material.pop("timestampVerificationData")
+    else:
+        other = SIGSTORE if times == "of another signature" else Sigstore()
+        forged = other.stamped_bundle(D, tmp_path)["verificationMaterial"]["timestampVerificationData"]
+        material["timestampVerificationData"] = forged
+    assert not judged(stamped).trusted
