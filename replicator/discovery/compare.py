@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from replicator.errors import NotFound, SiteError
+from replicator.model.companion import is_companion
 from replicator.model.digest import Digest
 from replicator.ports import Repository, Site
 
@@ -98,9 +99,12 @@ async def compare_repositories(here: Repository, there: Repository) -> Compared:
 
 
 async def _tags(repository: Repository) -> set[str]:
-    """The tags; empty if the repository does not exist, unless its absence is doubtful."""
+    """The tags; empty if the repository does not exist, unless its absence is doubtful.
+
+    Without those that belong to other images: what refers to an image is listed by each site in its own way.
+    """
     try:
-        return {tag async for page in repository.tags() for tag in page}
+        return {tag async for page in repository.tags() for tag in page if not is_companion(tag)}
     except NotFound as error:
         if error.doubtful:
             raise

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from replicator.errors import NotFound, SiteError, Unsupported
+from replicator.model.companion import is_companion
 from replicator.model.digest import Digest, encoded
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
@@ -77,7 +78,8 @@ async def _ask_repository(
 ) -> None:
     repository = sites[rule.source].repository(name)
     try:
-        tags = [tag async for page in repository.tags() for tag in page if may_select(rule.tags, tag)]
+        listed = [tag async for page in repository.tags() for tag in page if not is_companion(tag)]
+        tags = [tag for tag in listed if may_select(rule.tags, tag)]
     except SiteError as error:
         answer.failures.append(error)
         return

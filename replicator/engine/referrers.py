@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from replicator.errors import NotFound, Unsupported
+from replicator.errors import NotFound, Unavailable, Unsupported
 from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -31,7 +31,7 @@ class ReferrersAPIs:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._missing_since: dict[str, float] = {}
-        self._present: set[str] = set()
+        self._listed_at: dict[str, float] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def may_have(self, site: str) -> bool:
@@ -40,8 +40,9 @@ class ReferrersAPIs:
         return since is None or self._clock.monotonic() - since >= SUPPORT_SECONDS
 
     def is_known(self, site: str) -> bool:
-        """Whether the site has listed referrers by its API."""
-        return site in self._present
+        """Whether the site has listed referrers by its API within the last hour."""
+        at = self._listed_at.get(site)
+        return at is not None and self._clock.monotonic() - at < SUPPORT_SECONDS
 
     async def listed(self, repository: Repository, subject: Digest) -> Sequence[Descriptor] | None:
         """What the API lists as referrers of a subject; None if the site has no API, which may be known without asking.
@@ -52,22 +53,25 @@ class ReferrersAPIs:
         """
         if isinstance(repository, ListsReferrers) and not repository.lists_referrers:
             return None
-        if repository.site not in self._present:
+        if not self.is_known(repository.site):
             async with self._asking[repository.site]:  # the others wait for the first answer
                 if not self.may_have(repository.site):
                     return None
-                if repository.site not in self._present:
+                if not self.is_known(repository.site):
                     return await self._ask(repository, subject)
         return await self._ask(repository, subject)
 
     async def _ask(self, repository: Repository, subject: Digest) -> Sequence[Descriptor] | None:
+        site, now = repository.site, self._clock.monotonic()
         try:
             found = await repository.referrers(subject)
-        except Unsupported:
-            self._present.discard(repository.site)
-            self._missing_since[repository.site] = self._clock.monotonic()
+        except Unsupported as error:
+            if self.is_known(site):  # an API does not vanish: what a proxy answers is not "no referrers"
+                cause = f"the API that was there a moment ago is not: {error.cause}"
+                raise Unavailable(site, "list referrers", cause, repository=repository.name) from error
+            self._missing_since[site] = now
             return None
-        self._present.add(repository.site)
+        self._listed_at[site] = now
         return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import ARM64, image, index, layer, load
+from replicator.model.companion import fallback_tag
 from replicator.model.digest import digest_of
 from tests.acceptance.program import Program, rule
 from tests.fakes.faults import answer
@@ -53,6 +54,7 @@ async def test_diff_names_each_tag_that_is_not_the_same(world: World) -> None:
 async def test_diff_of_what_is_the_same_exits_0_and_asks_for_no_manifest_body(world: World) -> None:
     for registry in (world.hub, world.fra):
         load(registry.store, "team/app", "v1", image("same"))
+    load(world.hub.store, "team/app", fallback_tag(image("same").digest), image("what refers to it"))
     ended = await world.program("diff", "hub", "fra", "team/app")
     assert (ended.code, ended.stdout) == (0, "")
     assert not [each for each in world.hub.requests if each.method == "GET" and "/manifests/" in each.path]

@@ -497,3 +497,16 @@ async def test_a_referrer_that_is_an_index_travels_whole() -> None:
         assert (await w.sync_one()).outcome == "ok"
         assert refers(w.left, root) == {whole.digest}
         assert {each.digest for each in parts} <= w.left.store.repositories["app"].manifests.keys()
+
+
+async def test_a_proxys_answer_instead_of_the_api_is_an_error_for_an_hour() -> None:
+    clock = FakeClock()
+    async with world(clock=clock) as w:
+        root = w.put("app", "v1")
+        apis, repository = ReferrersAPIs(clock), w.source.repository("app")
+        assert list(await apis.listed(repository, root.digest) or ()) == []
+        w.source.referrers_api = False
+        with pytest.raises(Unavailable, match="was there a moment ago"):
+            await apis.listed(repository, root.digest)
+        clock.advance(3600.0)
+        assert await apis.listed(repository, root.digest) is None
