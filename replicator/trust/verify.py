@@ -173,14 +173,17 @@ def _verified(signature: Signature, policy: TrustPolicy, subject: Subject) -> tu
             if bundle.certificates
             else _verified_bundle(bundle, policy, subject)
         )
-    if signature.annotations.get(_CERTIFICATE):
-        _void("is a keyless signature of cosign before version 3, which cannot be verified; only bundles can")
     if signature.form == "DSSE":
+        if signature.annotations.get(_CERTIFICATE):
+            _void("is a keyless attestation of cosign before version 3, which cannot be verified")
         return _by_envelope(read_envelope(read_strict(signature.body, "the envelope")), policy, subject)
-    key, how = _key_of(
-        policy, as_bytes(signature.annotations.get(_SIGNATURE), "the layer's signature"), signature.body
-    )
-    return read_payload(signature.body, subject.digest), key.id, how
+    made = as_bytes(signature.annotations.get(_SIGNATURE), "the layer's signature")
+    if signature.annotations.get(_CERTIFICATE):
+        signer, how = _keyless_legacy(made, signature, policy)
+    else:
+        key, how = _key_of(policy, made, signature.body)
+        signer = key.id
+    return read_payload(signature.body, subject.digest), signer, how
 
 
 def _verified_bundle(bundle: Bundle, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:
@@ -195,6 +198,14 @@ def _keyless(body: bytes, policy: TrustPolicy, subject: Subject) -> tuple[Claim,
     from replicator.trust.keyless import verify_keyless  # noqa: PLC0415  # an extra
 
     return verify_keyless(body, policy.trusted_root, policy.keyless, subject)
+
+
+def _keyless_legacy(made: bytes, signature: Signature, policy: TrustPolicy) -> tuple[str, str]:
+    if not policy.keyless or policy.trusted_root is None:
+        _void("is keyless, and the policy has no keyless identities")
+    from replicator.trust.keyless import verify_legacy  # noqa: PLC0415  # an extra
+
+    return verify_legacy(made, signature.annotations, signature.body, policy.trusted_root, policy.keyless)
 
 
 def _by_envelope(envelope: Envelope, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from replicator.model.digest import Digest
 from replicator.trust.statement import Envelope
+from replicator.trust.verify import Signature
 from tests.fakes.signing import BUNDLE, b64, statement
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
@@ -328,6 +329,41 @@ class Sigstore:
                 "signatures": [{"sig": b64(signature)}],
             },
         }
+
+    def legacy(
+        self, said: bytes, *, at: dt.datetime = SIGNED_AT, logged_at: dt.datetime | None = None
+    ) -> Signature:
+        """As a layer of the `.sig` tag that cosign before version 3 writes without a key."""
+        key = _key()
+        certificate = self.certificate(key.public_key(), issuer=ISSUER, identity=IDENTITY, at=at)
+        signature, pem = _sign(key, said), certificate.public_bytes(serialization.Encoding.PEM)
+        record = {
+            "apiVersion": "0.0.1",
+            "kind": "hashedrekord",
+            "spec": {
+                "data": {"hash": {"algorithm": "sha256", "value": hashlib.sha256(said).hexdigest()}},
+                "signature": {"content": b64(signature), "publicKey": {"content": b64(pem)}},
+            },
+        }
+        entry = {
+            "body": b64(json.dumps(record).encode()),
+            "integratedTime": int((logged_at or at).timestamp()),
+            "logIndex": 7,
+            "logID": _key_id(self.rekor).hex(),
+        }
+        promised = _sign(self.rekor, json.dumps(entry, separators=(",", ":"), sort_keys=True).encode())
+        return Signature(
+            "tag",
+            "simple signing",
+            said,
+            {
+                "dev.cosignproject.cosign/signature": b64(signature),
+                "dev.sigstore.cosign/certificate": pem.decode(),
+                "dev.sigstore.cosign/bundle": json.dumps(
+                    {"SignedEntryTimestamp": b64(promised), "Payload": entry}
+                ),
+            },
+        )
 
     def _entry(self, payload: bytes, signature: bytes, pem: bytes, at: dt.datetime) -> dict[str, Any]:
         """An entry of Rekor v1 in a log of one: with its promise, and the proof that it is in the log."""

@@ -7,6 +7,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from replicator.trust.keyless import check_root
 from replicator.trust.policy import Identity, TrustedRoot, TrustPolicy
 from replicator.trust.verify import Signature, Subject, Trial, Verdict
 from tests.fakes.fulcio import IDENTITY, ISSUER, SIGNED_AT, Sigstore
-from tests.fakes.signing import PROVENANCE, Signer, b64, bundle, statement
+from tests.fakes.signing import PROVENANCE, Signer, b64, bundle, payload, statement
 
 SIGSTORE = Sigstore()
 ROOT = TrustedRoot("trusted_root.json", SIGSTORE.trusted_root)
@@ -182,3 +183,62 @@ def test_without_its_own_timestamp_it_does_not_count(tmp_path: Path, times: str)
         forged = other.stamped_bundle(D, tmp_path)["verificationMaterial"]["timestampVerificationData"]
         material["timestampVerificationData"] = forged
     assert not judged(stamped).trusted
+
+
+# --- cosign before version 3 ---
+
+
+def of(signature: Signature, demand: TrustPolicy | None = None) -> Verdict:
+    trial = Trial([demand or policy()], Subject(D, "app", IMAGE.body))
+    trial.examine(signature)
+    return trial.verdict()
+
+
+def test_an_older_keyless_signature_is_trusted_by_the_promise_of_the_log() -> None:
+    signature = SIGSTORE.legacy(payload(D))
+    assert of(signature) == Verdict(trusted=True)
+    assert "who is not meant" in of(signature, policy(Identity(ISSUER, "somebody"))).reason
+    assert "about another digest" in of(SIGSTORE.legacy(payload(digest_of(b"other")))).reason
+    assert "has no keyless identities" in of(signature, TrustPolicy("k", (Signer.ecdsa().key,))).reason
+
+
+def with_annotation(name: str, other: Signature) -> Signature:
+    signature = SIGSTORE.legacy(payload(D))
+    return replace(signature, annotations={**signature.annotations, name: other.annotations[name]})
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        with_annotation("dev.sigstore.cosign/bundle", SIGSTORE.legacy(payload(D))),
+        with_annotation("dev.sigstore.cosign/certificate", SIGSTORE.legacy(payload(D))),
+        with_annotation("dev.cosignproject.cosign/signature", SIGSTORE.legacy(payload(D))),
+        replace(SIGSTORE.legacy(payload(D, "a/b")), body=payload(D)),
+        Sigstore().legacy(payload(D)),
+        SIGSTORE.legacy(payload(D), logged_at=SIGNED_AT + dt.timedelta(hours=1)),
+        SIGSTORE.legacy(payload(D), logged_at=SIGNED_AT - dt.timedelta(hours=1)),
+    ],
+    ids=["promise", "certificate", "signature", "payload", "authority", "late", "early"],
+)
+def test_an_older_keyless_signature_with_one_part_of_another_does_not_count(signature: Signature) -> None:
+    assert not of(signature).trusted
+
+
+@pytest.mark.parametrize(
+    "promise", ["", "{}", "[]", '{"Payload": {"integratedTime": 1}}', '{"Payload": {"body": 5}}', None]
+)
+def test_an_older_keyless_signature_without_a_promise_does_not_count(promise: str | None) -> None:
+    signature = SIGSTORE.legacy(payload(D))
+    annotations = dict(signature.annotations)
+    del annotations["dev.sigstore.cosign/bundle"]
+    if promise is not None:
+        annotations["dev.sigstore.cosign/bundle"] = promise
+    assert not of(replace(signature, annotations=annotations)).trusted
+
+
+def test_a_promise_whose_time_was_changed_is_void() -> None:
+    signature = SIGSTORE.legacy(payload(D))
+    promise = json.loads(signature.annotations["dev.sigstore.cosign/bundle"])
+    promise["Payload"]["integratedTime"] += 1
+    changed = {**signature.annotations, "dev.sigstore.cosign/bundle": json.dumps(promise)}
+    assert not of(replace(signature, annotations=changed)).trusted
