@@ -294,6 +294,7 @@ class Batch:
         for place, seen in list(self.units.items()):
             if place[:2] == key and not merge.outlives(place[2], seen.unit.asked_at, entry, now):
                 del self.units[place]
+                self.size -= 1
 
     def _add_hint(self, entry: Seen | Created | Noted | Unlisted, now: float) -> None:
         match entry:

@@ -232,3 +232,14 @@ def test_the_pid_of_an_agent_that_has_ended_is_not_named(path: Path, error: type
         with pytest.raises(StateInUse, match="by another process") as caught, hold_state(path):
             raise AssertionError("held beside a sync")
         assert caught.value.pid is None
+
+
+def test_a_full_disk_costs_only_the_pid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with hold_state(path), pytest.raises(StateInUse, match="by another process"), hold_state(path):
+        raise AssertionError("held twice")
+    with hold_state(path):
+        pass

@@ -31,7 +31,7 @@ from replicator.ports import (
     Unpending,
 )
 from replicator.ports.search import ImageFacts
-from replicator.state.batch import Batch
+from replicator.state.batch import Batch, Change, Turn
 
 NOW = 1_700_000_000.0
 ONE, TWO = digest_of(b"one"), digest_of(b"two")
@@ -75,7 +75,8 @@ ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Missing, _names, _fra, _pending),
     st.builds(Unpending, _names, _fra, _repositories, _tags, _times),
     st.builds(UnitSeen, _units, st.booleans()),
-    st.builds(CatalogSeen, _names, _fra, st.frozensets(_repositories), _times),
+    # always the same: of two catalogs that differ, the later one is the last word on every unit
+    st.builds(CatalogSeen, _names, _fra, st.just(frozenset({"web"})), _times),
     st.builds(Seen, _fra, _repositories, _digests),
     st.builds(Created, _digests, _times),
     st.builds(Noted, _fra, _repositories, st.builds(Listed, _tags, _digests, st.sampled_from(["1", "2"]))),
@@ -110,3 +111,19 @@ def test_a_batch_put_back_under_a_later_one_is_as_if_all_had_come_in_one(
     older, newer = _batch(entries[:at]), _batch(entries[at:])
     older.absorb(newer, NOW)
     assert _content(older) == _content(_batch(entries))
+
+
+def test_what_a_clock_ahead_has_told_gives_way_to_a_later_batch() -> None:
+    ahead, key = NOW + 3600, ("rule", "fra", "app")
+    belief = TagBelief("v1", ONE, ONE, "rule", ahead, ahead)
+    older = _batch(
+        [
+            Placed("rule", "fra", belief, "app"),
+            Missing("rule", "fra", Pending("app", "v2", ONE, NOW, asked_at=ahead)),
+        ]
+    )
+    right = TagBelief("v1", TWO, TWO, "rule", NOW - 10, NOW - 10)
+    late = Pending("app", "v2", TWO, NOW, asked_at=NOW - 10)
+    older.absorb(_batch([Placed("rule", "fra", right, "app"), Missing("rule", "fra", late)]), NOW)
+    assert older.beliefs["fra", "app"]["v1"] == Turn(None, right)
+    assert older.pending[key]["v2"] == Change(None, late)
