@@ -23,6 +23,8 @@ from tests.fakes.process import require
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")  # links into /usr
 _UNNEEDED: Final = re.compile(r"/usr/share/(doc|locale|man|info|i18n)/.")
 _DPKG: Final = Path("var/lib/dpkg")
+_MEMORY_BYTES: Final = 2 << 30
+"""What the largest of these machines, and the images of the tests of containers, take, and as much again."""
 # Mounts go away with the namespace; exec, so that signals reach the command.
 _ENTER: Final = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"'
 
@@ -69,7 +71,8 @@ class Machine:
 def memory() -> Iterator[Path]:
     """A folder in memory, where there is such a place: dpkg and rpm wait for the disk after each file. Removed at the end."""
     place = Path("/dev/shm")  # noqa: S108 - with a name of its own in it
-    with tempfile.TemporaryDirectory(prefix="machine", dir=place if place.is_dir() else None) as folder:
+    fits = place.is_dir() and shutil.disk_usage(place).free > _MEMORY_BYTES  # 64 MB in most containers
+    with tempfile.TemporaryDirectory(prefix="machine", dir=place if fits else None) as folder:
         yield Path(folder)
 
 
