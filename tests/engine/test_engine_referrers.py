@@ -12,6 +12,7 @@ from replicator.demo.images import BuiltImage, image, index, load
 from replicator.engine.content import referrers as content
 from replicator.engine.content.referrers import MAX_REFERRERS
 from replicator.engine.referrers import ReferrersAPIs
+from replicator.engine.transfer import referrers as writing
 from replicator.engine.transfer.referrers import ROUNDS, ReferrersLists
 from replicator.errors import Denied, Immutable, NotFound, NotReplicated, Rejected, Unavailable
 from replicator.events import Warned
@@ -510,3 +511,17 @@ async def test_a_proxys_answer_instead_of_the_api_is_an_error_for_an_hour() -> N
             await apis.listed(repository, root.digest)
         clock.advance(3600.0)
         assert await apis.listed(repository, root.digest) is None
+
+
+async def test_a_destination_that_hangs_keeps_no_run_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.01)
+    async with world() as w:
+        w.left.referrers_api = False
+        root = image("root")
+        attach(w, signature(root), site="left")
+        warnings: list[str] = []
+        lists, repository = referrers_lists(warnings), w.left.repository("app")
+        await lists.ensure(repository, root.digest, [signature(root).manifest])
+        w.left.pause("read_manifest")
+        await lists.aclose()
+        assert warnings == ["lists of referrers that could not be read back within 0 s: 1"]

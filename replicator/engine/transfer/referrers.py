@@ -30,6 +30,9 @@ READ_BACK_SECONDS: Final = (0.2, 0.6)
 """When a list that was written is read back, at random between these. Another writer, who read the list before it was
 written, has replaced it by then: six `cosign sign` at once leave five signatures."""
 
+CLOSE_SECONDS: Final = 10.0
+"""How long the end of a run waits for lists to be read back: a site that is down must not keep a program from ending."""
+
 
 class ReferrersLists:
     """The lists of referrers at one destination site. One writer for each subject at a time.
@@ -49,9 +52,17 @@ class ReferrersLists:
         self._locks: WeakValueDictionary[tuple[str, Digest], asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:
-        """Returns when all lists that were written have been read back."""
-        while self._checks:
-            await asyncio.wait(self._checks)
+        """Returns when all lists that were written have been read back, or the destination has taken too long for that."""
+        if not self._checks:
+            return
+        _, late = await asyncio.wait(self._checks, timeout=CLOSE_SECONDS)
+        if late:
+            self._warn(
+                f"lists of referrers that could not be read back within {CLOSE_SECONDS:.0f} s: {len(late)}"
+            )
+            for check in late:
+                check.cancel()
+            await asyncio.wait(late)
 
     async def ensure(
         self,
