@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Final
 
 _MAX_TRACKED: Final = 64
-_MAX_FREE: Final = 4
+_MAX_FREE: Final = 24
 """Free ones beyond these are given back."""
 
 

@@ -387,6 +387,8 @@ class _Delivery:
         async for chunk in chunks:
             if self.passed is not None:
                 self.passed += chunk
+            count = len(chunk)
             yield chunk
-            position += len(chunk)
-            self._on_written(len(chunk), position)
+            del chunk  # its memory may be used again
+            position += count
+            self._on_written(count, position)

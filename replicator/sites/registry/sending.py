@@ -147,6 +147,7 @@ class BlobSender:
         async with self._source.open(offset) as chunks:
             async for chunk in chunks:
                 yield chunk
+                del chunk  # its memory may be used again
 
     async def _send_chunks(self, session: Session, size: int) -> None:
         """Sends chunk after chunk, cut from one reading of the source.

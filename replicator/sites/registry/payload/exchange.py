@@ -23,8 +23,8 @@ from replicator.sites.timeouts import Timeouts
 
 T = TypeVar("T")
 
-CHUNK_BYTES: Final = 1 << 20
-"""Received, hashed and sent at once: a few calls of the event loop for each."""
+CHUNK_BYTES: Final = 512 * 1024
+"""Received, hashed and sent at once: a few calls of the event loop for each. A stream has two or three of them."""
 _ERROR_BYTES: Final = 16 * 1024
 _FILL_SECONDS: Final = 0.25
 """So long a piece waits for more bytes after its first: a slow link gives four a second."""
@@ -146,6 +146,7 @@ class Payloads:
                 return True
             if not await self._run(connection, partial(connection.send, chunk)):
                 return False
+            del chunk  # its memory may be used again while the next is waited for
 
     async def _run(self, connection: Connection, call: Callable[[], T]) -> T:
         return await run_in_thread(call, self._executor, connection.abort)
