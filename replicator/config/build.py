@@ -43,6 +43,7 @@ from replicator.lists.reading import Reading
 from replicator.model.names import hub_url
 from replicator.policy.bandwidth import Bandwidth, Window
 from replicator.policy.pattern import Glob, TagPattern
+from replicator.policy.platforms import Platforms
 from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.sites.layouts.settings import LayoutSettings
@@ -315,10 +316,18 @@ def build_rule(table: RuleTable, timezone: ZoneInfo, *, from_hub: bool = False) 
             require=tuple(table.referrers.require),
         ),
         referrers_recheck=table.referrers_recheck,
+        platforms=_platforms(table),
+        foreign_layers=table.foreign_layers,
         trust=build_trust(table.trust),
         interval=table.interval,
         cron=None if table.cron is None else replace(table.cron, timezone=table.timezone or timezone),
     )
+
+
+def _platforms(table: RuleTable) -> Platforms | None:
+    if table.platforms is None:
+        return None
+    return Platforms(tuple(table.platforms), table.platform_mode, table.missing_platform)
 
 
 def _glob(glob: Glob, *, from_hub: bool) -> Glob:

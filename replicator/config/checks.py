@@ -86,7 +86,12 @@ def check(document: Document, problems: list[str]) -> None:
         )
     problems.extend(_listening(document))
     for rule in document.rules:
-        found = [*_schedule(rule.table), *_referrers(rule.table), *check_trust(rule.table)]
+        found = [
+            *_schedule(rule.table),
+            *_referrers(rule.table),
+            *_platforms(rule.table),
+            *check_trust(rule.table),
+        ]
         problems.extend(rule.problem(place, text) for place, text in found)
         for key in ("source", "mirrors", "destinations"):
             _check_names(document, rule, key, problems)
@@ -194,6 +199,16 @@ def _schedule(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     if "timezone" in table and "cron" not in table:
         return [(("timezone",), "applies only to cron; set cron or remove timezone")]
     return []
+
+
+def _platforms(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    if "platforms" in table:
+        return []
+    return [
+        ((key,), f"applies only to platforms; set platforms or remove {key}")
+        for key in ("platform_mode", "missing_platform")
+        if key in table
+    ]
 
 
 def _referrers(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:

@@ -22,6 +22,7 @@ from replicator.model.digest import parse_digest
 from replicator.model.names import parse_tag
 from replicator.policy.bandwidth import parse_days, parse_time
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
+from replicator.policy.platforms import parse_platform
 from replicator.policy.referrers import parse_referrer_pattern
 from replicator.policy.rule import Pin
 from replicator.policy.schedule import Cron
@@ -310,6 +311,9 @@ SECRET: Final = Syntax(
 REPOSITORIES: Final = Syntax("pattern", _text(parse_repository_pattern), {"type": "string", "minLength": 1})
 INCLUDE: Final = Syntax("pattern or digest", _text(parse_include), {"type": "string", "minLength": 1})
 PATTERN: Final = Syntax("pattern", _text(parse_plain_pattern), {"type": "string", "minLength": 1})
+PLATFORM: Final = Syntax(
+    "platform", _text(parse_platform), {"type": "string", "pattern": "^[^/]+/[^/]+(/[^/]+)?$"}
+)
 SEMVER: Final = Syntax("version range", _text(SemverRange.parse), {"type": "string", "minLength": 1})
 REFERRER: Final = Syntax(
     "pattern", _text(parse_referrer_pattern), {"type": "string", "minLength": 1, "examples": ["signature"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from replicator.engine.context import Context
 from replicator.engine.observe.wanted import WantedTags
-from replicator.engine.plan.decide import Action
+from replicator.engine.plan.action import Action
 from replicator.events import RepositoryScanned, TagSeen
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule

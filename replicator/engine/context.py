@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.engine.coordination import RepositoryLocks, TagClaims
+from replicator.engine.observe.platforms import ChosenRoots
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import DestinationResult, TagDecision
 from replicator.engine.verdicts import Verdicts
@@ -80,7 +81,8 @@ class Request:
 class Context:
     """What the parts of one run work with.
 
-    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts` which images are trusted. `rules` are all rules there are, by name: a belief
+    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts`
+    which images are trusted, `roots` what choices of platforms make of images. `rules` are all rules there are, by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
@@ -96,6 +98,7 @@ class Context:
     verdicts: Verdicts = field(default_factory=Verdicts)
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
+    roots: ChosenRoots = field(default_factory=ChosenRoots)
 
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""

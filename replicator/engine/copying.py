@@ -15,8 +15,8 @@ from replicator.engine.content.trust import check_trust
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
+from replicator.engine.plan.action import Action
 from replicator.engine.plan.compare import Change
-from replicator.engine.plan.decide import Action
 from replicator.engine.queue import Prepared
 from replicator.engine.record import Recorder
 from replicator.engine.result import Totals
@@ -26,7 +26,7 @@ from replicator.errors import Advice, NotReplicated, SiteError, Unsupported, Unt
 from replicator.events import ImageCopied, ImagePrepared
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.model.image import Image, read_image
+from replicator.model.image import Image, read_image, rewrite_image
 from replicator.model.manifest import Manifest
 from replicator.policy.referrers import NOTHING
 from replicator.policy.rule import Rule
@@ -123,7 +123,9 @@ class Copying:
             totals.bytes.read += size
 
         reader = SignatureReader(self._content, action.repository, self._rule.mirrors, count)
-        await check_trust(reader, action.digest, self._rule.trust, action.companions, self._context.verdicts)
+        await check_trust(
+            reader, action.source_root, self._rule.trust, action.companions, self._context.verdicts
+        )
 
     async def _read_image(self, action: Action, totals: Totals) -> Image:
         def count(size: int) -> None:
@@ -132,7 +134,12 @@ class Copying:
         def read(digest: Digest) -> Awaitable[Manifest]:
             return self._content.manifest(action.repository, digest, self._rule.mirrors, count)
 
-        image = await read_image(action.digest, read, self._rule.source, action.repository)
+        image = await read_image(
+            action.source_root, read, self._rule.source, action.repository, self._rule.part_of
+        )
+        if action.is_rewritten:
+            image = rewrite_image(image)
+            action.digest = image.root.digest
         wanted = WantedReferrers(self._rule.referrers, self._rule.referrer_filter, action.companions)
         if self._request.dry and wanted.mode == "none":  # a run need not ask; a plan says what is lost
             wanted = WantedReferrers("root", NOTHING, action.companions)
@@ -177,6 +184,7 @@ class Copying:
                 missing=action.missing,
                 was_placed=action.was_placed,
                 attached=self._attached(action, prepared.image),
+                part=self._rule.part,
             )
             try:
                 if isinstance(catalog.repository, TriesManifests):
@@ -216,7 +224,7 @@ class Copying:
             said = {
                 "source": signing.reference(self._rule.source, action.repository, action.wanted.tag),
                 "destination": signing.reference(self._site.name, action.target, action.wanted.target),
-                "sourceDigest": action.digest,
+                "sourceDigest": action.source_root,
                 "agent": signing.agent,
                 "rule": self._rule.name,
                 "copiedAt": at,

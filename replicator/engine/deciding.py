@@ -16,9 +16,9 @@ from replicator.engine.observe.closure import ClosureCheck
 from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.referrers import missing_referrers
 from replicator.engine.observe.wanted import WantedTag, WantedTags
+from replicator.engine.plan.action import Action
 from replicator.engine.plan.compare import Change
 from replicator.engine.plan.decide import (
-    Action,
     Ask,
     Closure,
     Conflict,
@@ -34,6 +34,7 @@ from replicator.engine.plan.decide import (
     digest_of,
 )
 from replicator.engine.plan.ownership import may_collide, other_owner
+from replicator.engine.plan.platforms import Root, placed_root, rewrites, rewriting_note
 from replicator.engine.record import Recorder
 from replicator.errors import NotFound, SiteError
 from replicator.model.companion import state_of_companions
@@ -76,7 +77,7 @@ class Deciding:
         self._since = since
         self._act = act
         self._recorder = recorder
-        self._closures = ClosureCheck()
+        self._closures = ClosureCheck(rule.part_of)
         others = [each for each in context.running if each is not rule and destination in each.destinations]
         self._is_contested = bool(others) or may_collide(rule)
         self._breaker = context.breaker(destination)
@@ -111,11 +112,17 @@ class Deciding:
             recheck_every=rule.recheck,
             verify_every=rule.verify_every,
             referrers_every=None if rule.referrers == "none" else rule.referrers_recheck,
+            platforms=rule.platforms,
+            part=rule.part,
         )
 
     async def _placements(self, batch: WantedTags, catalog: Catalog) -> Mapping[Digest, Placement]:
         """What is remembered of the roots of a batch: those of the whole repository would take tens of megabytes."""
-        roots = {digest for wanted in batch.tags if (digest := self._digest_of(catalog, wanted)) is not None}
+        roots = {
+            self._placed(catalog, wanted, digest)
+            for wanted in batch.tags
+            if (digest := self._digest_of(catalog, wanted)) is not None
+        }
         return await self._recall(catalog, roots) if roots else {}
 
     async def _recall(self, catalog: Catalog, roots: Collection[Digest]) -> Mapping[Digest, Placement]:
@@ -144,12 +151,24 @@ class Deciding:
             is_archived=key in catalog.archived,
             companions=_companions(batch, digest),
             belief=catalog.beliefs.get(key),
-            placement=None if digest is None else placements.get(digest),
+            placement=None if digest is None else placements.get(self._placed(catalog, wanted, digest)),
             pending=catalog.pending.get(key),
             is_superseded=self._is_superseded(batch, catalog, wanted),
             claimed_by=self._claim(batch, catalog, wanted, digest),
             owner=self._owner(batch, catalog, wanted, digest),
         )
+
+    def _placed(self, catalog: Catalog, wanted: WantedTag, digest: Digest) -> Digest:
+        """The root whose placement tells of the image. `digest`: at the source."""
+        return placed_root(digest, catalog.beliefs.get(wanted.key), self._rule.platforms)
+
+    async def _placement(self, root: Digest, catalog: Catalog) -> Placement | None:
+        return (await self._recall(catalog, [root])).get(root)
+
+    def _source(self, wanted: WantedTag, facts: Facts) -> Digest | None:
+        """The root at the source."""
+        belief, listed = facts.belief, facts.listed
+        return digest_of(wanted, self._rule.name, belief=belief, listed=listed, source=facts.source)
 
     def _is_superseded(self, batch: WantedTags, catalog: Catalog, wanted: WantedTag) -> bool:
         """Whether another run, which asked the source later than this one, has brought the tag in step."""
@@ -166,6 +185,8 @@ class Deciding:
             return None
         key = (self._destination, catalog.repository.name)
         claimant = f"rule {self._rule.name} (from {self._rule.source}: {batch.repository}) tag {wanted.tag}"
+        if rewrites(self._rule.platforms):
+            digest = Digest(f"{digest} {self._rule.part}")  # two choices of one index are two images
         return self._context.claims.claim(key, wanted.target, claimant, self._origin(batch, wanted), digest)
 
     def _origin(self, batch: WantedTags, wanted: WantedTag) -> Origin:
@@ -230,7 +251,11 @@ class Deciding:
                 return replace(
                     facts,
                     referrers=await self._ask_referrers(
-                        batch, catalog, ask.digest or Digest(""), facts.closure
+                        batch,
+                        catalog,
+                        ask.digest or Digest(""),
+                        facts.closure,
+                        is_rewritten=ask.digest != self._source(wanted, facts),
                     ),
                 )
             case Question.SOURCE:
@@ -239,10 +264,13 @@ class Deciding:
                     facts,
                     source=digest,
                     companions=_companions(batch, digest),
-                    placement=(await self._recall(catalog, [digest])).get(digest),
+                    placement=await self._placement(self._placed(catalog, wanted, digest), catalog),
                     claimed_by=self._claim(batch, catalog, wanted, digest),
                     owner=self._owner(batch, catalog, wanted, digest),
                 )
+            case Question.PLATFORMS:
+                root = await self._ask_platforms(batch, ask.digest or Digest(""))
+                return replace(facts, root=root, placement=await self._placement(root.digest, catalog))
 
     async def _ask_tag(self, catalog: Catalog, wanted: WantedTag, facts: Facts) -> Seen:
         repository = catalog.repository
@@ -275,7 +303,13 @@ class Deciding:
         return Closure(below.missing, children=below.children)
 
     async def _ask_referrers(
-        self, batch: WantedTags, catalog: Catalog, root: Digest, closure: Closure | None
+        self,
+        batch: WantedTags,
+        catalog: Catalog,
+        root: Digest,
+        closure: Closure | None,
+        *,
+        is_rewritten: bool,
     ) -> tuple[Digest, ...]:
         self._source_breaker.check("list referrers", batch.repository)
         try:
@@ -288,11 +322,23 @@ class Deciding:
                     root,
                     None if closure is None or closure.unreadable else closure.children,
                     WantedReferrers(self._rule.referrers, self._rule.referrer_filter, batch.companions),
+                    part_of=self._rule.part_of,
+                    is_rewritten=is_rewritten,
                 )
         except SiteError as error:
             if not is_unreadable(error):
                 raise
             return ()
+
+    async def _ask_platforms(self, batch: WantedTags, root: Digest) -> Root:
+        platforms = self._rule.platforms
+        if platforms is None:
+            return Root(root)
+        self._source_breaker.check("read manifest", batch.repository)
+        with faults(self._rule.source, "read manifest", batch.repository):
+            return await self._context.roots.root(
+                self._content, batch.repository, root, platforms, self._rule.mirrors
+            )
 
     async def _ask_source(self, batch: WantedTags, wanted: WantedTag) -> Digest:
         """What an immutable tag is at the source that was believed to be settled."""
@@ -316,6 +362,7 @@ class Deciding:
             case InStep():
                 digest = decision.digest
         action = self._action(batch, wanted, facts, digest or Digest(""), change, missing)
+        action.note = rewriting_note(action, self._rule.platforms)
         self._act(action, catalog, decision)
 
     def _action(
@@ -346,6 +393,7 @@ class Deciding:
             was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
             companions=batch.companions,
             companion_state=companion_state,
+            source_digest=self._source(wanted, facts) or digest,
         )
 
 

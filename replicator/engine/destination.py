@@ -17,8 +17,8 @@ from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
 from replicator.engine.observe.subjects import named_by_referrers
 from replicator.engine.observe.wanted import WantedTags
+from replicator.engine.plan.action import Action
 from replicator.engine.plan.decide import (
-    Action,
     Ask,
     Conflict,
     Copy,
@@ -27,6 +27,7 @@ from replicator.engine.plan.decide import (
     Held,
     InStep,
     Postponed,
+    Skipped,
     told,
 )
 from replicator.engine.plan.stale import StaleTags
@@ -275,6 +276,8 @@ class DestinationRun:
                 self.recorder.failed(action, self._conflict(action, other))
             case Held(reason=reason):
                 self.recorder.held(action, reason)
+            case Skipped(reason=reason):
+                self.recorder.skipped(action, reason)
             case Gone():
                 self.recorder.kept(decision)
             case Ask():

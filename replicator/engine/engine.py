@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
+from replicator.engine.observe.platforms import ChosenRoots
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import RuleResult
 from replicator.engine.run import RuleRun
@@ -52,6 +53,7 @@ class Engine:
         self._locks = RepositoryLocks(clock)
         self._apis = ReferrersAPIs(clock)
         self._verdicts = Verdicts()
+        self._roots = ChosenRoots()
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -137,6 +139,7 @@ class Engine:
             locks=self._locks,
             apis=self._apis,
             verdicts=self._verdicts,
+            roots=self._roots,
             request=request,
             running=rules,
         )

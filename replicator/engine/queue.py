@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.engine.plan.decide import Action
+from replicator.engine.plan.action import Action
 from replicator.model.digest import Digest
 from replicator.model.image import Image
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from replicator.engine.context import Context
 from replicator.engine.observe.wanted import UnresolvedTag, WantedTags
-from replicator.engine.plan.decide import Action, Gone
+from replicator.engine.plan.action import Action
+from replicator.engine.plan.decide import Gone
+from replicator.engine.plan.fingerprint import fingerprint_of, with_part
 from replicator.engine.result import (
     ActionName,
     ActionOutcome,
@@ -18,7 +21,6 @@ from replicator.engine.result import (
     failure_of,
     last_cause,
 )
-from replicator.engine.transfer.graph import fingerprint_of
 from replicator.errors import ReplicatorError, SiteError
 from replicator.events import Failed, TagDone, TagUntrusted
 from replicator.model.image import Image
@@ -36,6 +38,8 @@ from replicator.ports import (
     UnitSeen,
     Unpending,
 )
+
+_NAMED_SKIPS: Final = 3
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class Recorder:
         self.result = DestinationResult(destination)
         self.complete_look = True
         self.was_interrupted = False
+        self.skips: list[str] = []
 
     # --- source repositories ---
 
@@ -148,7 +153,7 @@ class Recorder:
         belief = TagBelief(
             action.key,
             action.digest,
-            action.wanted.digest or action.digest,
+            action.source_root,
             self._rule.name,
             now,
             action.asked_wall,
@@ -157,7 +162,8 @@ class Recorder:
         placement = None
         if is_verified:
             known = action.placement
-            fingerprint = fingerprint_of(image) if image else known.fingerprint if known else ""
+            before, part = known.fingerprint if known else "", self._rule.part
+            fingerprint = fingerprint_of(image, part) if image else with_part(before, part)
             written_at = known.written_at if known and not image else now
             placement = Placement(action.digest, fingerprint, written_at, now)
         self._context.state.record(
@@ -255,6 +261,11 @@ class Recorder:
         self.unwanted(action.target, action.key, action.asked_wall)
         self._emit(action, "hold", "held")
 
+    def skipped(self, action: Action, reason: str) -> None:
+        """The rule leaves a tag out, as its image shows: it counts as not selected, and is named in a warning."""
+        self.skips.append(f"{action.target}:{action.key}: {reason}")
+        self.unwanted(action.target, action.key, action.asked_wall)
+
     def postponed(self, action: Action, reason: str) -> None:
         """A tag that failed before is not tried again yet: it counts as failed and stays pending."""
         self.result.totals.tags.failed += 1
@@ -327,6 +338,9 @@ class Recorder:
 
     def close(self, *, interrupted: bool) -> RunRow:
         """Settles the outcome and gives the row that closes the run."""
+        if self.skips:
+            more = f" and {len(self.skips) - _NAMED_SKIPS} more" if len(self.skips) > _NAMED_SKIPS else ""
+            self.warn(f"skipped: {'; '.join(self.skips[:_NAMED_SKIPS])}{more}")
         tags = self.result.totals.tags
         good = tags.copied + tags.unchanged
         outcome: Outcome = "ok"
@@ -373,7 +387,7 @@ class Recorder:
             tag=action.wanted.target,
             digest=action.digest,
             outcome=outcome,
-            reason=reason,
+            reason=f"{reason}; {action.note}" if action.note and reason else reason,
             bytes=written,
         )
 
@@ -382,7 +396,7 @@ class Recorder:
             Pending(
                 action.target,
                 action.key,
-                action.digest,
+                action.source_root,
                 action.since,
                 attempts,
                 error,

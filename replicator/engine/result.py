@@ -11,7 +11,7 @@ from replicator.errors import ReplicatorError, SiteError
 
 Outcome = Literal["ok", "partial", "failed", "interrupted"]
 ActionName = Literal["copy", "keep", "delete", "hold"]
-DecisionName = Literal["copy", "in step", "postponed", "conflict", "held"]
+DecisionName = Literal["copy", "in step", "postponed", "conflict", "held", "skipped"]
 ActionOutcome = Literal["planned", "copied", "failed", "held", "kept", "deleted", "interrupted"]
 
 

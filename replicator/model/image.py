@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.errors import Corrupt, NotReplicated, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, Manifest
+from replicator.model.rewriting import rewritten
 
 MAX_DEPTH: Final = 4
 """Indexes in indexes; nobody is known to nest deeper than two."""
@@ -31,7 +32,7 @@ class Image:
     """`manifests` by digest, the root among them; `blobs` each once, over all manifests.
 
     Both include those of `referrers`: what refers to the image travels with it. `loses_signature`: it is signed at the
-    source, and no signature is among them.
+    source, and no signature is among them. `replaced`: the digests at the source of indexes that are new, by their own.
     """
 
     root: Manifest
@@ -39,6 +40,7 @@ class Image:
     blobs: dict[Digest, Descriptor]
     referrers: tuple[Referrer, ...] = ()
     loses_signature: bool = False
+    replaced: Mapping[Digest, Digest] = field(default_factory=dict)
 
     @property
     def blob_bytes(self) -> int:
@@ -50,13 +52,22 @@ class Image:
         """What the manifests take in memory."""
         return sum(len(manifest.body) for manifest in self.manifests.values())
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether an index of it names what is not part of it."""
+        return any(manifest.left_out for manifest in self.manifests.values())
+
     def children(self, manifest: Manifest) -> Iterator[Manifest]:
         """The manifests right below one."""
         return (self.manifests[child.digest] for child in manifest.children)
 
 
 async def read_image(
-    root: Digest, read: Callable[[Digest], Awaitable[Manifest]], site: str, repository: str
+    root: Digest,
+    read: Callable[[Digest], Awaitable[Manifest]],
+    site: str,
+    repository: str,
+    part_of: Callable[[Manifest], Manifest] | None = None,
 ) -> Image:
     """Reads all manifests of an image, by digest.
 
@@ -65,6 +76,7 @@ async def read_image(
         read: reads one manifest.
         site: for errors.
         repository: for errors.
+        part_of: leaves of a manifest what is wanted; None takes it all.
 
     Raises:
         NotReplicated: a Docker schema 1 image.
@@ -94,6 +106,7 @@ async def read_image(
         if total > MAX_MANIFEST_BYTES:
             raise corrupt(f"{root} has more than {MAX_MANIFEST_BYTES} bytes of manifests")
         _check_kind(manifest, site, repository)
+        manifest = part_of(manifest) if part_of else manifest
         for child in manifest.children:
             await walk(child.digest, child.size, (*path, digest))
         manifests[digest] = manifest
@@ -101,6 +114,26 @@ async def read_image(
     await walk(root, None, ())
     blobs = {blob.digest: blob for manifest in manifests.values() for blob in manifest.blobs}
     return Image(manifests[root], manifests, blobs)
+
+
+def rewrite_image(image: Image) -> Image:
+    """The image with new indexes that name no more than is part of it; the same image where all of it is."""
+    new = rewritten(image.root, image.manifests)
+    if not new:
+        return image
+    root = new.get(image.root.digest, image.root)
+    reached: dict[Digest, Manifest] = {}
+
+    def reach(manifest: Manifest) -> None:
+        for child in manifest.children:
+            if child.digest not in reached:
+                reach(known[child.digest])
+        reached[manifest.digest] = manifest
+
+    known = image.manifests | {manifest.digest: manifest for manifest in new.values()}
+    reach(root)
+    replaced = {manifest.digest: digest for digest, manifest in new.items() if manifest.digest in reached}
+    return replace(image, root=root, manifests=reached, replaced=replaced)
 
 
 def _check_kind(manifest: Manifest, site: str, repository: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import msgspec
@@ -59,7 +59,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `blobs` are config and layers in the order of the manifest, each digest once, foreign layers left out;
     `children` the manifests of an index, each digest once. An unknown media type has no edges. `served_as` is the
-    Content-Type that it came with, where that contradicts the document.
+    Content-Type that it came with, where that contradicts the document. `left_out`: children that the body names and
+    that are not wanted with it (see `sparse`); parsing leaves none out.
     """
 
     descriptor: Descriptor
@@ -70,6 +71,8 @@ class Manifest(msgspec.Struct, frozen=True):
     config: Descriptor | None = None
     subject: Descriptor | None = None
     served_as: str = ""
+    left_out: tuple[Descriptor, ...] = ()
+    foreign: tuple[Descriptor, ...] = ()
 
     @property
     def digest(self) -> Digest:
@@ -122,7 +125,30 @@ def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -
         config=config,
         subject=subject,
         served_as=served_as,
+        foreign=tuple(blob for blob in blobs if blob.is_foreign),
     )
+
+
+def entries(manifest: Manifest) -> Sequence[Descriptor]:
+    """The descriptors of an index as it has them: a digest may be there for several platforms."""
+    return _descriptors(read_object(manifest.body), "manifests") if manifest.kind is Kind.INDEX else ()
+
+
+def sparse(manifest: Manifest, kept: Container[Digest]) -> Manifest:
+    """The same index, with only these children to follow."""
+    every = (*manifest.children, *manifest.left_out)
+    return msgspec.structs.replace(
+        manifest,
+        children=tuple(child for child in every if child.digest in kept),
+        left_out=tuple(child for child in every if child.digest not in kept),
+    )
+
+
+def with_foreign_layers(manifest: Manifest) -> Manifest:
+    """The same manifest, with its foreign layers among the blobs."""
+    if not manifest.foreign:
+        return manifest
+    return msgspec.structs.replace(manifest, blobs=(*manifest.blobs, *manifest.foreign), foreign=())
 
 
 def described(manifest: Manifest) -> Descriptor:

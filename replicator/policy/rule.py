@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from replicator.model.digest import Digest
+from replicator.model.manifest import Manifest, with_foreign_layers
 from replicator.policy.pattern import Glob, TagPattern, parse_tag_pattern
+from replicator.policy.platforms import Platforms
 from replicator.policy.referrers import ReferrerFilter
 from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
@@ -119,6 +121,9 @@ class Rule:
 
     With `images`, lists decide what is replicated; `repositories` and `tags` then select everything.
 
+    `platforms` are those that are wanted of an index; None for all. `foreign_layers`: layers that manifests name by a URL are
+    copied like others.
+
     `mirrors` may supply the source's content by digest, in this order, before the source itself.
 
     `trust`: an image is copied only if all of these agree. `sign`: copies are signed at the destination.
@@ -142,3 +147,16 @@ class Rule:
     referrers_recheck: float = 24 * 3600.0
     trust: tuple[TrustPolicy, ...] = ()
     sign: Signing | None = None
+    platforms: Platforms | None = None
+    foreign_layers: bool = False
+
+    @property
+    def part(self) -> str:
+        """The same text for rules that copy the same parts of an image; "" for all but foreign layers."""
+        chosen = self.platforms.key if self.platforms else ""
+        return " ".join(text for text in (chosen, "foreign" if self.foreign_layers else "") if text)
+
+    def part_of(self, manifest: Manifest) -> Manifest:
+        """The manifest with only that to follow which is wanted."""
+        wanted = self.platforms.cut(manifest) if self.platforms else manifest
+        return with_foreign_layers(wanted) if self.foreign_layers else wanted

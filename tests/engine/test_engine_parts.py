@@ -17,7 +17,7 @@ from replicator.engine.faults import Fault, faults
 from replicator.engine.observe.created import parse_created
 from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.decide import Action
+from replicator.engine.plan.action import Action
 from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Prepared, ReadAhead
 from replicator.engine.record import Recorder

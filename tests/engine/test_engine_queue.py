@@ -9,7 +9,7 @@ import pytest
 
 from replicator.demo.images import image
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.decide import Action
+from replicator.engine.plan.action import Action
 from replicator.engine.queue import COPIES_AT_ONCE, WINDOW_IMAGES, Copies, CopyQueue, Prepared
 from replicator.model.digest import digest_of
 from replicator.model.image import Image

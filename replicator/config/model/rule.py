@@ -21,6 +21,7 @@ from replicator.config.syntax import (
     LISTS,
     NAME,
     PATTERN,
+    PLATFORM,
     REFERRER,
     REGEX,
     REPOSITORIES,
@@ -30,7 +31,9 @@ from replicator.config.syntax import (
     RepositoryPattern,
 )
 from replicator.lists.reading import Format, ImagePath
+from replicator.model.descriptor import Platform
 from replicator.policy.pattern import TagPattern
+from replicator.policy.platforms import MissingPlatform, PlatformMode
 from replicator.policy.referrers import ReferrerPattern
 from replicator.policy.rule import Pin, Sort
 from replicator.policy.schedule import Cron
@@ -230,4 +233,26 @@ class RuleTable(Table):
         "Signatures that an image must have before it is copied. Default: none.", default_factory=list
     )
     sign: SignTable | None = setting("Sign copies at the destinations. Default: no.", None)
+    platforms: list[Annotated[Platform, PLATFORM]] | None = setting(
+        "Only these platforms of multi-platform images: `OS/ARCHITECTURE[/VARIANT]`, such as `linux/arm64` or "
+        "`windows(10.0.17763)/amd64`. Attestations go with the platform that they describe. Default: all. See "
+        "[platforms](platforms.md).",
+        None,
+        min_length=1,
+    )
+    platform_mode: PlatformMode = setting(
+        "`sparse` keeps the index, its digest and its signatures, and copies the chosen platforms only; not every registry "
+        "accepts it. `rewrite` makes a new index of the chosen platforms, with another digest and without signatures.",
+        "sparse",
+    )
+    missing_platform: MissingPlatform = setting(
+        "An image that lacks one of `platforms` is held (`hold`) or left out (`skip`); `copy` copies the ones it has, and "
+        "holds it if it has none.",
+        "hold",
+    )
+    foreign_layers: bool = setting(
+        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), if the source "
+        "has them.",
+        False,
+    )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

@@ -100,6 +100,8 @@ class ReferrersReader:
             return image
         found = _Found(image.root.digest)
         subjects = [image.root.digest] if wanted.mode == "root" else list(image.manifests)
+        subjects = [subject for subject in subjects if subject not in image.replaced]
+        await self._find_lost(repository, image, wanted, found)
         for _ in range(MAX_DEPTH):
             before = len(found.chosen)
             await self._find(repository, subjects, image, read, wanted, found)
@@ -154,6 +156,20 @@ class ReferrersReader:
             raise Untrusted(self._site, "list referrers", objection, repository=repository.name)
         loses = any(map(is_signature, left_out)) and not any(map(is_signature, of_root))
         return replace(image, loses_signature=loses)
+
+    async def _find_lost(
+        self, repository: Repository, image: Image, wanted: WantedReferrers, found: _Found
+    ) -> None:
+        """What refers to an index that is rewritten has no subject at the destination."""
+        for source in image.replaced.values():
+            lost = await self.listed(repository, source, wanted.companions)
+            for one in lost:
+                found.leave_out(image.root.digest, Traits(one.artifact_type or "", one.annotations or {}))
+            if lost:
+                self._warn(
+                    f"{repository.name}: {len(lost)} referrers (signatures, SBOMs) of {source} are not copied: the rule"
+                    ' rewrites this index; platform_mode = "sparse" keeps it'
+                )
 
     def may_have(self, companions: Collection[str] | None) -> bool:
         """False where it is certain, without asking, that nothing refers to any image of a repository."""

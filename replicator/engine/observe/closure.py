@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from replicator.errors import Corrupt, NotFound, SiteError
@@ -11,6 +11,7 @@ from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import MAX_DEPTH
+from replicator.model.manifest import Manifest
 from replicator.ports import Repository
 
 CHECKS_AT_ONCE: Final = 8
@@ -28,9 +29,13 @@ class ClosureCheck:
 
     A blob that was found once is not asked for again, so that images that share layers cost little. One check belongs to
     one run: what was found earlier may be gone.
+
+    Args:
+        part_of: leaves of a manifest what is wanted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, part_of: Callable[[Manifest], Manifest]) -> None:
+        self._part_of = part_of
         self._found: set[tuple[str, Digest]] = set()
         self._asking: Once[tuple[str, Digest], bool] = Once()
 
@@ -60,7 +65,7 @@ class ClosureCheck:
             below: list[Digest] = []
             for digest in level:
                 try:
-                    manifest = await repository.read_manifest(digest)
+                    manifest = self._part_of(await repository.read_manifest(digest))
                 except (NotFound, Corrupt):
                     missing.append(digest)
                     continue

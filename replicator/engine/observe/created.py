@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from replicator.engine.content.config import ignore, read_config
 from replicator.engine.content.source import SourceContent
 from replicator.errors import SiteError
 from replicator.model.decoding import JSON_ERRORS
@@ -16,7 +17,6 @@ from replicator.model.digest import Digest
 from replicator.model.manifest import Kind
 from replicator.ports import Created, Repository, State
 
-MAX_CONFIG_BYTES: Final = 8 * 1024 * 1024
 READS_AT_ONCE: Final = 16
 
 
@@ -63,17 +63,11 @@ async def creation_times(
 async def _created(
     content: SourceContent, repository: Repository, digest: Digest, mirrors: tuple[str, ...]
 ) -> float | None:
-    manifest = await content.manifest(repository.name, digest, mirrors, _ignore)
+    manifest = await content.manifest(repository.name, digest, mirrors, ignore)
     if manifest.kind is Kind.INDEX and manifest.children:
-        manifest = await content.manifest(repository.name, manifest.children[0].digest, mirrors, _ignore)
-    config = manifest.config
-    if config is None or config.size is None or config.size > MAX_CONFIG_BYTES:
-        return None
-    body = bytearray()
-    async with content.direct(repository.name, config, mirrors, _ignore).open() as chunks:
-        async for chunk in chunks:
-            body += chunk
-    return parse_created(bytes(body))
+        manifest = await content.manifest(repository.name, manifest.children[0].digest, mirrors, ignore)
+    config = await read_config(content, repository.name, manifest, mirrors)
+    return None if config is None else parse_created(config)
 
 
 def parse_created(config: bytes) -> float | None:
@@ -86,7 +80,3 @@ def parse_created(config: bytes) -> float | None:
     except (*JSON_ERRORS, ValueError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _ignore(_: int) -> None:
-    """Reads for a decision are counted by events, not for one destination."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from replicator.engine.content.referrers import ReferrersReader, WantedReferrers
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
@@ -10,11 +10,12 @@ from replicator.errors import Denied, NotFound
 from replicator.model.companion import legacy_tags
 from replicator.model.digest import Digest
 from replicator.model.image import Referrer
+from replicator.model.manifest import Manifest
 from replicator.policy.referrers import traits
 from replicator.ports import Repository
 
 
-async def missing_referrers(
+async def missing_referrers(  # noqa: PLR0913 - both ends, the image, and what of it is wanted
     reader: ReferrersReader,
     apis: ReferrersAPIs,
     source: Repository,
@@ -22,6 +23,9 @@ async def missing_referrers(
     root: Digest,
     children: Sequence[Digest] | None,
     wanted: WantedReferrers,
+    *,
+    part_of: Callable[[Manifest], Manifest],
+    is_rewritten: bool = False,
 ) -> tuple[Digest, ...]:
     """What refers to an image at its source and is not listed at the destination, which has the image.
 
@@ -36,23 +40,27 @@ async def missing_referrers(
         root: the image's root.
         children: the manifests below it; None to read them if they are needed.
         wanted: which of them travel.
+        part_of: leaves of a manifest what is wanted.
+        is_rewritten: the root is a new index, to which nothing refers at the source.
 
     Raises:
         SiteError: one of the two could not be asked.
     """
     if wanted.mode == "none":
         return ()
-    missing = await _missing(reader, apis, source, destination, root, wanted)
+    missing = [] if is_rewritten else await _missing(reader, apis, source, destination, root, wanted)
     # After the root, whose answer tells whether the source has the referrers API at all.
     if wanted.mode == "all" and reader.may_have(wanted.companions):
         if children is None:
             try:
-                children = [child.digest for child in (await destination.read_manifest(root)).children]
+                top = part_of(await destination.read_manifest(root))
+                children = [child.digest for child in top.children]
             except NotFound:
                 return (root,)
         for child in children:
             missing += await _missing(reader, apis, source, destination, child, wanted)
-    for subject in (root, *(children or ())) if wanted.mode == "all" else (root,):
+    roots = () if is_rewritten else (root,)
+    for subject in (*roots, *(children or ())) if wanted.mode == "all" else roots:
         missing += await _moved_tags(source, destination, subject, wanted)
     return tuple(missing)
 

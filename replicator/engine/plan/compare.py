@@ -15,6 +15,7 @@ class Change(enum.Enum):
     MOVED = "the source has moved it"
     DIVERGED = "the destination has something else"
     INCOMPLETE = "parts of it are missing at the destination"
+    PARTS = "the rule wants other parts of it now"
     UNSIGNED = "something refers to it that is missing at the destination"
     SAME = "the same on both sides"
     UNKNOWN = "the destination must be asked"

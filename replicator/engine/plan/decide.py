@@ -7,48 +7,17 @@ gets the answer, adds it to the facts and decides again. Each question is asked 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
+from replicator.engine.plan.platforms import Root, is_other_part, rewrites, root_at
 from replicator.engine.result import DecisionName
 from replicator.model.digest import Digest
 from replicator.policy.backoff import is_postponed
+from replicator.policy.platforms import Platforms
 from replicator.policy.recheck import is_due
 from replicator.ports import Pending, Placement, TagBelief
-
-
-@dataclass(slots=True)
-class Action:
-    """Intent for one tag at one destination.
-
-    `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when
-    the source was asked about the repository. `missing` are parts that the destination was found to lack;
-    `was_placed`: the root had been put there before, so that something must have removed it. `placement`: what is
-    remembered of the root there. `companions`: see `WantedTags`; `companion_state`: those of the root (see
-    `TagBelief`).
-    """
-
-    repository: str
-    target: str
-    wanted: WantedTag
-    digest: Digest
-    reason: str
-    since: float
-    asked_at: float
-    asked_wall: float = 0.0
-    attempts: int = 0
-    missing: tuple[Digest, ...] = ()
-    was_placed: bool = False
-    placement: Placement | None = None
-    companions: Mapping[str, Digest | None] | None = None
-    companion_state: str = ""
-
-    @property
-    def key(self) -> str:
-        """The target tag, or the digest where it is wanted without one."""
-        return self.wanted.target or self.digest
 
 
 class Question(enum.Enum):
@@ -56,13 +25,14 @@ class Question(enum.Enum):
 
     TAG: what the destination's tag names. CLOSURE: whether everything below the root is there. SOURCE: what the source
     names under an immutable tag that was believed to be settled. REFERRERS: whether what refers to the image at the source
-    is there.
+    is there. PLATFORMS: what the rule's choice of platforms makes of the image.
     """
 
     TAG = "tag"
     CLOSURE = "closure"
     REFERRERS = "referrers"
     SOURCE = "source"
+    PLATFORMS = "platforms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +61,7 @@ class Policy:
 
     `recheck` asks for each tag and checks each closure, whatever is believed. `unattended` leaves a tag that failed
     alone until its time has come. `referrers_every` None: referrers do not travel. `place` names destination and repository, to spread what is due.
+    `platforms` None: all of them. `part`: see `Rule`.
     """
 
     rule: str
@@ -101,6 +72,8 @@ class Policy:
     recheck_every: float
     verify_every: float
     referrers_every: float | None
+    platforms: Platforms | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +87,8 @@ class Facts:
     the digest that the source names now, `referrers` what refers to the root and is missing. `is_hint`: what the listing
     told may be outdated. `fixed`: the destination does not let the tag be moved, and why; `is_archived`: its content there
     cannot be read for now. `companions`: the state of the root's companion tags as the source lists them, None where it
-    was not listed (see `state_of_companions`).
+    was not listed (see `state_of_companions`). `root` is the answer about platforms; `placement` is that of the root at the
+    destination, as far as it is known.
     """
 
     listed: bool | None
@@ -133,6 +107,7 @@ class Facts:
     fixed: str = ""
     is_archived: bool = False
     companions: str | None = None
+    root: Root | None = None
 
 
 # --- decisions ---
@@ -181,7 +156,15 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The tag is left as it is on purpose."""
+    """The tag is left as it is on purpose. `because`: the part of the rule that says so, "" for none."""
+
+    reason: str
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The rule leaves the tag out, as its image shows."""
 
     reason: str
 
@@ -204,24 +187,28 @@ class Ask:
     digest: Digest | None
 
 
-Decision = Copy | InStep | Postponed | Conflict | Held | Gone | Ask
+Decision = Copy | InStep | Postponed | Conflict | Held | Skipped | Gone | Ask
 
 
 def told(decision: Decision) -> tuple[DecisionName, str] | None:
     """A decision about a wanted tag in words: its name, and what is different or in the way. None for the others."""
+    named: tuple[DecisionName, str] | None = None
     match decision:
         case Copy(change=change):
-            return "copy", change.value
+            named = "copy", change.value
         case InStep():
-            return "in step", Change.SAME.value
+            named = "in step", Change.SAME.value
         case Postponed(error=error):
-            return "postponed", error
+            named = "postponed", error
         case Conflict(other=other):
-            return "conflict", other
+            named = "conflict", other
         case Held(reason=reason):
-            return "held", reason
+            named = "held", reason
+        case Skipped(reason=reason):
+            named = "skipped", reason
         case _:
-            return None
+            pass
+    return named
 
 
 def digest_of(
@@ -237,24 +224,32 @@ def digest_of(
         return source
     if belief is None or belief.rule != rule or listed is False:
         return None
-    return belief.digest
+    return belief.source_digest
 
 
 def decide(wanted: WantedTag, facts: Facts, policy: Policy) -> Decision:
     """The decision about one wanted tag, as far as the facts reach."""
-    digest = digest_of(wanted, policy.rule, belief=facts.belief, listed=facts.listed, source=facts.source)
+    source = digest_of(wanted, policy.rule, belief=facts.belief, listed=facts.listed, source=facts.source)
     if facts.is_superseded:
-        return InStep(digest, is_superseded=True)
-    if digest is None:
+        return InStep(source, is_superseded=True)
+    if source is None:
         return Ask(Question.SOURCE, None)
+    digest = root_at(source, facts.belief, facts.placement, facts.root, policy.platforms, policy.part)
+    if digest is None:
+        return Ask(Question.PLATFORMS, source)
+    return _compared(wanted, source, digest, facts, policy)
+
+
+def _compared(wanted: WantedTag, source: Digest, digest: Digest, facts: Facts, policy: Policy) -> Decision:
+    """The decision, `digest` being wanted at the destination for the `source` that the tag names."""
     change = _change(wanted, digest, facts, policy)
     if change is Change.UNKNOWN:
         return Ask(Question.TAG, digest)
     if change is Change.SAME:
-        return _same(wanted, digest, facts, policy)
+        return _same(wanted, source, digest, facts, policy)
     if wanted.digest is None and facts.source is None:
         return Ask(Question.SOURCE, None)  # settled no longer: what we believe may be gone at the source
-    return _held(wanted, change, facts) or _copy(digest, change, facts, policy)
+    return _held(wanted, change, facts) or _copy(source, digest, change, facts, policy)
 
 
 def _held(wanted: WantedTag, change: Change, facts: Facts) -> Held | None:
@@ -295,26 +290,51 @@ def _is_tag_due(digest: Digest, wanted: WantedTag, facts: Facts, policy: Policy)
     )
 
 
-def _same(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> Decision:
+def _same(wanted: WantedTag, source: Digest, digest: Digest, facts: Facts, policy: Policy) -> Decision:
     if facts.claimed_by is not None:
         return Conflict(digest, Change.SAME, facts.claimed_by)
-    is_confirmed = facts.seen is not None
-    if facts.told is not None:
-        is_confirmed = facts.belief is None or _is_tag_due(digest, wanted, facts, policy)
-    closure = facts.closure
-    if closure is None and _is_closure_due(digest, facts, policy):
-        return Ask(Question.CLOSURE, digest)
-    if closure is not None and closure.missing:
-        return _copy(digest, Change.INCOMPLETE, facts, policy, closure.missing)
+    incomplete = _incomplete(source, digest, facts, policy)
+    if incomplete is not None:
+        return incomplete
     if facts.referrers is None and _are_referrers_due(wanted, digest, facts, policy):
         return Ask(Question.REFERRERS, digest)
     if facts.referrers:
-        return _copy(digest, Change.UNSIGNED, facts, policy)
+        return _copy(source, digest, Change.UNSIGNED, facts, policy)
+    is_confirmed = facts.seen is not None
+    if facts.told is not None:
+        is_confirmed = facts.belief is None or _is_tag_due(digest, wanted, facts, policy)
     return InStep(
         digest,
         is_confirmed=is_confirmed or facts.referrers is not None,
-        is_verified=closure is not None and not closure.unreadable,
+        is_verified=facts.closure is not None and not facts.closure.unreadable,
     )
+
+
+def _incomplete(source: Digest, digest: Digest, facts: Facts, policy: Policy) -> Decision | None:
+    """What comes of a tag that names the right root, if not all that is wanted below it is there, as far as is known."""
+    closure, is_other = facts.closure, is_other_part(facts.placement, policy.part)
+    if is_other and (left := _lacks_platforms(source, facts, policy)) is not None:
+        return left
+    if closure is None:
+        must_ask = _is_closure_due(digest, facts, policy, is_other=is_other)
+        return Ask(Question.CLOSURE, digest) if must_ask else None
+    if closure.missing or (is_other and closure.unreadable):
+        change = Change.PARTS if is_other else Change.INCOMPLETE
+        return _copy(source, digest, change, facts, policy, closure.missing)
+    return None
+
+
+def _lacks_platforms(source: Digest, facts: Facts, policy: Policy) -> Decision | None:
+    """What comes of an image that lacks chosen platforms; None where it has what is wanted of it."""
+    if policy.platforms is None:
+        return None
+    if facts.root is None:
+        return Ask(Question.PLATFORMS, source)
+    if not facts.root.lacking:
+        return None
+    if policy.platforms.missing == "skip":
+        return Skipped(facts.root.lacking)
+    return Held(facts.root.lacking, because="platforms")
 
 
 def _are_referrers_due(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> bool:
@@ -334,10 +354,11 @@ def _are_referrers_due(wanted: WantedTag, digest: Digest, facts: Facts, policy: 
     return is_due(policy.now, belief.checked_at, policy.referrers_every, f"{policy.place}<{digest}")
 
 
-def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
+def _is_closure_due(digest: Digest, facts: Facts, policy: Policy, *, is_other: bool) -> bool:
     if facts.is_archived:
         return False  # the site has it, and does not give it out for now: no hole
-    if policy.recheck:
+    # The placement of a rewritten index is what remembers of which platforms it is.
+    if policy.recheck or is_other or (rewrites(policy.platforms) and facts.placement is None):
         return True
     if facts.seen is not None and facts.seen.unreadable:
         return False
@@ -353,7 +374,12 @@ def _is_closure_due(digest: Digest, facts: Facts, policy: Policy) -> bool:
 
 
 def _copy(
-    digest: Digest, change: Change, facts: Facts, policy: Policy, missing: tuple[Digest, ...] = ()
+    source: Digest,
+    digest: Digest,
+    change: Change,
+    facts: Facts,
+    policy: Policy,
+    missing: tuple[Digest, ...] = (),
 ) -> Decision:
     other = facts.claimed_by or facts.owner
     if other is not None:
@@ -362,8 +388,8 @@ def _copy(
     if (
         policy.unattended
         and pending is not None
-        and pending.digest == digest
+        and pending.digest == source
         and is_postponed(policy.now, pending.not_before)
     ):
         return Postponed(digest, change, pending.error)
-    return Copy(digest, change, missing)
+    return _lacks_platforms(source, facts, policy) or Copy(digest, change, missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from replicator.engine.coordination import Origin
+from replicator.engine.plan.platforms import rewrites
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import may_select, pinned_tags, select_repository
@@ -50,6 +51,8 @@ def is_shared(rule: Rule, other: Rule, origin: Origin, target: tuple[str, str, s
     _, repository, tag = origin
     if tag is None or not may_select(rule.tags, tag) or not may_select(other.tags, tag):
         return False
+    if rule.platforms != other.platforms and (rewrites(rule.platforms) or rewrites(other.platforms)):
+        return False  # they make different indexes of it
     return select_repository(other.repositories, repository) and _leads(other, origin, target)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.decide import Ask, Facts, Policy, decide, told
 from replicator.engine.plan.ownership import other_owner
+from replicator.engine.plan.platforms import Root, is_other_part, root_at
 from replicator.engine.result import DecisionName, TagDecision
 from replicator.policy.rule import Rule
 from replicator.ports import Pending, Placement, TagBelief
@@ -53,7 +54,7 @@ def remembered(
     if pending is not None and pending.digest is not None:
         digest = pending.digest
     elif pending is None and belief is not None:
-        digest = belief.digest
+        digest = belief.source_digest
     else:
         return None
     owner = None
@@ -63,12 +64,17 @@ def remembered(
         if pending is None and belief.rule != rule.name and owner is not None:
             return None  # what this rule wants there is not known
     wanted = WantedTag(place.tag, place.key if place.tag else None, digest)
+    known = root_at(digest, belief, memory.placement, None, rule.platforms, rule.part)
+    is_known = (
+        belief is not None and known == belief.digest and not is_other_part(memory.placement, rule.part)
+    )
     facts = Facts(
         listed=belief is not None,
         belief=belief,
         placement=memory.placement,
         pending=pending,
-        owner=owner if belief is not None and belief.digest != digest else None,
+        owner=owner if belief is not None and belief.source_digest != digest else None,
+        root=None if is_known else Root(digest),
     )
     # What is due to be checked is believed until the check says otherwise.
     policy = Policy(
@@ -80,6 +86,8 @@ def remembered(
         recheck_every=_NEVER_DUE,
         verify_every=_NEVER_DUE,
         referrers_every=_NEVER_DUE,
+        platforms=rule.platforms,
+        part=rule.part,
     )
     decision = decide(wanted, facts, policy)
     named: tuple[DecisionName, str] | None = None if isinstance(decision, Ask) else told(decision)

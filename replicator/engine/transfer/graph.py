@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from replicator.engine.faults import is_unreadable
@@ -34,7 +33,7 @@ class ImageCopy:
 
     `blob` makes the request for one of its blobs; `totals` counts what is moved. `missing`: parts that the destination
     was found to lack. `was_placed`: it had been put there before, so that something has removed it since. `attached`:
-    referrers that are made here.
+    referrers that are made here. `part`: which parts of it are wanted (see `Rule`).
     """
 
     image: Image
@@ -45,11 +44,11 @@ class ImageCopy:
     missing: Sequence[Digest] = ()
     was_placed: bool = False
     attached: Sequence[Attached] = ()
+    part: str = ""
 
-
-def fingerprint_of(image: Image) -> str:
-    """A short text that is another whenever another set of manifests is put for a root."""
-    return sha256("".join(sorted(image.manifests)).encode()).hexdigest()[:16]
+    def key(self, manifest: Manifest) -> Digest:
+        """What names all that is wanted below a manifest: of the same index another rule may want less."""
+        return Digest(f"{manifest.digest} {self.part}") if self.part else manifest.digest
 
 
 class ImageWriter:
@@ -96,13 +95,13 @@ class ImageWriter:
         missing = set(named)
         blobs = [digest for digest in image.blobs if digest in missing] or list(image.blobs)
         self._transfers.forget(repository, blobs)
-        self._presence.forget(repository, image.manifests)
+        self._presence.forget(repository, [placement.key(each) for each in image.manifests.values()])
 
     async def _put(self, placement: ImageCopy) -> None:
         root = placement.image.root
         name = placement.repository.name
         is_doubtful = placement.was_placed
-        if not self._presence.has(name, root.digest):
+        if not self._presence.has(name, placement.key(root)):
             unknown = any(not self._presence.has(name, blob) for blob in placement.image.blobs)
             await self._ensure_below(placement, root)
             blobs = placement.totals.blobs
@@ -110,7 +109,7 @@ class ImageWriter:
             is_doubtful = is_doubtful or (unknown and not blobs.copied and not blobs.mounted)
         await self._put_referrers(placement)
         await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
-        self._presence.add(name, root.digest)
+        self._presence.add(name, placement.key(root))
 
     async def check_referrers(self, image: Image, repository: Repository) -> None:
         """Asks whether what refers to the image could be made findable there. Raises `NotReplicated` where not."""
@@ -143,7 +142,7 @@ class ImageWriter:
         So this and a child's own writing are shared apart: one image may be the root of a tag and a child of another,
         and the index must not be put while only the blobs of that child are there.
         """
-        key = (placement.repository.name, manifest.digest)
+        key = (placement.repository.name, placement.key(manifest))
         await self._below.run(key, lambda: self._put_below(placement, manifest))
 
     async def _put_below(self, placement: ImageCopy, manifest: Manifest) -> None:
@@ -158,7 +157,7 @@ class ImageWriter:
         )
 
     async def _put_child(self, placement: ImageCopy, child: Manifest) -> None:
-        key = (placement.repository.name, child.digest)
+        key = (placement.repository.name, placement.key(child))
 
         async def put() -> None:
             await self._ensure_below(placement, child)

@@ -1,0 +1,121 @@
+"""What a choice of platforms makes of an image at its source: the indexes are read, the images in them are not."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from replicator.engine.content.config import ignore, read_config
+from replicator.engine.content.source import SourceContent
+from replicator.engine.plan.platforms import Root
+from replicator.errors import Corrupt
+from replicator.model.decoding import JSON_ERRORS
+from replicator.model.descriptor import Platform
+from replicator.model.digest import Digest
+from replicator.model.image import MAX_DEPTH
+from replicator.model.manifest import Kind, Manifest
+from replicator.model.mediatypes import CONFIGS, INDEXES
+from replicator.model.rewriting import rewritten
+from replicator.policy.platforms import Platforms
+
+REMEMBERED: Final = 20_000
+"""Answers, a few hundred bytes each: an image that is held is not read again in each run."""
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """The platform in an image's config. OCI image-spec, config.md."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str | None = None
+    os_version: str | None = msgspec.field(default=None, name="os.version")
+
+
+class ChosenRoots:
+    """What choices made of images, by digest; what never changes is read once."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[Digest, str], Root] = OrderedDict()
+
+    async def root(
+        self,
+        content: SourceContent,
+        repository: str,
+        digest: Digest,
+        platforms: Platforms,
+        mirrors: Sequence[str],
+    ) -> Root:
+        """What the choice makes of an image.
+
+        Costs one read of its manifest, one of each index in it; of an image that is not in an index, of its config.
+
+        Args:
+            content: of the source.
+            repository: at the source.
+            digest: the root there.
+            platforms: the choice.
+            mirrors: asked first.
+
+        Raises:
+            SiteError: the source could not be read, or it is nested too deep.
+        """
+        key = (digest, f"{platforms.key} {platforms.missing}")
+        root = self._known.get(key)
+        if root is None:
+            root = await _read_root(content, repository, digest, platforms, mirrors)
+            self._known[key] = root
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return root
+
+
+async def _read_root(
+    content: SourceContent, repository: str, digest: Digest, platforms: Platforms, mirrors: Sequence[str]
+) -> Root:
+    async def read(each: Digest) -> Manifest:
+        return await content.manifest(repository, each, mirrors, ignore)
+
+    top = await read(digest)
+    if top.kind is not Kind.INDEX:
+        platform = await _platform(content, repository, top, mirrors)
+        return Root(digest, platforms.lacking_of(platform) if platform else "")
+    indexes = await _indexes(platforms.cut(top), read, platforms)
+    if indexes is None:
+        cause = f"{digest} has more than {MAX_DEPTH} levels"
+        raise Corrupt(content.repository(repository).site, "read manifest", cause, repository=repository)
+    new = rewritten(indexes[digest], indexes) if platforms.rewrites else {}
+    return Root(new[digest].digest if digest in new else digest, platforms.lacking(indexes.values()))
+
+
+async def _indexes(
+    top: Manifest, read: Callable[[Digest], Awaitable[Manifest]], platforms: Platforms
+) -> dict[Digest, Manifest] | None:
+    """An index and those that are chosen below it; None where they are nested too deep."""
+    found = {top.digest: top}
+    level = [top]
+    for _ in range(MAX_DEPTH + 1):
+        wanted = {child.digest for index in level for child in index.children if child.media_type in INDEXES}
+        level = [platforms.cut(await read(digest)) for digest in sorted(wanted - found.keys())]
+        if not level:
+            return found
+        found |= {index.digest: index for index in level}
+    return None
+
+
+async def _platform(
+    content: SourceContent, repository: str, manifest: Manifest, mirrors: Sequence[str]
+) -> Platform | None:
+    """What an image says it is for; None for an artifact, which is for nothing in particular."""
+    if manifest.config is None or manifest.config.media_type not in CONFIGS:
+        return None
+    body = await read_config(content, repository, manifest, mirrors)
+    try:
+        config = msgspec.json.decode(body or b"", type=_Config)
+    except JSON_ERRORS:
+        return None
+    if not config.os or not config.architecture:
+        return None
+    return Platform(config.architecture, config.os, config.variant, config.os_version)
