@@ -16,7 +16,7 @@ from replicator.demo.store import StoreError, Upload
 from replicator.errors import Corrupt, MissingReference, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.model.manifest import Manifest
+from replicator.model.manifest import Manifest, parse_manifest
 from replicator.ports import BlobOutcome, BlobSource, Capabilities, SiteCheck
 from tests.fakes.watched import WatchedStore
 
@@ -361,7 +361,10 @@ class MemoryRepository:
     async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
         async with self._site.operation("write_manifest", self.name, tag or manifest.digest) as operation:
             operation.bytes = len(manifest.body)
-            self._site.store.put_manifest(self.name, manifest, tag)
+            whole = parse_manifest(
+                manifest.body, manifest.media_type, manifest.digest
+            )  # as a site gets it: bytes
+            self._site.store.put_manifest(self.name, whole, tag)
             return manifest.digest if self._site.tells_digest else None
 
     async def delete_tag(self, tag: str) -> None:

@@ -15,6 +15,7 @@ from replicator.engine.transfer.attached import put_attached
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.presence import Presence
 from replicator.engine.transfer.referrers import ReferrersLists
+from replicator.engine.transfer.sparse import SparseRefusals
 from replicator.errors import Corrupt, MissingReference, NotFound, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
@@ -64,6 +65,7 @@ class ImageWriter:
         self._transfers = transfers
         self._presence = presence
         self._lists = lists
+        self._sparse = SparseRefusals()
         self._below: Once[tuple[str, Digest], None] = Once()
         self._whole: Once[tuple[str, Digest], None] = Once()
 
@@ -81,14 +83,21 @@ class ImageWriter:
         Raises:
             SiteError: whoever failed; the tag then is what it was.
         """
+        self._sparse.check(placement.image, placement.repository)
         if placement.missing:
             self._drop_beliefs(placement, placement.missing)
             await self._transfers.take_back(placement.repository.name, placement.missing)
         try:
             await self._put(placement)
         except MissingReference as error:
+            if error.digests:
+                self._sparse.learn(placement.image, placement.repository, error)
             self._drop_beliefs(placement, error.digests)
-            await self._put(placement)
+            try:
+                await self._put(placement)
+            except MissingReference as again:
+                self._sparse.learn(placement.image, placement.repository, again)
+                raise
 
     def _drop_beliefs(self, placement: ImageCopy, named: Iterable[str]) -> None:
         image, repository = placement.image, placement.repository.name
