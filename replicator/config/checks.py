@@ -206,8 +206,8 @@ def _platforms(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
         return []
     return [
         ((key,), f"applies only to platforms; set platforms or remove {key}")
-        for key in ("platform_mode", "missing_platform")
-        if key in table
+        for key, default in (("platform_mode", "sparse"), ("missing_platform", "hold"))
+        if table.get(key, default) != default
     ]
 
 

@@ -24,13 +24,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """A tag at one site. `digest` None: the site lacks it, since then, for this reason."""
+    """A tag at one site. `digest` None: the site lacks it, since then, for this reason.
+
+    `source_digest`: that of the index at the source, if the digest is of a rewritten one.
+    """
 
     site: str
     repository: str
     digest: Digest | None
     since: float | None
     error: str = ""
+    source_digest: Digest | None = None
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Row:
         at = self.sites.get(site)
         if at is None or at.digest is None:
             return "missing"
-        return "held" if self.digest in {None, at.digest} else "differs"
+        return "held" if self.digest in {None, at.digest, at.source_digest} else "differs"
 
     @property
     def is_behind(self) -> bool:
@@ -76,7 +80,12 @@ def rows(holdings: Iterable[Holding], routes: Mapping[str, Route]) -> list[Row]:
         known = row.sites.get(holding.destination)
         if known is None or known.digest is None or holding.digest is not None:
             row.sites[holding.destination] = At(
-                holding.destination, holding.repository, holding.digest, holding.since, holding.error
+                holding.destination,
+                holding.repository,
+                holding.digest,
+                holding.since,
+                holding.error,
+                holding.source_digest if holding.is_rewritten else None,
             )
         if route and source not in row.sites:
             row.sites[source] = At(source, origin, row.digest, None)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.engine.coordination import RepositoryLocks, TagClaims
-from replicator.engine.observe.platforms import ChosenRoots
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import DestinationResult, TagDecision
+from replicator.engine.roots import ChosenRoots
 from replicator.engine.verdicts import Verdicts
 from replicator.events import Events
 from replicator.flow.breaker import Breaker

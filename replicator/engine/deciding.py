@@ -14,6 +14,7 @@ from replicator.engine.coordination import Origin
 from replicator.engine.faults import faults, is_unreadable
 from replicator.engine.observe.closure import ClosureCheck
 from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.platforms import chosen_root
 from replicator.engine.observe.referrers import missing_referrers
 from replicator.engine.observe.wanted import WantedTag, WantedTags
 from replicator.engine.plan.action import Action
@@ -34,8 +35,9 @@ from replicator.engine.plan.decide import (
     digest_of,
 )
 from replicator.engine.plan.ownership import may_collide, other_owner
-from replicator.engine.plan.platforms import Root, placed_root, rewrites, rewriting_note
+from replicator.engine.plan.platforms import placed_root, rewrites, rewriting_note
 from replicator.engine.record import Recorder
+from replicator.engine.roots import Root
 from replicator.errors import NotFound, SiteError
 from replicator.model.companion import state_of_companions
 from replicator.model.digest import Digest
@@ -336,8 +338,8 @@ class Deciding:
             return Root(root)
         self._source_breaker.check("read manifest", batch.repository)
         with faults(self._rule.source, "read manifest", batch.repository):
-            return await self._context.roots.root(
-                self._content, batch.repository, root, platforms, self._rule.mirrors
+            return await chosen_root(
+                self._context.roots, self._content, batch.repository, root, platforms, self._rule.mirrors
             )
 
     async def _ask_source(self, batch: WantedTags, wanted: WantedTag) -> Digest:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
-from replicator.engine.observe.platforms import ChosenRoots
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import RuleResult
+from replicator.engine.roots import ChosenRoots
 from replicator.engine.run import RuleRun
 from replicator.engine.shared import Shared
 from replicator.engine.verdicts import Verdicts

@@ -46,6 +46,7 @@ class Holding(msgspec.Struct, frozen=True):
 
     `source` names the source repositories that lead to this one, by the rule that owns the tag; `source_digest` is what
     the source tag named then. `since`: when that was last confirmed (epoch seconds), or since when it is pending.
+    `is_rewritten`: the digest is that of an index without some platforms, made of the source's.
     """
 
     rule: str
@@ -57,6 +58,7 @@ class Holding(msgspec.Struct, frozen=True):
     since: float
     sources: tuple[str, ...] = ()
     error: str = ""
+    is_rewritten: bool = False
 
 
 class Move(msgspec.Struct, frozen=True):

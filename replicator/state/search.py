@@ -96,6 +96,7 @@ def search(connection: Connection, query: Query, limit: int) -> list[Holding]:
             since,
             sources.get((rule, destination, name[repository]), ()),
             error,
+            is_rewritten=digest is not None and source_digest is not None and digest != source_digest,
         )
         for rule, destination, repository, tag, digest, source_digest, since, error in rows
     ]
@@ -177,15 +178,14 @@ def _first_believed(
 
 
 def _is_behind(others: Sequence[int]) -> ColumnElement[bool]:
-    """Whether the tag is not what its source's was, or not what one of these destinations has."""
+    """Whether the tag is not what one of these destinations has, as its source named it: an index may be rewritten."""
     other = beliefs.alias("other")
-    differs = exists().where(
+    return exists().where(
         other.c.destination.in_(others),
         other.c.repository == beliefs.c.repository,
         other.c.tag == beliefs.c.tag,
-        other.c.digest != beliefs.c.digest,
+        other.c.source_digest != beliefs.c.source_digest,
     )
-    return or_(beliefs.c.digest != beliefs.c.source_digest, differs)
 
 
 def _distinct(connection: Connection, column: ColumnElement[int]) -> list[int]:
@@ -275,14 +275,12 @@ def _conditions(query: Query, table: Table, few: list[int] | None) -> Iterator[C
         held, wanted = beliefs.alias("held"), table.c.source_digest if table is beliefs else digest
         there = _id_of(query.missing_at)
         if table is beliefs:
-            yield or_(
-                table.c.destination != there, digest != wanted
-            )  # what it holds itself, without a look-up
+            yield table.c.destination != there  # what it holds itself, without a look-up
         yield ~exists().where(
             held.c.destination == there,
             held.c.repository == repository,
             held.c.tag == tag,
-            held.c.digest == wanted,
+            held.c.source_digest == wanted,
         )
     if query.needs_facts:
         if few is None:

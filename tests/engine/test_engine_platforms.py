@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index
+from replicator.demo.store import Blob
 from replicator.engine import DestinationResult
 from replicator.model.descriptor import Platform
-from replicator.model.digest import Digest
+from replicator.model.digest import Digest, digest_of
 from replicator.policy.platforms import MissingPlatform, PlatformMode, Platforms, parse_platform
 from replicator.policy.rule import Rule
 from tests.engine.world import World, only, rule, world
-from tests.fakes.content import artifact, with_attestation
+from tests.fakes.content import artifact, with_attestation, with_foreign_layer
 
 AMD64, ARM64 = Platform("amd64", "linux"), Platform("arm64", "linux")
 
@@ -236,3 +237,20 @@ async def test_a_destination_that_refuses_sparse_indexes_is_told_apart_and_gets_
         assert "refuses indexes without linux/arm64" in (held.reason or "")
         assert 'platform_mode = "rewrite"' in (held.reason or "")
         assert made.tags() == {}
+
+
+async def test_foreign_layers_are_copied_only_where_the_rule_says_so() -> None:
+    async with world() as made:
+        built = made.put("app", "v1", with_foreign_layer("windows"))
+        foreign = digest_of(b"windows")
+        await made.sync_one()
+        assert made.tags() == {"app": {"v1": built.digest}}
+        assert foreign not in made.left.store.repositories["app"].blobs
+        chosen = replace(rule(), foreign_layers=True)
+        failed = await made.sync_one(chosen)
+        assert failed.totals.tags.failed == 1
+        made.source.store.add_blob("app", foreign, Blob(b"windows"))
+        result = await made.sync_one(chosen)
+        assert [each.reason for each in only(result, "copied")] == ["the rule wants other parts of it now"]
+        assert foreign in made.left.store.repositories["app"].blobs
+        assert _was_idle(await made.sync_one(chosen))

@@ -14,7 +14,7 @@ MAX_CONFIG_BYTES: Final = 8 * 1024 * 1024
 async def read_config(
     content: SourceContent, repository: str, manifest: Manifest, mirrors: Sequence[str]
 ) -> bytes | None:
-    """The config's bytes, verified; None where there is none, or it is larger than `MAX_CONFIG_BYTES`. Raises SiteError."""
+    """The config's bytes, verified; None without a config of at most `MAX_CONFIG_BYTES`. Raises SiteError."""
     config = manifest.config
     if config is None or config.size is None or config.size > MAX_CONFIG_BYTES:
         return None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 import msgspec
 
 from replicator.engine.content.config import ignore, read_config
 from replicator.engine.content.source import SourceContent
-from replicator.engine.plan.platforms import Root
+from replicator.engine.roots import ChosenRoots, Root
 from replicator.errors import Corrupt
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Platform
@@ -20,9 +18,6 @@ from replicator.model.manifest import Kind, Manifest
 from replicator.model.mediatypes import CONFIGS, INDEXES
 from replicator.model.rewriting import rewritten
 from replicator.policy.platforms import Platforms
-
-REMEMBERED: Final = 20_000
-"""Answers, a few hundred bytes each: an image that is held is not read again in each run."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -34,42 +29,35 @@ class _Config(msgspec.Struct, frozen=True):
     os_version: str | None = msgspec.field(default=None, name="os.version")
 
 
-class ChosenRoots:
-    """What choices made of images, by digest; what never changes is read once."""
+async def chosen_root(
+    known: ChosenRoots,
+    content: SourceContent,
+    repository: str,
+    digest: Digest,
+    platforms: Platforms,
+    mirrors: Sequence[str],
+) -> Root:
+    """What the choice makes of an image.
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Digest, str], Root] = OrderedDict()
+    Costs one read of its manifest, one of each index in it; of an image that is not in an index, of its config. Nothing
+    if it is known.
 
-    async def root(
-        self,
-        content: SourceContent,
-        repository: str,
-        digest: Digest,
-        platforms: Platforms,
-        mirrors: Sequence[str],
-    ) -> Root:
-        """What the choice makes of an image.
+    Args:
+        known: what earlier runs have found out; added to.
+        content: of the source.
+        repository: at the source.
+        digest: the root there.
+        platforms: the choice.
+        mirrors: asked first.
 
-        Costs one read of its manifest, one of each index in it; of an image that is not in an index, of its config.
-
-        Args:
-            content: of the source.
-            repository: at the source.
-            digest: the root there.
-            platforms: the choice.
-            mirrors: asked first.
-
-        Raises:
-            SiteError: the source could not be read, or it is nested too deep.
-        """
-        key = (digest, f"{platforms.key} {platforms.missing}")
-        root = self._known.get(key)
-        if root is None:
-            root = await _read_root(content, repository, digest, platforms, mirrors)
-            self._known[key] = root
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return root
+    Raises:
+        SiteError: the source could not be read, or it is nested too deep.
+    """
+    root = known.get(digest, platforms)
+    if root is None:
+        root = await _read_root(content, repository, digest, platforms, mirrors)
+        known.add(digest, platforms, root)
+    return root
 
 
 async def _read_root(

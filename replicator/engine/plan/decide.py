@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
-from replicator.engine.plan.platforms import Root, is_other_part, rewrites, root_at
+from replicator.engine.plan.platforms import is_other_part, rewrites, root_at
 from replicator.engine.result import DecisionName
+from replicator.engine.roots import Root
 from replicator.model.digest import Digest
 from replicator.policy.backoff import is_postponed
 from replicator.policy.platforms import Platforms

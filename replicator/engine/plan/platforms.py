@@ -6,24 +6,12 @@ placement of that root keeps the choice. So nothing has to be read while neither
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from replicator.engine.plan.action import Action
 from replicator.engine.plan.fingerprint import part_in
+from replicator.engine.roots import Root
 from replicator.model.digest import Digest
 from replicator.policy.platforms import Platforms
 from replicator.ports import Placement, TagBelief
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """What a choice of platforms makes of an image: its root at the destination.
-
-    `lacking`: why the image has not what is chosen; "" where it has.
-    """
-
-    digest: Digest
-    lacking: str = ""
 
 
 def rewrites(platforms: Platforms | None) -> bool:
@@ -72,7 +60,7 @@ def root_at(
 
 
 def rewriting_note(action: Action, platforms: Platforms | None) -> str:
-    """What a reader of a plan or report should know of the new index; "" where there is none."""
+    """What a reader of a plan or report should know of a new index; "" if the source's is kept."""
     if not action.is_rewritten or not rewrites(platforms):
         return ""
     return f"a new index of {platforms}; the source's is {action.source_root}"

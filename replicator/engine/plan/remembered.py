@@ -9,8 +9,9 @@ from typing import Final
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.decide import Ask, Facts, Policy, decide, told
 from replicator.engine.plan.ownership import other_owner
-from replicator.engine.plan.platforms import Root, is_other_part, root_at
+from replicator.engine.plan.platforms import is_other_part, root_at
 from replicator.engine.result import DecisionName, TagDecision
+from replicator.engine.roots import Root
 from replicator.policy.rule import Rule
 from replicator.ports import Pending, Placement, TagBelief
 

@@ -100,6 +100,8 @@ class Explaining:
                 "unknown", "nothing, by this agent", f"ask the agent that serves {self._destination}"
             )
         self._scanned()
+        if (platforms := self._rule.platforms) is not None:
+            self._add("platform", "note", f"only {platforms} ({platforms.mode}), if the image has them")
         if self._rule.tags and self._tag.tag and is_immutable(self._tables(), self._tag.tag):
             self._add("immutable", "note", "immutable: once there, the source is not asked for it again")
         return self._decided()
@@ -276,6 +278,11 @@ class Explaining:
                 return self._ended("conflict", "fails again", "give one of them another name with rename")
             case "held":
                 return self._held(decision.reason)
+            case "skipped":
+                self._add("platform", "stop", decision.reason)
+                return self._ended(
+                    "not selected", "leaves it out", "platforms or missing_platform of the rule"
+                )
             case _:
                 return self._pending(decision.reason)
 

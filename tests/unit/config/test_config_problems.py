@@ -398,7 +398,7 @@ def test_a_mistake_is_named_by_its_key_and_put_right(tmp_path: Path, text: str, 
     assert any(found.startswith(f"{path}: {problem}") for found in problems(path)), problems(path)
 
 
-@pytest.mark.parametrize("key", ["platforms", "delete"])
+@pytest.mark.parametrize("key", ["delete"])
 def test_keys_of_later_versions_are_unknown(tmp_path: Path, key: str) -> None:
     path = tmp_path / "replicator.toml"
     path.write_text(SITES + RULE + f"{key} = true")
@@ -497,3 +497,23 @@ def test_rules_that_copy_the_same_tags_in_a_circle_are_refused(tmp_path: Path) -
     assert "two-way sites will be a rule of their own" in problem
     path.write_text(SITES + RULE + back.format("other/**"))
     load(path, HOME)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('platforms = ["linux/x86_64"]', "platforms[0]: invalid platform 'linux/x86_64': write linux/amd64"),
+        ("platforms = []", "platforms:"),
+        (
+            'platform_mode = "rewrite"',
+            "platform_mode: applies only to platforms; set platforms or remove platform_mode",
+        ),
+        ('platforms = ["linux/amd64"]\nplatform_mode = "both"', "platform_mode:"),
+        ('platforms = ["linux/amd64"]\nmissing_platform = "drop"', "missing_platform:"),
+    ],
+)
+def test_platforms_that_cannot_be_meant(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "replicator.toml"
+    path.write_text(SITES + RULE + line)
+    (found,) = problems(path)
+    assert problem in found

@@ -1,0 +1,75 @@
+"""Chosen platforms at real registries, seen by crane (`make interop`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.images import AMD64, ARM64, image, index
+from tests.acceptance.program import Program, rule
+from tests.acceptance.walker import fill
+from tests.fakes.distribution import Server
+from tests.fakes.interop import distribution3, olareg
+from tests.fakes.process import clean_environment, require
+
+pytestmark = pytest.mark.interop
+
+BOTH = index([image("amd64", platform=AMD64), image("arm64", platform=ARM64)])
+RULE = rule().replace('"platform/**"', '"platform/app"') + '\nplatforms = ["linux/amd64"]\n'
+
+
+def _crane(*words: str) -> str:
+    command = [require("crane"), *words]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, env=clean_environment()
+    ).stdout.strip()
+
+
+async def _sync(program: Program, source: Server, target: Server, mode: str) -> list[dict[str, str]]:
+    program.write_config({"hub": source.url, "fra": target.url}, f'{RULE}platform_mode = "{mode}"\n')
+    ended = await program("sync", "--json")
+    assert ended.code == 0, ended.stderr
+    actions: list[dict[str, str]] = ended.json["rules"][0]["destinations"][0]["actions"]
+    return actions
+
+
+async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(
+    tmp_path: Path, program: Program
+) -> None:
+    folders = [tmp_path / name for name in ("source", "target")]
+    for folder in folders:
+        folder.mkdir()
+    with olareg(folders[0]) as source, distribution3(folders[1]) as target:
+        await fill(source.settings(), {("platform/app", "v1"): BOTH})
+        [held] = await _sync(program, source, target, "sparse")
+        assert held["outcome"] == "held"
+        assert "refuses indexes without linux/arm64" in held["reason"]
+        [copied] = await _sync(program, source, target, "rewrite")
+        assert copied["outcome"] == "copied"
+        reference = f"{target.host}/mirror/app"
+        for name in (f"{reference}:v1", f"{reference}@{copied['digest']}"):
+            assert _crane("digest", name) == copied["digest"]
+            assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
+            _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))
+        assert len(json.loads(_crane("manifest", f"{reference}:v1"))["manifests"]) == 1
+        assert await _sync(program, source, target, "rewrite") == []
+
+
+async def test_olareg_takes_a_sparse_index_with_the_digest_of_the_source(
+    tmp_path: Path, program: Program
+) -> None:
+    folders = [tmp_path / name for name in ("source", "target")]
+    for folder in folders:
+        folder.mkdir()
+    with olareg(folders[0]) as source, olareg(folders[1]) as target:
+        await fill(source.settings(), {("platform/app", "v1"): BOTH})
+        [copied] = await _sync(program, source, target, "sparse")
+        assert (copied["outcome"], copied["digest"]) == ("copied", BOTH.digest)
+        reference = f"{target.host}/mirror/app"
+        for name in (f"{reference}:v1", f"{reference}@{BOTH.digest}"):
+            assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
+            _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))
+        assert await _sync(program, source, target, "sparse") == []
