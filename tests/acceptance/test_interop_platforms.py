@@ -11,7 +11,7 @@ import pytest
 from replicator.demo.images import AMD64, ARM64, image, index
 from tests.acceptance.program import Program, rule
 from tests.acceptance.walker import fill
-from tests.fakes.distribution import Server
+from tests.fakes.distribution import Server, distribution
 from tests.fakes.interop import distribution3, olareg
 from tests.fakes.process import clean_environment, require
 
@@ -36,9 +36,8 @@ async def _sync(program: Program, source: Server, target: Server, mode: str) -> 
     return actions
 
 
-async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(
-    tmp_path: Path, program: Program
-) -> None:
+async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(tmp_path: Path) -> None:
+    program = Program(tmp_path)
     folders = [tmp_path / name for name in ("source", "target")]
     for folder in folders:
         folder.mkdir()
@@ -49,7 +48,7 @@ async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(
         assert "refuses indexes without linux/arm64" in held["reason"]
         [copied] = await _sync(program, source, target, "rewrite")
         assert copied["outcome"] == "copied"
-        reference = f"{target.host}/mirror/app"
+        reference = f"{target.host}/platform/app"
         for name in (f"{reference}:v1", f"{reference}@{copied['digest']}"):
             assert _crane("digest", name) == copied["digest"]
             assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
@@ -58,17 +57,22 @@ async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(
         assert await _sync(program, source, target, "rewrite") == []
 
 
-async def test_olareg_takes_a_sparse_index_with_the_digest_of_the_source(
-    tmp_path: Path, program: Program
+async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_of_the_source(
+    tmp_path: Path,
 ) -> None:
+    program = Program(tmp_path)
     folders = [tmp_path / name for name in ("source", "target")]
     for folder in folders:
         folder.mkdir()
-    with olareg(folders[0]) as source, olareg(folders[1]) as target:
+    allowed = {"manifests": {"indexes": {"platforms": "none"}}}
+    with (
+        olareg(folders[0]) as source,
+        distribution(folders[1], program="registry", validation=allowed) as target,
+    ):
         await fill(source.settings(), {("platform/app", "v1"): BOTH})
         [copied] = await _sync(program, source, target, "sparse")
         assert (copied["outcome"], copied["digest"]) == ("copied", BOTH.digest)
-        reference = f"{target.host}/mirror/app"
+        reference = f"{target.host}/platform/app"
         for name in (f"{reference}:v1", f"{reference}@{BOTH.digest}"):
             assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
             _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))

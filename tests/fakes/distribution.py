@@ -58,11 +58,12 @@ def distribution(
     *,
     driver: Mapping[str, object] | None = None,
     notifications: Mapping[str, object] | None = None,
+    validation: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
     """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself.
 
     `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder;
-    `notifications` whom it tells, as its config has it.
+    `notifications` whom it tells, `validation` what it refuses, as its config has them.
     """
     storage = folder / "storage"
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "not a secret"}
@@ -75,6 +76,8 @@ def distribution(
         },
         "http": http,
     }
+    if validation is not None:
+        config["validation"] = validation
     if notifications is not None:
         config["notifications"] = notifications
     executable = require(program)
