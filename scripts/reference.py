@@ -95,8 +95,8 @@ units `w`, `d`, `h`, `m`, `s`, as in `90s`, `1h30m`, `1d`. A *size* is a number 
 (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024). A relative *path* is relative to the directory of the
 file that contains it. In *patterns*, `*` and `?` match within one path component, `**` matches across components,
 `[a-z]` matches one of these characters and `{a,b}` either alternative; in tags, `re:` starts a regular expression
-(Python's `re`) that must match the whole tag. A *version range* has npm's syntax: `>=1.2 <2`, `^1.4`, `~2.3`, `1.x`,
-`1.2 - 1.4`, alternatives with `||`.
+(Python's `re`) that must match the whole tag; single quotes keep its backslashes: `'re:v1\\.\\d+'`. A *version range* has
+npm's syntax: `>=1.2 <2`, `^1.4`, `~2.3`, `1.x`, `1.2 - 1.4`, alternatives with `||`.
 """
 
 _CAPABILITIES: Final = """\

@@ -159,6 +159,8 @@ def _read(file: Path, *, is_main: bool) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         found = _AT.fullmatch(str(error))
         where, what = (f"{file}:{found[2]}:{found[3]}", found[1]) if found else (str(file), str(error))
+        if what.startswith("Unescaped '\\'"):
+            what += "; put it in single quotes, as in 're:v\\d+', or write \\\\"
         raise ValueError(f"{where}: is not valid TOML: {what}") from error
     except RecursionError as error:
         raise ValueError(f"{file}: is not valid TOML: nested too deeply") from error

@@ -422,6 +422,10 @@ def test_two_sources_for_one_target_are_a_problem_where_it_is_certain(tmp_path: 
     [
         (b"\xff", "is not valid UTF-8"),
         (b"a = ", "is not valid TOML: Invalid value"),
+        (
+            rb'a = "re:v\d+"',
+            r"Unescaped '\' in a string; put it in single quotes, as in 're:v\d+', or write \\",
+        ),
         (b"a = " + b"[" * 5000, "is not valid TOML"),
     ],
 )
