@@ -377,6 +377,7 @@ class Deciding:
         missing: tuple[Digest, ...] = (),
     ) -> Action:
         pending, belief, companion_state = facts.pending, facts.belief, facts.companions
+        source = self._source(wanted, facts) or digest
         if companion_state is None:  # the source was not listed: as before
             is_same = belief is not None and belief.digest == digest
             companion_state = belief.companions if belief is not None and is_same else ""
@@ -386,7 +387,7 @@ class Deciding:
             wanted=wanted,
             digest=digest,
             reason=change.value,
-            since=pending.since if pending else self._since(batch.repository),
+            since=pending.since if pending and not pending.hold else self._since(batch.repository),
             asked_at=batch.asked_at,
             asked_wall=batch.asked_wall,
             attempts=pending.attempts if pending else 0,
@@ -395,7 +396,8 @@ class Deciding:
             was_placed=facts.placement is not None and change in {Change.ADDED, Change.INCOMPLETE},
             companions=batch.companions,
             companion_state=companion_state,
-            source_digest=self._source(wanted, facts) or digest,
+            source_digest=source,
+            hold=pending.hold if pending and pending.digest == source else "",
         )
 
 

@@ -275,7 +275,7 @@ class DestinationRun:
             case Conflict(other=other):
                 self.recorder.failed(action, self._conflict(action, other))
             case Held(reason=reason):
-                self.recorder.held(action, reason)
+                self.recorder.held(action, reason, was_queued=False)
             case Skipped(reason=reason):
                 self.recorder.skipped(action, reason)
             case Gone():

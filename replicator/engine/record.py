@@ -224,7 +224,7 @@ class Recorder:
                 batch.target,
                 tag.target,
                 None,
-                pending.since if pending else since,
+                pending.since if pending and not pending.hold else since,
                 attempts,
                 str(error),
                 error.reason,
@@ -253,12 +253,16 @@ class Recorder:
                 )
             )
 
-    def held(self, action: Action, reason: str) -> None:
-        """A tag is left as it is on purpose."""
+    def held(self, action: Action, reason: str, *, was_queued: bool = True) -> None:
+        """A tag is left as it is on purpose. Nothing is recorded where that is known already.
+
+        `was_queued`: it was to be copied, so that it has been recorded as pending since.
+        """
         self.result.totals.tags.held += 1
         self._count(action.repository, held=1)
         self.result.actions.append(self._row(action, "held", reason, name="hold"))
-        self.unwanted(action.target, action.key, action.asked_wall)
+        if was_queued or action.hold != reason:
+            self._missing(action, attempts=0, error="", reason="", not_before=0.0, hold=reason)
         self._emit(action, "hold", "held")
 
     def skipped(self, action: Action, reason: str) -> None:
@@ -290,7 +294,7 @@ class Recorder:
         return frozenset(self._untrusted)
 
     def unwanted(self, target: str, tag: str, asked_at: float) -> None:
-        """A tag that was pending is gone at the source, or no longer selected."""
+        """A tag that was pending or held is gone at the source, or no longer selected."""
         if not self._context.request.dry:
             self._context.state.record(
                 Unpending(self._rule.name, self.result.destination, target, tag, asked_at)
@@ -391,7 +395,16 @@ class Recorder:
             bytes=written,
         )
 
-    def _missing(self, action: Action, *, attempts: int, error: str, reason: str, not_before: float) -> None:
+    def _missing(
+        self,
+        action: Action,
+        *,
+        attempts: int,
+        error: str,
+        reason: str,
+        not_before: float,
+        hold: str = "",
+    ) -> None:
         self._pend(
             Pending(
                 action.target,
@@ -404,6 +417,7 @@ class Recorder:
                 not_before,
                 source=action.repository,
                 asked_at=action.asked_wall,
+                hold=hold,
             )
         )
 

@@ -55,7 +55,8 @@ class Pending(msgspec.Struct, frozen=True):
     source tag names; None: the source could not say, which makes the tag pending all the same.
     `since` dates the change: its event's time, else the last complete scan that still agreed.
     `error` is empty while nothing failed; `not_before` is when an unattended run may try again.
-    `asked_at`: when the source was asked.
+    `asked_at`: when the source was asked. With `hold`, the reason, the tag is held instead: it stays as it is on purpose,
+    and counts nowhere as pending.
     """
 
     repository: str
@@ -68,6 +69,7 @@ class Pending(msgspec.Struct, frozen=True):
     not_before: float = 0.0
     source: str = ""
     asked_at: float = 0.0
+    hold: str = ""
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -138,7 +140,7 @@ class GoneAtDestination(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """To record: a tag is pending, or failed again. Nothing where the source was asked later for what is known."""
+    """To record: a tag is pending, failed again, or is held. Nothing where the source was asked later for what is known."""
 
     rule: str
     destination: str
@@ -304,7 +306,7 @@ class State(Protocol):
     async def pending(
         self, rule: str, destination: str, repository: str, tags: Collection[str] | None = None
     ) -> Mapping[str, Pending]:
-        """What is pending in one repository of the destination, by tag; `tags` as in `beliefs`."""
+        """What is pending or held in one repository of the destination, by tag; `tags` as in `beliefs`."""
         ...
 
     async def placements(

@@ -271,7 +271,7 @@ class Batch:
         belief = self.beliefs.get(key[1:], {}).get(pending.tag, Turn()).belief
         changes = self.pending.setdefault(key, {})
         ends_at, before = changes.get(pending.tag, Change())
-        after = merge.pend(before, _clean(pending), belief, now)
+        after = merge.pend(before, merge.clean_pending(pending), belief, now)
         if after is not before:
             self.size += pending.tag not in changes
             changes[pending.tag] = Change(ends_at, after)
@@ -346,8 +346,3 @@ def _foreign_text(entry: Entry) -> tuple[str, ...]:
         case Seen() | ListingRefused():
             names = (entry.repository,)
     return names
-
-
-def _clean(pending: Pending) -> Pending:
-    error = merge.clean(pending.error)
-    return pending if error == pending.error else msgspec.structs.replace(pending, error=error)

@@ -179,7 +179,7 @@ class MemoryState:
         """See `ports.State`."""
         found = []
         for (rule, destination), known in sorted(self._pending.items()):
-            for repository in sorted({place for place, _ in known}):
+            for repository in sorted({place for (place, _), each in known.items() if not each.hold}):
                 total = _pending_sum(each for each in known.values() if each.repository == repository)
                 found.append(
                     BehindRepository(
@@ -266,7 +266,7 @@ class MemoryState:
         """See `ports.State`."""
         key = row.rule, row.destination
         self._runs.setdefault(key, deque(maxlen=RUNS_KEPT)).appendleft(row)
-        pending = len(self._pending.get(key, {}))
+        pending = sum(not each.hold for each in self._pending.get(key, {}).values())
         base = self._begun(key, row.started_at)
         self._bases[key] = merge.close(base, row, pending=pending, now=self._clock.now())
         return self._standing(*key)
@@ -305,7 +305,7 @@ class MemoryState:
                 key = pending.repository, pending.tag
                 place = self._places.get((destination, pending.repository))
                 belief = None if place is None else place.beliefs.get(pending.tag)
-                merged = merge.pend(known.get(key), pending, belief, now)
+                merged = merge.pend(known.get(key), merge.clean_pending(pending), belief, now)
                 if merged is not None:
                     known[key] = merged
             case Unpending(rule, destination, repository, tag, asked_at):
@@ -349,7 +349,7 @@ def _only(known: Mapping[_K, _V], keys: Collection[_K] | None) -> dict[_K, _V]:
 
 
 def _pending_sum(pending: Iterable[Pending]) -> PendingSum:
-    every = list(pending)
+    every = [each for each in pending if not each.hold]
     if not every:
         return PendingSum()
     oldest = min(every, key=lambda each: (each.since, each.repository, each.tag))

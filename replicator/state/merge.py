@@ -42,14 +42,26 @@ def ends_belief(known: TagBelief, seen_at: float, now: float) -> bool:
 
 
 def pend(known: Pending | None, new: Pending, belief: TagBelief | None, now: float) -> Pending | None:
-    """What is pending for a tag. `belief` is what is believed of it, whichever rule put it there."""
+    """What is pending for a tag, or holds it. `belief` is what is believed of it, whichever rule put it there.
+
+    `since` stays from one time to the next, but not from a hold to a copy or back.
+    """
     if belief is not None and not supersedes(new.asked_at, belief.asked_at, now):
         return known
     if known is None:
         return new
     if not supersedes(new.asked_at, known.asked_at, now):
         return known
-    return new if new.since <= known.since else msgspec.structs.replace(new, since=known.since)
+    is_other = bool(new.hold) is not bool(known.hold)
+    return new if is_other or new.since <= known.since else msgspec.structs.replace(new, since=known.since)
+
+
+def clean_pending(pending: Pending) -> Pending:
+    """With texts that may be kept."""
+    error, hold = clean(pending.error), clean(pending.hold)
+    if (error, hold) == (pending.error, pending.hold):
+        return pending
+    return msgspec.structs.replace(pending, error=error, hold=hold)
 
 
 def ends_pending(known: Pending, asked_at: float, now: float) -> bool:

@@ -62,6 +62,7 @@ PENDING_FIELDS: Final = (
     "not_before",
     "source",
     "asked_at",
+    "hold",
 )
 PENDING: Final = select(pending.c.tag, *(pending.c[name] for name in PENDING_FIELDS)).where(
     pending.c.rule == _id("rule"),
@@ -170,11 +171,13 @@ OLDEST_UNIT: Final = (
     .limit(1)
 )
 
+_is_pending = pending.c.hold == ""
 _failed = func.count(pending.c.tag).filter(pending.c.attempts > 0)
 PENDING_SUMS: Final = (
     select(_rule.c.name, _destination.c.name, func.count(pending.c.tag), _failed, func.min(pending.c.since))
     .join(_rule, _rule.c.id == pending.c.rule)
     .join(_destination, _destination.c.id == pending.c.destination)
+    .where(_is_pending)
     .group_by(_rule.c.name, _destination.c.name)
 )
 """After the names, in the order of `merge.PendingSum`'s first fields."""
@@ -185,6 +188,7 @@ OLDEST_PENDING: Final = (
         pending.c.rule == _id("rule"),
         pending.c.destination == _id("destination"),
         pending.c.since == bindparam("since"),
+        _is_pending,
     )
     .order_by(names.c.name, pending.c.tag)
     .limit(1)
@@ -204,6 +208,7 @@ BEHIND: Final = (
             _other.c.rule == pending.c.rule,
             _other.c.destination == pending.c.destination,
             _other.c.repository == pending.c.repository,
+            _other.c.hold == "",
         )
         .order_by(_other.c.since, _other.c.tag)
         .limit(1)
@@ -212,6 +217,7 @@ BEHIND: Final = (
     .join(_rule, _rule.c.id == pending.c.rule)
     .join(_destination, _destination.c.id == pending.c.destination)
     .join(_repository, _repository.c.id == pending.c.repository)
+    .where(_is_pending)
     .group_by(
         pending.c.rule,
         pending.c.destination,

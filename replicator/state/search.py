@@ -23,6 +23,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     and_,
+    case,
     exists,
     false,
     func,
@@ -123,7 +124,7 @@ _LACKING: Final = (
     null(),
     pending.c.digest,
     pending.c.since,
-    pending.c.error,
+    case((pending.c.hold != "", literal("held: ") + pending.c.hold), else_=pending.c.error),
 )
 
 

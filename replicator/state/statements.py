@@ -110,7 +110,16 @@ PEND: Final = _pend.from_select(
 ).on_conflict_do_update(
     index_elements=_PENDING,
     set_={name: _pend.excluded[name] for name in PENDING_FIELDS if name != "since"}
-    | {"since": case((pending.c.since < _pend.excluded.since, pending.c.since), else_=_pend.excluded.since)},
+    | {
+        "since": case(
+            (
+                ((pending.c.hold == "") == (_pend.excluded.hold == ""))
+                & (pending.c.since < _pend.excluded.since),
+                pending.c.since,
+            ),
+            else_=_pend.excluded.since,
+        )
+    },
     where=_supersedes(_pend.excluded.asked_at, pending.c.asked_at),
 )
 UNPEND: Final = delete(pending).where(

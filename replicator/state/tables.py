@@ -109,6 +109,7 @@ pending: Final = Table(
     _value("not_before", Float),
     _value("source", Text),
     _value("asked_at", Float),
+    _value("hold", Text),
     sqlite_with_rowid=False,
 )
 

@@ -83,3 +83,14 @@ async def test_what_is_demanded_of_a_rule_decides_what_sync_copies(program: Prog
     (tmp_path / "key.pub").write_bytes(Signer.ecdsa().pem)
     explained = await program("plan", "--json")
     assert explained.code == 0  # what is there stays
+
+
+async def test_why_says_that_a_tag_is_held_for_trust(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_bytes(Signer.ecdsa().pem)
+    ended = await program("sync", "--json")
+    tags = [each["tag"] for each in ended.json["rules"][0]["destinations"][0]["actions"]]
+    assert ended.json["totals"]["tags"]["held"] == len(tags) > 0
+    for tag in tags:
+        why = await program("why", f"hub/team/app:{tag}")
+        assert why.code == 3
+        assert "x held: not trusted: " in why.stdout

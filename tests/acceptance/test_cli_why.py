@@ -81,6 +81,28 @@ async def test_why_takes_the_host_of_a_site_a_digest_and_the_name_at_a_destinati
         assert ended.code == 0
 
 
+async def test_why_says_after_one_sync_what_holds_a_tag(world: World) -> None:
+    signed = rule(more='referrers = { require = ["signature"] }')
+    world.program.write_config(world.sites, signed)
+    assert (await world.program("sync", "--json")).json["totals"]["tags"]["held"] == 2
+    asked = len(world.hub.requests) + len(world.fra.requests)
+    digest = world.hub.store.content("platform/app").tags["v1"]
+    for reference in ("hub/platform/app:v1", f"platform/app@{digest}", digest):
+        held = await world.program("why", reference, "--json")
+        assert held.code == 3, held.stdout
+        (explained,) = held.json["explanations"]
+        (stop,) = [step for step in explained["steps"] if step["verdict"] == "stop"]
+        assert (explained["verdict"], explained["digest"], stop["what"]) == ("held", digest, "held")
+        assert "signature" in stop["text"]
+    assert len(world.hub.requests) + len(world.fra.requests) == asked
+    status = (await world.program("status", "--json")).json
+    (standing,) = [at for each in status["rules"] for at in each["destinations"]]
+    assert (standing["tags"]["held"], standing["tags"]["pending"]) == (2, 0)
+    world.program.write_config(world.sites, rule())
+    assert (await world.program("sync")).code == 0
+    assert (await world.program("why", "hub/platform/app:v1")).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

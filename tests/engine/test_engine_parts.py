@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -29,7 +30,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.image import MAX_DEPTH, Image, read_image
 from replicator.model.manifest import Manifest
-from replicator.ports import Pending, TagBelief
+from replicator.ports import Entry, Pending, TagBelief
 from replicator.state.memory import MemoryState
 from tests.engine.world import rule
 from tests.fakes.clock import FakeClock
@@ -319,11 +320,11 @@ def test_fault_leaves_a_sites_error_as_it_is() -> None:
         raise Unavailable("left", "list tags", "down")
 
 
-def _recorder() -> Recorder:
+def _recorder(state: MemoryState | None = None) -> Recorder:
     clock = FakeClock()
     context = Context(
         {},
-        MemoryState(clock),
+        MemoryState(clock) if state is None else state,
         Events(),
         clock,
         rules={"rule": rule()},
@@ -368,6 +369,37 @@ def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str)
             case _:
                 recorder.failure(DOWN)
     assert recorder.close(interrupted=False).outcome == outcome
+
+
+class _Counting(MemoryState):
+    """Counts what it is told."""
+
+    told = 0
+
+    def record(self, entry: Entry) -> None:
+        self.told += 1
+        super().record(entry)
+
+
+@pytest.mark.parametrize(
+    ("known", "reason", "was_queued", "told"),
+    [
+        ("", "archived", False, 1),
+        ("archived", "archived", False, 0),
+        ("archived", "immutable", False, 1),
+        ("archived", "archived", True, 1),  # recorded as pending meanwhile
+    ],
+)
+async def test_hold_that_is_known_is_not_recorded_again(
+    known: str, reason: str, told: int, *, was_queued: bool
+) -> None:
+    state = _Counting(FakeClock())
+    recorder = _recorder(state)
+    action = dataclasses.replace(_action("v1"), hold=known)
+    recorder.held(action, reason, was_queued=was_queued)
+    assert state.told == told
+    kept = await state.pending("rule", recorder.result.destination, "app")
+    assert [each.hold for each in kept.values()] == [reason] * told
 
 
 def test_interrupted_run_is_no_complete_look() -> None:

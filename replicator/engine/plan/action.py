@@ -19,7 +19,7 @@ class Action:
     `was_placed`: the root had been put there before, so that something must have removed it. `placement`: what is
     remembered of the root there. `companions`: see `WantedTags`; `companion_state`: those of the root (see
     `TagBelief`). `digest` is the root at the destination, `source_digest` at the source (None: the same). `note` is what
-    a reader of the plan should know beside the reason.
+    a reader of the plan should know beside the reason. `hold`: why this digest has been held so far, "" where it was not.
     """
 
     repository: str
@@ -38,6 +38,7 @@ class Action:
     companion_state: str = ""
     source_digest: Digest | None = None
     note: str = ""
+    hold: str = ""
 
     @property
     def source_root(self) -> Digest:

@@ -22,7 +22,7 @@ from replicator.policy.selection import (
     select_repository,
     trace,
 )
-from replicator.ports import Unit
+from replicator.ports import Pending, Unit
 from replicator.report import format_seconds
 from replicator.runs.why.answer import Explanation, Step, Verdict
 from replicator.runs.why.asked import SourceTag
@@ -234,6 +234,9 @@ class Explaining:
             return self._held(f"not trusted: {untrusted}")
         memory = self._known.memory
         pending = memory.pending
+        if pending is not None and pending.hold:
+            self._digest, self._since = pending.digest, pending.since
+            return self._held(pending.hold)
         if pending is not None and pending.digest is None:
             return self._pending("the source could not tell what the tag names")
         decision = remembered(self._rule, self._place(), memory, self._known.rules, self._known.now)
@@ -310,7 +313,7 @@ class Explaining:
 
     def _pending(self, reason: str) -> Explanation:
         """Behind: what is different, what failed, and when it is tried again."""
-        pending, now = self._known.memory.pending, self._known.now
+        pending, now = self._waiting, self._known.now
         failed = pending is not None and bool(pending.error)
         if pending is None or reason != pending.error:
             self._add("plan", "stop", reason)
@@ -324,13 +327,19 @@ class Explaining:
         )
         return self._ended("behind", next_try, f"mend what failed: {pending.error}")
 
+    @property
+    def _waiting(self) -> Pending | None:
+        """What is remembered as pending; None where the tag was held."""
+        pending = self._known.memory.pending
+        return None if pending is None or pending.hold else pending
+
     def _run_now(self) -> str:
         return (
             f"nothing but a run: replicator sync --rule {self._rule.name} --destination {self._destination}"
         )
 
     def _pending_since(self) -> None:
-        pending, now = self._known.memory.pending, self._known.now
+        pending, now = self._waiting, self._known.now
         if pending is None:
             return
         self._since = pending.since
@@ -345,11 +354,8 @@ class Explaining:
             self._add("owner", "note", f"rule {belief.rule} put {belief.digest} there")
         if unit is None or unit.source_complete_at is None:
             return self._ended("unknown", "scans the repository", self._run_now() + ", or why --fresh")
-        held = f", or it is among the {unit.held} held tags of the repository" if unit.held else ""
         others = "" if judges_each_alone(self._tables()) else ", or a filter left it out"
-        self._add(
-            "source", "stop", f"neither pending nor in step: the last scan did not find it{others}{held}"
-        )
+        self._add("source", "stop", f"neither pending nor in step: the last scan did not find it{others}")
         return self._ended("unknown", "scans the repository", "why --fresh asks the sites now")
 
     def _place(self) -> TagRoute:

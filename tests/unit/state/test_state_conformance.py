@@ -70,6 +70,10 @@ def missing(
     return Missing(rule, "fra", Pending("app", tag, digest, since, attempts, error, error, NOW + 9))
 
 
+def held(tag: str, reason: str, *, since: float = NOW) -> Missing:
+    return Missing("rule", "fra", Pending("app", tag, ONE, since, hold=reason))
+
+
 def row(
     *, started: float = NOW, look: bool = True, failed: int = 0, error: str = "", narrowed: bool = False
 ) -> RunRow:
@@ -146,6 +150,41 @@ class TestState:
         await self.tell(state, placed("v1"), flushed=flushed)
         assert set(await state.pending("rule", "fra", "app")) == {"v2"}
         assert set(await state.pending("another", "fra", "app")) == {"v1"}
+
+    async def test_a_hold_is_kept_with_its_reason_and_counts_nowhere_as_pending(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        state.begin("rule", "fra")
+        await self.tell(state, held("v1", "r" * 9_000), held("v2", "archived"), flushed=flushed)
+        await self.tell(state, missing("v3", NOW + 5), flushed=flushed)
+        known = await state.pending("rule", "fra", "app")
+        assert len(known["v1"].hold) < 2_000
+        assert known["v2"] == Pending("app", "v2", ONE, NOW, hold="archived")
+        (standing,) = await state.standings()
+        assert (standing.pending, standing.failed, standing.oldest_tag) == (1, 0, "v3")
+        (behind,) = await state.behind()
+        assert (behind.pending, behind.oldest_tag, behind.oldest_pending) == (1, "v3", NOW + 5)
+
+    async def test_a_repository_with_holds_alone_is_not_behind(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        state.begin("rule", "fra")
+        await self.tell(state, held("v1", "archived"), flushed=flushed)
+        assert await state.behind() == []
+        assert (await state.close_run(row())).last_success == NOW + 10
+
+    async def test_a_hold_ends_with_the_tag_placed_unwanted_or_pending(
+        self, state: AnyState, *, flushed: bool
+    ) -> None:
+        holds = [held(tag, "archived", since=NOW - 60) for tag in ("v1", "v2", "v3", "v4")]
+        await self.tell(state, *holds, flushed=flushed)
+        ends = placed("v1"), Unpending("rule", "fra", "app", "v2", NOW), missing("v3", NOW)
+        await self.tell(state, *ends, flushed=flushed)
+        known = await state.pending("rule", "fra", "app")
+        assert set(known) == {"v3", "v4"}
+        assert (known["v3"].hold, known["v3"].since) == ("", NOW)  # it was not pending while it was held
+        await self.tell(state, held("v3", "archived", since=NOW + 60), flushed=flushed)
+        assert (await state.pending("rule", "fra", "app"))["v3"].since == NOW + 60
 
     async def test_a_tag_pending_again_is_dated_anew(self, state: AnyState, *, flushed: bool) -> None:
         await self.tell(state, missing("v1", NOW), flushed=flushed)

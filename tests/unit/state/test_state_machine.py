@@ -121,14 +121,32 @@ class StateMachine(RuleBasedStateMachine):
         self.flush()
         self.record(GoneAtDestination("fra", "app", gone, self.clock.now() - age))
 
-    @rule(name=rules, tag=tags, digest=st.none() | digests, age=ages, source=sources, failed=st.booleans())
+    @rule(
+        name=rules,
+        tag=tags,
+        digest=st.none() | digests,
+        age=ages,
+        source=sources,
+        failed=st.booleans(),
+        held=st.booleans(),
+    )
     def miss(
-        self, name: str, tag: str, digest: Digest | None, age: float, source: str, *, failed: bool
+        self,
+        name: str,
+        tag: str,
+        digest: Digest | None,
+        age: float,
+        source: str,
+        *,
+        failed: bool,
+        held: bool,
     ) -> None:
         now = self.clock.now()
+        failed = failed and not held
         error = "refused" if failed else ""
+        hold = "archived" if held else ""
         pending = Pending(
-            "app", tag, digest, now - 2 * age, int(failed), error, error, now, source, asked_at=now - age
+            "app", tag, digest, now - 2 * age, int(failed), error, error, now, source, now - age, hold
         )
         self.record(Missing(name, "fra", pending))
 
