@@ -35,6 +35,16 @@ _AUTHORITIES: Final = {
 _PUBLIC_AUTHORITY: Final = "https://login.microsoftonline.com"
 _METADATA: Final = "http://169.254.169.254"
 _NEEDS: Final = "the role AcrPull (and AcrPush to write) on the registry for this identity"
+_NAMES_IDENTITY: Final = (
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_USERNAME",
+    "IDENTITY_ENDPOINT",
+    "MSI_ENDPOINT",
+)
+"""Variables with which somebody has given azure-identity an identity."""
 _MAX_ASSERTION_BYTES: Final = 64 * 1024
 
 
@@ -184,6 +194,9 @@ async def _default_credential(site: str) -> str:
     try:
         return await asyncio.to_thread(read)
     except ClientAuthenticationError as error:
+        # It does not tell "nothing to ask with" from "refused". A public registry is read without either.
+        if not any(os.environ.get(name) for name in _NAMES_IDENTITY):
+            raise NoIdentity(f"no Azure identity: azure-identity: {error.message}") from None
         failure: SiteError = AuthFailed(
             site, STEP.operation, f"azure-identity: {error.message}; needed: {_NEEDS}"
         )

@@ -421,6 +421,22 @@ async def test_acr_says_what_azures_library_said(cloud: Cloud, monkeypatch: pyte
     assert [path for path, _ in cloud.clouds.asked] == ["/msi/token"]
 
 
+@pytest.mark.usefixtures("app_service")
+async def test_acr_is_used_anonymously_where_azures_library_finds_no_identity(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IDENTITY_ENDPOINT")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    with pytest.raises(NoIdentity, match="azure-identity"):
+        await acr(cloud, AcrIdentity()).issue()
+    logins = RenewedLogins(
+        "acr", acr(cloud, AcrIdentity()), first=None, is_optional=True, events=Events(), clock=cloud.clock
+    )
+    assert await logins.find("app") is None
+    await logins.aclose()
+    assert cloud.clouds.asked == []
+
+
 async def test_acr_without_azures_library_asks_the_machine(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
