@@ -89,6 +89,10 @@ class SiteError(ReplicatorError):
         """The same error, its cause beginning with what it is about ("tag v1")."""
         return self._twin(cause=f"{subject}: {self.cause}")
 
+    def needing(self, right: str) -> Self:
+        """The same error, its cause ending with the right that is missing."""
+        return self._twin(cause=f"{self.cause}; needed: {right}")
+
     def during(self, operation: str, repository: str | None) -> Self:
         """The same error, met by that operation."""
         return self._twin(operation=operation, repository=repository)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import Final, cast
 
-from replicator.errors import NotFound, SiteError, Unsupported
+from replicator.errors import AuthFailed, Denied, NotFound, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.ports import SiteCheck
 from replicator.sites.findings import MAX_REPOSITORIES, Findings
@@ -103,7 +103,7 @@ class _Check(Findings):
             if tags:
                 self._listed.setdefault(name, tags)
         except SiteError as error:
-            self.failed(what, error)
+            self.failed(what, self._with_right(error, is_write=False))
             return
         self.found(what, "yes" if tags else "yes, no tags yet")
 
@@ -174,7 +174,7 @@ class _Check(Findings):
             way = way_of(self._registry)
             unit = way.unit(self._registry.url.host or "", name) if way is not None else None
             if way is None or unit is None or not way.is_absent(error, name):
-                self.failed(f"push {name}", error)
+                self.failed(f"push {name}", self._with_right(error, is_write=True))
             else:
                 self.found(
                     f"push {name}", f"not yet: a run creates the {way.what} {unit} first ({error.cause})"
@@ -183,6 +183,14 @@ class _Check(Findings):
         self.found(
             f"push {name}", "yes" if cancelled else "yes (the upload that was started could not be cancelled)"
         )
+
+    def _with_right(self, error: SiteError, *, is_write: bool) -> SiteError:
+        """The error, if it is a refusal, with the right that is missing; the vendor must be known for that."""
+        vendor = self._registry.knowledge.vendor
+        right = "" if vendor is None else vendor.write_right if is_write else vendor.read_right
+        if not right or not isinstance(error, AuthFailed | Denied) or "needed: " in error.cause:
+            return error
+        return error.needing(right)
 
 
 def _creation(registry: Registry, creation: RepositoryCreation) -> str:

@@ -18,6 +18,8 @@ ALIBABA: Final = Vendor(
     host_pattern=re.compile(r"registry(?:-vpc|-internal|-intl)?\.[a-z0-9-]+\.aliyuncs\.com"),
     names=NameRules(min_parts=2, shape="NAMESPACE/NAME"),
     tag_deletion="vendor",
+    read_right="cr:PullRepository",
+    write_right="cr:PushRepository",
     notifications=alibaba.FORMAT,
     limits=("The namespace must exist.",),
 )

@@ -97,6 +97,8 @@ ARTIFACTORY: Final = Vendor(
     hosts=("jfrog.io",),
     signs=(Sign("X-JFrog-Version"), Sign("X-Artifactory-*")),
     record=CapabilityRecord(upload="patch", delete_tag=True),
+    read_right="Read on the repository",
+    write_right="Deploy on the repository, and Delete/Overwrite to move tags",
     listing=ArtifactoryItems(),
     notifications=artifactory.FORMAT,
     limits=(

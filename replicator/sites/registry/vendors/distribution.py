@@ -12,6 +12,8 @@ DISTRIBUTION: Final = Vendor(
     title="CNCF Distribution",
     signs=(Sign("Location", "_state="),),
     tag_deletion="not possible",
+    read_right="pull on the repository, from its token service",
+    write_right="pull and push on the repository, from its token service",
     notifications=distribution.FORMAT,
     limits=(
         "Version 3 deletes single tags where `delete.enabled` is set and the site's `capabilities` have `delete_tag`.",

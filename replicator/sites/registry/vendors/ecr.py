@@ -133,6 +133,8 @@ ECR: Final = Vendor(
     immutable=(Refusal(frozenset({400}), code="TAG_INVALID", text="already exists"),),
     identity=EcrIdentity(),
     is_public=False,
+    read_right="ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, ecr:BatchCheckLayerAvailability and ecr:ListImages",
+    write_right="ecr:InitiateLayerUpload, ecr:UploadLayerPart, ecr:CompleteLayerUpload and ecr:PutImage",
     listing=EcrImages(),
     creation=EcrRepositories(),
     notifications=replace(ecr.FORMAT, is_same=is_same_registry),

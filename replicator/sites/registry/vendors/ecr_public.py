@@ -20,6 +20,7 @@ ECR_PUBLIC: Final = Vendor(
     names=NameRules(min_parts=2, shape="ALIAS/NAME"),
     tag_deletion="vendor",
     digest_deletion="refused in an index",
+    write_right="ecr-public:InitiateLayerUpload, ecr-public:UploadLayerPart, ecr-public:CompleteLayerUpload and ecr-public:PutImage",
     creation=EcrPublicRepositories(),
     identity=EcrIdentity(),
     limits=("10 pushes a second; a layer has 10,000 MiB at most.",),

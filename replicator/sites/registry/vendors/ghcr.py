@@ -89,6 +89,8 @@ GHCR: Final = Vendor(
     record=CapabilityRecord(upload="patch", chunk_bytes=0, resume=False, catalog=False),
     names=NameRules(min_parts=2, shape="OWNER/NAME"),
     tag_deletion="whole version",
+    read_right="read:packages (of an App: packages: read)",
+    write_right="write:packages (of an App: packages: write)",
     api="https://api.github.com",
     listing=PackageVersions(),
     notifications=ghcr.FORMAT,

@@ -17,6 +17,8 @@ GITEA: Final = Vendor(
     hosts=("gitea.com", "codeberg.org"),
     record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="OWNER/NAME"),
+    read_right="the scope read:package",
+    write_right="the scope write:package, and membership in the owner",
     notifications=gitea.FORMAT,
     limits=("A manifest has 10 MiB at most.",),
 )

@@ -62,6 +62,8 @@ GITLAB: Final = Vendor(
     record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="the path of a project, which may be followed by more parts"),
     immutable=(Refusal(frozenset({403}), text="protected"),),
+    read_right="read_registry",
+    write_right="write_registry",
     listing=GitLabTags(),
     creation=GitLabProjects(),
     notifications=gitlab.FORMAT,

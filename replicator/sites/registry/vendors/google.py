@@ -113,6 +113,8 @@ GOOGLE: Final = Vendor(
     digest_deletion="refused while tagged",
     immutable=(Refusal(code="FAILED_PRECONDITION"),),
     identity=GoogleIdentity(),
+    read_right="roles/artifactregistry.reader",
+    write_right="roles/artifactregistry.writer",
     api="https://artifactregistry.googleapis.com",
     listing=ManifestMap(),
     creation=GoogleRepositories(),

@@ -69,6 +69,8 @@ HARBOR: Final = Vendor(
     names=NameRules(min_parts=2, shape="PROJECT/NAME"),
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({412}), code="PRECONDITION"),),
+    read_right='"Pull Repository", "List Repository" and "List Tag" of the robot',
+    write_right='"Push Repository" of the robot',
     listing=HarborArtifacts(),
     creation=HarborProjects(),
     notifications=harbor.FORMAT,

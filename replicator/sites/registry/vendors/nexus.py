@@ -99,6 +99,8 @@ NEXUS: Final = Vendor(
     tag_deletion="vendor",
     immutable=(Refusal(frozenset({400}), text="does not allow updating assets"),),
     present=(Refusal(text="cannot be updated"),),
+    read_right="nx-repository-view-docker-NAME-read and -browse",
+    write_right="nx-repository-view-docker-NAME-add and -edit",
     listing=NexusComponents(),
     notifications=nexus.FORMAT,
     limits=("A repository of format docker must exist; images in it are created by a push.",),

@@ -79,6 +79,8 @@ QUAY: Final = Vendor(
     record=CapabilityRecord(status_range="exclusive", delete_tag=True, tags_per_page=100),
     names=NameRules(shape="NAMESPACE/NAME"),
     immutable=(Refusal(frozenset({409}), code="TAG_IMMUTABLE"),),
+    read_right="Read on the repository for the robot",
+    write_right="Write on the repository for the robot",
     listing=QuayTags(),
     creation=QuayRepositories(),
     notifications=quay.FORMAT,

@@ -124,6 +124,8 @@ class Vendor:
         immutable: how they refuse to move a tag, beside `ANY_IMMUTABLE`.
         present: how they refuse the body of a blob that another upload has just brought.
         identity: who we are there by default, where its own hosts imply a cloud; None where they do not.
+        read_right: what credentials need to read a repository, for whoever is refused.
+        write_right: what they need to write one.
         is_public: some of its content may be read without credentials.
         api: base URL of its API, where its hosts are not the ones that serve it; a registry at another host serves its
             own.
@@ -145,6 +147,8 @@ class Vendor:
     immutable: tuple[Refusal, ...] = ()
     present: tuple[Refusal, ...] = ()
     identity: Identity | None = None
+    read_right: str = ""
+    write_right: str = ""
     is_public: bool = True
     api: str = ""
     listing: BulkListing | None = None

@@ -68,6 +68,8 @@ ZOT: Final = Vendor(
     title="zot",
     signs=(Sign("Blob-Upload-UUID"), Sign("Server", "^zot")),
     record=CapabilityRecord(delete_tag=True, has_referrers=True),
+    read_right="read in zot's access control",
+    write_right="create and update in zot's access control",
     listing=ZotImages(),
     notifications=zot.FORMAT,
     limits=(

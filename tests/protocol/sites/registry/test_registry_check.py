@@ -7,8 +7,13 @@ import re
 import pytest
 
 from replicator.demo.images import image, layer, load
+from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.ports import SiteCheck
+from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.site import RegistrySite
+from replicator.sites.registry.vendors.known import VENDORS
+from replicator.sites.registry.vendors.vendor import Vendor
 from tests.fakes import faults, habits
 from tests.fakes.auth import Basic, Bearer
 from tests.fakes.clients import registry_site
@@ -139,6 +144,27 @@ async def test_who_may_not_push_has_a_problem() -> None:
         found = await check(fake, "app", push="app", user="u", password="p")
         assert len(found.problems) == 1
         assert dict(found.findings)["push app"].startswith("no: ")
+
+
+@pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.kind)
+async def test_a_refusal_names_the_right_that_is_missing(vendor: Vendor) -> None:
+    async with FakeRegistry() as fake:
+        fill(fake)
+        fake.fault("GET", "/tags/list", faults.refuse(403, "DENIED"), times=None)
+        fake.fault("POST", "/uploads/", faults.refuse(403, "DENIED"), times=None)
+        settings = RegistrySettings(
+            "there", fake.url, docker_config=False, proxy="", kind=vendor.kind, create=None
+        )
+        site = RegistrySite(settings, events=Events(), clock=SystemClock())
+        try:
+            found = await site.check(repositories=["app"], push="app")
+        finally:
+            await site.aclose()
+    needed = [("pull app", vendor.read_right), ("push app", vendor.write_right)]
+    for (what, right), problem in zip(needed, found.problems, strict=True):
+        told = f"; needed: {right}" if right else ""
+        assert dict(found.findings)[what].partition("; needed: ")[2] == right
+        assert problem.endswith(told)
 
 
 async def test_an_upload_that_may_not_be_cancelled_is_no_problem() -> None:
