@@ -325,7 +325,7 @@ def delete_by_digest_only() -> Middleware:
 def immutable_tags(status: int = 400, code: str = "TAG_INVALID") -> Middleware:
     """A tag that is there is not put again, the same digest or not [16].
 
-    ECR: 400 TAG_INVALID; Harbor: 412 PRECONDITION; Quay: 409 TAG_IMMUTABLE; GitLab: 403 DENIED.
+    ECR: 400 TAG_INVALID; Harbor: 412 PRECONDITION; Quay: 409 TAG_IMMUTABLE.
     """
 
     @web.middleware

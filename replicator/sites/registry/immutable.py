@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from replicator.errors import Denied, Rejected, SiteError, Unsupported
+from replicator.errors import AuthFailed, Denied, Rejected, SiteError, Unsupported
 from replicator.sites.registry.vendors.vendor import ANY_IMMUTABLE, Refusal, Vendor
 
 FIXED_SECONDS: Final = 86_400.0
@@ -29,6 +29,8 @@ def _status(error: SiteError) -> tuple[int | None, tuple[str, ...]]:
     match error:
         case Rejected():
             return error.status, error.codes
+        case AuthFailed():
+            return 401, ()
         case Denied():
             return 403, ()
         case Unsupported():

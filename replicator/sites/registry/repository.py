@@ -290,7 +290,7 @@ class RegistryRepository:
         )
         try:
             reply = await writing(self._registry, self._name, partial(self._put, call, manifest))
-        except (Rejected, Denied, Unsupported) as error:
+        except (AuthFailed, Rejected, Denied, Unsupported) as error:
             if tag is None or not says_fixed(error, self._registry.knowledge.vendor):
                 raise
             return await self._unmoved(tag, manifest, error)

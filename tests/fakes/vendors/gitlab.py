@@ -18,13 +18,14 @@ TOKEN = "personal-token"
 
 
 class GitLab(VendorRegistry):
-    """A registry with the metadata database, whose API takes the registry's own tokens; protected tags are 403."""
+    """A registry with the metadata database, whose API takes the registry's own tokens; protected tags are 401."""
 
     kind = "gitlab"
     api = r"/api/v4/.*"
     page = 1000
     listing_path = r"/gitlab/v1/repositories/.*/tags/list"
-    refusal = (403, "DENIED", "requested access to the resource is denied: the tag is protected")
+    refusal = (401, "PROTECTED_TAG", "insufficient permissions to push or delete protected tag")
+    detail = 'tag "v1" is protected'
 
     def __init__(self, *quirks: Middleware, token_uses: int | None = None) -> None:
         super().__init__(*quirks, token_uses=token_uses)

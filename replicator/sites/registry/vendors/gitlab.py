@@ -61,7 +61,10 @@ GITLAB: Final = Vendor(
     ),
     record=CapabilityRecord(delete_tag=True),
     names=NameRules(min_parts=2, shape="the path of a project, which may be followed by more parts"),
-    immutable=(Refusal(frozenset({403}), text="protected"),),
+    immutable=(
+        Refusal(frozenset({401}), text="PROTECTED_TAG"),
+        Refusal(frozenset({401}), text="IMMUTABLE_TAG"),
+    ),
     read_right="read_registry",
     write_right="write_registry",
     listing=GitLabTags(),

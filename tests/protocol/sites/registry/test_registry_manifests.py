@@ -336,18 +336,53 @@ async def test_an_immutable_tag_that_names_the_same_is_in_step(status: int, code
         assert repository.refuses_tag("v1") is None
 
 
-@pytest.mark.parametrize(("kind", "status"), [("dockerhub", 403), ("acr", 405), ("acr", 409)])
-async def test_a_refusal_in_other_words_is_about_the_tag_if_that_is_there(kind: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        ("dockerhub", 403, "DENIED"),
+        ("gitlab", 401, "PROTECTED_TAG"),
+        ("gitlab", 401, "IMMUTABLE_TAG"),
+        ("acr", 405, "DENIED"),
+        ("acr", 409, "DENIED"),
+    ],
+)
+async def test_a_refusal_in_other_words_is_about_the_tag_if_that_is_there(
+    kind: str, status: int, code: str
+) -> None:
     async with FakeRegistry() as fake, registry_site(fake.url, kind=kind) as site:
         built = image("a", [layer("a", 10)])
         load(fake.store, "app", "v1", image("b", [layer("a", 10)]))
         load(fake.store, "app", None, built)
-        fake.fault("PUT", MANIFESTS, faults.refuse(status, "DENIED"), times=None)
+        fake.fault("PUT", MANIFESTS, faults.refuse(status, code), times=None)
         with pytest.raises(Immutable):
             await site.repository("app").write_manifest(built.manifest, "v1")
         with pytest.raises(SiteError) as raised:
             await site.repository("app").write_manifest(built.manifest, "v2")
         assert not isinstance(raised.value, Immutable)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code", "detail"),
+    [
+        ("dockerhub", 403, "DENIED", None),
+        ("gitlab", 401, "PROTECTED_TAG", 'tag "v1" is protected'),
+        ("gitlab", 401, "IMMUTABLE_TAG", 'tag "v1" is immutable'),
+        ("acr", 405, "UNSUPPORTED", None),
+        ("acr", 409, "CONFLICT", None),
+        ("nexus", 400, "UNKNOWN", "Repository does not allow updating assets"),
+    ],
+)
+async def test_a_refusal_in_other_words_to_write_the_same_again_is_in_step(
+    kind: str, status: int, code: str, detail: str | None
+) -> None:
+    async with FakeRegistry() as fake, registry_site(fake.url, kind=kind) as site:
+        built = image("a", [layer("a", 10)])
+        load(fake.store, "app", "v1", built)
+        fake.fault("PUT", MANIFESTS, faults.refuse(status, code, detail), times=None)
+        repository = site.repository("app")
+        assert await repository.write_manifest(built.manifest, "v1") == built.digest
+        assert fake.count("PUT", MANIFESTS) == 1
+        assert repository.refuses_tag("v1") is None
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ class GitLabProjects(RepositoryCreation):
 
     def is_absent(self, error: SiteError, repository: str) -> bool:
         """What does not exist is refused like what is not to be seen."""
-        is_protected = "protected" in error.cause.lower()  # a tag of a project that is there
-        return super().is_absent(error, repository) or (is_about_repository(error) and not is_protected)
+        # of a tag of a project that is there
+        is_fixed = any(code in error.cause for code in ("PROTECTED_TAG", "IMMUTABLE_TAG"))
+        return super().is_absent(error, repository) or (is_about_repository(error) and not is_fixed)
 
     async def create(self, api: CreationAPI, repository: str, wanted: CreateSettings) -> bool:
         """See `RepositoryCreation`. The default is a private project."""
