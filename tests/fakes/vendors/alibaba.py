@@ -16,7 +16,7 @@ class Alibaba(VendorRegistry):
 
     kind = "alibaba"
     cannot = frozenset({"tell missing from hidden", "catalog", "delete_tag", "referrers"})
-    refusal = (400, "TAG_IMMUTABLE", "the tag is immutable")
+    refusal = (403, "DENIED", "The requested tag already exists and cannot be overwritten.")
 
     def habits(self) -> Iterable[Middleware]:
         return (

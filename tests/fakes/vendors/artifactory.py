@@ -25,6 +25,8 @@ class Artifactory(VendorRegistry):
     api = r"/artifactory/.*"
     cannot = frozenset({"tell missing from hidden"})
     listing_path = r"/artifactory/api/search/aql"
+    refusal = (403, "MANIFEST_INVALID", "manifest invalid")
+    detail = "HTTP 403 Forbidden"
 
     def habits(self) -> Iterable[Middleware]:
         return (

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from replicator.notifications import alibaba
-from replicator.sites.registry.vendors.vendor import NameRules, Vendor
+from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
 
 ALIBABA: Final = Vendor(
     kind="alibaba",
@@ -18,6 +18,7 @@ ALIBABA: Final = Vendor(
     host_pattern=re.compile(r"registry(?:-vpc|-internal|-intl)?\.[a-z0-9-]+\.aliyuncs\.com"),
     names=NameRules(min_parts=2, shape="NAMESPACE/NAME"),
     tag_deletion="vendor",
+    immutable=(Refusal(text="cannot be overwritten"),),
     read_right="cr:PullRepository",
     write_right="cr:PushRepository",
     notifications=alibaba.FORMAT,

@@ -19,7 +19,7 @@ from replicator.sites.registry.vendors.listing import (
     PageRequest,
     listed,
 )
-from replicator.sites.registry.vendors.vendor import Sign, Vendor
+from replicator.sites.registry.vendors.vendor import Refusal, Sign, Vendor
 
 _INDEX: Final = "list.manifest.json"
 _NAMES: Final = ("manifest.json", _INDEX)
@@ -97,6 +97,8 @@ ARTIFACTORY: Final = Vendor(
     hosts=("jfrog.io",),
     signs=(Sign("X-JFrog-Version"), Sign("X-Artifactory-*")),
     record=CapabilityRecord(upload="patch", delete_tag=True),
+    # of an account without Delete/Overwrite; some versions say so in a detail alone
+    immutable=(Refusal(frozenset({403})), Refusal(code="MANIFEST_INVALID", text="403 Forbidden")),
     read_right="Read on the repository",
     write_right="Deploy on the repository, and Delete/Overwrite to move tags",
     listing=ArtifactoryItems(),

@@ -342,6 +342,7 @@ async def test_an_immutable_tag_that_names_the_same_is_in_step(status: int, code
         ("dockerhub", 403, "DENIED"),
         ("gitlab", 401, "PROTECTED_TAG"),
         ("gitlab", 401, "IMMUTABLE_TAG"),
+        ("artifactory", 403, "FORBIDDEN"),
         ("acr", 405, "DENIED"),
         ("acr", 409, "DENIED"),
     ],
@@ -367,13 +368,16 @@ async def test_a_refusal_in_other_words_is_about_the_tag_if_that_is_there(
         ("dockerhub", 403, "DENIED", None),
         ("gitlab", 401, "PROTECTED_TAG", 'tag "v1" is protected'),
         ("gitlab", 401, "IMMUTABLE_TAG", 'tag "v1" is immutable'),
+        ("artifactory", 403, "FORBIDDEN", None),
+        ("artifactory", 400, "MANIFEST_INVALID", {"description": "HTTP 403 Forbidden"}),
+        ("alibaba", 403, "UNKNOWN", "The requested tag already exists and cannot be overwritten."),
         ("acr", 405, "UNSUPPORTED", None),
         ("acr", 409, "CONFLICT", None),
         ("nexus", 400, "UNKNOWN", "Repository does not allow updating assets"),
     ],
 )
 async def test_a_refusal_in_other_words_to_write_the_same_again_is_in_step(
-    kind: str, status: int, code: str, detail: str | None
+    kind: str, status: int, code: str, detail: object
 ) -> None:
     async with FakeRegistry() as fake, registry_site(fake.url, kind=kind) as site:
         built = image("a", [layer("a", 10)])
