@@ -102,7 +102,7 @@ ANY_IMMUTABLE: Final = (
     Refusal(code="TAG_IMMUTABLE"),
     Refusal(code="IMAGETAGALREADYEXISTSEXCEPTION"),
     Refusal(frozenset({412}), code="PRECONDITION"),
-    Refusal(frozenset({400, 409, 412}), text="immutable"),
+    Refusal(frozenset({400, 403, 409, 412}), text="immutab"),
 )
 """Refusals to move a tag that are understood from every registry."""
 

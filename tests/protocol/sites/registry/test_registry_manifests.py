@@ -370,6 +370,8 @@ async def test_a_refusal_in_other_words_is_about_the_tag_if_that_is_there(
         ("gitlab", 401, "IMMUTABLE_TAG", 'tag "v1" is immutable'),
         ("artifactory", 403, "FORBIDDEN", None),
         ("artifactory", 400, "MANIFEST_INVALID", {"description": "HTTP 403 Forbidden"}),
+        ("google", 400, "MANIFEST_INVALID", "the repository has enabled tag immutability"),
+        ("", 403, "FORBIDDEN", "this repository is immutable"),
         ("alibaba", 403, "UNKNOWN", "The requested tag already exists and cannot be overwritten."),
         ("acr", 405, "UNSUPPORTED", None),
         ("acr", 409, "CONFLICT", None),
