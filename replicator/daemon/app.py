@@ -236,6 +236,7 @@ class App:
                     each.paused,
                     each.next_run,
                     each.backing_off.get(destination),
+                    self._scheduler.failures(rule, destination),
                     self.untrusted.reasons(rule, destination),
                 )
         return Agenda()

@@ -96,6 +96,11 @@ class Scheduler:
             if lane is not None and lane.not_before > monotonic
         }
 
+    def failures(self, rule: str, destination: str) -> int:
+        """How many whole runs failed there in a row."""
+        lane = self._lanes.get((rule, destination))
+        return 0 if lane is None else lane.failures
+
     # --- what is told ---
 
     def follow(self, generation: Generation, last_looks: Mapping[tuple[str, str], float | None]) -> None:

@@ -17,11 +17,14 @@ from replicator.model.companion import fallback_tag
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.pattern import Glob, parse_tag_pattern
-from replicator.policy.rule import Pin, Rename, RepositorySelection, Rule, TagSelection
+from replicator.policy.platforms import Platforms, parse_platform
+from replicator.policy.referrers import ReferrerFilter, parse_referrer_pattern
+from replicator.policy.rule import ImageSet, Pin, Rename, RepositorySelection, Rule, TagSelection
 from replicator.policy.selection import select, select_repository, trace
 from replicator.policy.semver import SemverRange
+from replicator.ports import Missing, Pending
 from replicator.ports.search import Holding, ImageFacts, Move, Query
-from replicator.runs.why import Answer, Asker, Explanation, parse_asked
+from replicator.runs.why import Agenda, Answer, Asker, Explanation, parse_asked
 from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
 
@@ -376,3 +379,99 @@ async def test_fresh_asks_for_this_tag_alone() -> None:
         assert (await only_one(w, [rule()], "source/app:v1")).verdict == "in step"
         assert [(each.method, each.subject) for each in w.source.operations] == [("resolve", "v1")]
         assert len(w.left.operations) == 1
+
+
+# --- holds, and what an agent knows ---
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("archived", "restore the image at source"),
+        (
+            "immutable at the destination, with another digest",
+            "let the tag be moved at left, or delete it there",
+        ),
+        (
+            "locked at the destination, with another digest",
+            "let the tag be moved at left, or delete it there",
+        ),
+        ("the tag v1 is immutable there: refused within the last day", "let the tag be moved at left"),
+        ("not trusted: release: no signatures found", "sign the image as trust of rule rule demands"),
+        ("Docker schema 1", "the reason has to end"),
+    ],
+)
+async def test_remembered_hold_tells_since_when_and_what_ends_it(reason: str, remedy: str) -> None:
+    async with world(clock=FakeClock()) as w:
+        root = w.put("app", "v1")
+        since = w.clock.now() - 3600
+        w.state.record(Missing("rule", "left", Pending("app", "v1", root.digest, since, hold=reason)))
+        said = await only_one(w, [rule()], "left/app:v1", fresh=False)
+        assert (said.verdict, said.digest) == ("held", root.digest)
+        assert stops(said) == [("held", reason)]
+        assert any("held since" in step.text and "1 h ago" in step.text for step in said.steps)
+        assert said.since is not None
+        assert said.since.timestamp() == since
+        assert said.remedy is not None
+        assert said.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_what_ends_a_hold_of_a_run_is_told(*, fresh: bool) -> None:
+    """The words of the remedies are found by those of the holds, so both come from runs here."""
+    arm = replace(rule("arm"), platforms=Platforms((parse_platform("linux/arm64"),), "sparse", "hold"))
+    require = (parse_referrer_pattern("signature"),)
+    signed = replace(rule("signed"), referrer_filter=ReferrerFilter(require=require))
+    async with world(clock=FakeClock()) as w:
+        w.put("app", "v1")
+        for held, remedy in ((arm, "missing_platform of rule arm"), (signed, "referrers of rule signed")):
+            if not fresh:
+                await w.sync(held)
+            said = await only_one(w, [held], "source/app:v1", fresh=fresh)
+            assert said.verdict == "held"
+            assert said.remedy is not None
+            assert said.remedy.endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("agenda", "following"),
+    [
+        (Agenda(paused=True), "no run until the rule is resumed; the next one: copies it"),
+        (Agenda(next_run=1e9 + 60), "next run 2001-09-09 01:47:40 UTC (in 1 min): copies it"),
+        (
+            Agenda(next_run=1e9, backing_off=1e9 + 120, failures=3),
+            "next run 2001-09-09 01:48:40 UTC (in 2 min) (waits after 3 failed runs): copies it",
+        ),
+    ],
+)
+async def test_what_an_agent_has_planned_is_told(agenda: Agenda, following: str) -> None:
+    async with world(clock=FakeClock(1e9)) as w:
+        root = w.put("app", "v1")
+        w.state.record(Missing("rule", "left", Pending("app", "v1", root.digest, 1e9 - 60)))
+        one = asker(w, [rule()])
+        answer = await replace(one, agenda=lambda *_: agenda).answer(parse_asked("app:v1", SITES), None)
+        assert [each.next for each in answer.explanations] == [following]
+
+
+async def test_an_immutable_tag_a_list_and_an_agent_for_other_sites_are_steps() -> None:
+    settled = rule(selection=TagSelection(immutable=(parse_tag_pattern("v*"),)))
+    async with world(clock=FakeClock()) as w:
+        w.put("app", "v1")
+        await w.sync(settled)
+        said = await only_one(w, [settled], "source/app:v1", fresh=False)
+        assert "immutable" in [step.what for step in said.steps]
+        listed = replace(settled, images=_Listed())
+        said = await only_one(w, [listed], "source/app:v1", fresh=False)
+        assert stops(said) == [("image list", "no list of the rule names app")]
+        assert said.remedy == "add app to a list of rule rule"
+        elsewhere = replace(asker(w, [settled]), rules=[])
+        answer = await elsewhere.answer(parse_asked("source/app:v1", SITES), None)
+        assert answer.verdict == "unknown"
+        assert "does not serve left" in stops(answer.explanations[0])[0][1]
+
+
+class _Listed:
+    """Lists that name another repository."""
+
+    def read(self) -> ImageSet:
+        return ImageSet({"other": TagSelection()})

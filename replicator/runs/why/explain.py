@@ -23,9 +23,10 @@ from replicator.policy.selection import (
     trace,
 )
 from replicator.ports import Pending, Unit
-from replicator.report import format_seconds
+from replicator.report import format_count, format_seconds
 from replicator.runs.why.answer import Explanation, Step, Verdict
 from replicator.runs.why.asked import SourceTag
+from replicator.runs.why.words import end_of_hold, filter_text, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ class Fresh:
 class Agenda:
     """What a running agent has planned for a rule at a destination; times in epoch seconds.
 
-    `untrusted`: tags there, as `repository:tag`, that are held because their images are not trusted, and why.
+    `failures`: runs that failed there in a row, for which `backing_off` is set. `untrusted`: tags there, as `repository:tag`, that are held because their images are not trusted, and why.
     """
 
     paused: bool = False
     next_run: float | None = None
     backing_off: float | None = None
+    failures: int = 0
     untrusted: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -173,14 +175,16 @@ class Explaining:
         for name, taken in traced.verdicts:
             if not judged and name in _BY_OTHERS:
                 self._add(
-                    what, "note", f"{_filter(table, name)}: depends on the other tags (--fresh asks for them)"
+                    what,
+                    "note",
+                    f"{filter_text(table, name)}: depends on the other tags (--fresh asks for them)",
                 )
                 break
-            self._add(what, "pass" if taken else "stop", _filter(table, name))
+            self._add(what, "pass" if taken else "stop", filter_text(table, name))
 
     def _take_in(self, tables: Sequence[TagSelection], traced: Sequence[Traced]) -> str:
         stops = [
-            _filter(table, name)
+            filter_text(table, name)
             for table, each in zip(tables, traced, strict=True)
             for name, taken in each.verdicts
             if not taken
@@ -215,10 +219,10 @@ class Explaining:
             return
         if unit.source_complete_at is not None:
             self._add(
-                "last scan", "note", f"{self._rule.source} was listed {_at(unit.source_complete_at, now)}"
+                "last scan", "note", f"{self._rule.source} was listed {moment(unit.source_complete_at, now)}"
             )
         if unit.destination_complete_at is not None:
-            text = f"{self._destination} was listed {_at(unit.destination_complete_at, now)}"
+            text = f"{self._destination} was listed {moment(unit.destination_complete_at, now)}"
             self._add("last scan", "note", text)
         if unit.error:
             self._add("last scan", "note", f"failed: {unit.error}")
@@ -229,14 +233,14 @@ class Explaining:
         fresh = self._known.fresh
         if fresh is not None:
             return self._by_answers(fresh)
-        untrusted = self._known.agenda.untrusted.get(f"{self._target}:{self._key}")
-        if untrusted is not None:
-            return self._held(f"not trusted: {untrusted}")
         memory = self._known.memory
         pending = memory.pending
         if pending is not None and pending.hold:
-            self._digest, self._since = pending.digest, pending.since
+            self._digest = pending.digest
             return self._held(pending.hold)
+        untrusted = self._known.agenda.untrusted.get(f"{self._target}:{self._key}")
+        if untrusted is not None:
+            return self._held(f"not trusted: {untrusted}")
         if pending is not None and pending.digest is None:
             return self._pending("the source could not tell what the tag names")
         decision = remembered(self._rule, self._place(), memory, self._known.rules, self._known.now)
@@ -293,23 +297,23 @@ class Explaining:
         belief, placement, now = self._known.memory.belief, self._known.memory.placement, self._known.now
         if placement is not None:
             self._since = placement.written_at
-            self._add("in step", "pass", f"all of it was there first {_at(placement.written_at, now)}")
+            self._add("in step", "pass", f"all of it was there first {moment(placement.written_at, now)}")
         if belief is not None:
             self._since = self._since or belief.checked_at
-            self._add("in step", "pass", f"{self._destination} confirmed it {_at(belief.checked_at, now)}")
+            self._add("in step", "pass", f"{self._destination} confirmed it {moment(belief.checked_at, now)}")
         if self._known.fresh is not None:
             self._add("in step", "pass", f"{self._destination} has it now")
         return self._ended("in step", "nothing: it is in step", None)
 
     def _held(self, reason: str) -> Explanation:
         self._add("held", "stop", reason)
-        if reason.startswith("not trusted: "):
-            return self._ended(
-                "held",
-                "looks for new signatures",
-                f"sign the image as trust of rule {self._rule.name} demands",
-            )
-        return self._ended("held", "leaves it as it is", "the reason has to end; see the step")
+        pending = self._known.memory.pending
+        if pending is not None and pending.hold == reason:
+            self._since = pending.since
+            self._add("held", "note", f"held since {moment(pending.since, self._known.now)}")
+        looks = reason.startswith("not trusted: ")
+        following = "looks for new signatures" if looks else "leaves it as it is"
+        return self._ended("held", following, end_of_hold(reason, self._rule, self._destination))
 
     def _pending(self, reason: str) -> Explanation:
         """Behind: what is different, what failed, and when it is tried again."""
@@ -321,7 +325,7 @@ class Explaining:
         if pending is None or not failed:
             return self._ended("behind", "copies it", self._run_now())
         next_try = (
-            f"tries again; by schedule not before {_at(pending.not_before, now)}"
+            f"tries again; by schedule not before {moment(pending.not_before, now)}"
             if is_postponed(now, pending.not_before)
             else "tries again"
         )
@@ -343,7 +347,7 @@ class Explaining:
         if pending is None:
             return
         self._since = pending.since
-        self._add("pending", "stop", f"pending since {_at(pending.since, now)}")
+        self._add("pending", "stop", f"pending since {moment(pending.since, now)}")
         if pending.error:
             tries = f"after {pending.attempts} tries" if pending.attempts > 1 else "at the first try"
             self._add("last error", "stop", f"{pending.error} ({tries})")
@@ -391,9 +395,10 @@ class Explaining:
         if agenda.paused:
             return "no run until the rule is resumed; the next one"
         if agenda.backing_off is not None:
-            return f"next run {_at(agenda.backing_off, now)} (waits after failures)"
+            failed = format_count(agenda.failures, "failed run") if agenda.failures else "failures"
+            return f"next run {moment(agenda.backing_off, now)} (waits after {failed})"
         if agenda.next_run is not None:
-            return f"next run {_at(agenda.next_run, now)}"
+            return f"next run {moment(agenda.next_run, now)}"
         if rule.interval is not None:
             return f"next run (every {format_seconds(rule.interval)})"
         return "next run" if rule.cron is None else f"next run (cron {rule.cron.expression})"
@@ -405,22 +410,3 @@ _BY_OTHERS = frozenset({"newer_than", "latest", "age unknown"})
 def _passes_by_name(traced: Traced) -> bool:
     """Whether everything that looks at names alone took the tag."""
     return all(taken for name, taken in traced.verdicts if name not in _BY_OTHERS)
-
-
-def _filter(table: TagSelection, name: str) -> str:
-    """A filter as the config has it."""
-    values = {
-        "include": ", ".join(each.text for each in table.include),
-        "exclude": ", ".join(each.text for each in table.exclude),
-        "semver": str(table.semver),
-        "latest": f"{table.latest} by {table.sort}",
-        "newer_than": format_seconds(table.newer_than or 0),
-    }
-    return f"{name} {values[name]}" if name in values else name
-
-
-def _at(at: float, now: float) -> str:
-    """A time, and how far away it is."""
-    moment = dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    apart = at - now
-    return f"{moment} ({f'in {format_seconds(apart)}' if apart > 0 else f'{format_seconds(-apart)} ago'})"

@@ -372,6 +372,8 @@ async def test_a_rule_that_keeps_failing_backs_off_alone_and_recovers() -> None:
         assert gaps[-1] >= 4 * gaps[0]
         assert len(stage.engine.of("good")) > 10
         assert "fra" in stage.scheduler.backing_off(rule("bad"))
+        assert stage.scheduler.failures("bad", "fra") == 5
+        assert stage.scheduler.failures("good", "sin") == 0
         stage.engine.outcomes["fra"] = "ok"
         await stage.until(lambda: len(stage.engine.of("bad")) == 9)
         times = [call.at for call in stage.engine.of("bad")][-3:]
