@@ -16,6 +16,7 @@ from replicator.events import (
     BlobDone,
     BytesWritten,
     ImagePrepared,
+    RetryPlanned,
     RunEnded,
     RunStarted,
     ScanMoved,
@@ -129,6 +130,26 @@ def test_a_run_shows_how_many_bytes_it_has_moved_and_will(world: World) -> None:
     assert world.rows("Bytes")["fra"]["Bytes"] == "2.0 MB"
 
 
+def test_bar_of_a_run_goes_by_bytes_and_failures_count_at_once(world: World) -> None:
+    world.runs("fra")
+    emit = world.agent.events.emit
+    emit(RunStarted("platform", "hub", ("fra",)))
+    for _ in range(3):
+        emit(TagPlanned("platform", "fra"))
+    emit(ImagePrepared("platform", "fra", "app", "v1", (("sha256:1", 2_000_000),)))
+    emit(BytesWritten("hub", "fra", 500_000, "app", "sha256:1", 500_000))
+    emit(TagDone("platform", "fra", "app", "v2", "copy", "failed"))
+    emit(RetryPlanned("hub", "read blob", "throttled", 30))
+    text = world.text()
+    assert '<progress value="500000" max="2000000"' in text
+    assert "1 of 3" in text
+    assert '<span class="failing">1 failed</span>' in text
+    assert "hub limits requests: waiting, 30 s more" in text
+    for tag in ("v1", "v3"):
+        emit(TagDone("platform", "fra", "app", tag, "copy", "copied"))
+    assert '<progress value="3" max="3"' in world.text()
+
+
 def test_largest_transfers_and_sites_that_have_requests_wait_are_named(world: World) -> None:
     emit = world.agent.events.emit
     world.runs("fra")
@@ -140,7 +161,7 @@ def test_largest_transfers_and_sites_that_have_requests_wait_are_named(world: Wo
     text = world.text()
     assert "Largest transfers" in text
     assert "500 kB of 2.0 MB" in text
-    assert "hub limits requests: 1 waiting" in text
+    assert "hub limits requests: 1 request waiting" in text
     assert "scanning, 3 of 10 repositories" in text
 
 
