@@ -14,7 +14,7 @@ from replicator.cli.places import open_sites
 from replicator.cli.rules import read_config
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
-from replicator.config.starter import login_host
+from replicator.config.starter import credentials_hint
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Site, SiteCheck
@@ -140,7 +140,7 @@ def _next(*, bad: int, has_rules: bool, urls: Iterable[str]) -> Iterator[str]:
         yield "next: replicator plan" if has_rules else "next: add a [[rule]] to the config"
         return
     for url in urls:
-        yield f"if credentials are missing: docker login {login_host(url)}, or set username and password of the site"
+        yield f"if credentials are missing: {credentials_hint(url)}"
     yield "next: solve the problems above, then run replicator check again"
 
 

@@ -95,6 +95,15 @@ def _login(url: str, name: str) -> list[str]:
     ]
 
 
+def credentials_hint(url: str) -> str:
+    """What gives replicator credentials for a registry: the identity that its cloud implies, else those of docker."""
+    host = login_host(url)
+    vendor = by_host(urlsplit(url).hostname or "")
+    if vendor is not None and vendor.identity is not None:
+        return f"give this machine an identity for {host}, or set auth of the site (docs/registries/{vendor.kind}.md)"
+    return f"docker login {host}, or set username and password of the site"
+
+
 def login_host(url: str) -> str:
     """What `docker login` calls a registry."""
     return urlsplit(url).netloc
