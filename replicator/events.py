@@ -86,7 +86,7 @@ class BlobDone(msgspec.Struct, frozen=True):
 
 
 class TagPlanned(msgspec.Struct, frozen=True):
-    """A tag is going to be copied."""
+    """A tag is going to be copied, held or given up: one `TagDone` follows, unless the run is interrupted."""
 
     rule: str
     destination: str

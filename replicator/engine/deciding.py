@@ -236,7 +236,8 @@ class Deciding:
             except SiteError as error:
                 self._context.breaker(error.site).failed(error)
                 digest = decision.digest or (facts.belief.digest if facts.belief else Digest(""))
-                self._recorder.failed(self._action(batch, wanted, facts, digest, Change.UNKNOWN), error)
+                action = self._action(batch, wanted, facts, digest, Change.UNKNOWN)
+                self._recorder.failed(action, error, was_queued=False)
                 return
             decision = decide(wanted, facts, policy)
         self._conclude(batch, catalog, wanted, facts, decision)

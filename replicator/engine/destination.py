@@ -273,7 +273,7 @@ class DestinationRun:
             case Postponed(error=error):
                 self.recorder.postponed(action, f"failed before ({error}); not tried again yet")
             case Conflict(other=other):
-                self.recorder.failed(action, self._conflict(action, other))
+                self.recorder.failed(action, self._conflict(action, other), was_queued=False)
             case Held(reason=reason):
                 self.recorder.held(action, reason, was_queued=False)
             case Skipped(reason=reason):

@@ -22,7 +22,7 @@ from replicator.engine.result import (
     last_cause,
 )
 from replicator.errors import ReplicatorError, SiteError
-from replicator.events import Failed, TagDone, TagUntrusted
+from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted
 from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
@@ -192,8 +192,15 @@ class Recorder:
         self.result.actions.append(done)
         self._emit(action, "copy", "copied", delay=max(0.0, self._context.clock.now() - action.since))
 
-    def failed(self, action: Action, error: ReplicatorError, totals: Totals | None = None) -> None:
-        """A tag could not be brought in step."""
+    def failed(
+        self,
+        action: Action,
+        error: ReplicatorError,
+        totals: Totals | None = None,
+        *,
+        was_queued: bool = True,
+    ) -> None:
+        """A tag could not be brought in step. `was_queued`: it was to be copied."""
         if totals is not None:
             self.result.totals.add(totals)
         self.result.totals.tags.failed += 1
@@ -203,7 +210,7 @@ class Recorder:
         reason = error.reason if isinstance(error, SiteError) else "internal"
         not_before = retry_at(self._context.clock.now(), attempts)
         self._missing(action, attempts=attempts, error=str(error), reason=reason, not_before=not_before)
-        self._emit(action, "copy", "failed")
+        self._emit(action, "copy", "failed", was_queued=was_queued)
 
     def unresolved(
         self, batch: WantedTags, tag: UnresolvedTag, pending: Pending | None, since: float
@@ -263,7 +270,7 @@ class Recorder:
         self.result.actions.append(self._row(action, "held", reason, name="hold"))
         if was_queued or action.hold != reason:
             self._missing(action, attempts=0, error="", reason="", not_before=0.0, hold=reason)
-        self._emit(action, "hold", "held")
+        self._emit(action, "hold", "held", was_queued=was_queued)
 
     def skipped(self, action: Action, reason: str) -> None:
         """The rule leaves a tag out, as its image shows: it counts as not selected, and is named in a warning."""
@@ -425,10 +432,20 @@ class Recorder:
         if not self._context.request.dry:
             self._context.state.record(Missing(self._rule.name, self.result.destination, pending))
 
-    def _emit(self, action: Action, name: ActionName, outcome: str, delay: float | None = None) -> None:
+    def _emit(
+        self,
+        action: Action,
+        name: ActionName,
+        outcome: str,
+        delay: float | None = None,
+        *,
+        was_queued: bool = True,
+    ) -> None:
         if self._context.request.dry:
             return
         destination = self.result.destination
+        if not was_queued:
+            self._context.events.emit(TagPlanned(self._rule.name, destination))
         self._context.events.emit(
             TagDone(self._rule.name, destination, action.target, action.key, name, outcome, delay)
         )

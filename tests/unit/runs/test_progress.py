@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,9 @@ from replicator.events import (
     TagPlanned,
     TurnAwaited,
 )
-from replicator.runs.progress import Progress
+from replicator.policy.platforms import Platforms, parse_platform
+from replicator.policy.rule import Rename
+from replicator.runs.progress import DestinationProgress, Progress
 from tests.engine.world import rule, world
 from tests.fakes.clock import FakeClock
 
@@ -241,6 +243,41 @@ async def test_time_left_is_right_from_the_first_quarter_on(seed: int, *, mount:
         ended = progress.destination("left")
         assert ended.bytes_moved == ended.bytes_planned
         assert ended.tags_done == ended.tags_planned == tags
+
+
+async def test_tags_that_end_without_a_copy_are_planned_too() -> None:
+    """Else a run would be through, by its numbers, before the first byte moved."""
+    one, two = rule("one", repositories=["a/*"]), rule("two", repositories=["b/*"])
+    flat = (
+        replace(one, rename_repository=Rename(strip="a/")),
+        replace(two, rename_repository=Rename(strip="b/")),
+    )
+    async with world(clock=FakeClock(), chunk_bytes=512) as w:
+        w.put("a/app", "v1")
+        await w.sync(flat[0])
+        w.put("b/app", "v1", image("another"))
+        w.put("a/app", "v2")
+        progress = Progress(w.clock.monotonic)
+        seen: list[DestinationProgress] = []
+        w.events.subscribe(progress)
+        w.events.subscribe(lambda _: seen.append(progress.destination("left")))
+        totals = [each.destinations[0].totals.tags for each in await w.sync(*flat)]
+        assert all(each.tags_done <= each.tags_planned for each in seen)
+        ended = progress.destination("left")
+        assert (ended.tags_planned, ended.tags_done, ended.tags_failed) == (2, 2, 1)
+        assert [(each.copied, each.failed) for each in totals] == [(1, 0), (0, 1)]
+
+
+async def test_what_an_image_without_the_platforms_holds_is_planned_too() -> None:
+    arm = replace(rule(), platforms=Platforms((parse_platform("linux/arm64"),), "sparse", "hold"))
+    async with world(clock=FakeClock()) as w:
+        for tag in ("v1", "v2"):
+            w.put("app", tag)
+        progress = Progress(w.clock.monotonic)
+        w.events.subscribe(progress)
+        assert (await w.sync_one(arm)).totals.tags.held == 2
+        at = progress.destination("left")
+        assert (at.tags_planned, at.tags_done, at.tags_failed) == (2, 2, 0)
 
 
 def test_lines_of_a_log_say_the_same_numbers() -> None:
