@@ -341,6 +341,26 @@ async def test_conflict_names_the_other_rule() -> None:
         assert "rule one" in stops(said)[0][1]
 
 
+@pytest.mark.parametrize("refuses_the_name", [True, False])
+async def test_destination_that_could_not_be_asked_is_not_taken_for_a_source_without_the_tag(
+    *, refuses_the_name: bool
+) -> None:
+    async with world() as w:
+        w.put("app", "v1")
+        w.state.begin("rule", "left")
+        if refuses_the_name:
+            w.left.refuses_name = lambda _: "1 part, names there are NAMESPACE/NAME"  # type: ignore[attr-defined]
+        else:
+            w.left.fail("tags", Unavailable("left", "list tags", "no answer"), times=100)
+            w.left.fail("resolve", Unavailable("left", "resolve tag", "no answer"), times=100)
+        await w.sync()
+        said = await only_one(w, [rule()], "source/app:v1", fresh=False)
+        ((what, text),) = stops(said)
+        assert (said.verdict, what) == ("unknown", "destination")
+        assert "left could not be asked about 1 tag of app in the last run" in text
+        assert ("set `rename` in rule rule" if refuses_the_name else "no answer") in text
+
+
 async def test_tag_that_the_source_lacks_is_unknown() -> None:
     async with world() as w:
         w.put("app", "v1")

@@ -146,18 +146,27 @@ class Asker:
             (each for each in units if (each.destination, each.repository) == (destination, tag.repository)),
             None,
         )
+        last_error = ""
+        if unit is not None and unit.unknown:
+            last_error = await self._last_error(rule.name, destination)
         served = any(each.name == rule.name and destination in each.destinations for each in self.rules)
         known = Known(
             now=self.now(),
             rules={each.name: each for each in self.all_rules},
             memory=await self._memory(rule, tag, destination),
             unit=unit,
+            last_error=last_error,
             images=images,
             served=served,
             agenda=self.agenda(rule.name, destination),
             fresh=None if looked is None or not served else looked.fresh(rule, tag, destination),
         )
         return Explaining(rule, tag, destination, known).explain()
+
+    async def _last_error(self, rule: str, destination: str) -> str:
+        place = rule, destination
+        standings = await self.state.standings()
+        return next((each.last_error for each in standings if (each.rule, each.destination) == place), "")
 
     async def _memory(self, rule: Rule, tag: SourceTag, destination: str) -> Memory:
         names = _names(rule, tag)

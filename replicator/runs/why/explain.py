@@ -63,13 +63,14 @@ class Known:
     """What is known of the tag at the destination.
 
     `images`: what the rule's lists name. `served`: this agent replicates there. `unit`: the source repository, as last
-    scanned. `fresh` None: the sites were not asked.
+    scanned, and `last_error` what failed there last. `fresh` None: the sites were not asked.
     """
 
     now: float
     rules: Mapping[str, Rule]
     memory: Memory = field(default_factory=Memory)
     unit: Unit | None = None
+    last_error: str = ""
     images: ImageSet | None = None
     served: bool = True
     agenda: Agenda = Agenda()
@@ -358,6 +359,14 @@ class Explaining:
             self._add("owner", "note", f"rule {belief.rule} put {belief.digest} there")
         if unit is None or unit.source_complete_at is None:
             return self._ended("unknown", "scans the repository", self._run_now() + ", or why --fresh")
+        if unit.unknown:
+            tags = format_count(unit.unknown, "tag")
+            why = f": {self._known.last_error}" if self._known.last_error else ""
+            text = (
+                f"{self._destination} could not be asked about {tags} of {self._target} in the last run{why}"
+            )
+            self._add("destination", "stop", text)
+            return self._ended("unknown", "asks again", "mend what failed; why --fresh asks now")
         others = "" if judges_each_alone(self._tables()) else ", or a filter left it out"
         self._add("source", "stop", f"neither pending nor in step: the last scan did not find it{others}")
         return self._ended("unknown", "scans the repository", "why --fresh asks the sites now")
