@@ -5,7 +5,7 @@ from __future__ import annotations
 from replicator.runs.why.answer import Answer, Explanation, Step, Verdict, exit_code
 from replicator.runs.why.ask import Asker
 from replicator.runs.why.asked import Asked, parse_asked
-from replicator.runs.why.explain import Agenda
+from replicator.runs.why.known import Agenda
 from replicator.runs.why.text import render_answer
 
 __all__ = [

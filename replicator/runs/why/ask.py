@@ -26,7 +26,8 @@ from replicator.ports import State, Unit
 from replicator.ports.search import ImageIndex, Query
 from replicator.runs.why.answer import Answer, Explanation, sum_up
 from replicator.runs.why.asked import Asked, SourceTag, source_names, source_tags, sources_of
-from replicator.runs.why.explain import Agenda, Explaining, Fresh, Known
+from replicator.runs.why.explain import Explaining
+from replicator.runs.why.known import Agenda, Fresh, Known
 
 MAX_FOUND: Final = 100
 """Tags that a digest may lead to."""

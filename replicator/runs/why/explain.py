@@ -7,14 +7,13 @@ The steps come from the code that runs use: `policy.selection` for the filters, 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from replicator.engine import ActionResult, Failure, Memory, TagDecision, TagRoute, remembered
+from replicator.engine import TagDecision, TagRoute, remembered
 from replicator.model.companion import is_companion
 from replicator.policy.backoff import is_postponed
 from replicator.policy.mapping import target_repository, target_tag
-from replicator.policy.rule import ImageSet, Rule, TagSelection
+from replicator.policy.rule import Rule, TagSelection
 from replicator.policy.selection import (
     Traced,
     is_immutable,
@@ -22,59 +21,12 @@ from replicator.policy.selection import (
     select_repository,
     trace,
 )
-from replicator.ports import Pending, Unit
+from replicator.ports import Pending
 from replicator.report import format_count, format_seconds
 from replicator.runs.why.answer import Explanation, Step, Verdict
 from replicator.runs.why.asked import SourceTag
+from replicator.runs.why.known import Fresh, Known
 from replicator.runs.why.words import end_of_hold, filter_text, moment
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """What the sites answered now.
-
-    `tags`: the names that were selected from, with `created` (epoch seconds) where ages matter; None where the source
-    repository could not be looked at. `row`: what a plan says of the tag.
-    """
-
-    tags: Collection[str] | None
-    created: Mapping[str, float] | None = None
-    decision: TagDecision | None = None
-    row: ActionResult | None = None
-    failures: Sequence[Failure] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Agenda:
-    """What a running agent has planned for a rule at a destination; times in epoch seconds.
-
-    `failures`: runs that failed there in a row, for which `backing_off` is set. `untrusted`: tags there, as `repository:tag`, that are held because their images are not trusted, and why.
-    """
-
-    paused: bool = False
-    next_run: float | None = None
-    backing_off: float | None = None
-    failures: int = 0
-    untrusted: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the tag at the destination.
-
-    `images`: what the rule's lists name. `served`: this agent replicates there. `unit`: the source repository, as last
-    scanned, and `last_error` what failed there last. `fresh` None: the sites were not asked.
-    """
-
-    now: float
-    rules: Mapping[str, Rule]
-    memory: Memory = field(default_factory=Memory)
-    unit: Unit | None = None
-    last_error: str = ""
-    images: ImageSet | None = None
-    served: bool = True
-    agenda: Agenda = Agenda()
-    fresh: Fresh | None = None
 
 
 class Explaining:
