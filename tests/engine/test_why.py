@@ -25,6 +25,7 @@ from replicator.policy.semver import SemverRange
 from replicator.ports import Missing, Pending
 from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.runs.why import Agenda, Answer, Asker, Explanation, parse_asked
+from replicator.trust.policy import TrustPolicy
 from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
 
@@ -451,6 +452,23 @@ async def test_what_ends_a_hold_of_a_run_is_told(*, fresh: bool) -> None:
             assert said.verdict == "held"
             assert said.remedy is not None
             assert said.remedy.endswith(remedy)
+
+
+async def test_what_a_rule_demands_of_images_are_steps_in_order() -> None:
+    demanding = replace(
+        rule(),
+        platforms=Platforms((parse_platform("linux/arm64"),)),
+        referrer_filter=ReferrerFilter(require=(parse_referrer_pattern("signature"),)),
+        trust=(TrustPolicy("release"), TrustPolicy("audit")),
+    )
+    async with world() as w:
+        said = await only_one(w, [demanding], "source/app:v1", fresh=False)
+        steps = [(step.what, step.text) for step in said.steps]
+        first = steps.index(("platform", "only linux/arm64 (sparse), if the image has them"))
+        assert steps[first + 1 : first + 3] == [
+            ("referrers", "required: signature"),
+            ("trust", "demanded: release, audit"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,7 @@ class Explaining:
                 "unknown", "nothing, by this agent", f"ask the agent that serves {self._destination}"
             )
         self._scanned()
-        if (platforms := self._rule.platforms) is not None:
-            self._add("platform", "note", f"only {platforms} ({platforms.mode}), if the image has them")
+        self._demanded()
         if self._rule.tags and self._tag.tag and is_immutable(self._tables(), self._tag.tag):
             self._add("immutable", "note", "immutable: once there, the source is not asked for it again")
         return self._decided()
@@ -162,6 +161,15 @@ class Explaining:
         renamed = (self._target, self._key) != (tag.repository, tag.tag or self._key)
         self._add("rename" if renamed else "name", "pass", f"{self._destination}/{at}")
         return None
+
+    def _demanded(self) -> None:
+        """What the rule demands of every image."""
+        if (platforms := self._rule.platforms) is not None:
+            self._add("platform", "note", f"only {platforms} ({platforms.mode}), if the image has them")
+        if required := self._rule.referrer_filter.require:
+            self._add("referrers", "note", f"required: {', '.join(each.text for each in required)}")
+        if self._rule.trust:
+            self._add("trust", "note", f"demanded: {', '.join(each.name for each in self._rule.trust)}")
 
     # --- what runs have seen ---
 
