@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from replicator import __version__
+from scripts import release
 from scripts.changelog import UNRELEASED, VERSIONED, released, section, with_version
 from tests.fakes.process import require
 
@@ -125,3 +128,25 @@ def test_tag_is_signed_and_has_the_notes(repository: Repository) -> None:
     tagged = repository._run(sys.executable, "-c", code)
     assert tagged.stdout == "False\n", tagged.stderr
     assert "# All new" in repository.git("for-each-ref", "--format=%(contents)", "refs/tags/v7.0.0")
+
+
+def test_checksums_and_provenance_cover_all_that_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, bill = tmp_path / "replicator.deb", tmp_path / "replicator.cdx.json"
+    built.write_bytes(b"package")
+    bill.write_bytes(b"{}")
+    monkeypatch.setattr(release, "DIST", tmp_path)
+    monkeypatch.setattr(release, "build", lambda _epoch: [built])
+    monkeypatch.setattr(release, "sbom", lambda _release: bill)
+    release.publish("7.0.0")
+    sums = dict(line.split("  ")[::-1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines())
+    published = [path for path in tmp_path.iterdir() if path.name != "SHA256SUMS"]
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in published}
+    statement = json.loads((tmp_path / "replicator-7.0.0.provenance.json").read_text())
+    assert {each["name"]: each["digest"]["sha256"] for each in statement["subject"]} == {
+        path.name: sums[path.name] for path in (built, bill)
+    }
+    inputs = [each["uri"] for each in statement["predicate"]["buildDefinition"]["resolvedDependencies"]]
+    assert "file:requirements/runtime.lock" in inputs
+    assert inputs[0].startswith("git+")
