@@ -190,7 +190,13 @@ class Recorder:
         done = self._row(action, "copied", _noted(action.reason, note), written=totals.bytes.written)
         done.seconds = round(seconds, 3)
         self.result.actions.append(done)
-        self._emit(action, "copy", "copied", delay=max(0.0, self._context.clock.now() - action.since))
+        self._emit(
+            action.target,
+            action.key,
+            "copy",
+            "copied",
+            delay=max(0.0, self._context.clock.now() - action.since),
+        )
 
     def failed(
         self,
@@ -210,7 +216,7 @@ class Recorder:
         reason = error.reason if isinstance(error, SiteError) else "internal"
         not_before = retry_at(self._context.clock.now(), attempts)
         self._missing(action, attempts=attempts, error=str(error), reason=reason, not_before=not_before)
-        self._emit(action, "copy", "failed", was_queued=was_queued)
+        self._emit(action.target, action.key, "copy", "failed", was_queued=was_queued)
 
     def unresolved(
         self, batch: WantedTags, tag: UnresolvedTag, pending: Pending | None, since: float
@@ -240,6 +246,7 @@ class Recorder:
                 asked_at=batch.asked_wall,
             )
         )
+        self._emit(batch.target, tag.target, "copy", "failed", was_queued=False)
 
     def untrusted(self, action: Action, reason: str, totals: Totals) -> None:
         """A tag is held because its image is not trusted; `reason` says what is missing."""
@@ -270,7 +277,7 @@ class Recorder:
         self.result.actions.append(self._row(action, "held", reason, name="hold"))
         if was_queued or action.hold != reason:
             self._missing(action, attempts=0, error="", reason="", not_before=0.0, hold=reason)
-        self._emit(action, "hold", "held", was_queued=was_queued)
+        self._emit(action.target, action.key, "hold", "held", was_queued=was_queued)
 
     def skipped(self, action: Action, reason: str) -> None:
         """The rule leaves a tag out, as its image shows: it counts as not selected, and is named in a warning."""
@@ -434,7 +441,8 @@ class Recorder:
 
     def _emit(
         self,
-        action: Action,
+        target: str,
+        key: str,
         name: ActionName,
         outcome: str,
         delay: float | None = None,
@@ -446,9 +454,7 @@ class Recorder:
         destination = self.result.destination
         if not was_queued:
             self._context.events.emit(TagPlanned(self._rule.name, destination))
-        self._context.events.emit(
-            TagDone(self._rule.name, destination, action.target, action.key, name, outcome, delay)
-        )
+        self._context.events.emit(TagDone(self._rule.name, destination, target, key, name, outcome, delay))
 
 
 def _noted(reason: str, note: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from replicator.cli.console import fields
 from replicator.demo.images import BuiltImage, Layer, image, index, layer, load
+from replicator.errors import Unavailable
 from replicator.events import (
     BlobDone,
     BytesWritten,
@@ -278,6 +279,19 @@ async def test_what_an_image_without_the_platforms_holds_is_planned_too() -> Non
         assert (await w.sync_one(arm)).totals.tags.held == 2
         at = progress.destination("left")
         assert (at.tags_planned, at.tags_done, at.tags_failed) == (2, 2, 0)
+
+
+async def test_tags_that_the_source_cannot_resolve_count_as_failed_at_once() -> None:
+    async with world(clock=FakeClock()) as w:
+        for tag in ("v1", "v2"):
+            w.put("app", tag)
+        w.source.fail("resolve", Unavailable("source", "resolve tag", "no answer"), times=1)
+        progress = Progress(w.clock.monotonic)
+        w.events.subscribe(progress)
+        failed = (await w.sync_one()).totals.tags.failed
+        at = progress.destination("left")
+        assert (at.tags_planned, at.tags_done, at.tags_failed) == (2, 2, failed)
+        assert failed > 0
 
 
 def test_lines_of_a_log_say_the_same_numbers() -> None:
