@@ -110,15 +110,22 @@ class _Bounded:
         self._response = response
 
     async def __call__(self) -> bytes:
+        try:
+            data = await self._read()
+        except BaseException:  # a deadline, too: nobody else closes the connection
+            self._response.close()
+            raise
+        self._response.release()
+        return data
+
+    async def _read(self) -> bytes:
         data = bytearray()
         async for chunk in self._response.content.iter_any():
             data += chunk
             if len(data) > MAX_XML_BYTES:
-                self._response.close()
                 raise AnswerTooLong(f"its answer is longer than the {MAX_XML_BYTES} bytes allowed")
         if data.count(b"<") > MAX_XML_TAGS:
             raise AnswerTooLong(f"its answer has more than the {MAX_XML_TAGS} XML tags allowed")
-        self._response.release()
         return bytes(data)
 
 
