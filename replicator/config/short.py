@@ -43,31 +43,24 @@ class Rate:
         return {"anyOf": [dict(SIZE.schema), handler(schema)]}
 
 
-class Switch:
-    """Marks a table that may be written as the value of its `enabled`."""
+@dataclass(frozen=True, slots=True)
+class ShortFor:
+    """Marks a table that may be written as the value of one of its keys.
+
+    `key`: which; `kind`: the type of its values, by which the short form is told from the table.
+    """
+
+    key: str
+    kind: type[bool | str]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
-            lambda value: {"enabled": value} if isinstance(value, bool) else value, handler(source)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
-
-
-class Mode:
-    """Marks a table that may be written as the value of its `mode`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: {"mode": value} if isinstance(value, str) else value, handler(source)
+            lambda value: {self.key: value} if isinstance(value, self.kind) else value, handler(source)
         )
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         table = handler(schema)
-        mode = table["properties"]["mode"] if "properties" in table else {"type": "string"}
-        return {"anyOf": [mode, table]}
+        plain = {"type": "boolean" if self.kind is bool else "string"}
+        return {"anyOf": [table.get("properties", {}).get(self.key, plain), table]}

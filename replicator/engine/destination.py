@@ -32,10 +32,11 @@ from replicator.engine.plan.decide import (
 )
 from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Copies, CopyQueue, Prepared
-from replicator.engine.record import Recorder, UnitCount
+from replicator.engine.record import Recorder
 from replicator.engine.result import TagDecision
 from replicator.engine.transfer.blob import BlobTransfers
 from replicator.engine.transfer.graph import ImageWriter
+from replicator.engine.units import UnitCount
 from replicator.errors import Rejected, SiteError
 from replicator.events import TagPlanned
 from replicator.model.image import Image
@@ -159,7 +160,7 @@ class DestinationRun:
                     self._entered.add(batch.repository)
                     self._catalogs.enter(batch.target)
                 self._undecided_batches[batch.target] += 1
-                tasks.create_task(self._decide(batch, self.recorder.enter_batch(batch)))
+                tasks.create_task(self._decide(batch, self.recorder.units.enter_batch(batch)))
             self._has_all_batches = True
             self._tell_scanned()
         self._copies.close()
@@ -193,7 +194,7 @@ class DestinationRun:
             self._stale.unseen(batch.target)
             self._blind(error)
         finally:
-            if self.recorder.leave_batch(unit):
+            if self.recorder.units.leave_batch(unit):
                 self._tell_done(batch.repository)
             self._catalogs.leave(batch.target)
             if batch.is_last:
@@ -316,7 +317,7 @@ class DestinationRun:
 
     def _queue(self, action: Action) -> None:
         self._catalogs.enter(action.target)
-        self.recorder.begin_copy(action)
+        self.recorder.units.begin_copy(action)
         self.recorder.pend(action)
         if not self._request.dry:
             self._context.events.emit(TagPlanned(self._rule.name, self._site.name))
@@ -340,7 +341,7 @@ class DestinationRun:
 
     def _leave(self, action: Action) -> None:
         """An action has ended, whatever came of it."""
-        if self.recorder.end_copy(action):
+        if self.recorder.units.end_copy(action):
             self._tell_done(action.repository)
         self._catalogs.leave(action.target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from replicator.engine.context import Context
@@ -21,6 +20,7 @@ from replicator.engine.result import (
     failure_of,
     last_cause,
 )
+from replicator.engine.units import Units
 from replicator.errors import ReplicatorError, SiteError
 from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted
 from replicator.model.image import Image
@@ -34,102 +34,29 @@ from replicator.ports import (
     Placement,
     RunRow,
     TagBelief,
-    Unit,
-    UnitSeen,
     Unpending,
 )
 
 _NAMED_SKIPS: Final = 3
 
 
-@dataclass(slots=True)
-class UnitCount:
-    """What one source repository comes to at the destination, so far."""
-
-    repository: str
-    target: str
-    asked_wall: float
-    is_complete: bool = False
-    """The source repository was listed completely."""
-    listed_at: float | None = None
-    """When the destination's repository was asked; None: it could not be."""
-    in_step: int = 0
-    held: int = 0
-    unknown: int = 0
-    error: str = ""
-    batches: int = 1
-    """Batches that are not decided on; one more until the last one has come."""
-    copies: int = 0
-    """Copies that have not ended."""
-
-
 class Recorder:
-    """Keeps the count. What becomes of a tag goes through one of its methods, once."""
+    """Keeps the count. What becomes of a tag goes through one of its methods, once.
+
+    `units`: what its source repositories come to.
+    """
 
     def __init__(self, rule: Rule, destination: str, context: Context) -> None:
         self._rule = rule
         self._context = context
         self._began = context.clock.now()
         self._told: set[Failure] = set()
-        self._units: dict[str, UnitCount] = {}
         self._untrusted: set[str] = set()
         self.result = DestinationResult(destination)
+        self.units = Units(rule.name, destination, context)
         self.complete_look = True
         self.was_interrupted = False
         self.skips: list[str] = []
-
-    # --- source repositories ---
-
-    def enter_batch(self, batch: WantedTags) -> UnitCount:
-        """A batch has come. Gives the count of its source repository."""
-        unit = self._units.get(batch.repository)
-        if unit is None:
-            unit = self._units[batch.repository] = UnitCount(batch.repository, batch.target, batch.asked_wall)
-        if batch.is_last:
-            unit.is_complete = batch.is_complete
-        else:
-            unit.batches += 1
-        return unit
-
-    def leave_batch(self, unit: UnitCount) -> bool:
-        """A batch is decided on. Returns whether the source repository is through."""
-        unit.batches -= 1
-        return not unit.batches and self._settle(unit)
-
-    def begin_copy(self, action: Action) -> None:
-        """A copy is queued: its source repository is not through before it has ended."""
-        self._units[action.repository].copies += 1
-
-    def end_copy(self, action: Action) -> bool:
-        """A copy has ended, whatever came of it. Returns whether the source repository is through."""
-        unit = self._units[action.repository]
-        unit.copies -= 1
-        return not unit.batches and not unit.copies and self._settle(unit)
-
-    def _settle(self, unit: UnitCount) -> bool:
-        self._record_unit(unit)
-        if unit.copies:
-            return False
-        del self._units[unit.repository]
-        return True
-
-    def _record_unit(self, unit: UnitCount) -> None:
-        request = self._context.request
-        if request.dry or request.scope is not None:
-            return
-        seen = Unit(
-            self._rule.name,
-            self.result.destination,
-            unit.repository,
-            unit.target,
-            source_complete_at=unit.asked_wall if unit.is_complete else None,
-            destination_complete_at=unit.listed_at,
-            in_step=unit.in_step,
-            held=unit.held,
-            unknown=unit.unknown,
-            error=unit.error,
-        )
-        self._context.state.record(UnitSeen(seen, counted=unit.is_complete))
 
     def catalog(self, repositories: frozenset[str], at: float) -> None:
         """The source was asked for its repositories and answered completely: these are the rule's."""
@@ -143,7 +70,7 @@ class Recorder:
     def unchanged(self, repository: str) -> None:
         """A tag is in step already."""
         self.result.totals.tags.unchanged += 1
-        self._count(repository, in_step=1)
+        self.units.count(repository, in_step=1)
 
     def placed(self, action: Action, *, is_verified: bool, image: Image | None = None) -> None:
         """The destination has a tag, as seen now; with all that its root leads to, where that was seen too (`is_verified`)."""
@@ -186,7 +113,7 @@ class Recorder:
         """A tag's copy is in step now. `note` is for whoever reads the reason."""
         self.result.totals.add(totals)
         self.result.totals.tags.copied += 1
-        self._count(action.repository, in_step=1)
+        self.units.count(action.repository, in_step=1)
         done = self._row(action, "copied", _noted(action.reason, note), written=totals.bytes.written)
         done.seconds = round(seconds, 3)
         self.result.actions.append(done)
@@ -273,7 +200,7 @@ class Recorder:
         `was_queued`: it was to be copied, so that it has been recorded as pending since.
         """
         self.result.totals.tags.held += 1
-        self._count(action.repository, held=1)
+        self.units.count(action.repository, held=1)
         self.result.actions.append(self._row(action, "held", reason, name="hold"))
         if was_queued or action.hold != reason:
             self._missing(action, attempts=0, error="", reason="", not_before=0.0, hold=reason)
@@ -317,7 +244,7 @@ class Recorder:
     def unseen(self, repository: str, count: int) -> None:
         """A repository could not be asked, of which at most `count` tags are wanted."""
         self.result.totals.tags.failed += count
-        self._count(repository, unknown=count)
+        self.units.count(repository, unknown=count)
 
     def unreadable(self, error: SiteError) -> None:
         """The destination does not tell what a tag is there."""
@@ -381,13 +308,6 @@ class Recorder:
             error=last_cause(self.result.failures),
             narrowed=scope is not None,
         )
-
-    def _count(self, repository: str, *, in_step: int = 0, held: int = 0, unknown: int = 0) -> None:
-        unit = self._units.get(repository)
-        if unit is not None:
-            unit.in_step += in_step
-            unit.held += held
-            unit.unknown += unknown
 
     def _row(
         self,

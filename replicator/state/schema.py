@@ -1,4 +1,4 @@
-"""Which schema a state file has. There are no migrations: a file of another schema is replaced.
+"""Which schema a state file has. Nothing is migrated: a file of another schema is replaced.
 
 The state is only an accelerator, so starting empty costs requests and nothing else.
 """

@@ -94,7 +94,7 @@ def verify_legacy(
 ) -> tuple[str, str]:
     """By whom a keyless signature of cosign before version 3 is, and how that was verified.
 
-    There is no proof that the signature is in the log, only the log's promise ("signed entry timestamp"), which dates it.
+    The log's promise ("signed entry timestamp") dates the signature; unlike a bundle, it does not prove that the log has it.
 
     Args:
         signature: over the payload.

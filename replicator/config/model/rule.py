@@ -11,7 +11,7 @@ from pydantic import ValidationInfo, field_validator
 from replicator.config.model.table import Table, setting
 from replicator.config.model.trust import SignTable, TrustTable
 from replicator.config.secrets import Secret
-from replicator.config.short import Mode, OneOrMany
+from replicator.config.short import OneOrMany, ShortFor
 from replicator.config.syntax import (
     ARGUMENT,
     CRON,
@@ -219,7 +219,7 @@ class RuleTable(Table):
         "knows of because its state was lost, is checked when it is first seen.",
         "7d",
     )
-    referrers: Annotated[ReferrersTable, Mode()] = setting(
+    referrers: Annotated[ReferrersTable, ShortFor("mode", str)] = setting(
         "Signatures, SBOMs, attestations and other manifests that refer to an image, which travel with it. May be "
         "written as the value of its `mode`.",
         default_factory=ReferrersTable,

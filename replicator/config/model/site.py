@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from replicator.config.model.table import Table, setting
 from replicator.config.secrets import Secret
-from replicator.config.short import Rate, Switch
+from replicator.config.short import Rate, ShortFor
 from replicator.config.syntax import (
     CAPABILITY,
     DAYS,
@@ -272,7 +272,7 @@ class SiteTable(Table):
         "its answers; Harbor and others on hosts of your own may have to be named.",
         None,
     )
-    create: Annotated[CreateTable | None, Switch()] = setting(
+    create: Annotated[CreateTable | None, ShortFor("enabled", bool)] = setting(
         "Create repositories (Harbor, GitLab: projects) that do not exist. Default: for ECR, Harbor and Artifact "
         "Registry; `true` or a table for others.",
         None,

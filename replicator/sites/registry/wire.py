@@ -111,17 +111,7 @@ class Wire:
         """
         if (authorization := headers.get("Authorization")) is not None:
             _remember(authorization)
-        if reach_of_host(url.raw_host or "") == "never":
-            # Also where the config names it: whatever answers there is not a registry.
-            cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
-            raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, about)
-        try:
-            proxy = self._proxies.find(url)
-        except (
-            ConfigError
-        ) as unusable:  # of a host that a redirect leads to; the site's own was tried at the start
-            cause = "; ".join(unusable.problems)
-            raise Unsupported(self.site, about.operation, cause, repository=about.repository) from None
+        proxy = self._proxy_for(about, url)
         began = self._clock.monotonic()
         limit = patience or self._small
         streamed = None if data is None or isinstance(data, bytes) else data
@@ -157,6 +147,19 @@ class Wire:
             raise failure.error(self.site, about) from None
         self._done(about, str(response.status), began)
         return response
+
+    def _proxy_for(self, about: Operation, url: URL) -> URL | None:
+        """The proxy that a request goes through. Raises `Unavailable` for an address that is refused."""
+        if reach_of_host(url.raw_host or "") == "never":
+            # Also where the config names it: whatever answers there is not a registry.
+            cause = f"{authority(url)} is refused: {self.guard.refusal('never')}"
+            raise Failure("refused", cause, Advice.GIVE_UP).error(self.site, about)
+        try:
+            return self._proxies.find(url)
+        except ConfigError as unusable:
+            # Of a host that a redirect leads to; the site's own was tried at the start.
+            cause = "; ".join(unusable.problems)
+            raise Unsupported(self.site, about.operation, cause, repository=about.repository) from None
 
     async def read(self, about: Operation, response: Answer, max_bytes: int) -> bytes:
         """The rest of an answer, its connection given back (or closed, where this raises).
