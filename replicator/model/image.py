@@ -52,11 +52,6 @@ class Image:
         """What the manifests take in memory."""
         return sum(len(manifest.body) for manifest in self.manifests.values())
 
-    @property
-    def is_sparse(self) -> bool:
-        """Whether an index of it names what is not part of it."""
-        return any(manifest.left_out for manifest in self.manifests.values())
-
     def children(self, manifest: Manifest) -> Iterator[Manifest]:
         """The manifests right below one."""
         return (self.manifests[child.digest] for child in manifest.children)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from replicator.cli.__main__ import cli
 from replicator.demo.images import image, load
 from tests.acceptance.program import Program, rule
 from tests.acceptance.terminal import in_terminal
+from tests.fakes.process import require
 from tests.fakes.registry import FakeRegistry
 
 
@@ -187,8 +187,7 @@ zpty -r -m shell line '*rule platform*' && echo found=platform
 
 @pytest.mark.parametrize(("shell", "script"), [("bash", BASH), ("fish", FISH), ("zsh", ZSH)])
 async def test_shell_completes_with_the_script(world: World, shell: str, script: str) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+    require(shell)
     world.program.write_config({"hub": world.hub.url, "fra": world.fra.url}, rule())
     command = world.program.folder / "replicator"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m replicator "$@"\n')

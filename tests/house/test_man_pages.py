@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from replicator.cli.__main__ import cli
 from scripts.man_pages import escaped, main
+from tests.fakes.process import require
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,10 @@ def test_each_command_has_a_page_with_its_options(pages: Path) -> None:
     assert ".B \\-\\-at SITE\nOnly this destination.\n" in text
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_troff_accepts_them(pages: Path) -> None:
     files = sorted(map(str, pages.iterdir()))
     ended = subprocess.run(
-        ["groff", "-man", "-ww", "-z", *files], capture_output=True, text=True, check=False
+        [require("groff"), "-man", "-ww", "-z", *files], capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 

@@ -157,10 +157,9 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The tag is left as it is on purpose. `because`: the part of the rule that says so, "" for none."""
+    """The tag is left as it is on purpose."""
 
     reason: str
-    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +334,7 @@ def _lacks_platforms(source: Digest, facts: Facts, policy: Policy) -> Decision |
         return None
     if policy.platforms.missing == "skip":
         return Skipped(facts.root.lacking)
-    return Held(facts.root.lacking, because="platforms")
+    return Held(facts.root.lacking)
 
 
 def _are_referrers_due(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> bool:
