@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,10 +112,20 @@ def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:
     if problems:
         raise ConfigError(problems)
     rules = [replace(known[name], destinations=(place,)) for name in dict.fromkeys(names)]
-    collisions = static_collisions(rules)
-    if collisions:
-        raise ConfigError(list(collisions))
+    problems = [*_sparse(rules), *static_collisions(rules)]
+    if problems:
+        raise ConfigError(problems)
     return rules
+
+
+def _sparse(rules: Sequence[Rule]) -> Iterator[str]:
+    """The rules whose archive `import` would refuse: there an image without one of its children is a damaged one."""
+    for rule in rules:
+        if rule.platforms is not None and rule.platforms.mode == "sparse":
+            yield (
+                f'--rule {rule.name}: its platform_mode "sparse" leaves indexes incomplete, which import refuses; export a'
+                ' rule with platform_mode = "rewrite"'
+            )
 
 
 def _inventory(path: Path | None) -> Mapping[Digest, int]:

@@ -119,6 +119,33 @@ async def test_signatures_travel_and_count_as_no_images_of_their_own(world: Worl
         assert [one.digest for one in found] == [referrer.digest]
 
 
+def choose_platform(world: World, mode: str) -> None:
+    sites = {"hub": world.hub.url, "far": world.far.url, "shelf": f"file://{world.program.folder}/shelf"}
+    chosen = f'platforms = ["linux/amd64"]\nplatform_mode = "{mode}"\n'
+    world.program.write_config(sites, RULE.replace('"platform/**"', '"platform/app"') + chosen)
+    load(world.hub.store, "platform/app", "v1", MULTI)
+
+
+async def test_rewritten_indexes_are_exported_and_imported_whole(world: World) -> None:
+    choose_platform(world, "rewrite")
+    exported = await world.export()
+    assert exported.code == 0, exported.stderr
+    imported = await world.import_()
+    assert imported.code == 0, imported.stderr
+    tags = world.far_tags()["mirror/app"]
+    assert set(tags) == {"v1", "multi"}
+    assert MULTI.digest not in tags.values()
+    assert not world.far.store.dangling()
+
+
+async def test_sparse_indexes_are_not_exported(world: World) -> None:
+    choose_platform(world, "sparse")
+    exported = await world.export()
+    assert exported.code == 2
+    assert '--rule all: its platform_mode "sparse" leaves indexes incomplete' in exported.stderr
+    assert not world.archive.exists()
+
+
 async def test_the_same_content_makes_the_same_archive(world: World) -> None:
     await world.export()
     first = sorted(world.names())

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.demo.images import image, load
+from replicator.demo.images import image, index, load
 from replicator.discovery.fresh import _names_match, facts_match
 from replicator.discovery.query import parse_query
 from replicator.model.digest import Digest, digest_of, encoded
@@ -234,6 +234,17 @@ async def test_a_full_index_reads_each_image_once_and_is_not_held_up_by_what_can
     assert {place for place, _ in unreadable} <= {"sin"}
     reads = [each for each in site.operations if "manifest" in str(each)]
     assert len(reads) == 3
+
+
+async def test_a_full_index_leaves_out_a_sparse_image_that_did_not_pass_through(state: SqliteState) -> None:
+    site, both = MemorySite("fra"), index([image("one"), image("other")])
+    load(site.store, "app", "v1", both)
+    del site.store.repositories["app"].manifests[both.children[1].digest]
+    state.record(placed("app", "v1", both.digest))
+    unreadable: set[tuple[str, Digest]] = set()
+    assert await index_missing(state, state, {"fra": site}, 2, unreadable) == 1
+    assert unreadable == {("fra", both.digest)}
+    assert await state.facts([both.digest]) == {}
 
 
 async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: SqliteState) -> None:

@@ -1,0 +1,72 @@
+"""What other commands make of images of which only some platforms were copied."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.images import AMD64, ARM64, image, index, load
+from tests.acceptance.program import Program
+from tests.fakes.registry import FakeRegistry
+
+BOTH = index([image("amd64", platform=AMD64), image("arm64", platform=ARM64)])
+AMD, ARM = BOTH.children
+RULE = """
+[[rule]]
+name = "amd"
+source = "hub"
+destinations = ["shelf"]
+repositories = ["app"]
+platforms = ["linux/amd64"]
+platform_mode = "{mode}"
+"""
+
+
+@pytest.fixture
+async def program(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Program]:
+    program = Program(tmp_path)
+    async with FakeRegistry() as hub:
+        load(hub.store, "app", "v1", BOTH)
+        sites = {"hub": hub.url, "shelf": f"file://{tmp_path}/shelf"}
+        program.write_config(sites, RULE.format(mode=request.param))
+        ended = await program("sync")
+        assert ended.code == 0, ended.stderr
+        yield program
+
+
+@pytest.mark.parametrize("program", ["sparse"], indirect=True)
+async def test_a_sparse_index_is_the_sources_and_its_missing_platforms_are_named(program: Program) -> None:
+    assert (await program("diff", "hub", "shelf", "app")).code == 0
+    inspected = await program("inspect", "shelf/app:v1")
+    assert inspected.code == 1
+    assert AMD.digest in inspected.stdout
+    assert f"no manifest {ARM.digest}" in inspected.stderr
+    found = await program("search", "app", "--fresh")
+    assert "differs" not in found.stdout
+
+
+@pytest.mark.parametrize("program", ["sparse"], indirect=True)
+async def test_from_a_sparse_index_only_what_is_there_can_be_copied(program: Program) -> None:
+    origin, target = f"file://{program.folder}/shelf//app:v1", f"oci:{program.folder}/other"
+    whole = await program("copy", origin, f"{target}:whole")
+    assert whole.code == 1
+    assert f"no manifest {ARM.digest}" in whole.stderr
+    one = await program("copy", "--platform", "linux/amd64", origin, f"{target}:one", "--json")
+    assert one.code == 0, one.stderr
+    [action] = one.json["rules"][0]["destinations"][0]["actions"]
+    assert action["digest"] == AMD.digest
+
+
+@pytest.mark.parametrize("program", ["rewrite"], indirect=True)
+async def test_a_rewritten_index_differs_from_the_sources_unless_the_state_is_asked(program: Program) -> None:
+    assert (await program("diff", "hub", "shelf", "app")).code == 3
+    assert (await program("inspect", "shelf/app:v1")).code == 0
+    fresh, known = await program("search", "app", "--fresh"), await program("search", "app")
+    assert "differs" in fresh.stdout
+    assert known.code == 0
+    assert "differs" not in known.stdout
+    where = await program("where", "app:v1")
+    assert where.code == 0, where.stderr
+    assert {line.split()[0] for line in where.stdout.splitlines()} == {"hub/app:v1", "shelf/app:v1"}
