@@ -165,11 +165,15 @@ def test_rubbish_never_counts_and_never_raises(rubbish: bytes) -> None:
         ["mediaType", "verificationMaterial", "dsseEnvelope", "payload", "payloadType", "signatures"]
     ),
 )
-def test_members_of_any_type_never_raise(value: Any, name: str) -> None:
+def test_members_of_any_type_never_raise_and_what_was_signed_cannot_be_replaced(
+    value: Any, name: str
+) -> None:
     document = json.loads(bundle(KEY, D))
     place = document if name in document else document["dsseEnvelope"]
     place[name] = value
-    judged(bundled(json.dumps(document).encode()))
+    verdict = judged(bundled(json.dumps(document).encode()))
+    if place is not document:  # what was signed, or its signature
+        assert not verdict.trusted
 
 
 @pytest.mark.parametrize(
