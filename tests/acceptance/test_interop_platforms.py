@@ -77,3 +77,15 @@ async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_
             assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
             _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))
         assert await _sync(program, source, target, "sparse") == []
+
+
+async def test_olareg_refuses_a_sparse_index(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    folders = [tmp_path / name for name in ("source", "target")]
+    for folder in folders:
+        folder.mkdir()
+    with olareg(folders[0]) as source, olareg(folders[1]) as target:
+        await fill(source.settings(), {("platform/app", "v1"): BOTH})
+        [held] = await _sync(program, source, target, "sparse")
+        assert held["outcome"] == "held"
+        assert "refuses indexes without linux/arm64" in held["reason"]
