@@ -249,17 +249,16 @@ class Authenticator:
                 self._login = credentials, True
         return self._login[1]
 
-    async def is_about_one_repository(self, grant: Grant, repository: str) -> bool:
-        """Whether a final 401 is about the repository and not about the login.
+    def is_about_one_repository(self, repository: str) -> bool:
+        """Whether a final 401 is about the repository alone, once `is_login_refused` has said that the login is good.
 
-        Behind a token service it is: the login was good for a token. With Basic the login is tried at the ping, where
-        no request has gone well with it so far; without credentials a refusal of some repositories in a row, and of all
-        so far, is one of everything.
+        Behind a token service it is: the login was good for a token. With Basic, the refusal of some repositories in a
+        row, and of all so far, is one of everything.
         """
         if not self.is_basic or self._is_accepted:
             return True
         self._refused.add(repository)
-        return not await self.is_login_refused(grant) and len(self._refused) < _REFUSED_EVERYWHERE
+        return len(self._refused) < _REFUSED_EVERYWHERE
 
     async def is_login_refused(self, grant: Grant, *, by_ping: bool = False) -> bool:
         """Whether a final 401 is about user name and password themselves: with Basic, they are tried at the ping.

@@ -58,9 +58,7 @@ class Failures:
             return AuthFailed(self._site, "log in", cause)
         if call.repository is None:
             return error
-        if error.advice is Advice.STOP_SITE and await self._auth.is_about_one_repository(
-            grant, call.repository
-        ):
+        if error.advice is Advice.STOP_SITE and self._auth.is_about_one_repository(call.repository):
             return self._auth_failed(call, error.cause, Advice.GIVE_UP)
         return error
 
