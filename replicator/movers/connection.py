@@ -46,11 +46,6 @@ class Connection:
         self._aborted = False
 
     @property
-    def is_aborted(self) -> bool:
-        """Whether `abort` was called."""
-        return self._aborted
-
-    @property
     def has_more(self) -> bool:
         """Whether bytes have come that nobody has asked for."""
         return bool(self._held)
@@ -161,7 +156,8 @@ class Connection:
         """The next line without its CRLF; None where it is not whole at `until`, which loses nothing.
 
         Raises:
-            Malformed: it has more than `most` bytes, ends otherwise, or the other side closed in it.
+            Malformed: it has more than `most` bytes, or ends otherwise.
+            EOFError: the other side closed in it.
         """
         start = 0
         while True:
