@@ -294,9 +294,8 @@ class RegistryRepository:
             if tag is None or not says_fixed(error, self._registry.knowledge.vendor):
                 raise
             return await self._unmoved(tag, manifest, error)
-        self._registry.unlisted.discard(
-            self._name
-        )  # it may have been refused because the repository was missing
+        # Its listing may have been refused because the repository was missing.
+        self._registry.unlisted.discard(self._name)
         if query and tag not in reply.headers.getall("OCI-Tag", ()):
             learn(self._registry, "untagged")
             raise self._error(Unsupported, call.operation, no_sha512("untagged", manifest.digest))
