@@ -49,9 +49,7 @@ async def verify(reader: ArchiveReader, site: OciSite) -> Contents:
         tagged = {one.digest async for page in repository.listed({}) for one in page}
         roots = reader.roots(name)
         images = await _images(repository, roots)
-        untagged[name] = tuple(
-            digest for digest in sorted(roots - tagged) if not _is_referrer(digest, images)
-        )
+        untagged[name] = tuple(sorted(roots - tagged - _referrers(images)))
         if not tagged:
             only_untagged.add(name)
         for blob in {
@@ -75,6 +73,11 @@ async def _images(repository: Repository, roots: frozenset[Digest]) -> dict[Dige
     return {root: await read_image(root, read, repository.site, repository.name) for root in sorted(roots)}
 
 
-def _is_referrer(digest: Digest, images: Mapping[Digest, Image]) -> bool:
-    subject = images[digest].root.subject
-    return subject is not None and any(subject.digest in each.manifests for each in images.values())
+def _referrers(images: Mapping[Digest, Image]) -> frozenset[Digest]:
+    """The roots whose subject is among the manifests of the images."""
+    manifests = {digest for each in images.values() for digest in each.manifests}
+    return frozenset(
+        root
+        for root, each in images.items()
+        if each.root.subject is not None and each.root.subject.digest in manifests
+    )
