@@ -137,7 +137,8 @@ def build_signing(table: RuleTable, agent: str, sites: Mapping[str, str]) -> Sig
         check_signing_key(table.sign.key())
     except ValueError as error:
         raise ValueError(f"rule.{table.name}.sign.key: {error}") from None
-    names = {table.source, *table.destinations}
+    # A rule without a source takes images from every site that its lists name.
+    names = {table.source, *table.destinations} if table.source else set(sites)
     hosts = {name: url.partition("://")[2] for name, url in sites.items() if url.startswith("http")}
     return Signing(
         table.sign.key,

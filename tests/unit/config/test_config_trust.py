@@ -121,6 +121,17 @@ def test_mistakes_are_named_with_the_remedy(tmp_path: Path, table: str, says: st
     assert says in found[0]
 
 
+def test_statements_name_the_source_of_a_rule_of_image_lists_by_its_host(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("hub.example.com/team/app:v1\n")
+    rule = (
+        '[[rule]]\nname = "listed"\ndestinations = ["fra"]\nimages = { files = ["images.txt"] }\n'
+        '[rule.sign]\nkey = { file = "keys/private.pem" }\n'
+    )
+    (made,) = [each for each in loaded(tmp_path, SITES + rule).rules if each.source == "hub"]
+    assert made.sign is not None
+    assert made.sign.reference("hub", "team/app", "v1") == "hub.example.com/team/app:v1"
+
+
 def test_copies_are_signed_with_a_key_that_is_a_secret(tmp_path: Path) -> None:
     found = loaded(tmp_path, SITES + RULE + '[rule.sign]\nkey = { file = "keys/private.pem" }\n')
     sign = found.rules[0].sign
