@@ -18,7 +18,7 @@ from replicator.cli.images import ONE, ImageName, parse_image
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import image_settings, open_sites
-from replicator.cli.platforms import child_for, parse_platform
+from replicator.cli.platforms import child_for
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.engine import DestinationResult, Engine, Failure, RuleResult
@@ -27,6 +27,7 @@ from replicator.events import Failed, Warned
 from replicator.model.descriptor import Platform
 from replicator.model.names import is_tag
 from replicator.policy.pattern import Glob
+from replicator.policy.platforms import parse_platform, platform_text
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 from replicator.ports import Repository, Site
 from replicator.report import combine, render_copy
@@ -68,7 +69,7 @@ class _Request:
 @click.option("--all-tags", is_flag=True, help="Copy all tags of the repository, under the same names.")
 @click.option(
     "--platform",
-    metavar="OS/ARCH[/VARIANT]",
+    metavar="OS[(VERSION)]/ARCH[/VARIANT]",
     help="Copy only this platform from a multi-platform index. The tag's digest will differ from the index's.",
 )
 @click.option("--insecure", is_flag=True, help="Allow plain HTTP and unverified TLS at both ends.")
@@ -292,7 +293,7 @@ async def _pin(request: _Request, repository: Repository, reference: str, watch:
 def _told(platform: Platform, reference: str, root: str, child: str) -> str:
     if root == child:
         return f"{reference} is not an index: copied unchanged, whatever its platform"
-    return f"{reference}: copying only {platform}, which is {child}; the index is {root}"
+    return f"{reference}: copying only {platform_text(platform)}, which is {child}; the index is {root}"
 
 
 def _include(failures: list[SiteError], result: DestinationResult) -> None:

@@ -80,15 +80,14 @@ class Platforms:
 
         Indexes that name no platform at all hold something else than images, and lack nothing.
         """
-        named = [entry for manifest in indexes for entry in entries(manifest)]
-        return self._lacking([entry for entry in named if _has_platform(entry)])
+        return self._lacking([entry for manifest in indexes for entry in of_platforms(entries(manifest))])
 
     def lacking_of(self, platform: Platform) -> str:
         """The same of an image that is not in an index, by the platform in its config."""
         return self._lacking([Descriptor("", Digest(""), platform=platform)])
 
     def _lacking(self, named: Sequence[Descriptor]) -> str:
-        missing = [each for each in self.wanted if not _matching(named, each)]
+        missing = [each for each in self.wanted if not matching(named, each)]
         if not named or not missing or (self.missing == "copy" and len(missing) < len(self.wanted)):
             return ""
         has = sorted({platform_text(entry.platform) for entry in named if entry.platform})
@@ -124,8 +123,8 @@ def chosen(children: Sequence[Descriptor], wanted: Iterable[Platform]) -> frozen
     Windows version for all that begin with it, no version for all. Children that describe another (attestations) go with
     that one. Children of no platform are always wanted.
     """
-    named = [child for child in children if _has_platform(child)]
-    kept = {child.digest for platform in wanted for child in _matching(named, platform)}
+    named = of_platforms(children)
+    kept = {child.digest for platform in wanted for child in matching(named, platform)}
     kept |= {child.digest for child in children if not _has_platform(child) and _described(child) is None}
     waiting = [child for child in children if _described(child) is not None]
     while more := {child.digest for child in waiting if _described(child) in kept} - kept:
@@ -133,7 +132,13 @@ def chosen(children: Sequence[Descriptor], wanted: Iterable[Platform]) -> frozen
     return frozenset(kept)
 
 
-def _matching(children: Sequence[Descriptor], wanted: Platform) -> list[Descriptor]:
+def of_platforms(children: Iterable[Descriptor]) -> list[Descriptor]:
+    """The children that are for one platform each, without attestations."""
+    return [child for child in children if _has_platform(child)]
+
+
+def matching(children: Sequence[Descriptor], wanted: Platform) -> list[Descriptor]:
+    """Those of `of_platforms` that one wanted platform stands for, as in `chosen`, in the order of the index."""
     same = [child for child in children if child.platform and _is_same(child.platform, wanted)]
     exact = [child for child in same if child.platform and _variant(child.platform) == _variant(wanted)]
     return exact or ([] if wanted.variant else same)

@@ -5,13 +5,14 @@ import trustme
 
 from replicator.cli.options import Invocation
 from replicator.cli.places import looks_like_host, registry_at, site_settings
-from replicator.cli.platforms import child_for, parse_platform
+from replicator.cli.platforms import child_for
 from replicator.cli.watch import Watch
 from replicator.demo.images import AMD64, ARM64, image, index
 from replicator.demo.registry import DemoRegistry
 from replicator.errors import ConfigError, NotFound
 from replicator.model.descriptor import Platform
 from replicator.model.names import DOCKER_HUB
+from replicator.policy.platforms import parse_platform
 from replicator.sites.registry.settings import RegistrySettings
 
 
@@ -74,24 +75,10 @@ def test_hosts_are_told_from_names_as_docker_does(text: str, *, is_host: bool) -
     assert looks_like_host(text) is is_host
 
 
-@pytest.mark.parametrize(
-    ("text", "platform"),
-    [
-        ("linux/amd64", Platform("amd64", "linux")),
-        ("linux/arm/v6", Platform("arm", "linux", "v6")),
-    ],
-)
-def test_platform_is_read_as_it_is_written(text: str, platform: Platform) -> None:
-    assert parse_platform(text) == platform
-
-
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "Linux/amd64", "linux /amd64"])
-def test_what_is_no_platform_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid platform"):
-        parse_platform(text)
-
-
 V6, V7 = Platform("arm", "linux", "v6"), Platform("arm", "linux", "v7")
+V1, V3 = Platform("amd64", "linux", "v1"), Platform("amd64", "linux", "v3")
+OLD = Platform("amd64", "windows", os_version="10.0.17763.6893")
+NEW = Platform("amd64", "windows", os_version="10.0.20348.3207")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +89,9 @@ V6, V7 = Platform("arm", "linux", "v6"), Platform("arm", "linux", "v7")
         ([V6, V7], "linux/arm", 1),
         ([V6, V7], "linux/arm/v6", 0),
         ([AMD64, V6], "linux/arm", 1),
+        ([V3, V1], "linux/amd64", 1),
+        ([OLD, NEW], "windows(10.0.20348)/amd64", 1),
+        ([OLD, NEW], "windows/amd64", 0),
     ],
 )
 def test_child_is_chosen_by_platform(there: list[Platform], asked: str, chosen: int) -> None:
