@@ -15,7 +15,7 @@ from replicator.cli.references import opened_site
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
-from replicator.engine.content.signatures import Candidate, SignatureReader
+from replicator.engine.content.signatures import Candidate, SignatureReader, candidates_in
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.trust import judge
 from replicator.engine.referrers import ReferrersAPIs
@@ -104,7 +104,7 @@ async def _verify(
         root = (await repository.resolve(reference)).digest
         reader = _reader(site, repository, watch)
         try:
-            candidates = await reader.candidates(root, None)
+            candidates = candidates_in(await reader.listing(root, None))
             verdict, findings = await judge(reader, root, policies, candidates, explains=True)
         finally:
             await reader.content.aclose()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from replicator.engine.answers import Answers
-from replicator.engine.content.referrers import WantedReferrers
+from replicator.engine.content.referrers import RootListing, WantedReferrers
 from replicator.engine.content.signatures import SignatureReader
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.trust import check_trust
@@ -90,8 +90,8 @@ class Copying:
             self._source_breaker.check("read manifest", action.repository)
             self._breaker.check("write manifest", action.target)
             self._check_tag(action)
-            await self._check_trust(action, totals)
-            image = await self._read_image(action, totals)
+            known = await self._check_trust(action, totals)
+            image = await self._read_image(action, totals, known)
             self._check_refusal(action, image)
             if not self._request.dry:
                 self._tell_prepared(action, image)
@@ -114,20 +114,23 @@ class Copying:
             )
         )
 
-    async def _check_trust(self, action: Action, totals: Totals) -> None:
-        """Raises `Untrusted` for an image that the rule's policies do not trust; nothing of it was moved."""
+    async def _check_trust(self, action: Action, totals: Totals) -> RootListing | None:
+        """Raises `Untrusted` for an image that the rule's policies do not trust; nothing of it was moved.
+
+        Returns what the source told of its referrers; None where nothing is demanded.
+        """
         if not self._rule.trust:
-            return
+            return None
 
         def count(size: int) -> None:
             totals.bytes.read += size
 
         reader = SignatureReader(self._content, action.repository, self._rule.mirrors, count)
-        await check_trust(
+        return await check_trust(
             reader, action.source_root, self._rule.trust, action.companions, self._context.verdicts
         )
 
-    async def _read_image(self, action: Action, totals: Totals) -> Image:
+    async def _read_image(self, action: Action, totals: Totals, known: RootListing | None) -> Image:
         def count(size: int) -> None:
             totals.bytes.read += size
 
@@ -140,9 +143,10 @@ class Copying:
         if action.is_rewritten:
             image = rewrite_image(image)
             action.digest = image.root.digest
-        wanted = WantedReferrers(self._rule.referrers, self._rule.referrer_filter, action.companions)
-        if self._request.dry and wanted.mode == "none":  # a run need not ask; a plan says what is lost
-            wanted = WantedReferrers("root", NOTHING, action.companions)
+        mode, chosen = self._rule.referrers, self._rule.referrer_filter
+        if self._request.dry and mode == "none":  # a run need not ask; a plan says what is lost
+            mode, chosen = "root", NOTHING
+        wanted = WantedReferrers(mode, chosen, action.companions, known)
         image = await self._content.referrers.read(
             image, self._content.repository(action.repository), read, wanted
         )

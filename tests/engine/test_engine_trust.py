@@ -220,3 +220,28 @@ async def test_where_nothing_changed_trust_costs_no_request() -> None:
         w.clear_log()
         await w.sync_one(rule())
         assert with_trust == len(w.source.operations)
+
+
+async def test_what_was_asked_to_check_trust_is_not_asked_again_to_copy() -> None:
+    """The rule names its tag, so that no listing of the repository tells which older tags exist."""
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        tag = fallback_tag(v1.digest)
+        sign(w, v1)
+        attach(w, sig_tag(legacy(KEY, payload(v1.digest))), f"{tag}.sig")
+        await w.sync_one(replace(rule(tags=["v1"]), trust=(POLICY,)))
+        assert w.tags()["app"].keys() == {"v1", f"{tag}.sig"}
+        assert w.left.store.referrers("app", v1.digest)
+        assert w.source.count("referrers", v1.digest) == 1
+        assert [w.source.count("resolve", tag + suffix) for suffix in (".sig", ".att", ".sbom")] == [1, 1, 1]
+
+
+async def test_a_fallback_tag_that_was_read_to_check_trust_is_not_read_again_to_copy() -> None:
+    async with world() as w:
+        w.source.referrers_api = False
+        v1 = w.put("app", "v1")
+        signature = bundle_referrer(v1, bundle(KEY, v1.digest))
+        attach(w, index([signature]), fallback_tag(v1.digest))
+        await w.sync_one(trusting())
+        assert w.left.store.referrers("app", v1.digest)
+        assert w.source.count("read_manifest", fallback_tag(v1.digest)) == 1

@@ -5,7 +5,8 @@ OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,17 +31,31 @@ MAX_DEPTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class RootListing:
+    """What the source has just told of the referrers of an image's root.
+
+    `referrers` as it lists them. `tags`: those of cosign's older tags that were asked for, and what they name; None where
+    they do not exist.
+    """
+
+    root: Digest
+    referrers: Sequence[Descriptor]
+    tags: Mapping[str, Digest | None]
+
+
+@dataclass(frozen=True, slots=True)
 class WantedReferrers:
     """Which referrers travel.
 
     `mode`: "root": those of the root; "all": those of every manifest of the image; of these, in turn, always. `chosen`:
     which of them; what refers to one that does not travel is not looked for. `companions`: the companion tags that the
-    source's repository lists; None where it was not listed, so that each is asked for.
+    source's repository lists; None where it was not listed, so that each is asked for. `known` is not asked for again.
     """
 
     mode: Referrers
     chosen: ReferrerFilter
     companions: Collection[str] | None
+    known: RootListing | None = None
 
 
 @dataclass(slots=True)
@@ -123,7 +138,7 @@ class ReferrersReader:
         found: _Found,
     ) -> None:
         """Adds what refers to some manifests."""
-        lists = await each(subjects, lambda subject: self.listed(repository, subject, wanted.companions))
+        lists = await each(subjects, lambda subject: self._listed(repository, subject, wanted))
         unread: list[tuple[Digest, Digest]] = []
         for subject, listed in zip(subjects, lists, strict=True):
             for one in listed:
@@ -162,7 +177,7 @@ class ReferrersReader:
     ) -> None:
         """What refers to an index that is rewritten has no subject at the destination."""
         for source in image.replaced.values():
-            lost = await self.listed(repository, source, wanted.companions)
+            lost = await self._listed(repository, source, wanted)
             for one in lost:
                 found.leave_out(image.root.digest, Traits(one.artifact_type or "", one.annotations or {}))
             if lost:
@@ -211,6 +226,24 @@ class ReferrersReader:
             return ()
         return self._bounded(repository, subject, index.children)
 
+    async def _listed(
+        self, repository: Repository, subject: Digest, wanted: WantedReferrers
+    ) -> Sequence[Descriptor]:
+        if wanted.known is not None and wanted.known.root == subject:
+            return wanted.known.referrers
+        return await self.listed(repository, subject, wanted.companions)
+
+    async def tagged(
+        self, repository: Repository, tag: str, companions: Collection[str] | None
+    ) -> Digest | None:
+        """What one of cosign's older tags names at the source; None if it does not exist. Raises SiteError."""
+        if companions is not None and tag not in companions:
+            return None
+        try:
+            return (await repository.resolve(tag)).digest
+        except NotFound:
+            return None
+
     def _bounded(
         self, repository: Repository, subject: Digest, listed: Sequence[Descriptor]
     ) -> Sequence[Descriptor]:
@@ -251,29 +284,28 @@ class ReferrersReader:
         Where no listing tells what tags there are, platforms are asked about only if the root has such a tag.
         """
         root = image.root.digest
-        found = await self._tagged(repository, root, read, wanted.companions)
+        found = await self._tagged(repository, root, read, wanted)
         if wanted.mode == "all" and (wanted.companions is not None or found):
             for child in image.manifests:
                 if child != root:
-                    found += await self._tagged(repository, child, read, wanted.companions)
+                    found += await self._tagged(repository, child, read, wanted)
         return found
 
     async def _tagged(
         self,
         repository: Repository,
-        root: Digest,
+        subject: Digest,
         read: Callable[[Digest], Awaitable[Manifest]],
-        companions: Collection[str] | None,
+        wanted: WantedReferrers,
     ) -> list[Referrer]:
         found = []
-        for tag in legacy_tags(root):
-            if companions is not None and tag not in companions:
+        known = wanted.known.tags if wanted.known else {}
+        for tag in legacy_tags(subject):
+            digest = known[tag] if tag in known else await self.tagged(repository, tag, wanted.companions)
+            if digest is None:
                 continue
-            try:
-                digest = (await repository.resolve(tag)).digest
-                found.append(Referrer(root, await read(digest), tag))
-            except NotFound:
-                continue
+            with suppress(NotFound):
+                found.append(Referrer(subject, await read(digest), tag))
         return found
 
     async def _joined(

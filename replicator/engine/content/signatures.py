@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from replicator.engine.content.referrers import RootListing
 from replicator.engine.content.source import SourceContent
 from replicator.errors import NotFound
 from replicator.model.companion import fallback_tag
@@ -33,6 +34,14 @@ class Candidate:
         return f"tag {self.tag}" if self.tag else f"referrer {self.digest}"
 
 
+def candidates_in(listing: RootListing) -> Sequence[Candidate]:
+    """What may sign the image, the newest referrers first, then cosign's older tags."""
+    return [
+        *(Candidate(one.digest) for one in newest_first(listing.referrers) if may_be_signature(one)),
+        *(Candidate(digest, tag) for tag, digest in listing.tags.items() if digest is not None),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class SignatureReader:
     """Reads signatures in one repository of a source.
@@ -49,8 +58,8 @@ class SignatureReader:
     mirrors: Sequence[str]
     on_read: Callable[[int], None]
 
-    async def candidates(self, root: Digest, companions: Collection[str] | None) -> Sequence[Candidate]:
-        """What may sign the image, the newest referrers first, then cosign's older tags.
+    async def listing(self, root: Digest, companions: Collection[str] | None) -> RootListing:
+        """What refers to the image, and what its older tags that hold signatures name.
 
         Costs one request for the referrers, and one for each older tag that exists; none for what the listing of tags
         (`companions`, see `WantedTags`) shows not to exist.
@@ -58,17 +67,12 @@ class SignatureReader:
         Raises:
             SiteError: the source could not be asked: whether the image is signed is not known.
         """
-        repository = self.content.repository(self.repository)
-        listed = await self.content.referrers.listed(repository, root, companions)
-        found = [Candidate(one.digest) for one in newest_first(listed) if may_be_signature(one)]
-        for suffix in SIGNATURE_SUFFIXES:
-            tag = fallback_tag(root) + suffix
-            if companions is None or tag in companions:
-                try:
-                    found.append(Candidate((await repository.resolve(tag)).digest, tag))
-                except NotFound:
-                    continue
-        return found
+        repository, source = self.content.repository(self.repository), self.content.referrers
+        referrers = await source.listed(repository, root, companions)
+        tags = [fallback_tag(root) + suffix for suffix in SIGNATURE_SUFFIXES]
+        return RootListing(
+            root, referrers, {tag: await source.tagged(repository, tag, companions) for tag in tags}
+        )
 
     async def examine(self, candidate: Candidate, root: Digest, trial: Trial, most: int) -> list[Finding]:
         """Has the trial examine the signatures of one candidate, at most `most`; stops when it is decided.

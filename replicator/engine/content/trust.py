@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from replicator.engine.content.signatures import Candidate, SignatureReader
+from replicator.engine.content.referrers import RootListing
+from replicator.engine.content.signatures import Candidate, SignatureReader, candidates_in
 from replicator.engine.verdicts import Verdicts
 from replicator.errors import Unavailable, Untrusted
 from replicator.model.digest import Digest
@@ -25,8 +26,10 @@ async def check_trust(
     policies: Sequence[TrustPolicy],
     companions: Collection[str] | None,
     known: Verdicts,
-) -> None:
-    """Returns if the image is trusted.
+) -> RootListing:
+    """Returns only if the image is trusted.
+
+    Returns what the source told of its referrers, so that a copy need not ask again.
 
     Args:
         reader: of the image's repository.
@@ -40,7 +43,8 @@ async def check_trust(
         SiteError: the source could not be asked, so that nothing is known.
     """
     site = reader.content.repository(reader.repository).site
-    candidates = await reader.candidates(root, companions)
+    listing = await reader.listing(root, companions)
+    candidates = candidates_in(listing)
     digests = frozenset(one.digest for one in candidates)
     key = (root, reader.repository, fingerprint_of(policies), digests)
     verdict = known.get(key)
@@ -54,6 +58,7 @@ async def check_trust(
         known.put(key, verdict)
     if not verdict.trusted:
         raise Untrusted(site, "verify signatures", verdict.reason, repository=reader.repository)
+    return listing
 
 
 async def judge(
