@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
+from replicator.engine.content.referrers import MAX_DEPTH
 from replicator.errors import NotFound
 from replicator.model.companion import fallback_tag, is_companion, subject_tag
 from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Manifest
 from replicator.ports import Repository, State
-
-MAX_DEPTH: Final = 4
-"""As deep as referrers of referrers are copied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ class Policy:
     """How a run was asked for, and the rule's periods in seconds.
 
     `recheck` asks for each tag and checks each closure, whatever is believed. `unattended` leaves a tag that failed
-    alone until its time has come. `referrers_every` None: referrers do not travel. `place` names destination and repository, to spread what is due.
-    `platforms` None: all of them. `part`: see `Rule`.
+    alone until its time has come. `referrers_every` None: referrers do not travel. `place` names destination and
+    repository, to spread what is due. `platforms` None: all of them. `part`: see `Rule`.
     """
 
     rule: str
