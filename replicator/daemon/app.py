@@ -237,7 +237,6 @@ class App:
                     each.next_run,
                     each.backing_off.get(destination),
                     self._scheduler.failures(rule, destination),
-                    self.untrusted.reasons(rule, destination),
                 )
         return Agenda()
 

@@ -199,9 +199,6 @@ class Explaining:
         if pending is not None and pending.hold:
             self._digest = pending.digest
             return self._held(pending.hold)
-        untrusted = self._known.agenda.untrusted.get(f"{self._target}:{self._key}")
-        if untrusted is not None:
-            return self._held(f"not trusted: {untrusted}")
         if pending is not None and pending.digest is None:
             return self._pending("the source could not tell what the tag names")
         decision = remembered(self._rule, self._place(), memory, self._known.rules, self._known.now)

@@ -29,14 +29,13 @@ class Fresh:
 class Agenda:
     """What a running agent has planned for a rule at a destination; times in epoch seconds.
 
-    `failures`: runs that failed there in a row, for which `backing_off` is set. `untrusted`: tags there, as `repository:tag`, that are held because their images are not trusted, and why.
+    `failures`: runs that failed there in a row, for which `backing_off` is set.
     """
 
     paused: bool = False
     next_run: float | None = None
     backing_off: float | None = None
     failures: int = 0
-    untrusted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
