@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -39,6 +38,7 @@ from replicator.engine.plan.platforms import placed_root, rewrites, rewriting_no
 from replicator.engine.record import Recorder
 from replicator.engine.roots import Root
 from replicator.errors import NotFound, SiteError
+from replicator.flow.parallel import each
 from replicator.model.companion import state_of_companions
 from replicator.model.digest import Digest
 from replicator.policy.rule import Rule
@@ -101,7 +101,7 @@ class Deciding:
                 unknown.append((wanted, facts, decision))
             else:
                 self._conclude(batch, catalog, wanted, facts, decision)
-        await self._ask_all(batch, catalog, policy, unknown)
+        await each(unknown, lambda one: self._settle(batch, catalog, policy, *one), width=ASKS_AT_ONCE)
 
     def _policy(self, catalog: Catalog) -> Policy:
         request, rule = self._context.request, self._rule
@@ -207,23 +207,6 @@ class Deciding:
         return other_owner(self._rule, belief, self._context.rules, origin, place)
 
     # --- asking ---
-
-    async def _ask_all(
-        self,
-        batch: WantedTags,
-        catalog: Catalog,
-        policy: Policy,
-        unknown: Sequence[tuple[WantedTag, Facts, Ask]],
-    ) -> None:
-        waiting = iter(unknown)
-
-        async def work() -> None:
-            for wanted, facts, ask in waiting:
-                await self._settle(batch, catalog, policy, wanted, facts, ask)
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(ASKS_AT_ONCE, len(unknown))):
-                tasks.create_task(work())
 
     async def _settle(
         self, batch: WantedTags, catalog: Catalog, policy: Policy, wanted: WantedTag, facts: Facts, ask: Ask

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from replicator.errors import Corrupt, NotFound, SiteError
+from replicator.errors import Corrupt, NotFound
 from replicator.flow.once import Once
+from replicator.flow.parallel import each
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import MAX_DEPTH
@@ -52,7 +52,8 @@ class ClosureCheck:
         missing: list[Digest] = []
         blobs: dict[Digest, Descriptor] = {}
         children = await self._walk(repository, root, missing, blobs)
-        await self._ask(repository, blobs.values(), missing)
+        has = await each(blobs.values(), lambda blob: self._has(repository, blob), width=CHECKS_AT_ONCE)
+        missing += [digest for digest, is_there in zip(blobs, has, strict=True) if not is_there]
         return Below(tuple(missing), children)
 
     async def _walk(
@@ -75,25 +76,6 @@ class ClosureCheck:
                 below += children
             level = below
         return tuple(seen - {root})
-
-    async def _ask(self, repository: Repository, blobs: Iterable[Descriptor], missing: list[Digest]) -> None:
-        waiting = iter(blobs)
-        failures: list[SiteError] = []
-
-        async def work() -> None:
-            for blob in waiting:
-                try:
-                    if not await self._has(repository, blob):
-                        missing.append(blob.digest)
-                except SiteError as error:
-                    failures.append(error)
-                    return
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(CHECKS_AT_ONCE):
-                tasks.create_task(work())
-        if failures:
-            raise failures[0]
 
     async def _has(self, repository: Repository, blob: Descriptor) -> bool:
         key = (repository.name, blob.digest)

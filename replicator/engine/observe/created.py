@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
@@ -12,6 +11,7 @@ import msgspec
 from replicator.engine.content.config import ignore, read_config
 from replicator.engine.content.source import SourceContent
 from replicator.errors import SiteError
+from replicator.flow.parallel import each
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind
@@ -40,23 +40,19 @@ async def creation_times(
     """
     wanted = set(digests)
     times = dict(await state.created(wanted))
-    todo = iter(wanted - times.keys())
 
-    async def work() -> None:
-        for digest in todo:
-            try:
-                at = await _created(content, repository, digest, mirrors)
-            except SiteError as error:
-                content.warn(f"creation time unknown: {error}")
-                continue
-            if at is not None:
-                times[digest] = at
-                if record:
-                    state.record(Created(digest, at))
+    async def read(digest: Digest) -> None:
+        try:
+            at = await _created(content, repository, digest, mirrors)
+        except SiteError as error:
+            content.warn(f"creation time unknown: {error}")
+            return
+        if at is not None:
+            times[digest] = at
+            if record:
+                state.record(Created(digest, at))
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(READS_AT_ONCE):
-            tasks.create_task(work())
+    await each(wanted - times.keys(), read, width=READS_AT_ONCE)
     return times
 
 
