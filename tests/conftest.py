@@ -8,12 +8,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from replicator.sites.registry.call import Call
 from tests.fakes.distribution import Server, distribution
+
+if TYPE_CHECKING:
+    from tests.postgres import Database, Postgres
 
 # What lands must not depend on luck: CI tries the same examples each time, developers and the soak others.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -79,6 +83,23 @@ def versitygw_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
     with versitygw(tmp_path_factory.mktemp("versitygw")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Debian's PostgreSQL. Shared; a test that stops it starts it again."""
+    from tests.postgres import running_postgres  # noqa: PLC0415 - few tests want psycopg
+
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[Database]:
+    """An empty database of the shared server."""
+    database = postgres.create()
+    yield database
+    postgres.drop(database)
 
 
 @pytest.fixture

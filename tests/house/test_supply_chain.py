@@ -32,7 +32,8 @@ def wanted(name: str) -> list[Requirement]:
     """What the project asks for in that lock."""
     if name == "runtime":
         project = PROJECT["project"]
-        lines = [*project["dependencies"], *project["optional-dependencies"]["uvloop"]]
+        extras = project["optional-dependencies"]
+        lines = [*project["dependencies"], *extras["uvloop"], *extras["postgres"]]
     else:
         lines = [line for line in PROJECT["dependency-groups"][name] if isinstance(line, str)]
     return [Requirement(line) for line in lines]
