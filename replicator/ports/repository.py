@@ -161,6 +161,18 @@ class VerifiesItself(Protocol):
 
 
 @runtime_checkable
+class FollowsURLs(Protocol):
+    """A repository that can read non-distributable layers from the URLs that manifests name."""
+
+    def blob_at(self, descriptor: Descriptor, url: str) -> BlobSource | None:
+        """The blob at that URL, for reading; not verified. Its errors are the site's. None: it is not followed.
+
+        Nobody's credentials are sent, and no host is asked to which the site could not redirect.
+        """
+        ...
+
+
+@runtime_checkable
 class ListsDigests(Protocol):
     """A repository whose listing may tell what the tags name."""
 

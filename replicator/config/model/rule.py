@@ -251,8 +251,8 @@ class RuleTable(Table):
         "hold",
     )
     foreign_layers: bool = setting(
-        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), if the source "
-        "has them.",
+        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), from the "
+        "source or, if a registry does not have them, from that URL.",
         False,
     )
     hooks: RuleHooksTable = setting("Commands before and after each run.", default_factory=RuleHooksTable)

@@ -16,9 +16,11 @@ from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
-from replicator.ports import BlobSource, Repository, Site
+from replicator.ports import BlobSource, FollowsURLs, Repository, Site
 
 MANIFEST_CACHE_BYTES: Final = 32 * 1024 * 1024
+MAX_URLS: Final = 4
+"""Asked for one non-distributable layer."""
 
 
 class _Breakers(dict[str, Breaker]):
@@ -185,6 +187,7 @@ class SourceContent:
             BlobPlace.at(self._sites[site].repository(name), descriptor)
             for site in (*self._serving(mirrors), self._source)
         ]
+        places += self._elsewhere(name, descriptor)
 
         def read(site: str, count: int) -> None:
             on_read(count)
@@ -192,9 +195,18 @@ class SourceContent:
             self._count(site, descriptor, count)
 
         def lost(place: BlobPlace, error: SiteError) -> None:
-            self._failed(place.site, error)
+            if place.site != self._source:
+                self._failed(place.site, error)
 
         return VerifiedBlob(descriptor, places, read, lost)
+
+    def _elsewhere(self, name: str, descriptor: Descriptor) -> list[BlobPlace]:
+        """The URLs of a non-distributable layer, which most registries do not have."""
+        repository = self.repository(name)
+        if not descriptor.is_foreign or not isinstance(repository, FollowsURLs):
+            return []
+        found = (repository.blob_at(descriptor, url) for url in descriptor.urls[:MAX_URLS])
+        return [BlobPlace(self._source, name, source) for source in found if source is not None]
 
     def _serving(self, mirrors: Sequence[str]) -> list[str]:
         """The mirrors that are not lost for this run: each reading of a dead one would cost all its retries."""

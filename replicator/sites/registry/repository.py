@@ -35,6 +35,7 @@ from replicator.sites.registry.bulk import BulkTags
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import writing
+from replicator.sites.registry.foreign import open_foreign
 from replicator.sites.registry.immutable import says_fixed
 from replicator.sites.registry.listing import tag_pages
 from replicator.sites.registry.page import web_page
@@ -257,6 +258,10 @@ class RegistryRepository:
     def blob(self, descriptor: Descriptor) -> BlobSource:
         """The blob, for reading. Not verified: whoever reads hashes."""
         return open_blob(self._registry, self._name, descriptor)
+
+    def blob_at(self, descriptor: Descriptor, url: str) -> BlobSource | None:
+        """A layer at a URL that a manifest names; see `foreign.open_foreign`."""
+        return open_foreign(self._registry, self._name, descriptor, url)
 
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
         """The manifests whose subject is `digest`, each once.
