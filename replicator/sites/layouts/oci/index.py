@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from replicator.flow.thread import give_way
 from replicator.model.manifest import Manifest, annotations_of
 from replicator.model.mediatypes import OCI_INDEX
 from replicator.sites.layouts.oci.entries import (
@@ -19,12 +17,9 @@ from replicator.sites.layouts.oci.entries import (
     is_plain,
     without_names,
 )
+from replicator.sites.layouts.oci.numbers import Numbers
 from replicator.sites.layouts.oci.parsing import Root, read_index, root_of
 from replicator.sites.layouts.oci.roots import Roots
-
-_NONE: Final = ()
-_AT_ONCE: Final = 2_048
-"""Entries that are sorted in about a millisecond."""
 
 
 class Index:
@@ -38,8 +33,8 @@ class Index:
         self._top = top
         self._roots = Roots(roots)
         self.is_changed = False
-        self._tagged = _numbers(root.tag for root in roots)
-        self._by_digest = _numbers(root.digest for root in roots)
+        self._tagged = Numbers(root.tag for root in roots)
+        self._by_digest = Numbers(root.digest for root in roots)
 
     def __len__(self) -> int:
         return len(self._roots)
@@ -59,17 +54,17 @@ class Index:
 
     def tagged(self, tag: str) -> Entry | None:
         """The entry of a tag."""
-        root = self._last(self._tagged.get(tag, _NONE))
+        root = self._entry(self._tagged.last(tag))
         return root.entry() if root else None
 
     def digest_of(self, tag: str) -> str | None:
         """The digest that the entry of a tag has; not checked."""
-        root = self._last(self._tagged.get(tag, _NONE))
+        root = self._entry(self._tagged.last(tag))
         return root.digest if root else None
 
     def named(self, digest: str) -> Entry | None:
         """Some entry of a digest."""
-        root = self._last(self._by_digest.get(digest, _NONE))
+        root = self._entry(self._by_digest.last(digest))
         return root.entry() if root else None
 
     def entries(self) -> Iterator[Entry]:
@@ -94,7 +89,7 @@ class Index:
 
     def tag(self, manifest: Manifest, tag: str) -> None:
         """Points a tag at a manifest. containerd's name of the image stays: it names the tag, not the content."""
-        numbers = self._tagged.get(tag, _NONE)
+        numbers = self._tagged.all(tag)
         if self.digest_of(tag) == manifest.digest:
             self._remove(numbers[:-1])
         else:
@@ -115,7 +110,7 @@ class Index:
 
     def untag(self, tag: str) -> bool:
         """Removes a tag; False if there was none."""
-        numbers = self._tagged.get(tag, _NONE)
+        numbers = self._tagged.all(tag)
         self._remove(numbers)
         return bool(numbers)
 
@@ -125,59 +120,30 @@ class Index:
             self._drop_plain(child.digest)
 
     def _drop_plain(self, digest: str) -> None:
-        numbers = self._by_digest.get(digest, _NONE)
+        numbers = self._by_digest.all(digest)
         self._remove(number for number in numbers if is_plain(self._roots[number].entry()))
 
     # ---
 
-    def _last(self, numbers: tuple[int, ...]) -> Root | None:
-        return self._roots[numbers[-1]] if numbers else None
+    def _entry(self, number: int | None) -> Root | None:
+        return None if number is None else self._roots[number]
 
     def _add(self, entry: Entry) -> None:
         root = root_of(msgspec.json.encode(entry))
         number = self._roots.add(root)
         if root.tag is not None:
-            self._tagged[root.tag] = (*self._tagged.get(root.tag, _NONE), number)
+            self._tagged.add(root.tag, number)
         if root.digest is not None:
-            self._by_digest[root.digest] = (*self._by_digest.get(root.digest, _NONE), number)
+            self._by_digest.add(root.digest, number)
         self.is_changed = True
 
     def _remove(self, numbers: Iterator[int] | tuple[int, ...]) -> None:
         removed = {number: self._roots.pop(number) for number in tuple(numbers)}
         self.is_changed |= bool(removed)
-        for table, keys in (
-            (self._tagged, {root.tag for root in removed.values() if root.tag is not None}),
-            (self._by_digest, {root.digest for root in removed.values() if root.digest is not None}),
-        ):
-            for key in keys:
-                left = tuple(number for number in table[key] if number not in removed)
-                if left:
-                    table[key] = left
-                else:
-                    del table[key]
-
-
-def _numbers(keys: Iterable[str | None]) -> dict[str, tuple[int, ...]]:
-    """The numbers of the entries that have each key.
-
-    Only keys that come again have a list meanwhile (thousands of entries may share a digest): with one for each of
-    50,000 keys, the garbage collector would stop every thread for as long as it counts them.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    repeated: dict[str, list[int]] = {}
-    for number, key in enumerate(keys):
-        if key is None:
-            continue
-        if key not in found:
-            found[key] = (number,)
-        elif key in repeated:
-            repeated[key].append(number)
-        else:
-            repeated[key] = [*found[key], number]
-        if number % _AT_ONCE == _AT_ONCE - 1:
-            give_way()
-    found.update((key, tuple(numbers)) for key, numbers in repeated.items())
-    return found
+        for tag in {root.tag for root in removed.values() if root.tag is not None}:
+            self._tagged.remove(tag, removed)
+        for digest in {root.digest for root in removed.values() if root.digest is not None}:
+            self._by_digest.remove(digest, removed)
 
 
 def empty_index() -> Index:
