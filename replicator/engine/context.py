@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from replicator.engine.below import KnownChildren, SeenCompanions
 from replicator.engine.coordination import RepositoryLocks, TagClaims
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.result import DestinationResult, TagDecision
@@ -82,7 +83,8 @@ class Context:
     """What the parts of one run work with.
 
     `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts`
-    which images are trusted, `roots` what choices of platforms make of images. `rules` are all rules there are, by name: a belief
+    which images are trusted, `roots` what choices of platforms make of images, `children` what is below roots, `companions`
+    which tags of referrers listings had. `rules` are all rules there are, by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
@@ -99,6 +101,8 @@ class Context:
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     roots: ChosenRoots = field(default_factory=ChosenRoots)
+    children: KnownChildren = field(default_factory=KnownChildren)
+    companions: SeenCompanions = field(default_factory=SeenCompanions)
 
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""

@@ -202,6 +202,7 @@ class Copying:
             self._source_breaker.succeeded()
             self._recorder.placed(action, is_verified=True, image=prepared.image)
             manifests = tuple(prepared.image.manifests.values())
+            self._context.children.add(prepared.image.root.digest, prepared.image.platforms)
             self._context.events.emit(ImageCopied(prepared.image.root.digest, manifests))
             self._context.locks.settle(
                 (self._site.name, action.target, action.key),

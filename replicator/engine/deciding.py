@@ -242,6 +242,7 @@ class Deciding:
                         ask.digest or Digest(""),
                         facts.closure,
                         is_rewritten=ask.digest != self._source(wanted, facts),
+                        is_thorough=wanted.news or self._context.request.recheck,
                     ),
                 )
             case Question.SOURCE:
@@ -296,6 +297,7 @@ class Deciding:
         closure: Closure | None,
         *,
         is_rewritten: bool,
+        is_thorough: bool,
     ) -> tuple[Digest, ...]:
         self._source_breaker.check("list referrers", batch.repository)
         try:
@@ -310,6 +312,7 @@ class Deciding:
                     WantedReferrers(self._rule.referrers, self._rule.referrer_filter, batch.companions),
                     part_of=self._rule.part_of,
                     is_rewritten=is_rewritten,
+                    is_thorough=is_thorough,
                 )
         except SiteError as error:
             if not is_unreadable(error):

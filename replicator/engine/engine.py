@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from replicator.engine.below import KnownChildren, SeenCompanions
 from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
@@ -54,6 +55,8 @@ class Engine:
         self._apis = ReferrersAPIs(clock)
         self._verdicts = Verdicts()
         self._roots = ChosenRoots()
+        self._children = KnownChildren()
+        self._companions = SeenCompanions()
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -140,6 +143,8 @@ class Engine:
             apis=self._apis,
             verdicts=self._verdicts,
             roots=self._roots,
+            children=self._children,
+            companions=self._companions,
             request=request,
             running=rules,
         )

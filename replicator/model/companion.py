@@ -33,6 +33,12 @@ def subject_tag(companion: str) -> str:
     return companion.partition(".")[0]
 
 
+def subject_of(companion: str) -> Digest | None:
+    """The manifest that a companion tag belongs to; None where the tag has only a part of the digest (sha512)."""
+    algorithm, _, hexadecimal = subject_tag(companion).partition("-")
+    return Digest(f"{algorithm}:{hexadecimal}") if algorithm == "sha256" else None
+
+
 def state_of_companions(root: Digest, companions: Mapping[str, Digest | None]) -> str:
     """A short text that is different when the companion tags of an image are, as far as a listing tells; "" for none.
 

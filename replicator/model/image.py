@@ -52,6 +52,15 @@ class Image:
         """What the manifests take in memory."""
         return sum(len(manifest.body) for manifest in self.manifests.values())
 
+    @property
+    def platforms(self) -> tuple[Digest, ...]:
+        """The manifests below the root, without referrers."""
+        found = [child.digest for child in self.root.children]
+        for digest in found:  # which grows
+            if digest in self.manifests:
+                found += [one.digest for one in self.manifests[digest].children if one.digest not in found]
+        return tuple(found)
+
     def children(self, manifest: Manifest) -> Iterator[Manifest]:
         """The manifests right below one."""
         return (self.manifests[child.digest] for child in manifest.children)

@@ -61,6 +61,12 @@ def is_signature(one: Traits) -> bool:
     return one.suffix == ".sig" or one.artifact_type in _SIGNATURE_TYPES
 
 
+def is_signature_type(artifact_type: str | None) -> bool:
+    """Whether an artifact type is one of signatures and signed statements, to which hardly anything refers."""
+    kind = artifact_type or ""
+    return kind.startswith(_BUNDLE) or kind in _SIGNATURE_TYPES
+
+
 def _is_attestation(one: Traits) -> bool:
     if one.is_bundle:
         return not is_signature(one)

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index, load
-from replicator.engine import RunScope
+from replicator.engine import DestinationResult, RunScope
+from replicator.errors import Unavailable
 from replicator.events import TagSeen
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.policy.referrers import ReferrerFilter, parse_referrer_pattern
@@ -193,3 +194,134 @@ async def test_where_nothing_is_remembered_a_source_without_the_api_is_asked_onl
         await w.sync_one()
         assert w.source.count("read_manifest") == 0
         assert w.left.count("referrers") == 0
+
+
+# --- referrers of platforms ---
+
+
+@asynccontextmanager
+async def platforms_world(*, api: bool = True) -> AsyncIterator[tuple[World, BuiltImage]]:
+    """Ten indexes of two platforms, in step; and a platform of the fourth."""
+    async with world(clock=FakeClock()) as w:
+        w.source.referrers_api = api
+        for number in range(10):
+            w.put("app", f"v{number}", index([image(f"amd{number}"), image(f"arm{number}")]))
+        await w.sync_one()
+        w.clear_log()
+        yield w, image("arm4")
+
+
+def copied(done: DestinationResult) -> set[str | None]:
+    return {action.tag for action in done.actions if action.outcome == "copied"}
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+async def test_an_event_for_a_referrer_of_a_platform_finds_its_image(levels: int) -> None:
+    async with platforms_world() as (w, child):
+        last = child
+        for number in range(levels):
+            last = referrer(last, seed=f"{number}")
+            load(w.source.store, "app", None, last)
+        engine = w.engine()
+        [done] = await engine.sync([rule()], scope=named(last.digest))
+        assert copied(done.destinations[0]) == {"v4"}
+        assert arrived(w, last)
+        w.clear_log()
+        load(w.source.store, "app", None, more := bundle(child))
+        [done] = await engine.sync([rule()], scope=named(more.digest))
+        assert copied(done.destinations[0]) == {"v4"}
+        assert arrived(w, more)
+        assert w.left.count("read_manifest") <= 2, "whose platform it is, is not asked again"
+
+
+async def test_an_event_for_a_platforms_fallback_tag_or_older_tag_finds_its_image() -> None:
+    async with platforms_world(api=False) as (w, child):
+        signed = sign(w, child)
+        assert copied(await w.sync_one(scope=named(fallback_tag(child.digest)))) == {"v4"}
+        assert arrived(w, signed)
+        older = legacy_tags(child.digest)[0]
+        load(w.source.store, "app", older, image("signature"))
+        assert copied(await w.sync_one(scope=named(older))) == {"v4"}
+        assert w.tags()["app"][older] == image("signature").digest
+
+
+async def test_an_event_for_the_fallback_tag_of_a_referrer_finds_the_image_below() -> None:
+    async with platforms_world(api=False) as (w, child):
+        sbom = referrer(child)
+        sign(w, child, sbom)
+        await w.sync_one(recheck=True)
+        signed = sign(w, sbom)
+        assert copied(await w.sync_one(scope=named(fallback_tag(sbom.digest)))) == {"v4"}
+        assert arrived(w, signed)
+
+
+@pytest.mark.parametrize("api", [True, False])
+async def test_the_days_look_finds_the_signature_of_an_sbom(*, api: bool) -> None:
+    async with platforms_world(api=api) as (w, child):
+        sbom = referrer(child)
+        sign(w, child, sbom)
+        await w.sync_one(recheck=True)
+        signed = sign(w, sbom)
+        w.clock.advance(LATE)  # type: ignore[attr-defined]
+        assert copied(await w.sync_one()) == {"v4"}
+        assert arrived(w, signed)
+        w.clock.advance(LATE)  # type: ignore[attr-defined]
+        w.clear_log()
+        assert copied(await w.sync_one()) == set()
+        asked = {one.subject for one in w.source.operations if one.method == "referrers"}
+        assert (sbom.digest in asked) is api
+        assert bundle(child).digest not in asked, "hardly anything refers to a signature"
+
+
+async def test_an_event_for_a_referrer_of_nothing_that_is_copied_asks_for_each_image_once() -> None:
+    async with platforms_world() as (w, _):
+        stranger = image("not copied")
+        load(w.source.store, "app", None, stranger)
+        engine = w.engine()
+        for number in range(2):
+            load(w.source.store, "app", None, one := referrer(stranger, seed=f"{number}"))
+            [done] = await engine.sync([rule()], scope=named(one.digest))
+            assert done.destinations[0].totals.tags.copied == 0
+            assert w.left.count("read_manifest") == 10, number
+        w.clear_log()
+        load(w.source.store, "app", None, one := referrer(stranger, seed="root only"))
+        only_root = replace(rule(), referrers="root")
+        await w.sync_one(only_root, scope=named(one.digest))
+        assert w.left.count("read_manifest") == 0
+
+
+async def test_where_the_destination_does_not_answer_a_platforms_referrer_waits_for_the_day() -> None:
+    async with platforms_world() as (w, child):
+        load(w.source.store, "app", None, signed := bundle(child))
+        w.left.fail("read_manifest", Unavailable("left", "read manifest", "down"), times=10)
+        await w.sync_one(scope=named(signed.digest))
+        assert not arrived(w, signed)
+        w.clock.advance(LATE)  # type: ignore[attr-defined]
+        await w.sync_one()
+        assert arrived(w, signed)
+
+
+async def test_an_agent_sees_in_the_listing_that_a_platform_has_new_referrers() -> None:
+    async with platforms_world(api=False) as (w, child):
+        engine = w.engine()
+        await engine.sync([rule()])
+        w.clear_log()
+        signed = sign(w, child)
+        [done] = await engine.sync([rule()])
+        assert copied(done.destinations[0]) == {"v4"}
+        assert arrived(w, signed)
+        w.clear_log()
+        [done] = await engine.sync([rule()])
+        assert done.destinations[0].totals.tags.unchanged == 10
+        assert w.source.count("read_manifest") == w.left.count("read_manifest") == 0
+
+
+async def test_a_plan_does_not_use_up_what_a_listing_shows() -> None:
+    async with platforms_world(api=False) as (w, child):
+        engine = w.engine()
+        await engine.sync([rule()])
+        signed = sign(w, child)
+        [planned] = await engine.plan([rule()])
+        assert {action.tag for action in planned.destinations[0].actions} == {"v4"}
+        await engine.sync([rule()])
+        assert arrived(w, signed)

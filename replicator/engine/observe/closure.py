@@ -12,6 +12,7 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import MAX_DEPTH
 from replicator.model.manifest import Manifest
+from replicator.model.mediatypes import INDEXES
 from replicator.ports import Repository
 
 CHECKS_AT_ONCE: Final = 8
@@ -84,3 +85,24 @@ class ClosureCheck:
         ):
             self._found.add(key)
         return key in self._found
+
+
+async def manifests_below(repository: Repository, root: Digest) -> tuple[Digest, ...]:
+    """The manifests that a root leads to; only indexes are read. Raises SiteError, NotFound for a missing root."""
+    found: dict[Digest, None] = {}
+    level = [root]
+    for _ in range(MAX_DEPTH + 1):
+        indexes: list[Digest] = []
+        for digest in level:
+            try:
+                children = (await repository.read_manifest(digest)).children
+            except NotFound:
+                if digest == root:
+                    raise
+                continue  # of a sparse index
+            indexes += [
+                one.digest for one in children if one.media_type in INDEXES and one.digest not in found
+            ]
+            found.update((one.digest, None) for one in children)
+        level = indexes
+    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -14,19 +14,13 @@ from replicator.engine.observe.believed import believed_tags, settled_tags
 from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.resolving import resolve_tags
-from replicator.engine.observe.subjects import (
-    Subjects,
-    named_by_referrers,
-    narrowed,
-    read_subjects,
-)
+from replicator.engine.observe.subjects import News, Subjects
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
 from replicator.errors import Advice, NotFound, Rejected, SiteError
 from replicator.model.companion import is_companion
 from replicator.model.digest import Digest
-from replicator.model.manifest import Manifest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule, TagSelection
 from replicator.policy.selection import (
@@ -83,6 +77,7 @@ class SourceScan:
         self.filters: list[FilterCount] = []
         self._images: ImageSet | None = None
         self._notices: set[str] = set()
+        self._news = News(rule, context, content)
 
     async def run(self) -> None:
         """Scans everything.
@@ -198,9 +193,11 @@ class SourceScan:
         repository = self._content.repository(name)
         clock = self._context.clock
         asked = (clock.monotonic(), clock.now())
-        subjects = await self._subjects(repository)
+        subjects = await self._news.named(repository)
         listing = await self._list(repository, subjects)
         companions = {tag: listing.digests.get(tag) for tag in listing.tags if is_companion(tag)}
+        if listing.complete:
+            subjects = self._news.shown(name, companions, subjects)
         tags = [tag for tag in listing.tags if tag not in companions] if companions else listing.tags
         batcher = Batcher(name, target, asked, self._on_batch, companions if listing.complete else None)
         tables = self._tags_of(name)
@@ -242,17 +239,6 @@ class SourceScan:
             for tag in self._scope.repositories.get(name) or ():
                 known.pop(tag, None)
         return known
-
-    async def _subjects(self, repository: Repository) -> Subjects:
-        """The images that an event named by what refers to them."""
-        named = None if self._scope is None else self._scope.repositories.get(repository.name)
-        if not named or self._rule.referrers == "none" or not named_by_referrers(named):
-            return Subjects()
-
-        def read(digest: Digest) -> Awaitable[Manifest]:
-            return self._content.manifest(repository.name, digest, self._rule.mirrors, lambda _: None)
-
-        return await read_subjects(repository, read, named)
 
     async def _list(self, repository: Repository, subjects: Subjects) -> Listing:
         tables = self._tags_of(repository.name)
@@ -320,7 +306,7 @@ class SourceScan:
         subjects: Subjects,
     ) -> None:
         def add(tag: str | None, target: str | None, digest: Digest | None) -> None:
-            is_news = subjects.has(digest) or (digest is None and bool(subjects.tags))
+            is_news = subjects.has(digest) or (digest is None and bool(subjects.answers))
             batcher.add(WantedTag(tag, target, digest, archived=tag in listing.archived, news=is_news))
 
         for pin in selected.pins:
@@ -328,6 +314,7 @@ class SourceScan:
             if named is not None or pin.tag is None:
                 add(pin.tag, named, pin.digest)
         targets = {tag: named for tag in selected.tags if (named := self._target_tag(repository.name, tag))}
+        subjects = await self._news.with_images(subjects, repository.name, batcher.target, targets, known)
         targets = await self._narrowed(batcher, targets, known, listing, subjects)
         state, is_narrow = self._context.state, self._scope is not None
         settled = await settled_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
@@ -365,10 +352,11 @@ class SourceScan:
         subjects: Subjects,
     ) -> dict[str, str]:
         """The tags that an event concerns, of all that are selected: those it named, and those of its subjects."""
-        if not subjects.tags or not judges_each_alone(self._tags_of(batcher.repository)):
+        is_event = self._scope is not None and bool(subjects.tags)
+        if not is_event or not judges_each_alone(self._tags_of(batcher.repository)):
             return targets
-        state, told = self._context.state, {} if listing.is_hint else known
-        return await narrowed(state, self._rule.destinations, batcher.target, targets, told, subjects)
+        told = {} if listing.is_hint else known
+        return await self._news.narrowed(batcher.target, targets, told, subjects)
 
     def _unresolved(self, batcher: Batcher, tag: UnresolvedTag, *, strict: bool) -> None:
         error = tag.error
