@@ -15,6 +15,7 @@ from replicator.http.distribution import Refused, digest_in
 from replicator.model.digest import Digest, algorithm, digest_of, is_digest
 from replicator.model.manifest import Manifest, parse_manifest
 from replicator.model.names import is_tag
+from replicator.model.schema1 import signed_digest
 
 MAX_PAGE: Final = 1_000
 
@@ -37,7 +38,11 @@ def reference_of(request: web.Request) -> str:
 def manifest_from(body: bytes, media_type: str, reference: str) -> Manifest:
     """The body of a PUT. Raises `StoreError` (DIGEST_INVALID, MANIFEST_INVALID)."""
     named = Digest(reference) if is_digest(reference) else None
-    digest = digest_of(body, algorithm(named) if named else "sha256")
+    kind = algorithm(named) if named else "sha256"
+    try:
+        digest = signed_digest(body, kind) or digest_of(body, kind)
+    except ValueError as error:
+        raise StoreError("MANIFEST_INVALID", str(error)) from error
     if named is not None and named != digest:
         raise StoreError(
             "DIGEST_INVALID", "provided digest did not match uploaded content", {"digest": named}

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from replicator.errors import Corrupt, NotReplicated, Unsupported
+from replicator.errors import Corrupt, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, Manifest
@@ -83,7 +83,6 @@ async def read_image(
         part_of: leaves of a manifest what is wanted; None takes it all.
 
     Raises:
-        NotReplicated: a Docker schema 1 image.
         Unsupported: a manifest of a media type whose content cannot be known.
         Corrupt: nested too deep, or too large in all, or a manifest that contains itself or has another size than the
             index says, which other clients refuse.
@@ -141,9 +140,6 @@ def rewrite_image(image: Image) -> Image:
 
 
 def _check_kind(manifest: Manifest, site: str, repository: str) -> None:
-    if manifest.kind is Kind.SCHEMA1:
-        what = "Docker schema 1 images are not replicated: today's registries refuse them"
-        raise NotReplicated(site, "read manifest", what, repository=repository)
     if manifest.kind is Kind.UNKNOWN:
         what = f"{manifest.digest} is of the unknown media type {manifest.media_type}: its content cannot be known"
         raise Unsupported(site, "read manifest", what, repository=repository)

@@ -12,11 +12,13 @@ from typing import Final
 
 import msgspec
 
+from replicator.model import schema1
 from replicator.model.descriptor import Descriptor, read_annotations, read_descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.mediatypes import (
     ARTIFACTS,
     DOCKER_SCHEMA1,
+    DOCKER_SCHEMA1_SIGNED,
     IMAGES,
     INDEXES,
     OCI_INDEX,
@@ -94,7 +96,8 @@ def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -
     Args:
         body: the exact bytes; `MAX_MANIFEST_BYTES` at most.
         media_type: the Content-Type it was served with; parameters are ignored.
-        digest: the digest the bytes were verified against; computed (sha256) where None. Not verified here.
+        digest: the digest the bytes were verified against (of schema 1: its payload); computed (sha256) where None. Not
+            verified here.
 
     Raises:
         ValueError: too large, not JSON that all clients read alike (see `strictjson`), not a manifest, or an edge
@@ -106,12 +109,14 @@ def parse_manifest(body: bytes, media_type: str, digest: Digest | None = None) -
     document = read_object(body)
     check_names(document, _NAMES, "the manifest")
     kind, actual = _kind(document, served)
+    served_as = "" if served in _SAYS_NOTHING or served == actual else served[:100]
+    if kind is Kind.SCHEMA1:
+        payload = schema1.payload(body)
+        descriptor = Descriptor(actual, digest or digest_of(payload), len(body))
+        return Manifest(descriptor, body, kind, blobs=tuple(schema1.layers(payload)), served_as=served_as)
     descriptor = Descriptor(
         actual, digest or digest_of(body), len(body), artifact_type=text_or(document.get("artifactType"))
     )
-    served_as = "" if served in _SAYS_NOTHING or served == actual else served[:100]
-    if kind is Kind.SCHEMA1:
-        return Manifest(descriptor, body, kind, served_as=served_as)
     config = read_descriptor(document["config"], "config") if document.get("config") is not None else None
     subject = read_descriptor(document["subject"], "subject") if document.get("subject") is not None else None
     named = _descriptors(document, "blobs" if actual in ARTIFACTS else "layers") if kind is Kind.IMAGE else []
@@ -182,7 +187,8 @@ def _kind(document: Members, served: str) -> tuple[Kind, str]:
         raise ValueError(f"its mediaType {str(declared)[:50]!r} is not a media type")
     version = document.get("schemaVersion")
     if type(version) is int and version == 1:
-        return Kind.SCHEMA1, next((each for each in (declared, served) if each in SCHEMA1), DOCKER_SCHEMA1)
+        default = DOCKER_SCHEMA1 if document.get("signatures") is None else DOCKER_SCHEMA1_SIGNED
+        return Kind.SCHEMA1, next((each for each in (declared, served) if each in SCHEMA1), default)
     if declared and declared not in INDEXES | IMAGES | ARTIFACTS | SCHEMA1:
         return Kind.UNKNOWN, declared
     if not (type(version) is int and version == 2) and declared not in ARTIFACTS:

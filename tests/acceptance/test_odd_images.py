@@ -16,7 +16,7 @@ from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import parse_manifest
 from replicator.model.mediatypes import OCI_MANIFEST
 from tests.acceptance.wired import Wired, wired
-from tests.fakes import habits
+from tests.fakes import content, faults, habits
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.watched import WatchedStore
 
@@ -136,6 +136,54 @@ async def test_image_by_a_digest_that_cannot_be_computed_is_held() -> None:
         w.put("odd", "v1", BuiltImage(manifest, built.blobs))
         result = await w.sync_one()
         assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+
+
+async def test_schema_1_is_copied_as_it_is() -> None:
+    async with wired(target=target(refuses_dangling=True)) as w:
+        built = w.put("old", "v1", content.schema1("old"))
+        assert (result := await w.sync_one()).outcome == "ok", result.failures
+        assert w.tags() == w.whole
+        assert w.target.store.manifest("old", "v1").body == built.manifest.body
+        assert w.target.count("PUT", "/old/manifests/") == 2  # one to find out
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        habits.no_schema1(),
+        habits.no_schema1(415),
+        habits.no_schema1(500, "UNKNOWN", "unknown error"),
+        habits.no_schema1(405, "UNSUPPORTED"),
+    ],
+)
+async def test_schema_1_is_held_before_it_is_sent_where_it_is_refused(refusal: Middleware) -> None:
+    async with wired(target=target(refusal)) as w:
+        w.put("old", "v1", content.schema1("old"))
+        w.put("old", "v2", content.schema1("older"))
+        result = await w.sync_one()
+        assert (result.outcome, result.totals.tags.held) == ("ok", 2), result.failures
+        for held in (action for action in result.actions if action.outcome == "held"):
+            assert "compatibility.schema1.enabled" in (held.reason or "")
+        assert w.target.count("POST", "/old/blobs/") == 0
+        assert w.target.count("PUT", "/old/manifests/") == 1
+        assert "old" not in w.tags()
+
+
+async def test_schema_1_whose_signatures_are_wrong_costs_no_other_image() -> None:
+    async with wired(target=target()) as w:
+        w.put("old", "v1", content.schema1("old"))
+        w.put("older", "v1", content.schema1("older"))
+        w.target.fault("PUT", "/old/manifests/", faults.refuse(400, "MANIFEST_UNVERIFIED"), times=None)
+        result = await w.sync_one()
+        assert result.totals.tags.failed == 1
+        assert "older" in w.tags()
+
+
+async def test_unsigned_schema_1_is_copied_where_it_is_taken() -> None:
+    async with wired(target=target()) as w:
+        w.put("old", "v1", content.schema1("old", signed=False))
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.tags() == w.whole
 
 
 async def test_index_of_more_than_a_thousand_children_is_copied() -> None:

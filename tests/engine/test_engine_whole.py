@@ -199,16 +199,15 @@ async def test_tag_that_moves_under_a_run_is_copied_as_it_was_and_picked_up_by_t
         assert w.tags()["app"]["v1"] == new.digest
 
 
-async def test_schema_1_image_is_held_and_not_a_failure() -> None:
+async def test_schema_1_image_is_copied_with_its_layers_and_signatures() -> None:
     async with world() as w:
-        w.put("app", "old", schema1("old"))
-        w.put("app", "new")
-        result = await w.sync_one()
-        assert result.outcome == "ok"
-        assert result.totals.tags.held == 1
-        held = only(result, "held")
-        assert (held[0].action, held[0].tag) == ("hold", "old")
-        assert "schema 1" in (held[0].reason or "")
+        built = w.put("app", "old", schema1("old"))
+        assert (await w.sync_one()).outcome == "ok"
+        assert w.tags() == {"app": {"old": built.digest}}
+        there = w.left.store.repositories["app"]
+        assert there.manifests[built.digest].body == built.manifest.body
+        assert there.blobs == set(built.blobs)
+        assert (await w.sync_one(recheck=True)).actions == []
 
 
 async def test_unknown_kind_of_manifest_is_a_failure_of_that_tag_alone() -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from replicator.demo.images import BuiltImage, image, index
+from replicator.demo.images import BuiltImage, image, index, layer
 from replicator.model.descriptor import Descriptor, Platform
 from replicator.model.digest import digest_of
 from replicator.model.manifest import Manifest, parse_manifest
 from replicator.model.mediatypes import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
+    DOCKER_SCHEMA1,
     DOCKER_SCHEMA1_SIGNED,
     OCI_INDEX,
     OCI_MANIFEST,
@@ -116,10 +121,50 @@ def with_attestation(seed: str) -> BuiltImage:
     return BuiltImage(_parsed(body, OCI_INDEX), {}, (built, attestation))
 
 
-def schema1(seed: str) -> BuiltImage:
-    """Docker's first format, signed; its digest on registries is of the payload without signatures."""
-    body = {"schemaVersion": 1, "name": seed, "tag": "old", "fsLayers": [], "history": [], "signatures": [{}]}
-    return BuiltImage(_parsed(body, DOCKER_SCHEMA1_SIGNED), {})
+def schema1(seed: str, name: str = "app", tag: str = "old", *, signed: bool = True) -> BuiltImage:
+    """Docker's first format, with one layer; the digest is of what is signed."""
+    blobs = {digest_of(built.data): built.data for built in [layer(seed)]}
+    body = {
+        "schemaVersion": 1,
+        "name": name,
+        "tag": tag,
+        "architecture": "amd64",
+        "fsLayers": [{"blobSum": digest} for digest in blobs],
+        "history": [{"v1Compatibility": json.dumps({"id": seed, "os": "linux"})} for _ in blobs],
+    }
+    payload = json.dumps(body, indent=3).encode()
+    if not signed:
+        return BuiltImage(parse_manifest(payload, DOCKER_SCHEMA1), blobs)
+    return BuiltImage(parse_manifest(jws(payload), DOCKER_SCHEMA1_SIGNED), blobs)
+
+
+def jws(payload: bytes) -> bytes:
+    """The payload, signed as libtrust does: the signatures are a member put before the last brace."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    cut = payload.rindex(b"\n}")
+    tail = {"formatLength": cut, "formatTail": _base64(payload[cut:]), "time": "2015-01-01T00:00:00Z"}
+    protected = _base64(json.dumps(tail).encode())
+    der = key.sign(f"{protected}.{_base64(payload)}".encode(), ec.ECDSA(hashes.SHA256()))
+    signature = b"".join(part.to_bytes(32, "big") for part in decode_dss_signature(der))
+    numbers = key.public_key().public_numbers()
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    name = base64.b32encode(hashlib.sha256(spki).digest()[:30]).decode()
+    jwk = {
+        "crv": "P-256",
+        "kid": ":".join(name[at : at + 4] for at in range(0, len(name), 4)),
+        "kty": "EC",
+        "x": _base64(numbers.x.to_bytes(32, "big")),
+        "y": _base64(numbers.y.to_bytes(32, "big")),
+    }
+    entry = {"header": {"jwk": jwk, "alg": "ES256"}, "signature": _base64(signature), "protected": protected}
+    return payload[:cut] + b',\n   "signatures": ' + json.dumps([entry]).encode() + payload[cut:]
+
+
+def _base64(data: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def unknown_type(seed: str) -> BuiltImage:

@@ -435,6 +435,18 @@ def no_foreign_layers(repository: str) -> Middleware:
     return quirk
 
 
+def no_schema1(status: int = 400, code: str = "MANIFEST_INVALID", message: str = "unsupported") -> Middleware:
+    """Manifests of Docker schema 1 are refused, as by distribution 3 and olareg (zot: 415; distribution 2: 500)."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "PUT" and "distribution.manifest.v1+" in request.headers.get("Content-Type", ""):
+            return wire.refusal(code, message, status=status)
+        return await handler(request)
+
+    return quirk
+
+
 def sha256_only(what: str = "") -> Middleware:
     """Distribution (for `what` "/manifests/"): content by digests of other algorithms is refused."""
 

@@ -27,7 +27,8 @@ class CapabilityRecord:
     `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
     (nothing does so yet).
     `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
-    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `sha512`: what may have a digest
+    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `schema1`: manifests of Docker's
+    first format are taken. `sha512`: what may have a digest
     of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
     are read instead.
     `has_referrers`: the referrers API is there for certain, so that a 404 of it is damage (zot, when one manifest of the
@@ -46,6 +47,7 @@ class CapabilityRecord:
     tags_list: bool = True
     head_manifests: bool = True
     foreign_layers: bool = True
+    schema1: bool = True
     sha512: Sha512 = "all"
     has_referrers: bool = False
     tags_per_page: int = 1000

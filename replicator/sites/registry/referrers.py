@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from replicator.errors import Corrupt, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
+from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.sites.bounds import LARGE_JSON_BYTES, MAX_NAMES
+from replicator.sites.bounds import MAX_NAMES
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.listing import next_page
+from replicator.sites.registry.manifests import parsed
 
 OPERATION: Final = "list referrers"
 MAX_LISTING_BYTES: Final = 10 * 1024 * 1024
@@ -84,13 +84,6 @@ async def _referrers_in(registry: Registry, repository: str, reply: Reply) -> tu
     if index.kind is not Kind.INDEX:
         raise _error(registry, repository, Unsupported, "no referrers API: the answer is not an index")
     return index.children
-
-
-async def parsed(body: bytes, media_type: str, digest: Digest | None = None) -> Manifest:
-    """As `parse_manifest`; a large one is parsed beside the loop, which it would hold for a second."""
-    if len(body) < LARGE_JSON_BYTES:
-        return parse_manifest(body, media_type, digest)
-    return await asyncio.to_thread(parse_manifest, body, media_type, digest)
 
 
 def _error(registry: Registry, repository: str, kind: type[SiteError], cause: str) -> SiteError:

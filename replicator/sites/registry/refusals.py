@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from replicator.errors import SiteError
 from replicator.model.digest import Digest, algorithm
-from replicator.model.manifest import Manifest
+from replicator.model.manifest import Kind, Manifest
 from replicator.model.mediatypes import FOREIGN_LAYERS
 from replicator.sites.registry.record import CapabilityRecord, Sha512
 
@@ -20,6 +21,17 @@ NO_FOREIGN_LAYERS: Final = (
 """Two remedies: distribution refuses such manifests unless its config allows the URLs."""
 
 
+NO_SCHEMA1: Final = (
+    "the registry does not take Docker schema 1, as most today (distribution 2: compatibility.schema1.enabled = true; 3 has"
+    " no such setting); build the image anew, or exclude it"
+)
+
+
+def is_unknown_error(error: SiteError) -> bool:
+    """Whether distribution 2 failed in a way that it has no word for, as for manifests that it was not built to take."""
+    return "UNKNOWN: unknown error" in error.cause
+
+
 def has_foreign_layers(manifest: Manifest) -> bool:
     """Whether the manifest names layers that registries do not keep, with the URLs where they are."""
     body = manifest.body
@@ -30,6 +42,8 @@ def why_not(record: CapabilityRecord, manifest: Manifest, *, tagged: bool) -> st
     """Why the registry would not take the manifest, as far as it is known to refuse such; None where it may."""
     if not record.foreign_layers and has_foreign_layers(manifest):
         return NO_FOREIGN_LAYERS
+    if not record.schema1 and manifest.kind is Kind.SCHEMA1:
+        return NO_SCHEMA1
     manifests = (manifest.digest, *(child.digest for child in manifest.children))
     blobs = tuple(blob.digest for blob in manifest.blobs)
     checked = {

@@ -13,46 +13,40 @@ from replicator.errors import (
     Corrupt,
     Denied,
     Immutable,
-    MissingReference,
     NotFound,
     NotReplicated,
     Rejected,
     SiteError,
-    Throttled,
     Transient,
     Unavailable,
     Unsupported,
 )
 from replicator.model.descriptor import Descriptor
-from replicator.model.digest import Digest, algorithm, digest_of, is_digest
+from replicator.model.digest import Digest, algorithm, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest
-from replicator.model.mediatypes import MANIFEST_ACCEPT, SCHEMA1
+from replicator.model.mediatypes import MANIFEST_ACCEPT
 from replicator.ports import BlobOutcome, BlobSource, Listed, ListingRefused
 from replicator.sites.bounds import MAX_NUMBER_DIGITS
-from replicator.sites.registry.algorithms import learn, says_digest, try_sha512
+from replicator.sites.registry.algorithms import learn, try_sha512
 from replicator.sites.registry.blobs import blob_exists, open_blob
 from replicator.sites.registry.bulk import BulkTags
-from replicator.sites.registry.call import Call, Reply
+from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import writing
 from replicator.sites.registry.foreign import open_foreign
 from replicator.sites.registry.immutable import says_fixed
 from replicator.sites.registry.listing import tag_pages
+from replicator.sites.registry.manifests import digest_in, parsed
 from replicator.sites.registry.page import web_page
-from replicator.sites.registry.referrers import list_referrers, parsed
-from replicator.sites.registry.refusals import (
-    NO_FOREIGN_LAYERS,
-    has_foreign_layers,
-    no_sha512,
-    unknown_algorithm,
-    why_not,
-)
+from replicator.sites.registry.putting import put_call, put_manifest, told_digest
+from replicator.sites.registry.referrers import list_referrers
+from replicator.sites.registry.refusals import no_sha512, unknown_algorithm, why_not
+from replicator.sites.registry.schema1 import try_schema1
 from replicator.sites.registry.uploads import Upload
 
 _ACCEPT: Final[Mapping[str, str]] = {"Accept": MANIFEST_ACCEPT}
 _HEAD_ANSWERS: Final = frozenset(range(200, 600)) - {401, 429}
 """All but what the transport deals with by itself: nothing that a HEAD says is believed unless it is good."""
-_STORED: Final = frozenset({200, 201, 202, 204})
 
 
 class RegistryRepository:
@@ -232,12 +226,13 @@ class RegistryRepository:
             raise self._error(Unavailable, operation, cause, advice=Advice.LATER)
         media_type = reply.headers.get("Content-Type", "")
         told = reply.headers.get("Docker-Content-Digest", "")
-        expected = reference if is_digest(reference) else told if is_digest(told) else None
-        digest = digest_of(reply.body, algorithm(Digest(expected)) if expected else "sha256")
+        expected = (
+            Digest(reference if is_digest(reference) else told)
+            if is_digest(told) or is_digest(reference)
+            else None
+        )
+        digest = await digest_in(reply.body, media_type, expected)
         if expected is not None and digest != expected:
-            if media_type.partition(";")[0].strip() in SCHEMA1:
-                # docs/quirks.md#schema-1
-                raise self._error(Unsupported, operation, "a manifest of schema 1, which is not replicated")
             raise self._error(Corrupt, operation, f"asked for {expected}, got bytes of {digest}")
         try:
             manifest = await parsed(reply.body, media_type, digest)
@@ -283,18 +278,11 @@ class RegistryRepository:
         is_odd = algorithm(manifest.digest) != "sha256"
         reference = manifest.digest if is_odd or tag is None else tag
         query = f"?tag={tag}" if is_odd and tag is not None else ""
-        call = Call(
-            "write manifest",
-            "PUT",
-            f"/v2/{self._name}/manifests/{reference}{query}",
-            repository=self._name,
-            actions="pull,push",
-            headers={"Content-Type": manifest.media_type},
-            body=manifest.body,
-            expected=_STORED,
-        )
+        call = put_call(self._name, manifest, f"{reference}{query}")
         try:
-            reply = await writing(self._registry, self._name, partial(self._put, call, manifest))
+            reply = await writing(
+                self._registry, self._name, partial(put_manifest, self._registry, call, manifest)
+            )
         except (AuthFailed, Rejected, Denied, Unsupported) as error:
             if tag is None or not says_fixed(error, self._registry.knowledge.vendor):
                 raise
@@ -304,8 +292,7 @@ class RegistryRepository:
         if query and tag not in reply.headers.getall("OCI-Tag", ()):
             learn(self._registry, "untagged")
             raise self._error(Unsupported, call.operation, no_sha512("untagged", manifest.digest))
-        told = reply.headers.get("Docker-Content-Digest", "")
-        return Digest(told) if is_digest(told) else None
+        return told_digest(reply)
 
     async def _unmoved(self, tag: str, manifest: Manifest, error: SiteError) -> Digest:
         """After the refusal to put a tag: its digest where it names that already; else `Immutable`, or the refusal itself."""
@@ -330,35 +317,9 @@ class RegistryRepository:
         return why_not(self._registry.knowledge.record, manifest, tagged=tagged)
 
     async def try_for(self, manifests: Collection[Manifest]) -> None:
-        """Finds out whether the registry takes their digests; see `algorithms.try_sha512`."""
+        """Finds out whether the registry takes their digests and their format, before any blob is sent."""
         await try_sha512(self._registry, self._name, manifests)
-
-    async def _put(self, call: Call, manifest: Manifest) -> Reply:
-        """Sends a manifest. A refusal for what it is raises `Unsupported`, and `refuses` knows it from then on."""
-        knowledge, is_foreign = self._registry.knowledge, has_foreign_layers(manifest)
-        try:
-            # distribution answers 500 to URLs that it does not allow, however often it is asked.
-            return await self._registry.transport.request(call, once=is_foreign)
-        except MissingReference:
-            if is_foreign:
-                knowledge.learn(foreign_layers=False)
-                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from None
-            raise
-        except Rejected as error:
-            if algorithm(manifest.digest) != "sha256" and says_digest(error):
-                learn(self._registry, "blobs")
-                raise self._error(Unsupported, call.operation, no_sha512("blobs", manifest.digest)) from error
-            if is_foreign and error.status in {400, 422}:
-                knowledge.learn(foreign_layers=False)
-                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from error
-            raise
-        except (Unavailable, Throttled) as error:
-            if not is_foreign:
-                raise
-            if "MANIFEST_BLOB_UNKNOWN" in error.cause or "UNKNOWN: unknown error" in error.cause:
-                knowledge.learn(foreign_layers=False)
-                raise self._error(Unsupported, call.operation, NO_FOREIGN_LAYERS) from error
-            return await self._registry.transport.request(call)
+        await try_schema1(self._registry, self._name, manifests)
 
     async def delete_tag(self, tag: str) -> None:
         """Removes one tag by its name, never by its digest, which other tags may have (docs/quirks.md#delete-by-digest)."""

@@ -21,7 +21,7 @@ WHOLE: list[tuple[Callable[[str], BuiltImage], Kind, int, int]] = [
     (lambda seed: content.artifact(seed, image(seed).manifest), Kind.IMAGE, 2, 0),
     (content.nested_index, Kind.INDEX, 0, 2),
     (content.with_attestation, Kind.INDEX, 0, 2),
-    (content.schema1, Kind.SCHEMA1, 0, 0),
+    (content.schema1, Kind.SCHEMA1, 1, 0),
     (content.unknown_type, Kind.UNKNOWN, 0, 0),
     (content.large_manifest, Kind.IMAGE, 3, 0),
 ]

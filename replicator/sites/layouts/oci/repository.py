@@ -24,6 +24,10 @@ from replicator.sites.layouts.oci.layouts import Layouts
 from replicator.sites.layouts.oci.paths import LayoutPaths
 
 PAGE: Final = 1_000
+_NO_SCHEMA1: Final = (
+    "an OCI layout finds everything by the digest of its bytes, and that of Docker schema 1 is without the signatures; build the"
+    " image anew, or exclude it"
+)
 
 
 class OciRepository:
@@ -172,16 +176,23 @@ class OciRepository:
             await self._layouts.first_write.ready()
             return await copy_stored(self.store, key, descriptor, origin, self._errors)
 
+    def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:  # noqa: ARG002 - a layout has one way to name
+        """Why `write_manifest` would be `Unsupported`; None where it would not."""
+        return _NO_SCHEMA1 if manifest.kind is Kind.SCHEMA1 else None
+
     async def write_manifest(self, manifest: Manifest, tag: str | None = None) -> Digest | None:
         """Puts the manifest's exact bytes, then names it in `index.json`.
 
         Raises:
+            Unsupported: `refuses` says why; nothing was written.
             MissingReference: something that it names is not in this layout; nothing was written.
         """
         operation = "write manifest"
         paths = self._paths(operation)
         if tag is not None and not is_tag(tag):
             raise self._errors.rejected(operation, f"invalid tag {tag!r}")
+        if (reason := self.refuses(manifest, tagged=tag is not None)) is not None:
+            raise self._errors.unsupported(operation, reason)
         with self._errors.named():
             await self._layouts.first_write.ready()
             await self._require(manifest, paths)

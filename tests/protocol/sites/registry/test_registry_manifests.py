@@ -27,7 +27,7 @@ from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, parse_manifest
 from replicator.model.mediatypes import DOCKER_SCHEMA1_SIGNED, MANIFEST_ACCEPT, OCI_INDEX, OCI_MANIFEST
 from replicator.sites.registry.repository import RegistryRepository
-from tests.fakes import faults, habits, places
+from tests.fakes import content, faults, habits, places
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 from tests.fakes.vendors import quay
@@ -265,16 +265,49 @@ async def test_a_manifest_that_is_too_large_is_not_read(
         await repository.read_manifest("v1")
 
 
-async def test_schema_1_with_signatures_is_said_to_be_unsupported(
-    fake: FakeRegistry, repository: RegistryRepository
+@pytest.mark.parametrize("tells", [True, False])
+async def test_schema_1_is_verified_by_what_its_signatures_sign(
+    fake: FakeRegistry, repository: RegistryRepository, *, tells: bool
 ) -> None:
+    """Distribution signs anew at each request, so that the bytes are always others."""
+    built = content.schema1("old")
+    other = content.schema1("old")
+    assert built.manifest.body != other.manifest.body
+
     async def serve(_: Exchange) -> web.StreamResponse:
-        headers = {"Content-Type": DOCKER_SCHEMA1_SIGNED, "Docker-Content-Digest": digest_of(b"payload")}
-        return web.Response(body=b'{"schemaVersion": 1, "signatures": []}', headers=headers)
+        headers = {"Docker-Content-Digest": built.digest} if tells else {}
+        return web.Response(
+            body=other.manifest.body, headers={"Content-Type": DOCKER_SCHEMA1_SIGNED, **headers}
+        )
+
+    fake.fault("GET", MANIFESTS, serve, times=2)
+    for reference in ("v1", built.digest):
+        manifest = await repository.read_manifest(reference)
+        assert (manifest.digest, manifest.kind) == (built.digest, Kind.SCHEMA1)
+        assert {blob.digest for blob in manifest.blobs} == set(built.blobs)
+
+
+@pytest.mark.parametrize("added", ['"layers": [], "config": null', '"fsLayers": []', '"schemaVersion": 2'])
+async def test_what_is_added_to_what_is_signed_is_not_believed(
+    fake: FakeRegistry, repository: RegistryRepository, added: str
+) -> None:
+    """The digest covers the payload alone: what else is in the bytes could be anybody's."""
+    honest = content.schema1("honest")
+    body = honest.manifest.body
+    cut = body.rindex(b"\n}")
+    changed = body[:cut] + b", " + added.encode() + body[cut:]
+
+    async def serve(_: Exchange) -> web.StreamResponse:
+        told = {"Content-Type": DOCKER_SCHEMA1_SIGNED, "Docker-Content-Digest": honest.digest}
+        return web.Response(body=changed, headers=told)
 
     fake.fault("GET", MANIFESTS, serve)
-    with pytest.raises(Unsupported, match="schema 1"):
-        await repository.read_manifest("v1")
+    try:
+        manifest = await repository.read_manifest("v1")
+    except Corrupt:
+        assert "layers" not in added.split('"')  # named twice, or no schema 1 at all
+    else:
+        assert {blob.digest for blob in manifest.blobs} == set(honest.blobs)
 
 
 # --- write ---
