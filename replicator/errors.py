@@ -51,6 +51,10 @@ class StateInUse(StateError):
         self.pid = pid
 
 
+class OwnershipLostError(ReplicatorError):
+    """Another agent may have taken over what a run works on, so the run writes nothing more."""
+
+
 class SiteError(ReplicatorError):
     """Something at one site went wrong.
 
@@ -244,6 +248,12 @@ class NotReplicated(Unsupported):
 
 class Immutable(NotReplicated):
     """The tag may not be moved there: it keeps what it names."""
+
+
+class TagMoved(SiteError):
+    """Somebody else moved the tag at the destination after it was decided what to put there."""
+
+    reason = "moved"
 
 
 class Untrusted(SiteError):

@@ -10,13 +10,15 @@ from typing import Final
 from replicator.engine.below import KnownChildren, SeenCompanions
 from replicator.engine.coordination import RepositoryLocks, TagClaims
 from replicator.engine.referrers import ReferrersAPIs
+from replicator.engine.repositories import SourceRepositories
 from replicator.engine.result import DestinationResult, TagDecision
 from replicator.engine.roots import ChosenRoots
 from replicator.engine.verdicts import Verdicts
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
+from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
-from replicator.ports import Clock, Site, State
+from replicator.ports import Assignment, Clock, Site, State
 
 DRAIN_SECONDS: Final = 25.0
 """Transfers in progress when a drain begins get this long; systemd's stop timeout leaves room for the rest."""
@@ -58,6 +60,8 @@ class Request:
     `dry` only plans. `recheck` asks each destination tag by tag and checks each closure, whatever is believed.
     `unattended` leaves a tag that failed alone until its time has come, and a repository that another run works on to
     that run. `scope` narrows the run to what an event named.
+
+    `assignment`: the part of the rules that the run does in a fleet; None: all of them.
     """
 
     dry: bool = False
@@ -66,6 +70,12 @@ class Request:
     scope: RunScope | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     listener: RunListener = field(default_factory=RunListener)
+    assignment: Assignment | None = None
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part of the repositories that the run looks at; None: all."""
+        return None if self.assignment is None else self.assignment.shard
 
     @property
     def narrowed_to(self) -> tuple[str, ...] | None:
@@ -84,7 +94,8 @@ class Context:
 
     `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts`
     which images are trusted, `roots` what choices of platforms make of images, `children` what is below roots, `companions`
-    which tags of referrers listings had. `rules` are all rules there are, by name: a belief
+    which tags of referrers listings had, `repositories` what sources listed for a tick. `rules` are all rules there are,
+    by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
 
@@ -100,6 +111,7 @@ class Context:
     verdicts: Verdicts = field(default_factory=Verdicts)
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
+    repositories: SourceRepositories = field(default_factory=SourceRepositories)
     roots: ChosenRoots = field(default_factory=ChosenRoots)
     children: KnownChildren = field(default_factory=KnownChildren)
     companions: SeenCompanions = field(default_factory=SeenCompanions)

@@ -11,6 +11,7 @@ from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
 from replicator.engine.referrers import ReferrersAPIs
+from replicator.engine.repositories import SourceRepositories
 from replicator.engine.result import RuleResult
 from replicator.engine.roots import ChosenRoots
 from replicator.engine.run import RuleRun
@@ -20,7 +21,7 @@ from replicator.errors import ReplicatorError
 from replicator.events import Events
 from replicator.policy.mapping import target_repository
 from replicator.policy.rule import Rule
-from replicator.ports import Clock, Site, State
+from replicator.ports import Assignment, Clock, Site, State
 
 
 class Engine:
@@ -57,6 +58,7 @@ class Engine:
         self._roots = ChosenRoots()
         self._children = KnownChildren()
         self._companions = SeenCompanions()
+        self._repositories = SourceRepositories()
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -71,6 +73,7 @@ class Engine:
         scope: RunScope | None = None,
         drain: asyncio.Event | None = None,
         listener: RunListener | None = None,
+        assignment: Assignment | None = None,
     ) -> list[RuleResult]:
         """Brings destinations in step.
 
@@ -86,6 +89,7 @@ class Engine:
             scope: scans only what an event named.
             drain: once set, these runs end as `drain` ends all.
             listener: is told how the runs go on, long before the call returns.
+            assignment: does only this part of the rules. Once the ownership of it is lost, the runs end, "interrupted".
 
         Raises:
             StateError: the memory cannot be kept; what was copied is copied.
@@ -96,6 +100,7 @@ class Engine:
             scope=scope,
             draining=drain or asyncio.Event(),
             listener=listener or RunListener(),
+            assignment=assignment,
         )
         return await self._run(rules, destinations, request)
 
@@ -145,6 +150,7 @@ class Engine:
             roots=self._roots,
             children=self._children,
             companions=self._companions,
+            repositories=self._repositories,
             request=request,
             running=rules,
         )

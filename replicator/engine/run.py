@@ -101,7 +101,8 @@ class RuleRun:
         """What a scan without gaps says about everything that it did not find."""
         repositories = self._scan.repositories
         if repositories is not None:
-            destination.recorder.catalog(repositories, self._scan_began)
+            at = self._scan_began if self._scan.listed_at is None else self._scan.listed_at
+            destination.recorder.catalog(repositories, at)
         if self._scan.complete:
             destination.settle(self._scan_began)
 
@@ -109,7 +110,8 @@ class RuleRun:
         self._scan_began = self._context.clock.now()
         try:
             await self._scan.run()
-            if self._scan.complete and not self._context.request.dry:
+            request = self._context.request
+            if self._scan.complete and not request.dry and request.shard is None:
                 self._context.events.emit(Observed(self._rule.name, self._scan_began))
         except asyncio.CancelledError:
             self._scan_was_cut = True

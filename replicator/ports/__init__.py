@@ -8,6 +8,7 @@ cancelled at any await and then leaves nothing visible and nothing held.
 from __future__ import annotations
 
 from replicator.ports.clock import Clock
+from replicator.ports.fleet import Assignment, BlobClaims, Ownership
 from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
 from replicator.ports.repository import (
     BlobOutcome,
@@ -35,6 +36,7 @@ from replicator.ports.site import (
     ListsBlobs,
     MeetsAhead,
     RefusesNames,
+    SharesLimits,
     Site,
     SiteCheck,
 )
@@ -63,7 +65,9 @@ from replicator.ports.state import (
 
 __all__ = [
     "AcceptedEvent",
+    "Assignment",
     "BehindRepository",
+    "BlobClaims",
     "BlobOutcome",
     "BlobSource",
     "Capabilities",
@@ -93,6 +97,7 @@ __all__ = [
     "ObjectUpload",
     "OpenedFile",
     "OpensFiles",
+    "Ownership",
     "Pending",
     "Placed",
     "Placement",
@@ -103,6 +108,7 @@ __all__ = [
     "Repository",
     "RunRow",
     "Seen",
+    "SharesLimits",
     "Site",
     "SiteCheck",
     "Standing",

@@ -110,6 +110,18 @@ class MeetsAhead(Protocol):
 
 
 @runtime_checkable
+class SharesLimits(Protocol):
+    """A site whose limits hold for several agents together."""
+
+    def limit_to(self, share: float) -> None:
+        """From now on this agent keeps to `share` (above 0, at most 1) of what is configured for the site.
+
+        Holds for concurrency (never less than one request), rates and bytes a second. Requests in progress go on.
+        """
+        ...
+
+
+@runtime_checkable
 class LimitsBytes(Protocol):
     """A site or store whose bytes a second can be limited while it works."""
 

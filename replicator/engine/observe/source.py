@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -13,6 +13,7 @@ from replicator.engine.faults import faults
 from replicator.engine.observe.believed import believed_tags, settled_tags
 from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
+from replicator.engine.observe.names import SourceNames
 from replicator.engine.observe.resolving import resolve_tags
 from replicator.engine.observe.subjects import News, Subjects
 from replicator.engine.observe.tags import Listing, list_tags
@@ -26,12 +27,10 @@ from replicator.policy.rule import ImageSet, Rule, TagSelection
 from replicator.policy.selection import (
     Selected,
     certain_repositories,
-    exact_repositories,
     exact_tags,
     judges_each_alone,
     needs_created,
     select,
-    select_repository,
 )
 from replicator.ports import ComparesTags, Repository
 
@@ -71,24 +70,20 @@ class SourceScan:
         self._named = frozenset(certain_repositories(rule.repositories))
         self._repositories = 0
         self._count = ScanCount(rule.name, rule.source, context.events)
+        self._names = SourceNames(rule, context, self._count, on_failure=self._failed)
         self._selected = 0
         self.complete = True
-        self.repositories: frozenset[str] | None = None
         self.filters: list[FilterCount] = []
         self._images: ImageSet | None = None
         self._notices: set[str] = set()
         self._news = News(rule, context, content)
 
     async def run(self) -> None:
-        """Scans everything.
-
-        `complete` tells afterwards whether nothing broke, `repositories` which the rule selects: None where the catalog
-        could not be listed completely.
-        """
+        """Scans everything. `complete` tells afterwards whether nothing broke."""
         turn = asyncio.Lock()
         with self._count:
             await self._read_lists()
-            async with aclosing(self._names()) as names:
+            async with aclosing(self._names.find(self._images)) as names:
 
                 async def work() -> None:
                     while True:
@@ -107,6 +102,16 @@ class SourceScan:
         elif self.complete:
             self._warn_of_nothing()
 
+    @property
+    def repositories(self) -> frozenset[str] | None:
+        """Those that the rule selects, in whatever shard; None where they could not be listed completely."""
+        return self._names.all
+
+    @property
+    def listed_at(self) -> float | None:
+        """When the source was asked for them, epoch seconds; None: by this scan."""
+        return self._names.listed_at
+
     async def _read_lists(self) -> None:
         """Takes the images from the rule's lists, where it has any; each problem of theirs is a failure."""
         if self._rule.images is None:
@@ -124,6 +129,11 @@ class SourceScan:
     def _warn_of_nothing(self) -> None:
         if self._images is not None:
             return  # the site may have nothing of the lists
+        shard = self._context.request.shard
+        if shard is not None:
+            if self.repositories == frozenset() and not shard.index:  # told once, not by each shard
+                self._on_warning(f"rule {self._rule.name}: no repository of {self._rule.source} matches")
+            return
         if not self._repositories:
             self._on_warning(f"rule {self._rule.name}: no repository of {self._rule.source} matches")
         elif not self._selected:
@@ -133,45 +143,6 @@ class SourceScan:
         self.complete = False
         self._breaker.failed(error)
         self._on_failure(error)
-
-    async def _names(self) -> AsyncGenerator[str, None]:
-        selection = self._rule.repositories
-        known = self._scope.repositories if self._scope is not None else exact_repositories(selection)
-        listed = None if self._images is None else self._images.repositories
-        if listed is not None and self._scope is None:
-            known = tuple(listed)
-        if known is not None:
-            names = [
-                name
-                for name in known
-                if select_repository(selection, name) and (listed is None or name in listed)
-            ]
-            self._count.find(len(names), is_all=True)
-            for name in names:
-                yield name
-            self._know(names)
-            return
-        seen = set(self._named)
-        self._count.find(len(self._named))
-        for name in self._named:
-            yield name
-        try:
-            with faults(self._rule.source, "list repositories"):
-                async for page in self._context.sites[self._rule.source].repositories():
-                    fresh = [name for name in page if name not in seen and select_repository(selection, name)]
-                    seen.update(fresh)
-                    self._count.find(len(fresh))
-                    for name in fresh:
-                        yield name
-        except SiteError as error:
-            self._failed(error)
-        else:
-            self._count.find(0, is_all=True)
-            self._know(seen)
-
-    def _know(self, names: Collection[str]) -> None:
-        if self._scope is None:
-            self.repositories = frozenset(names)
 
     async def _guarded(self, name: str) -> None:
         try:

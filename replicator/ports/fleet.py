@@ -1,0 +1,48 @@
+"""What the engine asks of a fleet: several agents that share a state. One agent alone has none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.model.digest import Digest
+from replicator.model.shards import Shard
+
+
+class Ownership(Protocol):
+    """The right of a run to write to the repositories of its shard, which another agent may have taken over."""
+
+    async def confirm(self) -> None:
+        """Asked right before anything is written that another agent may write too.
+
+        Raises:
+            OwnershipLostError: it is not certain any more. The run writes nothing from then on.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one run of a fleet has to do of its rules.
+
+    It looks at and writes only what leads to repositories of the `shard`, as long as its `ownership` can be confirmed.
+    `tick` names the moment at which all shards of a rule were due: in one process they share one listing of the source's
+    repositories. None: the run lists them itself.
+    """
+
+    shard: Shard
+    ownership: Ownership
+    tick: Hashable = None
+
+
+class BlobClaims(Protocol):
+    """Which blobs agents are bringing to destinations, so that they do not bring the same one at the same time."""
+
+    def claim(self, destination: str, digest: Digest) -> AbstractAsyncContextManager[bool]:
+        """Entered at once with True where nobody else brings the blob there now, with False where somebody does.
+
+        Also True where it cannot be told. Never raises.
+        """
+        ...
