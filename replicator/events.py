@@ -242,6 +242,14 @@ class RunStuck(msgspec.Struct, frozen=True):
     rule: str
 
 
+class TakenOver(msgspec.Struct, frozen=True):
+    """Work of an agent that was lost waits for another one. `shard` None: a look at the whole rule."""
+
+    rule: str
+    destinations: tuple[str, ...]
+    shard: int | None
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Something failed for good in this run."""
 
@@ -334,6 +342,7 @@ Event = (
     | RunStarted
     | RunEnded
     | RunStuck
+    | TakenOver
     | ConfigPassed
     | ImageCopied
     | Failed

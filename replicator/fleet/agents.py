@@ -1,0 +1,157 @@
+"""The agents of a fleet: each writes down that it lives, and reads who else does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from replicator.fleet.session import Session, presence
+
+KEPT_SECONDS: Final = 86_400.0
+"""How long an agent that went without a word is still listed."""
+
+_BEAT: Final = """
+INSERT INTO fleet_agents AS known
+  (name, version, serves, sites, heartbeat, started, draining, doing, clock_skew)
+VALUES (%s, %s, %s, %s, now(), to_timestamp(%s), false, %s, %s)
+ON CONFLICT (name) DO UPDATE SET
+  version = excluded.version, serves = excluded.serves, sites = excluded.sites, heartbeat = now(),
+  draining = known.draining AND known.started = excluded.started, started = excluded.started,
+  doing = excluded.doing, clock_skew = excluded.clock_skew
+RETURNING draining, extract(epoch FROM now())::float8
+"""
+_LIST: Final = """
+SELECT name, version, serves, sites, extract(epoch FROM now() - heartbeat)::float8,
+  extract(epoch FROM started)::float8, draining, doing, clock_skew
+FROM fleet_agents ORDER BY name COLLATE "C"
+"""
+_END_SESSION: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """One run in progress. `shard`: its number and how many there are, as "3/64". `since` in epoch seconds."""
+
+    rule: str
+    destinations: tuple[str, ...]
+    shard: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent as it is in the database.
+
+    Args:
+        name: its `agent.name`.
+        version: of replicator.
+        serves: the destinations that it was told to serve; None: all.
+        sites: with which it works now.
+        silent: seconds since its last heartbeat.
+        started: epoch seconds.
+        draining: it takes no new work.
+        doing: what it does.
+        clock_skew: how many seconds its clock is ahead of the database's.
+    """
+
+    name: str
+    version: str
+    serves: tuple[str, ...] | None
+    sites: tuple[str, ...]
+    silent: float
+    started: float
+    draining: bool
+    doing: tuple[Doing, ...] = ()
+    clock_skew: float = 0.0
+
+    def has(self, site: str) -> bool:
+        """Whether it takes work for a destination."""
+        return not self.draining and (self.serves is None or site in self.serves)
+
+
+@dataclass(slots=True)
+class Self:
+    """What this agent writes about itself; `sites` and `doing` change."""
+
+    name: str
+    version: str
+    serves: tuple[str, ...] | None
+    started: float
+    sites: Collection[str] = ()
+    doing: Sequence[Doing] = field(default_factory=tuple)
+    clock_skew: float = 0.0
+
+
+async def beat(session: Session, me: Self) -> tuple[bool, float]:
+    """Writes that it lives. Returns whether it is to drain, and the database's time. Raises StateError."""
+    ((draining, now),) = await session.fetch(
+        _BEAT,
+        me.name,
+        me.version,
+        None if me.serves is None else sorted(me.serves),
+        sorted(me.sites),
+        me.started,
+        Jsonb(msgspec.to_builtins(me.doing)),
+        me.clock_skew,
+    )
+    return bool(draining), float(now)
+
+
+async def agents(session: Session) -> list[Agent]:
+    """All agents that are written down, by name. Raises StateError."""
+    return [read(row) for row in await session.fetch(_LIST)]
+
+
+def read(row: Sequence[Any]) -> Agent:
+    """An agent from a row of `LIST`."""
+    name, version, serves, sites, silent, started, draining, doing, skew = row
+    return Agent(
+        name,
+        version,
+        None if serves is None else tuple(serves),
+        tuple(sites or ()),
+        float(silent),
+        float(started),
+        bool(draining),
+        tuple(msgspec.convert(each, Doing) for each in doing or ()),
+        float(skew or 0.0),
+    )
+
+
+async def end_sessions(session: Session, dead: Collection[str]) -> None:
+    """Ends the sessions of agents that say nothing any more, and with them what they own. Raises StateError."""
+    for name in dead:
+        await session.fetch(_END_SESSION, presence(name))
+
+
+async def leave(session: Session, name: str) -> None:
+    """It stops in the orderly way. Raises StateError."""
+    await session.fetch("DELETE FROM fleet_agents WHERE name = %s", name)
+
+
+async def forget_the_dead(session: Session) -> None:
+    """Removes those who went long ago. Raises StateError."""
+    await session.fetch(
+        "DELETE FROM fleet_agents WHERE heartbeat < now() - make_interval(secs => %s)", KEPT_SECONDS
+    )
+
+
+def shares(me: str, living: Sequence[Agent], sites: Collection[str]) -> Mapping[str, float]:
+    """By site, this agent's part of the site's limits: divided among those who have work with it now."""
+    return {
+        site: 1.0 / max(1, len({each.name for each in living if site in each.sites} | {me})) for site in sites
+    }
+
+
+def orphans(living: Sequence[Agent], sites: Collection[str]) -> frozenset[str]:
+    """The destinations that nobody serves."""
+    return frozenset(site for site in sites if not any(each.has(site) for each in living))

@@ -1,0 +1,68 @@
+"""Connections to the fleet's database. Few: a hundred agents share one server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+import psycopg_pool
+from procrastinate import PsycopgConnector, exceptions
+
+from replicator.errors import StateError
+
+POOL_SIZE: Final = (1, 3)
+"""Connections for the queue: at least, at most. The session that owns work and the listener have one each beside them."""
+CONNECT_SECONDS: Final = 10
+WAIT_SECONDS: Final = 10.0
+"""For a free connection of the pool."""
+
+KEEPALIVES: Final[Mapping[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "connect_timeout": CONNECT_SECONDS,
+}
+"""A silent cut of the network is noticed within 25 s instead of two hours."""
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+DATABASE_ERRORS: Final = (
+    psycopg.Error,
+    psycopg_pool.PoolTimeout,
+    exceptions.ConnectorException,
+    OSError,
+    TimeoutError,
+)
+"""What the database, its driver and the queue raise when the database is away."""
+
+
+def connector(dsn: str) -> PsycopgConnector:
+    """The queue's connections, not opened yet."""
+    low, high = POOL_SIZE
+    return PsycopgConnector(
+        conninfo=dsn,
+        min_size=low,
+        max_size=high,
+        timeout=WAIT_SECONDS,
+        reconnect_timeout=0.0,  # tries for as long as the agent lives
+        kwargs={**KEEPALIVES, "application_name": "replicator queue"},
+    )
+
+
+async def connect(dsn: str, name: str) -> Connection:
+    """A connection of its own, each statement a transaction; `name` shows in `pg_stat_activity`."""
+    return await psycopg.AsyncConnection.connect(dsn, autocommit=True, application_name=name, **KEEPALIVES)
+
+
+@contextmanager
+def as_state_error(operation: str) -> Iterator[None]:
+    """Raises what the database raises as StateError."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        text = str(error).strip() or type(error).__name__
+        raise StateError(f"fleet: {operation}: {text}") from error

@@ -1,0 +1,308 @@
+"""One agent's part in a fleet: its session, its queue, its heartbeats, and what it does about agents that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from replicator.errors import StateError
+from replicator.events import Events, TakenOver, Warned
+from replicator.fleet import agents as living_agents
+from replicator.fleet import looks
+from replicator.fleet.agents import Agent, Self
+from replicator.fleet.connections import DATABASE_ERRORS, as_state_error
+from replicator.fleet.looks import Look
+from replicator.fleet.ownership import BlobClaims, Claim, Claims
+from replicator.fleet.queue import Queue
+from replicator.fleet.session import Session
+from replicator.fleet.times import Times
+from replicator.fleet.work import LOOKS_QUEUE, Done, Work, queue_to
+from replicator.fleet.workers import Workers
+from replicator.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+SKEW_SECONDS: Final = 5.0
+"""A clock that is further from the database's is worth a warning."""
+_SWEEP: Final = "sweep"
+_HOURS_KEPT: Final = 24
+
+_OWNERLESS: Final = """
+SELECT job.id FROM procrastinate_jobs job
+WHERE job.status = 'doing' AND job.lock IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM pg_locks held
+  WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (held.classid::bigint << 32 | held.objid::bigint) = hashtextextended(job.lock, 0))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """What the agent does for the fleet, told by whoever runs it.
+
+    Args:
+        perform: does a piece of work. It writes nothing that the claim does not confirm, and ends soon once that is lost.
+        places: the locks of a piece of work that others of the same agent may have too, but no other agent.
+        destinations: all destinations of the config.
+        look_ended: a look is through; called at one agent.
+        changed: who lives, or whether the database is there, may have changed.
+    """
+
+    perform: Callable[[Work, Claim], Awaitable[Done]]
+    places: Callable[[Work], Sequence[str]]
+    destinations: Callable[[], Collection[str]]
+    look_ended: Callable[[Look], Awaitable[None]]
+    changed: Callable[[], None]
+
+
+class Fleet:
+    """See the module. Made by `Fleet.join`."""
+
+    def __init__(
+        self, dsn: str, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
+    ) -> None:
+        self.me = me
+        self._duties = duties
+        self._events = events
+        self._clock = clock
+        self.times = times
+        self._claims = Claims()
+        self._session = Session(dsn, me.name, times, on_back=self._came_back)
+        self._queue = Queue(dsn, perform=self._perform, ended=self._ended)
+        self._workers = Workers(self._queue, jobs, times)
+        self._owned: dict[int, Claim] = {}
+        self.blob_claims = BlobClaims(self._session)
+        self.living: Sequence[Agent] = ()
+        self.draining = False
+        """Somebody asked this agent to take no more work: `replicator fleet drain`."""
+        self._is_working = False
+        self._time: tuple[float, float] = (clock.now(), clock.monotonic())
+        self._orphaned: dict[str, float] = {}
+        self._adopted: set[str] = set()
+        self._sweeps_in = 0
+        self._ownerless: frozenset[int] = frozenset()
+        self._warned_of_skew = False
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def join(
+        cls, dsn: str, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
+    ) -> AsyncIterator[Fleet]:
+        """An agent that is part of the fleet; it takes work after `begin`. Raises StateError."""
+        logging.getLogger("procrastinate").setLevel(logging.ERROR)  # says each job's start and end
+        fleet = cls(dsn, me, duties, jobs=jobs, events=events, clock=clock, times=times)
+        await fleet._session.open()
+        try:
+            with as_state_error("connect"):
+                await fleet._queue.open()
+            await fleet._beat()
+            async with asyncio.TaskGroup() as tasks:
+                side = [
+                    tasks.create_task(each) for each in (fleet._live(), fleet._sweep(), fleet._maintain())
+                ]
+                try:
+                    yield fleet
+                finally:
+                    await fleet._leave()
+                    for task in side:
+                        task.cancel()
+        finally:
+            await fleet._queue.aclose()
+            await fleet._session.aclose()
+
+    # --- facts ---
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the database is there."""
+        return self._session.is_up
+
+    def now(self) -> float:
+        """Epoch seconds by the database's clock, as of the last heartbeat and the steady time since."""
+        at, steady = self._time
+        return at + self._clock.monotonic() - steady
+
+    def shares(self, sites: Collection[str]) -> Mapping[str, float]:
+        """By site, this agent's part of its limits."""
+        return living_agents.shares(self.me.name, self.living, sites)
+
+    # --- work ---
+
+    def begin(self) -> None:
+        """Takes work from now on, also of destinations that are new in the config."""
+        self._is_working = True
+        self._serve()
+
+    def stop(self) -> None:
+        """Takes no more work."""
+        self._is_working = False
+        self._serve()
+
+    async def defer(self, works: Sequence[Work], *, capped: bool = False) -> int:
+        """See `Queue.defer`. Raises StateError."""
+        with as_state_error("put work into the queue"):
+            return await self._queue.defer(works, capped=capped)
+
+    async def defer_tick(self, work: Work, periodic_id: str, tick: int) -> bool:
+        """See `Queue.defer_tick`. Raises StateError."""
+        with as_state_error("put a look into the queue"):
+            return await self._queue.defer_tick(work, periodic_id, tick)
+
+    async def begin_look(self, rule: str, tick: int, shards: int) -> None:
+        """The look's end is told once so many shards with this tick are through. Raises StateError."""
+        with as_state_error("begin a look"):
+            async with self._queue.connection() as connection:
+                await looks.begin(connection, rule, tick, shards)
+
+    # --- inside: work ---
+
+    async def _perform(self, number: int, work: Work) -> Done:
+        each = [work.lock]
+        if work.shard is not None and len(work.destinations) > 1:
+            each += [_alone(work, destination).lock for destination in work.destinations]
+        try:
+            claim = await self._claims.take(self._session, each, number, shared=self._duties.places(work))
+        except StateError:
+            return Done(again=work)
+        if claim is None:
+            return Done(again=work, delay=self.times.busy)
+        self._owned[number] = claim
+        return await self._duties.perform(work, claim)
+
+    async def _ended(self, number: int, ended: Sequence[Look]) -> None:
+        claim = self._owned.pop(number, None)
+        if claim is not None:
+            await self._claims.give_back(claim)
+        for look in ended:
+            await self._duties.look_ended(look)
+
+    def _serve(self) -> None:
+        if self.draining or not self._is_working:
+            self._workers.serve(())
+            return
+        serves = self.me.serves
+        sites = {site for site in self._duties.destinations() if serves is None or site in serves}
+        self._workers.serve({LOOKS_QUEUE, *map(queue_to, sites | self._adopted)})
+
+    async def _leave(self) -> None:
+        self.stop()
+        await self._workers.aclose()
+        with contextlib.suppress(StateError):
+            await living_agents.leave(self._session, self.me.name)
+
+    async def _came_back(self) -> None:
+        await self._claims.retake(self._session)
+        self._adopted.clear()
+        with contextlib.suppress(StateError):
+            await self._beat()
+        self._duties.changed()
+
+    # --- inside: who lives ---
+
+    async def _live(self) -> None:
+        while True:
+            await asyncio.sleep(self.times.heartbeat * random.uniform(0.9, 1.1))  # noqa: S311
+            was_up = self.is_up
+            try:
+                if was_up:
+                    await self._beat()
+            except StateError as error:
+                _log.info("no heartbeat: %s", error)
+            if self.is_up != was_up:
+                self._duties.changed()
+
+    async def _beat(self) -> None:
+        began = self._clock.monotonic()
+        draining, now = await living_agents.beat(self._session, self.me)
+        steady = self._clock.monotonic()
+        self._time = (now, steady)
+        self.me.clock_skew = round(self._clock.now() - now - (steady - began) / 2, 3)
+        self._warn_of_skew()
+        everyone = await living_agents.agents(self._session)
+        self.living = [each for each in everyone if each.silent <= self.times.dead]
+        dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
+        await living_agents.end_sessions(self._session, dead)
+        await self._adopt(now)
+        self.draining = draining
+        self._serve()
+        self._duties.changed()
+
+    def _warn_of_skew(self) -> None:
+        skew = self.me.clock_skew
+        if abs(skew) > SKEW_SECONDS and not self._warned_of_skew:
+            what = "ahead of" if skew > 0 else "behind"
+            self._events.emit(
+                Warned(None, f"the clock of this machine is {abs(skew):.0f} s {what} that of the database")
+            )
+        self._warned_of_skew = abs(skew) > SKEW_SECONDS
+
+    async def _adopt(self, now: float) -> None:
+        """Takes the work of destinations that nobody has served for long: one agent each; gives it back."""
+        nobodys = living_agents.orphans(self.living, self._duties.destinations())
+        self._orphaned = {site: self._orphaned.get(site, now) for site in nobodys}
+        for site in self._adopted - nobodys:
+            self._adopted.discard(site)
+            await self._session.unlock(f"site {site}")
+        for site, since in self._orphaned.items():
+            is_due = now - since >= self.times.orphaned and site not in self._adopted
+            if is_due and await self._session.try_lock(f"site {site}"):
+                self._adopted.add(site)
+                _log.warning("no agent serves %s; taking over its work", site)
+
+    # --- inside: what is lost ---
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.times.sweep * random.uniform(0.9, 1.1))  # noqa: S311
+            if not self.is_up:
+                self._ownerless = frozenset()
+                continue
+            try:
+                await self._take_over_what_is_lost()
+            except (StateError, *DATABASE_ERRORS) as error:
+                _log.info("cannot look for lost work: %s", str(error).strip())
+
+    async def _take_over_what_is_lost(self) -> None:
+        """One agent does it. A job is lost when two looks in a row found no session that has it."""
+        generation = self._session.generation
+        if self._sweeps_in != generation:
+            if not await self._session.try_lock(_SWEEP):
+                return
+            self._sweeps_in = generation
+        found = frozenset(row[0] for row in await self._session.fetch(_OWNERLESS))
+        lost, self._ownerless = found & self._ownerless, found
+        for number in lost:
+            work = await self._queue.take_over(number)
+            if work is not None:
+                _log.warning("took over %s", work.lock)
+                self._events.emit(TakenOver(work.rule, work.destinations, work.shard))
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(self.times.maintenance * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                async with self._session.holding("maintenance") as mine:
+                    if mine:
+                        await self._remove_the_old()
+            except (StateError, *DATABASE_ERRORS) as error:
+                _log.info("cannot remove old rows: %s", str(error).strip())
+
+    async def _remove_the_old(self) -> None:
+        await self._queue.manager.delete_old_jobs(
+            _HOURS_KEPT, include_failed=True, include_cancelled=True, include_aborted=True
+        )
+        await living_agents.forget_the_dead(self._session)
+        async with self._queue.connection() as connection:
+            await looks.forget(connection)
+
+
+def _alone(work: Work, destination: str) -> Work:
+    return msgspec.structs.replace(work, destinations=(destination,))

@@ -1,0 +1,270 @@
+"""The queue in the database: procrastinate's, and what it leaves to its users.
+
+Of one lock there is one job in progress and one that waits: a second that wants to wait is merged into the first. A job
+that an agent does not end is deleted and deferred anew, with another number: so a number is ever run by one agent, and an
+agent that was thought dead and wakes up neither ends nor fails what another one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import msgspec
+from procrastinate import App, JobContext, PsycopgConnector, exceptions
+from procrastinate import jobs as queued
+from procrastinate.manager import JobManager, NotificationCallback
+from psycopg.types.json import Jsonb
+
+from replicator.fleet.connections import DATABASE_ERRORS, Connection, connector
+from replicator.fleet.looks import Look, count_down
+from replicator.fleet.work import Done, Work, merged
+
+_log = logging.getLogger(__name__)
+
+TASK: Final = "replicator.work"
+MAX_WAITING: Final = 5_000
+"""Jobs that may wait for one site: each fetch of whatever other agent looks at all of them."""
+ANALYZE_AFTER: Final = 1_000
+"""Jobs inserted until the planner is told; without, a fetch costs five times as much."""
+_TRIES: Final = 5
+_RETRY_SECONDS: Final = 1.0
+
+_WAITING: Final = (
+    "SELECT id, queueing_lock, args FROM procrastinate_jobs"
+    " WHERE status = 'todo' AND queueing_lock = ANY(%s) ORDER BY id FOR UPDATE"
+)
+_CHANGE: Final = "UPDATE procrastinate_jobs SET args = %s, priority = greatest(priority, %s) WHERE id = %s"
+_END: Final = (
+    "SELECT procrastinate_finish_job_v1(id, 'succeeded', true) FROM procrastinate_jobs"
+    " WHERE id = %s AND status = 'doing'"
+)
+_COUNT: Final = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %s AND status = 'todo'"
+
+
+class Queue:
+    """The queue, as one agent sees it.
+
+    Args:
+        dsn: the database.
+        perform: does a piece of work; the number is the job's.
+        ended: told a job's number when it is over, or is another agent's, and the looks that are through with it.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        perform: Callable[[int, Work], Awaitable[Done]],
+        ended: Callable[[int, Sequence[Look]], Awaitable[None]],
+    ) -> None:
+        self._connector = connector(dsn)
+        self._perform = perform
+        self._done: dict[int, tuple[Work, Done]] = {}
+        self._inserted = 0
+        self.app = App(connector=self._connector)
+        self.manager = _Patient(self._connector, end=self._end)
+        self.app.job_manager = self.manager
+        self._ended = ended
+        self.app.task(name=TASK, pass_context=True)(self._do)
+
+    async def open(self) -> None:
+        """Connects. Raises one of `DATABASE_ERRORS`."""
+        await self.app.open_async()
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        self.manager.is_closed = True
+        await self.app.close_async()
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection of the pool, and a transaction. Entering raises one of `DATABASE_ERRORS`."""
+        return self._connector.pool.connection()
+
+    async def fetch(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Executes one statement, in a transaction. Raises one of `DATABASE_ERRORS`."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), arguments)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+    async def defer_tick(self, work: Work, periodic_id: str, tick: int) -> bool:
+        """Defers a look unless somebody did for this tick (epoch seconds); False: somebody did.
+
+        Raises one of `DATABASE_ERRORS`.
+        """
+        job = _job(work)
+        job = job.evolve(task_kwargs={**job.task_kwargs, "timestamp": tick})
+        try:
+            return await self.manager.defer_periodic_job(job, periodic_id, tick) is not None
+        except exceptions.AlreadyEnqueued:
+            return False  # the look of an earlier tick has not begun
+
+    async def defer(self, works: Iterable[Work], *, delay: float = 0.0, capped: bool = False) -> int:
+        """Has works wait, each merged into the one that waits with its lock. Durable on return.
+
+        Args:
+            works: what.
+            delay: seconds until it may begin, for new ones.
+            capped: leaves out what is more than `MAX_WAITING` for one site: a later look wants it again.
+
+        Returns:
+            How many wait.
+
+        Raises one of `DATABASE_ERRORS`.
+        """
+        wanted = merged(works)
+        if capped:
+            wanted = await self._within_cap(wanted)
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
+        for attempt in range(_TRIES):
+            try:
+                async with self.connection() as connection, connection.transaction():
+                    await self._merge_in(connection, wanted, at)
+                break
+            except exceptions.AlreadyEnqueued:
+                if attempt == _TRIES - 1:
+                    raise
+        self._inserted += len(wanted)
+        if self._inserted >= ANALYZE_AFTER:
+            self._inserted = 0
+            await self.fetch("ANALYZE procrastinate_jobs")
+        return len(wanted)
+
+    async def take_over(self, job: int) -> Work | None:
+        """Has a job that nobody owns begin anew. None: it has ended, or it cannot be read."""
+        async with self.connection() as connection, connection.transaction():
+            cursor = await connection.execute(
+                "SELECT args FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE", (job,)
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            await connection.execute(_END.encode(), (job,))
+            try:
+                work = Work.read(row[0])
+            except ValueError:
+                return None
+            work = msgspec.structs.replace(work, takeovers=work.takeovers + 1)
+            await self._merge_in(connection, [work], None)
+            return work
+
+    # --- inside ---
+
+    async def _do(self, context: JobContext, /, **args: Any) -> None:
+        number = context.job.id or 0
+        try:
+            work = Work.read(args)
+        except ValueError as error:
+            _log.error("a job of another version is left out: %s", error)
+            return
+        if "timestamp" in args:
+            work = msgspec.structs.replace(work, ticks=(int(args["timestamp"]),))
+        self._done[number] = (work, await self._perform(number, work))
+
+    async def _end(self, job: int) -> None:
+        """Ends a job and, if it is still this agent's, has wait what is left of it. One transaction."""
+        looks: list[Look] = []
+        async with self.connection() as connection, connection.transaction():
+            mine = await (await connection.execute(_END.encode(), (job,))).fetchone()
+            if mine and job in self._done:
+                work, done = self._done[job]
+                if done.again is not None:
+                    await self._put_back(connection, done.again, done.delay)
+                elif done.report is not None:
+                    looks = [
+                        look
+                        for tick in work.ticks
+                        if (look := await count_down(connection, work.rule, tick, done.report))
+                    ]
+        self._done.pop(job, None)
+        await self._ended(job, looks)
+
+    async def _put_back(self, connection: Connection, work: Work, delay: float) -> None:
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
+        await self._merge_in(connection, [work], at)
+
+    async def _within_cap(self, works: Sequence[Work]) -> list[Work]:
+        room = {
+            queue: max(0, MAX_WAITING - (await self.fetch(_COUNT, queue))[0][0])
+            for queue in {work.queue for work in works}
+        }
+        kept = []
+        for work in works:
+            if room[work.queue]:
+                room[work.queue] -= 1
+                kept.append(work)
+        return kept
+
+    async def _merge_in(self, connection: Connection, works: Sequence[Work], at: dt.datetime | None) -> None:
+        by_lock = {work.lock: work for work in works}
+        cursor = await connection.execute(_WAITING.encode(), (list(by_lock),))
+        for job, lock, args in await cursor.fetchall():
+            work = by_lock.pop(lock)
+            try:
+                both = Work.read(args).merge(work)
+            except ValueError:
+                both = work
+            kept = {**both.plain(), **({"timestamp": args["timestamp"]} if "timestamp" in args else {})}
+            if kept != args:
+                await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
+        if by_lock:
+            new = [_job(work, at) for work in by_lock.values()]
+            await self.manager.batch_defer_jobs_async(new, connection=connection)
+
+
+class _Patient(JobManager):
+    """procrastinate's statements, for a worker that outlives its database: it waits instead of stopping."""
+
+    def __init__(self, connector: PsycopgConnector, *, end: Callable[[int], Awaitable[None]]) -> None:
+        super().__init__(connector)
+        self._end = end
+        self.is_closed = False
+
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> queued.Job | None:
+        """No job while the database is away."""
+        try:
+            return await super().fetch_job(queues, worker_id)
+        except DATABASE_ERRORS as error:
+            _log.warning("cannot fetch a job: %s", str(error).strip() or type(error).__name__)
+            return None
+
+    async def finish_job(self, job: queued.Job, status: queued.Status, delete_job: bool) -> None:  # noqa: FBT001
+        """Ends the job, if it is still this worker's; waits for the database as long as it takes."""
+        del status, delete_job  # what became of the work is in the state
+        while not self.is_closed:
+            try:
+                await self._end(job.id or 0)
+            except (*DATABASE_ERRORS, exceptions.AlreadyEnqueued) as error:
+                _log.info("cannot end job %s yet: %s", job.id, str(error).strip())
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    async def update_heartbeat(self, worker_id: int) -> None:
+        """Nobody reads it: who lives is told by sessions."""
+
+    async def listen_for_jobs(
+        self, *, on_notification: NotificationCallback, queues: Iterable[str] | None = None
+    ) -> None:
+        """Listens again and again; between, the worker polls."""
+        while True:
+            try:
+                await super().listen_for_jobs(on_notification=on_notification, queues=queues)
+            except DATABASE_ERRORS:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _job(work: Work, at: dt.datetime | None = None) -> queued.Job:
+    return queued.Job(
+        queue=work.queue,
+        priority=work.priority,
+        lock=work.lock,
+        queueing_lock=work.lock,
+        task_name=TASK,
+        task_kwargs=work.plain(),
+        scheduled_at=at,
+    )

@@ -1,0 +1,125 @@
+"""What waits in the queue: pieces of work, small enough that every agent gets some, and what becomes of two alike. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+
+REPOSITORIES_NAMED: Final = 1_000
+TAGS_NAMED: Final = 1_000
+"""More, and the whole is looked at instead: of the shard, or of the repository."""
+_URGENT: Final[Mapping[str, int]] = {
+    "interval": 0,
+    "cron": 0,
+    "start": 1,
+    "retry": 1,
+    "api": 5,
+    "webhook": 10,
+}
+LOOKS_QUEUE: Final = "looks"
+"""Every agent serves it."""
+LOOK_PRIORITY: Final = 20
+
+Kind = Literal["look", "shard"]
+
+
+class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One piece of work. A look (`shard` None) finds out which shards there are to look at; the others do it.
+
+    Args:
+        rule: the rule's name.
+        destinations: the ones to bring in step, sorted.
+        cause: what wants it, as of runs.
+        shard: the number of the shard.
+        of: how many shards there are.
+        whole: everything in the shard, not only `repositories`.
+        recheck: asks destinations tag by tag.
+        repositories: source repositories that events named, each with tags or (None) whole.
+        at: when the earliest of these events happened, epoch seconds.
+        ticks: the looks that wait for the end of this.
+        takeovers: how many agents were lost while they worked on it.
+    """
+
+    rule: str
+    destinations: tuple[str, ...]
+    cause: str
+    shard: int | None = None
+    of: int = 1
+    whole: bool = True
+    recheck: bool = False
+    repositories: dict[str, list[str] | None] = {}
+    at: float | None = None
+    ticks: tuple[int, ...] = ()
+    takeovers: int = 0
+
+    @property
+    def lock(self) -> str:
+        """At most one with the same lock is in progress, and one more waits."""
+        what = "look" if self.shard is None else f"{self.shard}/{self.of}"
+        return f"{self.rule} > {' '.join(self.destinations)} {what}"
+
+    @property
+    def queue(self) -> str:
+        """Whose agents take it."""
+        return LOOKS_QUEUE if self.shard is None else queue_to(self.destinations[0])
+
+    @property
+    def priority(self) -> int:
+        """The higher, the sooner."""
+        return LOOK_PRIORITY if self.shard is None else _URGENT.get(self.cause, 0)
+
+    def merge(self, other: Work) -> Work:
+        """Both in one."""
+        repositories = dict(self.repositories)
+        for name, tags in other.repositories.items():
+            known = repositories.get(name, [])
+            both = None if known is None or tags is None else sorted({*known, *tags})
+            repositories[name] = None if both is None or len(both) > TAGS_NAMED else both
+        too_many = len(repositories) > REPOSITORIES_NAMED
+        times = [at for at in (self.at, other.at) if at is not None]
+        return msgspec.structs.replace(
+            self,
+            cause=max(self.cause, other.cause, key=lambda cause: _URGENT.get(cause, 0)),
+            whole=self.whole or other.whole or too_many,
+            recheck=self.recheck or other.recheck,
+            repositories={} if too_many else repositories,
+            at=min(times) if times and not too_many else None,
+            ticks=tuple(sorted({*self.ticks, *other.ticks})),
+            takeovers=max(self.takeovers, other.takeovers),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As the queue keeps it."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+    @classmethod
+    def read(cls, kept: Mapping[str, Any]) -> Work:
+        """The reverse of `plain`. Raises ValueError: it is another version's."""
+        return msgspec.convert({name: value for name, value in kept.items() if name != "timestamp"}, cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a piece of work ended. `again`: it waits once more, at least `delay` seconds; else `report` is what came of it."""
+
+    again: Work | None = None
+    delay: float = 0.0
+    report: Mapping[str, Any] | None = None
+
+
+def queue_to(site: str) -> str:
+    """The queue of what brings a destination in step."""
+    return f"to {site}"
+
+
+def merged(works: Iterable[Work]) -> list[Work]:
+    """Works with one lock become one."""
+    by_lock: dict[str, Work] = {}
+    for work in works:
+        known = by_lock.get(work.lock)
+        by_lock[work.lock] = work if known is None else known.merge(work)
+    return list(by_lock.values())

@@ -1,0 +1,164 @@
+"""Who owns what: one agent at a time, for as long as its session stands."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import psycopg
+import pytest
+
+from replicator.errors import OwnershipLostError, StateError
+from replicator.events import TakenOver
+from replicator.fleet.work import Work
+from tests.fleet.agents import LightAgent, joined, until
+
+
+def shard(number: int, rule: str = "apps", **more: object) -> Work:
+    return Work(rule, ("fra",), "interval", shard=number, of=64, **more)  # type: ignore[arg-type]
+
+
+def end_session(dsn: str, agent: str) -> None:
+    """What the network or a kill does: the server ends the agent's session."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s",
+            (f"replicator {agent}",),
+        )
+
+
+async def test_work_is_divided_and_each_is_done_once(shared: str) -> None:
+    agents = [LightAgent(f"agent{number}") for number in range(3)]
+    async with AsyncExitStack() as stack:
+        for agent in agents:
+            agent.gate.set()
+            await stack.enter_async_context(joined(shared, agent))
+        assert await agents[0].fleet.defer([shard(number) for number in range(60)]) == 60
+        await until(lambda: sum(len(agent.did) for agent in agents) >= 60)
+        done = sorted(work.shard or 0 for agent in agents for work in agent.did)
+    assert done == list(range(60))
+
+
+async def test_work_that_waits_takes_up_what_is_wanted_again(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        await agent.fleet.defer([shard(1, whole=False, repositories={"app": ["1"]}, ticks=(1,))])
+        await agent.fleet.defer([shard(1, whole=False, repositories={"app": ["2"], "web": None}, ticks=(2,))])
+        agent.gate.set()
+        await until(lambda: len(agent.did) == 2)
+    assert agent.did[1].repositories == {"app": ["1", "2"], "web": None}
+    assert agent.did[1].ticks == (1, 2)
+
+
+async def test_an_agent_whose_session_ended_goes_on_if_nobody_took_its_work(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        end_session(shared, "a")
+        await agent.claims[0].confirm()
+        agent.gate.set()
+        await until(lambda: len(agent.did) == 1)
+        assert not agent.claims[0].is_lost
+
+
+async def test_an_agent_that_says_nothing_is_fenced_and_its_work_taken_over(shared: str) -> None:
+    """It is frozen: its connection stands, so only the others can end what it owns."""
+    frozen, other = LightAgent("frozen"), LightAgent("other")
+    async with joined(shared, frozen):
+        await frozen.fleet.defer([shard(1)])
+        await until(lambda: len(frozen.claims) == 1)
+        with psycopg.connect(shared, autocommit=True) as connection:  # as if it had been silent for a minute
+            connection.execute(
+                "CREATE FUNCTION silence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " IF new.name = 'frozen' THEN new.heartbeat := now() - interval '5 s'; END IF; RETURN new; END $$"
+            )
+            connection.execute(
+                "CREATE TRIGGER silence BEFORE INSERT OR UPDATE ON fleet_agents FOR EACH ROW EXECUTE FUNCTION silence()"
+            )
+        other.gate.set()
+        async with joined(shared, other):
+            await until(lambda: len(other.did) == 1)
+            with pytest.raises(OwnershipLostError):
+                await frozen.claims[0].confirm()
+            assert any(isinstance(event, TakenOver) for event in other.events)
+            assert other.did[0].takeovers == 1
+
+
+async def test_work_that_is_taken_over_takes_up_its_twin(shared: str) -> None:
+    """The lost one cannot wait again beside one that waits with its lock: both become one."""
+    with psycopg.connect(shared, autocommit=True) as connection:
+        lost, agent = shard(1, recheck=True), LightAgent("a")
+        async with joined(shared, agent, works=False):
+            await agent.fleet.defer([lost])
+            connection.execute("UPDATE procrastinate_jobs SET status = 'doing'")  # by an agent that is gone
+            await agent.fleet.defer([shard(1, whole=False, repositories={"app": None})])
+            agent.gate.set()
+            agent.fleet.begin()
+            await until(lambda: len(agent.did) == 1)
+    assert agent.did[0].recheck
+    assert agent.did[0].repositories == {"app": None}
+
+
+async def test_a_job_of_one_that_woke_up_is_not_ended_by_it(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        taken = agent.claims[0]
+        with psycopg.connect(shared, autocommit=True) as connection:
+            (number,) = connection.execute("SELECT id FROM procrastinate_jobs").fetchone() or ()
+            connection.execute("DELETE FROM procrastinate_jobs")
+            await agent.fleet.defer([shard(1)])
+            end_session(shared, "a")
+            with pytest.raises(OwnershipLostError):
+                await taken.confirm()
+            agent.gate.set()
+            await until(lambda: len(agent.did) == 1)
+            assert taken.job == number
+            assert agent.claims[1].job != number
+
+
+async def test_two_agents_cannot_have_one_name(shared: str) -> None:
+    async with joined(shared, LightAgent("a")):
+        with pytest.raises(StateError, match="another agent that lives is named 'a'"):
+            async with joined(shared, LightAgent("a")):
+                pass
+
+
+async def test_work_in_one_place_is_not_done_by_two_agents_at_once(shared: str) -> None:
+    """Two rules that lead to one repository: their shards have a place in common."""
+    first, second = LightAgent("a"), LightAgent("b")
+    first.places = second.places = lambda work: [f"place {work.shard}"]
+    async with joined(shared, first, jobs=1):
+        await first.fleet.defer([shard(1, "apps")])
+        await until(lambda: len(first.claims) == 1)
+        second.gate.set()
+        async with joined(shared, second):
+            await second.fleet.defer([shard(1, "more"), shard(2, "more")])
+            await until(lambda: len(second.did) == 1)
+            assert second.did[0].shard == 2
+            first.gate.set()
+            await until(lambda: len(second.did) + len(first.did) == 3)
+
+
+async def test_what_confirms_at_the_same_time_shares_the_questions(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        claim, asked = agent.claims[0], 0
+        ask = claim.session.fetch
+
+        async def counted(query: str, *arguments: object) -> list[tuple[object, ...]]:
+            nonlocal asked
+            asked += query == "SELECT 1"
+            return await ask(query, *arguments)
+
+        claim.session.fetch = counted  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(200):
+                tasks.create_task(claim.confirm())
+        assert asked == 2, "the first one's, and one that was asked after all the others called"
