@@ -27,6 +27,30 @@ class Advice(enum.Enum):
     """Every further request to this site will fail alike in this run."""
 
 
+class HoldKind(enum.StrEnum):
+    """Why a tag is held: what would have to change for it to be copied."""
+
+    ARCHIVED = "archived"
+    """The source or the destination has archived the image."""
+    IMMUTABLE = "immutable"
+    """The destination does not let the tag be moved."""
+    PLATFORMS = "platforms"
+    """The image lacks platforms that the rule names."""
+    REFERRERS = "referrers"
+    """The image lacks referrers that the rule requires."""
+    FILTERED = "filtered"
+    """The rule's own filter leaves out referrers that it requires."""
+    SIGNATURES = "signatures"
+    """The image lacks signatures that the rule demands."""
+    CONTENT = "content"
+    """The image is of a kind that is not replicated there."""
+
+    @property
+    def may_end_soon(self) -> bool:
+        """Whether more referrers of the same image may end it."""
+        return self in {HoldKind.REFERRERS, HoldKind.FILTERED, HoldKind.SIGNATURES}
+
+
 class ReplicatorError(Exception):
     """Root of all errors that replicator raises on purpose."""
 
@@ -69,6 +93,8 @@ class SiteError(ReplicatorError):
 
     reason: ClassVar[str] = "error"
     default_advice: ClassVar[Advice] = Advice.LATER
+    needed = ""
+    """The right that is missing; "" where it is not known, or is not what is missing."""
 
     def __init__(
         self,
@@ -94,8 +120,10 @@ class SiteError(ReplicatorError):
         return self._twin(cause=f"{subject}: {self.cause}")
 
     def needing(self, right: str) -> Self:
-        """The same error, its cause ending with the right that is missing."""
-        return self._twin(cause=f"{self.cause}; needed: {right}")
+        """The same error, its cause ending with the right that is missing; as it is where it names one already."""
+        if self.needed or not right:
+            return self
+        return self._twin(cause=f"{self.cause}; needed: {right}", needed=right)
 
     def during(self, operation: str, repository: str | None) -> Self:
         """The same error, met by that operation."""
@@ -244,10 +272,13 @@ class NotReplicated(Unsupported):
     """An image of a kind that is not replicated on purpose: it is held, not failed."""
 
     reason = "held"
+    hold: ClassVar[HoldKind] = HoldKind.CONTENT
 
 
 class Immutable(NotReplicated):
     """The tag may not be moved there: it keeps what it names."""
+
+    hold = HoldKind.IMMUTABLE
 
 
 class TagMoved(SiteError):
@@ -257,9 +288,21 @@ class TagMoved(SiteError):
 
 
 class Untrusted(SiteError):
-    """The image lacks signatures that the rule demands: it is held until they arrive."""
+    """The image lacks what the rule demands to refer to it: it is held until that arrives. `hold`: signatures, or referrers."""
 
     reason = "untrusted"
+
+    def __init__(
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        hold: HoldKind = HoldKind.SIGNATURES,
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository)
+        self.hold = hold
 
 
 class MissingReference(SiteError):

@@ -22,7 +22,7 @@ from replicator.engine.record import Recorder
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter
-from replicator.errors import Advice, NotReplicated, SiteError, Unsupported, Untrusted
+from replicator.errors import Advice, Immutable, NotReplicated, SiteError, Unsupported, Untrusted
 from replicator.events import ImageCopied, ImagePrepared
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -159,7 +159,7 @@ class Copying:
         if isinstance(repository, RefusesTags) and tag is not None and action.reason in _MOVES:
             reason = repository.refuses_tag(tag)
             if reason is not None:
-                raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
+                raise Immutable(self._site.name, "write manifest", reason, repository=action.target)
 
     def _check_refusal(self, action: Action, image: Image) -> None:
         """Holds what the destination could never serve, before any blob of it moves."""
@@ -285,10 +285,10 @@ class Copying:
             with faults(self._site.name, "copy image", action.target):
                 return await work()
         except Untrusted as error:
-            self._recorder.untrusted(action, error.cause, totals)
+            self._recorder.untrusted(action, error, totals)
             self._answers.through(action)
         except NotReplicated as error:
-            self._recorder.held(action, error.cause)
+            self._recorder.held(action, error.cause, error.hold)
             self._answers.through(action)
         except SiteError as error:
             self._context.breaker(error.site).failed(error)

@@ -18,21 +18,8 @@ from replicator.engine.observe.referrers import missing_referrers
 from replicator.engine.observe.wanted import WantedTag, WantedTags
 from replicator.engine.plan.action import Action
 from replicator.engine.plan.compare import Change
-from replicator.engine.plan.decide import (
-    Ask,
-    Closure,
-    Conflict,
-    Copy,
-    Decision,
-    Facts,
-    InStep,
-    Policy,
-    Postponed,
-    Question,
-    Seen,
-    decide,
-    digest_of,
-)
+from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide, digest_of
+from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, InStep, Postponed, Question
 from replicator.engine.plan.ownership import may_collide, other_owner
 from replicator.engine.plan.platforms import placed_root, rewrites, rewriting_note
 from replicator.engine.record import Recorder

@@ -18,7 +18,7 @@ from replicator.engine.observe.destination import Catalog, DestinationCatalogs
 from replicator.engine.observe.subjects import named_by_referrers
 from replicator.engine.observe.wanted import WantedTags
 from replicator.engine.plan.action import Action
-from replicator.engine.plan.decide import (
+from replicator.engine.plan.decision import (
     Ask,
     Conflict,
     Copy,
@@ -275,8 +275,8 @@ class DestinationRun:
                 self.recorder.postponed(action, f"failed before ({error}); not tried again yet")
             case Conflict(other=other):
                 self.recorder.failed(action, self._conflict(action, other), was_queued=False)
-            case Held(reason=reason):
-                self.recorder.held(action, reason, was_queued=False)
+            case Held():
+                self.recorder.held(action, decision.reason, decision.kind, was_queued=False)
             case Skipped(reason=reason):
                 self.recorder.skipped(action, reason)
             case Gone():

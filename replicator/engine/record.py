@@ -7,7 +7,7 @@ from typing import Final
 from replicator.engine.context import Context
 from replicator.engine.observe.wanted import UnresolvedTag, WantedTags
 from replicator.engine.plan.action import Action
-from replicator.engine.plan.decide import Gone
+from replicator.engine.plan.decision import Gone
 from replicator.engine.plan.fingerprint import fingerprint_of, with_part
 from replicator.engine.result import (
     ActionName,
@@ -21,7 +21,7 @@ from replicator.engine.result import (
     last_cause,
 )
 from replicator.engine.units import Units
-from replicator.errors import ReplicatorError, SiteError
+from replicator.errors import HoldKind, ReplicatorError, SiteError, Untrusted
 from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted
 from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
@@ -175,11 +175,11 @@ class Recorder:
         )
         self._emit(batch.target, tag.target, "copy", "failed", was_queued=False)
 
-    def untrusted(self, action: Action, reason: str, totals: Totals) -> None:
-        """A tag is held because its image is not trusted; `reason` says what is missing."""
+    def untrusted(self, action: Action, error: Untrusted, totals: Totals) -> None:
+        """A tag is held because its image is not trusted; `error` says what is missing."""
         self.result.totals.add(totals)
         self._untrusted.add(f"{action.target}:{action.key}")
-        self.held(action, f"not trusted: {reason}")
+        self.held(action, f"not trusted: {error.cause}", error.hold)
         if not self._context.request.dry:
             self._context.events.emit(
                 TagUntrusted(
@@ -190,20 +190,20 @@ class Recorder:
                     action.target,
                     action.key,
                     action.digest,
-                    reason,
+                    error.cause,
                 )
             )
 
-    def held(self, action: Action, reason: str, *, was_queued: bool = True) -> None:
+    def held(self, action: Action, reason: str, kind: HoldKind, *, was_queued: bool = True) -> None:
         """A tag is left as it is on purpose. Nothing is recorded where that is known already.
 
         `was_queued`: it was to be copied, so that it has been recorded as pending since.
         """
         self.result.totals.tags.held += 1
         self.units.count(action.repository, held=1)
-        self.result.actions.append(self._row(action, "held", reason, name="hold"))
+        self.result.actions.append(self._row(action, "held", reason, name="hold", hold=kind))
         if was_queued or action.hold != reason:
-            self._missing(action, attempts=0, error="", reason="", not_before=0.0, hold=reason)
+            self._missing(action, attempts=0, error="", reason=kind, not_before=0.0, hold=reason)
         self._emit(action.target, action.key, "hold", "held", was_queued=was_queued)
 
     def skipped(self, action: Action, reason: str) -> None:
@@ -317,6 +317,7 @@ class Recorder:
         *,
         written: int = 0,
         name: ActionName = "copy",
+        hold: HoldKind | None = None,
     ) -> ActionResult:
         return ActionResult(
             action=name,
@@ -327,6 +328,7 @@ class Recorder:
             outcome=outcome,
             reason=f"{reason}; {action.note}" if action.note and reason else reason,
             bytes=written,
+            hold=hold,
         )
 
     def _missing(

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from replicator.errors import ReplicatorError, SiteError
+from replicator.errors import HoldKind, ReplicatorError, SiteError
 
 Outcome = Literal["ok", "partial", "failed", "interrupted"]
 ActionName = Literal["copy", "keep", "delete", "hold"]
@@ -97,13 +97,15 @@ class ActionResult(msgspec.Struct):
     seconds: float = 0.0
     blobs: BlobTotals | None = None
     """Only in a plan: how many blobs would be copied, mounted, are present."""
+    hold: HoldKind | None = None
+    """Only of a held tag: of what kind the reason is."""
 
 
 class TagDecision(msgspec.Struct, frozen=True):
     """What a run decided on one tag at one destination, before anything was done.
 
     `tag` is the source's, `key` the target tag; a digest that is pinned without a tag has no `tag`, and is its own key.
-    `reason` says what is different, or what keeps the tag from being copied.
+    `reason` says what is different, or what keeps the tag from being copied; `hold`, of what kind a hold is.
     """
 
     rule: str
@@ -115,6 +117,7 @@ class TagDecision(msgspec.Struct, frozen=True):
     digest: str
     decision: DecisionName
     reason: str
+    hold: HoldKind | None = None
 
 
 class FilterCount(msgspec.Struct, frozen=True):

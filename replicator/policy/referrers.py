@@ -129,6 +129,14 @@ def _wildcards(text: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Objection:
+    """Why an image is held that lacks required referrers. `is_ours`: the rule's own filter alone keeps them away."""
+
+    text: str
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReferrerFilter:
     """Referrers that travel: any of `include` (empty: all), none of `exclude`. `require` must be among those of the root."""
 
@@ -147,7 +155,7 @@ class ReferrerFilter:
             return False
         return not self.include or any(pattern.matches(one) for pattern in self.include)
 
-    def objection(self, chosen: Collection[Traits], left_out: Collection[Traits]) -> str | None:
+    def objection(self, chosen: Collection[Traits], left_out: Collection[Traits]) -> Objection | None:
         """Why an image is held; None where it has all that is required.
 
         Args:
@@ -164,7 +172,7 @@ class ReferrerFilter:
             reasons.append(f"required, but the source has none: {', '.join(lacking)}")
         if filtered:
             reasons.append(f"required, but left out by the rule's own filter: {', '.join(filtered)}")
-        return "; ".join(reasons)
+        return Objection("; ".join(reasons), is_ours=not lacking)
 
 
 NOTHING: Final = ReferrerFilter(exclude=(ReferrerPattern("*", _wildcards("*")),))

@@ -55,8 +55,8 @@ class Pending(msgspec.Struct, frozen=True):
     source tag names; None: the source could not say, which makes the tag pending all the same.
     `since` dates the change: its event's time, else the last complete scan that still agreed.
     `error` is empty while nothing failed; `not_before` is when an unattended run may try again.
-    `asked_at`: when the source was asked. With `hold`, the reason, the tag is held instead: it stays as it is on purpose,
-    and counts nowhere as pending.
+    `asked_at`: when the source was asked. With `hold`, the tag is held instead, for that reason, of the
+    kind that `reason` names: it stays as it is on purpose, and counts nowhere as pending.
     """
 
     repository: str

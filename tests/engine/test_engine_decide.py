@@ -9,20 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.decide import (
-    Ask,
-    Closure,
-    Conflict,
-    Copy,
-    Decision,
-    Facts,
-    InStep,
-    Policy,
-    Postponed,
-    Question,
-    Seen,
-    decide,
-)
+from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide
+from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, InStep, Postponed, Question
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import Pending, Placement, TagBelief
 

@@ -24,7 +24,7 @@ from replicator.engine.queue import Prepared, ReadAhead
 from replicator.engine.record import Recorder
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
-from replicator.errors import Corrupt, NotFound, StateError, Unavailable
+from replicator.errors import Corrupt, HoldKind, NotFound, StateError, Unavailable
 from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
@@ -361,7 +361,7 @@ def test_outcome_claims_no_more_than_was_done(verdicts: list[str], outcome: str)
             case "unchanged":
                 recorder.unchanged("app")
             case "held":
-                recorder.held(action, "schema 1")
+                recorder.held(action, "schema 1", HoldKind.CONTENT)
             case "failed":
                 recorder.failed(action, DOWN)
             case "postponed":
@@ -396,10 +396,10 @@ async def test_hold_that_is_known_is_not_recorded_again(
     state = _Counting(FakeClock())
     recorder = _recorder(state)
     action = dataclasses.replace(_action("v1"), hold=known)
-    recorder.held(action, reason, was_queued=was_queued)
+    recorder.held(action, reason, HoldKind.ARCHIVED, was_queued=was_queued)
     assert state.told == told
     kept = await state.pending("rule", recorder.result.destination, "app")
-    assert [each.hold for each in kept.values()] == [reason] * told
+    assert [(each.hold, each.reason) for each in kept.values()] == [(reason, "archived")] * told
 
 
 def test_interrupted_run_is_no_complete_look() -> None:

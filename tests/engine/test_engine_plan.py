@@ -12,21 +12,8 @@ from msgspec import structs
 from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare_unreadable
-from replicator.engine.plan.decide import (
-    Ask,
-    Closure,
-    Conflict,
-    Copy,
-    Decision,
-    Facts,
-    Gone,
-    InStep,
-    Policy,
-    Postponed,
-    Question,
-    Seen,
-    decide,
-)
+from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide
+from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, Gone, InStep, Postponed, Question
 from replicator.engine.plan.ownership import has_let_go, is_shared, may_collide, other_owner
 from replicator.engine.plan.stale import StaleTags
 from replicator.model.digest import Digest, digest_of

@@ -94,6 +94,7 @@ async def test_an_image_that_lacks_what_is_required_is_held_until_it_has_it() ->
         assert (done.totals.tags.copied, done.totals.tags.held) == (1, 1)
         [held] = only(done, "held")
         assert held.reason == f"not trusted: required, but the source has none: signature, {SPDX}"
+        assert held.hold == "referrers"
         assert w.tags() == {"app": {"v2": good.digest}}
         [told] = [event for event in w.seen if isinstance(event, TagUntrusted)]  # for log, metrics and page
         assert (told.tag, told.reason) == ("v1", f"required, but the source has none: signature, {SPDX}")
@@ -108,6 +109,7 @@ async def test_a_plan_holds_it_too_and_names_the_filter_where_that_is_the_reason
         load(w.source.store, "app", None, bundle(root))
         [held] = only(await w.plan_one(filtered(exclude=("signature",), require=("signature",))), "held")
         assert held.reason == "not trusted: required, but left out by the rule's own filter: signature"
+        assert held.hold == "filtered"
 
 
 async def test_what_is_required_must_refer_to_the_tag_itself() -> None:
@@ -149,6 +151,7 @@ async def test_a_plan_sees_that_the_destination_cannot_take_the_list_of_referrer
         load(w.left.store, "app", fallback_tag(root.digest), image("a user's own"))
         [held] = only(await w.plan_one(), "held")
         assert "is not a list of referrers and is not overwritten" in (held.reason or "")
+        assert held.hold == "content"
 
 
 async def test_a_moved_tag_to_an_unsigned_image_leaves_the_signed_one_in_place() -> None:

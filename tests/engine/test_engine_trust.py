@@ -58,6 +58,7 @@ async def test_signed_images_are_copied_with_their_signatures_and_others_are_hel
         assert held.reason is not None
         assert held.reason.startswith("not trusted: release keys: no valid signature: referrer sha256:")
         assert held.reason.endswith("not signed by release.pub")
+        assert held.hold == "signatures"
 
 
 async def test_nothing_of_an_untrusted_image_moves_not_even_between_sites() -> None:

@@ -406,27 +406,45 @@ async def test_fresh_asks_for_this_tag_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "remedy"),
+    ("reason", "kind", "remedy"),
     [
-        ("archived", "restore the image at source"),
-        (
-            "immutable at the destination, with another digest",
-            "let the tag be moved at left, or delete it there",
-        ),
+        ("archived", "archived", "restore the image at source"),
         (
             "locked at the destination, with another digest",
-            "let the tag be moved at left, or delete it there",
+            "immutable",
+            "let the tag be moved at left, or delete",
         ),
-        ("the tag v1 is immutable there: refused within the last day", "let the tag be moved at left"),
-        ("not trusted: release: no signatures found", "sign the image as trust of rule rule demands"),
-        ("Docker schema 1", "the reason has to end"),
+        (
+            "the tag v1 is immutable there: refused within the last day",
+            "immutable",
+            "let the tag be moved at left",
+        ),
+        (
+            "not trusted: release: no signatures found",
+            "signatures",
+            "sign the image as trust of rule rule demands",
+        ),
+        (
+            "not trusted: required, but the source has none: sbom",
+            "referrers",
+            "add what is required to the image",
+        ),
+        (
+            "not trusted: required, but left out by the rule's own filter: sbom",
+            "filtered",
+            "change the filter or",
+        ),
+        ("the image has no linux/s390x", "platforms", "push an image with these platforms to source"),
+        ("Docker schema 1", "content", "the reason has to end"),
+        ("of a later version", "unheard of", "the reason has to end"),
     ],
 )
-async def test_remembered_hold_tells_since_when_and_what_ends_it(reason: str, remedy: str) -> None:
+async def test_remembered_hold_tells_since_when_and_what_ends_it(reason: str, kind: str, remedy: str) -> None:
     async with world(clock=FakeClock()) as w:
         root = w.put("app", "v1")
         since = w.clock.now() - 3600
-        w.state.record(Missing("rule", "left", Pending("app", "v1", root.digest, since, hold=reason)))
+        pending = Pending("app", "v1", root.digest, since, reason=kind, hold=reason)
+        w.state.record(Missing("rule", "left", pending))
         said = await only_one(w, [rule()], "left/app:v1", fresh=False)
         assert (said.verdict, said.digest) == ("held", root.digest)
         assert stops(said) == [("held", reason)]

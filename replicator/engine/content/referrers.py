@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import Corrupt, Denied, NotFound, SiteError, Unsupported, Untrusted
+from replicator.errors import Corrupt, Denied, HoldKind, NotFound, SiteError, Unsupported, Untrusted
 from replicator.flow.parallel import each
 from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.model.descriptor import Descriptor
@@ -168,7 +168,10 @@ class ReferrersReader:
         of_root = [traits(each) for each in image.referrers if each.subject == image.root.digest]
         objection = chosen.objection(of_root, left_out)
         if objection is not None:
-            raise Untrusted(self._site, "list referrers", objection, repository=repository.name)
+            hold = HoldKind.FILTERED if objection.is_ours else HoldKind.REFERRERS
+            raise Untrusted(
+                self._site, "list referrers", objection.text, repository=repository.name, hold=hold
+            )
         loses = any(map(is_signature, left_out)) and not any(map(is_signature, of_root))
         return replace(image, loses_signature=loses)
 

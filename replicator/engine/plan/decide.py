@@ -6,34 +6,29 @@ gets the answer, adds it to the facts and decides again. Each question is asked 
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
+from replicator.engine.plan.decision import (
+    Ask,
+    Conflict,
+    Copy,
+    Decision,
+    Held,
+    InStep,
+    Postponed,
+    Question,
+    Skipped,
+)
 from replicator.engine.plan.platforms import is_other_part, rewrites, root_at
-from replicator.engine.result import DecisionName
 from replicator.engine.roots import Root
+from replicator.errors import HoldKind
 from replicator.model.digest import Digest
 from replicator.policy.backoff import is_postponed
 from replicator.policy.platforms import Platforms
 from replicator.policy.recheck import is_due
 from replicator.ports import Pending, Placement, TagBelief
-
-
-class Question(enum.Enum):
-    """What can be asked before a decision.
-
-    TAG: what the destination's tag names. CLOSURE: whether everything below the root is there. SOURCE: what the source
-    names under an immutable tag that was believed to be settled. REFERRERS: whether what refers to the image at the source
-    is there. PLATFORMS: what the rule's choice of platforms makes of the image.
-    """
-
-    TAG = "tag"
-    CLOSURE = "closure"
-    REFERRERS = "referrers"
-    SOURCE = "source"
-    PLATFORMS = "platforms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,103 +109,6 @@ class Facts:
 # --- decisions ---
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """The image is to be copied: `digest`, because of `change`. `missing`: what a closure check did not find."""
-
-    digest: Digest
-    change: Change
-    missing: tuple[Digest, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class InStep:
-    """The destination has what is wanted.
-
-    `is_confirmed`: the destination said so now. `is_verified`: all that the root leads to was found now.
-    `is_superseded`: by a run that asked the source later; nothing is to be recorded.
-    """
-
-    digest: Digest | None
-    is_confirmed: bool = False
-    is_verified: bool = False
-    is_superseded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Postponed:
-    """The tag failed before and is not to be tried yet."""
-
-    digest: Digest
-    change: Change
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Another source or rule has a different digest for the tag."""
-
-    digest: Digest
-    change: Change
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The tag is left as it is on purpose."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """The rule leaves the tag out, as its image shows."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A tag that the rule once put there, that is still there, and that its source no longer has."""
-
-    repository: str
-    target: str
-    tag: str
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Not enough is known. `digest` is the root that the question is about; None for the source."""
-
-    question: Question
-    digest: Digest | None
-
-
-Decision = Copy | InStep | Postponed | Conflict | Held | Skipped | Gone | Ask
-
-
-def told(decision: Decision) -> tuple[DecisionName, str] | None:
-    """A decision about a wanted tag in words: its name, and what is different or in the way. None for the others."""
-    named: tuple[DecisionName, str] | None = None
-    match decision:
-        case Copy(change=change):
-            named = "copy", change.value
-        case InStep():
-            named = "in step", Change.SAME.value
-        case Postponed(error=error):
-            named = "postponed", error
-        case Conflict(other=other):
-            named = "conflict", other
-        case Held(reason=reason):
-            named = "held", reason
-        case Skipped(reason=reason):
-            named = "skipped", reason
-        case _:
-            pass
-    return named
-
-
 def digest_of(
     wanted: WantedTag, rule: str, *, belief: TagBelief | None, listed: bool | None, source: Digest | None
 ) -> Digest | None:
@@ -255,10 +153,10 @@ def _compared(wanted: WantedTag, source: Digest, digest: Digest, facts: Facts, p
 def _held(wanted: WantedTag, change: Change, facts: Facts) -> Held | None:
     """Why an image that differs is not copied: it cannot be read, or its tag may not be moved."""
     if wanted.archived:
-        return Held("archived")
+        return Held("archived", HoldKind.ARCHIVED)
     is_there = facts.told is not None or (facts.seen is not None and facts.seen.digest is not None)
     if facts.fixed and is_there and change in {Change.MOVED, Change.DIVERGED}:
-        return Held(f"{facts.fixed} at the destination, with another digest")
+        return Held(f"{facts.fixed} at the destination, with another digest", HoldKind.IMMUTABLE)
     return None
 
 
@@ -334,7 +232,7 @@ def _lacks_platforms(source: Digest, facts: Facts, policy: Policy) -> Decision |
         return None
     if policy.platforms.missing == "skip":
         return Skipped(facts.root.lacking)
-    return Held(facts.root.lacking)
+    return Held(facts.root.lacking, HoldKind.PLATFORMS)
 
 
 def _are_referrers_due(wanted: WantedTag, digest: Digest, facts: Facts, policy: Policy) -> bool:

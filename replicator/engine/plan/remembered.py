@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.decide import Ask, Facts, Policy, decide, told
+from replicator.engine.plan.decide import Facts, Policy, decide
+from replicator.engine.plan.decision import Ask, told
 from replicator.engine.plan.ownership import other_owner
 from replicator.engine.plan.platforms import is_other_part, root_at
-from replicator.engine.result import DecisionName, TagDecision
+from replicator.engine.result import TagDecision
 from replicator.engine.roots import Root
 from replicator.policy.rule import Rule
 from replicator.ports import Pending, Placement, TagBelief
@@ -91,7 +92,7 @@ def remembered(
         part=rule.part,
     )
     decision = decide(wanted, facts, policy)
-    named: tuple[DecisionName, str] | None = None if isinstance(decision, Ask) else told(decision)
+    named = None if isinstance(decision, Ask) else told(decision)
     if named is None:
         return None
     return TagDecision(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from replicator.engine.observe.destination import Catalog
-from replicator.engine.plan.decide import Gone
+from replicator.engine.plan.decision import Gone
 from replicator.model.digest import Digest
 
 

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from replicator.engine import TagDecision, TagRoute, remembered
+from replicator.errors import HoldKind
 from replicator.model.companion import is_companion
 from replicator.policy.backoff import is_postponed
 from replicator.policy.mapping import target_repository, target_tag
@@ -26,7 +27,7 @@ from replicator.report import format_count, format_seconds
 from replicator.runs.why.answer import Explanation, Step, Verdict
 from replicator.runs.why.asked import SourceTag
 from replicator.runs.why.known import Fresh, Known
-from replicator.runs.why.words import end_of_hold, filter_text, moment
+from replicator.runs.why.words import end_of_hold, filter_text, hold_kind, moment
 
 
 class Explaining:
@@ -198,7 +199,7 @@ class Explaining:
         pending = memory.pending
         if pending is not None and pending.hold:
             self._digest = pending.digest
-            return self._held(pending.hold)
+            return self._held(pending.hold, hold_kind(pending.reason))
         if pending is not None and pending.digest is None:
             return self._pending("the source could not tell what the tag names")
         decision = remembered(self._rule, self._place(), memory, self._known.rules, self._known.now)
@@ -212,7 +213,7 @@ class Explaining:
         if decision is not None:
             self._digest = decision.digest
         if row is not None and row.outcome == "held":
-            return self._held(row.reason or "")
+            return self._held(row.reason or "", row.hold)
         if (
             row is not None
             and row.outcome == "failed"
@@ -242,7 +243,7 @@ class Explaining:
                 self._pending_since()
                 return self._ended("conflict", "fails again", "give one of them another name with rename")
             case "held":
-                return self._held(decision.reason)
+                return self._held(decision.reason, decision.hold)
             case "skipped":
                 self._add("platform", "stop", decision.reason)
                 return self._ended(
@@ -263,15 +264,15 @@ class Explaining:
             self._add("in step", "pass", f"{self._destination} has it now")
         return self._ended("in step", "nothing: it is in step", None)
 
-    def _held(self, reason: str) -> Explanation:
+    def _held(self, reason: str, kind: HoldKind | None) -> Explanation:
         self._add("held", "stop", reason)
         pending = self._known.memory.pending
         if pending is not None and pending.hold == reason:
             self._since = pending.since
             self._add("held", "note", f"held since {moment(pending.since, self._known.now)}")
-        looks = reason.startswith("not trusted: ")
+        looks = kind is not None and kind.may_end_soon
         following = "looks for new signatures" if looks else "leaves it as it is"
-        return self._ended("held", following, end_of_hold(reason, self._rule, self._destination))
+        return self._ended("held", following, end_of_hold(kind, self._rule, self._destination))
 
     def _pending(self, reason: str) -> Explanation:
         """Behind: what is different, what failed, and when it is tried again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from replicator.errors import HoldKind
 from replicator.policy.rule import Rule, TagSelection
 from replicator.report import format_seconds
 
@@ -26,31 +27,30 @@ def moment(at: float, now: float) -> str:
     return f"{text} ({f'in {format_seconds(at - now)}' if at > now else f'{format_seconds(now - at)} ago'})"
 
 
-def end_of_hold(reason: str, rule: Rule, destination: str) -> str:
-    """What would have to change for a held tag to be copied, by the reason of the hold.
+def end_of_hold(kind: HoldKind | None, rule: Rule, destination: str) -> str:
+    """What would have to change for a held tag to be copied.
 
     Args:
-        reason: as decisions and errors give it.
+        kind: of what kind the hold is; None where that is not known.
         rule: the rule that would copy it.
         destination: where the tag is held.
     """
     name, source = rule.name, rule.source
-    untrusted = reason.removeprefix("not trusted: ")
-    remedy = "the reason has to end; see the step"
-    if untrusted.startswith("required, but the source has none"):
-        remedy = (
-            f"add what is required to the image at {source}, or change require in referrers of rule {name}"
-        )
-    elif untrusted.startswith("required, but "):
-        remedy = f"change the filter or require in referrers of rule {name}"
-    elif untrusted != reason:
-        remedy = f"sign the image as trust of rule {name} demands"
-    elif reason == "archived":
-        remedy = f"restore the image at {source}, which has archived it"
-    elif reason.startswith("the image has no "):
-        remedy = f"push an image with these platforms to {source}, or change platforms or missing_platform of rule {name}"
-    elif " is immutable there" in reason or reason.endswith(" at the destination, with another digest"):
-        remedy = (
-            f"let the tag be moved at {destination}, or delete it there, or give it another name with rename"
-        )
-    return remedy
+    remedies = {
+        HoldKind.ARCHIVED: f"restore the image at {source}, which has archived it",
+        HoldKind.IMMUTABLE: f"let the tag be moved at {destination}, or delete it there, or give it another name with rename",
+        HoldKind.PLATFORMS: f"push an image with these platforms to {source}, or change platforms or missing_platform of rule {name}",
+        HoldKind.REFERRERS: f"add what is required to the image at {source}, or change require in referrers of rule {name}",
+        HoldKind.FILTERED: f"change the filter or require in referrers of rule {name}",
+        HoldKind.SIGNATURES: f"sign the image as trust of rule {name} demands",
+    }
+    unknown = "the reason has to end; see the step"
+    return unknown if kind is None else remedies.get(kind, unknown)
+
+
+def hold_kind(text: str) -> HoldKind | None:
+    """The kind that the state remembers; None for one that this version does not know."""
+    try:
+        return HoldKind(text)
+    except ValueError:
+        return None

@@ -188,9 +188,7 @@ class _Check(Findings):
         """The error, if it is a refusal, with the right that is missing; the vendor must be known for that."""
         vendor = self._registry.knowledge.vendor
         right = "" if vendor is None else vendor.write_right if is_write else vendor.read_right
-        if not right or not isinstance(error, AuthFailed | Denied) or "needed: " in error.cause:
-            return error
-        return error.needing(right)
+        return error.needing(right) if isinstance(error, AuthFailed | Denied) else error
 
 
 def _creation(registry: Registry, creation: RepositoryCreation) -> str:

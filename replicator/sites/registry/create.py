@@ -177,5 +177,5 @@ class _Requests:
     def refused(self, cause: str, repository: str, needs: str = "") -> SiteError:
         """See `CreationAPI`."""
         if needs:
-            return Denied(self.site, OPERATION, f"{cause}; needed: {needs}", repository=repository)
+            return Denied(self.site, OPERATION, cause, repository=repository).needing(needs)
         return Rejected(self.site, OPERATION, cause, repository=repository)

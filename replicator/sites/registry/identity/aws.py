@@ -275,4 +275,4 @@ class _Mapped:
             if self._service == "ecr-public"
             else "ecr:GetAuthorizationToken",
         }.get(error.operation_name, f"{self._service}:{error.operation_name}")
-        return AuthFailed(self._site, STEP.operation, f"{cause}; needed: {needs}")
+        return AuthFailed(self._site, STEP.operation, cause).needing(needs)

@@ -197,10 +197,8 @@ async def _default_credential(site: str) -> str:
         # It does not tell "nothing to ask with" from "refused". A public registry is read without either.
         if not any(os.environ.get(name) for name in _NAMES_IDENTITY):
             raise NoIdentity(f"no Azure identity: azure-identity: {error.message}") from None
-        failure: SiteError = AuthFailed(
-            site, STEP.operation, f"azure-identity: {error.message}; needed: {_NEEDS}"
-        )
-        raise failure from None
+        failure: SiteError = AuthFailed(site, STEP.operation, f"azure-identity: {error.message}")
+        raise failure.needing(_NEEDS) from None
 
 
 def _lifetime(token: str, now: float) -> float:

@@ -87,8 +87,8 @@ def _document(site: str, url: URL, status: int, body: bytes, needs: str) -> Mapp
     if status in _AGAIN:
         raise Unavailable(site, STEP.operation, f"{where} answered {status}{_said(document)}", answered=True)
     if status not in {200, 201}:
-        cause = f"{where} refuses ({status}{_said(document)}); needed: {needs}"
-        raise AuthFailed(site, STEP.operation, cause)
+        refusal = AuthFailed(site, STEP.operation, f"{where} refuses ({status}{_said(document)})")
+        raise refusal.needing(needs) from None
     if not isinstance(document, dict):
         raise Unavailable(site, STEP.operation, f"{where} did not answer with a JSON object", answered=True)
     return document

@@ -434,7 +434,9 @@ async def test_a_locked_tag_is_held_before_anything_is_uploaded(monkeypatch: pyt
         found = await w.sync(out=True)
         assert (found.totals.tags.held, found.totals.tags.failed, found.totals.tags.unchanged) == (1, 0, 4)
         held = [row for row in found.actions if row.outcome == "held"]
-        assert [row.reason for row in held] == ["locked at the destination, with another digest"]
+        assert [(row.reason, row.hold) for row in held] == [
+            ("locked at the destination, with another digest", "immutable")
+        ]
         assert w.fake.count("POST|PUT|PATCH") == 0
 
 
@@ -461,7 +463,8 @@ async def test_an_archived_image_of_ecr_is_held(monkeypatch: pytest.MonkeyPatch)
         w.fake.archived.add("team/app:v1")
         found = await w.sync()
         assert (found.totals.tags.copied, found.totals.tags.held, found.totals.tags.failed) == (4, 1, 0)
-        assert [row.reason for row in found.actions if row.outcome == "held"] == ["archived"]
+        held = [(row.reason, row.hold) for row in found.actions if row.outcome == "held"]
+        assert held == [("archived", "archived")]
         assert w.fake.count("GET", "/manifests/") == 4
 
 
