@@ -111,7 +111,7 @@ servers:
 	@scripts/tools servers
 
 tools:
-	@scripts/tools servers peers
+	@scripts/tools servers peers link
 
 clean:
 	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bench.corpus import Corpus, Shape
 from bench.measure import CommandFailed, Usage
 from bench.peers import OURS, Program, Task
 from bench.rows import Row
-from bench.servers import Authority, Endpoint
+from bench.servers import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ class Setting:
     reach: float
     again: float | None = None
     tls: bool = False
-    delay_seconds: float = 0.0
     destinations: int = 1
     repeat: int = 3
 
@@ -67,7 +66,7 @@ async def compare(bench: Bench, setting: Setting) -> list[Row]:
     authority = servers.make_authority(folder) if setting.tls else None
     bench.tell(f"{setting.name}: {held.tags} tags, {len(held.blobs)} blobs, {held.unique_bytes / 1e6:.0f} MB")
     programs = [one for one in bench.programs if setting.tls or one.plain_http]
-    async with _source(folder, storage, authority, setting.delay_seconds) as source:
+    async with servers.registry(folder / "source", storage, authority) as source:
         for turn in range(bench.repeat or setting.repeat):
             shift = turn % len(programs)
             for program in [*programs[shift:], *programs[:shift]]:
@@ -90,18 +89,6 @@ class _Turn:
     home: Path
     source: Endpoint
     held: Corpus
-
-
-@contextlib.asynccontextmanager
-async def _source(
-    folder: Path, storage: Path, authority: Authority | None, delay_seconds: float
-) -> AsyncIterator[Endpoint]:
-    async with contextlib.AsyncExitStack() as stack:
-        source = await stack.enter_async_context(servers.registry(folder / "source", storage, authority))
-        if delay_seconds:
-            link = servers.slow_link(source, delay_seconds, folder / "link.log")
-            source = await stack.enter_async_context(link)
-        yield source
 
 
 async def _turn(bench: Bench, setting: Setting, program: Program, place: _Turn, results: _Results) -> None:

@@ -42,8 +42,8 @@ SMALL_SET = Shape("small-set", 5, 2, (8 * MEGABYTE,) * 3, (20 * MEGABYTE,) * 2)
 MANY_SMALL = Shape("many-small", 20, 100, (8_000,), (2_000,), sharing="repository")
 """2,000 images of three blobs, one of them shared within the repository."""
 
-FAR = Shape("far", 10, 30, (8_000,), (2_000,), sharing="repository")
-"""300 images like those of `MANY_SMALL`."""
+FAR = Shape("far", 20, 50, (8_000,), (2_000,), sharing="repository")
+"""1,000 images like those of `MANY_SMALL`."""
 
 
 @dataclass(slots=True)

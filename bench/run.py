@@ -26,8 +26,9 @@ from bench.compatibility import NAME as COMPATIBILITY
 from bench.compatibility import compatibility
 from bench.core import NAME as CORE
 from bench.core import core
-from bench.corpus import FAR, MANY_SMALL, SMALL_SET
+from bench.corpus import MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
+from bench.inmemory import DISTANCES, distant
 from bench.largeindex import NAME as LARGE_INDEX
 from bench.largeindex import large_index
 from bench.manytags import many_tags
@@ -50,13 +51,13 @@ SETTINGS = (
     Setting("small-set", SMALL_SET, 1.0, repeat=5),
     Setting("small-set-tls", SMALL_SET, 0.8, tls=True, repeat=5),
     Setting("many-small", MANY_SMALL, 0.8, again=0.6),
-    Setting("far", FAR, 0.5, again=0.33, delay_seconds=0.025),
     Setting("fan-out", SMALL_SET, 0.7, destinations=3),
 )
 
 Scenario = Callable[[Bench], Awaitable[list[rows.Row]]]
 SCENARIOS: dict[str, Scenario] = {
     **{setting.name: partial(compare, setting=setting) for setting in SETTINGS},
+    **{distance.name: partial(distant, distance=distance) for distance in DISTANCES},
     "to-directory": to_directory,
     "from-directory": from_directory,
     buckets.SERVER_SIDE: buckets.server_side,

@@ -9,9 +9,8 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trustme
@@ -19,6 +18,7 @@ import trustme
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 HOST = "127.0.0.1"
+LINK = Path(__file__).parent.parent / ".tools" / "bin" / "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,36 @@ async def fresh(folder: Path, authority: Authority | None = None) -> AsyncIterat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link does to connections (`bench/link`): delays each way, rates in bytes a second, each way, 0 unlimited.
+
+    `reset_every`: of so many answers one is lost with its connection; 0 is none.
+    """
+
+    delay_seconds: float = 0.0
+    rate: float = 0.0
+    connection_rate: float = 0.0
+    reset_every: int = 0
+
+    def command(self, listen: int, to: int) -> list[str]:
+        """The program that is such a link from one port to another."""
+        return [
+            str(LINK),
+            f"-listen={listen}",
+            f"-to={to}",
+            f"-delay={self.delay_seconds}s",
+            f"-rate={self.rate}",
+            f"-connection-rate={self.connection_rate}",
+            f"-reset-every={self.reset_every}",
+        ]
+
+
 @contextlib.asynccontextmanager
-async def slow_link(target: Endpoint, delay_seconds: float, log: Path) -> AsyncIterator[Endpoint]:
-    """The same registry as seen through a link that takes `delay_seconds` each way."""
-    near = Endpoint(free_port(), target.storage, target.access_log, target.authority)
-    command = [sys.executable, "-m", "bench.delay", str(near.port), str(target.port), str(delay_seconds)]
-    with process(command, log, log) as running:
+async def through(link: Link, target: Endpoint, log: Path) -> AsyncIterator[Endpoint]:
+    """The same registry as seen through a link."""
+    near = replace(target, port=free_port())
+    with process(link.command(near.port, target.port), log, log) as running:
         await reachable(near.port, running)
         yield near
 
