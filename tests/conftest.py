@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from replicator.flow import splice
 from replicator.sites.registry.call import Call
+from replicator.sites.registry.payload import exchange
 from tests.fakes.distribution import Server, distribution
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ def moved(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
             return call.method == "GET" or (call.method in {"PUT", "PATCH"} and call.body is None)
 
         monkeypatch.setattr(Call, "is_payload", property(is_payload))
+        monkeypatch.setattr(exchange, "CHUNK_BYTES", 16 * 1024)  # several pieces to a small blob
+        monkeypatch.setattr(splice, "LEAST_BYTES", 1)
     yield request.param
     left = [each.name for each in threading.enumerate() if each.name.startswith("payload-")]
     assert not left, "threads that outlive their site"

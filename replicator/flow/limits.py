@@ -125,6 +125,11 @@ class SiteLimits:
         if rate != (None if self._bytes is None else self._bytes.rate):
             self._bytes = _pace(rate, self._clock)
 
+    @property
+    def paces_bytes(self) -> bool:
+        """Whether bytes may have to wait for their turn (`pace_bytes`)."""
+        return self._bytes is not None
+
     async def pace_bytes(self, count: int) -> None:
         """Returns when `count` bytes may move; at once where bytes are not limited."""
         if self._bytes is not None:

@@ -155,18 +155,29 @@ class Body:
             Truncated, Malformed: see `Framing`.
             OSError: the connection broke, or was aborted.
         """
-        if self._failure is not None:
+        view = self._buffer()
+        count = self.fill(view, None)
+        if not count and self._failure is not None:
             raise self._failure
-        count, until, view = 0, None, self._buffer()
+        return view[:count]
+
+    def fill(self, view: memoryview, patience: float | None) -> int:
+        """Receives into `view`: the number of bytes, 0 at the end, after a failure, which `next` raises, or for silence.
+
+        Args:
+            view: where to, not empty.
+            patience: how many seconds the first byte is waited for; None: until it comes.
+        """
+        count = 0
+        until = None if patience is None else monotonic() + patience
         try:
-            while count < len(view) and not self.is_over:
+            while self._failure is None and count < len(view) and not self.is_over:
                 got = self._framing.receive_into(self._connection, view[count:], until)
                 if not got:
                     break
+                if not count:
+                    until = monotonic() + self._fill_seconds
                 count += got
-                until = until or monotonic() + self._fill_seconds
         except (OSError, Truncated, Malformed) as error:
-            if not count:
-                raise
             self._failure = error
-        return view[:count]
+        return count

@@ -44,11 +44,12 @@ class Connection:
         self._sock = sock
         self._held = bytearray()
         self._aborted = False
+        self._failure: OSError | None = None
 
     @property
-    def has_more(self) -> bool:
-        """Whether bytes have come that nobody has asked for."""
-        return bool(self._held)
+    def is_good(self) -> bool:
+        """Whether it can serve again: nothing broke it, and no bytes have come that nobody has asked for."""
+        return not (self._held or self._aborted or self._failure)
 
     def fileno(self) -> int:
         """The socket's file descriptor, -1 once closed."""
@@ -73,24 +74,42 @@ class Connection:
 
         What it said is kept for `head`. Raises `OSError` where the connection broke and nothing was said.
         """
-        view, unchecked = memoryview(data), _SEND_BYTES
+        if self._failure is not None:
+            raise self._failure
+        return not self._sent(memoryview(data), None)
+
+    def offer(self, data: memoryview, seconds: float) -> memoryview:
+        """As `send`, but gives up when nothing was taken for so many seconds: what was not taken.
+
+        A broken connection is not raised here but by the next `send`.
+        """
+        try:
+            return self._sent(data, seconds)
+        except OSError as error:
+            self._failure = error
+            return data
+
+    def _sent(self, view: memoryview, seconds: float | None) -> memoryview:
+        """Sends; what was not taken."""
+        unchecked = _SEND_BYTES
         while view:
             try:
                 if unchecked >= _SEND_BYTES:
                     if self.has_spoken():
-                        return False
+                        break
                     unchecked = 0
                 sent = self._sock.send(view[:_SEND_BYTES])  # TLS takes a record at a time
             except _WOULD_BLOCK:
-                self._wait(_IN | select.POLLOUT)
+                if not self._wait(_IN | select.POLLOUT, None if seconds is None else monotonic() + seconds):
+                    break
                 unchecked = _SEND_BYTES
             except OSError:
                 if not self._aborted and self._drained():
-                    return False
+                    break
                 raise
             else:
                 view, unchecked = view[sent:], unchecked + sent
-        return True
+        return view
 
     def has_spoken(self) -> bool:
         """Whether the other side has sent something, or closed; never blocks.

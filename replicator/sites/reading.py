@@ -8,11 +8,12 @@ the reader.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import aiohttp
 from aiohttp.connector import Connection
 
+from replicator.flow.splice import Splice
 from replicator.ports import Chunk
 from replicator.sites.timeouts import Timeouts
 
@@ -43,6 +44,15 @@ class Pieces(Protocol):
 
     async def readany(self) -> Chunk:
         """What has come, at least a byte; `b""` at the end. May be cancelled and called again."""
+        ...
+
+
+@runtime_checkable
+class Moving(Protocol):
+    """A body whose bytes a thread can move."""
+
+    async def splice(self, splice: Splice) -> float:
+        """As `flow.splice.Spliceable`; the seconds that the thread waited for bytes."""
         ...
 
 
@@ -77,6 +87,7 @@ class Reading:
         self._received = 0
         self._window_seconds = 0.0
         self._window_bytes = 0
+        self._slow: Late | None = None
 
     async def next(self) -> Chunk:
         """The next bytes, `b""` at the end.
@@ -86,12 +97,30 @@ class Reading:
             BrokenFraming: it is not valid HTTP.
             aiohttp.ClientError, OSError: the connection broke.
         """
+        if self._slow is not None:
+            raise self._slow
         began = self._loop.time()
         chunk = await self._wait(began)
         self._received += len(chunk)
         if chunk and not self._small:
             self._judge(len(chunk), self._loop.time() - began)
         return chunk
+
+    async def splice(self, splice: Splice) -> None:
+        """See `flow.splice.Spliceable`; that it comes too slowly is raised by `next`."""
+        content = self._response.content
+        if not isinstance(content, Moving):
+            return
+        before = self._received
+        splice.count_with(self._add)
+        waited = await content.splice(splice)
+        try:
+            self._judge(self._received - before, waited)
+        except Late as slow:
+            self._slow = slow
+
+    def _add(self, count: int) -> None:
+        self._received += count
 
     async def _wait(self, began: float) -> Chunk:
         deadline = self._deadline(began)

@@ -24,6 +24,7 @@ POSITIONS = [0, 1, CHUNK_BYTES, BLOB_BYTES // 2, BLOB_BYTES - 1, BLOB_BYTES]
 
 
 @pytest.mark.parametrize("at", POSITIONS)
+@pytest.mark.usefixtures("moved")
 async def test_upload_that_breaks_off_goes_on_or_begins_again(at: int) -> None:
     async with wired() as w:
         w.target.fault("PUT|PATCH", f"{UPLOADS}.*{w.blob.partition(':')[2]}", faults.reset_upload(at))

@@ -25,6 +25,7 @@ OTHER = digest_of(b"something else")
 
 @pytest.mark.parametrize("at", POSITIONS)
 @pytest.mark.parametrize("cut", [faults.reset, faults.truncate])
+@pytest.mark.usefixtures("moved")
 async def test_blob_that_breaks_off_goes_on_where_it_broke(cut: Cut, at: int) -> None:
     async with wired() as w:
         w.source.fault("GET", f"{BLOB}{w.blob}", cut(at))
@@ -48,6 +49,7 @@ async def test_blob_of_which_no_byte_ever_comes_is_a_failure_of_its_image_alone(
 
 
 @pytest.mark.parametrize("at", [70_000, CHUNK_BYTES, BLOB_BYTES - 1])
+@pytest.mark.usefixtures("moved")
 async def test_wire_that_breaks_after_so_many_bytes_each_time_gets_a_blob_through(at: int) -> None:
     async with wired() as w:
         w.source.fault("GET", f"{BLOB}{w.blob}", faults.truncate(at), times=None)
@@ -78,6 +80,7 @@ async def test_manifest_that_never_comes_whole_is_a_failure_of_its_image_alone(c
 
 
 @pytest.mark.parametrize("action", [faults.corrupt(), faults.corrupt(BLOB_BYTES - 1)], ids=["first", "last"])
+@pytest.mark.usefixtures("moved")
 async def test_blob_with_a_wrong_byte_is_read_once_more(action: Action) -> None:
     async with wired() as w:
         w.source.fault("GET", f"{BLOB}{w.blob}", action)
@@ -98,6 +101,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+@pytest.mark.usefixtures("moved")
 async def test_blob_that_is_not_its_digest_never_gets_there(lie: Action) -> None:
     async with wired() as w:
         w.source.fault("GET", f"{BLOB}{w.blob}", lie, times=None)

@@ -11,6 +11,7 @@ from typing import Final
 
 from replicator.errors import Advice, Corrupt, SiteError, TooSlow
 from replicator.flow.patience import CORRUPT_READINGS, SLOW_READINGS, STALLED_READINGS
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.flow.thread import run_in_thread
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import algorithm, encoded, new_hash
@@ -52,8 +53,8 @@ class _Wrong(Exception):
 class VerifiedBlob:
     """A `BlobSource` over the places that have a blob: mirrors first, the source last.
 
-    It gives out exactly the bytes of the digest or raises: the last chunk is held back until the hash matches,
-    so that a destination never has the whole of a wrong blob. A reading that breaks goes on at its offset, with
+    It gives out exactly the bytes of the digest or raises: the last chunk (any chunk, where the size is not known) is held
+    back until the hash matches, so that a destination never has the whole of a wrong blob. A reading that breaks goes on at its offset, with
     the hash state kept; a place that fails is left for the next one. `Corrupt` is raised with the advice to try
     again while another reading or place may do better.
 
@@ -80,6 +81,8 @@ class VerifiedBlob:
         self._hash = new_hash(descriptor.digest)
         self._hashed = 0
         self._corrupt = 0
+        self._position = 0
+        self._reading: AsyncIterator[Chunk] | None = None
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
@@ -87,7 +90,7 @@ class VerifiedBlob:
         self.failure = None
         if offset == 0 or offset > self._hashed:
             self._restart()
-        chunks = self._verified(offset)
+        chunks = Stream(self._verified(offset), self._splice)
         try:
             yield chunks
         finally:
@@ -99,17 +102,24 @@ class VerifiedBlob:
 
     async def _verified(self, offset: int) -> AsyncGenerator[Chunk, None]:
         held: Chunk = b""
-        position = min(offset, self._hashed)
+        size = self.descriptor.size
+        self._position = min(offset, self._hashed)
         try:
             # Closed here and now where whoever reads leaves early: a collector would free the source's slot later.
-            async with aclosing(self._readings(position)) as readings:
+            async with aclosing(self._readings()) as readings:
                 async for chunk in readings:
-                    given = chunk[max(0, offset - position) :]
-                    position += len(chunk)
+                    given = chunk[max(0, offset - self._position) :]
+                    self._position += len(chunk)
                     if held:
                         yield held
                     held = given
-            self._check(position)
+                    if size is not None and self._position < size:  # it is not the last one
+                        del chunk
+                        if given:
+                            yield given
+                        del given  # its memory may be used again
+                        held = b""
+            self._check()
         except _Wrong as wrong:
             self.failure = self._corrupted(str(wrong))
             raise self.failure from None
@@ -119,24 +129,25 @@ class VerifiedBlob:
         if held:
             yield held
 
-    async def _readings(self, position: int) -> AsyncGenerator[Chunk, None]:
-        """Chunks from `position` to the end, over as many readings and places as it takes."""
+    async def _readings(self) -> AsyncGenerator[Chunk, None]:
+        """Chunks from the position to the end, over as many readings and places as it takes."""
         # Not the run's clock: this adds up time limits of the wire, which are real.
         stalled, slow, since = 0, 0, monotonic()
         # A site may refuse to be asked for what comes after the last byte.
-        while position != self.descriptor.size:
-            before = position
+        while self._position != self.descriptor.size:
+            before = self._position
             place = self._places[0]
             try:
-                async with place.source.open(position) as chunks:
+                async with place.source.open(before) as chunks:
+                    self._reading = chunks
                     async for chunk in chunks:
-                        await self._take(place, chunk, position)
-                        position += len(chunk)
+                        await self._take(place, chunk)
                         yield chunk
+                        del chunk  # its memory may be used again
                         # after the chunk was taken: a slow destination is not the source's fault
                         since = monotonic()
             except SiteError as error:
-                stalled = 0 if position > before else stalled + 1
+                stalled = 0 if self._position > before else stalled + 1
                 slow = slow + 1 if isinstance(error, TooSlow) else 0
                 hangs = stalled > 1 and monotonic() - since >= STALLED_SECONDS
                 if len(self._places) > 1:
@@ -151,30 +162,48 @@ class VerifiedBlob:
                     raise
             else:
                 return
+            finally:
+                self._reading = None
+
+    async def _splice(self, splice: Splice) -> None:
+        """Never to the last byte, which only the ordinary way gives out."""
+        size, site = self.descriptor.size, self._places[0].site
+        if size is None or self._position != self._hashed:
+            return
+
+        def count(moved: int) -> None:
+            self._position += moved
+            self._hashed += moved
+            self._on_read(site, moved)
+
+        splice.narrow(size - self._position - 1)
+        splice.hash_with(self._hash.update)
+        splice.count_with(count)
+        await pass_on(self._reading, splice)
 
     def _leave(self, error: SiteError) -> None:
         """Gives the first place up."""
         self._corrupt = 0
         self._on_lost(self._places.pop(0), error)
 
-    async def _take(self, place: BlobPlace, chunk: Chunk, position: int) -> None:
+    async def _take(self, place: BlobPlace, chunk: Chunk) -> None:
         self._on_read(place.site, len(chunk))
         size = self.descriptor.size
-        end = position + len(chunk)
+        end = self._position + len(chunk)
         if size is not None and end > size:
             raise _Wrong(f"more than the {size} bytes of its descriptor")
         if end > self._hashed:
-            new = memoryview(chunk)[self._hashed - position :]
+            new = memoryview(chunk)[self._hashed - self._position :]
             self._hashed = end  # first: a thread hashes to the end also where this is cancelled
             if len(new) < THREAD_BYTES:
                 self._hash.update(new)
             else:
                 await run_in_thread(partial(self._hash.update, new))
 
-    def _check(self, position: int) -> None:
+    def _check(self) -> None:
         size = self.descriptor.size
-        if size is not None and position < size:
-            raise _Wrong(f"{position} bytes where its descriptor says {size}")
+        if size is not None and self._position < size:
+            raise _Wrong(f"{self._position} bytes where its descriptor says {size}")
         found = self._hash.hexdigest()
         if found != encoded(self.descriptor.digest):
             raise _Wrong(f"its bytes hash to {algorithm(self.descriptor.digest)}:{found}")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from replicator.engine.content.source import SourceContent
@@ -17,6 +18,7 @@ from replicator.errors import Advice, Corrupt, NotFound, SiteError
 from replicator.events import BlobDone, BytesSaved, BytesWritten, ConfigPassed, Events
 from replicator.flow.once import Once
 from replicator.flow.patience import MOUNT_REFUSALS, READINGS
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.mediatypes import CONFIGS
@@ -360,6 +362,7 @@ class _Delivery:
     def __init__(self, source: BlobSource, on_written: Callable[[int, int], None]) -> None:
         self._source = source
         self._on_written = on_written
+        self._position = 0
         descriptor = source.descriptor
         is_config = descriptor.media_type in CONFIGS and (descriptor.size or 0) <= SMALL_BLOB_BYTES
         self.passed: bytearray | None = bytearray() if is_config and descriptor.size else None
@@ -378,17 +381,26 @@ class _Delivery:
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
+        self._position = offset
         if self.passed is not None:
             del self.passed[offset:]
-        async with self._source.open(offset) as chunks, aclosing(self._count(chunks, offset)) as counted:
-            yield counted
+        async with self._source.open(offset) as chunks, aclosing(self._counted(chunks)) as counted:
+            yield Stream(counted, partial(self._splice, chunks))
 
-    async def _count(self, chunks: AsyncIterator[Chunk], position: int) -> AsyncGenerator[Chunk, None]:
+    async def _counted(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
         async for chunk in chunks:
             if self.passed is not None:
                 self.passed += chunk
             count = len(chunk)
             yield chunk
             del chunk  # its memory may be used again
-            position += count
-            self._on_written(count, position)
+            self._count(count)
+
+    async def _splice(self, chunks: AsyncIterator[Chunk], splice: Splice) -> None:
+        if self.passed is None:
+            splice.count_with(self._count)
+            await pass_on(chunks, splice)
+
+    def _count(self, count: int) -> None:
+        self._position += count
+        self._on_written(count, self._position)

@@ -8,10 +8,12 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final
 
 from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.ports import BlobSource, Chunk
@@ -141,6 +143,8 @@ class _Reading:
     def __init__(self, blob: RegistryBlob, offset: int) -> None:
         self._blob = blob
         self._offset = offset
+        self._position = offset
+        self._skip = 0
         self._stream: AbstractAsyncContextManager[StreamReply] | None = None
 
     async def __aenter__(self) -> AsyncIterator[Chunk]:
@@ -157,12 +161,13 @@ class _Reading:
             blob.failed(error)
             raise
         try:
-            skip = self._skip(reply)
+            self._skip = self._dropped(reply)
         except BaseException as error:
             await stream.__aexit__(type(error), error, error.__traceback__)
             raise
         self._stream = stream
-        return self._chunks(reply, skip)
+        self._position = offset - self._skip
+        return Stream(self._chunks(reply), partial(self._splice, reply))
 
     async def _ask(self) -> tuple[AbstractAsyncContextManager[StreamReply], StreamReply]:
         """The answer from the offset on; from the start where the registry takes no such range (it need take none)."""
@@ -181,7 +186,7 @@ class _Reading:
         if self._stream is not None:
             await self._stream.__aexit__(kind, error, trace)
 
-    def _skip(self, reply: StreamReply) -> int:
+    def _dropped(self, reply: StreamReply) -> int:
         """How many bytes to throw away: all before the offset where the range was ignored."""
         blob, offset, size = self._blob, self._offset, self._blob.descriptor.size
         if reply.status != 206:
@@ -193,9 +198,8 @@ class _Reading:
             raise blob.corrupt(f"it has {match[3]} bytes, not {size} as its descriptor says")
         return 0
 
-    async def _chunks(self, reply: StreamReply, skip: int) -> AsyncIterator[Chunk]:
+    async def _chunks(self, reply: StreamReply) -> AsyncIterator[Chunk]:
         blob, size = self._blob, self._blob.descriptor.size
-        position = self._offset - skip
         encoding = reply.headers.get("Content-Encoding", "identity")[:40]
         note = (
             ""
@@ -204,28 +208,36 @@ class _Reading:
         )
         try:
             async for chunk in reply.chunks():
-                position += len(chunk)
-                if position > blob.max_bytes:
+                self._position += len(chunk)
+                if self._position > blob.max_bytes:
                     raise blob.too_large()
-                if size is not None and position > size:
+                if size is not None and self._position > size:
                     raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says{note}")
-                if skip >= len(chunk):
-                    skip -= len(chunk)
-                elif skip:
-                    yield chunk[skip:]
-                    skip = 0
-                else:
-                    yield chunk
+                skip, self._skip = self._skip, max(0, self._skip - len(chunk))
+                if skip < len(chunk):
+                    yield chunk[skip:] if skip else chunk
+                del chunk  # its memory may be used again
         except SiteError as error:
             blob.failed(error)
             raise
-        if size is not None and position < size:
-            cause = f"it ended after {position} of {size} bytes{note}"
+        if size is not None and self._position < size:
+            cause = f"it ended after {self._position} of {size} bytes{note}"
             if "Content-Length" in reply.headers and reply.status != 206:
                 raise blob.corrupt(cause)
             # The body had no length, or is a part of the range: the rest can be requested
             # (docs/quirks.md#blob-without-length).
             raise blob.broken(cause)
+
+    async def _splice(self, reply: StreamReply, splice: Splice) -> None:
+        size = self._blob.descriptor.size
+        if self._skip or size is None:
+            return
+        splice.narrow(min(size, self._blob.max_bytes) - self._position)
+        splice.count_with(self._count)
+        await pass_on(reply, splice)
+
+    def _count(self, count: int) -> None:
+        self._position += count
 
 
 class _InlineBlob:

@@ -1,11 +1,12 @@
-"""The body of an upload, on its way from a source to aiohttp."""
+"""The body of an upload, on its way from a source to who sends it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 
 from replicator.flow.limits import SiteLimits
+from replicator.flow.splice import Splice, close, pass_on
 from replicator.ports import Chunk
 
 
@@ -84,12 +85,28 @@ class UploadBody:
             self._due(self._stall_seconds)
             return chunk
 
+    async def splice(self, splice: Splice) -> None:
+        """See `flow.splice.Spliceable`. Never to the last byte of the length; not where bytes wait for their turn.
+
+        The deadline is off meanwhile: a splice ends by itself where nothing moves.
+        """
+        async with self._turn:
+            if self._closed or self.ended or self._length is None or self._limits.paces_bytes:
+                return
+            splice.narrow(self._length - self.sent - 1)
+            splice.count_with(self._count)
+            self._due(None)
+            await pass_on(self._source, splice)
+            self._due(self._stall_seconds)
+
+    def _count(self, count: int) -> None:
+        self.sent += count
+
     async def aclose(self) -> None:
         """Closes the source, after the chunk that it is being asked for. Nothing is read from it any more."""
         self._closed = True
         async with self._turn:
-            if isinstance(self._source, AsyncGenerator):
-                await self._source.aclose()
+            await close(self._source)
 
     async def _checked(self) -> Chunk | None:
         """The next chunk; None when the source has rightly ended."""

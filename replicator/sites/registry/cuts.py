@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.ports import Chunk
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Being handed out; `left` bytes are missing, None: all that come."""
+
+    left: int | None
 
 
 class Cuts:
@@ -19,16 +29,33 @@ class Cuts:
         self._source = source
         self._left: Chunk = b""
 
-    async def next(self, count: int | None) -> AsyncIterator[Chunk]:
+    def next(self, count: int | None) -> Stream:
         """The next `count` bytes, fewer where the source ends; None: all that are left."""
-        left = count
-        while left is None or left > 0:
+        piece = _Piece(count)
+        return Stream(self._chunks(piece), partial(self._splice, piece))
+
+    async def _chunks(self, piece: _Piece) -> AsyncGenerator[Chunk, None]:
+        while piece.left is None or piece.left > 0:
             try:
                 chunk = self._left or await anext(self._source)
             except StopAsyncIteration:
                 return
-            given, self._left = (chunk, b"") if left is None else (chunk[:left], chunk[left:])
-            if left is not None:
-                left -= len(given)
-            self.position += len(given)
+            given, self._left = (
+                (chunk, b"") if piece.left is None else (chunk[: piece.left], chunk[piece.left :])
+            )
+            self._take(piece, len(given))
             yield given
+            del chunk, given  # their memory may be used again
+
+    async def _splice(self, piece: _Piece, splice: Splice) -> None:
+        if self._left:
+            return
+        if piece.left is not None:
+            splice.narrow(piece.left)
+        splice.count_with(partial(self._take, piece))
+        await pass_on(self._source, splice)
+
+    def _take(self, piece: _Piece, count: int) -> None:
+        self.position += count
+        if piece.left is not None:
+            piece.left -= count

@@ -18,6 +18,7 @@ from replicator.errors import Corrupt, SiteError, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
+from replicator.flow.splice import Splice
 from replicator.ports import Chunk, Clock
 from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
@@ -57,6 +58,12 @@ class StreamReply:
         self._call = call
         self._response = response
         self._limits = limits
+        self._reading = wire.reading(response)
+
+    async def splice(self, splice: Splice) -> None:
+        """See `flow.splice.Spliceable`: the next bytes of the body, between two of `chunks`."""
+        if not self._limits.paces_bytes:
+            await self._reading.splice(splice)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """The body as it comes, at most 1 MiB at a time, at the site's pace.
@@ -64,7 +71,7 @@ class StreamReply:
         Raises:
             Unavailable: it broke off, nothing came for `Timeouts.read`, or it is too slow.
         """
-        async with aclosing(self._wire.chunks(self._call, self._response)) as body:
+        async with aclosing(self._wire.chunks(self._call, self._response, self._reading)) as body:
             async for data in body:
                 for start in range(0, len(data), MAX_CHUNK_BYTES):
                     chunk = data if len(data) <= MAX_CHUNK_BYTES else data[start : start + MAX_CHUNK_BYTES]

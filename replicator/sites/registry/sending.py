@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from replicator.errors import Corrupt, SiteError, Unavailable, Unsupported
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobSource, Chunk
 from replicator.sites.registry.algorithms import learn
@@ -72,6 +73,7 @@ class BlobSender:
         self._cuts = 0
         self._chunk_bytes = 0
         self._whole_chunks = 0
+        self._reading: AsyncIterator[Chunk] | None = None
         self._record = registry.knowledge.record
 
     async def send(self, session: Session) -> None:
@@ -142,12 +144,22 @@ class BlobSender:
             return "chunks"
         return record.upload
 
-    async def _read(self, offset: int) -> AsyncGenerator[Chunk, None]:
-        """The source's bytes from `offset` on; the transport counts them."""
+    def _read(self, offset: int) -> Stream:
+        """The source's bytes from `offset` on; the transport counts them. Opened by the first request for bytes."""
+        return Stream(self._opened(offset), self._splice)
+
+    async def _opened(self, offset: int) -> AsyncGenerator[Chunk, None]:
         async with self._source.open(offset) as chunks:
-            async for chunk in chunks:
-                yield chunk
-                del chunk  # its memory may be used again
+            self._reading = chunks
+            try:
+                async for chunk in chunks:
+                    yield chunk
+                    del chunk  # its memory may be used again
+            finally:
+                self._reading = None
+
+    async def _splice(self, splice: Splice) -> None:
+        await pass_on(self._reading, splice)
 
     async def _send_chunks(self, session: Session, size: int) -> None:
         """Sends chunk after chunk, cut from one reading of the source.

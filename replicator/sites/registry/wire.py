@@ -214,13 +214,18 @@ class Wire:
         except ValueError:
             return body
 
-    async def chunks(self, about: Operation, response: Answer) -> AsyncGenerator[Chunk, None]:
-        """The body of an answer of any length, as it comes.
+    def reading(self, response: Answer) -> Reading:
+        """For `chunks`: the body of an answer of any length."""
+        return Reading(response, self.timeouts, small=False)
+
+    async def chunks(
+        self, about: Operation, response: Answer, reading: Reading
+    ) -> AsyncGenerator[Chunk, None]:
+        """The body of an answer, as it comes.
 
         Raises:
             Unavailable: it broke off, stalled, or is slower than `Timeouts.minimum_rate`.
         """
-        reading = Reading(response, self.timeouts, small=False)
         try:
             while chunk := await reading.next():
                 yield chunk

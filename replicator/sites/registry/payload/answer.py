@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeAlias
 
 import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from replicator.flow.splice import SPLICE_SECONDS, Splice
+from replicator.flow.thread import run_in_thread
 from replicator.movers.body import Body, Truncated
 from replicator.movers.connection import Connection, Malformed
+from replicator.movers.splice import move
 from replicator.ports import Chunk
 from replicator.sites.reading import BrokenFraming
 from replicator.sites.registry.payload.heads import AnswerHead
@@ -57,6 +61,8 @@ class PayloadAnswer:
         self._way = connection
         self._stays_open = head.stays_open
         self._body = Body(connection, head.framing, buffer, fill_seconds)
+        self._buffer = buffer
+        self._fill_seconds = fill_seconds
         self._threads = threads
         self._done = done
         self._receiving: asyncio.Future[memoryview] | None = None
@@ -91,6 +97,37 @@ class PayloadAnswer:
         except Malformed:
             raise BrokenFraming from None
 
+    async def splice(self, splice: Splice) -> float:
+        """Has a thread move the next bytes of the body; the seconds that it waited for them.
+
+        Cancelled, both ends are given up.
+        """
+        if self._receiving is not None or self._closed or not splice.is_worth_it:
+            return 0.0
+        loop = asyncio.get_running_loop()
+
+        def moved(count: int) -> None:
+            loop.call_soon_threadsafe(splice.moved, count)
+
+        def stop() -> None:
+            splice.outlet.abort()
+            self._way.abort()
+
+        call = partial(
+            move,
+            self._body,
+            splice.outlet,
+            self._buffer(),
+            most=splice.most,
+            seconds=SPLICE_SECONDS,
+            patience=self._fill_seconds,
+            show=splice.show,
+            moved=moved,
+        )
+        done = await run_in_thread(call, self._threads, stop)
+        splice.rest = done.rest
+        return done.waited
+
     def release(self) -> None:
         """As `close`."""
         self.close()
@@ -107,7 +144,7 @@ class PayloadAnswer:
             return
         if receiving is not None:
             receiving.exception()  # looked at, so that nobody warns of it
-        is_good = self._stays_open and self._body.is_over and not connection.has_more
+        is_good = self._stays_open and self._body.is_over and connection.is_good
         if not is_good:
             connection.close()
         self._done(connection if is_good else None)

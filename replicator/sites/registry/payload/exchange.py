@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 
+from replicator.flow.splice import Splice, pass_on
 from replicator.flow.thread import run_in_thread
 from replicator.movers.buffers import Buffers
 from replicator.movers.connection import Connection, Malformed
@@ -147,6 +148,16 @@ class Payloads:
             if not await self._run(connection, partial(connection.send, chunk)):
                 return False
             del chunk  # its memory may be used again while the next is waited for
+            if not await self._spliced(connection, body):
+                return False
+
+    async def _spliced(self, connection: Connection, body: AsyncIterator[Chunk]) -> bool:
+        """Has a thread send what it can; as `_feed`."""
+        splice = Splice(connection)
+        await pass_on(body, splice)
+        if splice.rest:
+            return await self._run(connection, partial(connection.send, splice.rest))
+        return not (splice.count and connection.has_spoken())
 
     async def _run(self, connection: Connection, call: Callable[[], T]) -> T:
         return await run_in_thread(call, self._executor, connection.abort)
