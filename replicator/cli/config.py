@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +17,9 @@ from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.errors import ConfigError
 from replicator.sites.registry.settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from replicator.policy.rule import Rule
 
 
 @click.group("config")
@@ -105,34 +110,39 @@ def import_command(
 def pull_policy_command(invocation: Invocation, rule: str, *, folder: Path | None) -> int:
     """Print what pullers need to demand the signatures that a rule demands.
 
-    For podman, CRI-O and skopeo: policy.json and a file for registries.d. For Kubernetes with sigstore's
-    policy-controller: ClusterImagePolicy documents. What they cannot demand is said on stderr.
+    For podman, CRI-O and skopeo: policy.json and a file for registries.d. For Kubernetes: ClusterImagePolicy documents for
+    sigstore's policy-controller, and an ImageValidatingPolicy for Kyverno. What they cannot demand is said on stderr. For a
+    rule with image lists, the lists are read, and their repositories are named.
     """
-    from replicator.config.load import load  # noqa: PLC0415 - pydantic only where it is needed
+    from replicator.cli.rules import is_named  # noqa: PLC0415 - pydantic only where it is needed
+    from replicator.config.load import load  # noqa: PLC0415 - with it
     from replicator.policy.enforcing import pull_policy  # noqa: PLC0415 - with it
 
     loaded = load(invocation.config, os.environ)
-    known = {each.name: each for each in loaded.rules}
-    if rule not in known:
-        raise ConfigError([f"{rule}: unknown rule; the config has {', '.join(sorted(known)) or 'none'}"])
-    if not known[rule].trust:
+    rules = [each for each in loaded.rules if is_named(each, rule)]
+    if not rules:
+        known = ", ".join(sorted(each.name for each in loaded.rules)) or "none"
+        raise ConfigError([f"{rule}: unknown rule; the config has {known}"])
+    if not rules[0].trust:
         raise ConfigError([f"{rule}: demands no signatures; add [[rule.trust]] to it"])
     places = {
         name: site.url.partition("://")[2]
         for name, site in loaded.sites.items()
         if isinstance(site, RegistrySettings)
     }
-    destinations = [places[name] for name in known[rule].destinations if name in places]
+    destinations = [places[name] for name in rules[0].destinations if name in places]
     if not destinations:
         raise ConfigError([f"{rule}: no destination is a registry that pullers could ask"])
-    found = pull_policy(known[rule], places.get(known[rule].source, ""), destinations)
+    named = [(_with_lists(each), places.get(each.source, "")) for each in rules]
+    named = [(each, source) for each, source in named if each.repositories.include]
+    if not named:
+        raise ConfigError([f"{rule}: its image lists have no image of any of its sources"])
+    found = pull_policy(rule, named, destinations)
+    kubernetes = [*found.cluster_image_policies, found.image_validating_policy]
     files = {
         "policy.json": found.policy_json,
         f"registries.d/replicator-{rule}.yaml": found.registries_d,
-        **{
-            f"clusterimagepolicies/{each['metadata']['name']}.yaml": each
-            for each in found.cluster_image_policies
-        },
+        **{f"{each['kind'].lower()}/{each['metadata']['name']}.yaml": each for each in kubernetes},
     }
     for text in found.gaps:
         click.echo(f"warning: {text}", err=True)
@@ -144,6 +154,21 @@ def pull_policy_command(invocation: Invocation, rule: str, *, folder: Path | Non
         for name, content in files.items():
             click.echo(f"# {name}\n{json.dumps(content, indent=2)}")
     return 0
+
+
+def _with_lists(rule: Rule) -> Rule:
+    """The rule with the repositories of its image lists by name."""
+    if rule.images is None:
+        return rule
+    from replicator.policy.pattern import Glob  # noqa: PLC0415 - as above
+    from replicator.policy.rule import RepositorySelection  # noqa: PLC0415 - as above
+
+    images = rule.images.read()
+    for problem in images.problems:
+        click.echo(f"warning: {problem}", err=True)
+    return replace(
+        rule, repositories=RepositorySelection(tuple(map(Glob.parse, sorted(images.repositories))))
+    )
 
 
 def _write(folder: Path, files: Mapping[str, object]) -> None:

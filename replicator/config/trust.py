@@ -77,8 +77,13 @@ KEY: Final = Syntax("path", parse_key, {"type": "string", "minLength": 1})
 def check_trust(rule: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Contradictions in the tables `trust` of a rule."""
     tables = rule.get("trust")
+    named: dict[object, int] = {}
     for at, table in enumerate(tables if isinstance(tables, list) else []):
         if isinstance(table, dict):
+            name = table.get("name") or f"trust {at + 1}"
+            if isinstance(name, str) and named.setdefault(name, at) != at:
+                other = f"{name!r} is the name of trust[{named[name]}] too"
+                yield ("trust", at, "name"), f"{other}; messages could not tell them apart"
             yield from ((("trust", at, *place), text) for place, text in _contradictions(table))
 
 

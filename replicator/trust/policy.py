@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +107,13 @@ class Signing:
         """An image at a site, by the host where there is one."""
         where = dict(self.hosts).get(site, site)
         return f"{where}/{repository}:{tag}" if tag else f"{where}/{repository}"
+
+
+def pem_of(key: PublicKey) -> str:
+    """The key as PEM."""
+    text = base64.b64encode(key.der).decode()
+    body = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
+    return f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
 
 
 def fingerprint_of(policies: Sequence[TrustPolicy]) -> str:

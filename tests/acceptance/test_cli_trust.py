@@ -94,3 +94,31 @@ async def test_why_says_that_a_tag_is_held_for_trust(program: Program, tmp_path:
         why = await program("why", f"hub/team/app:{tag}")
         assert why.code == 3
         assert "x held: not trusted: " in why.stdout
+
+
+async def test_a_rule_of_image_lists_is_named_as_in_the_config(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "replicator.toml"
+    config = path.read_text()
+    host = config.partition('url = "http://')[2].partition('"')[0]
+    (tmp_path / "images.txt").write_text(f"{host}/team/app:v1\n")
+    listed = (
+        '[[rule]]\nname = "listed"\ndestinations = ["fra"]\nimages = { files = ["images.txt"] }\n'
+        '[[rule.trust]]\nname = "release"\nkeys = ["key.pub"]\n'
+    )
+    sites, _, _ = config.partition("[[rule]]")
+    path.write_text(f'{sites}[site.fra]\nurl = "https://fra.example.com"\n{listed}')
+    told = await program("verify-signature", "--rule", "listed", "hub/team/app:v1")
+    assert told.code == 0, told.stderr
+    printed = await program("config", "pull-policy", "--json", "listed")
+    assert printed.code == 0, printed.stderr
+    files = printed.json["files"]
+    assert list(files["policy.json"]["transports"]["docker"]) == ["fra.example.com/team/app"]
+    globs = files["imagevalidatingpolicy/replicator-listed.yaml"]["spec"]["matchImageReferences"]
+    assert {"glob": "fra.example.com/team/app:*"} in globs
+    unknown = await program("config", "pull-policy", "other")
+    assert unknown.code == 2
+    assert "other: unknown rule; the config has listed@hub" in unknown.stderr
+    (tmp_path / "images.txt").write_text("")
+    empty = await program("config", "pull-policy", "listed")
+    assert empty.code == 2
+    assert "its image lists have no image of any of its sources" in empty.stderr

@@ -121,6 +121,14 @@ def test_mistakes_are_named_with_the_remedy(tmp_path: Path, table: str, says: st
     assert says in found[0]
 
 
+def test_two_tables_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    table = 'keys = ["keys/a.pub"]'
+    (problem,) = problems(tmp_path, trust(f'name = "release"\n{table}', f'name = "release"\n{table}'))
+    assert "trust[1].name: 'release' is the name of trust[0] too" in problem
+    (problem,) = problems(tmp_path, trust(f'name = "trust 2"\n{table}', table))
+    assert "'trust 2' is the name of trust[0] too" in problem
+
+
 def test_statements_name_the_source_of_a_rule_of_image_lists_by_its_host(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("hub.example.com/team/app:v1\n")
     rule = (
