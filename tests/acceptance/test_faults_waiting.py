@@ -10,7 +10,7 @@ import pytest
 
 from replicator.events import RetryPlanned
 from replicator.flow import limits
-from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, SHORT, Wired, wired
+from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, SHORT, SHORT_FOR_UPLOADS, Wired, wired
 from tests.fakes import faults
 from tests.fakes.auth import Bearer
 from tests.fakes.registry import Action, FakeRegistry
@@ -173,7 +173,7 @@ async def test_manifest_that_stops_coming_is_read_again() -> None:
 async def test_upload_that_is_taken_no_further_goes_on_anew(at: int) -> None:
     async with wired() as w:
         w.target.fault("PUT", f"/app/blobs/uploads/.*{w.blob.partition(':')[2]}", faults.hang_upload(at))
-        result = await w.sync_one({"target": SHORT})
+        result = await w.sync_one({"target": SHORT_FOR_UPLOADS})
         assert result.outcome == "ok", result.failures
         assert w.tags() == w.whole
 

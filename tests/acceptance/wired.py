@@ -32,11 +32,14 @@ BLOB_BYTES = 600_000
 """More than two of the fake's chunks of 256 KiB."""
 CHUNK_BYTES = 256 * 1024
 BUDGET = Budget(attempts=5, seconds=20.0, wait_initial=0.001, wait_max=0.002)
-UPLOADS = Budget(attempts=6, seconds=60.0, wait_initial=0.001, wait_max=0.002)
+UPLOADS = Budget(attempts=10, seconds=60.0, wait_initial=0.001, wait_max=0.002)
+"""More attempts than `flow.patience.UPLOAD` has: where every third request dies, one upload of many would meet six in a row."""
 USER, PASSWORD = "mirror", "not-to-be-told"
 PATIENT = Timeouts()
 SHORT = Timeouts(connect=2.0, first_byte=0.25, read=0.25, commit=0.25)
 """For what hangs; far above what an answer takes, for these tests share two cores with others."""
+SHORT_FOR_UPLOADS = Timeouts(connect=2.0, first_byte=1.5, read=1.5, commit=1.5)
+"""For uploads that hang: a POST whose answer came too late would leave a session that nobody can cancel."""
 
 
 class Wired:
