@@ -282,9 +282,18 @@ class Immutable(NotReplicated):
 
 
 class TagMoved(SiteError):
-    """Somebody else moved the tag at the destination after it was decided what to put there."""
+    """Somebody else moved the tag at the destination after it was decided what to put there.
+
+    `present`: the digest that it names now, None where it is gone.
+    """
 
     reason = "moved"
+
+    def __init__(
+        self, site: str, operation: str, cause: str, *, repository: str | None = None, present: str | None
+    ) -> None:
+        super().__init__(site, operation, cause, repository=repository)
+        self.present = present
 
 
 class Untrusted(SiteError):

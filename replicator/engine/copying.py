@@ -21,8 +21,18 @@ from replicator.engine.queue import Prepared
 from replicator.engine.record import Recorder
 from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
+from replicator.engine.transfer.fence import Fence
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter
-from replicator.errors import Advice, Immutable, NotReplicated, SiteError, Unsupported, Untrusted
+from replicator.errors import (
+    Advice,
+    Immutable,
+    NotReplicated,
+    OwnershipLostError,
+    SiteError,
+    TagMoved,
+    Unsupported,
+    Untrusted,
+)
 from replicator.events import ImageCopied, ImagePrepared
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -30,7 +40,7 @@ from replicator.model.image import Image, read_image, rewrite_image
 from replicator.model.manifest import Manifest
 from replicator.policy.referrers import NOTHING
 from replicator.policy.rule import Rule
-from replicator.ports import RefusesManifests, RefusesTags, TriesManifests
+from replicator.ports import GoneAtDestination, RefusesManifests, RefusesTags, TriesManifests
 
 if TYPE_CHECKING:
     from replicator.trust.signing import Attached
@@ -189,6 +199,7 @@ class Copying:
                 was_placed=action.was_placed,
                 attached=self._attached(action, prepared.image),
                 part=self._rule.part,
+                fence=self._fence(action),
             )
             try:
                 if isinstance(catalog.repository, TriesManifests):
@@ -215,6 +226,10 @@ class Copying:
 
         await self._guarded(action, totals, bring)
 
+    def _fence(self, action: Action) -> Fence | None:
+        assignment = self._request.assignment
+        return None if assignment is None else Fence(assignment.ownership, action.rests_on)
+
     def _attached(self, action: Action, image: Image) -> Sequence[Attached]:
         """What the rule's own key says of the copy. An image that is only completed was signed when it was copied."""
         signing = self._rule.sign
@@ -236,6 +251,13 @@ class Copying:
             }
             made.append(mirroring_of(pem, image.root.descriptor, said, at))
         return made
+
+    async def _doubt(self, action: Action, present: str | None) -> None:
+        """Ends the belief in a tag that names something else, or every run would rest on it again."""
+        state, site = self._context.state, self._site.name
+        belief = (await state.beliefs(site, action.target, [action.key])).get(action.key)
+        if belief is not None and belief.digest != present:
+            state.record(GoneAtDestination(site, action.target, [action.key], self._context.clock.now()))
 
     async def plan(self, prepared: Prepared) -> None:
         """Only asks: what would move, what is there, what could be mounted."""
@@ -290,7 +312,12 @@ class Copying:
         except NotReplicated as error:
             self._recorder.held(action, error.cause, error.hold)
             self._answers.through(action)
+        except OwnershipLostError as error:
+            self._recorder.overtaken(action, totals, str(error))
+            self._request.draining.set()
         except SiteError as error:
+            if isinstance(error, TagMoved):
+                await self._doubt(action, error.present)
             self._context.breaker(error.site).failed(error)
             self._recorder.failed(action, error, totals)
             if error.advice is Advice.GIVE_UP:

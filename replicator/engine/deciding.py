@@ -15,10 +15,11 @@ from replicator.engine.observe.closure import ClosureCheck
 from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.platforms import chosen_root
 from replicator.engine.observe.referrers import missing_referrers
+from replicator.engine.observe.seen import Seen
 from replicator.engine.observe.wanted import WantedTag, WantedTags
 from replicator.engine.plan.action import Action
 from replicator.engine.plan.compare import Change
-from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide, digest_of
+from replicator.engine.plan.decide import Closure, Facts, Policy, decide, digest_of, rests_on
 from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, InStep, Postponed, Question
 from replicator.engine.plan.ownership import may_collide, other_owner
 from replicator.engine.plan.platforms import placed_root, rewrites, rewriting_note
@@ -130,8 +131,7 @@ class Deciding:
         wanted: WantedTag,
         placements: Mapping[Digest, Placement],
     ) -> Facts:
-        key = wanted.key
-        digest = self._digest_of(catalog, wanted)
+        key, digest = wanted.key, self._digest_of(catalog, wanted)
         return Facts(
             listed=_is_listed(catalog, wanted),
             told=catalog.digests.get(key) if catalog.digests is not None else None,
@@ -372,6 +372,7 @@ class Deciding:
             companion_state=companion_state,
             source_digest=source,
             hold=pending.hold if pending and pending.digest == source else "",
+            rests_on=rests_on(facts),
         )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from replicator.errors import Advice, AuthFailed, Denied, SiteError, StateError
+from replicator.errors import Advice, AuthFailed, Denied, OwnershipLostError, SiteError, StateError
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ def is_unreadable(error: SiteError) -> bool:
 def faults(site: str, operation: str, repository: str | None = None) -> Iterator[None]:
     """Logs an unexpected exception with its traceback and raises a `Fault` instead; see `SiteError` for the arguments.
 
-    Errors of a site pass, and so does a `StateError`, out of the group of a task group where it has to.
+    Errors of a site pass, and so do a `StateError` and an `OwnershipLostError`, out of the group of a task group where they have to.
     """
     try:
         yield
-    except (SiteError, StateError):
+    except (SiteError, StateError, OwnershipLostError):
         raise
     except Exception as error:
-        lost = error.subgroup(StateError) if isinstance(error, ExceptionGroup) else None
+        lost = error.subgroup((StateError, OwnershipLostError)) if isinstance(error, ExceptionGroup) else None
         if lost is not None:
             raise _innermost(lost) from error
         _log.exception("%s: %s: %s: unexpected error", site, repository, operation)

@@ -22,7 +22,7 @@ from replicator.engine.result import (
 )
 from replicator.engine.units import Units
 from replicator.errors import HoldKind, ReplicatorError, SiteError, Untrusted
-from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted
+from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted, Warned
 from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
@@ -57,6 +57,7 @@ class Recorder:
         self.complete_look = True
         self.was_interrupted = False
         self.skips: list[str] = []
+        self._overtaken = ""
 
     def catalog(self, repositories: frozenset[str], at: float) -> None:
         """The source was asked for its repositories and answered completely: these are the rule's."""
@@ -222,6 +223,14 @@ class Recorder:
         self.result.totals.add(totals)
         self.result.actions.append(self._row(action, "interrupted", "ended before it was done"))
 
+    def overtaken(self, action: Action, totals: Totals, why: str) -> None:
+        """A copy was given up because another agent may have taken over; the tag stays pending."""
+        if not self._overtaken:
+            self._context.events.emit(Warned(self.result.destination, why))
+            self.warn(why)
+        self._overtaken = why
+        self.interrupted(action, totals)
+
     def kept(self, gone: Gone) -> None:
         """A tag that this rule once put there is gone at the source, and stays."""
         reason = "gone at the source; nothing is deleted"
@@ -305,7 +314,7 @@ class Recorder:
             in_step=good,
             held=tags.held,
             failed=tags.failed,
-            error=last_cause(self.result.failures),
+            error=last_cause(self.result.failures) or self._overtaken,
             narrowed=scope is not None,
         )
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.engine.observe.seen import Seen
 from replicator.engine.observe.wanted import WantedTag
-from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide
+from replicator.engine.plan.decide import Closure, Facts, Policy, decide
 from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, InStep, Postponed, Question
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import Pending, Placement, TagBelief

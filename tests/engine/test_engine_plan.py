@@ -10,9 +10,10 @@ import pytest
 from msgspec import structs
 
 from replicator.engine.observe.destination import Catalog
+from replicator.engine.observe.seen import Seen
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare_unreadable
-from replicator.engine.plan.decide import Closure, Facts, Policy, Seen, decide
+from replicator.engine.plan.decide import Closure, Facts, Policy, decide
 from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, Gone, InStep, Postponed, Question
 from replicator.engine.plan.ownership import has_let_go, is_shared, may_collide, other_owner
 from replicator.engine.plan.stale import StaleTags

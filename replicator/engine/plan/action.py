@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replicator.engine.observe.seen import UNTOLD, Seen
 from replicator.engine.observe.wanted import WantedTag
 from replicator.model.digest import Digest
 from replicator.ports import Placement
@@ -20,6 +21,7 @@ class Action:
     remembered of the root there. `companions`: see `WantedTags`; `companion_state`: those of the root (see
     `TagBelief`). `digest` is the root at the destination, `source_digest` at the source (None: the same). `note` is what
     a reader of the plan should know beside the reason. `hold`: why this digest has been held so far, "" where it was not.
+    `rests_on`: what the destination's tag was taken to name.
     """
 
     repository: str
@@ -39,6 +41,7 @@ class Action:
     source_digest: Digest | None = None
     note: str = ""
     hold: str = ""
+    rests_on: Seen = UNTOLD
 
     @property
     def source_root(self) -> Digest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicator.engine.observe.seen import UNTOLD, Seen
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.compare import Change, compare, compare_seen, compare_unreadable
 from replicator.engine.plan.decision import (
@@ -29,14 +30,6 @@ from replicator.policy.backoff import is_postponed
 from replicator.policy.platforms import Platforms
 from replicator.policy.recheck import is_due
 from replicator.ports import Pending, Placement, TagBelief
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The destination's answer about a tag: None if it does not have the tag. `unreadable`: it refuses to tell."""
-
-    digest: Digest | None
-    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +116,15 @@ def digest_of(
     if belief is None or belief.rule != rule or listed is False:
         return None
     return belief.source_digest
+
+
+def rests_on(facts: Facts) -> Seen:
+    """What a decision to copy takes the tag to be at the destination; unreadable where it does without knowing."""
+    if facts.seen is not None:
+        return facts.seen
+    if facts.listed is False or facts.told is not None:
+        return Seen(facts.told)
+    return UNTOLD if facts.belief is None else Seen(facts.belief.digest)
 
 
 def decide(wanted: WantedTag, facts: Facts, policy: Policy) -> Decision:

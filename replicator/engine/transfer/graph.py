@@ -13,16 +13,17 @@ from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
 from replicator.engine.transfer.attached import put_attached
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
+from replicator.engine.transfer.fence import Fence
 from replicator.engine.transfer.presence import Presence
 from replicator.engine.transfer.referrers import ReferrersLists
 from replicator.engine.transfer.sparse import SparseRefusals
-from replicator.errors import Corrupt, MissingReference, NotFound, SiteError, StateError
+from replicator.errors import Corrupt, MissingReference, NotFound, OwnershipLostError, SiteError, StateError
 from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.image import Image
 from replicator.model.manifest import Manifest
-from replicator.ports import Repository
+from replicator.ports import Ownership, Repository
 
 if TYPE_CHECKING:
     from replicator.trust.signing import Attached
@@ -34,7 +35,8 @@ class ImageCopy:
 
     `blob` makes the request for one of its blobs; `totals` counts what is moved. `missing`: parts that the destination
     was found to lack. `was_placed`: it had been put there before, so that something has removed it since. `attached`:
-    referrers that are made here. `part`: which parts of it are wanted (see `Rule`).
+    referrers that are made here. `part`: which parts of it are wanted (see `Rule`). `fence`: what is asked before tags are
+    written; None where no other agent may write them.
     """
 
     image: Image
@@ -46,6 +48,12 @@ class ImageCopy:
     was_placed: bool = False
     attached: Sequence[Attached] = ()
     part: str = ""
+    fence: Fence | None = None
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """What must be confirmed before anything is written that others may write."""
+        return None if self.fence is None else self.fence.ownership
 
     def key(self, manifest: Manifest) -> Digest:
         """What names all that is wanted below a manifest: of the same index another rule may want less."""
@@ -82,6 +90,7 @@ class ImageWriter:
 
         Raises:
             SiteError: whoever failed; the tag then is what it was.
+            OwnershipLostError: another agent may have taken over; the tag is what that one makes it.
         """
         self._sparse.check(placement.image, placement.repository)
         if placement.missing:
@@ -117,8 +126,21 @@ class ImageWriter:
             # All was there though the tag was not: perhaps the registry only remembers what was deleted.
             is_doubtful = is_doubtful or (unknown and not blobs.copied and not blobs.mounted)
         await self._put_referrers(placement)
-        await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
+        if await self._may_write_root(placement):
+            await self._write(placement, root, placement.tag, is_doubtful=is_doubtful)
         self._presence.add(name, placement.key(root))
+
+    @staticmethod
+    async def _may_write_root(placement: ImageCopy) -> bool:
+        """False: another agent has put it under its tag meanwhile."""
+        if placement.fence is None:
+            return True
+        if placement.tag is None:
+            await placement.fence.ownership.confirm()
+            return True
+        return await placement.fence.may_write(
+            placement.repository, placement.tag, placement.image.root.digest
+        )
 
     async def check_referrers(self, image: Image, repository: Repository) -> None:
         """Asks whether what refers to the image could be made findable there. Raises `NotReplicated` where not."""
@@ -128,12 +150,16 @@ class ImageWriter:
     async def _put_referrers(self, placement: ImageCopy) -> None:
         """Puts what refers to the image and makes it findable, before the tag shows the image to anybody."""
         referrers = placement.image.referrers
+        if placement.ownership is not None and (referrers or placement.attached):
+            await placement.ownership.confirm()
         await _all([self._put_child(placement, referrer.manifest) for referrer in referrers])
         subjects: defaultdict[Digest, list[Manifest]] = defaultdict(list)
         for referrer in referrers:
             if referrer.tag is None:
                 subjects[referrer.subject].append(referrer.manifest)
             else:
+                if placement.ownership is not None:
+                    await placement.ownership.confirm()
                 await self._write(placement, referrer.manifest, referrer.tag)
         root = placement.image.root
         for attached in placement.attached:
@@ -142,7 +168,9 @@ class ImageWriter:
             subjects[root.digest].append(attached.manifest)
         for subject, manifests in subjects.items():
             put = partial(self._put_child, placement, root) if subject == root.digest else None
-            written = await self._lists.ensure(placement.repository, subject, manifests, put)
+            written = await self._lists.ensure(
+                placement.repository, subject, manifests, put, placement.ownership
+            )
             self._transfers.written(placement.totals, written)
 
     async def _ensure_below(self, placement: ImageCopy, manifest: Manifest) -> None:
@@ -230,5 +258,9 @@ async def _all(work: Sequence[Awaitable[object]]) -> None:
             tasks.create_task(attempt(one))
     if failures:
         raise min(
-            failures, key=lambda error: (not isinstance(error, StateError), isinstance(error, SiteError))
+            failures,
+            key=lambda error: (
+                not isinstance(error, (StateError, OwnershipLostError)),
+                isinstance(error, SiteError),
+            ),
         )

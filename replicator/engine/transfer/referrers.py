@@ -16,13 +16,21 @@ import msgspec
 
 from replicator.engine.faults import faults
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
-from replicator.errors import Denied, Immutable, NotFound, NotReplicated, Rejected, SiteError
+from replicator.errors import (
+    Denied,
+    Immutable,
+    NotFound,
+    NotReplicated,
+    OwnershipLostError,
+    Rejected,
+    SiteError,
+)
 from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, Manifest, described, parse_manifest
 from replicator.model.mediatypes import OCI_INDEX
-from replicator.ports import Clock, ListsReferrers, Repository
+from replicator.ports import Clock, ListsReferrers, Ownership, Repository
 
 ROUNDS: Final = 3
 """How often a fallback tag is written that other writers keep replacing."""
@@ -70,6 +78,7 @@ class ReferrersLists:
         subject: Digest,
         referrers: Sequence[Manifest],
         put_subject: Callable[[], Awaitable[None]] | None = None,
+        ownership: Ownership | None = None,
     ) -> int:
         """Returns when the repository lists all of them; how many bytes were written for that.
 
@@ -81,18 +90,20 @@ class ReferrersLists:
             subject: what they refer to; need not be there yet.
             referrers: those that were put. Others in the list stay.
             put_subject: puts the subject, untagged, for registries that list nothing without it; None: it is there.
+            ownership: confirmed before a fallback tag is written; None where no other agent may write it.
 
         Raises:
             NotReplicated: something else has the fallback tag, or it may not be changed.
             SiteError: the destination did not answer, or refuses the fallback tag.
+            OwnershipLostError: another agent may have taken over; the fallback tag was not written.
         """
         wanted = {manifest.digest: described(manifest) for manifest in referrers}
         async with self._lock(repository, subject):
             if await self._has_listed(repository, subject, wanted, put_subject):
                 return 0
-            written = await self._merge(repository, subject, wanted)
+            written = await self._merge(repository, subject, wanted, ownership)
         if written:
-            check = asyncio.create_task(self._read_back(repository, subject, wanted))
+            check = asyncio.create_task(self._read_back(repository, subject, wanted, ownership))
             self._checks.add(check)
             check.add_done_callback(self._checks.discard)
         return written
@@ -138,7 +149,11 @@ class ReferrersLists:
         return None if listed is None else {one.digest for one in listed}
 
     async def _merge(
-        self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
+        self,
+        repository: Repository,
+        subject: Digest,
+        wanted: Mapping[Digest, Descriptor],
+        ownership: Ownership | None,
     ) -> int:
         """Writes the fallback tag, unless it lists all of them; how many bytes were written."""
         present = await self._present(repository, subject)
@@ -149,6 +164,8 @@ class ReferrersLists:
         if len(index.body) > MAX_MANIFEST_BYTES:
             cause = f"tag {tag}: a list of {len(entries)} referrers is larger than a manifest may be"
             raise Rejected(repository.site, "list referrers", cause, repository=repository.name)
+        if ownership is not None:
+            await ownership.confirm()
         try:
             await repository.write_manifest(index, tag)
         except (Rejected, Denied, Immutable) as error:
@@ -158,7 +175,11 @@ class ReferrersLists:
         return len(index.body)
 
     async def _read_back(
-        self, repository: Repository, subject: Digest, wanted: Mapping[Digest, Descriptor]
+        self,
+        repository: Repository,
+        subject: Digest,
+        wanted: Mapping[Digest, Descriptor],
+        ownership: Ownership | None,
     ) -> None:
         where = f"{repository.site}: {repository.name}: tag {fallback_tag(subject)}"
         try:
@@ -166,12 +187,14 @@ class ReferrersLists:
                 for _ in range(ROUNDS - 1):
                     await self._clock.sleep(random.uniform(*READ_BACK_SECONDS))  # noqa: S311 - spreads writers
                     async with self._lock(repository, subject):
-                        if not await self._merge(repository, subject, wanted):
+                        if not await self._merge(repository, subject, wanted, ownership):
                             return
                 await self._clock.sleep(READ_BACK_SECONDS[0])
                 if wanted.keys() <= (await self._present(repository, subject)).keys():
                     return
             self._warn(f"{where}: another writer replaced the list of referrers {ROUNDS} times")
+        except OwnershipLostError:
+            return  # whoever has taken over reads the list before he adds to it
         except SiteError as error:
             self._warn(f"{where}: the list of referrers could not be read back: {error.cause}")
 
