@@ -8,17 +8,26 @@ an error, an answer). Whoever asks for the next bytes meets that as ever, so eve
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
+from replicator.flow.thread import run_in_thread
+from replicator.movers.file import move_file
+from replicator.movers.splice import Bounds
 from replicator.ports import Chunk
 
 SPLICE_BYTES: Final = 16 * 1024 * 1024
 """Moved at most before the event loop is asked again."""
 SPLICE_SECONDS: Final = 1.0
 """No splice takes much longer: limits and cancellations are looked at in between."""
+PATIENCE_SECONDS: Final = 0.25
+"""So long either side may be silent."""
 LEAST_BYTES: Final = 256 * 1024
 """For less it is not worth while to leave the ordinary way."""
+_BUFFER_BYTES: Final = 512 * 1024
 
 
 class Outlet(Protocol):
@@ -42,10 +51,12 @@ class Splice:
     Args:
         outlet: where they go.
         most: how many at most.
+        threads: of whoever writes, for a reader that has none of its own.
     """
 
-    def __init__(self, outlet: Outlet, most: int = SPLICE_BYTES) -> None:
+    def __init__(self, outlet: Outlet, most: int = SPLICE_BYTES, threads: Executor | None = None) -> None:
         self.outlet = outlet
+        self.threads = threads
         self.most = most
         self.count = 0
         """Bytes that were moved."""
@@ -137,6 +148,29 @@ async def pass_on(chunks: object, splice: Splice) -> None:
     """Has the next in line splice, if it can and enough is left to move."""
     if splice.is_worth_it and isinstance(chunks, Spliceable):
         await chunks.splice(splice)
+
+
+async def splice_file(descriptor: int, position: int, splice: Splice) -> None:
+    """Has a thread move bytes of an open file, whose offset is not used.
+
+    The file has at least `splice.most` bytes from `position` on. Where nobody hashes them, the kernel copies them.
+    """
+    loop = asyncio.get_running_loop()
+
+    def moved(count: int) -> None:
+        loop.call_soon_threadsafe(splice.moved, count)
+
+    call = partial(
+        move_file,
+        descriptor,
+        position,
+        splice.outlet,
+        lambda: memoryview(bytearray(min(splice.most, _BUFFER_BYTES))),
+        Bounds(splice.most, SPLICE_SECONDS, PATIENCE_SECONDS),
+        show=splice.show if splice.is_hashed else None,
+        moved=moved,
+    )
+    splice.rest = (await run_in_thread(call, splice.threads, splice.outlet.abort)).rest
 
 
 async def close(chunks: AsyncIterator[Chunk]) -> None:

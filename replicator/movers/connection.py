@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import select
 import socket
@@ -19,6 +21,8 @@ _SEND_BYTES: Final = 256 * 1024
 """Between pieces of this size an early answer is looked for."""
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _IN: Final = select.POLLIN | select.POLLPRI
+_CANNOT_SEND: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+"""Of a file system that `sendfile` does not read."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -88,6 +92,29 @@ class Connection:
         except OSError as error:
             self._failure = error
             return data
+
+    def offer_file(self, descriptor: int, offset: int, count: int, seconds: float) -> int | None:
+        """As `offer`, of a file: how many bytes were taken. None: TLS, or a file that the kernel cannot send."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            return None
+        taken = 0
+        try:
+            while taken < count and not self.has_spoken():
+                try:
+                    sent = os.sendfile(self._sock.fileno(), descriptor, offset + taken, count - taken)
+                except BlockingIOError:
+                    if not self._wait(_IN | select.POLLOUT, monotonic() + seconds):
+                        break
+                    continue
+                if not sent:
+                    break  # the file is shorter
+                taken += sent
+        except OSError as error:
+            if error.errno in _CANNOT_SEND and not taken:
+                return None
+            if self._aborted or not self._drained():
+                self._failure = error
+        return taken
 
     def _sent(self, view: memoryview, seconds: float | None) -> memoryview:
         """Sends; what was not taken."""

@@ -17,6 +17,18 @@ class Outlet(Protocol):
         ...
 
 
+class Bounds(NamedTuple):
+    """When a thread comes back.
+
+    After `most` bytes; after `seconds`, once what it has received is written; or when a side was silent for `patience`
+    seconds.
+    """
+
+    most: int
+    seconds: float
+    patience: float
+
+
 class Moved(NamedTuple):
     """What came of it.
 
@@ -31,10 +43,8 @@ def move(
     body: Body,
     outlet: Outlet,
     view: memoryview,
+    bounds: Bounds,
     *,
-    most: int,
-    seconds: float,
-    patience: float,
     show: Callable[[memoryview], None],
     moved: Callable[[int], None],
 ) -> Moved:
@@ -44,12 +54,11 @@ def move(
         body: where from.
         outlet: where to.
         view: the memory to do it in.
-        most: bytes.
-        seconds: after these it ends, once the bytes that it has received are written.
-        patience: seconds of silence, of either side, that end it.
+        bounds: when it ends at the latest.
         show: sees each piece before it is written.
         moved: told the length of each piece that was received, once it was written or is in `rest`.
     """
+    most, seconds, patience = bounds
     waited, end, rest = 0.0, monotonic() + seconds, view[:0]
     while most and not rest:
         began = monotonic()

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from replicator.errors import Advice, ReplicatorError, SiteError
+from replicator.flow.splice import LEAST_BYTES, Splice, Stream, pass_on, splice_file
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
+from replicator.movers.file import FileOutlet
 from replicator.ports import BlobSource, Chunk
 
 READ_BYTES: Final = 1 << 20
@@ -219,13 +221,16 @@ class _Entry:
             buffer = bytearray()
             async with source.open() as chunks:
                 async for chunk in chunks:
-                    if len(chunk) >= WRITE_BYTES and not buffer:
+                    if len(chunk) >= LEAST_BYTES and not buffer:
                         await self._append(descriptor, chunk)
-                        continue
-                    buffer += chunk
+                    else:
+                        buffer += chunk
+                    del chunk  # its memory may be used again
                     if len(buffer) >= WRITE_BYTES:
                         await self._append(descriptor, buffer)
                         buffer = bytearray()
+                    if not buffer:
+                        await self._splice(descriptor, chunks)
             if buffer:
                 await self._append(descriptor, buffer)
         finally:
@@ -236,6 +241,20 @@ class _Entry:
         await _in_thread(_write_all, descriptor, buffer)
         self.written += len(buffer)
         self._tell()
+
+    async def _splice(self, descriptor: int, chunks: AsyncIterator[Chunk]) -> None:
+        """Has a thread write the next bytes, if it can."""
+        outlet, before = FileOutlet(descriptor), self.written
+
+        def grown(_: int) -> None:
+            self.written = before + outlet.written
+            self._tell()
+
+        splice = Splice(outlet)
+        splice.count_with(grown)
+        await pass_on(chunks, splice)
+        if outlet.failure is not None:
+            raise outlet.failure
 
     def _tell(self) -> None:
         self._grown.set()
@@ -259,37 +278,60 @@ class _Follower:
         except SpoolFull as error:
             self.failure = error
             raise
+        following = _Following(self, entry, offset)
         try:
-            async with contextlib.aclosing(self._chunks(entry, offset)) as chunks:
-                yield chunks
+            async with contextlib.aclosing(following.chunks()) as chunks:
+                yield Stream(chunks, following.splice)
         finally:
             await entry.leave()
 
-    async def _chunks(self, entry: _Entry, position: int) -> AsyncGenerator[Chunk, None]:
-        descriptor = -1
+
+class _Following:
+    """One reading of an entry's file, from `position` on."""
+
+    def __init__(self, follower: _Follower, entry: _Entry, position: int) -> None:
+        self._follower = follower
+        self._entry = entry
+        self._position = position
+        self._descriptor = -1
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """The bytes as they come. Raises what made the read fail, `SpoolFull` where the file does."""
+        entry = self._entry
         try:
             while True:
-                await entry.wait_beyond(position)
+                await entry.wait_beyond(self._position)
                 if entry.failure is not None:
-                    self.failure = entry.failure
+                    self._follower.failure = entry.failure
                     raise entry.failure
-                if position >= entry.written:
+                if self._position >= entry.written:
                     return
-                if descriptor < 0:
-                    descriptor = os.open(entry.path, os.O_RDONLY)
-                while position < entry.written:
-                    want = min(READ_BYTES, entry.written - position)
-                    chunk = await _in_thread(os.pread, descriptor, want, position)
+                if self._descriptor < 0:
+                    self._descriptor = os.open(entry.path, os.O_RDONLY)
+                while self._position < entry.written:
+                    want = min(READ_BYTES, entry.written - self._position)
+                    chunk = await _in_thread(os.pread, self._descriptor, want, self._position)
                     if not chunk:
-                        raise OSError(f"it has lost its bytes from {position} on")  # noqa: TRY301 - one mapping
-                    position += len(chunk)
+                        raise OSError(f"it has lost its bytes from {self._position} on")  # noqa: TRY301 - one mapping
+                    self._position += len(chunk)
                     yield chunk
+                    del chunk
         except OSError as error:
-            self.failure = SpoolFull(f"{entry.path}: {error.strerror or error}")
-            raise self.failure from error
+            self._follower.failure = SpoolFull(f"{entry.path}: {error.strerror or error}")
+            raise self._follower.failure from error
         finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+
+    async def splice(self, splice: Splice) -> None:
+        """See `flow.splice.Spliceable`: what is in the file already, by the kernel where nobody hashes it."""
+        splice.narrow(self._entry.written - self._position)
+        if self._descriptor >= 0 and self._entry.failure is None and splice.is_worth_it:
+            splice.count_with(self._count)
+            await splice_file(self._descriptor, self._position, splice)
+
+    def _count(self, count: int) -> None:
+        self._position += count
 
 
 async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from replicator.movers.body import Body, Length, Truncated
 from replicator.movers.connection import Connection
-from replicator.movers.splice import Moved, move
+from replicator.movers.splice import Bounds, Moved, move
 
 FOR_EVER = 3600.0
 
@@ -55,9 +55,7 @@ class Ends:
             self.body,
             self.outlet,
             memoryview(bytearray(size)),
-            most=most,
-            seconds=FOR_EVER,
-            patience=patience,
+            Bounds(most, FOR_EVER, patience),
             show=self.shown.update,
             moved=self.count,
         )

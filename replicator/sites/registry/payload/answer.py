@@ -16,7 +16,7 @@ from replicator.flow.splice import SPLICE_SECONDS, Splice
 from replicator.flow.thread import run_in_thread
 from replicator.movers.body import Body, Truncated
 from replicator.movers.connection import Connection, Malformed
-from replicator.movers.splice import move
+from replicator.movers.splice import Bounds, move
 from replicator.ports import Chunk
 from replicator.sites.reading import BrokenFraming
 from replicator.sites.registry.payload.heads import AnswerHead
@@ -118,9 +118,7 @@ class PayloadAnswer:
             self._body,
             splice.outlet,
             self._buffer(),
-            most=splice.most,
-            seconds=SPLICE_SECONDS,
-            patience=self._fill_seconds,
+            Bounds(splice.most, SPLICE_SECONDS, self._fill_seconds),
             show=splice.show,
             moved=moved,
         )

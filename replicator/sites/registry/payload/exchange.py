@@ -153,7 +153,7 @@ class Payloads:
 
     async def _spliced(self, connection: Connection, body: AsyncIterator[Chunk]) -> bool:
         """Has a thread send what it can; as `_feed`."""
-        splice = Splice(connection)
+        splice = Splice(connection, threads=self._executor)
         await pass_on(body, splice)
         if splice.rest:
             return await self._run(connection, partial(connection.send, splice.rest))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replicator.engine.content.spool import READ_BYTES, Spool
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.errors import Corrupt, SiteError
 from replicator.flow.retry import Budget
 from replicator.flow.settings import LimitSettings
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
-from replicator.ports import Repository
+from replicator.ports import BlobSource, Repository
 from replicator.sites.registry import uploads
 from replicator.sites.registry.body import UploadBody
 from replicator.sites.timeouts import Timeouts
@@ -215,3 +218,53 @@ async def test_cancelled_while_the_source_is_silent_the_threads_end() -> None:
         with pytest.raises(asyncio.CancelledError):
             await copying
         assert not here.destination.store.uploads
+
+
+async def test_a_blob_of_the_spool_goes_into_each_destination_by_the_kernel(
+    ordinary: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    by_kernel: list[int] = []
+    sendfile = os.sendfile
+
+    def counted(out: int, into: int, offset: int, count: int) -> int:
+        by_kernel.append(sent := sendfile(out, into, offset, count))
+        return sent
+
+    monkeypatch.setattr(os, "sendfile", counted)
+    spool = Spool(tmp_path, 10_000_000)
+    try:
+        async with rig() as here, rig() as there:
+            for one in (here, there):
+                assert await one.repository.write_blob(spool.follow(here.blob)) == "copied"
+                assert one.destination.uploaded_bytes == len(DATA)
+                assert b"".join(one.destination.store.blob("app", BLOB).read()) == DATA
+            assert here.source.blob_bytes_out == sum(here.read) == len(DATA)
+            assert there.source.blob_bytes_out == 0
+    finally:
+        await spool.aclose()
+    assert sum(ordinary) + sum(by_kernel) == 2 * len(DATA)
+    assert sum(by_kernel) >= len(DATA) - READ_BYTES - 1, "of the second, whose file is whole, at least"
+
+
+async def test_a_destination_that_fails_leaves_the_other_its_read(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10_000_000)
+    try:
+        async with rig(retries=1) as here, rig() as there:
+            here.destination.fault("PUT|PATCH", UPLOADS, faults.answer(403), times=None)
+            follower = spool.follow(here.blob)
+            async with asyncio.TaskGroup() as tasks:
+                failing = tasks.create_task(_outcome(here.repository, follower))
+                going = tasks.create_task(_outcome(there.repository, spool.follow(here.blob)))
+            assert isinstance(failing.result(), SiteError)
+            assert follower.failure is None
+            assert going.result() == "copied"
+            assert here.source.blob_bytes_out == len(DATA)
+    finally:
+        await spool.aclose()
+
+
+async def _outcome(repository: Repository, blob: BlobSource) -> str | SiteError:
+    try:
+        return await repository.write_blob(blob)
+    except SiteError as error:
+        return error
