@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from replicator.config.settings import Loaded
 from replicator.daemon.explaining import Explaining
@@ -37,6 +37,9 @@ from replicator.runs.indexing import Indexer, index_missing
 from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
 from replicator.state.store import SqliteState
+
+if TYPE_CHECKING:  # its libraries are an extra
+    from replicator.daemon.sharing.sharing import FleetPlace, Sharing
 
 _log = logging.getLogger(__name__)
 
@@ -115,15 +118,22 @@ class App:
         self.untrusted: UntrustedTags = self._scheduler.untrusted
         self.events.subscribe(self.untrusted)
         self._explaining = Explaining(state, self.clock, self._agenda)
+        self.sharing: Sharing | None = None
+        """The agent's part in a fleet."""
         self._notifier: Notifier | None = None
         self._scheduling: asyncio.Task[None] | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
     async def start(
-        cls, chosen: Chosen, equipment: Equipment, state: SqliteState, open_site: OpenSite | None = None
+        cls,
+        chosen: Chosen,
+        equipment: Equipment,
+        state: SqliteState,
+        open_site: OpenSite | None = None,
+        fleet: FleetPlace | None = None,
     ) -> AsyncIterator[App]:
-        """A running agent. When the context is left, it drains, for half a minute at most.
+        """A running agent, in a `fleet` one of several. When the context is left, it drains, for half a minute at most.
 
         Raises StateError, ConfigError.
         """
@@ -136,7 +146,7 @@ class App:
         app.events.emit(ConfigRead(successful=True, at=app.clock.now()))
         try:
             await app._begin()
-            async with asyncio.TaskGroup() as tasks:
+            async with app._as_one_of(fleet), asyncio.TaskGroup() as tasks:
                 side = [
                     tasks.create_task(app._watch_changes()),
                     tasks.create_task(app._watch_time()),
@@ -155,6 +165,30 @@ class App:
                 await app._notifier.aclose()
             await app._generation.leave()
 
+    @contextlib.asynccontextmanager
+    async def _as_one_of(self, fleet: FleetPlace | None) -> AsyncIterator[None]:
+        """Part of the fleet, if there is one, for as long as the context lasts."""
+        if fleet is None:
+            yield
+            return
+        from replicator.daemon.sharing.sharing import Sharing, Surroundings  # noqa: PLC0415 - its libraries are an extra
+
+        around = Surroundings(
+            agent=self.config.agent.name,
+            scheduler=self._scheduler,
+            runs=self.runs,
+            state=self._state,
+            events=self.events,
+            clock=self.clock,
+            paused=self._paused,
+            generation=lambda: self._generation,
+            standings=self._standings,
+            changed=self._changed.set,
+        )
+        async with Sharing.join(fleet, around) as sharing:
+            self.sharing = sharing
+            yield
+
     # --- facts ---
 
     @property
@@ -169,7 +203,9 @@ class App:
             RuleStatus(
                 rule,
                 rule.name in self._paused,
-                self._scheduler.next_run(rule.name),
+                self._scheduler.next_run(rule.name)
+                if self.sharing is None
+                else self.sharing.next_run(rule.name),
                 self._scheduler.backing_off(rule),
                 {name: self.untrusted.reasons(rule.name, name) for name in rule.destinations},
             )
@@ -210,7 +246,8 @@ class App:
 
         A config that was refused on a reload does not: the previous one is in force.
         """
-        problems = (self.health(), self._state_problem)
+        shared = None if self.sharing is None else self.sharing.problem()
+        problems = (self.health(), self._state_problem, shared)
         stuck = [f"rule {rule} made no progress and was ended" for rule in sorted(self._stuck)]
         return [*(problem for problem in problems if problem is not None), *stuck]
 
@@ -244,6 +281,8 @@ class App:
 
     async def drain(self) -> None:
         """Starts nothing new and returns when all runs have ended, after half a minute at most. A second call returns at once."""
+        if self.sharing is not None:
+            self.sharing.stop()
         self._scheduler.stop()
         if self._scheduling is not None:
             await asyncio.wait({self._scheduling}, timeout=DRAIN_SECONDS + HOOK_SECONDS)
@@ -327,6 +366,8 @@ class App:
 
     async def _refresh(self) -> None:
         """Refreshes the standings. Raises StateError."""
+        if self.sharing is not None:
+            await self.sharing.refresh()
         repositories = self.config.agent.metrics_per_repository
         await self._standings.refresh(self._generation.rules, repositories=repositories)
 
@@ -373,8 +414,8 @@ class App:
         while True:
             await self.clock.sleep(_LOOK_SECONDS)
             self._end_what_is_stuck()
-            if self.runs.running:
-                self._changed.set()  # tags of a long run are in step long before it ends
+            if self.runs.running or self.sharing is not None:
+                self._changed.set()  # tags of a long run, or another agent's, are in step long before it ends
             else:
                 self._tell()
 

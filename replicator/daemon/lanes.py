@@ -8,8 +8,10 @@ from typing import Final
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.triggers import Want
-from replicator.engine import Outcome
+from replicator.engine import Outcome, RuleResult
+from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
+from replicator.ports import Assignment
 from replicator.runs.current import Cause, Run
 
 BACK_OFF_FROM_SECONDS: Final = 60.0
@@ -25,13 +27,17 @@ class ActiveRun:
     """One run in progress.
 
     `scanned`: destinations where all that the scan found is decided on, so that the next scan may begin; copies go on.
-    `done`: destinations and source repositories that are through.
+    `done`: destinations and source repositories that are through. `assignment`: the part of the rule that it does for a
+    fleet. `result`, or the `error` that there is instead, once it has ended.
     """
 
     run: Run
     rule: Rule
     want: Want
     generation: Generation
+    assignment: Assignment | None = None
+    result: RuleResult | None = None
+    error: ReplicatorError | None = None
     drain: asyncio.Event = field(default_factory=asyncio.Event)
     stuck: str | None = None
     """Why it was ended: it made no progress."""

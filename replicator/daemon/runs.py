@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final
 
 from replicator.engine import DestinationResult, RuleResult, RunScope
+from replicator.model.shards import Shard
 from replicator.report import RunCounts, combine
 from replicator.runs.current import Cause, Run
 
@@ -48,10 +49,11 @@ class Runs:
         cause: Cause,
         scope: RunScope | None,
         at: float,
+        shard: Shard | None = None,
     ) -> Run:
         """A run begins. Ids are unique across restarts."""
         run_id = f"{int(at)}-{next(self._numbers)}"
-        run = Run(run_id, rule, source, destinations, cause, scope, at, set(destinations))
+        run = Run(run_id, rule, source, destinations, cause, scope, at, set(destinations), shard)
         self._running[run_id] = run
         return run
 

@@ -13,26 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from replicator.daemon.execution import Execution
 from replicator.daemon.generation import Generation
-from replicator.daemon.lanes import ActiveRun, Lane
+from replicator.daemon.lanes import Lane
 from replicator.daemon.plan import Plan
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
 from replicator.daemon.untrusted import UntrustedTags
-from replicator.engine import (
-    DRAIN_SECONDS,
-    DestinationResult,
-    Outcome,
-    RuleResult,
-    RunListener,
-    RunScope,
-    counted,
-)
-from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Clock
-from replicator.runs.current import Run, context_of
-from replicator.runs.hooks import HOOK_SECONDS
+from replicator.runs.current import Run
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +60,22 @@ class Scheduler:
         self._on_change = on_change
         self._wake = asyncio.Event()
         self.triggers = Triggers(wake=self._wake.set, is_paused=paused.__contains__)
+        self._execution = Execution(
+            clock=clock,
+            runs=runs,
+            triggers=self.triggers,
+            lane=self._lane,
+            wake=self._wake.set,
+            on_change=on_change,
+        )
+        self.begin_shard = self._execution.begin
+        """Begins a run of a part of a rule, for a fleet."""
         self.untrusted = UntrustedTags(clock.monotonic, self._wake.set)
         self._generation: Generation | None = None
         self._plans: dict[str, Plan] = {}
         self._lanes: dict[tuple[str, str], Lane] = {}
-        self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._stopping = False
+        self._hand_over: Callable[[], None] | None = None
         self.turned_at: float | None = None
         """When it last looked around, by the steady clock."""
 
@@ -112,7 +112,7 @@ class Scheduler:
         old, self._generation = self._generation, generation
         before = {rule.name: old.identity(rule) for rule in old.rules} if old else {}
         same = {rule.name for rule in generation.rules if before.get(rule.name) == generation.identity(rule)}
-        for active in self._tasks.values():
+        for active in self._execution:
             if active.rule.name not in same:
                 active.drain.set()
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -126,7 +126,7 @@ class Scheduler:
             plans[rule.name] = known or Plan(
                 rule, self._agent, last_look=oldest, now=now, monotonic=monotonic
             )
-        self._plans = plans
+        self._plans = plans if self._hand_over is None else {}
         places = {(rule.name, name) for rule in generation.rules for name in rule.destinations}
         self._lanes = {
             place: lane if place[0] in same else replace(lane, failures=0, not_before=0.0)
@@ -137,6 +137,17 @@ class Scheduler:
         self.untrusted.keep(places)
         self._wake.set()
 
+    def share(self, hand_over: Callable[[], None]) -> None:
+        """From now on a fleet decides what begins: `hand_over` is told when it is to take what `triggers` have."""
+        self._hand_over = hand_over
+        self._plans = {}
+
+    def end_shards(self) -> None:
+        """Drains the runs of shards; others do the rest of them."""
+        for active in self._execution:
+            if active.assignment is not None:
+                active.drain.set()
+
     def resumed(self, rule: str) -> None:
         """The rule is resumed: it runs at once, because nobody knows what it missed."""
         self.triggers.submit(rule, cause="api")
@@ -144,8 +155,7 @@ class Scheduler:
     def stop(self) -> None:
         """Starts nothing new and drains the runs in progress."""
         self._stopping = True
-        for active in self._tasks.values():
-            active.drain.set()
+        self._execution.stop()
         self._wake.set()
 
     def end_stuck(self, run: Run, problem: str) -> bool:
@@ -153,13 +163,7 @@ class Scheduler:
 
         Returns whether it is ended because of this call.
         """
-        for task, active in self._tasks.items():
-            if active.run is run and active.stuck is None:
-                active.stuck = problem
-                active.drain.set()
-                asyncio.get_running_loop().call_later(DRAIN_SECONDS + HOOK_SECONDS, task.cancel)
-                return True
-        return False
+        return self._execution.end_stuck(run, problem)
 
     # --- the loop ---
 
@@ -170,18 +174,23 @@ class Scheduler:
                 self._wake.clear()
                 self._turn()
                 await self._wait(self._seconds_until_something_is_due())
-            while self._tasks:
-                await asyncio.wait(self._tasks, timeout=LONGEST_WAIT_SECONDS)
+            while tasks := self._execution.tasks:
+                await asyncio.wait(tasks, timeout=LONGEST_WAIT_SECONDS)
                 self.turned_at = self._clock.monotonic()
         finally:
-            for task in self._tasks:
+            for task in (tasks := self._execution.tasks):
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
 
     def _turn(self) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         self.turned_at = monotonic
+        for rule, destination, repositories in self.untrusted.take_due():
+            self.triggers.submit(rule, cause="retry", repositories=repositories, destinations=[destination])
+        if self._hand_over is not None:
+            self._hand_over()
+            return
         for plan in self._plans.values():
             if plan.is_due(now, monotonic):
                 cause = plan.cause
@@ -196,8 +205,6 @@ class Scheduler:
             if lane.owed and lane.not_before <= monotonic:
                 self.triggers.submit(rule, cause=lane.owed, destinations=[name])
                 lane.owed = None
-        for rule, destination, repositories in self.untrusted.take_due():
-            self.triggers.submit(rule, cause="retry", repositories=repositories, destinations=[destination])
         for plan in self._plans.values():
             self._begin_what_is_wanted(plan.rule)
 
@@ -234,7 +241,7 @@ class Scheduler:
                 else:
                     together.append(name)
         for (want, generation), names in begun:
-            self._begin(rule, want, tuple(names), generation)
+            self._execution.begin(rule, want, tuple(names), generation)
 
     def _startable(self, rule: str, destination: str) -> Sequence[tuple[Want, Generation]]:
         """Takes what can begin at the destination now, with the config that it runs by; leaves the rest in the queue."""
@@ -280,108 +287,3 @@ class Scheduler:
             return self._generation
         whole = (active.generation for active in before if active.want.whole and not active.drain.is_set())
         return next(whole, None)
-
-    def _begin(self, rule: Rule, want: Want, destinations: tuple[str, ...], generation: Generation) -> None:
-        run = self._runs.begin(
-            rule=rule.name,
-            source=rule.source,
-            destinations=destinations,
-            cause=want.cause,
-            scope=None if want.whole else RunScope(want.repositories, want.at),
-            at=self._clock.now(),
-        )
-        active = ActiveRun(run, rule, want, generation)
-        for name in destinations:
-            self._lane(rule.name, name).active.add(active)
-        generation.enter()
-        task = asyncio.get_running_loop().create_task(
-            self._execute(active), name=f"run {run.id}", context=context_of(run)
-        )
-        self._tasks[task] = active
-        task.add_done_callback(self._forget)
-        self._on_change()
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-        self._wake.set()
-
-    # --- running and ending ---
-
-    async def _execute(self, active: ActiveRun) -> None:
-        result, problem = None, None
-        try:
-            with counted(active.run.totals):
-                result = await self._sync(active)
-        except asyncio.CancelledError:
-            if active.stuck is None:
-                raise
-        except ReplicatorError as error:
-            problem = str(error)
-            _log.error("%s", problem, extra={"fields": {"rule": active.rule.name}})
-        except Exception as error:  # noqa: BLE001  # one run that breaks must not end the agent
-            problem = f"internal error: {type(error).__name__}: {error}"
-            _log.exception("the run broke, please report it", extra={"fields": {"rule": active.rule.name}})
-        finally:
-            for name in tuple(active.run.left):
-                self._ended(active, name, "interrupted" if active.drain.is_set() else "failed")
-            if active.stuck is not None:
-                problem = active.stuck
-                await active.generation.note_stuck(active.rule, active.run, problem)
-            self._runs.end(active.run, result, at=self._clock.now(), error=problem)
-            self._on_change()
-            await active.generation.leave()
-
-    async def _sync(self, active: ActiveRun) -> RuleResult:
-        rule, run, generation = active.rule, active.run, active.generation
-
-        def ended(_rule: str, result: DestinationResult) -> None:
-            run.ended[result.destination] = result
-            self._ended(active, result.destination, result.outcome)
-
-        result = await generation.hooks.before(rule, run.destinations, run.scope)
-        if result is None:
-            (result,) = await generation.engine.sync(
-                [rule],
-                destinations=frozenset(run.destinations),
-                recheck=active.want.recheck,
-                unattended=active.want.cause != "api",
-                scope=run.scope,
-                drain=active.drain,
-                listener=self._listener(active, ended),
-            )
-        else:
-            for each in result.destinations:
-                ended(rule.name, each)
-        await generation.hooks.after(rule, result)
-        return result
-
-    def _listener(self, active: ActiveRun, ended: Callable[[str, DestinationResult], None]) -> RunListener:
-        def scanned(_: str, destination: str) -> None:
-            active.scanned.add(destination)
-            self._wake.set()
-
-        def done(_: str, destination: str, repository: str) -> None:
-            active.done.add((destination, repository))
-            self._wake.set()
-
-        def busy(rule: str, destination: str, repository: str) -> None:
-            self.triggers.submit(
-                rule,
-                cause=active.want.cause,
-                repositories={repository: None},
-                destinations=[destination],
-            )
-
-        return RunListener(ended=ended, scanned=scanned, repository_done=done, busy=busy)
-
-    def _ended(self, active: ActiveRun, destination: str, outcome: Outcome) -> None:
-        """The run is through at this destination, whatever becomes of it at others."""
-        active.run.left.discard(destination)
-        lane = self._lane(active.rule.name, destination)
-        lane.active.discard(active)
-        if active.stuck is not None:
-            lane.note(active, "failed", self._clock.monotonic())
-        elif not active.drain.is_set():
-            lane.note(active, outcome, self._clock.monotonic())
-        self._wake.set()
-        self._on_change()

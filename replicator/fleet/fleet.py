@@ -146,10 +146,15 @@ class Fleet:
         self._is_working = False
         self._serve()
 
-    async def defer(self, works: Sequence[Work], *, capped: bool = False) -> int:
+    async def defer(self, works: Sequence[Work]) -> None:
         """See `Queue.defer`. Raises StateError."""
         with as_state_error("put work into the queue"):
-            return await self._queue.defer(works, capped=capped)
+            await self._queue.defer(works)
+
+    async def within_cap(self, works: Sequence[Work]) -> list[Work]:
+        """As many of these as may wait beside what waits already. Raises StateError."""
+        with as_state_error("count what waits"):
+            return await self._queue.within_cap(works)
 
     async def defer_tick(self, work: Work, periodic_id: str, tick: int) -> bool:
         """See `Queue.defer_tick`. Raises StateError."""
@@ -210,14 +215,12 @@ class Fleet:
     async def _live(self) -> None:
         while True:
             await asyncio.sleep(self.times.heartbeat * random.uniform(0.9, 1.1))  # noqa: S311
-            was_up = self.is_up
             try:
-                if was_up:
+                if self.is_up:
                     await self._beat()
             except StateError as error:
                 _log.info("no heartbeat: %s", error)
-            if self.is_up != was_up:
-                self._duties.changed()
+            self._duties.changed()
 
     async def _beat(self) -> None:
         began = self._clock.monotonic()
@@ -233,7 +236,6 @@ class Fleet:
         await self._adopt(now)
         self.draining = draining
         self._serve()
-        self._duties.changed()
 
     def _warn_of_skew(self) -> None:
         skew = self.me.clock_skew

@@ -103,27 +103,32 @@ class Queue:
         except exceptions.AlreadyEnqueued:
             return False  # the look of an earlier tick has not begun
 
-    async def defer(self, works: Iterable[Work], *, delay: float = 0.0, capped: bool = False) -> int:
+    async def within_cap(self, works: Sequence[Work]) -> list[Work]:
+        """As many of these works as may wait: `MAX_WAITING` for one site. A later look wants the others again.
+
+        Raises one of `DATABASE_ERRORS`.
+        """
+        room = {
+            queue: max(0, MAX_WAITING - (await self.fetch(_COUNT, queue))[0][0])
+            for queue in {work.queue for work in works}
+        }
+        kept = []
+        for work in works:
+            if room[work.queue]:
+                room[work.queue] -= 1
+                kept.append(work)
+        return kept
+
+    async def defer(self, works: Iterable[Work]) -> None:
         """Has works wait, each merged into the one that waits with its lock. Durable on return.
-
-        Args:
-            works: what.
-            delay: seconds until it may begin, for new ones.
-            capped: leaves out what is more than `MAX_WAITING` for one site: a later look wants it again.
-
-        Returns:
-            How many wait.
 
         Raises one of `DATABASE_ERRORS`.
         """
         wanted = merged(works)
-        if capped:
-            wanted = await self._within_cap(wanted)
-        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
         for attempt in range(_TRIES):
             try:
                 async with self.connection() as connection, connection.transaction():
-                    await self._merge_in(connection, wanted, at)
+                    await self._merge_in(connection, wanted, None)
                 break
             except exceptions.AlreadyEnqueued:
                 if attempt == _TRIES - 1:
@@ -132,7 +137,6 @@ class Queue:
         if self._inserted >= ANALYZE_AFTER:
             self._inserted = 0
             await self.fetch("ANALYZE procrastinate_jobs")
-        return len(wanted)
 
     async def take_over(self, job: int) -> Work | None:
         """Has a job that nobody owns begin anew. None: it has ended, or it cannot be read."""
@@ -186,18 +190,6 @@ class Queue:
     async def _put_back(self, connection: Connection, work: Work, delay: float) -> None:
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
         await self._merge_in(connection, [work], at)
-
-    async def _within_cap(self, works: Sequence[Work]) -> list[Work]:
-        room = {
-            queue: max(0, MAX_WAITING - (await self.fetch(_COUNT, queue))[0][0])
-            for queue in {work.queue for work in works}
-        }
-        kept = []
-        for work in works:
-            if room[work.queue]:
-                room[work.queue] -= 1
-                kept.append(work)
-        return kept
 
     async def _merge_in(self, connection: Connection, works: Sequence[Work], at: dt.datetime | None) -> None:
         by_lock = {work.lock: work for work in works}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from replicator.engine import DestinationResult, RunResult, RunScope, Totals
+from replicator.model.shards import Shard
 
 Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
 """What starts a run. `retry`: an earlier run had failures, and the rule has no schedule to repeat it."""
@@ -19,7 +20,7 @@ class Run:
 
     `totals` has its requests and retries, counted by `engine.counted`; the rest is in the report.
     `left` are the destinations that are not finished, `ended` the results of the others.
-    `actions_left_out` counts actions of the report that are not kept.
+    `shard`: the part of the rule's repositories that it looks at, in a fleet. `actions_left_out` counts actions of the report that are not kept.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Run:
     scope: RunScope | None
     started_at: float
     left: set[str]
+    shard: Shard | None = None
     totals: Totals = field(default_factory=Totals)
     ended: dict[str, DestinationResult] = field(default_factory=dict)
     ended_at: float | None = None

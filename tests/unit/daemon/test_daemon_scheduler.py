@@ -81,6 +81,7 @@ class ScriptedEngine:
         scope: RunScope | None,
         drain: asyncio.Event,
         listener: RunListener,
+        assignment: None = None,
     ) -> list[RuleResult]:
         (rule,) = rules
         call = Call(

@@ -1,0 +1,322 @@
+"""One agent of a fleet: its scheduler hands over here what is due, and here it gets what is to be run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import replicator
+from replicator.daemon.generation import Generation
+from replicator.daemon.lanes import ActiveRun
+from replicator.daemon.runs import Runs
+from replicator.daemon.scheduler import Scheduler
+from replicator.daemon.sharing import division
+from replicator.daemon.sharing.reports import packed, unpacked
+from replicator.daemon.triggers import Triggers, Want
+from replicator.errors import StateError
+from replicator.events import Events
+from replicator.fleet.agents import Agent, Doing, Self
+from replicator.fleet.fleet import Duties, Fleet
+from replicator.fleet.looks import Look
+from replicator.fleet.ownership import Claim
+from replicator.fleet.ticks import Ticks
+from replicator.fleet.times import Times
+from replicator.fleet.work import Done, Work
+from replicator.model.shards import Shard
+from replicator.policy.rule import Rule
+from replicator.ports import Assignment, Clock, Standing
+from replicator.ports.site import SharesLimits
+from replicator.state.store import SqliteState
+
+_log = logging.getLogger(__name__)
+
+LONGEST_WAIT_SECONDS: Final = 1.0
+"""Between two looks whether a rule is due."""
+_AGAIN_SECONDS: Final = 5.0
+"""Until work is tried again for which the state could not be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlace:
+    """Where the fleet is, and this agent's part in it. `serves` None: all destinations. `jobs`: at once."""
+
+    dsn: str
+    shards: int
+    jobs: int
+    serves: tuple[str, ...] | None
+    times: Times = field(default_factory=Times)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the agent has that sharing needs. `generation` and `standings` change."""
+
+    agent: str
+    scheduler: Scheduler
+    runs: Runs
+    state: SqliteState
+    events: Events
+    clock: Clock
+    paused: set[str]
+    generation: Callable[[], Generation]
+    standings: Callable[[], Sequence[tuple[Standing, float]]]
+    changed: Callable[[], None]
+
+
+class Sharing:
+    """See the module. Made by `Sharing.join`."""
+
+    def __init__(self, place: FleetPlace, around: Surroundings) -> None:
+        self._place = place
+        self._around = around
+        self._ticks: dict[str, tuple[Rule, Ticks]] = {}
+        self._wake = asyncio.Event()
+        self._is_draining = False
+        self.fleet: Fleet
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def join(cls, place: FleetPlace, around: Surroundings) -> AsyncIterator[Sharing]:
+        """Part of the fleet, and at work. When the context is left, it takes no more, and what was begun has ended.
+
+        Raises StateError.
+        """
+        sharing = cls(place, around)
+        duties = Duties(
+            perform=sharing._perform,
+            places=lambda work: division.places(work, sharing._rules()),
+            destinations=lambda: {site for rule in sharing._rules().values() for site in rule.destinations},
+            look_ended=sharing._look_ended,
+            changed=sharing._changed,
+        )
+        me = Self(around.agent, replicator.__version__, place.serves, around.clock.now())
+        async with Fleet.join(
+            place.dsn,
+            me,
+            duties,
+            jobs=place.jobs,
+            events=around.events,
+            clock=around.clock,
+            times=place.times,
+        ) as fleet:
+            sharing.fleet = fleet
+            around.scheduler.share(sharing._wake.set)
+            turning = asyncio.get_running_loop().create_task(sharing._turn_again_and_again())
+            fleet.begin()
+            try:
+                yield sharing
+            finally:
+                turning.cancel()
+                await asyncio.wait({turning})
+
+    # --- facts ---
+
+    @property
+    def agents(self) -> Sequence[Agent]:
+        """Those who live, as of the last heartbeat."""
+        return self.fleet.living
+
+    def next_run(self, rule: str) -> float | None:
+        """When the rule is due next (epoch seconds)."""
+        known = self._ticks.get(rule)
+        return None if known is None or rule in self._around.paused else known[1].next(self.fleet.now())
+
+    def problem(self) -> str | None:
+        """What keeps this agent from working, None if nothing does."""
+        if not self.fleet.is_up:
+            return "the database is away; what is in hand is finished, and nothing new begins"
+        return "draining: another agent or an operator asked for it" if self.fleet.draining else None
+
+    def stop(self) -> None:
+        """Takes no more work."""
+        self.fleet.stop()
+
+    async def refresh(self) -> None:
+        """Reads what other agents changed, and has the next heartbeat say what this one does. Raises StateError."""
+        running = self._around.runs.running
+        me = self.fleet.me
+        me.sites = {site for run in running for site in (run.source, *run.destinations)}
+        me.doing = tuple(
+            Doing(run.rule, run.destinations, "" if run.shard is None else str(run.shard), run.started_at)
+            for run in running
+        )
+        await self._paused()
+
+    # --- what is due ---
+
+    async def _turn_again_and_again(self) -> None:
+        while True:
+            self._wake.clear()
+            wait = LONGEST_WAIT_SECONDS
+            try:
+                await self._hand_over_ticks()
+                await self._hand_over_wants(self._around.scheduler.triggers)
+            except StateError as error:
+                _log.info("%s; trying again", error)
+                wait = _AGAIN_SECONDS
+            except Exception:  # noqa: BLE001  # what breaks once must not end the agent's work
+                _log.exception("handing over work broke, please report it")
+                wait = _AGAIN_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+
+    async def _hand_over_ticks(self) -> None:
+        standings = [standing for standing, _ in self._around.standings()]
+        now = self.fleet.now()
+        for rule in self._rules().values():
+            if rule.name in self._around.paused:
+                continue
+            ticks = self._ticks_of(rule, standings)
+            tick = ticks.due(now, is_failing=_is_failing(rule, standings))
+            if tick is None:
+                continue
+            work = division.look(rule, rule.destinations, Want(_cause(tick.cause), whole=True))
+            await self.fleet.defer_tick(work, f"{rule.name[:100]} {ticks.identity}", tick.at)
+            ticks.done(tick, now)
+
+    def _ticks_of(self, rule: Rule, standings: Sequence[Standing]) -> Ticks:
+        known = self._ticks.get(rule.name)
+        if known is not None and known[0] == rule:
+            return known[1]
+        looks = {each.destination: each.last_look for each in standings if each.rule == rule.name}
+        served = [looks.get(site) for site in rule.destinations]
+        is_new = known is not None or None in served
+        ticks = Ticks(rule, last_look=None if is_new else min(look for look in served if look is not None))
+        self._ticks[rule.name] = (rule, ticks)
+        return ticks
+
+    async def _hand_over_wants(self, triggers: Triggers) -> None:
+        for rule in self._rules().values():
+            taken = [(site, want) for site in rule.destinations if (want := triggers.take(rule.name, site))]
+            if not taken:
+                continue
+            try:
+                await self.fleet.defer(self._works(rule, taken))
+            except StateError:
+                for site, want in taken:
+                    triggers.put_back(rule.name, site, want)
+                raise
+
+    def _works(self, rule: Rule, taken: Sequence[tuple[str, Want]]) -> list[Work]:
+        works: list[Work] = []
+        alike: list[tuple[Want, list[str]]] = []
+        for site, want in taken:
+            known = next((sites for other, sites in alike if other == want), None)
+            if known is None:
+                alike.append((want, [site]))
+            else:
+                known.append(site)
+        for want, sites in alike:
+            if want.whole:
+                works.append(division.look(rule, sites, want))
+            if want.repositories:
+                groups = division.together(sites, self.agents)
+                works += division.named(rule, groups, want, self._place.shards)
+        return works
+
+    # --- what is to be run ---
+
+    async def _perform(self, work: Work, claim: Claim) -> Done:
+        rule = self._rules().get(work.rule)
+        if rule is None:
+            _log.warning("rule %s is in another agent's config, not in this one's", work.rule)
+            return Done()
+        destinations = tuple(site for site in work.destinations if site in rule.destinations)
+        try:
+            if not destinations or rule.name in await self._paused():
+                return Done()
+            if work.shard is None:
+                return await self._look(rule, destinations, work)
+            return await self._run(rule, destinations, work, claim)
+        except StateError as error:
+            _log.warning("%s: %s", work.lock, error)
+            return Done(again=work, delay=_AGAIN_SECONDS)
+
+    async def _paused(self) -> set[str]:
+        """A pause counts at every agent from the moment it is in the state."""
+        paused = set(await self._around.state.paused())
+        self._around.paused.clear()
+        self._around.paused.update(paused)
+        return paused
+
+    async def _look(self, rule: Rule, destinations: tuple[str, ...], work: Work) -> Done:
+        """Runs the rule's `before`, and has the shards wait."""
+        generation = self._around.generation()
+        if await generation.hooks.before(rule, destinations, None) is not None:
+            return Done()
+        tick = work.ticks[0] if work.ticks else int(self.fleet.now() * 1000)
+        groups = division.together(destinations, self.agents)
+        works = await self.fleet.within_cap(division.pieces(rule, groups, work, tick, self._place.shards))
+        if self._has_after(rule):
+            await self.fleet.begin_look(rule.name, tick, len(works))
+        await self.fleet.defer(works)
+        return Done()
+
+    async def _run(self, rule: Rule, destinations: tuple[str, ...], work: Work, claim: Claim) -> Done:
+        """Runs one shard."""
+        shard = Shard(work.shard or 0, work.of)
+        assignment = Assignment(shard, claim, work.ticks[-1] if work.ticks else None)
+        active, task = self._around.scheduler.begin_shard(
+            rule, division.wanted(work), destinations, self._around.generation(), assignment
+        )
+        claim.on_lost = active.drain.set
+        if claim.is_lost:
+            active.drain.set()
+        try:
+            await asyncio.wait({task})
+        finally:
+            active.drain.set()
+        return self._done(rule, work, active)
+
+    def _done(self, rule: Rule, work: Work, active: ActiveRun) -> Done:
+        if active.stuck is None and isinstance(active.error, StateError):
+            return Done(again=work, delay=_AGAIN_SECONDS)
+        result = active.result
+        if active.stuck is None and result is not None:
+            left = {each.destination for each in result.destinations if each.outcome == "interrupted"}
+            if left:
+                return Done(again=work)
+        if not work.ticks or not self._has_after(rule):
+            return Done()
+        return Done(report={} if result is None else packed(result))
+
+    async def _look_ended(self, look: Look) -> None:
+        """All shards of a look are through, at whichever agents: runs the rule's `after`."""
+        rule = self._rules().get(look.rule)
+        result = unpacked([report for report in look.reports if report])
+        if rule is not None and result is not None:
+            await self._around.generation().hooks.after(rule, result)
+
+    # --- inside ---
+
+    def _rules(self) -> Mapping[str, Rule]:
+        return {rule.name: rule for rule in self._around.generation().rules}
+
+    def _has_after(self, rule: Rule) -> bool:
+        commands = self._around.generation().loaded.commands.get(rule.name)
+        return commands is not None and bool(commands.after)
+
+    def _changed(self) -> None:
+        """A heartbeat went out, or the database went away or came back."""
+        sites: Mapping[str, Any] = self._around.generation().sites
+        for name, share in self.fleet.shares(sites).items():
+            if isinstance(sites[name], SharesLimits):
+                sites[name].limit_to(share)
+        if self.fleet.draining and not self._is_draining:
+            self._around.scheduler.end_shards()
+        self._is_draining = self.fleet.draining
+        self._around.changed()
+        self._wake.set()
+
+
+def _is_failing(rule: Rule, standings: Sequence[Standing]) -> bool:
+    return any(each.rule == rule.name and (each.failed or each.last_error) for each in standings)
+
+
+def _cause(cause: str) -> Any:  # one of the causes of runs, which the fleet does not know by type
+    return cause

@@ -1,0 +1,154 @@
+"""Agents that divide rules: the daemon's own path, with sites in memory and the queue in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from replicator.config.load import load
+from replicator.daemon.app import App
+from replicator.daemon.generation import Chosen
+from replicator.daemon.sharing.sharing import FleetPlace
+from replicator.demo.images import image
+from replicator.demo.images import load as put
+from replicator.events import Events
+from replicator.flow.clock import SystemClock
+from replicator.runs.wiring import Equipment
+from replicator.state.store import open_state
+from tests.fakes.memory import MemorySite
+from tests.fleet.agents import QUICK, until
+
+CONFIG = """
+[site.hub]
+url = "https://hub.example.com"
+[site.fra]
+url = "https://fra.example.com"
+[site.sgp]
+url = "https://sgp.example.com"
+[[rule]]
+name = "apps"
+source = "hub"
+destinations = ["fra", "sgp"]
+repositories = ["**"]
+{rule}
+"""
+
+
+@asynccontextmanager
+async def agents(
+    folder: Path,
+    dsn: str,
+    sites: Mapping[str, MemorySite],
+    names: Sequence[str],
+    *,
+    rule: str = 'interval = "1h"',
+    shards: int = 16,
+    serves: Mapping[str, tuple[str, ...]] | None = None,
+) -> AsyncIterator[list[App]]:
+    """Agents with one config, one state and one queue."""
+    config = folder / "replicator.toml"
+    config.write_text(CONFIG.format(rule=rule))
+    loaded = load(config, {"HOME": str(folder)})
+    clock = SystemClock()
+    state = await open_state(folder / "state.db", clock=clock)
+    apps = []
+    try:
+        async with AsyncExitStack() as stack:
+            for name in names:
+                mine = replace(loaded, agent=replace(loaded.agent, name=name))
+                place = FleetPlace(dsn, shards, 4, (serves or {}).get(name), QUICK)
+                app = App.start(
+                    Chosen(mine, mine.rules),
+                    Equipment(state, Events(), clock, None),
+                    state,
+                    lambda settings: sites[settings.name],
+                    place,
+                )
+                apps.append(await stack.enter_async_context(app))
+            yield apps
+    finally:
+        await state.aclose()
+
+
+@pytest.fixture
+def sites() -> dict[str, MemorySite]:
+    made = {name: MemorySite(name) for name in ("hub", "fra", "sgp")}
+    for number in range(30):
+        put(made["hub"].store, f"app{number}", "v1", image(f"{number}"))
+    return made
+
+
+def tags(site: MemorySite) -> int:
+    return sum(len(repository.tags) for repository in site.store.repositories.values())
+
+
+async def test_agents_divide_a_rule_and_nothing_is_done_twice(
+    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+) -> None:
+    async with agents(tmp_path, shared, sites, ["a", "b"]) as apps:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        ran = [{run.shard for run in (*app.runs.recent, *app.runs.running)} for app in apps]
+    assert all(ran), "both agents had a part in it"
+    for name in ("fra", "sgp"):
+        assert sites[name].count("write_manifest") == 30
+    assert sites["hub"].count("read_manifest") == 30, "read once for both destinations"
+    assert sites["hub"].count("repositories") <= 2, "each agent lists the catalog once a tick"
+
+
+async def test_an_event_is_looked_at_by_whoever_has_time(
+    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+) -> None:
+    async with agents(tmp_path, shared, sites, ["a", "b"]) as apps:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        put(sites["hub"].store, "app3", "v2", image("new"))
+        assert apps[0].triggers.hint("hub", "app3", "v2")
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
+    assert sites["fra"].count("write_manifest") == 31
+
+
+async def test_a_pause_counts_at_every_agent_at_once(
+    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+) -> None:
+    async with agents(tmp_path, shared, sites, ["a", "b"]) as (first, second):
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        await first.pause("apps")
+        put(sites["hub"].store, "app3", "v2", image("new"))
+        second.triggers.hint("hub", "app3", "v2")
+        await until(lambda: second.rules[0].paused)
+        assert tags(sites["fra"]) == 30
+        await second.resume("apps")
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
+
+
+async def test_an_agent_that_stops_leaves_its_work_to_the_others(
+    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+) -> None:
+    held = sites["fra"].pause("write_manifest", subject="v1")
+    async with agents(tmp_path, shared, sites, ["a"]) as (first,):
+        await held.reached.wait()
+        stopping = asyncio.get_running_loop().create_task(first.drain())
+        await asyncio.sleep(0)
+        held.release()
+        await stopping
+    async with agents(tmp_path, shared, sites, ["b"]):
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+    assert sites["fra"].count("write_manifest") == 30
+
+
+async def test_commands_around_a_rule_run_once_a_look(
+    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+) -> None:
+    told = tmp_path / "told"
+    rule = f"""interval = "1h"
+hooks.before = ["/bin/sh", "-c", "echo before >> {told}"]
+hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
+    async with agents(tmp_path, shared, sites, ["a", "b"], rule=rule):
+        await until(lambda: told.exists() and "after" in told.read_text())
+    before, after = told.read_text().splitlines()
+    assert before == "before"
+    assert after.count('"copied":30') == 2, "what all shards did, at each destination"
