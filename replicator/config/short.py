@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from replicator.config.syntax import SIZE
+_OF_THE_KEY: Final = frozenset({"default", "description", "title"})
+"""What a key's schema says of the key, not of its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +29,23 @@ class OneOrMany:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """Marks a table that may be written as the value of its `default`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda value: value if value is None or isinstance(value, dict) else {"default": value},
-            handler(source),
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [dict(SIZE.schema), handler(schema)]}
-
-
-@dataclass(frozen=True, slots=True)
 class ShortFor:
     """Marks a table that may be written as the value of one of its keys.
 
-    `key`: which; `kind`: the type of its values, by which the short form is told from the table.
+    `key`: which; `kinds`: the types of its values, by which the short form is told from the table.
     """
 
     key: str
-    kind: type[bool | str]
+    kinds: tuple[type, ...]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
-            lambda value: {self.key: value} if isinstance(value, self.kind) else value, handler(source)
+            lambda value: {self.key: value} if isinstance(value, self.kinds) else value, handler(source)
         )
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         table = handler(schema)
-        plain = {"type": "boolean" if self.kind is bool else "string"}
-        return {"anyOf": [table.get("properties", {}).get(self.key, plain), table]}
+        short = handler.resolve_ref_schema(table)["properties"][self.key]
+        return {"anyOf": [{key: value for key, value in short.items() if key not in _OF_THE_KEY}, table]}

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from replicator.errors import NotFound, SiteError
+from replicator.flow.parallel import each
 from replicator.model.companion import is_companion
 from replicator.model.digest import Digest
 from replicator.ports import Repository, Site
 
 REPOSITORIES_AT_ONCE: Final = 8
-TAGS_AT_ONCE: Final = 32
-"""Per repository; the sites' own limits are usually narrower."""
 
 Kind = Literal["only_here", "only_there", "different"]
 
@@ -76,25 +75,21 @@ async def compare_repositories(here: Repository, there: Repository) -> Compared:
     differences += [Difference(here.name, tag, "only_there") for tag in theirs - ours]
     failures: list[SiteError] = []
     same = 0
-    waiting = iter(ours & theirs)
 
-    async def work() -> None:
+    async def compare(tag: str) -> None:
         nonlocal same
-        for tag in waiting:
-            try:
-                pair = (await here.resolve(tag)).digest, (await there.resolve(tag)).digest
-            except SiteError as error:
-                failures.append(error.about(f"tag {tag}"))
-                continue
-            if pair[0] == pair[1]:
-                same += 1
-            else:
-                differences.append(Difference(here.name, tag, "different", *pair))
+        try:
+            pair = (await here.resolve(tag)).digest, (await there.resolve(tag)).digest
+        except SiteError as error:
+            failures.append(error.about(f"tag {tag}"))
+            return
+        if pair[0] == pair[1]:
+            same += 1
+        else:
+            differences.append(Difference(here.name, tag, "different", *pair))
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(TAGS_AT_ONCE, len(ours & theirs))):
-            tasks.create_task(work())
-    differences.sort(key=lambda each: each.tag)
+    await each(ours & theirs, compare)
+    differences.sort(key=lambda one: one.tag)
     return Compared(here.name, same, tuple(differences), tuple(failures))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Final
 
 from replicator.errors import NotFound, SiteError, Unsupported
+from replicator.flow.parallel import each
 from replicator.model.companion import is_companion
 from replicator.model.digest import Digest, encoded
 from replicator.policy.mapping import target_repository, target_tag
@@ -16,8 +15,6 @@ from replicator.policy.rule import Rule
 from replicator.policy.selection import certain_repositories, may_select, select_repository
 from replicator.ports import Repository, Site
 from replicator.ports.search import Holding, ImageFacts, Query
-
-TAGS_AT_ONCE: Final = 32
 
 ReadFacts = Callable[[Site, str, Digest], Awaitable[ImageFacts]]
 
@@ -83,18 +80,15 @@ async def _ask_repository(
     except SiteError as error:
         answer.failures.append(error)
         return
-    waiting = iter([tag for tag in tags if _names_match(query, name, _target(rule, name, tag)[0], tag)])
+    matching = [tag for tag in tags if _names_match(query, name, _target(rule, name, tag)[0], tag)]
 
-    async def work() -> None:
-        for tag in waiting:
-            try:
-                await _ask_tag(rule, repository, tag, sites, query, now, read_facts, answer)
-            except SiteError as error:
-                answer.failures.append(error.about(f"tag {tag}"))
+    async def ask_tag(tag: str) -> None:
+        try:
+            await _ask_tag(rule, repository, tag, sites, query, now, read_facts, answer)
+        except SiteError as error:
+            answer.failures.append(error.about(f"tag {tag}"))
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(TAGS_AT_ONCE):
-            tasks.create_task(work())
+    await each(matching, ask_tag)
 
 
 async def _ask_tag(

@@ -386,6 +386,32 @@ async def test_a_legacy_tag_that_moved_is_found() -> None:
         assert w.tags()["app"][tag] == two.digest
 
 
+async def test_a_legacy_tag_that_is_gone_since_it_was_listed_fails_nothing() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        root = w.put("app", "v1")
+        tag = legacy_tags(root.digest)[0]
+        load(w.source.store, "app", tag, image("one signature"))
+        await w.sync_one()
+        clock.advance(24 * 3600.0 + 1)
+        w.source.fail("resolve", NotFound("source", "resolve", "no such tag"), subject=tag)
+        done = await w.sync_one()
+        assert (done.outcome, done.totals.tags.unchanged) == ("ok", 1)
+        assert w.source.count("resolve", tag, "NotFound") == 1
+
+
+async def test_children_are_asked_for_at_once() -> None:
+    clock = StillClock()
+    async with world(clock=clock) as w:
+        built = w.put("app", "v1", index([image(f"child {number}") for number in range(8)]))
+        await w.sync_one()
+        clock.advance(24 * 3600.0 + 1)
+        w.source.peak.clear()
+        assert (await w.sync_one()).totals.tags.unchanged == 1
+        assert w.source.count("referrers", built.digest) > 0
+        assert w.source.peak["referrers"] == 8
+
+
 async def test_what_nobody_refers_to_costs_one_request_a_day_and_none_without_the_api() -> None:
     clock = StillClock()
     async with world(clock=clock) as w:

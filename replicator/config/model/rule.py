@@ -219,7 +219,7 @@ class RuleTable(Table):
         "knows of because its state was lost, is checked when it is first seen.",
         "7d",
     )
-    referrers: Annotated[ReferrersTable, ShortFor("mode", str)] = setting(
+    referrers: Annotated[ReferrersTable, ShortFor("mode", (str,))] = setting(
         "Signatures, SBOMs, attestations and other manifests that refer to an image, which travel with it. May be "
         "written as the value of its `mode`.",
         default_factory=ReferrersTable,

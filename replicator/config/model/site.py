@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from replicator.config.model.table import Table, setting
 from replicator.config.secrets import Secret
-from replicator.config.short import Rate, ShortFor
+from replicator.config.short import ShortFor
 from replicator.config.syntax import (
     CAPABILITY,
     DAYS,
@@ -78,7 +78,7 @@ class LimitsTable(Table):
     requests_per_second: float | None = setting(
         "Requests per second. Default: no limit.", None, gt=0, allow_inf_nan=False
     )
-    bytes_per_second: Annotated[BandwidthTable | None, Rate()] = setting(
+    bytes_per_second: Annotated[BandwidthTable | None, ShortFor("default", (str, int, float))] = setting(
         "Bytes per second, reads and writes together. A table varies the limit by time of day. Default: no limit.",
         None,
     )
@@ -272,7 +272,7 @@ class SiteTable(Table):
         "its answers; Harbor and others on hosts of your own may have to be named.",
         None,
     )
-    create: Annotated[CreateTable | None, ShortFor("enabled", bool)] = setting(
+    create: Annotated[CreateTable | None, ShortFor("enabled", (bool,))] = setting(
         "Create repositories (Harbor, GitLab: projects) that do not exist. Default: for ECR, Harbor and Artifact "
         "Registry; `true` or a table for others.",
         None,

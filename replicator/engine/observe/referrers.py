@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from replicator.engine.content.referrers import MAX_DEPTH, ReferrersReader, WantedReferrers
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
 from replicator.errors import Denied, NotFound
+from replicator.flow.parallel import each
 from replicator.model.companion import legacy_tags
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -62,12 +63,13 @@ async def missing_referrers(  # noqa: PLR0913 - both ends, the image, and what o
                 children = [child.digest for child in top.children]
             except NotFound:
                 return (root,)
-        for child in children:
-            missing += await look.missing(child)
+        for found in await each(children, look.missing):
+            missing += found
     roots = () if is_rewritten else (root,)
-    for subject in (*roots, *(children or ())) if wanted.mode == "all" else roots:
-        missing += await _moved_tags(source, destination, subject, wanted)
-    return tuple(missing)
+    subjects = (*roots, *(children or ())) if wanted.mode == "all" else roots
+    tags = [(subject, tag) for subject in subjects for tag in legacy_tags(subject)]
+    moved = await each(tags, lambda one: _moved_to(source, destination, *one, wanted))
+    return (*missing, *(digest for digest in moved if digest is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +120,30 @@ class _Look:
         return await self.reader.travels(self.source, subject, one, self.wanted.chosen)
 
 
-async def _moved_tags(
+async def _moved_to(
     source: Repository,
     destination: Repository,
     subject: Digest,
+    tag: str,
     wanted: WantedReferrers,
-) -> Sequence[Digest]:
-    """Cosign adds a signature by moving its older tags. Only those that a listing shows are asked for."""
-    moved = []
-    for tag in legacy_tags(subject):
-        if wanted.companions is None or tag not in wanted.companions:
-            continue
-        digest = (await source.resolve(tag)).digest
-        try:
-            is_there = (await destination.resolve(tag)).digest == digest
-        except NotFound:
-            is_there = False
-        if not is_there and (
-            wanted.chosen.is_open
-            or wanted.chosen.chooses(traits(Referrer(subject, await source.read_manifest(digest), tag)))
-        ):
-            moved.append(digest)
-    return moved
+) -> Digest | None:
+    """What one of cosign's older tags names at the source alone: cosign adds a signature by moving its tag.
+
+    None where nothing is missing. Only a tag that a listing shows is asked for, and it may be gone by then.
+    """
+    if wanted.companions is None or tag not in wanted.companions:
+        return None
+    digest = await _resolved(source, tag)
+    if digest is None or digest == await _resolved(destination, tag):
+        return None
+    if not wanted.chosen.is_open:
+        referrer = Referrer(subject, await source.read_manifest(digest), tag)
+        return digest if wanted.chosen.chooses(traits(referrer)) else None
+    return digest
+
+
+async def _resolved(repository: Repository, tag: str) -> Digest | None:
+    try:
+        return (await repository.resolve(tag)).digest
+    except NotFound:
+        return None

@@ -12,8 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from yarl import URL
-
 from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied
 from replicator.flow.once import Once
 from replicator.ports import Clock
@@ -21,7 +19,7 @@ from replicator.sites.registry.challenge import Challenge, best_challenge, parse
 from replicator.sites.registry.credentials import ConfiguredLogin, Credentials, Logins
 from replicator.sites.registry.errormap import Step
 from replicator.sites.registry.grants import Grant, Refusal, Scope
-from replicator.sites.registry.ping import ping
+from replicator.sites.registry.ping import ping, ping_url
 from replicator.sites.registry.tokens import Token, TokenRequest, basic, fetch_token
 from replicator.sites.registry.wire import Wire
 
@@ -272,7 +270,7 @@ class Authenticator:
         if by_ping:
             self._login = grant.credentials, False
         elif self._login is None or self._login[0] != grant.credentials:
-            url = URL(str(self._wire.base).rstrip("/") + "/v2/", encoded=True)
+            url = ping_url(self._wire.base)
             response = await self._wire.send(Step("ping"), "GET", url, grant.headers)
             await self._wire.read_error(response)
             self._login = grant.credentials, response.status != 401

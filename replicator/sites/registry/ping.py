@@ -17,6 +17,11 @@ from replicator.sites.registry.wire import Wire
 _OPEN: Final = Challenge("none")
 
 
+def ping_url(base: URL) -> URL:
+    """The URL below a registry's own that tells whether there is a registry, and whether it takes a login."""
+    return URL(str(base).rstrip("/") + "/v2/", encoded=True)
+
+
 async def ping(wire: Wire, clock: Clock, see: Callable[[Mapping[str, str]], None] | None) -> Challenge:
     """The registry's challenge, learnt without credentials; `none` where it asks for nothing.
 
@@ -30,7 +35,7 @@ async def ping(wire: Wire, clock: Clock, see: Callable[[Mapping[str, str]], None
         SiteError: no answer, or one that is about the load or refuses every client.
     """
     step = Step("ping")
-    url = URL(str(wire.base).rstrip("/") + "/v2/", encoded=True)
+    url = ping_url(wire.base)
     response = await wire.send(step, "GET", url, {})
     body = await wire.read_error(response)
     answer = Answer("GET", url.raw_path, response.status, response.headers, body)

@@ -13,7 +13,7 @@ import msgspec
 from replicator.notifications import google
 from replicator.sites.registry.identity.settings import GoogleIdentity
 from replicator.sites.registry.record import CapabilityRecord
-from replicator.sites.registry.vendors.creating.google import TOKEN_USER, GoogleRepositories, location_of
+from replicator.sites.registry.vendors.creating.google import GoogleRepositories, location_of, token_headers
 from replicator.sites.registry.vendors.listing import (
     AboutRepository,
     ListedRepository,
@@ -81,8 +81,8 @@ class ManifestMap(PagedListing):
 
 
 def _api_request(place: ListedRepository, token: str) -> PageRequest | None:
-    location, login = location_of(urlsplit(place.url).hostname or ""), place.login
-    if not location or login is None or (login.username != TOKEN_USER and not login.bearer):
+    location, headers = location_of(urlsplit(place.url).hostname or ""), token_headers(place.login)
+    if not location or headers is None:
         return None
     parts = place.repository.split("/", 2)
     if len(parts) < 3:
@@ -90,7 +90,7 @@ def _api_request(place: ListedRepository, token: str) -> PageRequest | None:
     project, name, image = parts
     url = f"{place.api}/v1/projects/{project}/locations/{location}/repositories/{name}"
     query = f"pageSize={_API_TAGS}&pageToken={quote(token, safe='')}"
-    return PageRequest(f"{url}{_PACKAGES}{quote(image, safe='')}/tags?{query}", headers=login.token())
+    return PageRequest(f"{url}{_PACKAGES}{quote(image, safe='')}/tags?{query}", headers=headers)
 
 
 def _api_page(place: ListedRepository, answer: PageAnswer) -> Page:

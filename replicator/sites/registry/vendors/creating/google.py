@@ -19,11 +19,12 @@ from replicator.sites.registry.vendors.creation import (
     RepositoryCreation,
     is_about_repository,
 )
+from replicator.sites.registry.vendors.listing import Login
 
 _NEEDS: Final = "artifactregistry.repositories.create on the project (roles/artifactregistry.admin)"
 _LOCATION: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev")
 _OPERATION: Final = re.compile(r"projects/[^/?#]+/locations/[^/?#]+/operations/[^/?#]+")
-TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105 - a user name
+_TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105 - a user name
 _POLLS: Final = 60
 _POLL_SECONDS: Final = 2.0
 _ALREADY_EXISTS: Final = 6
@@ -55,18 +56,18 @@ class GoogleRepositories(RepositoryCreation):
         location = wanted.location or location_of(api.host)
         if not location:
             raise api.refused(f"the host name {api.host} has no location; set create.location", repository)
-        login = place.login
-        if login is None or (login.username != TOKEN_USER and not login.bearer):
+        headers = token_headers(place.login)
+        if headers is None:
             cause = 'the API wants an access token, which the site has with auth = { kind = "google" }'
             raise api.refused(cause, repository)
         base = f"{place.api}/v1"
         project, name, _ = _parts(repository)
         url = f"{base}/projects/{project}/locations/{location}/repositories?repositoryId={name}"
         document = _document(wanted)
-        answer = await api.send(APIRequest("POST", url, login.token(), document), repository)
+        answer = await api.send(APIRequest("POST", url, headers, document), repository)
         if answer.status == 409:
             return False
-        return await self._finished(api, repository, answer, base, login.token())
+        return await self._finished(api, repository, answer, base, headers)
 
     async def _finished(
         self, api: CreationAPI, repository: str, answer: APIAnswer, base: str, headers: Mapping[str, str]
@@ -95,6 +96,13 @@ def _parts(repository: str) -> tuple[str, str, str]:
     else:
         parts = repository.split("/", 2)
     return (parts[0], parts[1] if len(parts) > 1 else "", parts[2] if len(parts) > 2 else "")
+
+
+def token_headers(login: Login | None) -> dict[str, str] | None:
+    """Headers that log in to Google's APIs with an access token; None for a login that is not one."""
+    if login is None or (login.username != _TOKEN_USER and not login.bearer):
+        return None
+    return login.token()
 
 
 def location_of(host: str) -> str:
