@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -64,6 +64,13 @@ class BytesSaved(msgspec.Struct, frozen=True):
 
     destination: str
     reason: Literal["present", "mounted", "shared_read", "server_side"]
+    count: int
+
+
+class DuplicateBytes(msgspec.Struct, frozen=True):
+    """A blob was sent to a destination although another agent of the fleet was sending it there, too."""
+
+    destination: str
     count: int
 
 
@@ -250,6 +257,24 @@ class TakenOver(msgspec.Struct, frozen=True):
     shard: int | None
 
 
+class JobBegun(msgspec.Struct, frozen=True):
+    """This agent begins a job of the fleet's queue that could have begun so many seconds ago."""
+
+    waited: float
+
+
+class FleetSeen(msgspec.Struct, frozen=True):
+    """An agent has read how its fleet is.
+
+    `agents`: how many live. `serving`: by destination, how many of them take work for it. `jobs`: how many there are, by
+    queue and status; None where another agent counts them.
+    """
+
+    agents: int
+    serving: Mapping[str, int]
+    jobs: Mapping[tuple[str, str], int] | None = None
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Something failed for good in this run."""
 
@@ -328,6 +353,7 @@ Event = (
     | BytesRead
     | BytesWritten
     | BytesSaved
+    | DuplicateBytes
     | Reread
     | BlobDone
     | TagPlanned
@@ -343,6 +369,8 @@ Event = (
     | RunEnded
     | RunStuck
     | TakenOver
+    | JobBegun
+    | FleetSeen
     | ConfigPassed
     | ImageCopied
     | Failed

@@ -21,7 +21,7 @@ from replicator.errors import ReplicatorError
 from replicator.events import Events
 from replicator.policy.mapping import target_repository
 from replicator.policy.rule import Rule
-from replicator.ports import Assignment, Clock, Site, State
+from replicator.ports import Assignment, BlobClaims, Clock, Site, State
 
 
 class Engine:
@@ -34,6 +34,7 @@ class Engine:
         clock: the time.
         spool: for sources that feed several destinations; None streams.
         rules: all rules there are, also those not run: their targets are theirs.
+        blob_claims: which blobs other agents bring to destinations now; None where there is one agent.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Engine:
         clock: Clock,
         spool: Spool | None,
         rules: Sequence[Rule] = (),
+        blob_claims: BlobClaims | None = None,
     ) -> None:
         self._sites = sites
         self._state = state
         self._events = events
         self._clock = clock
         self._spool = spool
+        self._blob_claims = blob_claims
         self._rules = {rule.name: rule for rule in rules}
         self._locks = RepositoryLocks(clock)
         self._apis = ReferrersAPIs(clock)
@@ -167,7 +170,15 @@ class Engine:
         """What to share with other runs. A plan has its own: it notes as present what it would only bring."""
         shared = None if request.dry else self._shared
         if shared is None:
-            shared = Shared(self._sites, self._state, self._events, self._clock, self._spool, self._apis)
+            shared = Shared(
+                self._sites,
+                self._state,
+                self._events,
+                self._clock,
+                self._spool,
+                self._apis,
+                self._blob_claims,
+            )
             if not request.dry:
                 self._shared = shared
         else:

@@ -11,11 +11,12 @@ from replicator.engine.content.spool import Spool
 from replicator.engine.queue import CopyQueue
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.transfer.blob import BlobTransfers
+from replicator.engine.transfer.claims import ClaimedTransfers
 from replicator.engine.transfer.graph import ImageWriter
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
 from replicator.engine.transfer.referrers import ReferrersLists
 from replicator.events import Events, Warned
-from replicator.ports import Clock, Site, State
+from replicator.ports import BlobClaims, Clock, Site, State
 
 
 class Shared:
@@ -28,6 +29,7 @@ class Shared:
         clock: the time.
         spool: for sources that feed several destinations.
         apis: which sites list referrers.
+        blob_claims: of the fleet; None where there is one agent.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Shared:
         clock: Clock,
         spool: Spool | None,
         apis: ReferrersAPIs,
+        blob_claims: BlobClaims | None = None,
     ) -> None:
         self._sites = sites
         self._state = state
@@ -45,6 +48,7 @@ class Shared:
         self._clock = clock
         self._spool = spool
         self._apis = apis
+        self._blob_claims = blob_claims
         self._refreshed = clock.monotonic()
         self._users = 0
         self._stack = AsyncExitStack()
@@ -111,6 +115,7 @@ class Shared:
                 presence=presence,
                 state=self._state,
                 events=self._events,
+                claimed=self._claimed(destination),
             )
             if destination not in self._lists:
                 self._lists[destination] = lists = ReferrersLists(
@@ -123,6 +128,14 @@ class Shared:
             self._stack.push_async_callback(writer.aclose)
             self._writers[key] = (transfers, writer)
         return self._writers[key]
+
+    def _claimed(self, destination: str) -> ClaimedTransfers | None:
+        claims = self._blob_claims
+        if claims is None:
+            return None
+        return ClaimedTransfers(
+            destination, claims, state=self._state, events=self._events, clock=self._clock
+        )
 
     def queue(self, destination: str) -> CopyQueue:
         """The queue of copies to a destination."""

@@ -127,6 +127,11 @@ class Gate:
         self._congested_at = now
         self._set_width(max(1, self._width // 2))
 
+    def limit_to(self, limit: int) -> None:
+        """Another limit from now on, at least 1. A gate that was as wide as it might be stays so."""
+        was_full, self._limit = self._width >= self._limit, max(1, limit)
+        self._set_width(self._limit if was_full else min(self._width, self._limit))
+
     def _set_width(self, width: int) -> None:
         self._successes = 0
         if width == self._width:

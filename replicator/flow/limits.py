@@ -52,7 +52,9 @@ class SiteLimits:
         self._site = site
         self._events = events
         self._clock = clock
-        self._events = events
+        self._settings = settings
+        self._share = 1.0
+        self._bytes_per_second = settings.bytes_per_second
         self._requests = _pace(settings.requests_per_second, clock)
         self._bytes = _pace(settings.bytes_per_second, clock)
         self._rate = Rate()
@@ -121,9 +123,27 @@ class SiteLimits:
         yield
 
     def set_bytes_per_second(self, rate: float | None) -> None:
-        """Another limit from now on; None is none. Who waits already waits by the old one."""
-        if rate != (None if self._bytes is None else self._bytes.rate):
-            self._bytes = _pace(rate, self._clock)
+        """Another limit from now on, of which this agent keeps to its share; None is none."""
+        if rate != self._bytes_per_second:
+            self._bytes_per_second = rate
+            self._bytes = _pace(None if rate is None else rate * self._share, self._clock)
+
+    def limit_to(self, share: float) -> None:
+        """From now on this agent keeps to a part of each limit, above 0 and at most 1: others have the rest.
+
+        Never less than one request at a time, so that many agents may together have more than `concurrency`.
+        """
+        if share == self._share:
+            return
+        self._share = share
+        for gate in self._gates.values():
+            gate.limit_to(int(self._settings.concurrency * share))
+        for pace, rate in (
+            (self._requests, self._settings.requests_per_second),
+            (self._bytes, self._bytes_per_second),
+        ):
+            if pace is not None and rate is not None:
+                pace.change(rate * share)
 
     @property
     def paces_bytes(self) -> bool:

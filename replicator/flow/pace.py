@@ -25,6 +25,12 @@ class Pace:
         self._turn = asyncio.Lock()
         self._in_line = 0
 
+    def change(self, rate: float) -> None:
+        """Another rate from now on; nothing is saved up by that. Who waits already waits by the old one."""
+        self._refill()
+        self.rate = self._burst = rate
+        self._level = min(self._level, rate)
+
     async def take(self, amount: float) -> None:
         """Returns when `amount` may go through. Cancelled, it has taken nothing."""
         if not self._in_line and self._wait(amount) <= 0:

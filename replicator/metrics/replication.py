@@ -63,6 +63,7 @@ _ERROR_REASONS: Final = (
             errors.Corrupt,
             errors.Unsupported,
             errors.MissingReference,
+            errors.TagMoved,
         )
     ),
 )

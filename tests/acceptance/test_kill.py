@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer
-from replicator.engine.transfer.blob import SMALL_BLOB_BYTES
+from replicator.engine.transfer.delivery import SMALL_BLOB_BYTES
 from tests.acceptance.program import Program, rule
 from tests.acceptance.walker import Images, expected, fill, walk
 from tests.cross.witness import skopeo_copy_to_layout

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import SpoolFull
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
+from replicator.engine.transfer.claims import ClaimedTransfers
+from replicator.engine.transfer.delivery import SMALL_BLOB_BYTES, Delivery
 from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
 from replicator.events import BlobDone, BytesSaved, BytesWritten, ConfigPassed, Events
 from replicator.flow.once import Once
 from replicator.flow.patience import MOUNT_REFUSALS, READINGS
-from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
-from replicator.model.mediatypes import CONFIGS
 from replicator.ports import (
     BlobSource,
-    Chunk,
     CopiesFromSibling,
     Repository,
     Seen,
     Site,
     State,
-    VerifiesItself,
 )
 
 Outcome = Literal["copied", "mounted", "present"]
-
-SMALL_BLOB_BYTES: Final = 64 * 1024
-"""Up to here sending costs no more than asking a repository that is new, or the state for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +86,17 @@ class BlobTransfers:
     Whoever wants it in another repository of the site waits for the first one, then mounts it, or has it from there.
     """
 
-    def __init__(self, site: Site, *, source: str, presence: Presence, state: State, events: Events) -> None:
+    def __init__(
+        self,
+        site: Site,
+        *,
+        source: str,
+        presence: Presence,
+        state: State,
+        events: Events,
+        claimed: ClaimedTransfers | None = None,
+    ) -> None:
+        self._claimed = claimed
         self._site = site
         self._source = source
         self._presence = presence
@@ -206,15 +209,33 @@ class BlobTransfers:
         key = (blob.descriptor.digest, blob.descriptor.size)
         leader = _Leader(blob.source)
         if self._leaders.setdefault(key, leader) is not leader:
-            return await self._transfer(repository, blob, other)
+            return await self._bring(repository, blob, other)
         try:
-            return await self._transfer(repository, blob, other)
+            return await self._bring(repository, blob, other)
         except SiteError as error:
             leader.error = error
             raise
         finally:
             del self._leaders[key]
             leader.ended.set()
+
+    async def _bring(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
+        """Transfers the blob; where another agent brings it to the site now, looks for it when that is through."""
+        if self._claimed is None or (other and self.may_mount):
+            return await self._transfer(repository, blob, other)
+        return await self._claimed.run(
+            blob.descriptor,
+            lambda: self._transfer(repository, blob, other),
+            lambda: self._transfer_after(repository, blob),
+        )
+
+    async def _transfer_after(self, repository: Repository, blob: WantedBlob) -> Outcome:
+        if await self._is_there(repository, blob):
+            return self._done(repository, blob, "present")
+        self._remembered.pop(blob.descriptor.digest, None)
+        return await self._transfer(
+            repository, blob, await self._recall(repository.name, blob.descriptor.digest)
+        )
 
     async def _transfer(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
         work = _Work(blob, other)
@@ -244,7 +265,7 @@ class BlobTransfers:
             self.written(blob.totals, size, repository.name, digest, position)
 
         while True:
-            delivery = _Delivery(source, count)
+            delivery = Delivery(source, count)
             try:
                 outcome = await repository.write_blob(delivery, origin=origin)
             except SpoolFull as error:
@@ -354,53 +375,3 @@ async def _gives_out(repository: Repository, descriptor: Descriptor) -> bool:
             return await anext(chunks, b"") != b""
     except SiteError as error:
         return is_unreadable(error)
-
-
-class _Delivery:
-    """A `BlobSource` that counts what is handed over: bytes, and the position after them. `passed`: what came by of a small config, for the index."""
-
-    def __init__(self, source: BlobSource, on_written: Callable[[int, int], None]) -> None:
-        self._source = source
-        self._on_written = on_written
-        self._position = 0
-        descriptor = source.descriptor
-        is_config = descriptor.media_type in CONFIGS and (descriptor.size or 0) <= SMALL_BLOB_BYTES
-        self.passed: bytearray | None = bytearray() if is_config and descriptor.size else None
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return self._source.descriptor
-
-    @property
-    def failure(self) -> SiteError | None:
-        return self._source.failure
-
-    @property
-    def is_verified(self) -> bool:
-        return isinstance(self._source, VerifiesItself) and self._source.is_verified
-
-    @asynccontextmanager
-    async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
-        self._position = offset
-        if self.passed is not None:
-            del self.passed[offset:]
-        async with self._source.open(offset) as chunks, aclosing(self._counted(chunks)) as counted:
-            yield Stream(counted, partial(self._splice, chunks))
-
-    async def _counted(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
-        async for chunk in chunks:
-            if self.passed is not None:
-                self.passed += chunk
-            count = len(chunk)
-            yield chunk
-            del chunk  # its memory may be used again
-            self._count(count)
-
-    async def _splice(self, chunks: AsyncIterator[Chunk], splice: Splice) -> None:
-        if self.passed is None:
-            splice.count_with(self._count)
-            await pass_on(chunks, splice)
-
-    def _count(self, count: int) -> None:
-        self._position += count
-        self._on_written(count, self._position)

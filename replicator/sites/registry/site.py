@@ -94,6 +94,10 @@ class RegistrySite:
         """Another limit from now on, read and written together; None is none."""
         self._limits.set_bytes_per_second(rate)
 
+    def limit_to(self, share: float) -> None:
+        """See `ports.SharesLimits`."""
+        self._limits.limit_to(share)
+
     def meet_ahead(self) -> None:
         """Sends the ping that the first request would wait for; see `ports.MeetsAhead`."""
         self._registry.transport.meet_ahead()

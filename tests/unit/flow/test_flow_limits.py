@@ -280,3 +280,52 @@ async def test_who_is_refused_for_itself_slows_nobody_down() -> None:
     before = world.clock.monotonic()
     world.limits.blameless()
     assert await world.request() == before
+
+
+async def test_a_share_holds_for_what_begins_and_is_given_back() -> None:
+    """Two agents of a fleet: each keeps to half of all limits, until one of them leaves."""
+    world = World(LimitSettings(concurrency=8, requests_per_second=10, bytes_per_second=1_000))
+    world.limits.limit_to(0.5)
+    assert world.told[-3:] == [LimitChanged("hub", kind, 4) for kind in ("requests", "reads", "writes")]
+    started = [await world.request() for _ in range(15)]
+    assert started[4:] == pytest.approx([0.2 * number for number in range(11)])
+    await world.limits.pace_bytes(500)
+    at = world.clock.monotonic()
+    await world.limits.pace_bytes(500)
+    assert world.clock.monotonic() - at == pytest.approx(1.0)
+    world.limits.limit_to(1.0)
+    assert world.told[-3:] == [LimitChanged("hub", kind, 8) for kind in ("requests", "reads", "writes")]
+    at = world.clock.monotonic()
+    await world.limits.pace_bytes(1_000)
+    await world.limits.pace_bytes(1_000)
+    assert world.clock.monotonic() - at == pytest.approx(2.0)
+
+
+async def test_a_share_holds_for_a_limit_that_changes_with_the_time_of_day() -> None:
+    world = World(LimitSettings())
+    world.limits.limit_to(0.25)
+    assert not world.limits.paces_bytes
+    world.limits.set_bytes_per_second(400)
+    await world.limits.pace_bytes(100)
+    at = world.clock.monotonic()
+    await world.limits.pace_bytes(100)
+    assert world.clock.monotonic() - at == pytest.approx(1.0)
+    world.limits.set_bytes_per_second(None)
+    assert not world.limits.paces_bytes
+
+
+async def test_many_agents_have_one_request_each_at_least() -> None:
+    world = World(LimitSettings(concurrency=4))
+    world.limits.limit_to(1 / 100)
+    assert world.told[-1] == LimitChanged("hub", "writes", 1)
+    assert await world.request("writes") == 0
+
+
+async def test_a_share_leaves_what_is_in_progress_alone() -> None:
+    world = World(LimitSettings(concurrency=2))
+    async with world.limits.slot("reads"), world.limits.slot("reads"):
+        world.limits.limit_to(0.5)
+        third = asyncio.create_task(world.request("reads"))
+        await _settle()
+    assert not third.done()
+    await third

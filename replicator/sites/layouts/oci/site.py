@@ -8,7 +8,7 @@ from typing import Final
 from replicator.errors import Unsupported
 from replicator.events import Events
 from replicator.model.digest import Digest
-from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SiteCheck
+from replicator.ports import Capabilities, ExpectsContent, LimitsBytes, ObjectStore, SharesLimits, SiteCheck
 from replicator.sites.layouts.check import check_layout
 from replicator.sites.layouts.detect import detect
 from replicator.sites.layouts.errors import RepositoryErrors
@@ -83,6 +83,11 @@ class OciSite:
         """See `ports.LimitsBytes`; of the store, where it has limits."""
         if isinstance(self._layouts.store, LimitsBytes):
             self._layouts.store.set_bytes_per_second(rate)
+
+    def limit_to(self, share: float) -> None:
+        """See `ports.SharesLimits`; of the store, where it has limits."""
+        if isinstance(self._layouts.store, SharesLimits):
+            self._layouts.store.limit_to(share)
 
     def expect_content(self) -> None:
         """See `ports.ExpectsContent`; of the store, where it can be mistaken for an empty one."""

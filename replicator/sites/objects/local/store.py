@@ -82,6 +82,10 @@ class LocalStore:
         """See `ports.LimitsBytes`."""
         self._limits.set_bytes_per_second(rate)
 
+    def limit_to(self, share: float) -> None:
+        """See `ports.SharesLimits`."""
+        self._limits.limit_to(share)
+
     def expect_content(self) -> None:
         """See `ports.ExpectsContent`; not if the settings say that the directory need not exist."""
         self._tree.is_expected = self._tree.may_expect

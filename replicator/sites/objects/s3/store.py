@@ -78,6 +78,10 @@ class S3Store:
         """See `ports.LimitsBytes`."""
         self._limits.set_bytes_per_second(rate)
 
+    def limit_to(self, share: float) -> None:
+        """See `ports.SharesLimits`."""
+        self._limits.limit_to(share)
+
     async def stat(self, key: str) -> ObjectInfo | None:
         """See `ports.ObjectStore`."""
         step = Step("look at object", shown("look at object", key))

@@ -1,0 +1,93 @@
+"""What an agent knows of its fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from replicator.events import DuplicateBytes, Event, FleetSeen, JobBegun, TakenOver
+from replicator.metrics import buckets
+
+
+class FleetMetrics:
+    """A subscriber to `Events`, in the registry of a `Metrics`. Only in a fleet: an agent alone would be a false alarm.
+
+    Agents and jobs are the whole fleet's: each agent that tells them tells the same. The rest is this agent's own.
+
+    Args:
+        registry: where the metrics are put.
+        destinations: of the config.
+    """
+
+    def __init__(self, registry: CollectorRegistry, destinations: Collection[str]) -> None:
+        self._agents = Gauge(
+            "replicator_fleet_agents", "Agents of the fleet with a recent heartbeat.", registry=registry
+        )
+        self._site_agents = Gauge(
+            "replicator_fleet_site_agents",
+            "Living agents that take work for the destination.",
+            ["site"],
+            registry=registry,
+        )
+        self._jobs = Gauge(
+            "replicator_queue_jobs",
+            "Jobs in the queue, told by the agent that looks for lost ones.",
+            ["queue", "status"],
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "replicator_job_wait_seconds",
+            "How long jobs waited that this agent has begun.",
+            registry=registry,
+            buckets=buckets.DELAY,
+        )
+        self._takeovers = Counter(
+            "replicator_takeovers_total",
+            "Jobs of lost agents that this agent has put back into the queue.",
+            registry=registry,
+        )
+        self._duplicates = Counter(
+            "replicator_duplicate_bytes_total",
+            "Bytes sent although another agent was sending them, too.",
+            ["destination"],
+            registry=registry,
+        )
+        self.follow(destinations)
+
+    def __call__(self, event: Event) -> None:
+        """Takes one event."""
+        match event:
+            case FleetSeen():
+                self._seen(event)
+            case JobBegun(waited):
+                self._wait.observe(waited)
+            case TakenOver():
+                self._takeovers.inc()
+            case DuplicateBytes(destination, count):
+                self._duplicates.labels(destination).inc(count)
+            case _:
+                pass
+
+    def follow(self, destinations: Collection[str]) -> None:
+        """Only these destinations are there from now on."""
+        for metric in (self._site_agents, self._duplicates):
+            _keep(metric, destinations)
+            for destination in destinations:
+                metric.labels(destination)
+
+    def _seen(self, event: FleetSeen) -> None:
+        self._agents.set(event.agents)
+        for site, count in event.serving.items():
+            self._site_agents.labels(site).set(count)
+        self._jobs.clear()
+        for (queue, status), count in (event.jobs or {}).items():
+            self._jobs.labels(queue, status).set(count)
+
+
+def _keep(metric: Any, names: Collection[str]) -> None:  # Gauge or Counter, of one label
+    for sample in tuple(next(iter(metric.collect())).samples):
+        (name,) = sample.labels.values()
+        if name not in names:
+            metric.remove(name)

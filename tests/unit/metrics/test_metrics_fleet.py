@@ -1,0 +1,81 @@
+"""The metrics of a fleet: the whole fleet's facts, and what each agent did."""
+
+from __future__ import annotations
+
+from replicator.events import DuplicateBytes, Event, Events, FleetSeen, JobBegun, TakenOver
+from replicator.metrics import FleetMetrics, Metrics
+
+
+class Agent:
+    """One agent's metrics."""
+
+    def __init__(self, *destinations: str) -> None:
+        self.metrics = Metrics([], list)
+        self.fleet = FleetMetrics(self.metrics.registry, destinations)
+        self.events = Events()
+        self.events.subscribe(self.fleet)
+
+    def tell(self, *events: Event) -> None:
+        """Emits them."""
+        for event in events:
+            self.events.emit(event)
+
+    def lines(self, prefix: str) -> list[str]:
+        """The samples whose names begin so."""
+        return [line for line in self.metrics.expose().decode().splitlines() if line.startswith(prefix)]
+
+
+def test_series_of_the_config_exist_from_the_start() -> None:
+    agent = Agent("fra")
+    assert agent.lines("replicator_fleet") == [
+        "replicator_fleet_agents 0.0",
+        'replicator_fleet_site_agents{site="fra"} 0.0',
+    ]
+    assert agent.lines("replicator_duplicate") == ['replicator_duplicate_bytes_total{destination="fra"} 0.0']
+    assert agent.lines("replicator_takeovers") == ["replicator_takeovers_total 0.0"]
+    assert agent.lines("replicator_queue_jobs") == []
+
+
+def test_what_is_read_replaces_what_was_read_before() -> None:
+    agent = Agent("fra", "nyc")
+    agent.tell(
+        FleetSeen(3, {"fra": 2, "nyc": 1}, {("to fra", "todo"): 5, ("to fra", "doing"): 2}),
+        FleetSeen(2, {"fra": 2, "nyc": 0}, {("to fra", "doing"): 1}),
+    )
+    assert agent.lines("replicator_fleet") == [
+        "replicator_fleet_agents 2.0",
+        'replicator_fleet_site_agents{site="fra"} 2.0',
+        'replicator_fleet_site_agents{site="nyc"} 0.0',
+    ]
+    assert agent.lines("replicator_queue_jobs") == [
+        'replicator_queue_jobs{queue="to fra",status="doing"} 1.0'
+    ]
+    agent.tell(FleetSeen(2, {"fra": 2, "nyc": 0}))  # another agent counts from now on
+    assert agent.lines("replicator_queue_jobs") == []
+
+
+def test_what_the_agent_did_is_counted() -> None:
+    agent = Agent("fra")
+    agent.tell(
+        JobBegun(0.5),
+        JobBegun(40.0),
+        TakenOver("rule", ("fra",), 3),
+        DuplicateBytes("fra", 1_000),
+        DuplicateBytes("fra", 500),
+    )
+    assert "replicator_job_wait_seconds_count 2.0" in agent.lines("replicator_job_wait_seconds")
+    assert 'replicator_job_wait_seconds_bucket{le="1.0"} 1.0' in agent.lines("replicator_job_wait_seconds")
+    assert agent.lines("replicator_takeovers_total") == ["replicator_takeovers_total 1.0"]
+    assert agent.lines("replicator_duplicate") == [
+        'replicator_duplicate_bytes_total{destination="fra"} 1500.0'
+    ]
+
+
+def test_a_reload_removes_the_series_of_a_destination() -> None:
+    agent = Agent("fra", "nyc")
+    agent.tell(DuplicateBytes("fra", 7))
+    agent.fleet.follow(["fra", "sgp"])
+    assert agent.lines("replicator_duplicate") == [
+        'replicator_duplicate_bytes_total{destination="fra"} 7.0',
+        'replicator_duplicate_bytes_total{destination="sgp"} 0.0',
+    ]
