@@ -23,7 +23,7 @@ from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest, digest_of
 from replicator.ports import ImageSeen, Placed, TagBelief, Unit, UnitSeen
 from replicator.ports.search import ImageFacts
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 
 NAME: Final = "search-100k"
 TAGS: Final = 100_000
@@ -93,7 +93,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("state.db*"))
 
 
-async def _fill(state: SqliteState, tags: int) -> None:
+async def _fill(state: StoredState, tags: int) -> None:
     now = SystemClock().now()
     for number, (repository, tag, facts) in enumerate(_images(tags)):
         for destination in DESTINATIONS:

@@ -31,7 +31,7 @@ from replicator.report import format_bytes, table
 from replicator.runs.indexing import read_facts
 from replicator.runs.wiring import site_names
 from replicator.sites.registry.settings import RegistrySettings
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 
 LIMIT: Final = 1_000
 _SHORT: Final = 19
@@ -180,7 +180,7 @@ async def _ask(loaded: Loaded, watch: Watch, query: Query) -> Answer:
 
 
 @contextlib.asynccontextmanager
-async def _state(loaded: Loaded, watch: Watch) -> AsyncIterator[SqliteState]:
+async def _state(loaded: Loaded, watch: Watch) -> AsyncIterator[StoredState]:
     state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=True)
     try:
         yield state

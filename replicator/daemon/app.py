@@ -36,7 +36,7 @@ from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.indexing import Indexer, index_missing
 from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
-from replicator.state.store import SqliteState
+from replicator.state.store import StoredState
 
 if TYPE_CHECKING:  # its libraries are an extra
     from replicator.daemon.sharing.sharing import FleetPlace, Sharing
@@ -81,7 +81,7 @@ class App:
         self,
         generation: Generation,
         equipment: Equipment,
-        state: SqliteState,
+        state: StoredState,
         *,
         pool: SitePool,
         seen: tuple[Standings, Metrics],
@@ -129,7 +129,7 @@ class App:
         cls,
         chosen: Chosen,
         equipment: Equipment,
-        state: SqliteState,
+        state: StoredState,
         open_site: OpenSite | None = None,
         fleet: FleetPlace | None = None,
     ) -> AsyncIterator[App]:

@@ -25,7 +25,7 @@ from replicator.report import format_count, format_seconds
 from replicator.runs.causes import failed_causes, in_one_line
 from replicator.runs.command import run_command
 from replicator.state.recall import Notified
-from replicator.state.store import SqliteState
+from replicator.state.store import StoredState
 
 ATTEMPTS: Final = 3
 WAIT_SECONDS: Final = 2.0
@@ -66,7 +66,7 @@ class Notifier:
     """
 
     def __init__(
-        self, agent: str, *, told: Iterable[Notified], state: SqliteState, events: Events, clock: Clock
+        self, agent: str, *, told: Iterable[Notified], state: StoredState, events: Events, clock: Clock
     ) -> None:
         self._agent = agent
         self._told = set(told)

@@ -10,13 +10,14 @@ from sqlalchemy import Connection, delete, exists, insert, select, text
 
 from replicator.model.digest import Digest, encoded
 from replicator.ports.search import MAX_TEXT, ImageFacts
+from replicator.state.dialect import ADD_WORDS, DROP_WORDS, tokens
+from replicator.state.merge import storable
 from replicator.state.reading import pieces
 from replicator.state.tables import beliefs, image_layers, images
 
 MOVES_KEPT: Final = 20
 """Of one tag."""
-CREATE_TEXT: Final = "CREATE VIRTUAL TABLE image_text USING fts5(text, content='', tokenize='unicode61')"
-"""Contentless: it finds rows of `images`, and keeps no second copy of their labels."""
+_LARGEST: Final = 2**63 - 1
 
 # Bound as bytes, without the digests' type: eight layers an image make this the longest of all writes.
 _NEW_LAYER: Final = text(
@@ -53,11 +54,11 @@ def _image_row(facts: ImageFacts) -> dict[str, Any]:
     return {
         "digest": facts.digest,
         "created": facts.created,
-        "artifact_type": facts.artifact_type,
-        "platforms": f" {' '.join(facts.platforms)} ",
+        "artifact_type": storable(facts.artifact_type),
+        "platforms": storable(f" {' '.join(facts.platforms)} "),
         "labels": msgspec.json.encode(labels).decode(),
         "annotations": msgspec.json.encode(annotations).decode(),
-        "size": facts.size,
+        "size": min(facts.size, _LARGEST),
     }
 
 
@@ -68,7 +69,7 @@ def _write_details(connection: Connection, new: Mapping[Digest, ImageFacts]) -> 
     for number, digest in rows:
         facts = new[digest]
         layers += [
-            {"layer": bytes.fromhex(encoded(layer)), "image": number, "size": size}
+            {"layer": bytes.fromhex(encoded(layer)), "image": number, "size": min(size, _LARGEST)}
             for layer, size in facts.layers
         ]
         if words := _words(*_texts(facts)):
@@ -76,12 +77,12 @@ def _write_details(connection: Connection, new: Mapping[Digest, ImageFacts]) -> 
     if layers:
         connection.execute(_NEW_LAYER, layers)
     if texts:
-        connection.execute(text("INSERT INTO image_text (rowid, text) VALUES (:id, :text)"), texts)
+        connection.execute(ADD_WORDS[connection.dialect.name], texts)
 
 
 def _words(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
     """What free text finds; a value that is both a label and an annotation counts once."""
-    return " ".join(dict.fromkeys([*labels.values(), *annotations.values()])).strip()
+    return " ".join(tokens(" ".join(dict.fromkeys([*labels.values(), *annotations.values()]))))
 
 
 def drop_unused(connection: Connection) -> None:
@@ -92,10 +93,7 @@ def drop_unused(connection: Connection) -> None:
         columns = select(images.c.labels, images.c.annotations).where(images.c.id == number)
         labels, annotations = connection.execute(columns).one()
         if words := _words(msgspec.json.decode(labels), msgspec.json.decode(annotations)):
-            connection.execute(
-                text("INSERT INTO image_text (image_text, rowid, text) VALUES ('delete', :id, :text)"),
-                {"id": number, "text": words},
-            )
+            connection.execute(DROP_WORDS[connection.dialect.name], {"id": number, "text": words})
         connection.execute(delete(image_layers).where(image_layers.c.image == number))
         connection.execute(delete(images).where(images.c.id == number))
 
@@ -115,6 +113,6 @@ def _bounded(texts: Mapping[str, str], left: int) -> dict[str, str]:
     ):
         if len(key) >= left:
             break
-        kept[key] = texts[key][: left - len(key)]
-        left -= len(key) + len(kept[key])
+        kept[storable(key)] = text = storable(texts[key][: left - len(key)])
+        left -= len(key) + len(text)
     return kept

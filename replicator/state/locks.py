@@ -11,11 +11,22 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from replicator.errors import StateError, StateInUse
 from replicator.state.paths import PERMIT, make_folder, rule_lock, state_lock
+from replicator.state.place import Claim, Place, PostgresPlace
+
+
+def hold(place: Place, claim: Claim) -> AbstractContextManager[None]:
+    """Holds what is claimed of a state's file while the context lasts; `hold_rules` and `hold_state` say what that means.
+
+    Of a database it holds nothing: its locks are those of the connection that `store.open_state` opens.
+    """
+    if isinstance(place, PostgresPlace):
+        return nullcontext()
+    return hold_rules(place, claim.rules) if claim.kind == "sync" else hold_state(place)
 
 
 @contextmanager

@@ -203,13 +203,17 @@ def close(base: Base, row: RunRow, *, pending: int, now: float) -> Base:
 
 def clean(text: str) -> str:
     """An error as it is kept: cut, and storable."""
-    return (
-        text
-        if len(text) <= MAX_TEXT and text.isascii()
-        else text[:MAX_TEXT].encode("utf-8", "replace").decode()
-    )
+    return storable(text[:MAX_TEXT])
+
+
+def storable(text: str) -> str:
+    """The text with a mark in place of what no database takes, as `is_text` says."""
+    return text if is_text(text) else text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def is_text(name: str) -> bool:
-    """Whether a database takes the name. JSON from a registry may carry lone surrogates, which would spoil a batch."""
-    return name.isascii() or name.encode("utf-8", "ignore").decode() == name
+    """Whether every database takes the name.
+
+    JSON from a registry may carry lone surrogates and, for PostgreSQL, NULs, which would spoil a batch.
+    """
+    return "\0" not in name and (name.isascii() or name.encode("utf-8", "ignore").decode() == name)

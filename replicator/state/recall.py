@@ -28,7 +28,7 @@ from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.state import queries, reading
 from replicator.state import search as index
 from replicator.state.batch import Batch
-from replicator.state.database import Database, mapped
+from replicator.state.database import Database
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
@@ -247,7 +247,7 @@ class Recall(ABC):
 
         async def run() -> _T:
             async with self._turn:
-                with mapped(self._database.path, operation):
+                with self._database.mapped(operation):
                     return await work()
 
         task = asyncio.get_running_loop().create_task(run())

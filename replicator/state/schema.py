@@ -13,13 +13,13 @@ from typing import Final
 from sqlalchemy import Connection
 
 from replicator.errors import StateError
-from replicator.state.images import CREATE_TEXT
+from replicator.state.dialect import CREATE_WORDS
 from replicator.state.tables import metadata
 
 APPLICATION_ID: Final = 0x72706C63
 """SQLite's `application_id` ("rplc"): tells our file from another program's database."""
 
-SCHEMA: Final = 10
+SCHEMA: Final = 11
 """SQLite's `user_version`. Raised whenever the tables change; a test remembers what they looked like."""
 
 _MAGIC: Final = b"SQLite format 3\0"
@@ -72,7 +72,7 @@ def says_other_schema(path: Path) -> bool:
 def create(connection: Connection) -> None:
     """Creates the tables in an empty file. Called inside a write transaction, which makes it all or nothing."""
     metadata.create_all(connection)
-    connection.exec_driver_sql(CREATE_TEXT)
+    connection.exec_driver_sql(CREATE_WORDS)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
     connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 

@@ -1,13 +1,11 @@
 """How tags are found in the index of images, which `images` writes.
 
-Labels are found by SQLite's FTS5. Names of repositories and tags are matched as they are: of 100,000 that takes a few
+Words of labels are found by SQLite's FTS5 and PostgreSQL's full text. Names of repositories and tags are matched as they are: of 100,000 that takes a few
 hundredths of a second, and any part of a name can be searched for.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
-    Integer,
     LargeBinary,
     ScalarSelect,
     Select,
@@ -31,7 +28,6 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     type_coerce,
     union,
     union_all,
@@ -39,10 +35,10 @@ from sqlalchemy import (
 
 from replicator.model.digest import Digest
 from replicator.ports.search import Holding, ImageFacts, Move, Query
+from replicator.state.dialect import among, contains, described, matches, member, tokens
 from replicator.state.reading import pieces
 from replicator.state.tables import beliefs, image_layers, images, moves, names, pending, units
 
-_WORD: Final = re.compile(r"\w+")
 _MANY: Final = 20_000
 """Digests that a set is made of in a few hundredths of a second."""
 
@@ -164,7 +160,7 @@ def _first_believed(
     conditions = list(_conditions(query, beliefs, few))
     if query.behind:
         conditions.append(_is_behind(others))
-    # An outer join, for SQLite never turns its order round; `ifnull`, for it makes an inner join of what it sees is one.
+    # An outer join, for SQLite never turns its order round; `coalesce`, for it makes an inner join of what it sees is one.
     by_name = _repository.outerjoin(
         beliefs,
         and_(beliefs.c.destination == first, beliefs.c.repository == _repository.c.id, *conditions),
@@ -172,7 +168,7 @@ def _first_believed(
     return (
         select(beliefs.c.repository, _repository.c.name, beliefs.c.tag)
         .select_from(by_name)
-        .where(func.ifnull(beliefs.c.tag, "") != "")
+        .where(func.coalesce(beliefs.c.tag, "") != "")
         .order_by(_repository.c.name, beliefs.c.tag)
         .limit(limit)
     )
@@ -264,9 +260,9 @@ def _conditions(query: Query, table: Table, few: list[int] | None) -> Iterator[C
     for word in query.words:
         yield or_(_named_so(word, repository, tag), digest.in_(_described_by(word)))
     if query.repository:
-        yield repository.in_(_repositories(lambda name: name.op("GLOB")(query.repository)))
+        yield repository.in_(_repositories(lambda name: matches(name, query.repository)))
     if query.tag:
-        yield tag.op("GLOB")(query.tag)
+        yield matches(tag, query.tag)
     if query.digest:
         yield _begins(digest, query.digest)
     if query.destination:
@@ -287,17 +283,18 @@ def _conditions(query: Query, table: Table, few: list[int] | None) -> Iterator[C
         if few is None:
             yield exists().where(images.c.digest == digest, *_image_conditions(query))
         else:
-            numbers = select(func.json_each(json.dumps(few)).table_valued("value").c.value)
-            yield digest.in_(select(images.c.digest).where(images.c.id.in_(numbers)))
+            yield digest.in_(select(images.c.digest).where(among(images.c.id, few)))
 
 
 def _named_so(word: str, repository: ColumnElement[Any], tag: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether REPOSITORY:TAG has this word in it; case does not count."""
     name, colon, version = word.lower().partition(":")
     if not colon:
-        inside = repository.in_(_repositories(lambda each: func.instr(func.lower(each), name) > 0))
-        return or_(inside, func.instr(func.lower(tag), name) > 0)
-    ends = _repositories(lambda each: func.substr(func.lower(each), -len(name)) == name)
+        inside = repository.in_(_repositories(lambda each: contains(func.lower(each), name)))
+        return or_(inside, contains(func.lower(tag), name))
+    ends = _repositories(
+        lambda each: func.substr(func.lower(each), func.length(each) - (len(name) - 1)) == name
+    )
     begins = func.substr(func.lower(tag), 1, len(version)) == version
     return and_(repository.in_(ends), begins) if name else begins
 
@@ -322,17 +319,18 @@ def _image_conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         with_layer = select(image_layers.c.image).where(_begins(image_layers.c.layer, query.layer))
         yield images.c.id.in_(with_layer)
     if query.platform:
-        yield images.c.platforms.op("GLOB")(f"* {query.platform}[ /]*")
+        either = (matches(images.c.platforms, f"* {query.platform}{end}*") for end in " /")
+        yield or_(*either)
     if query.artifact_type:
-        yield images.c.artifact_type.op("GLOB")(query.artifact_type)
+        yield matches(images.c.artifact_type, query.artifact_type)
     if query.before is not None:
         yield images.c.created < query.before
     if query.after is not None:
         yield images.c.created >= query.after
     for column, conditions in ((images.c.labels, query.labels), (images.c.annotations, query.annotations)):
         for key, value in conditions:
-            shown = func.json_extract(column, f'$."{key}"')
-            yield and_(shown.is_not(None), shown.op("GLOB")(value)) if '"' not in key else false()
+            shown = member(column, key)
+            yield and_(shown.is_not(None), matches(shown, value)) if '"' not in key else false()
 
 
 def _begins(digest: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
@@ -344,14 +342,9 @@ def _begins(digest: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
 
 def _described_by(word: str) -> Select[Any]:
     """Digests of images with a label or annotation that has words beginning so."""
-    tokens = " ".join(f'"{token}"*' for token in _WORD.findall(word))
-    if not tokens:
-        return select(images.c.digest).where(false())
-    found = text("SELECT rowid AS id FROM image_text WHERE image_text MATCH :tokens").bindparams(
-        tokens=tokens
-    )
-    numbers = found.columns(id=Integer).subquery()
-    return select(images.c.digest).join(numbers, numbers.c.id == images.c.id)
+    beginnings = tokens(word)
+    found = described(images.c.id, beginnings) if beginnings else false()
+    return select(images.c.digest).where(found)
 
 
 def _names(connection: Connection, numbers: Iterable[int]) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """What the database is told, as SQLAlchemy statements built once. Parameters are numbers of names.
 
 They say what `merge` says. `ahead` is the latest time that a remembered one may have; one beyond counts as none.
-SQLite's and PostgreSQL's `insert` are alike: only the import would differ.
+They are SQLite's; `postgres.dialect` has what PostgreSQL says otherwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state in a SQLite file."""
+"""The state in a database: a SQLite file, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from replicator.ports import (
 )
 from replicator.state import merge, statements
 from replicator.state.batch import Batch
-from replicator.state.database import Database, open_database, open_for_reading, transaction
+from replicator.state.database import Database, transaction
+from replicator.state.place import Claim, Place
 from replicator.state.recall import Notified, Recall
+from replicator.state.sqlite import open_database, open_for_reading
 from replicator.state.writing import BatchWriter, Names, execute_many, sweep, write_run
 
 _log = logging.getLogger(__name__)
@@ -38,31 +40,47 @@ FLUSH_SIZE: Final = 500
 """What was recorded is written in the background after this many seconds, or this many entries."""
 USE_SECONDS: Final = 7 * 86_400.0
 """How precisely it is remembered that a creation time was wanted."""
+EXTRA: Final = "PostgreSQL needs the extra: pip install 'replicator[postgres]'"
 MAX_SIZE: Final = 200_000
 """No more is held in memory while the file cannot be written; the rest is left out, and `flush` says so."""
 
 
 async def open_state(
-    path: Path, *, clock: Clock, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
-) -> SqliteState:
-    """Opens the state. A file that does not exist starts empty; so does one of another schema, which is kept as `*.old`.
+    place: Place,
+    *,
+    clock: Clock,
+    read_only: bool = False,
+    claim: Claim | None = None,
+    busy_seconds: float = BUSY_SECONDS,
+) -> StoredState:
+    """Opens the state. One that does not exist starts empty; so does a file of another schema, which is kept as `*.old`.
 
     Args:
-        path: the file; its folder is created where missing.
+        place: a file, whose folder is created where missing, or a database, which gets its tables where it has none.
         clock: tells and spends time.
-        read_only: nothing is written: a file that does not exist, or is of another schema, reads as empty and is
-            left alone. What would record raises `StateError`.
-        busy_seconds: how long another process's write is waited for.
+        read_only: nothing is written: a file or tables that do not exist, and a file of another schema, read as empty and
+            are left alone. What would record raises `StateError`.
+        claim: what to hold of a database while it is open. Of a file, `locks.hold` holds it.
+        busy_seconds: how long another process's write to a file is waited for.
 
     Raises:
+        StateInUse: somebody else holds what is claimed of a database.
         StateError: the file is not a database, another program's, damaged, busy for too long, or cannot be opened,
-            created or written. It is then left as it is.
+            created or written; the database cannot be reached or used, or is of another generation of the program. It is
+            then left as it is.
     """
-    open_it = open_for_reading if read_only else open_database
-    return SqliteState(await open_it(path, busy_seconds), clock, read_only=read_only)
+    if isinstance(place, Path):
+        open_it = open_for_reading if read_only else open_database
+        return StoredState(await open_it(place, busy_seconds), clock, read_only=read_only)
+    try:
+        from replicator.state.postgres.database import PostgresDatabase  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise StateError(f"state {place}: {EXTRA} ({error})") from error
+    database = PostgresDatabase(place, claim=claim, read_only=read_only)
+    return StoredState(await database.opened(), clock, read_only=read_only)
 
 
-class SqliteState(Recall):
+class StoredState(Recall):
     """`ports.State`: `Recall`, and what records.
 
     What is recorded gathers in a batch that is written as one transaction. A batch that could not be written goes back
@@ -170,7 +188,7 @@ class SqliteState(Recall):
     def _writable(self) -> None:
         if self._read_only or self._closed:
             why = "is open for reading only" if self._read_only else "is closed"
-            raise StateError(f"state {self._database.path}: {why}")
+            raise StateError(f"state {self._database.name}: {why}")
 
     def _moment(self) -> float:
         """Now, and later than the moment before: whereabouts are kept in order by it."""
@@ -181,7 +199,7 @@ class SqliteState(Recall):
         if self._left_out:
             count, self._left_out = self._left_out, 0
             raise StateError(
-                f"state {self._database.path}: could not be written for long; {count} entries were left out"
+                f"state {self._database.name}: could not be written for long; {count} entries were left out"
             )
 
     async def _execute(self, *work: tuple[Executable, list[dict[str, Any]]], synced: bool = False) -> None:
@@ -218,6 +236,7 @@ class SqliteState(Recall):
         now = self._clock.now()
 
         def work(connection: Connection) -> Standing | None:
+            self._names.undo()  # of a transaction that was lost with its connection
             with transaction(connection):
                 BatchWriter(connection, batch, self._names, now).write()
                 if row is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Dialect,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from replicator.model.digest import Digest, encoded
+from replicator.state.dialect import POSTGRESQL
 
 _ALGORITHMS: Final = {32: "sha256", 64: "sha512"}
 """`model.digest` knows these two, and the length tells them apart."""
@@ -47,7 +49,10 @@ class _DigestBytes(TypeDecorator[Digest]):
 
 
 metadata: Final = MetaData()
-_Kind = type[TypeEngine[Any]]
+_Kind = type[TypeEngine[Any]] | TypeEngine[Any]
+
+_Text: Final = Text().with_variant(Text(collation="C"), POSTGRESQL)
+"""Text in the order of its bytes, as SQLite has it: PostgreSQL would sort as its locale does."""
 
 
 def _key(name: str, kind: _Kind = Integer) -> Column[Any]:
@@ -62,7 +67,7 @@ names: Final = Table(
     "names",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    Column("name", _Text, nullable=False, unique=True),
 )
 """Sites, repositories and rules by number. Never changed nor removed, so numbers may be cached."""
 
@@ -71,13 +76,13 @@ beliefs: Final = Table(
     metadata,
     _key("destination"),
     _key("repository"),
-    _key("tag", Text),
+    _key("tag", _Text),
     _value("digest", _DigestBytes),
     _value("source_digest", _DigestBytes),
     _value("rule", Integer),
     _value("checked_at", Float),
     _value("asked_at", Float),
-    _value("companions", Text),
+    _value("companions", _Text),
     Index("beliefs_by_digest", "destination", "repository", "digest"),
     sqlite_with_rowid=False,
 )
@@ -88,7 +93,7 @@ placements: Final = Table(
     _key("destination"),
     _key("repository"),
     _key("digest", _DigestBytes),
-    _value("fingerprint", Text),
+    _value("fingerprint", _Text),
     _value("written_at", Float),
     _value("verified_at", Float),
     sqlite_with_rowid=False,
@@ -100,16 +105,16 @@ pending: Final = Table(
     _key("rule"),
     _key("destination"),
     _key("repository"),
-    _key("tag", Text),
+    _key("tag", _Text),
     _value("digest", _DigestBytes, nullable=True),
     _value("since", Float),
     _value("attempts", Integer),
-    _value("error", Text),
-    _value("reason", Text),
+    _value("error", _Text),
+    _value("reason", _Text),
     _value("not_before", Float),
-    _value("source", Text),
+    _value("source", _Text),
     _value("asked_at", Float),
-    _value("hold", Text),
+    _value("hold", _Text),
     sqlite_with_rowid=False,
 )
 
@@ -119,13 +124,13 @@ units: Final = Table(
     _key("rule"),
     _key("destination"),
     _key("repository"),
-    _value("target", Text),
+    _value("target", _Text),
     _value("source_complete_at", Float, nullable=True),
     _value("destination_complete_at", Float, nullable=True),
     _value("in_step", Integer),
     _value("held", Integer),
     _value("unknown", Integer),
-    _value("error", Text),
+    _value("error", _Text),
     _value("asked_at", Float),
     sqlite_with_rowid=False,
 )
@@ -133,11 +138,11 @@ units: Final = Table(
 events: Final = Table(
     "events",
     metadata,
-    _key("site", Text),
-    _key("repository", Text),
-    _key("tag", Text),
-    _value("id", Text),
-    _value("digest", Text, nullable=True),
+    _key("site", _Text),
+    _key("repository", _Text),
+    _key("tag", _Text),
+    _value("id", _Text),
+    _value("digest", _Text, nullable=True),
     _value("at", Float),
     _value("accepted_at", Float),
     Index("events_by_id", "id", unique=True),
@@ -174,9 +179,9 @@ listed: Final = Table(
     metadata,
     _key("site"),
     _key("repository"),
-    _key("tag", Text),
+    _key("tag", _Text),
     _value("digest", _DigestBytes),
-    _value("version", Text),
+    _value("version", _Text),
     sqlite_with_rowid=False,
 )
 """What listings with digests said."""
@@ -185,9 +190,9 @@ refusals: Final = Table(
     "refusals",
     metadata,
     _key("site"),
-    _key("repository", Text),
+    _key("repository", _Text),
     _value("at", Float),
-    _value("cause", Text),
+    _value("cause", _Text),
     sqlite_with_rowid=False,
 )
 """When sites last refused to list tags with digests; the empty text stands for all repositories."""
@@ -203,7 +208,7 @@ standings: Final = Table(
     _value("last_success", Float, nullable=True),
     _value("in_step", Integer),
     _value("held", Integer),
-    _value("last_error", Text),
+    _value("last_error", _Text),
     sqlite_with_rowid=False,
 )
 """`units` and `pending` count the rest."""
@@ -215,29 +220,29 @@ runs: Final = Table(
     _key("destination"),
     _key("started_at", Float),
     _value("ended_at", Float),
-    _value("outcome", Text),
+    _value("outcome", _Text),
     _value("complete_look", Boolean),
     _value("in_step", Integer),
     _value("held", Integer),
     _value("failed", Integer),
-    _value("error", Text),
+    _value("error", _Text),
     _value("narrowed", Boolean),
     sqlite_with_rowid=False,
 )
 
-swept: Final = Table("swept", metadata, _key("what", Text), _value("at", Float), sqlite_with_rowid=False)
+swept: Final = Table("swept", metadata, _key("what", _Text), _value("at", Float), sqlite_with_rowid=False)
 """When what nobody uses any more was last thrown away."""
 
-paused: Final = Table("paused", metadata, _key("rule", Text), sqlite_with_rowid=False)
+paused: Final = Table("paused", metadata, _key("rule", _Text), sqlite_with_rowid=False)
 """Rules that an agent does not run until they are resumed."""
 
 told: Final = Table(
     "told",
     metadata,
-    _key("receiver", Text),
-    _key("rule", Text),
-    _key("destination", Text),
-    _key("condition", Text),
+    _key("receiver", _Text),
+    _key("rule", _Text),
+    _key("destination", _Text),
+    _key("condition", _Text),
     sqlite_with_rowid=False,
 )
 """What receivers of notifications know of: conditions that hold until they are told the end of it."""
@@ -248,20 +253,20 @@ images: Final = Table(
     Column("id", Integer, primary_key=True),
     Column("digest", _DigestBytes, nullable=False, unique=True),
     _value("created", Float, nullable=True),
-    _value("artifact_type", Text),
-    _value("platforms", Text),
-    _value("labels", Text),
-    _value("annotations", Text),
-    _value("size", Integer),
+    _value("artifact_type", _Text),
+    _value("platforms", _Text),
+    _value("labels", _Text),
+    _value("annotations", _Text),
+    _value("size", BigInteger),
 )
-"""What is known of images by their root digest. Words of labels and annotations are found in the virtual table `image_text`."""
+"""What is known of images by their root digest. Words of labels and annotations are found in `image_text`, which each database has in its own way."""
 
 image_layers: Final = Table(
     "image_layers",
     metadata,
     _key("layer", _DigestBytes),
     _key("image"),
-    _value("size", Integer),
+    _value("size", BigInteger),
     Index("layers_by_image", "image"),
     sqlite_with_rowid=False,
 )
@@ -271,7 +276,7 @@ moves: Final = Table(
     metadata,
     _key("destination"),
     _key("repository"),
-    _key("tag", Text),
+    _key("tag", _Text),
     _key("at", Float),
     _value("digest", _DigestBytes),
     sqlite_with_rowid=False,

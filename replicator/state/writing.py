@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,9 +35,15 @@ class Names:
 
     def intern(self, connection: Connection, names: Iterable[str]) -> None:
         """Gives each name a number that has none yet."""
-        missing = sorted({name for name in names if name not in self._known and name not in self._new})
+        wanted = sorted({name for name in names if name not in self._known and name not in self._new})
+        self._find(connection, wanted)
+        # Only these: PostgreSQL would count a number for each attempt, and a fleet makes many.
+        missing = [name for name in wanted if name not in self._new]
         execute_many(connection, statements.INTERN, ({"name": name} for name in missing))
-        for part in pieces(missing):
+        self._find(connection, missing)
+
+    def _find(self, connection: Connection, names: Sequence[str]) -> None:
+        for part in pieces(names):
             for name, number in connection.execute(queries.NAME_IDS, {"keys": part}):
                 self._new[name] = number
 

@@ -302,7 +302,7 @@ async def test_run_that_is_ended_while_it_is_being_closed_is_closed_once(
 
     class Slow(MemoryState):
         async def close_run(self, row: RunRow) -> Standing:
-            return await asyncio.shield(asyncio.create_task(self._close(row)))  # as `SqliteState` does it
+            return await asyncio.shield(asyncio.create_task(self._close(row)))  # as `StoredState` does it
 
         async def _close(self, row: RunRow) -> Standing:
             closing.set()

@@ -30,7 +30,7 @@ from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, Standing
 from replicator.ports.site import SharesLimits
-from replicator.state.store import SqliteState
+from replicator.state.store import StoredState
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Surroundings:
     agent: str
     scheduler: Scheduler
     runs: Runs
-    state: SqliteState
+    state: StoredState
     events: Events
     clock: Clock
     paused: set[str]

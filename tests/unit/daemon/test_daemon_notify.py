@@ -21,7 +21,7 @@ from replicator.events import Event, Events, Warned
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Missing, Pending, Standing
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import FakeClock
 
 RULES = [Rule("r", "hub", ("fra",), RepositorySelection((Glob.parse("**"),)))]
@@ -68,7 +68,7 @@ def settings(url: str, *on: str) -> NotifySettings:
 
 
 class Stage:
-    def __init__(self, state: SqliteState) -> None:
+    def __init__(self, state: StoredState) -> None:
         self.state = state
         self.clock = FakeClock()
         self.seen: list[Event] = []

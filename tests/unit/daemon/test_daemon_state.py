@@ -13,12 +13,12 @@ from replicator.errors import StateError, StateInUse
 from replicator.ports import RunRow
 from replicator.state.locks import hold_rules, hold_state
 from replicator.state.recall import Notified
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
+async def state(tmp_path: Path) -> AsyncIterator[StoredState]:
     state = await open_state(tmp_path / "state.db", clock=FakeClock())
     yield state
     await state.aclose()
@@ -39,7 +39,7 @@ def row(outcome: Outcome, error: str = "", in_step: int = 0) -> RunRow:
     )
 
 
-async def test_paused_rules_and_what_was_told_survive_a_restart(tmp_path: Path, state: SqliteState) -> None:
+async def test_paused_rules_and_what_was_told_survive_a_restart(tmp_path: Path, state: StoredState) -> None:
     told = Notified("chat", "r", "fra", "failing")
     for rule in ("a", "b", "a"):
         await state.set_paused(rule, True)
@@ -62,7 +62,7 @@ async def test_a_state_for_reading_only_cannot_pause(tmp_path: Path) -> None:
     await state.aclose()
 
 
-async def test_an_interrupted_run_does_not_pass_for_a_recovery(state: SqliteState) -> None:
+async def test_an_interrupted_run_does_not_pass_for_a_recovery(state: StoredState) -> None:
     """A drained agent once told of a recovery at each restart: the run that was cut short had met with no failure."""
     await state.close_run(row("failed", "hub: list tags: down", in_step=7))
     standing = await state.close_run(row("interrupted"))

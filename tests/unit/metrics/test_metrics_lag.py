@@ -18,7 +18,7 @@ from replicator.model.digest import digest_of
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import Cron
 from replicator.ports import Missing, Pending, RunRow
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 from tests.engine.world import World, rule
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
@@ -41,7 +41,7 @@ class Stage:
         self.clock = clock
         self.rule = replace(rule(), interval=INTERVAL)
         self._path = path
-        self.state: SqliteState
+        self.state: StoredState
         self.metrics: Metrics
 
     async def start(self) -> None:
@@ -194,7 +194,7 @@ async def test_a_state_that_cannot_be_read_leaves_what_was_known_and_lag_grows(s
 
 
 @asynccontextmanager
-async def counted(path: Path, clock: FakeClock) -> AsyncIterator[tuple[SqliteState, Callable[[], list[str]]]]:
+async def counted(path: Path, clock: FakeClock) -> AsyncIterator[tuple[StoredState, Callable[[], list[str]]]]:
     """A state, and the queries that were asked of it since the last time of asking."""
     state = await open_state(path, clock=clock)
     asked: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -30,16 +30,17 @@ from replicator.ports import (
 from replicator.ports.search import ImageFacts, Query
 from replicator.runs.indexing import index_missing
 from replicator.state.images import MOVES_KEPT
-from replicator.state.store import SqliteState, open_state
+from replicator.state.place import Place
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite
 
 NOW = 1_700_000_000.0
 
 
-@pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[SqliteState]:
-    opened = await open_state(tmp_path / "state.db", clock=FakeClock(NOW))
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def state(request: pytest.FixtureRequest, places: Callable[[str], Place]) -> AsyncIterator[StoredState]:
+    opened = await open_state(places(request.param), clock=FakeClock(NOW))
     yield opened
     await opened.aclose()
 
@@ -101,7 +102,7 @@ CHART = facts("chart", artifact_type="application/vnd.cncf.helm.config.v1+json")
         ("site:sin app", []),
     ],
 )
-async def test_each_condition(state: SqliteState, query: str, found: list[str]) -> None:
+async def test_each_condition(state: StoredState, query: str, found: list[str]) -> None:
     state.record(placed("team/app", "v1", APP.digest))
     state.record(placed("team/chart", "1.0", CHART.digest))
     state.record(ImageSeen(APP))
@@ -115,7 +116,7 @@ async def test_each_condition(state: SqliteState, query: str, found: list[str]) 
     )
 
 
-async def test_what_a_destination_lacks_is_found_too(state: SqliteState) -> None:
+async def test_what_a_destination_lacks_is_found_too(state: StoredState) -> None:
     pending = Pending("team/app", "v2", APP.digest, NOW - 60, 1, "refused", source="src/app", asked_at=NOW)
     state.record(Missing("rule", "fra", pending))
     state.record(placed("team/app", "v2", APP.digest, destination="sin"))
@@ -127,7 +128,7 @@ async def test_what_a_destination_lacks_is_found_too(state: SqliteState) -> None
     ]
 
 
-async def test_moves_of_a_tag_are_kept_in_order_and_in_bounds(state: SqliteState) -> None:
+async def test_moves_of_a_tag_are_kept_in_order_and_in_bounds(state: StoredState) -> None:
     digests = [digest_of(f"{number}".encode()) for number in range(MOVES_KEPT + 5)]
     for number, digest in enumerate(digests):
         for _ in range(2):  # confirmed again: not a move
@@ -217,7 +218,7 @@ def test_the_database_finds_what_a_plain_reading_of_the_query_finds(
 
 
 async def test_a_full_index_reads_each_image_once_and_is_not_held_up_by_what_cannot_be_read(
-    state: SqliteState,
+    state: StoredState,
 ) -> None:
     site, broken = MemorySite("fra"), MemorySite("sin")
     built = [image(name) for name in "abc"]
@@ -236,7 +237,7 @@ async def test_a_full_index_reads_each_image_once_and_is_not_held_up_by_what_can
     assert len(reads) == 3
 
 
-async def test_a_full_index_leaves_out_a_sparse_image_that_did_not_pass_through(state: SqliteState) -> None:
+async def test_a_full_index_leaves_out_a_sparse_image_that_did_not_pass_through(state: StoredState) -> None:
     site, both = MemorySite("fra"), index([image("one"), image("other")])
     load(site.store, "app", "v1", both)
     del site.store.repositories["app"].manifests[both.children[1].digest]
@@ -247,7 +248,7 @@ async def test_a_full_index_leaves_out_a_sparse_image_that_did_not_pass_through(
     assert await state.facts([both.digest]) == {}
 
 
-async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: SqliteState) -> None:
+async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: StoredState) -> None:
     state.record(placed("team/app", "v1", APP.digest))
     state.record(placed("team/app", "v1", CHART.digest, destination="sin"))
     state.record(ImageSeen(APP))
@@ -259,7 +260,7 @@ async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: 
         ]
 
 
-async def test_what_a_site_lacks_is_found_among_more_tags_than_the_limit(state: SqliteState) -> None:
+async def test_what_a_site_lacks_is_found_among_more_tags_than_the_limit(state: StoredState) -> None:
     for number in range(20):
         for destination in ("fra", "sin"):
             state.record(placed("team/app", f"v{number:02}", APP.digest, destination=destination))

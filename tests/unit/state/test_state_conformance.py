@@ -1,8 +1,8 @@
-"""What every state promises, asked of the one in memory and the one in SQLite alike."""
+"""What every state promises, asked of the one in memory and those in databases alike."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,17 +25,18 @@ from replicator.ports import (
     Unpending,
 )
 from replicator.state.memory import RUNS_KEPT, MemoryState
-from replicator.state.store import SqliteState, open_state
+from replicator.state.place import Place
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import FakeClock
 
 NOW = 1_700_000_000.0
 ONE, TWO, THREE = (digest_of(text) for text in (b"one", b"two", b"three"))
-AnyState = SqliteState | MemoryState
+AnyState = StoredState | MemoryState
 
 
 @asynccontextmanager
-async def opened(kind: str, path: Path, clock: FakeClock) -> AsyncIterator[AnyState]:
-    state = MemoryState(clock) if kind == "memory" else await open_state(path, clock=clock)
+async def opened(kind: str, place: Place, clock: FakeClock) -> AsyncIterator[AnyState]:
+    state = MemoryState(clock) if kind == "memory" else await open_state(place, clock=clock)
     try:
         yield state
     finally:
@@ -47,9 +48,11 @@ def clock() -> FakeClock:
     return FakeClock(NOW)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def state(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[AnyState]:
-    async with opened(request.param, tmp_path / "state.db", clock) as state:
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def state(
+    request: pytest.FixtureRequest, places: Callable[[str], Place], clock: FakeClock
+) -> AsyncIterator[AnyState]:
+    async with opened(request.param, places(request.param), clock) as state:
         yield state
 
 

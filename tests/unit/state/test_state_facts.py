@@ -1,8 +1,8 @@
-"""Placements, units, catalogs, events, older answers and clocks that jump: asked of both states alike."""
+"""Placements, units, catalogs, events, older answers and clocks that jump: asked of all states alike."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -30,7 +30,8 @@ from replicator.ports import (
     Unpending,
 )
 from replicator.state.memory import MemoryState
-from replicator.state.store import SqliteState, open_state
+from replicator.state.place import Place
+from replicator.state.store import StoredState, open_state
 from replicator.state.writing import KEEP_SECONDS
 from tests.fakes.clock import FakeClock, StillClock
 
@@ -38,7 +39,7 @@ NOW = 1_700_000_000.0
 YEARS = 10 * 365 * 86_400.0
 DAY = 86_400.0
 ONE, TWO, THREE = (digest_of(text) for text in (b"one", b"two", b"three"))
-AnyState = SqliteState | MemoryState
+AnyState = StoredState | MemoryState
 
 
 @pytest.fixture
@@ -46,11 +47,13 @@ def clock() -> FakeClock:
     return StillClock(NOW)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def state(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[AnyState]:
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def state(
+    request: pytest.FixtureRequest, places: Callable[[str], Place], clock: FakeClock
+) -> AsyncIterator[AnyState]:
     found: AnyState = MemoryState(clock)
-    if request.param == "sqlite":
-        found = await open_state(tmp_path / "state.db", clock=clock)
+    if request.param != "memory":
+        found = await open_state(places(request.param), clock=clock)
     yield found
     await found.aclose()
 

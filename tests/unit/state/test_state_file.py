@@ -26,7 +26,7 @@ from replicator.errors import StateError
 from replicator.model.digest import digest_of
 from replicator.ports import Missing, Pending, Placed, RunRow, Seen, TagBelief
 from replicator.state import schema, statements, tables
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import FakeClock
 
 ONE = digest_of(b"one")
@@ -35,7 +35,7 @@ ROW = RunRow("rule", "fra", 1.0, 2.0, "ok", True, 1, 0, 0)
 
 
 @asynccontextmanager
-async def opened(path: Path, *, read_only: bool = False) -> AsyncIterator[SqliteState]:
+async def opened(path: Path, *, read_only: bool = False) -> AsyncIterator[StoredState]:
     state = await open_state(path, clock=FakeClock(), read_only=read_only, busy_seconds=0.05)
     try:
         yield state
@@ -83,7 +83,7 @@ def spoil(path: Path) -> None:
         file.write(b"\xa5" * (size - size // 2))
 
 
-async def pragma(state: SqliteState, setting: str) -> None:
+async def pragma(state: StoredState, setting: str) -> None:
     await state._database.run(lambda connection: connection.exec_driver_sql(f"PRAGMA {setting}"))
 
 
@@ -238,7 +238,7 @@ def test_new_tables_are_a_new_schema() -> None:
         + "".join(sorted(str(CreateIndex(index)) for index in table.indexes))
         for table in tables.metadata.sorted_tables
     )
-    assert (schema.SCHEMA, hashlib.sha256(ddl.encode()).hexdigest()[:16]) == (10, "8127bfded323ff4e")
+    assert (schema.SCHEMA, hashlib.sha256(ddl.encode()).hexdigest()[:16]) == (11, "d9986fded8215155")
 
 
 def test_no_placement_costs_a_walk_through_its_repository(tmp_path: Path) -> None:
@@ -571,7 +571,7 @@ async def test_beliefs_share_what_is_equal_in_memory(tmp_path: Path) -> None:
     assert len({id(belief.asked_at) for belief in found}) == 1
 
 
-READS: dict[str, Callable[[SqliteState], Awaitable[object]]] = {
+READS: dict[str, Callable[[StoredState], Awaitable[object]]] = {
     "read beliefs": lambda state: state.beliefs("fra", "app"),
     "read placements": lambda state: state.placements("fra", "app"),
     "read pending tags": lambda state: state.pending("rule", "fra", "app"),

@@ -36,7 +36,7 @@ from replicator.ports import (
     Unpending,
 )
 from replicator.state.memory import MemoryState
-from replicator.state.store import SqliteState, open_state
+from replicator.state.store import StoredState, open_state
 from tests.fakes.clock import StillClock
 
 pytestmark = pytest.mark.timeout(300)  # thousands of small transactions, on a machine that may be busy
@@ -65,13 +65,13 @@ class StateMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = StillClock(NOW)
         self.memory = MemoryState(self.clock)
-        self.sqlite: SqliteState
+        self.sqlite: StoredState
         self.ended: set[Digest] = set()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
 
-    async def open(self) -> SqliteState:
+    async def open(self) -> StoredState:
         return await open_state(Path(self.folder.name) / "state.db", clock=self.clock)
 
     @initialize()

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from replicator.errors import StateError
 from replicator.model.digest import digest_of
 from replicator.ports import Listed as ListedTag
 from replicator.ports import Missing, Noted, Pending, Placed, RunRow, Seen, TagBelief
+from replicator.ports.search import ImageFacts, ImageSeen
 from replicator.state import store
-from replicator.state.store import FLUSH_SECONDS, FLUSH_SIZE, SqliteState, open_state
+from replicator.state.place import Place
+from replicator.state.store import FLUSH_SECONDS, FLUSH_SIZE, StoredState, open_state
 from tests.fakes.clock import FakeClock
 
 ONE, TWO = digest_of(b"one"), digest_of(b"two")
@@ -42,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: FakeClock | None = None) -> AsyncIterator[SqliteState]:
+async def opened(path: Place, clock: FakeClock | None = None) -> AsyncIterator[StoredState]:
     # not 0: who looks from outside holds the file for a moment when it is opened
     state = await open_state(path, clock=clock or StandingClock(), busy_seconds=1.0)
     try:
@@ -74,7 +76,7 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def refuse_writes(state: SqliteState, *, refuse: bool = True) -> None:
+async def refuse_writes(state: StoredState, *, refuse: bool = True) -> None:
     setting = f"PRAGMA query_only = {'ON' if refuse else 'OFF'}"
     await state._database.run(lambda connection: connection.exec_driver_sql(setting))
 
@@ -222,21 +224,27 @@ async def test_memory_is_bounded_while_the_file_cannot_be_written(
         assert durable(path) == 5
 
 
-async def test_names_that_are_no_text_spoil_nothing_beside_them(path: Path) -> None:
-    async with opened(path) as state:
-        for text in ("\udcff", "v\ud800"):
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_names_that_are_no_text_spoil_nothing_beside_them(
+    kind: str, places: Callable[[str], Place]
+) -> None:
+    async with opened(places(kind)) as state:
+        for text in ("\udcff", "v\ud800", "v\0"):
             state.record(placed(text))
             state.record(placed("v1", repository=text))
             state.record(Missing("rule", "fra", Pending("app", text, ONE, 5.0)))
             state.record(Noted("fra", "app", ListedTag("v1", ONE, text)))
             state.record(Seen("fra", text, ONE))
-        state.record(placed("größe\0"))
-        state.record(Missing("rule", "fra", Pending("app", "v2", ONE, 5.0, 1, "no \udcff" + "x" * 5_000)))
+        odd = {"a\0b": "c\0d\ud800"}
+        state.record(ImageSeen(ImageFacts(ONE, 1e300, "x\0", ("l\0",), odd, ((TWO, 2**70),), odd)))
+        state.record(placed("größe"))
+        state.record(Missing("rule", "fra", Pending("app", "v2", ONE, 5.0, 1, "no \udcff\0" + "x" * 5_000)))
         await state.flush()
-        assert set(await state.beliefs("fra", "app")) == {"größe\0"}
+        assert set(await state.beliefs("fra", "app")) == {"größe"}
         assert await state.whereabouts("fra", [ONE]) == {}
         error = (await state.pending("rule", "fra", "app"))["v2"].error
-    assert error.startswith("no ?x")
+        assert (await state.facts([ONE]))[ONE].labels == {"a\ufffdb": "c\ufffdd?"}
+    assert error.startswith("no ?\ufffdx")
     assert len(error) == 1_000
 
 

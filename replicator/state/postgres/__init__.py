@@ -1,0 +1,1 @@
+"""The state in a PostgreSQL database. Imported only where one is configured."""
