@@ -23,8 +23,9 @@ from tests.prometheus.queries import (
     variables,
 )
 from tests.unit.metrics.test_metrics import BY_REPOSITORY, PROMISED
+from tests.unit.metrics.test_metrics_fleet import IN_A_FLEET
 
-KNOWN = {**PROMISED, **BY_REPOSITORY}
+KNOWN = {**PROMISED, **BY_REPOSITORY, **IN_A_FLEET}
 BUILT_IN = {"__rate_interval": "1m", "__range": "1h"}
 TYPES = {"row", "stat", "timeseries", "table"}
 """Panels that every Grafana from 10 on has by itself."""

@@ -5,6 +5,16 @@ from __future__ import annotations
 from replicator.events import DuplicateBytes, Event, Events, FleetSeen, JobBegun, TakenOver
 from replicator.metrics import FleetMetrics, Metrics
 
+IN_A_FLEET = {
+    "replicator_fleet_agents": set[str](),
+    "replicator_fleet_site_agents": {"site"},
+    "replicator_queue_jobs": {"queue", "status"},
+    "replicator_job_wait_seconds": set[str](),
+    "replicator_takeovers_total": set[str](),
+    "replicator_duplicate_bytes_total": {"destination"},
+}
+"""Names and labels of what only agents of a fleet export."""
+
 
 class Agent:
     """One agent's metrics."""
@@ -34,6 +44,20 @@ def test_series_of_the_config_exist_from_the_start() -> None:
     assert agent.lines("replicator_duplicate") == ['replicator_duplicate_bytes_total{destination="fra"} 0.0']
     assert agent.lines("replicator_takeovers") == ["replicator_takeovers_total 0.0"]
     assert agent.lines("replicator_queue_jobs") == []
+
+
+def test_names_and_labels_are_the_promised_ones_and_no_others() -> None:
+    alone, agent = Metrics([], list), Agent("fra")
+    agent.tell(FleetSeen(1, {"fra": 1}, {("to fra", "todo"): 1}))
+    known = {metric.name for metric in alone.registry.collect()}
+    found = {
+        (sample.name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum"), *sample.labels)
+        for metric in agent.metrics.registry.collect()
+        if metric.name not in known
+        for sample in metric.samples
+    }
+    promised = {(name, *sorted(labels)) for name, labels in IN_A_FLEET.items()}
+    assert {(name, *labels) for name, *labels in found if labels != ["le"]} == promised
 
 
 def test_what_is_read_replaces_what_was_read_before() -> None:
