@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
-from replicator.config.checks import unfitting
 from replicator.config.document import Document
 from replicator.config.model import (
     AgentTable,
@@ -19,6 +18,7 @@ from replicator.config.model import (
     keys_of,
     table_in,
 )
+from replicator.config.sitechecks import unfitting
 from replicator.config.syntax import PROXY, Syntax
 
 if TYPE_CHECKING:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts of this machine, as `host_of` gives them."""
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEMES: Final = "https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory)"
@@ -90,3 +92,11 @@ def _split_url(text: str) -> SplitResult:
     if not host:
         raise ValueError("has no host; write https://HOST[:PORT]")
     return parts
+
+
+def host_of(url: str) -> str | None:
+    """The host of a URL; None without one, or where it is invalid."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
