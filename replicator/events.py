@@ -99,6 +99,13 @@ class TagPlanned(msgspec.Struct, frozen=True):
     destination: str
 
 
+class TagPostponed(msgspec.Struct, frozen=True):
+    """A tag that failed before is not tried again yet: it counts as failed."""
+
+    rule: str
+    destination: str
+
+
 class ImagePrepared(msgspec.Struct, frozen=True):
     """What an image consists of is known, each digest with its size; for progress. `repository` and `tag` as in `TagDone`.
 
@@ -117,7 +124,7 @@ class ImagePrepared(msgspec.Struct, frozen=True):
 class ScanMoved(msgspec.Struct, frozen=True):
     """A scan of a rule's source goes on: `scanned` of `found` repositories; more may be found unless `is_listed`.
 
-    `is_over`: it has ended, whatever it found.
+    `unlisted`: how many of those scanned could not be listed, in whole or in part. `is_over`: it has ended, whatever it found.
     """
 
     rule: str
@@ -126,6 +133,7 @@ class ScanMoved(msgspec.Struct, frozen=True):
     found: int
     is_listed: bool
     is_over: bool = False
+    unlisted: int = 0
 
 
 class TurnAwaited(msgspec.Struct, frozen=True):
@@ -357,6 +365,7 @@ Event = (
     | Reread
     | BlobDone
     | TagPlanned
+    | TagPostponed
     | ImagePrepared
     | ScanMoved
     | TurnAwaited

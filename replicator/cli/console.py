@@ -55,6 +55,8 @@ def fields(progress: Progress) -> dict[str, object]:
         "scanned": ",".join(f"{each.scanned}/{each.found}" for each in scans) or None,
         "tags": f"{at.tags_done}/{at.tags_planned}",
         "failed": at.tags_failed or None,
+        "postponed": at.tags_postponed or None,
+        "unlisted": sum(progress.unlisted().values()) or None,
         "moved": f"{format_bytes(at.bytes_moved)}/{format_bytes(at.bytes_planned)}",
         "rate": f"{format_bytes(at.rate)}/s",
         "left": None if left is None else format_seconds(left),

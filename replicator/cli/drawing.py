@@ -50,6 +50,10 @@ def draw(progress: Progress, width: int, height: int, *, is_unicode: bool) -> li
     ]
     if len(scans) > 3:
         lines.append([Part(f"and {format_count(len(scans) - 3, 'more scan')}", "dim")])
+    lines += [
+        [Part(f"{source}: {format_count(count, 'repository', 'repositories')} could not be listed", "red")]
+        for source, count in list(progress.unlisted().items())[:3]
+    ]
     below: list[Line] = [*(_transfer(each, width) for each in transfers), *map(_wait, waits[:3])]
     if height < len(lines) + len(below) + 2:
         below = below[:1]
@@ -82,8 +86,8 @@ def _destinations(
 def _destination(each: DestinationProgress, width: int, names: int, *, is_unicode: bool) -> Line:
     name = _short(each.destination, names).ljust(names)
     is_done = each.tags_planned <= each.tags_done
-    percent = 100 if is_done and each.tags_planned else int(each.part * 100)
-    bar = _bar(1.0 if is_done and each.tags_planned else each.part, _bar_width(width), is_unicode=is_unicode)
+    part = 1.0 if is_done else each.part
+    bar = _bar(part, _bar_width(width), is_unicode=is_unicode)
     parts = [f"{each.tags_done}/{each.tags_planned}{'' if width < NARROW else ' tags'}"]
     if each.bytes_planned and width >= NARROW:
         parts.append(f"{format_bytes(each.bytes_moved)} of {format_bytes(each.bytes_planned)}")
@@ -93,8 +97,9 @@ def _destination(each: DestinationProgress, width: int, names: int, *, is_unicod
             parts.append(f"{format_seconds(max(1.0, round(each.seconds_left)))} left".replace(".0 s", " s"))
     failed = f"  {each.tags_failed} failed" if each.tags_failed else ""
     # What failed is said first where there is little room: it is what somebody acts on.
-    told = [Part(failed, "red"), Part(f"  {', '.join(parts)}")]
-    return [Part(f"{name} "), Part(bar, "green"), Part(f" {percent:3d}%"), *told]
+    postponed = f"  {each.tags_postponed} postponed" if each.tags_postponed else ""
+    told = [Part(failed, "red"), Part(postponed, "yellow"), Part(f"  {', '.join(parts)}")]
+    return [Part(f"{name} "), Part(bar, "green"), Part(f" {int(part * 100):3d}%"), *told]
 
 
 def _bar_width(width: int) -> int:

@@ -22,7 +22,7 @@ from replicator.engine.result import (
 )
 from replicator.engine.units import Units
 from replicator.errors import HoldKind, ReplicatorError, SiteError, Untrusted
-from replicator.events import Failed, TagDone, TagPlanned, TagUntrusted, Warned
+from replicator.events import Failed, TagDone, TagPlanned, TagPostponed, TagUntrusted, Warned
 from replicator.model.image import Image
 from replicator.policy.backoff import retry_at
 from replicator.policy.rule import Rule
@@ -216,6 +216,8 @@ class Recorder:
         """A tag that failed before is not tried again yet: it counts as failed and stays pending."""
         self.result.totals.tags.failed += 1
         self.result.actions.append(self._row(action, "failed", reason))
+        if not self._context.request.dry:
+            self._context.events.emit(TagPostponed(self._rule.name, self.result.destination))
 
     def interrupted(self, action: Action, totals: Totals) -> None:
         """A copy was ended by a drain; it stays pending."""

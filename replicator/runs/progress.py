@@ -25,6 +25,7 @@ from replicator.events import (
     ScanMoved,
     TagDone,
     TagPlanned,
+    TagPostponed,
     TurnAwaited,
 )
 from replicator.runs.ledger import TRANSFERS_SHOWN, Ledger, TransferProgress
@@ -42,20 +43,25 @@ class WaitProgress(msgspec.Struct, frozen=True):
 
 
 class ScanProgress(msgspec.Struct, frozen=True):
-    """A scan in progress: `scanned` of `found` repositories; more may be found unless `is_listed`."""
+    """A scan in progress: `scanned` of `found` repositories; more may be found unless `is_listed`.
+
+    `unlisted`: how many of those scanned could not be listed, in whole or in part.
+    """
 
     rule: str
     source: str
     scanned: int
     found: int
     is_listed: bool
+    unlisted: int = 0
 
 
 class DestinationProgress(msgspec.Struct, frozen=True):
     """One destination.
 
     `bytes_planned`: what must move for the images read so far; `bytes_moved` is how much of it has. `rate` in bytes per
-    second. `seconds_left` None: not known, because the scan goes on or nothing moves.
+    second. `seconds_left` None: not known, because the scan goes on or nothing moves. `tags_postponed`: failed before, and not
+    tried again yet; they are in none of the other numbers.
     """
 
     destination: str
@@ -66,6 +72,7 @@ class DestinationProgress(msgspec.Struct, frozen=True):
     bytes_moved: int
     rate: float
     seconds_left: float | None
+    tags_postponed: int = 0
 
     @property
     def part(self) -> float:
@@ -82,6 +89,7 @@ class TagCount:
     planned: int = 0
     done: int = 0
     failed: int = 0
+    postponed: int = 0
 
 
 @dataclass
@@ -111,6 +119,8 @@ class Progress:
                 self._ledgers[event.destination].prepare(event)
             case TagPlanned():
                 self.count(event.rule, event.destination).planned += 1
+            case TagPostponed():
+                self.count(event.rule, event.destination).postponed += 1
             case TagDone(action="copy" | "hold"):
                 self._end_tag(event)
             case ScanMoved():
@@ -172,6 +182,7 @@ class Progress:
             bytes_moved=ledger.moved,
             rate=round(ledger.rate.at(self.clock()), 1),
             seconds_left=self._seconds_left(ledger, planned, done),
+            tags_postponed=sum(each.postponed for each in counts),
         )
 
     def seconds_left(self) -> float | None:
@@ -197,10 +208,17 @@ class Progress:
                 found.append(WaitProgress(site, max(0, self._awaited[site]), known))
         return found
 
+    def unlisted(self) -> dict[str, int]:
+        """How many repositories of each source could not be listed by its scans in progress and the latest before."""
+        found = Counter[str]()
+        for each in self._scans.values():
+            found[each.source] += each.unlisted
+        return dict(+found)
+
     def scans(self) -> list[ScanProgress]:
         """The scans in progress."""
         return [
-            ScanProgress(each.rule, each.source, each.scanned, each.found, each.is_listed)
+            ScanProgress(each.rule, each.source, each.scanned, each.found, each.is_listed, each.unlisted)
             for each in self._scans.values()
             if not each.is_over
         ]
@@ -226,4 +244,5 @@ def total(destinations: Iterable[DestinationProgress]) -> DestinationProgress:
         bytes_moved=sum(each.bytes_moved for each in found),
         rate=sum(each.rate for each in found),
         seconds_left=max(seconds, default=None),
+        tags_postponed=sum(each.tags_postponed for each in found),
     )

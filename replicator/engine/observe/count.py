@@ -18,7 +18,7 @@ class ScanCount:
         self._rule = rule
         self._source = source
         self._events = events
-        self._scanned = self._found = 0
+        self._scanned = self._found = self._unlisted = 0
         self._is_listed = False
 
     def find(self, count: int, *, is_all: bool = False) -> None:
@@ -27,9 +27,10 @@ class ScanCount:
         self._is_listed = is_all
         self._tell()
 
-    def scan(self) -> None:
-        """A repository was scanned, whatever came of it."""
+    def scan(self, *, is_listed: bool) -> None:
+        """A repository was scanned; whether it could be listed as a whole."""
         self._scanned += 1
+        self._unlisted += not is_listed
         self._tell()
 
     def __enter__(self) -> None:
@@ -42,5 +43,7 @@ class ScanCount:
 
     def _tell(self, *, is_over: bool = False) -> None:
         self._events.emit(
-            ScanMoved(self._rule, self._source, self._scanned, self._found, self._is_listed, is_over)
+            ScanMoved(
+                self._rule, self._source, self._scanned, self._found, self._is_listed, is_over, self._unlisted
+            )
         )

@@ -91,8 +91,7 @@ class SourceScan:
                             name = await anext(names, None)
                         if name is None:
                             return
-                        await self._guarded(name)
-                        self._count.scan()
+                        self._count.scan(is_listed=await self._guarded(name))
 
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(REPOSITORIES_AT_ONCE):
@@ -144,15 +143,18 @@ class SourceScan:
         self._breaker.failed(error)
         self._on_failure(error)
 
-    async def _guarded(self, name: str) -> None:
+    async def _guarded(self, name: str) -> bool:
+        """Scans one repository; returns whether it could be listed as a whole."""
         try:
             target = self._target(name)
             self._breaker.check("list tags", name)
             with faults(self._rule.source, "look at repository", name):
-                await self._look_at(name, target)
+                is_listed = await self._look_at(name, target)
             self._breaker.succeeded()
         except SiteError as error:
             self._failed(error)
+            return False
+        return is_listed
 
     def _target(self, name: str) -> str:
         try:
@@ -160,7 +162,7 @@ class SourceScan:
         except ValueError as error:
             raise Rejected(self._rule.source, "rename repository", str(error), repository=name) from error
 
-    async def _look_at(self, name: str, target: str) -> None:
+    async def _look_at(self, name: str, target: str) -> bool:
         repository = self._content.repository(name)
         clock = self._context.clock
         asked = (clock.monotonic(), clock.now())
@@ -194,6 +196,7 @@ class SourceScan:
         await self._want(repository, selected, known, batcher, listing, subjects)
         present = frozenset(listing.tags) if listing.complete else None
         batcher.close(is_complete=listing.error is None and not batcher.is_cut, present=present)
+        return listing.error is None
 
     def _tell_notice(self, notice: str) -> None:
         if notice not in self._notices:

@@ -13,7 +13,15 @@ from replicator.daemon.http.api.shapes import SyncOrder
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
 from replicator.errors import Rejected
-from replicator.events import BytesWritten, ImagePrepared, QuotaSeen, RunStarted, TagDone, TagPlanned
+from replicator.events import (
+    BytesWritten,
+    ImagePrepared,
+    QuotaSeen,
+    RunStarted,
+    TagDone,
+    TagPlanned,
+    TagPostponed,
+)
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
 
@@ -134,6 +142,7 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     agent.events.emit(RunStarted("platform", "hub", ("fra", "sin")))
     agent.events.emit(ImagePrepared("platform", "fra", "platform/b", "v2", (("sha256:1", 8_000),)))
     agent.events.emit(TagPlanned("platform", "fra"))
+    agent.events.emit(TagPostponed("platform", "fra"))
     agent.events.emit(TagPlanned("platform", "fra"))
     agent.events.emit(TagDone("platform", "fra", "platform/a", "v1", "copy", "failed"))
     agent.events.emit(BytesWritten("hub", "fra", 5_000, "platform/b", "sha256:1", 5_000))
@@ -150,6 +159,7 @@ async def test_runs_are_told_under_way_and_with_their_report(world: World) -> No
     assert fra == {
         "destination": "fra", "done": False, "tags_planned": 2, "tags_done": 1, "tags_failed": 1,
         "bytes_planned": 8_000, "bytes_moved": 5_000, "bytes_per_second": 1_000.0, "seconds_left": 3.0, "scan": None,
+        "tags_postponed": 1,
     }  # fmt: skip
     assert sin["done"]
     assert (second["outcome"], second["progress"]) == ("failed", [])

@@ -13,6 +13,7 @@ from replicator.events import (
     ScanMoved,
     TagDone,
     TagPlanned,
+    TagPostponed,
     TurnAwaited,
 )
 from replicator.runs.progress import Progress
@@ -91,6 +92,23 @@ def test_a_scan_says_how_far_it_is() -> None:
     assert text(progress, 60) == ["platform: scanning hub: 3 of 10+ repositories"]
     progress(ScanMoved("platform", "hub", 3, 12, is_listed=True))
     assert text(progress, 60) == ["platform: scanning hub: 3 of 12 repositories"]
+    progress(ScanMoved("platform", "hub", 5, 12, is_listed=True, unlisted=2))
+    assert text(progress, 60) == [
+        "platform: scanning hub: 5 of 12 repositories",
+        "hub: 2 repositories could not be listed",
+    ]
+    progress(ScanMoved("platform", "hub", 12, 12, is_listed=True, is_over=True, unlisted=2))
+    assert text(progress, 60) == ["hub: 2 repositories could not be listed"]
+    progress(ScanMoved("platform", "hub", 0, 0, is_listed=False))
+    assert text(progress, 60) == ["platform: scanning hub: listing repositories"]
+
+
+def test_postponed_tags_are_named_beside_the_bar() -> None:
+    progress = Progress(FakeClock().monotonic)
+    progress(TagPostponed("platform", "fra"))
+    assert text(progress, 60) == ["fra ██████████ 100%  1 postponed  0/0"]
+    progress(TagPlanned("platform", "fra"))
+    assert text(progress, 60) == ["fra ░░░░░░░░░░   0%  1 postponed  0/1, 0 B/s"]
 
 
 def test_bars_are_plain_where_the_terminal_has_no_blocks() -> None:

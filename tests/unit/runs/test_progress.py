@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from replicator.cli.console import fields
 from replicator.demo.images import BuiltImage, Layer, image, index, layer, load
-from replicator.errors import Unavailable
+from replicator.errors import Rejected, Unavailable
 from replicator.events import (
     BlobDone,
     BytesWritten,
@@ -294,6 +294,28 @@ async def test_tags_that_the_source_cannot_resolve_count_as_failed_at_once() -> 
         assert failed > 0
 
 
+async def test_what_is_postponed_or_not_listed_is_counted_at_once() -> None:
+    async with world(clock=FakeClock()) as w:
+        for tag in ("v1", "v2"):
+            w.put("app", tag)
+        w.put("other", "v1")
+        w.left.fail("write_manifest", Rejected("left", "write manifest", "too large"), subject="v1", times=9)
+        assert (await w.sync_one(unattended=True)).totals.tags.failed > 0
+        w.source.fail("tags", Unavailable("source", "list tags", "no answer"), repository="other", times=9)
+        progress = Progress(w.clock.monotonic)
+        unlisted: list[int] = []
+        w.events.subscribe(progress)
+        w.events.subscribe(lambda _: unlisted.extend(each.unlisted for each in progress.scans()))
+        failed = (await w.sync_one(unattended=True)).totals.tags.failed
+        at = progress.destination("left")
+        assert (at.tags_planned, at.tags_failed, at.tags_postponed) == (0, 0, failed)
+        assert failed > 0
+        assert max(unlisted) == 1
+        assert progress.unlisted() == {"source": 1}
+        said = fields(progress)
+        assert (said["postponed"], said["unlisted"]) == (failed, 1)
+
+
 def test_lines_of_a_log_say_the_same_numbers() -> None:
     seen = Watched().image("v1", (A, 4_000_000)).moves(A, 1_000_000)
     seen.clock.advance(1)
@@ -301,6 +323,8 @@ def test_lines_of_a_log_say_the_same_numbers() -> None:
         "scanned": None,
         "tags": "0/1",
         "failed": None,
+        "postponed": None,
+        "unlisted": None,
         "moved": "1.0 MB/4.0 MB",
         "rate": "1.0 MB/s",
         "left": "3.0 s",

@@ -216,6 +216,7 @@ class Facts:
             bytes_per_second=at.rate,
             seconds_left=at.seconds_left,
             scan=next((each for each in progress.scans() if each.rule == run.rule), None),
+            tags_postponed=count.postponed,
         )
 
     def _moving(self) -> list[DestinationProgress]:

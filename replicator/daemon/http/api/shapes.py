@@ -87,6 +87,7 @@ class RunProgress(msgspec.Struct, frozen=True):
 
     Tags are the rule's. Bytes, rate and time left are the destination's, as in `DestinationProgress`: what several rules
     need moves once. `scanned` of `found` repositories of the source; more may be found while `is_listed` is false.
+    `unlisted` of those scanned could not be listed. `tags_postponed` failed before and are not tried again yet.
     """
 
     destination: str
@@ -99,6 +100,7 @@ class RunProgress(msgspec.Struct, frozen=True):
     bytes_per_second: float
     seconds_left: float | None
     scan: ScanProgress | None
+    tags_postponed: int = 0
 
 
 class RunInfo(msgspec.Struct, frozen=True):
