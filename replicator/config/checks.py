@@ -23,6 +23,7 @@ def check(document: Document, problems: list[str]) -> None:
     """Adds every unknown name and every contradiction to `problems`."""
     if document.agent is not None:
         _check_names(document, document.agent, "serves", problems)
+    problems.extend(_sharing(document))
     for site in document.sites.values():
         problems.extend(check_site(site))
     for hook in document.webhooks.values():
@@ -214,6 +215,22 @@ def _notify(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
         # a secret, so it is not repeated
         return [(("url",), "is not a valid URL; write https://HOST/PATH")]
     return []
+
+
+def _sharing(document: Document) -> list[str]:
+    """Agents share a database."""
+    section = document.fleet
+    if section is None or section.table.get("enabled") is not True:
+        return []
+    state = document.agent.table.get("state") if document.agent else None
+    if isinstance(state, str) and state.startswith("postgresql:"):
+        return []
+    return [
+        section.problem(
+            ("enabled",),
+            'requires a state that agents can share; set state = "postgresql://USER@HOST/DATABASE" in [agent]',
+        )
+    ]
 
 
 def _listening(document: Document) -> list[str]:

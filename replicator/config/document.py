@@ -19,8 +19,8 @@ KeyPath = tuple[str | int, ...]
 
 DEFAULT_PATHS: Final = (Path("replicator.toml"), Path("/etc/replicator/config.toml"))
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-SECTIONS: Final = ("agent", "http", "site", "rule", "webhook", "notify")
-_ONCE: Final = frozenset({"agent", "http"})
+SECTIONS: Final = ("agent", "http", "fleet", "site", "rule", "webhook", "notify")
+_ONCE: Final = frozenset({"agent", "http", "fleet"})
 _NAMED: Final = frozenset({"site", "webhook", "notify"})
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -30,7 +30,7 @@ _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of the document, variables expanded: `[agent]`, `[http]`, `[site.NAME]` (hook, notify) or `[[rule]]`.
+    """One table of the document, variables expanded: `[agent]`, `[http]`, `[fleet]`, `[site.NAME]` (hook, notify) or `[[rule]]`.
 
     `unset`: the places whose variables are not set; no other problem is reported for them.
     `expanded`: the places that had variables, with the names of the variables.
@@ -66,6 +66,11 @@ class Document:
     def http(self) -> Section | None:
         """`[http]`, if present."""
         return self.once.get("http")
+
+    @property
+    def fleet(self) -> Section | None:
+        """`[fleet]`, if present."""
+        return self.once.get("fleet")
 
     @property
     def sites(self) -> dict[str, Section]:

@@ -24,6 +24,7 @@ from replicator.config.checks import check, warnings
 from replicator.config.document import Document, Section, find, read_document
 from replicator.config.model import (
     AgentTable,
+    FleetTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
@@ -32,7 +33,7 @@ from replicator.config.model import (
     WebhookTable,
 )
 from replicator.config.problems import validate
-from replicator.config.settings import AgentSettings, HTTPSettings, Loaded
+from replicator.config.settings import AgentSettings, FleetSettings, HTTPSettings, Loaded
 from replicator.config.show import effective
 from replicator.config.syntax import Context
 from replicator.config.trust import build_signing, old_roots
@@ -60,7 +61,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     main = find(path, environ)
     document = read_document(main, environ, problems)
     builder = _Builder(document, main, environ, problems)
-    agent, http = builder.agent(), builder.http()
+    agent, http, fleet = builder.agent(), builder.http(), builder.fleet()
     sites, webhooks = builder.named("site", SiteTable), builder.named("webhook", WebhookTable)
     notify, rules = builder.named("notify", NotifyTable), builder.rules()
     timezone = agent.timezone if agent else ZoneInfo("UTC")
@@ -94,6 +95,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         files=tuple(document.files),
         effective=effective(document, agent),
         http=http,
+        fleet=fleet,
         webhooks={name: build_webhook(name, table) for name, table in webhooks.items()},
         notify={name: build_notify(name, table) for name, table in notify.items()},
         bandwidth=_present({name: build_bandwidth(table.limits, timezone) for name, table in sites.items()}),
@@ -140,6 +142,11 @@ class _Builder:
             except ValueError as error:
                 self._problems.append(section.problem(("tls",), str(error)))
         return build_http(table)
+
+    def fleet(self) -> FleetSettings:
+        section = self._document.fleet
+        table = self._validate(section, FleetTable) if section else None
+        return FleetSettings() if table is None else FleetSettings(table.enabled, table.shards, table.jobs)
 
     def named(self, key: str, model: type[_T]) -> dict[str, _T]:
         """The valid tables of `[KEY.NAME]` by name."""

@@ -10,6 +10,7 @@ from pydantic_core import core_schema
 
 from replicator.config.model import (
     AgentTable,
+    FleetTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
@@ -25,6 +26,7 @@ class _Config(Table):
 
     agent: AgentTable | None = None
     http: HTTPTable | None = None
+    fleet: FleetTable | None = None
     site: dict[Annotated[str, NAME], SiteTable] = Field(default_factory=dict)
     rule: list[RuleTable] = Field(default_factory=list)
     webhook: dict[Annotated[str, NAME], WebhookTable] = Field(default_factory=dict)

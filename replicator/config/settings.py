@@ -50,6 +50,15 @@ class HTTPSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """Whether other agents share the work. `shards`: parts of a rule; `jobs`: how many of them this agent does at once."""
+
+    enabled: bool = False
+    shards: int = 64
+    jobs: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class HMACSettings:
     """A signature: its header, its key and its hash."""
 
@@ -137,6 +146,7 @@ class Loaded:
     files: tuple[Path, ...]
     effective: Mapping[str, Any] = field(repr=False)
     http: HTTPSettings = field(default_factory=HTTPSettings)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
     webhooks: Mapping[str, WebhookSettings] = field(default_factory=dict)
     notify: Mapping[str, NotifySettings] = field(default_factory=dict)
     bandwidth: Mapping[str, Bandwidth] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from replicator.config.document import Document
 from replicator.config.model import (
     AgentTable,
+    FleetTable,
     HTTPTable,
     NotifyTable,
     RuleTable,
@@ -41,6 +42,7 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
             "cache": {**own["cache"], "path": str(agent.cache_path)},
         },
         "http": _effective(HTTPTable, document.http.table if document.http else {}),
+        "fleet": _effective(FleetTable, document.fleet.table if document.fleet else {}),
         "site": {name: _site(section.table) for name, section in document.sites.items()},
         "rule": [_effective(RuleTable, section.table) for section in document.rules],
         "webhook": {
@@ -90,6 +92,7 @@ def show(loaded: Loaded) -> str:
     document = tomlkit.document()
     document.add("agent", _table(loaded.effective["agent"]))
     document.add("http", _table(loaded.effective["http"]))
+    document.add("fleet", _table(loaded.effective["fleet"]))
     for key in ("site", "webhook", "notify"):
         tables = tomlkit.table(is_super_table=True)
         for name, values in loaded.effective[key].items():

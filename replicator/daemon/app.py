@@ -16,6 +16,7 @@ from replicator.daemon.notify import Notifier
 from replicator.daemon.reading import ConfigReader, takes_a_restart, with_what_stays
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
+from replicator.daemon.sharing.claims import LateClaims
 from replicator.daemon.standings import Standings
 from replicator.daemon.status import sentence
 from replicator.daemon.triggers import Triggers
@@ -24,7 +25,7 @@ from replicator.daemon.watchdog import ProgressWatchdog
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import ConfigRead, Events, RunStuck, Warned
-from replicator.metrics import Metrics
+from replicator.metrics import FleetMetrics, Metrics
 from replicator.model.digest import Digest
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -120,6 +121,7 @@ class App:
         self._explaining = Explaining(state, self.clock, self._agenda)
         self.sharing: Sharing | None = None
         """The agent's part in a fleet."""
+        self._fleet_metrics: FleetMetrics | None = None
         self._notifier: Notifier | None = None
         self._scheduling: asyncio.Task[None] | None = None
 
@@ -137,6 +139,9 @@ class App:
 
         Raises StateError, ConfigError.
         """
+        claims = LateClaims()
+        if fleet is not None:
+            equipment = replace(equipment, blob_claims=claims)
         pool = SitePool(equipment.events, equipment.clock, open_site)
         standings = Standings(state, equipment.clock)
         metrics = Metrics(chosen.rules, standings, standings.behind)
@@ -146,7 +151,7 @@ class App:
         app.events.emit(ConfigRead(successful=True, at=app.clock.now()))
         try:
             await app._begin()
-            async with app._as_one_of(fleet), asyncio.TaskGroup() as tasks:
+            async with app._as_one_of(fleet, claims), asyncio.TaskGroup() as tasks:
                 side = [
                     tasks.create_task(app._watch_changes()),
                     tasks.create_task(app._watch_time()),
@@ -166,13 +171,15 @@ class App:
             await app._generation.leave()
 
     @contextlib.asynccontextmanager
-    async def _as_one_of(self, fleet: FleetPlace | None) -> AsyncIterator[None]:
+    async def _as_one_of(self, fleet: FleetPlace | None, claims: LateClaims) -> AsyncIterator[None]:
         """Part of the fleet, if there is one, for as long as the context lasts."""
         if fleet is None:
             yield
             return
         from replicator.daemon.sharing.sharing import Sharing, Surroundings  # noqa: PLC0415 - its libraries are an extra
 
+        self._fleet_metrics = FleetMetrics(self.metrics.registry, self._destinations())
+        self.events.subscribe(self._fleet_metrics)
         around = Surroundings(
             agent=self.config.agent.name,
             scheduler=self._scheduler,
@@ -187,6 +194,7 @@ class App:
         )
         async with Sharing.join(fleet, around) as sharing:
             self.sharing = sharing
+            claims.fleet = sharing.fleet.blob_claims
             yield
 
     # --- facts ---
@@ -331,6 +339,8 @@ class App:
         old, self._generation = self._generation, generation
         self._know_rules()
         self.metrics.follow(generation.rules, generation.loaded.webhooks)
+        if self._fleet_metrics is not None:
+            self._fleet_metrics.follow(self._destinations())
         self._watchdog.seconds = generation.loaded.agent.stuck_after
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
@@ -344,6 +354,9 @@ class App:
         return True
 
     # --- inside ---
+
+    def _destinations(self) -> set[str]:
+        return {site for rule in self._generation.rules for site in rule.destinations}
 
     def _find(self, name: str) -> Rule:
         for rule in self._generation.rules:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from psycopg.types.json import Jsonb
 
+from replicator.fleet.connections import as_state_error, connect
 from replicator.fleet.session import Session, presence
 
 KEPT_SECONDS: Final = 86_400.0
@@ -125,6 +126,24 @@ def read(row: Sequence[Any]) -> Agent:
         tuple(msgspec.convert(each, Doing) for each in doing or ()),
         float(skew or 0.0),
     )
+
+
+async def listed(dsn: str) -> list[Agent]:
+    """All agents that are written down, by name, for who is none of them. Raises StateError."""
+    with as_state_error("list the agents"):
+        async with await connect(dsn, "replicator fleet") as connection:
+            cursor = await connection.execute(_LIST.encode())
+            return [read(row) for row in await cursor.fetchall()]
+
+
+async def set_draining(dsn: str, name: str, *, draining: bool) -> bool:
+    """Asks an agent to take no more work, or to take some again. False: there is none of this name. Raises StateError."""
+    with as_state_error("drain an agent"):
+        async with await connect(dsn, "replicator fleet") as connection:
+            cursor = await connection.execute(
+                b"UPDATE fleet_agents SET draining = %s WHERE name = %s", (draining, name)
+            )
+            return cursor.rowcount > 0
 
 
 async def end_sessions(session: Session, dead: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import StateError
-from replicator.events import Events, TakenOver, Warned
+from replicator.events import Events, FleetSeen, JobBegun, TakenOver, Warned
 from replicator.fleet import agents as living_agents
 from replicator.fleet import looks
 from replicator.fleet.agents import Agent, Self
@@ -21,6 +21,7 @@ from replicator.fleet.connections import DATABASE_ERRORS, as_state_error
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.queue import Queue
+from replicator.fleet.relay import Relay
 from replicator.fleet.session import Session
 from replicator.fleet.times import Times
 from replicator.fleet.work import LOOKS_QUEUE, Done, Work, queue_to
@@ -34,6 +35,7 @@ SKEW_SECONDS: Final = 5.0
 _SWEEP: Final = "sweep"
 _HOURS_KEPT: Final = 24
 
+_COUNTS: Final = "SELECT queue_name, status::text, count(*) FROM procrastinate_jobs GROUP BY 1, 2"
 _OWNERLESS: Final = """
 SELECT job.id FROM procrastinate_jobs job
 WHERE job.status = 'doing' AND job.lock IS NOT NULL AND NOT EXISTS (
@@ -78,6 +80,7 @@ class Fleet:
         self._session = Session(dsn, me.name, times, on_back=self._came_back)
         self._queue = Queue(dsn, perform=self._perform, ended=self._ended)
         self._workers = Workers(self._queue, jobs, times)
+        self._relay = Relay(dsn, me.name, events, self._queue.fetch)
         self._owned: dict[int, Claim] = {}
         self.blob_claims = BlobClaims(self._session)
         self.living: Sequence[Agent] = ()
@@ -149,7 +152,10 @@ class Fleet:
     async def defer(self, works: Sequence[Work]) -> None:
         """See `Queue.defer`. Raises StateError."""
         with as_state_error("put work into the queue"):
-            await self._queue.defer(works)
+            now = self.now()
+            await self._queue.defer(
+                [msgspec.structs.replace(work, since=work.since or now) for work in works]
+            )
 
     async def within_cap(self, works: Sequence[Work]) -> list[Work]:
         """As many of these as may wait beside what waits already. Raises StateError."""
@@ -180,6 +186,8 @@ class Fleet:
         if claim is None:
             return Done(again=work, delay=self.times.busy)
         self._owned[number] = claim
+        if work.since:
+            self._events.emit(JobBegun(max(0.0, self.now() - work.since)))
         return await self._duties.perform(work, claim)
 
     async def _ended(self, number: int, ended: Sequence[Look]) -> None:
@@ -234,8 +242,17 @@ class Fleet:
         dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
         await living_agents.end_sessions(self._session, dead)
         await self._adopt(now)
+        await self._tell()
         self.draining = draining
         self._serve()
+
+    async def _tell(self) -> None:
+        """Tells how the fleet is; one agent counts the jobs, too."""
+        serving = {site: sum(each.has(site) for each in self.living) for site in self._duties.destinations()}
+        jobs = None
+        if self._sweeps_in == self._session.generation:
+            jobs = {(queue, status): count for queue, status, count in await self._session.fetch(_COUNTS)}
+        self._events.emit(FleetSeen(len(self.living), serving, jobs))
 
     def _warn_of_skew(self) -> None:
         skew = self.me.clock_skew

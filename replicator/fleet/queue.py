@@ -177,7 +177,8 @@ class Queue:
             if mine and job in self._done:
                 work, done = self._done[job]
                 if done.again is not None:
-                    await self._put_back(connection, done.again, done.delay)
+                    again = msgspec.structs.replace(done.again, since=0.0)
+                    await self._put_back(connection, again, done.delay)
                 elif done.report is not None:
                     looks = [
                         look

@@ -40,6 +40,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
         repositories: source repositories that events named, each with tags or (None) whole.
         at: when the earliest of these events happened, epoch seconds.
         ticks: the looks that wait for the end of this.
+        since: when it began to wait, epoch seconds of the database's clock.
         takeovers: how many agents were lost while they worked on it.
     """
 
@@ -53,6 +54,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     repositories: dict[str, list[str] | None] = {}
     at: float | None = None
     ticks: tuple[int, ...] = ()
+    since: float = 0.0
     takeovers: int = 0
 
     @property
@@ -88,6 +90,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
             repositories={} if too_many else repositories,
             at=min(times) if times and not too_many else None,
             ticks=tuple(sorted({*self.ticks, *other.ticks})),
+            since=min(self.since, other.since) or max(self.since, other.since),
             takeovers=max(self.takeovers, other.takeovers),
         )
 

@@ -12,7 +12,7 @@ from replicator.errors import ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
-from replicator.ports import Clock, Site, State
+from replicator.ports import BlobClaims, Clock, Site, State
 from replicator.sites.open import SiteSettings, open_site
 
 OpenSite = Callable[[SiteSettings], Site]
@@ -21,12 +21,13 @@ OpenSite = Callable[[SiteSettings], Site]
 
 @dataclass(frozen=True)
 class Equipment:
-    """What an engine needs. `spool` None: each destination reads the source by itself."""
+    """What an engine needs. `spool` None: each destination reads the source by itself. `blob_claims`: those of a fleet."""
 
     state: State
     events: Events
     clock: Clock
     spool: Spool | None
+    blob_claims: BlobClaims | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment
         clock=equipment.clock,
         spool=equipment.spool,
         rules=loaded.rules,
+        blob_claims=equipment.blob_claims,
     )
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fleet import schema
+from replicator.flow.clock import SystemClock
+from replicator.state.place import PostgresPlace
+from replicator.state.store import open_state
 from tests.postgres import Database
 
 
 @pytest.fixture
-def shared(database: Database) -> str:
+async def shared(database: Database) -> str:
     """A database that agents share: its DSN."""
-    schema.make(database.dsn)
+    state = await open_state(place(database), clock=SystemClock())
+    await state.aclose()
     return database.dsn
+
+
+def place(database: Database) -> PostgresPlace:
+    """Where the state is."""
+    return PostgresPlace(database.url, lambda: database.password)

@@ -19,9 +19,12 @@ from replicator.demo.images import load as put
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.runs.wiring import Equipment
+from replicator.state.place import Claim
 from replicator.state.store import open_state
 from tests.fakes.memory import MemorySite
 from tests.fleet.agents import QUICK, until
+from tests.fleet.conftest import place
+from tests.postgres import Database
 
 CONFIG = """
 [site.hub]
@@ -42,7 +45,7 @@ repositories = ["**"]
 @asynccontextmanager
 async def agents(
     folder: Path,
-    dsn: str,
+    database: Database,
     sites: Mapping[str, MemorySite],
     names: Sequence[str],
     *,
@@ -55,24 +58,22 @@ async def agents(
     config.write_text(CONFIG.format(rule=rule))
     loaded = load(config, {"HOME": str(folder)})
     clock = SystemClock()
-    state = await open_state(folder / "state.db", clock=clock)
     apps = []
-    try:
-        async with AsyncExitStack() as stack:
-            for name in names:
-                mine = replace(loaded, agent=replace(loaded.agent, name=name))
-                place = FleetPlace(dsn, shards, 4, (serves or {}).get(name), QUICK)
-                app = App.start(
-                    Chosen(mine, mine.rules),
-                    Equipment(state, Events(), clock, None),
-                    state,
-                    lambda settings: sites[settings.name],
-                    place,
-                )
-                apps.append(await stack.enter_async_context(app))
-            yield apps
-    finally:
-        await state.aclose()
+    async with AsyncExitStack() as stack:
+        for name in names:
+            state = await open_state(place(database), clock=clock, claim=Claim("fleet"))
+            stack.push_async_callback(state.aclose)
+            mine = replace(loaded, agent=replace(loaded.agent, name=name))
+            at = FleetPlace(database.dsn, shards, 4, (serves or {}).get(name), QUICK)
+            app = App.start(
+                Chosen(mine, mine.rules),
+                Equipment(state, Events(), clock, None),
+                state,
+                lambda settings: sites[settings.name],
+                at,
+            )
+            apps.append(await stack.enter_async_context(app))
+        yield apps
 
 
 @pytest.fixture
@@ -88,9 +89,9 @@ def tags(site: MemorySite) -> int:
 
 
 async def test_agents_divide_a_rule_and_nothing_is_done_twice(
-    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
-    async with agents(tmp_path, shared, sites, ["a", "b"]) as apps:
+    async with agents(tmp_path, database, sites, ["a", "b"]) as apps:
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         ran = [{run.shard for run in (*app.runs.recent, *app.runs.running)} for app in apps]
     assert all(ran), "both agents had a part in it"
@@ -101,9 +102,9 @@ async def test_agents_divide_a_rule_and_nothing_is_done_twice(
 
 
 async def test_an_event_is_looked_at_by_whoever_has_time(
-    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
-    async with agents(tmp_path, shared, sites, ["a", "b"]) as apps:
+    async with agents(tmp_path, database, sites, ["a", "b"]) as apps:
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         put(sites["hub"].store, "app3", "v2", image("new"))
         assert apps[0].triggers.hint("hub", "app3", "v2")
@@ -112,9 +113,9 @@ async def test_an_event_is_looked_at_by_whoever_has_time(
 
 
 async def test_a_pause_counts_at_every_agent_at_once(
-    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
-    async with agents(tmp_path, shared, sites, ["a", "b"]) as (first, second):
+    async with agents(tmp_path, database, sites, ["a", "b"]) as (first, second):
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         await first.pause("apps")
         put(sites["hub"].store, "app3", "v2", image("new"))
@@ -126,28 +127,28 @@ async def test_a_pause_counts_at_every_agent_at_once(
 
 
 async def test_an_agent_that_stops_leaves_its_work_to_the_others(
-    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
     held = sites["fra"].pause("write_manifest", subject="v1")
-    async with agents(tmp_path, shared, sites, ["a"]) as (first,):
+    async with agents(tmp_path, database, sites, ["a"]) as (first,):
         await held.reached.wait()
         stopping = asyncio.get_running_loop().create_task(first.drain())
         await asyncio.sleep(0)
         held.release()
         await stopping
-    async with agents(tmp_path, shared, sites, ["b"]):
+    async with agents(tmp_path, database, sites, ["b"]):
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
     assert sites["fra"].count("write_manifest") == 30
 
 
 async def test_commands_around_a_rule_run_once_a_look(
-    tmp_path: Path, shared: str, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
     told = tmp_path / "told"
     rule = f"""interval = "1h"
 hooks.before = ["/bin/sh", "-c", "echo before >> {told}"]
 hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
-    async with agents(tmp_path, shared, sites, ["a", "b"], rule=rule):
+    async with agents(tmp_path, database, sites, ["a", "b"], rule=rule):
         await until(lambda: told.exists() and "after" in told.read_text())
     before, after = told.read_text().splitlines()
     assert before == "before"

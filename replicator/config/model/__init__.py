@@ -9,6 +9,7 @@ from __future__ import annotations
 from replicator.config.model.agent import (
     AgentTable,
     CacheTable,
+    FleetTable,
     HMACTable,
     HTTPTable,
     NotifyTable,
@@ -45,6 +46,7 @@ __all__ = [
     "BandwidthTable",
     "CacheTable",
     "CreateTable",
+    "FleetTable",
     "HMACTable",
     "HTTPTable",
     "KeylessTable",

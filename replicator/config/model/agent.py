@@ -108,6 +108,25 @@ class HTTPTable(Table):
     )
 
 
+class FleetTable(Table):
+    """Several agents with one config that divide the work."""
+
+    enabled: bool = setting(
+        "Divide the rules with all other agents whose `agent.state` is the same PostgreSQL database. Each needs its own "
+        "`agent.name`. With `agent.serves`, an agent takes the work of these destinations alone, and that of others once "
+        "no agent has served them for a minute.",
+        False,
+    )
+    shards: int = setting(
+        "Parts that the repositories of a rule are divided into, each looked at by one agent at a time. All agents must "
+        "have the same number.",
+        64,
+        ge=1,
+        le=256,
+    )
+    jobs: int = setting("Parts that this agent works on at once.", 8, ge=1, le=64)
+
+
 class HMACTable(Table):
     """A signature over the request body."""
 

@@ -80,6 +80,7 @@ RANCHER = [f"rancher@{site}" for site in ("hub", "near", "ecr", "acr", "gar", "h
 SECTIONS: dict[str, type[Table]] = {
     "agent": tables.AgentTable,
     "http": tables.HTTPTable,
+    "fleet": tables.FleetTable,
     "site": tables.SiteTable,
     "rule": tables.RuleTable,
     "webhook": tables.WebhookTable,
@@ -135,7 +136,7 @@ def test_the_example_is_a_config_that_works() -> None:
 def test_the_example_shows_every_key_of_the_model_and_no_other() -> None:
     text = (ROOT / "config.example.toml").read_text()
     written = tomllib.loads(text)
-    shown = {key for name in ("agent", "http", "rule") for key in keys_in(written[name], name)}
+    shown = {key for name in ("agent", "http", "fleet", "rule") for key in keys_in(written[name], name)}
     for name in ("site", "webhook", "notify"):
         shown |= {key for table in written[name].values() for key in keys_in(table, name)}
     places = {key for key in shown if key.endswith(".env") and key not in model_keys()}  # where a secret is

@@ -20,6 +20,8 @@ from replicator.notifications.format import Hint
 from replicator.ports import AcceptedEvent
 
 TURN_SECONDS: Final = 0.05
+ADOPTED_SECONDS: Final = 60.0
+"""Events of another agent of the fleet that are older are taken up: it may be gone. Looks for them come this often."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Hints:
             return None
         clock = self._app.clock
         now = clock.monotonic()
-        event_id = f"{clock.now():.6f}-{next(self._numbers)}"
+        event_id = f"{clock.now():.6f}-{next(self._numbers)}-{self._app.config.agent.name}"
         at = None if at is None else min(at, clock.now())  # its clock may be ahead of ours
         return Waiting(digest, at, first=now, last=now, places=places, id=event_id)
 
@@ -94,31 +96,46 @@ class Hints:
 
     async def run(self) -> None:
         """Passes on events that are due, until it is cancelled."""
-        clock = self._app.clock
         with self._listening():
             await self._recall()
-            while True:
-                await self._answer()
-                if not len(self):
-                    self._more.clear()
-                    await self._more.wait()
-                now = clock.monotonic()
-                waits = [
-                    wait for site in self._sites.values() if (wait := site.seconds_left(now)) is not None
-                ]
-                soonest = min(waits, default=TURN_SECONDS)
-                # in short steps: a later event may be due sooner, and one that is due may have to wait for a run
-                await clock.sleep(soonest if 0 < soonest < TURN_SECONDS else TURN_SECONDS)
-                self._turn(clock.monotonic())
+            async with asyncio.TaskGroup() as tasks:
+                if self._app.config.fleet.enabled:
+                    tasks.create_task(self._adopt())
+                tasks.create_task(self._pass_on_what_is_due())
 
-    async def _recall(self) -> None:
-        """Takes up what an earlier process accepted and did not see answered."""
+    async def _adopt(self) -> None:
+        """Takes up what agents that are gone accepted and did not see answered."""
+        clock = self._app.clock
+        while True:
+            await clock.sleep(ADOPTED_SECONDS)
+            await self._recall(before=clock.now() - ADOPTED_SECONDS)
+
+    async def _pass_on_what_is_due(self) -> None:
+        clock = self._app.clock
+        while True:
+            await self._answer()
+            if not len(self):
+                self._more.clear()
+                await self._more.wait()
+            now = clock.monotonic()
+            waits = [wait for site in self._sites.values() if (wait := site.seconds_left(now)) is not None]
+            soonest = min(waits, default=TURN_SECONDS)
+            # in short steps: a later event may be due sooner, and one that is due may have to wait for a run
+            await clock.sleep(soonest if 0 < soonest < TURN_SECONDS else TURN_SECONDS)
+            self._turn(clock.monotonic())
+
+    async def _recall(self, *, before: float | None = None) -> None:
+        """Takes up what another process accepted (`before` this time, epoch seconds) and did not see answered."""
         try:
             events = await self._app.state.events()
         except StateError as error:
             _log.error("%s", error)
             return
         for event in events:
+            if before is not None and (
+                event.accepted_at > before or self._sites[event.site].has((event.repository, event.tag))
+            ):
+                continue
             waiting = self._waiting(event.site, event.repository, event.tag, event.digest, event.at)
             if waiting is None:
                 self._answered.append(event.id)
@@ -126,6 +143,7 @@ class Hints:
             waiting.id, waiting.is_kept = event.id, True
             waiting.is_merged = event.tag is None and event.digest is None
             self._sites[event.site].recall((event.repository, event.tag), waiting)
+            self._more.set()
 
     async def _answer(self) -> None:
         """Drops what is answered from the state, once what came of it is durable."""

@@ -132,6 +132,10 @@ class SiteEvents:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def has(self, place: EventSubject) -> bool:
+        """Whether an event of this waits."""
+        return place in self._waiting
+
     def unkept(self) -> Sequence[tuple[EventSubject, Waiting]]:
         """What is not in the state yet."""
         return [(place, each) for place, each in self._waiting.items() if not each.is_kept]

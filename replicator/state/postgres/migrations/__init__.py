@@ -41,4 +41,8 @@ def script(name: str) -> Callable[[Any], object]:
     return apply
 
 
-STEPS: Final = (Step("0001_state", 1, script("0001_state.sql")),)
+STEPS: Final = (
+    Step("0001_state", 1, script("0001_state.sql")),
+    Step("0002_fleet", 1, script("0002_fleet.sql")),
+    Step("0003_procrastinate", 1, script("0003_procrastinate.sql")),
+)
