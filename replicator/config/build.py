@@ -211,6 +211,7 @@ def _registry(name: str, table: SiteTable, limits: LimitSettings) -> RegistrySet
         redirects=table.redirects,
         private_addresses=table.private_addresses,
         max_blob_bytes=table.max_blob_bytes,
+        parallel_reads=table.parallel_reads,
         realm=table.auth.realm if table.auth else None,
         create=_create(table.create),
     )

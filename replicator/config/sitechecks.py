@@ -29,6 +29,7 @@ _REGISTRY = frozenset(
         "kind",
         "capabilities",
         "create",
+        "parallel_reads",
     }
 )
 _BUCKET = frozenset(

@@ -60,6 +60,8 @@ class Splice:
         self.most = most
         self.count = 0
         """Bytes that were moved."""
+        self.waited = 0.0
+        """Seconds that were spent waiting for bytes to come."""
         self.rest: memoryview = memoryview(b"")
         """The end of what was moved, where the outlet has not taken it: the next bytes to be written."""
         self._hashes: list[Callable[[memoryview], object]] = []

@@ -173,6 +173,25 @@ class FollowsURLs(Protocol):
 
 
 @runtime_checkable
+class ReadsRanges(BlobSource, Protocol):
+    """A `BlobSource` that can be read in parts, several at once."""
+
+    @property
+    def parallel_reads(self) -> int | None:
+        """How many parts of a large blob to read at once, as configured; None: as many as help."""
+        ...
+
+    def open_range(
+        self, start: int, stop: int
+    ) -> AbstractAsyncContextManager[tuple[AsyncIterator[Chunk], int]]:
+        """The bytes from `start` on, and where they end: at `stop`, or at the blob's end where the site ignores ranges.
+
+        Otherwise as `open`; `failure` is of all readings together.
+        """
+        ...
+
+
+@runtime_checkable
 class ListsDigests(Protocol):
     """A repository whose listing may tell what the tags name."""
 

@@ -8,12 +8,12 @@ the reader.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp.connector import Connection
 
-from replicator.flow.splice import Splice
+from replicator.flow.splice import Splice, pass_on
 from replicator.ports import Chunk
 from replicator.sites.timeouts import Timeouts
 
@@ -44,15 +44,6 @@ class Pieces(Protocol):
 
     async def readany(self) -> Chunk:
         """What has come, at least a byte; `b""` at the end. May be cancelled and called again."""
-        ...
-
-
-@runtime_checkable
-class Moving(Protocol):
-    """A body whose bytes a thread can move."""
-
-    async def splice(self, splice: Splice) -> float:
-        """As `flow.splice.Spliceable`; the seconds that the thread waited for bytes."""
         ...
 
 
@@ -108,14 +99,11 @@ class Reading:
 
     async def splice(self, splice: Splice) -> None:
         """See `flow.splice.Spliceable`; that it comes too slowly is raised by `next`."""
-        content = self._response.content
-        if not isinstance(content, Moving):
-            return
         before = self._received
         splice.count_with(self._add)
-        waited = await content.splice(splice)
+        await pass_on(self._response.content, splice)
         try:
-            self._judge(self._received - before, waited)
+            self._judge(self._received - before, splice.waited)
         except Late as slow:
             self._slow = slow
 

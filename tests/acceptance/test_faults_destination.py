@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 import pytest
@@ -241,17 +241,16 @@ async def test_full_disk_under_the_spool_makes_a_run_stream(
 async def test_disk_that_fills_up_in_mid_blob_makes_a_run_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write: Callable[[int, bytearray], None] = spool._write_all
-    written = 0
+    write, written = os.pwrite, 0
 
-    def filling(descriptor: int, data: bytearray) -> None:
+    def filling(descriptor: int, data: memoryview, at: int) -> int:
         nonlocal written
         written += len(data)
         if written > BLOB_BYTES // 2:
             full()
-        write(descriptor, data)
+        return write(descriptor, data, at)
 
-    monkeypatch.setattr(spool, "_write_all", filling)
+    monkeypatch.setattr(os, "pwrite", filling)
     async with wired(others=["second"]) as w:
         for name, result in (await w.sync(spool=tmp_path)).items():
             assert result.outcome == "ok", result.failures

@@ -261,12 +261,13 @@ async def test_file_is_not_closed_under_a_thread_that_writes_to_it(
     began, go = threading.Event(), threading.Event()
     survived: list[bool] = []
 
-    def slow_write(descriptor: int, data: bytearray) -> None:
+    def slow_write(descriptor: int, data: memoryview, at: int) -> int:
         began.set()
         go.wait(10)
         survived.append(os.path.samestat(os.fstat(descriptor), _blobs(tmp_path)[0].stat()))
+        return len(data)
 
-    monkeypatch.setattr(module, "_write_all", slow_write)
+    monkeypatch.setattr(os, "pwrite", slow_write)
     async with spooling(tmp_path) as spool:
         reading = asyncio.create_task(_read(spool.follow(BytesSource(_data()))))
         await asyncio.to_thread(began.wait, 10)
@@ -280,10 +281,10 @@ async def test_file_is_not_closed_under_a_thread_that_writes_to_it(
 
 
 async def test_full_disk_is_the_spools_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, data: bytearray) -> None:
+    def full(descriptor: int, data: memoryview, at: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_all", full)
+    monkeypatch.setattr(os, "pwrite", full)
     async with spooling(tmp_path) as spool:
         with pytest.raises(SpoolFull, match="No space left"):
             await _read(spool.follow(BytesSource(_data())))

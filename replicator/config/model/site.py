@@ -250,6 +250,13 @@ class SiteTable(Table):
     max_blob_bytes: Annotated[int, SIZE] = setting(
         "Registry or bucket: a blob of more bytes is not copied, whatever its manifest says.", "100GB"
     )
+    parallel_reads: int | None = setting(
+        "How many parts of a blob of more than 256 MB are read at once, by Range requests; 1: none. Default: several, where "
+        "one connection is slow, the destination waits for it, and few other blobs are being read. Needs `agent.cache`.",
+        None,
+        ge=1,
+        le=32,
+    )
     private_addresses: bool = setting(
         "Follow redirects to private and loopback addresses. Default: only if the registry itself is at one.",
         False,

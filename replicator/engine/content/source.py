@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
+from replicator.engine.content.parted import PARTS, Crowd, PartedBlob
 from replicator.engine.content.referrers import ReferrersReader
 from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
@@ -16,7 +18,7 @@ from replicator.flow.once import Once
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
-from replicator.ports import BlobSource, FollowsURLs, Repository, Site
+from replicator.ports import BlobSource, FollowsURLs, ReadsRanges, Repository, Site
 
 MANIFEST_CACHE_BYTES: Final = 32 * 1024 * 1024
 MAX_URLS: Final = 4
@@ -71,6 +73,7 @@ class SourceContent:
         self._read: dict[Digest, int] = {}
         self._warned = False
         self._breakers = _Breakers()
+        self._crowd = Crowd()
 
     def refresh(self) -> None:
         """Forgets what was found out long ago: mirrors that did not serve, how much of a blob was read, warnings."""
@@ -144,7 +147,7 @@ class SourceContent:
         `on_read` is told the bytes that come in because of this destination, `on_lost` why `beside` did
         not have it. Not `spooled`: the spool has failed and is left out.
         """
-        rest = self._shared if spooled else self.direct
+        rest = self._shared if spooled else partial(self.direct, spooled=False)
         if beside is None or (spooled and self.is_spooled(descriptor.digest)):
             return rest(name, descriptor, mirrors, on_read)
 
@@ -180,11 +183,17 @@ class SourceContent:
             return direct
 
     def direct(
-        self, name: str, descriptor: Descriptor, mirrors: Sequence[str], on_read: Callable[[int], None]
+        self,
+        name: str,
+        descriptor: Descriptor,
+        mirrors: Sequence[str],
+        on_read: Callable[[int], None],
+        *,
+        spooled: bool = True,
     ) -> BlobSource:
-        """The blob from its mirrors and its source, not through the spool."""
+        """The blob from its mirrors and its source, not through the spool, unless it has parts of it while they come in."""
         places = [
-            BlobPlace.at(self._sites[site].repository(name), descriptor)
+            self._place(site, name, descriptor, spooled=spooled)
             for site in (*self._serving(mirrors), self._source)
         ]
         places += self._elsewhere(name, descriptor)
@@ -207,6 +216,19 @@ class SourceContent:
             return []
         found = (repository.blob_at(descriptor, url) for url in descriptor.urls[:MAX_URLS])
         return [BlobPlace(self._source, name, source) for source in found if source is not None]
+
+    def _place(self, site: str, name: str, descriptor: Descriptor, *, spooled: bool) -> BlobPlace:
+        """The blob at a site; read in parts beside each other where it is large and that helps."""
+        source = self._sites[site].repository(name).blob(descriptor)
+        if (
+            self._spool is not None
+            and spooled
+            and isinstance(source, ReadsRanges)
+            and source.parallel_reads != 1
+            and (descriptor.size or 0) >= PARTS.least
+        ):
+            source = PartedBlob(site, source, self._spool.scratch, self._crowd, PARTS)
+        return BlobPlace(site, name, source)
 
     def _serving(self, mirrors: Sequence[str]) -> list[str]:
         """The mirrors that are not lost for this run: each reading of a dead one would cost all its retries."""

@@ -16,25 +16,22 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
+from replicator.engine.content.filling import fill, in_thread
 from replicator.errors import Advice, ReplicatorError, SiteError
-from replicator.flow.splice import LEAST_BYTES, Splice, Stream, pass_on, splice_file
-from replicator.model.descriptor import Descriptor
+from replicator.flow.splice import Splice, Stream, splice_file
 from replicator.model.digest import Digest
-from replicator.movers.file import FileOutlet
 from replicator.ports import BlobSource, Chunk
 
 READ_BYTES: Final = 1 << 20
-WRITE_BYTES: Final = 1 << 20
 MAX_FILES: Final = 10_000
 """More than these are not kept for later: `max_bytes` of blobs of a few hundred bytes would be all inodes and memory."""
 _LOCK: Final = "lock"
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +63,7 @@ class Spool:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._used = 0
+        self._scratch = 0
         self._entries: OrderedDict[Digest, _Entry] = OrderedDict()
         self._numbers = itertools.count()
         try:
@@ -96,8 +94,25 @@ class Spool:
             SpoolFull: no space is left. Opening a follower may still raise it.
         """
         if not self.has(source.descriptor.digest):
-            self._check_room(source.descriptor)
+            self._check_room(source.descriptor.size, source.descriptor.digest)
         return _Follower(self, source)
+
+    @contextlib.contextmanager
+    def scratch(self, size: int) -> Iterator[int]:
+        """An empty file without a name, its descriptor, with room for `size` bytes. Raises `SpoolFull`."""
+        self._make_room(size, "parts of a blob")
+        try:
+            descriptor = os.open(self._folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise SpoolFull(f"{self._folder}: {error.strerror or error}") from error
+        self._used += size
+        self._scratch += size
+        try:
+            yield descriptor
+        finally:
+            self._used -= size
+            self._scratch -= size
+            os.close(descriptor)
 
     def has(self, digest: Digest) -> bool:
         """Whether following the blob needs no new read of its source."""
@@ -113,7 +128,7 @@ class Spool:
             raise SpoolFull(f"{digest} is in the spool as {entry.size} bytes, not {source.descriptor.size}")
         if entry is None or entry.failure is not None:
             self._drop(digest)
-            size = self._make_room(source.descriptor)
+            size = self._make_room(source.descriptor.size, digest)
             # Never the name of a file before: one that is being given up removes its own.
             entry = self._entries[digest] = _Entry(digest, size, self._folder / str(next(self._numbers)))
             entry.start(source)
@@ -122,18 +137,17 @@ class Spool:
         entry.followers += 1
         return entry
 
-    def _check_room(self, descriptor: Descriptor) -> int:
-        """The size of the blob, for which there is room once idle ones have gone."""
-        size = descriptor.size
+    def _check_room(self, size: int | None, what: str) -> int:
+        """The size, for which there is room once idle blobs have gone."""
         if size is None or size > self._max_bytes:
-            raise SpoolFull(f"{descriptor.digest} has {size} bytes, more than the spool's {self._max_bytes}")
-        busy = sum(entry.size for entry in self._entries.values() if entry.followers)
+            raise SpoolFull(f"{what}: {size} bytes, more than the spool's {self._max_bytes}")
+        busy = self._scratch + sum(entry.size for entry in self._entries.values() if entry.followers)
         if busy + size > self._max_bytes:
             raise SpoolFull(f"no room for {size} bytes: {busy} of {self._max_bytes} are in use")
         return size
 
-    def _make_room(self, descriptor: Descriptor) -> int:
-        size = self._check_room(descriptor)
+    def _make_room(self, wanted: int | None, what: str) -> int:
+        size = self._check_room(wanted, what)
         for digest in [digest for digest, entry in self._entries.items() if not entry.followers]:
             if self._used + size <= self._max_bytes and len(self._entries) < MAX_FILES:
                 break
@@ -218,43 +232,14 @@ class _Entry:
     async def _read_to_file(self, source: BlobSource) -> None:
         descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            buffer = bytearray()
             async with source.open() as chunks:
-                async for chunk in chunks:
-                    if len(chunk) >= LEAST_BYTES and not buffer:
-                        await self._append(descriptor, chunk)
-                    else:
-                        buffer += chunk
-                    del chunk  # its memory may be used again
-                    if len(buffer) >= WRITE_BYTES:
-                        await self._append(descriptor, buffer)
-                        buffer = bytearray()
-                    if not buffer:
-                        await self._splice(descriptor, chunks)
-            if buffer:
-                await self._append(descriptor, buffer)
+                await fill(descriptor, 0, chunks, self._grew)
         finally:
             os.close(descriptor)
 
-    async def _append(self, descriptor: int, buffer: Chunk | bytearray) -> None:
-        # In a thread: a full page cache blocks a write for seconds, and the loop has other destinations to serve.
-        await _in_thread(_write_all, descriptor, buffer)
-        self.written += len(buffer)
+    def _grew(self, written: int) -> None:
+        self.written = written
         self._tell()
-
-    async def _splice(self, descriptor: int, chunks: AsyncIterator[Chunk]) -> None:
-        """Has a thread write the next bytes, if it can."""
-        outlet, before = FileOutlet(descriptor), self.written
-
-        def grown(_: int) -> None:
-            self.written = before + outlet.written
-            self._tell()
-
-        splice = Splice(outlet)
-        splice.count_with(grown)
-        await pass_on(chunks, splice)
-        if outlet.failure is not None:
-            raise outlet.failure
 
     def _tell(self) -> None:
         self._grown.set()
@@ -310,7 +295,7 @@ class _Following:
                     self._descriptor = os.open(entry.path, os.O_RDONLY)
                 while self._position < entry.written:
                     want = min(READ_BYTES, entry.written - self._position)
-                    chunk = await _in_thread(os.pread, self._descriptor, want, self._position)
+                    chunk = await in_thread(os.pread, self._descriptor, want, self._position)
                     if not chunk:
                         raise OSError(f"it has lost its bytes from {self._position} on")  # noqa: TRY301 - one mapping
                     self._position += len(chunk)
@@ -332,26 +317,6 @@ class _Following:
 
     def _count(self, count: int) -> None:
         self._position += count
-
-
-async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
-    """Does blocking work on a file descriptor to its end, also where the caller is cancelled.
-
-    A descriptor that is closed while a thread uses it may be a socket's in the next moment.
-    """
-    work = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
-    try:
-        return await asyncio.shield(work)
-    finally:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({work})
-
-
-def _write_all(descriptor: int, data: Chunk | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 @contextlib.contextmanager

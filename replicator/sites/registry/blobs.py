@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -83,27 +83,43 @@ class RegistryBlob:
         """
         return _Reading(self, offset)
 
-    def call(self, offset: int) -> Call:
-        """The request for the bytes from `offset` on; it names the last one, where that is known.
+    @asynccontextmanager
+    async def open_range(
+        self, start: int, stop: int
+    ) -> AsyncGenerator[tuple[AsyncIterator[Chunk], int], None]:
+        """See `ports.ReadsRanges`."""
+        reading = _Reading(self, start, stop)
+        async with reading as chunks:
+            yield chunks, stop if reading.end is None else reading.end
+
+    @property
+    def parallel_reads(self) -> int | None:
+        """See `ports.ReadsRanges`."""
+        return self._registry.parallel_reads
+
+    def call(self, offset: int, stop: int | None) -> Call:
+        """The request for the bytes from `offset` to `stop`, or all; it names the last one, where that is known.
 
         go-containerregistry's registry answers 416 to a range without an end.
         """
         size = self.descriptor.size
-        last = "" if size is None else size - 1
+        end = size if stop is None else stop
+        last = "" if end is None else end - 1
+        is_part = offset > 0 or end != size
         return Call(
             _OPERATION,
             "GET",
             f"/v2/{self._repository}/blobs/{self.descriptor.digest}",
             repository=self._repository,
-            headers={"Range": f"bytes={offset}-{last}"} if offset else {},
-            expected=frozenset({200, 206}) if offset else frozenset({200}),
+            headers={"Range": f"bytes={offset}-{last}"} if is_part else {},
+            expected=frozenset({200, 206}) if is_part else frozenset({200}),
             verified=True,
             blob_bytes=size,
         )
 
-    def stream(self, offset: int) -> AbstractAsyncContextManager[StreamReply]:
+    def stream(self, offset: int, stop: int | None) -> AbstractAsyncContextManager[StreamReply]:
         """Sends that request."""
-        return self._registry.transport.stream(self.call(offset))
+        return self._registry.transport.stream(self.call(offset, stop))
 
     def failed(self, error: SiteError) -> SiteError:
         """Keeps the error as the reading's failure."""
@@ -134,13 +150,15 @@ class RegistryBlob:
 
 
 class _Reading:
-    """One opening of a `RegistryBlob`.
+    """One opening of a `RegistryBlob`, to `stop` or its end. `end`: where the bytes end that the answer has.
 
     A class and no generator function, so that an error of whoever reads, thrown inside the context, is not
     taken for the blob's own.
     """
 
-    def __init__(self, blob: RegistryBlob, offset: int) -> None:
+    def __init__(self, blob: RegistryBlob, offset: int, stop: int | None = None) -> None:
+        self.end = blob.descriptor.size if stop is None else stop
+        self._stop = stop
         self._blob = blob
         self._offset = offset
         self._position = offset
@@ -171,13 +189,13 @@ class _Reading:
 
     async def _ask(self) -> tuple[AbstractAsyncContextManager[StreamReply], StreamReply]:
         """The answer from the offset on; from the start where the registry takes no such range (it need take none)."""
-        stream = self._blob.stream(self._offset)
+        stream = self._blob.stream(self._offset, self._stop)
         try:
             return stream, await stream.__aenter__()
         except Rejected as error:
             if error.status != 416 or not self._offset:
                 raise
-        stream = self._blob.stream(0)
+        stream = self._blob.stream(0, None)
         return stream, await stream.__aenter__()
 
     async def __aexit__(
@@ -190,6 +208,7 @@ class _Reading:
         """How many bytes to throw away: all before the offset where the range was ignored."""
         blob, offset, size = self._blob, self._offset, self._blob.descriptor.size
         if reply.status != 206:
+            self.end = size
             return offset
         match = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != offset or int(match[2]) < offset:
@@ -199,7 +218,7 @@ class _Reading:
         return 0
 
     async def _chunks(self, reply: StreamReply) -> AsyncIterator[Chunk]:
-        blob, size = self._blob, self._blob.descriptor.size
+        blob, end = self._blob, self.end
         encoding = reply.headers.get("Content-Encoding", "identity")[:40]
         note = (
             ""
@@ -211,8 +230,8 @@ class _Reading:
                 self._position += len(chunk)
                 if self._position > blob.max_bytes:
                     raise blob.too_large()
-                if size is not None and self._position > size:
-                    raise blob.corrupt(f"it has more than the {size} bytes that its descriptor says{note}")
+                if end is not None and self._position > end:
+                    raise blob.corrupt(f"it has more than the {end} bytes that {self._says}{note}")
                 skip, self._skip = self._skip, max(0, self._skip - len(chunk))
                 if skip < len(chunk):
                     yield chunk[skip:] if skip else chunk
@@ -220,8 +239,8 @@ class _Reading:
         except SiteError as error:
             blob.failed(error)
             raise
-        if size is not None and self._position < size:
-            cause = f"it ended after {self._position} of {size} bytes{note}"
+        if end is not None and self._position < end:
+            cause = f"it ended after {self._position} of {end} bytes{note}"
             if "Content-Length" in reply.headers and reply.status != 206:
                 raise blob.corrupt(cause)
             # The body had no length, or is a part of the range: the rest can be requested
@@ -229,12 +248,15 @@ class _Reading:
             raise blob.broken(cause)
 
     async def _splice(self, reply: StreamReply, splice: Splice) -> None:
-        size = self._blob.descriptor.size
-        if self._skip or size is None:
+        if self._skip or self.end is None:
             return
-        splice.narrow(min(size, self._blob.max_bytes) - self._position)
+        splice.narrow(min(self.end, self._blob.max_bytes) - self._position)
         splice.count_with(self._count)
         await pass_on(reply, splice)
+
+    @property
+    def _says(self) -> str:
+        return "its descriptor says" if self.end == self._blob.descriptor.size else "were asked for"
 
     def _count(self, count: int) -> None:
         self._position += count

@@ -56,6 +56,7 @@ class Registry:
     clock: Clock
     has_login: bool = False
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
+    parallel_reads: int | None = None
     written_as: str = ""
     identity: Identity | None = None
     fixed: FixedTags = field(default_factory=FixedTags)

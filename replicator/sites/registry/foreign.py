@@ -25,9 +25,9 @@ class ForeignBlob(RegistryBlob):
         super().__init__(registry, repository, descriptor)
         self._url = url
 
-    def call(self, offset: int) -> Call:
+    def call(self, offset: int, stop: int | None) -> Call:
         """The request for the bytes from `offset` on, without credentials."""
-        return replace(super().call(offset), url=self._url, own_login=True)
+        return replace(super().call(offset, stop), url=self._url, own_login=True)
 
 
 def open_foreign(registry: Registry, repository: str, descriptor: Descriptor, url: str) -> ForeignBlob | None:

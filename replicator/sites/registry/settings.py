@@ -63,7 +63,7 @@ class RegistrySettings:
     `capabilities` overrides single fields of the capability record by name. `redirects`: "same-scheme" lets the
     registry lead to hosts of others by its own scheme, and only for what a digest verifies; "any" lets it lead
     everywhere. `private_addresses`: see `addresses.AddressGuard`. `max_blob_bytes`: a larger blob is not read, whatever
-    its manifest says. `realm`: URL of a token service that may have the
+    its manifest says. `parallel_reads`: see `ports.ReadsRanges`. `realm`: URL of a token service that may have the
     credentials though it speaks http on another host. `create`: how missing repositories are created; None: not at all.
     """
 
@@ -83,5 +83,6 @@ class RegistrySettings:
     private_addresses: bool = False
     realm: str | None = None
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES
+    parallel_reads: int | None = None
     written_as: str = ""
     create: CreateSettings | None = field(default_factory=CreateSettings)

@@ -58,6 +58,7 @@ class RegistrySite:
             clock=clock,
             has_login=settings.login is not None,
             max_blob_bytes=settings.max_blob_bytes,
+            parallel_reads=settings.parallel_reads,
             written_as=settings.written_as,
             identity=settings.identity,
             creations=Creations(settings.create),

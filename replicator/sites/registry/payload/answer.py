@@ -97,13 +97,13 @@ class PayloadAnswer:
         except Malformed:
             raise BrokenFraming from None
 
-    async def splice(self, splice: Splice) -> float:
-        """Has a thread move the next bytes of the body; the seconds that it waited for them.
+    async def splice(self, splice: Splice) -> None:
+        """Has a thread move the next bytes of the body.
 
         Cancelled, both ends are given up.
         """
         if self._receiving is not None or self._closed or not splice.is_worth_it:
-            return 0.0
+            return
         loop = asyncio.get_running_loop()
 
         def moved(count: int) -> None:
@@ -123,8 +123,7 @@ class PayloadAnswer:
             moved=moved,
         )
         done = await run_in_thread(call, self._threads, stop)
-        splice.rest = done.rest
-        return done.waited
+        splice.rest, splice.waited = done
 
     def release(self) -> None:
         """As `close`."""
