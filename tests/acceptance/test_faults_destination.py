@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, layer
-from replicator.engine.content import spool
 from replicator.model.digest import digest_of
 from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, Wired, only_app_failed, wired
 from tests.fakes import faults
@@ -227,7 +226,7 @@ def full(*_: object) -> None:
 async def test_full_disk_under_the_spool_makes_a_run_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "_write_all", full)
+    monkeypatch.setattr(os, "pwrite", full)
     async with wired(others=["second"]) as w:
         results = await w.sync(spool=tmp_path)
         for name, result in results.items():
