@@ -13,6 +13,7 @@ import msgspec
 
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
+from replicator.model.shards import Shard
 from replicator.scrub import scrub
 
 _log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class RunEnded(msgspec.Struct, frozen=True):
 
     Tag counts are of this run's catalog; `repositories` as in `RunStarted`; `causes` are the first failures, one line
     each. `untrusted` are all tags that are held there because their images are not trusted, as `repository:tag`; None
-    where the run did not see all.
+    where the run did not see all. `shard`: it looked at this part only, and so `untrusted` are all of this part.
     """
 
     rule: str
@@ -235,6 +236,13 @@ class RunEnded(msgspec.Struct, frozen=True):
     repositories: tuple[str, ...] | None = None
     causes: tuple[str, ...] = ()
     untrusted: frozenset[str] | None = None
+    shard: Shard | None = None
+
+    def forgets(self, tag: str) -> bool:
+        """Whether a tag (`repository:tag`) that was held for lack of trust is so no more."""
+        if self.untrusted is None or tag in self.untrusted:
+            return False
+        return self.shard is None or self.shard.has(tag.partition(":")[0])
 
 
 class ConfigPassed(msgspec.Struct, frozen=True):

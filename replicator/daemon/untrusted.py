@@ -54,9 +54,9 @@ class UntrustedTags:
                 self._hold(event)
             case TagDone(outcome="copied"):
                 self._held.get((event.rule, event.destination), {}).pop((event.repository, event.tag), None)
-            case RunEnded(untrusted=frozenset() as untrusted):
+            case RunEnded():
                 held = self._held.get((event.rule, event.destination), {})
-                for target, key in [tag for tag in held if f"{tag[0]}:{tag[1]}" not in untrusted]:
+                for target, key in [tag for tag in held if event.forgets(f"{tag[0]}:{tag[1]}")]:
                     del held[target, key]
 
     def keep(self, places: Collection[_Place]) -> None:

@@ -58,12 +58,16 @@ class Recorder:
         self.was_interrupted = False
         self.skips: list[str] = []
         self._overtaken = ""
+        self._catalog_at: float | None = None
 
     def catalog(self, repositories: frozenset[str], at: float) -> None:
         """The source was asked for its repositories and answered completely: these are the rule's."""
-        if not self._context.request.dry:
+        shard = self._context.request.shard
+        self._catalog_at = at
+        if not self._context.request.dry and (shard is None or not shard.index):  # one shard of all tells it
+            name, destination = self._rule.name, self.result.destination
             self._context.state.record(
-                CatalogSeen(self._rule.name, self.result.destination, repositories, at)
+                CatalogSeen(name, destination, repositories, at, is_looked_at=shard is None)
             )
 
     # --- tags ---
@@ -318,6 +322,8 @@ class Recorder:
             failed=tags.failed,
             error=last_cause(self.result.failures) or self._overtaken,
             narrowed=scope is not None,
+            shard=self._context.request.shard,
+            catalog_at=self._catalog_at,
         )
 
     def _row(

@@ -194,6 +194,7 @@ class RuleRun:
                     repositories=self._context.request.narrowed_to,
                     causes=first_causes(recorder.result.failures),
                     untrusted=recorder.untrusted_tags if row.complete_look else None,
+                    shard=row.shard,
                 )
             )
         if self._context.request.listener.ended is not None:

@@ -376,7 +376,9 @@ class Metrics:
         """
         self._child(self._runs, event.rule, event.destination, event.outcome).inc()
         if event.untrusted is not None:
-            self._hold((event.rule, event.destination), set(event.untrusted))
+            place = (event.rule, event.destination)
+            kept = {tag for tag in self._held.get(place, ()) if not event.forgets(tag)}
+            self._hold(place, kept | event.untrusted)
         runs = self._open.get(event.rule, [])
         run = next((each for each in runs if event.destination in each.left), None)
         if run is None:  # a command before it kept it from starting

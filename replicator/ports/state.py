@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from replicator.model.digest import Digest
+from replicator.model.shards import Shard
 from replicator.ports.repository import Listed, ListingRefused
 from replicator.ports.search import ImageSeen
 
@@ -171,13 +172,15 @@ class CatalogSeen(msgspec.Struct, frozen=True):
     """To record: the rule's source was asked for its repositories at `at`, and answered completely.
 
     `repositories` are those that the rule selects. Units of others end, and so does what is pending from them,
-    unless the source was asked for them since.
+    unless the source was asked for them since. Not `is_looked_at`: a shard's run tells it, which has looked at some of
+    them only; its `RunRow` dates the look.
     """
 
     rule: str
     destination: str
     repositories: frozenset[str]
     at: float
+    is_looked_at: bool = True
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -275,7 +278,12 @@ class BehindRepository(msgspec.Struct, frozen=True):
 
 
 class RunRow(msgspec.Struct, frozen=True):
-    """One execution of one rule at one destination, as it ended."""
+    """One execution of one rule at one destination, as it ended.
+
+    `narrowed`: only what an event named was looked at, so the counts are not those of the whole rule. `shard`: only this
+    part was; the rule was looked at when all its parts were. Its `catalog_at`: when the source was asked for its
+    repositories and answered completely, None where it did not.
+    """
 
     rule: str
     destination: str
@@ -288,7 +296,8 @@ class RunRow(msgspec.Struct, frozen=True):
     failed: int
     error: str = ""
     narrowed: bool = False
-    """Only what an event named was looked at: the counts are not those of the whole rule."""
+    shard: Shard | None = None
+    catalog_at: float | None = None
 
 
 class State(Protocol):

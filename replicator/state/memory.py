@@ -35,7 +35,7 @@ from replicator.ports import (
     Unpending,
 )
 from replicator.state import merge
-from replicator.state.merge import Base, PendingSum, UnitSum
+from replicator.state.merge import Base, PendingSum, ShardLook, UnitSum
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -99,6 +99,7 @@ class MemoryState:
         self._created: dict[Digest, float] = {}
         self._listed: dict[tuple[str, str], dict[str, Listed]] = {}
         self._refusals: dict[tuple[str, str], ListingRefused] = {}
+        self._shards: dict[tuple[str, str, int], dict[int, ShardLook]] = {}
         self._bases: dict[tuple[str, str], Base] = {}
         self._runs: dict[tuple[str, str], deque[RunRow]] = {}
 
@@ -267,8 +268,14 @@ class MemoryState:
         key = row.rule, row.destination
         self._runs.setdefault(key, deque(maxlen=RUNS_KEPT)).appendleft(row)
         pending = sum(not each.hold for each in self._pending.get(key, {}).values())
-        base = self._begun(key, row.started_at)
-        self._bases[key] = merge.close(base, row, pending=pending, now=self._clock.now())
+        base, now = self._begun(key, row.started_at), self._clock.now()
+        if row.shard is None or row.narrowed:
+            self._bases[key] = merge.close(base, row, pending=pending, now=now)
+        else:
+            count = row.shard.count
+            looks = self._shards.setdefault((*key, count), {})
+            looks[row.shard.index] = merge.look(looks.get(row.shard.index), row, now)
+            self._bases[key] = merge.close_shard(base, [*looks.values()], count, pending=pending, now=now)
         return self._standing(*key)
 
     async def aclose(self) -> None:
@@ -321,7 +328,9 @@ class MemoryState:
         key = entry.rule, entry.destination
         base = self._begun(key, now)
         at = merge.past(base.catalog_at, now)
-        self._bases[key] = base._replace(catalog_at=entry.at if at is None else max(at, entry.at))
+        if entry.is_looked_at:
+            base = base._replace(catalog_at=entry.at if at is None else max(at, entry.at))
+        self._bases[key] = base
         self._units[key] = {
             name: unit
             for name, unit in self._units.get(key, {}).items()

@@ -6,6 +6,7 @@ counts as if there were none. `statements` says the same to the database.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -199,6 +200,46 @@ def close(base: Base, row: RunRow, *, pending: int, now: float) -> Base:
     return base._replace(
         last_look=look, last_success=success, in_step=row.in_step, held=row.held, last_error=error
     )
+
+
+class ShardLook(NamedTuple):
+    """The last run of one shard of a rule at a destination. `catalog_at`: of the last that the source's listing was complete for."""
+
+    catalog_at: float | None
+    ended_at: float
+    is_ok: bool
+    error: str = ""
+
+
+def look(known: ShardLook | None, row: RunRow, now: float) -> ShardLook:
+    """What is remembered of a shard after a run of it. A run that was interrupted says nothing but its error."""
+    before = None if known is None else past(known.catalog_at, now)
+    at = before if row.catalog_at is None else max(row.catalog_at, before or 0.0)
+    is_ok = row.outcome == "ok" and row.complete_look and not row.failed
+    return ShardLook(at, row.ended_at, is_ok, clean(row.error))
+
+
+def close_shard(base: Base, looks: Sequence[ShardLook], count: int, *, pending: int, now: float) -> Base:
+    """What is remembered of a rule after a run of one of its shards.
+
+    Args:
+        base: what was.
+        looks: those of its shards that were ever looked at, this one's included.
+        count: how many shards there are.
+        pending: how many tags are, in all shards.
+        now: the time.
+    """
+    failed = max((each for each in looks if each.error), key=lambda each: each.ended_at, default=None)
+    base = base._replace(last_error="" if failed is None else failed.error)
+    if len(looks) < count:
+        return base
+    times = [past(each.catalog_at, now) for each in looks]
+    if None not in times:
+        oldest = min(at for at in times if at is not None)
+        base = base._replace(catalog_at=max(oldest, past(base.catalog_at, now) or 0.0))
+        if not pending and all(each.is_ok for each in looks):
+            base = base._replace(last_success=max(each.ended_at for each in looks))
+    return base
 
 
 def clean(text: str) -> str:

@@ -18,6 +18,7 @@ from replicator.state.tables import (
     refusals,
     repositories,
     runs,
+    shards,
     standings,
     swept,
     told,
@@ -295,6 +296,15 @@ SOURCES_BEFORE: Final = (
     )
     .distinct()
 )
+
+SHARD_LOOKS: Final = select(
+    shards.c.shard, shards.c.catalog_at, shards.c.ended_at, shards.c.is_ok, shards.c.error
+).where(
+    shards.c.rule == bindparam("rule"),
+    shards.c.destination == bindparam("destination"),
+    shards.c.of == bindparam("of"),
+)
+"""After the shard, in the order of `merge.ShardLook`'s fields."""
 
 _one = (_rule.c.name == bindparam("rule"), _destination.c.name == bindparam("destination"))
 BASE: Final = BASES.where(*_one)

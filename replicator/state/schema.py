@@ -19,7 +19,7 @@ from replicator.state.tables import metadata
 APPLICATION_ID: Final = 0x72706C63
 """SQLite's `application_id` ("rplc"): tells our file from another program's database."""
 
-SCHEMA: Final = 11
+SCHEMA: Final = 12
 """SQLite's `user_version`. Raised whenever the tables change; a test remembers what they looked like."""
 
 _MAGIC: Final = b"SQLite format 3\0"

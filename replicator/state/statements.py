@@ -38,6 +38,7 @@ from replicator.state.tables import (
     refusals,
     repositories,
     runs,
+    shards,
     standings,
     swept,
     told,
@@ -205,6 +206,15 @@ CLOSE: Final = (
     update(standings)
     .where(*_where(standings, _STANDING))
     .values({name: bindparam(name) for name in BASE_FIELDS if name not in {"first_seen", "catalog_at"}})
+)
+
+DATE_CATALOG: Final = (
+    update(standings).where(*_where(standings, _STANDING)).values(catalog_at=bindparam("at", type_=Float()))
+)
+_look = insert(shards)
+LOOK: Final = _look.on_conflict_do_update(
+    index_elements=["rule", "destination", "of", "shard"],
+    set_={name: _look.excluded[name] for name in ("catalog_at", "ended_at", "is_ok", "error")},
 )
 
 _run = insert(runs)

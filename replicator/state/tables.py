@@ -213,6 +213,21 @@ standings: Final = Table(
 )
 """`units` and `pending` count the rest."""
 
+shards: Final = Table(
+    "shards",
+    metadata,
+    _key("rule"),
+    _key("destination"),
+    _key("of"),
+    _key("shard"),
+    _value("catalog_at", Float, nullable=True),
+    _value("ended_at", Float),
+    _value("is_ok", Boolean),
+    _value("error", _Text),
+    sqlite_with_rowid=False,
+)
+"""The last run of each shard of a rule that a fleet looks at: `of` is how many there are."""
+
 runs: Final = Table(
     "runs",
     metadata,

@@ -9,11 +9,13 @@ import msgspec
 from sqlalchemy import Connection, Executable
 
 from replicator.model.digest import Digest, encoded
+from replicator.model.shards import Shard
 from replicator.policy.recheck import CLOCK_SLACK_SECONDS
 from replicator.ports import CatalogSeen, RunRow, Standing, UnitSeen
 from replicator.state import merge, queries, statements
 from replicator.state.batch import Batch, RepositoryKey, Turn
 from replicator.state.images import MOVES_KEPT, NOTE_MOVE, TRIM_MOVES, drop_unused, write_images
+from replicator.state.merge import ShardLook
 from replicator.state.reading import pieces, read_standing
 
 SWEEP_SECONDS: Final = 86_400.0
@@ -207,7 +209,8 @@ class BatchWriter:
         rule = {"rule": self._names[catalog.rule], "destination": self._names[catalog.destination]}
         moment = {"at": catalog.at, "ahead": self._ahead}
         key = {f"the_{name}": number for name, number in rule.items()}
-        self._connection.execute(statements.CATALOG, key | moment)
+        if catalog.is_looked_at:
+            self._connection.execute(statements.CATALOG, key | moment)
         found = self._connection.execute(queries.UNITS_BEFORE, rule | moment).all()
         gone = [number for name, number in found if name not in catalog.repositories]
         self._many(statements.END_UNIT, ({**key, "the_repository": number} for number in gone))
@@ -290,18 +293,35 @@ def write_run(connection: Connection, row: RunRow, names: Names, now: float) -> 
     key = {"rule": names[row.rule], "destination": names[row.destination]}
     where = {f"the_{name}": number for name, number in key.items()}
     values = msgspec.structs.asdict(row) | key | {"error": merge.clean(row.error)}
+    del values["shard"], values["catalog_at"]
     connection.execute(statements.RUN, values)
     connection.execute(statements.TRIM_RUNS, where)
     begun = new_standing(names, row.rule, row.destination, row.started_at)
     connection.execute(statements.BEGIN, begun | {"ahead": now + CLOCK_SLACK_SECONDS})
     base, pending, _ = read_standing(connection, row.rule, row.destination, now)
-    closed = merge.close(base, row, pending=pending.tags, now=now)
+    if row.shard is None or row.narrowed:
+        closed = merge.close(base, row, pending=pending.tags, now=now)
+    else:  # whoever began the standing above holds its row, so no other shard's run is between these
+        looks = _write_look(connection, row, row.shard, key, now)
+        closed = merge.close_shard(base, looks, row.shard.count, pending=pending.tags, now=now)
+        connection.execute(statements.DATE_CATALOG, where | {"at": closed.catalog_at})
     kept = closed._asdict()
     del kept["first_seen"], kept["catalog_at"]
     connection.execute(statements.CLOSE, where | kept)
     return merge.standing(
         row.rule, row.destination, *read_standing(connection, row.rule, row.destination, now), now
     )
+
+
+def _write_look(
+    connection: Connection, row: RunRow, shard: Shard, key: Mapping[str, int], now: float
+) -> list[ShardLook]:
+    """Keeps what a run says of its shard. The looks at all shards that there are."""
+    place = {**key, "of": shard.count}
+    known = {index: ShardLook(*values) for index, *values in connection.execute(queries.SHARD_LOOKS, place)}
+    known[shard.index] = merge.look(known.get(shard.index), row, now)
+    connection.execute(statements.LOOK, place | {"shard": shard.index} | known[shard.index]._asdict())
+    return [*known.values()]
 
 
 def sweep(connection: Connection, now: float) -> None:

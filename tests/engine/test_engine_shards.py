@@ -15,6 +15,9 @@ from replicator.model.shards import Shard, shard_of
 from replicator.policy.rule import Rename
 from replicator.ports import Assignment
 from tests.engine.world import World, rule, world
+from tests.fakes.clock import FakeClock
+
+NOW = 1_700_000_000.0
 
 
 class Owned:
@@ -111,6 +114,38 @@ async def test_a_listing_that_failed_has_failed_for_the_whole_tick() -> None:
         for index in range(3):
             await engine.sync([rule()], assignment=assigned(index, 3, 600))
         assert w.tags() == w.tags("source")
+
+
+async def test_the_rule_was_looked_at_when_its_last_shard_was() -> None:
+    async with world(clock=FakeClock(NOW)) as w:
+        _fill(w, {name: {"v1", "v2"} for name in ("a", "b", "c/d", "c/e")})
+        engine = w.engine()
+        for index in range(3):
+            assert [each.last_look for each in await w.state.standings(["rule"])] in ([], [None])
+            await engine.sync([rule()], assignment=assigned(index, 3, 1))
+        standing = (await w.state.standings(["rule"]))[0]
+        assert (standing.last_look, standing.last_success, standing.in_step) == (NOW, NOW, 8)
+        await w.clock.sleep(300)
+        w.source.fail("tags", Unavailable("source", "list tags", "down"), repository="a", times=9)
+        for index in range(3):
+            await engine.sync([rule()], assignment=assigned(index, 3, 2))
+        standing = (await w.state.standings(["rule"]))[0]
+        assert (standing.last_look, standing.look_repository) == (NOW, "a")
+        assert standing.last_error == "source: list tags: down"
+
+
+async def test_a_repository_that_is_gone_ends_whichever_shard_it_was_in() -> None:
+    async with world() as w:
+        _fill(w, {name: {"v1"} for name in ("a", "b", "c/d", "c/e")})
+        engine = w.engine()
+        for index in range(3):
+            await engine.sync([rule()], assignment=assigned(index, 3, 1))
+        for name in ("a", "b"):
+            del w.source.store.repositories[name]
+        for index in range(3):
+            await engine.sync([rule()], assignment=assigned(index, 3, 2))
+        assert [unit.repository for unit in await w.state.units("rule")] == ["c/d", "c/e"]
+        assert (await w.state.standings(["rule"]))[0].in_step == 2
 
 
 async def test_that_nothing_matches_is_told_once() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from replicator.events import DuplicateBytes, Event, Events, FleetSeen, JobBegun, TakenOver
+from msgspec.structs import replace
+
+from replicator.events import DuplicateBytes, Event, Events, FleetSeen, JobBegun, RunEnded, TakenOver
 from replicator.metrics import FleetMetrics, Metrics
+from replicator.model.shards import Shard, shard_of
 
 IN_A_FLEET = {
     "replicator_fleet_agents": set[str](),
@@ -103,3 +106,16 @@ def test_a_reload_removes_the_series_of_a_destination() -> None:
         'replicator_duplicate_bytes_total{destination="fra"} 7.0',
         'replicator_duplicate_bytes_total{destination="sgp"} 0.0',
     ]
+
+
+def test_a_shard_tells_of_its_own_untrusted_tags_alone() -> None:
+    shard = Shard(shard_of("app", 2), 2)
+    other = next(name for name in map("app-{}".format, range(99)) if not shard.has(name))
+    ended = RunEnded(
+        "rule", "fra", "ok", 1.0, in_step=0, pending=0, held=0, failed=0, untrusted=frozenset(), shard=shard
+    )
+    assert ended.forgets("app:v1")
+    assert not ended.forgets(f"{other}:v1")
+    assert not replace(ended, untrusted=frozenset({"app:v1"})).forgets("app:v1")
+    assert replace(ended, shard=None).forgets(f"{other}:v1")
+    assert not replace(ended, untrusted=None).forgets("app:v1")

@@ -123,6 +123,18 @@ CREATE TABLE repositories (
     PRIMARY KEY (site, repository)
 );
 
+CREATE TABLE shards (
+    rule INTEGER NOT NULL,
+    destination INTEGER NOT NULL,
+    of INTEGER NOT NULL,
+    shard INTEGER NOT NULL,
+    catalog_at FLOAT,
+    ended_at FLOAT NOT NULL,
+    is_ok BOOLEAN NOT NULL,
+    error TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (rule, destination, of, shard)
+);
+
 CREATE TABLE runs (
     rule INTEGER NOT NULL,
     destination INTEGER NOT NULL,
