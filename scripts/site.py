@@ -27,7 +27,7 @@ SECTIONS: Final = {
         *("docs/layouts", "docs/serve", "docs/trust"),
     ),
     "Migration": ("docs/migrating",),
-    "Operation": ("docs/metrics", "docs/runbook", "docs/performance", "docs/security"),
+    "Operation": ("docs/metrics", "docs/runbook", "docs/state", "docs/performance", "docs/security"),
     "Reference": ("docs/commands", "docs/configuration", "docs/api", "docs/compatibility", "docs/quirks"),
     "Registries": (),
     "Development": ("docs/architecture", "docs/decisions", "docs/mutants", "docs/releasing", "CONTRIBUTING"),

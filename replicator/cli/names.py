@@ -70,7 +70,7 @@ def _seen(context: click.Context) -> set[tuple[str, str]]:
     from replicator.state.store import open_state  # noqa: PLC0415
 
     async def ask() -> set[tuple[str, str]]:
-        state = await open_state(loaded.agent.state_path, clock=SystemClock(), read_only=True)
+        state = await open_state(loaded.agent.state, clock=SystemClock(), read_only=True)
         try:
             found: set[tuple[str, str]] = set()
             for rule in loaded.rules:

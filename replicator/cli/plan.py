@@ -62,7 +62,7 @@ async def look(loaded: Loaded, rules: Sequence[Rule], watch: Watch) -> RunResult
     """Plans the rules. Raises StateError."""
     started_at, started = watch.clock.now(), time.monotonic()
     async with (
-        wire(loaded, rules, watch, read_only=True) as wired,
+        wire(loaded, rules, watch, claim=None) as wired,
         shown(watch.progress, display=watch.display),
     ):
         results = await wired.engine.plan(rules)

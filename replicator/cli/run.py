@@ -22,7 +22,8 @@ from replicator.daemon.generation import Chosen
 from replicator.daemon.http.server import bind, serve
 from replicator.daemon.systemd import Systemd
 from replicator.runs.wiring import Equipment, open_spool
-from replicator.state.locks import hold_state
+from replicator.state.locks import hold
+from replicator.state.place import Claim
 from replicator.state.store import open_state
 
 
@@ -51,9 +52,10 @@ async def _run(invocation: Invocation) -> int:
         again = load(invocation.config, os.environ)
         return Chosen(again, tuple(select_rules(again, (), ())))
 
-    with hold_state(loaded.agent.state_path):
+    claim = Claim("agent")
+    with hold(loaded.agent.state, claim):
         async with contextlib.AsyncExitStack() as stack:
-            state = await open_state(loaded.agent.state_path, clock=watch.clock)
+            state = await open_state(loaded.agent.state, clock=watch.clock, claim=claim)
             stack.push_async_callback(state.aclose)
             spool = open_spool(loaded, watch.events, stack)
             equipment = Equipment(state, watch.events, watch.clock, spool)

@@ -181,7 +181,7 @@ async def _ask(loaded: Loaded, watch: Watch, query: Query) -> Answer:
 
 @contextlib.asynccontextmanager
 async def _state(loaded: Loaded, watch: Watch) -> AsyncIterator[StoredState]:
-    state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=True)
+    state = await open_state(loaded.agent.state, clock=watch.clock, read_only=True)
     try:
         yield state
     finally:

@@ -39,7 +39,7 @@ def command(invocation: Invocation, remote: str | None) -> int:
 async def _status(invocation: Invocation) -> int:
     watch = Watch.start(invocation)
     loaded = load(invocation.config, os.environ)
-    state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=True)
+    state = await open_state(loaded.agent.state, clock=watch.clock, read_only=True)
     try:
         known = {(each.rule, each.destination): each for each in await state.standings()}
     finally:

@@ -27,7 +27,8 @@ from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
 from replicator.runs.hooks import RunHooks
 from replicator.runs.once import CommandedRuns
-from replicator.state.locks import hold_rules
+from replicator.state.locks import hold
+from replicator.state.place import Claim
 
 if TYPE_CHECKING:
     from replicator.cli.metricsfile import MetricsFile
@@ -151,8 +152,9 @@ async def replicate(
         StateError: the state is in use or cannot be used.
     """
     started_at, started = watch.clock.now(), time.monotonic()
-    with hold_rules(loaded.agent.state_path, [rule.name for rule in rules]):
-        async with wire(loaded, rules, watch, read_only=False) as wired:
+    claim = Claim("sync", tuple(rule.name for rule in rules))
+    with hold(loaded.agent.state, claim):
+        async with wire(loaded, rules, watch, claim=claim) as wired:
             hooks = RunHooks(loaded.commands, state=wired.state, events=watch.events, clock=watch.clock)
             runs = CommandedRuns(
                 wired.engine, hooks, watch.events, loaded.commands.keys(), recheck=recheck, scope=scope

@@ -66,7 +66,7 @@ async def _why(invocation: Invocation, reference: str, at: str | None, *, fresh:
     watch = Watch.start(invocation, quiet=True)
     loaded = load(invocation.config, os.environ)
     asked = _parsed(loaded, reference, at)
-    state = await open_state(loaded.agent.state_path, clock=watch.clock, read_only=True)
+    state = await open_state(loaded.agent.state, clock=watch.clock, read_only=True)
     try:
         asker = Asker(served_rules(loaded), loaded.rules, state, state, watch.clock.now)
         if not fresh:

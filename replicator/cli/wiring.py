@@ -18,6 +18,7 @@ from replicator.ports import MeetsAhead, State
 from replicator.runs.bandwidth import follow
 from replicator.runs.indexing import Indexer
 from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool, site_names
+from replicator.state.place import Claim
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Wired:
 
 @contextlib.asynccontextmanager
 async def wire(
-    loaded: Loaded, rules: Sequence[Rule], watch: Watch, *, read_only: bool
+    loaded: Loaded, rules: Sequence[Rule], watch: Watch, *, claim: Claim | None
 ) -> AsyncIterator[Wired]:
-    """An engine for the rules, with their sites. `read_only`: without a spool, and the state is not written.
+    """An engine for the rules, with their sites. No `claim`: without a spool, and the state is not written.
 
     Raises StateError.
     """
+    read_only = claim is None
     async with contextlib.AsyncExitStack() as stack:
         pool = SitePool(watch.events, watch.clock)
         sites = await pool.take(loaded, site_names(rules))
@@ -47,7 +49,9 @@ async def wire(
                 source.meet_ahead()
         # The sources are asked while the state's library is imported, which takes a third of the start-up.
         store = await run_in_thread(_state_library)
-        state = await store.open_state(loaded.agent.state_path, clock=watch.clock, read_only=read_only)
+        state = await store.open_state(
+            loaded.agent.state, clock=watch.clock, read_only=read_only, claim=claim
+        )
         stack.push_async_callback(state.aclose)
         if not read_only:
             watch.events.subscribe(Indexer(state))

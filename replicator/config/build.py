@@ -60,6 +60,7 @@ from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettin
 from replicator.sites.registry.vendors.creation import CreateSettings
 from replicator.sites.registry.vendors.senders import FORMATS
 from replicator.sites.timeouts import Timeouts
+from replicator.state.place import PostgresPlace
 
 
 def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str, str]) -> AgentSettings:
@@ -71,11 +72,13 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
     state = table.state or (
         _folder(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state", "state") / "state.db"
     )
+    if isinstance(state, PostgresPlace):
+        state = replace(state, password=table.state_password)
     cache = table.cache.path or _folder(environ, "CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache", "cache")
     return AgentSettings(
         name=table.name or os.uname().nodename or "localhost",
         serves=sites if table.serves is None else tuple(table.serves),
-        state_path=state,
+        state=state,
         cache_path=cache,
         cache_max_bytes=table.cache.max_bytes,
         listen=table.listen,

@@ -34,6 +34,7 @@ def check(document: Document, problems: list[str]) -> None:
             notify.problem(place, text) for place, text in _notify(notify.table) if place not in notify.unset
         )
     problems.extend(_listening(document))
+    problems.extend(_state(document))
     for rule in document.rules:
         found = [
             *_schedule(rule.table),
@@ -231,6 +232,19 @@ def _sharing(document: Document) -> list[str]:
             'requires a state that agents can share; set state = "postgresql://USER@HOST/DATABASE" in [agent]',
         )
     ]
+
+
+def _state(document: Document) -> list[str]:
+    """A password that no state takes."""
+    section = document.agent
+    table = section.table if section else {}
+    if section is None or "state_password" not in table or ("state",) in section.unset:
+        return []
+    if not str(table.get("state", "")).startswith("postgresql://"):
+        return [
+            section.problem(("state_password",), "is only for a state on PostgreSQL; set state, or remove it")
+        ]
+    return []
 
 
 def _listening(document: Document) -> list[str]:

@@ -13,6 +13,7 @@ from replicator.config.template import Template
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.sites.open import SiteSettings
+from replicator.state.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class AgentSettings:
 
     name: str
     serves: tuple[str, ...]
-    state_path: Path
+    state: Place
     cache_path: Path
     cache_max_bytes: int
     listen: tuple[str, int]

@@ -21,6 +21,7 @@ from replicator.config.model import (
 )
 from replicator.config.sitechecks import unfitting
 from replicator.config.syntax import PROXY, Syntax
+from replicator.state.place import PostgresPlace
 
 if TYPE_CHECKING:
     from tomlkit.items import Item
@@ -38,7 +39,9 @@ def effective(document: Document, agent: AgentSettings) -> dict[str, Any]:
         "agent": {
             **own,
             "name": agent.name,
-            "state": f"sqlite:///{agent.state_path}",
+            "state": agent.state.url
+            if isinstance(agent.state, PostgresPlace)
+            else f"sqlite:///{agent.state}",
             "cache": {**own["cache"], "path": str(agent.cache_path)},
         },
         "http": _effective(HTTPTable, document.http.table if document.http else {}),

@@ -29,6 +29,7 @@ from replicator.policy.schedule import Cron
 from replicator.policy.semver import SemverRange
 from replicator.sites.registry.vendors.known import KINDS
 from replicator.sites.registry.vendors.senders import FORMATS
+from replicator.state.place import Place, PostgresPlace, parse_postgres
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_START: Final = re.compile(r"[a-z0-9]+:[0-9a-fA-F]{32}")
@@ -96,12 +97,14 @@ def parse_kind(text: str) -> str:
     return text
 
 
-def parse_state(text: str) -> Path:
-    """The file of a `sqlite:///ABSOLUTE` URL; raises ValueError."""
+def parse_state(text: str) -> Place:
+    """The file of a `sqlite:///ABSOLUTE` URL, or the database of a `postgresql://` one; raises ValueError."""
     scheme, colon, rest = text.partition("://")
     example = 'write "sqlite:////var/lib/replicator/state.db"'
+    if colon and scheme == "postgresql":
+        return PostgresPlace(parse_postgres(text))
     if not colon or scheme != "sqlite":
-        raise ValueError(f"must be a URL with the scheme sqlite, the only one supported; {example}")
+        raise ValueError(f"must be a URL with the scheme sqlite or postgresql; {example}")
     path = Path(rest[1:])
     if not rest.startswith("/") or not path.is_absolute() or not path.name:
         raise ValueError(f"must be the absolute path of a file, with four slashes; {example}")
@@ -253,7 +256,9 @@ CAPABILITY: Final = Syntax("value", lambda value, _: value, {"type": ["boolean",
 URL: Final = Syntax("URL", _text(parse_url), {"type": "string", "pattern": "^(https?|s3|file)://"})
 ENDPOINT: Final = Syntax("URL", _text(parse_registry), {"type": "string", "pattern": "^https?://"})
 PROXY: Final = Syntax("URL", _text(parse_proxy), {"type": "string", "pattern": "^(https?://.+)?$"})
-STATE: Final = Syntax("URL", _text(parse_state), {"type": "string", "pattern": "^sqlite:////."})
+STATE: Final = Syntax(
+    "URL", _text(parse_state), {"type": "string", "pattern": "^(sqlite:////|postgresql://)."}
+)
 PATH: Final = Syntax("absolute path", _text(parse_path), {"type": "string", "pattern": "^/"})
 LISTEN: Final = Syntax("address", _text(parse_listen), {"type": "string", "pattern": r"^.+:[0-9]+$"})
 TIMEZONE: Final = Syntax(

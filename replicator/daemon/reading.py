@@ -74,7 +74,7 @@ def with_what_stays(start: Loaded, new: Loaded) -> Loaded:
         new.agent,
         name=start.agent.name,
         listen=start.agent.listen,
-        state_path=start.agent.state_path,
+        state=start.agent.state,
         cache_path=start.agent.cache_path,
         cache_max_bytes=start.agent.cache_max_bytes,
     )
@@ -86,7 +86,7 @@ def takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
     keys = {
         "agent.name": (start.agent.name, new.agent.name),
         "agent.listen": (start.agent.listen, new.agent.listen),
-        "agent.state": (start.agent.state_path, new.agent.state_path),
+        "agent.state": (start.agent.state, new.agent.state),
         "agent.cache": (
             (start.agent.cache_path, start.agent.cache_max_bytes),
             (new.agent.cache_path, new.agent.cache_max_bytes),

@@ -24,6 +24,7 @@ from replicator.config.syntax import (
     TEMPLATE,
     TIMEZONE,
 )
+from replicator.state.place import Place
 
 
 class CacheTable(Table):
@@ -49,10 +50,14 @@ class AgentTable(Table):
         None,
         min_length=1,
     )
-    state: Annotated[Path | None, STATE] = setting(
-        "State database: `sqlite:///` and an absolute path. Default: `state.db` in "
-        "`$STATE_DIRECTORY`, else in `$XDG_STATE_HOME/replicator`, else in `~/.local/state/replicator`.",
+    state: Annotated[Place | None, STATE] = setting(
+        "State database: `sqlite:///` and an absolute path, or `postgresql://USER@HOST/DATABASE` without a password. "
+        "Default: `state.db` in `$STATE_DIRECTORY`, else in `$XDG_STATE_HOME/replicator`, else in "
+        "`~/.local/state/replicator`. See [the state](state.md).",
         None,
+    )
+    state_password: Annotated[Secret | None, SECRET] = setting(
+        "Password of the PostgreSQL role in `state`.", None
     )
     cache: CacheTable = setting(
         "Spool for blobs that go to several destinations.", default_factory=CacheTable

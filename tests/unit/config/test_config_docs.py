@@ -43,6 +43,7 @@ ENVIRON = {
     "NEAR_TOKEN": "n",
 }
 COMMENTED = {
+    "agent.state_password",
     "site.tls.ca",
     "site.tls.cert",
     "site.tls.key",

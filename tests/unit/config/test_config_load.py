@@ -371,7 +371,7 @@ def test_state_and_cache_default_to_systemd_then_xdg(
     tmp_path: Path, environ: dict[str, str], state: str, cache: str
 ) -> None:
     agent = load(config(tmp_path, SITES), environ).agent
-    assert (agent.state_path, agent.cache_path) == (Path(state), Path(cache))
+    assert (agent.state, agent.cache_path) == (Path(state), Path(cache))
 
 
 def test_without_any_home_the_state_must_be_named(tmp_path: Path) -> None:
