@@ -16,12 +16,14 @@ from replicator.config.load import load
 from replicator.daemon.http.server import RESERVED_PATHS
 from replicator.engine import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
+from replicator.state.place import PostgresPlace
 from scripts.prometheus_rule import rule
 from tests.fakes.process import require
 
 ROOT: Final = Path(__file__).parents[2]
 MANIFESTS: Final = ROOT / "deploy" / "kubernetes"
-OVERLAYS: Final = ("agent", "agent-monitored", "sync")
+OVERLAYS: Final = ("agent", "agent-monitored", "fleet", "sync")
+AGENTS: Final = ("overlays/agent/statefulset.yaml", "overlays/fleet/deployment.yaml")
 # The oldest and the newest that the library has and that are supported somewhere.
 KUBERNETES: Final = ("1.28", "1.37")
 OF_OPERATORS: Final = "monitoring.coreos.com/v1"
@@ -77,12 +79,12 @@ def test_rules_are_those_of_grafana() -> None:
 
 def pods() -> Iterator[dict[str, Any]]:
     """The specs of all pods."""
-    yield pod_of(manifest("overlays/agent/statefulset.yaml"))
+    yield from (pod_of(manifest(path)) for path in AGENTS)
     yield pod_of(manifest("overlays/sync/cronjob.yaml"))
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
-    """The spec of the pods of a StatefulSet or CronJob."""
+    """The spec of the pods of a StatefulSet, Deployment or CronJob."""
     spec = workload["spec"]
     found: dict[str, Any] = spec.get("jobTemplate", {}).get("spec", spec)["template"]["spec"]
     return found
@@ -102,7 +104,7 @@ def test_pods_are_restricted_and_have_time_to_stop() -> None:
         assert pod["automountServiceAccountToken"] is False
         assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + HOOK_SECONDS
         volumes = {volume["name"] for volume in pod["volumes"]} | {"state"}
-        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        assert {mount["name"] for mount in container["volumeMounts"]} | {"state"} == volumes
 
 
 def test_image_and_pods_agree_on_places_and_user() -> None:
@@ -110,15 +112,16 @@ def test_image_and_pods_agree_on_places_and_user() -> None:
     for pod in pods():
         [container] = pod["containers"]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert f"STATE_DIRECTORY={mounts['state']}" in text
+        assert "state" not in mounts or f"STATE_DIRECTORY={mounts['state']}" in text
         assert f"CACHE_DIRECTORY={mounts['cache']}" in text
         user, group = pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]
         assert f"USER {user}:{group}" in text
         assert pod["securityContext"]["fsGroup"] == group
 
 
-def test_probes_ask_the_agents_health() -> None:
-    pod = pod_of(manifest("overlays/agent/statefulset.yaml"))
+@pytest.mark.parametrize("path", AGENTS)
+def test_probes_ask_the_agents_health(path: str) -> None:
+    pod = pod_of(manifest(path))
     [container] = pod["containers"]
     probes = {
         name: container[name]["httpGet"]["path"]
@@ -129,9 +132,10 @@ def test_probes_ask_the_agents_health() -> None:
     assert {container[name]["httpGet"]["port"] for name in probes} == {container["ports"][0]["name"]}
 
 
-def test_service_and_monitor_find_the_agent() -> None:
-    labels = manifest("overlays/agent/statefulset.yaml")["spec"]["template"]["metadata"]["labels"]
-    service = manifest("overlays/agent/service.yaml")
+@pytest.mark.parametrize("path", AGENTS)
+def test_service_and_monitor_find_the_agent(path: str) -> None:
+    labels = manifest(path)["spec"]["template"]["metadata"]["labels"]
+    service = manifest(f"{Path(path).parent}/service.yaml")
     monitor = manifest("components/monitoring/servicemonitor.yaml")["spec"]
     assert service["spec"]["selector"] == labels
     assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
@@ -142,9 +146,28 @@ def test_service_and_monitor_find_the_agent() -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
-@pytest.mark.parametrize("overlay", ["agent", "sync"])
-def test_config_is_valid_with_its_secrets(overlay: str, tmp_path: Path) -> None:
+def test_the_fleets_agents_share_a_database_that_they_may_reach(tmp_path: Path) -> None:
+    (tmp_path / "database").write_text("password")
     for name in ("hub", "fra", "http"):
+        (tmp_path / name).write_text("secret-of-32-characters-or-more-for-all")
+    loaded = load(
+        MANIFESTS / "overlays/fleet/config.toml",
+        {"CREDENTIALS_DIRECTORY": str(tmp_path), "CACHE_DIRECTORY": str(tmp_path)},
+    )
+    assert isinstance(loaded.agent.state, PostgresPlace)
+    assert loaded.fleet.enabled
+    assert manifest("overlays/fleet/deployment.yaml")["spec"]["replicas"] > 1
+    policy = manifest("overlays/fleet/databasepolicy.yaml")["spec"]
+    labels = manifest("overlays/fleet/deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [5432]
+    budget = manifest("overlays/fleet/poddisruptionbudget.yaml")["spec"]
+    assert budget["selector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("overlay", ["agent", "fleet", "sync"])
+def test_config_is_valid_with_its_secrets(overlay: str, tmp_path: Path) -> None:
+    for name in ("hub", "fra", "http", "database"):
         (tmp_path / name).write_text("secret-of-32-characters-or-more-for-all")
     environ = {
         "CREDENTIALS_DIRECTORY": str(tmp_path),
@@ -155,7 +178,7 @@ def test_config_is_valid_with_its_secrets(overlay: str, tmp_path: Path) -> None:
     assert [each.name for each in loaded.rules] == ["platform"]
 
 
-@pytest.mark.parametrize("overlay", ["agent", "sync"])
+@pytest.mark.parametrize("overlay", ["agent", "fleet", "sync"])
 def test_image_has_the_version(overlay: str) -> None:
     [image] = manifest(f"overlays/{overlay}/kustomization.yaml")["images"]
     assert image["newTag"] == __version__
@@ -180,6 +203,8 @@ def test_kustomize_builds_what_kubernetes_accepts(overlay: str) -> None:
             if document["apiVersion"] != OF_OPERATORS:
                 validate(document, version)
     [config] = [document for document in documents if document["kind"] == "ConfigMap"]
-    workloads = [document for document in documents if document["kind"] in {"StatefulSet", "CronJob"}]
+    workloads = [
+        document for document in documents if document["kind"] in {"StatefulSet", "Deployment", "CronJob"}
+    ]
     [pod] = [pod_of(workload) for workload in workloads]
     assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in pod["volumes"]
