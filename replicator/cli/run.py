@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,14 +18,18 @@ from replicator.cli.rules import read_config, select_rules
 from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
+from replicator.config.settings import Loaded
 from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
 from replicator.daemon.http.server import bind, serve
 from replicator.daemon.systemd import Systemd
 from replicator.runs.wiring import Equipment, open_spool
 from replicator.state.locks import hold
-from replicator.state.place import Claim
+from replicator.state.place import Claim, PostgresPlace
 from replicator.state.store import open_state
+
+if TYPE_CHECKING:  # its libraries are an extra
+    from replicator.daemon.sharing.sharing import FleetPlace
 
 
 @click.command("run")
@@ -46,13 +51,12 @@ async def _run(invocation: Invocation) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     loaded = read_config(invocation, watch)
-    chosen = Chosen(loaded, tuple(select_rules(loaded, (), ())))
+    chosen = _chosen(loaded)
 
     def read() -> Chosen:
-        again = load(invocation.config, os.environ)
-        return Chosen(again, tuple(select_rules(again, (), ())))
+        return _chosen(load(invocation.config, os.environ))
 
-    claim = Claim("agent")
+    claim = Claim("fleet" if loaded.fleet.enabled else "agent")
     with hold(loaded.agent.state, claim):
         async with contextlib.AsyncExitStack() as stack:
             state = await open_state(loaded.agent.state, clock=watch.clock, claim=claim)
@@ -61,12 +65,37 @@ async def _run(invocation: Invocation) -> int:
             equipment = Equipment(state, watch.events, watch.clock, spool)
             stack.enter_context(draining(stop.set, level=logging.INFO))
             bound = await stack.enter_async_context(bind(loaded))
-            app = await stack.enter_async_context(App.start(chosen, equipment, state))
+            app = await stack.enter_async_context(App.start(chosen, equipment, state, fleet=_fleet(loaded)))
             url = await stack.enter_async_context(serve(app, bound))
             log(logging.INFO, "listening", url=url, rules=len(chosen.rules))
             await _serve(app, read, reload=reload, stop=stop)
     log(logging.INFO, "stopped")
     return 0
+
+
+def _chosen(loaded: Loaded) -> Chosen:
+    """The rules of an agent; in a fleet all of them, since its jobs say which destinations each agent serves."""
+    served = select_rules(loaded, (), ())
+    return Chosen(loaded, loaded.rules if loaded.fleet.enabled else tuple(served))
+
+
+def _fleet(loaded: Loaded) -> FleetPlace | None:
+    """The agent's part in a fleet; None: it is alone."""
+    place = loaded.agent.state
+    if not loaded.fleet.enabled or not isinstance(place, PostgresPlace):
+        return None
+    from replicator.daemon.sharing.sharing import FleetPlace  # noqa: PLC0415 - its libraries are an extra
+    from replicator.fleet.times import Times  # noqa: PLC0415 - see above
+    from replicator.state.postgres.connecting import conninfo  # noqa: PLC0415 - see above
+
+    serves = loaded.agent.serves
+    return FleetPlace(
+        conninfo(place),
+        loaded.fleet.shards,
+        loaded.fleet.jobs,
+        None if set(serves) == set(loaded.sites) else tuple(serves),
+        Times.of(loaded.fleet.heartbeat),
+    )
 
 
 async def _serve(app: App, read: Callable[[], Chosen], *, reload: asyncio.Event, stop: asyncio.Event) -> None:

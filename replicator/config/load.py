@@ -146,7 +146,9 @@ class _Builder:
     def fleet(self) -> FleetSettings:
         section = self._document.fleet
         table = self._validate(section, FleetTable) if section else None
-        return FleetSettings() if table is None else FleetSettings(table.enabled, table.shards, table.jobs)
+        if table is None:
+            return FleetSettings()
+        return FleetSettings(table.enabled, table.shards, table.jobs, table.heartbeat)
 
     def named(self, key: str, model: type[_T]) -> dict[str, _T]:
         """The valid tables of `[KEY.NAME]` by name."""

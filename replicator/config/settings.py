@@ -52,11 +52,15 @@ class HTTPSettings:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """Whether other agents share the work. `shards`: parts of a rule; `jobs`: how many of them this agent does at once."""
+    """Whether other agents share the work. `shards`: parts of a rule; `jobs`: how many of them this agent does at once.
+
+    `heartbeat`: seconds between two.
+    """
 
     enabled: bool = False
     shards: int = 64
     jobs: int = 8
+    heartbeat: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def with_what_stays(start: Loaded, new: Loaded) -> Loaded:
         cache_path=start.agent.cache_path,
         cache_max_bytes=start.agent.cache_max_bytes,
     )
-    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls))
+    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls), fleet=start.fleet)
 
 
 def takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
@@ -92,5 +92,8 @@ def takes_a_restart(start: Loaded, new: Loaded) -> list[str]:
             (new.agent.cache_path, new.agent.cache_max_bytes),
         ),
         "http.tls": (start.http.tls, new.http.tls),
+        "fleet": (start.fleet, new.fleet),
     }
+    if start.fleet.enabled:
+        keys["agent.serves"] = (start.agent.serves, new.agent.serves)
     return [f"{key} changed; restart the agent to apply it" for key, (was, now) in keys.items() if was != now]

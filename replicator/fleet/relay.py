@@ -1,6 +1,6 @@
 """What runs saw, told to the other agents: the one that accepted an event learns that another one looked.
 
-Short-lived: who is not there does not hear it, and looks again. PostgreSQL's NOTIFY carries it.
+An agent that is not connected does not hear it, and looks again. PostgreSQL's NOTIFY carries the messages.
 """
 
 from __future__ import annotations

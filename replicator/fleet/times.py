@@ -30,3 +30,16 @@ class Times:
     busy: float = 3.0
     orphaned: float = 60.0
     maintenance: float = 3600.0
+
+    @classmethod
+    def of(cls, heartbeat: float) -> Times:
+        """The intervals that go with one between heartbeats."""
+        return cls(
+            heartbeat=heartbeat,
+            dead=4.0 * heartbeat,
+            sweep=0.6 * heartbeat,
+            poll=0.4 * heartbeat,
+            patience=max(6.0 * heartbeat, 10.0),
+            busy=0.6 * heartbeat,
+            orphaned=max(12.0 * heartbeat, 6.0),
+        )

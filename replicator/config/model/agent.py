@@ -130,6 +130,12 @@ class FleetTable(Table):
         le=256,
     )
     jobs: int = setting("Parts that this agent works on at once.", 8, ge=1, le=64)
+    heartbeat: Annotated[float, DURATION] = setting(
+        "How often the agent tells the others that it lives. One that says nothing for four times as long loses its work "
+        "to the others; the work of one whose process ended is taken over sooner, after at most twice as long. Longer "
+        "intervals spare the database of a large fleet.",
+        "5s",
+    )
 
 
 class HMACTable(Table):

@@ -1,0 +1,181 @@
+"""Agents as processes that share PostgreSQL, between registries that count: killed, frozen, cut off, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from replicator.demo.images import image, layer
+from replicator.demo.images import load as put
+from tests.acceptance.daemon import Daemon
+from tests.fakes.registry import Exchange, FakeRegistry
+from tests.fleet.processes import Crew, crew, until
+from tests.fleet.proxy import way_to
+from tests.postgres import Database, Postgres
+
+RULE = """
+[[rule]]
+name = "apps"
+source = "hub"
+destinations = ["fra"]
+repositories = ["**"]
+interval = "1h"
+"""
+IMAGES = 40
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as registry:
+        for number in range(IMAGES):
+            put(registry.store, f"app{number}", "v1", image(f"{number}", [layer(f"{number}", 100_000)]))
+        yield registry
+
+
+@pytest.fixture
+async def fra() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as registry:
+        yield registry
+
+
+class Held:
+    """Holds back the answer to one request."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.release = asyncio.Event()
+        self.repository = ""
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        self.repository = exchange.request.path.removeprefix("/v2/").partition("/blobs/")[0]
+        self.reached.set()
+        await self.release.wait()
+        return await exchange.proceed()
+
+
+def copied(registry: FakeRegistry) -> int:
+    return sum(len(repository.tags) for repository in registry.store.repositories.values())
+
+
+def idle(agent: Daemon) -> bool:
+    """Whether the run that an agent had in hand has ended."""
+    return "run interrupted" in agent.log or "interrupted" in agent.log
+
+
+def twice(registry: FakeRegistry) -> dict[str, int]:
+    """Manifests that were put more than once, and how often."""
+    puts = Counter(entry.path for entry in registry.find("PUT", "/manifests/", status=201))
+    return {path: count for path, count in puts.items() if count > 1}
+
+
+def fleet(folder: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry, *, slow: str = "") -> Crew:
+    limits = f'limits = {{ bytes_per_second = "{slow}" }}\n' if slow else ""
+    return Crew(
+        folder, database, {"hub": f'url = "{hub.url}"\n{limits}', "fra": f'url = "{fra.url}"\n'}, RULE
+    )
+
+
+async def test_the_work_of_an_agent_that_is_killed_is_taken_over(
+    tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    async with crew(fleet(tmp_path, database, hub, fra, slow="400kB")) as agents:
+        for name in ("a", "b"):
+            await agents.start(name)
+        await until(lambda: copied(fra) >= 5, agents)
+        await agents.agents["a"].end(signal.SIGKILL)
+        await until(lambda: copied(fra) == IMAGES, agents)
+        listed = await agents.ask("b", "fleet")
+    assert twice(fra) == {}
+    assert re.search(r"^a .* (lost|working) .*\nb ", listed.stdout, re.MULTILINE), listed.stdout
+
+
+async def test_a_frozen_agent_that_wakes_up_sets_no_tag_back(
+    tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    """Its work is taken over while its connections stand; what it had in hand then is older."""
+    held = Held()
+    hub.fault("GET", "/blobs/", held)
+    async with crew(fleet(tmp_path, database, hub, fra)) as agents:
+        frozen = await agents.start("frozen")
+        await asyncio.wait_for(held.reached.wait(), 60)
+        frozen.send(signal.SIGSTOP)
+        newer = image("newer", [layer("newer", 1_000)])
+        put(hub.store, held.repository, "v1", newer)
+        held.release.set()
+        await agents.start("other")
+        await until(lambda: copied(fra) == IMAGES, agents)
+        tag = fra.store.repositories[held.repository].tags
+        assert tag["v1"] == newer.digest
+        puts = fra.count("PUT", "/manifests/")
+        frozen.send(signal.SIGCONT)
+        await until(lambda: "connected to the database again" in frozen.log, agents)
+        await until(lambda: idle(frozen), agents)
+        assert fra.count("PUT", "/manifests/") == puts
+        assert tag["v1"] == newer.digest
+        assert "taken over by another agent" in frozen.log
+
+
+async def test_an_agent_that_is_cut_off_from_the_database_alone_stops_tagging(
+    tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    async with (
+        way_to(database.port) as way,
+        crew(fleet(tmp_path, database, hub, fra, slow="300kB")) as agents,
+    ):
+        await agents.start("cut", port=way.port)
+        await until(lambda: copied(fra) >= 3, agents)
+        way.cut()
+        await until(lambda: "the database is away" in agents.agents["cut"].log, agents)
+        puts = fra.count("PUT", "/manifests/")
+        async with aiohttp.ClientSession() as session, session.get(f"{agents.urls['cut']}/readyz") as ready:
+            assert ready.status == 503
+            assert "the database is away" in await ready.text()
+        await agents.start("other")
+        await until(lambda: copied(fra) > puts, agents)
+        await agents.agents["cut"].kill()
+        await until(lambda: copied(fra) == IMAGES, agents)
+    assert twice(fra) == {}
+
+
+async def test_a_restart_of_the_database_costs_nothing_but_time(
+    tmp_path: Path, postgres: Postgres, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    async with crew(fleet(tmp_path, database, hub, fra, slow="500kB")) as agents:
+        for name in ("a", "b"):
+            await agents.start(name)
+        await until(lambda: copied(fra) >= 5, agents)
+        postgres.restart()  # not in a thread: the server would end with it
+        await until(lambda: copied(fra) == IMAGES, agents)
+        await until(lambda: "connected to the database again" in agents.agents["a"].log, agents)
+        for name in ("a", "b"):
+            assert await agents.agents[name].end(signal.SIGTERM) == 0
+    assert twice(fra) == {}
+
+
+async def test_a_drained_agent_leaves_everything_to_the_others(
+    tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    async with crew(fleet(tmp_path, database, hub, fra, slow="500kB")) as agents:
+        for name in ("a", "b"):
+            await agents.start(name)
+        await until(lambda: copied(fra) >= 3, agents)
+        drained = await agents.ask("b", "fleet", "drain", "a")
+        assert drained.code == 0, drained.stderr
+        wrong = await agents.ask("b", "fleet", "drain", "c")
+        assert wrong.code == 2
+        assert "unknown agent 'c'; the fleet has a, b" in wrong.stderr
+        await until(lambda: copied(fra) == IMAGES, agents)
+        listed = (await agents.ask("b", "fleet", "--json")).json
+        assert {each["name"]: (each["draining"], each["doing"]) for each in listed["agents"]}["a"] == (
+            True,
+            [],
+        )
+    assert twice(fra) == {}
