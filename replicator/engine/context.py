@@ -10,9 +10,9 @@ from typing import Final
 from replicator.engine.below import KnownChildren, SeenCompanions
 from replicator.engine.coordination import RepositoryLocks, TagClaims
 from replicator.engine.referrers import ReferrersAPIs
-from replicator.engine.repositories import SourceRepositories
 from replicator.engine.result import DestinationResult, TagDecision
 from replicator.engine.roots import ChosenRoots
+from replicator.engine.ticks import Ticks
 from replicator.engine.verdicts import Verdicts
 from replicator.events import Events
 from replicator.flow.breaker import Breaker
@@ -94,7 +94,7 @@ class Context:
 
     `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts`
     which images are trusted, `roots` what choices of platforms make of images, `children` what is below roots, `companions`
-    which tags of referrers listings had, `repositories` what sources listed for a tick. `rules` are all rules there are,
+    which tags of referrers listings had, `ticks` what was asked for all shards of a rule. `rules` are all rules there are,
     by name: a belief
     that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
     """
@@ -111,7 +111,7 @@ class Context:
     verdicts: Verdicts = field(default_factory=Verdicts)
     claims: TagClaims = field(default_factory=TagClaims)
     breakers: dict[str, Breaker] = field(default_factory=dict)
-    repositories: SourceRepositories = field(default_factory=SourceRepositories)
+    ticks: Ticks = field(default_factory=Ticks)
     roots: ChosenRoots = field(default_factory=ChosenRoots)
     children: KnownChildren = field(default_factory=KnownChildren)
     companions: SeenCompanions = field(default_factory=SeenCompanions)

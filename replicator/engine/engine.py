@@ -11,11 +11,11 @@ from replicator.engine.content.spool import Spool
 from replicator.engine.context import Context, Request, RunListener, RunScope
 from replicator.engine.coordination import RepositoryLocks
 from replicator.engine.referrers import ReferrersAPIs
-from replicator.engine.repositories import SourceRepositories
 from replicator.engine.result import RuleResult
 from replicator.engine.roots import ChosenRoots
 from replicator.engine.run import RuleRun
 from replicator.engine.shared import Shared
+from replicator.engine.ticks import Ticks
 from replicator.engine.verdicts import Verdicts
 from replicator.errors import ReplicatorError
 from replicator.events import Events
@@ -61,7 +61,7 @@ class Engine:
         self._roots = ChosenRoots()
         self._children = KnownChildren()
         self._companions = SeenCompanions()
-        self._repositories = SourceRepositories()
+        self._ticks = Ticks()
         self._shared: Shared | None = None
         self._drains: set[asyncio.Event] = set()
         self._draining = False
@@ -153,7 +153,7 @@ class Engine:
             roots=self._roots,
             children=self._children,
             companions=self._companions,
-            repositories=self._repositories,
+            ticks=self._ticks,
             request=request,
             running=rules,
         )

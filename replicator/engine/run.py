@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from replicator.engine.accounting import counted
@@ -227,8 +227,19 @@ async def _dating(
 
 async def _agreed(
     rule: Rule, destination: str, context: Context, repositories: Collection[str] | None
-) -> dict[str, float]:
+) -> Mapping[str, float]:
     """When source repositories were last listed completely, those that ever were; all, or these."""
+    assignment = context.request.assignment
+    if repositories is not None or assignment is None or assignment.tick is None:
+        return await _read_agreed(rule, destination, context, repositories)
+    return await context.ticks.agreed.get(
+        (rule.name, destination), assignment.tick, lambda: _read_agreed(rule, destination, context, None)
+    )
+
+
+async def _read_agreed(
+    rule: Rule, destination: str, context: Context, repositories: Collection[str] | None
+) -> dict[str, float]:
     now = context.clock.now()
     return {
         unit.repository: min(now, unit.source_complete_at)

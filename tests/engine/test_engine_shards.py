@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
 from hypothesis import given, settings
@@ -13,7 +13,8 @@ from replicator.engine import RunScope
 from replicator.errors import Unavailable
 from replicator.model.shards import Shard, shard_of
 from replicator.policy.rule import Rename
-from replicator.ports import Assignment
+from replicator.ports import Assignment, Unit
+from replicator.state.memory import MemoryState
 from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
 
@@ -156,3 +157,27 @@ async def test_that_nothing_matches_is_told_once() -> None:
             results = await engine.sync([rule(repositories=["z/**"])], assignment=assigned(index, 4, 1))
             warnings += results[0].destinations[0].warnings
         assert warnings == ["rule rule: no repository of source matches"]
+
+
+class CountsUnits(MemoryState):
+    """Counts how often all units of a rule are read."""
+
+    reads = 0
+
+    async def units(
+        self, rule: str, destination: str | None = None, repositories: Collection[str] | None = None
+    ) -> Sequence[Unit]:
+        """See `ports.State`."""
+        self.reads += repositories is None
+        return await super().units(rule, destination, repositories)
+
+
+async def test_when_repositories_agreed_is_read_once_for_all_shards() -> None:
+    async with world() as w:
+        _fill(w, {name: {"v1"} for name in ("a", "b", "c/d")})
+        state = w.state = CountsUnits(w.clock)
+        engine = w.engine()
+        for tick in (1, 2):
+            for index in range(8):
+                await engine.sync([rule()], assignment=assigned(index, 8, tick))
+        assert state.reads == 2

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.count import ScanCount
-from replicator.engine.repositories import RepositoryListing
+from replicator.engine.ticks import RepositoryListing
 from replicator.errors import SiteError
 from replicator.policy.mapping import target_repository
 from replicator.policy.rule import ImageSet, Rule
@@ -89,7 +89,7 @@ class SourceNames:
             async for page in self._context.sites[self._rule.source].repositories():
                 yield [name for name in page if select_repository(self._rule.repositories, name)]
             return
-        listing = await self._context.repositories.get(self._rule.name, tick, self._read_names)
+        listing = await self._context.ticks.listings.get(self._rule.name, tick, self._read_names)
         self.listed_at = listing.at
         yield listing.names
 

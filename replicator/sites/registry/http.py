@@ -217,6 +217,11 @@ class Transport:
         """Asks the registry what it is, unless that is known: one ping, which the first request would have caused."""
         await self._auth.meet()
 
+    def limit_to(self, share: float) -> None:
+        """Keeps to a part of the site's limits and of its pulls; see `ports.SharesLimits`."""
+        self._limits.limit_to(share)
+        self._quota.limit_to(share)
+
     def meet_ahead(self) -> None:
         """Begins that ping now; the first request takes its outcome over."""
         self._auth.meet_ahead()

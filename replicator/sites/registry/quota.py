@@ -19,6 +19,8 @@ from replicator.sites.registry.settings import Quota
 
 MIN_WAIT_SECONDS: Final = 10.0
 MAX_WAIT_SECONDS: Final = 900.0
+FRESH_SECONDS: Final = 10.0
+"""How long what was told counts where other agents pull, too."""
 _EPOCH_SECONDS: Final = 1_000_000_000
 """A reset above this is a date."""
 
@@ -89,13 +91,19 @@ def wait_seconds(window: Window) -> float:
 
 
 class PullQuota:
-    """Keeps a reserve of the pulls that a registry grants; does nothing where none is set or nobody counts."""
+    """Keeps a reserve of the pulls that a registry grants; does nothing where none is set or nobody counts.
+
+    Several agents of a fleet have one account or address: the registry's own count is what they share. Each asks for it
+    anew, which is free, before it goes by one that is older than `FRESH_SECONDS`, and counts on the others to pull as much
+    as itself meanwhile.
+    """
 
     def __init__(self, site: str, settings: Quota, events: Events, clock: Clock) -> None:
         self._site = site
         self._settings = settings
         self._events = events
         self._clock = clock
+        self._share = 1.0
         self._window: Window | None = None
         self._told_at = 0.0
         self._turn = asyncio.Lock()
@@ -112,6 +120,10 @@ class PullQuota:
             self._told_at = self._clock.monotonic()
             self._events.emit(QuotaSeen(self._site, window.remaining))
 
+    def limit_to(self, share: float) -> None:
+        """From now on this agent makes such a part of all pulls, above 0 and at most 1."""
+        self._share = share
+
     async def take(self, about: Operation, ask: Callable[[], Awaitable[object]]) -> None:
         """Returns when one more manifest may be read, and counts it: what is in flight has not been told yet.
 
@@ -123,6 +135,9 @@ class PullQuota:
             Throttled: only the reserve is left, and the site is not to be used any more.
         """
         async with self._turn:
+            if self._window is not None and self._is_outdated():
+                self._window = None
+                await ask()
             while (window := self._window) is not None and window.remaining <= self._settings.reserve:
                 wait = self._told_at + wait_seconds(window) - self._clock.monotonic()
                 if wait > 0:
@@ -130,7 +145,11 @@ class PullQuota:
                 self._window = None  # an answer that does not tell means that nobody counts
                 await ask()
             if window is not None:
-                self._window = replace(window, remaining=window.remaining - 1)
+                self._window = replace(window, remaining=window.remaining - round(1 / self._share))
+
+    def _is_outdated(self) -> bool:
+        """Whether other agents may have used up what was told."""
+        return self._share < 1 and self._clock.monotonic() - self._told_at > FRESH_SECONDS
 
     async def _hold(self, about: Operation, window: Window, wait: float) -> None:
         if self._settings.below == "stop":

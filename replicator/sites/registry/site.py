@@ -97,7 +97,7 @@ class RegistrySite:
 
     def limit_to(self, share: float) -> None:
         """See `ports.SharesLimits`."""
-        self._limits.limit_to(share)
+        self._registry.transport.limit_to(share)
 
     def meet_ahead(self) -> None:
         """Sends the ping that the first request would wait for; see `ports.MeetsAhead`."""
