@@ -6,35 +6,34 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from replicator.config.settings import Loaded
 from replicator.daemon.explaining import Explaining
 from replicator.daemon.generation import Chosen, Generation
+from replicator.daemon.indexing import index_the_rest
 from replicator.daemon.notify import Notifier
 from replicator.daemon.reading import ConfigReader, takes_a_restart, with_what_stays
 from replicator.daemon.runs import Runs
-from replicator.daemon.scheduler import LONGEST_WAIT_SECONDS, Scheduler
+from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing.claims import LateClaims
 from replicator.daemon.standings import Standings
-from replicator.daemon.status import sentence
+from replicator.daemon.status import RuleStatus, sentence
 from replicator.daemon.triggers import Triggers
 from replicator.daemon.untrusted import UntrustedTags
-from replicator.daemon.watchdog import ProgressWatchdog
+from replicator.daemon.watchdog import StuckRuns
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
-from replicator.events import ConfigRead, Events, RunStuck, Warned
+from replicator.events import ConfigRead, Events, Warned
 from replicator.metrics import FleetMetrics, Metrics
-from replicator.model.digest import Digest
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing, State
 from replicator.ports.search import ImageIndex
-from replicator.report import format_seconds
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
-from replicator.runs.indexing import Indexer, index_missing
+from replicator.runs.indexing import Indexer
 from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
 from replicator.state.store import StoredState
@@ -44,29 +43,8 @@ if TYPE_CHECKING:  # its libraries are an extra
 
 _log = logging.getLogger(__name__)
 
-STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
-"""A scheduler that has not turned for this long is stuck."""
-INDEX_SECONDS: Final = 60.0
-INDEXED_AT_ONCE: Final = 50
-"""Images read for the index at a time, and how long it waits when all are known."""
 _LOOK_SECONDS: Final = 10.0
 """Interval at which lag is compared with what receivers of notifications know."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleStatus:
-    """One rule as it is now.
-
-    `next_run` in epoch seconds, None if nothing is scheduled; `backing_off`: destinations that wait after repeated
-    failures, with the time of the next attempt. `untrusted`: by destination, tags that are held there because their
-    images are not trusted, as `repository:tag`, and why.
-    """
-
-    rule: Rule
-    paused: bool
-    next_run: float | None
-    backing_off: Mapping[str, float]
-    untrusted: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class App:
@@ -98,10 +76,7 @@ class App:
         self._at_start = generation.loaded
         self._paused: set[str] = set()
         self._reader = ConfigReader()
-        self._stuck: dict[str, float] = {}
-        """Rules with a run that was ended for making no progress, and when (epoch seconds)."""
-        self._watchdog = ProgressWatchdog(self.clock, generation.loaded.agent.stuck_after)
-        self.events.subscribe(self._watchdog)
+        self._stuck = StuckRuns(self.events, self.clock, self.runs, generation.loaded.agent.stuck_after)
         self.events.subscribe(Indexer(state))
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
@@ -122,6 +97,8 @@ class App:
         self.sharing: Sharing | None = None
         """The agent's part in a fleet."""
         self._fleet_metrics: FleetMetrics | None = None
+        self._leads = True
+        """Whether this agent does what one agent of a fleet does for all: it notifies, and completes the index."""
         self._notifier: Notifier | None = None
         self._scheduling: asyncio.Task[None] | None = None
 
@@ -156,7 +133,14 @@ class App:
                     tasks.create_task(app._watch_changes()),
                     tasks.create_task(app._watch_time()),
                     tasks.create_task(bandwidth.follow(app._limits, app.clock)),
-                    tasks.create_task(app._index_the_rest()),
+                    tasks.create_task(
+                        index_the_rest(
+                            state,
+                            lambda: app.sites,
+                            app.clock,
+                            may=lambda: app.config.agent.full_index and app._leads,
+                        )
+                    ),
                 ]
                 app._scheduling = tasks.create_task(app._scheduler.run())
                 try:
@@ -178,10 +162,10 @@ class App:
             return
         from replicator.daemon.sharing.sharing import Sharing, Surroundings  # noqa: PLC0415 - its libraries are an extra
 
+        self._leads = False
         self._fleet_metrics = FleetMetrics(self.metrics.registry, self._destinations())
         self.events.subscribe(self._fleet_metrics)
         around = Surroundings(
-            agent=self.config.agent.name,
             scheduler=self._scheduler,
             runs=self.runs,
             state=self._state,
@@ -241,13 +225,7 @@ class App:
 
     def health(self) -> str | None:
         """None while the process is alive and schedules runs; else what is wrong."""
-        turned = self._scheduler.turned_at
-        if self._scheduling is None or turned is None:
-            return "the scheduler has not started"
-        if self._scheduling.done():
-            return "the scheduler has ended"
-        still = self.clock.monotonic() - turned
-        return f"the scheduler has been stuck for {still:.0f} s" if still > STILL_SECONDS else None
+        return self._scheduler.health(self._scheduling)
 
     def ready(self) -> Sequence[str]:
         """What prevents replication (state, scheduler, stuck rules); empty if nothing does.
@@ -256,7 +234,7 @@ class App:
         """
         shared = None if self.sharing is None else self.sharing.problem()
         problems = (self.health(), self._state_problem, shared)
-        stuck = [f"rule {rule} made no progress and was ended" for rule in sorted(self._stuck)]
+        stuck = [f"rule {rule} made no progress and was ended" for rule in self._stuck.rules]
         return [*(problem for problem in problems if problem is not None), *stuck]
 
     @property
@@ -266,8 +244,9 @@ class App:
 
     def status(self) -> str:
         """One sentence for an operator."""
+        shared = None if self.sharing is None else self.sharing.problem()
         return sentence(
-            self.rules, self.standings(), self.runs.running, self._config_problem, sorted(self._stuck)
+            self.rules, self.standings(), self.runs.running, self._config_problem, self._stuck.rules, shared
         )
 
     async def why(self, reference: str, at: str | None, *, fresh: bool) -> Answer:
@@ -275,15 +254,11 @@ class App:
         return await self._explaining.answer(self._generation, reference, at, fresh=fresh)
 
     def _agenda(self, rule: str, destination: str) -> Agenda:
-        for each in self.rules:
-            if each.rule.name == rule:
-                return Agenda(
-                    each.paused,
-                    each.next_run,
-                    each.backing_off.get(destination),
-                    self._scheduler.failures(rule, destination),
-                )
-        return Agenda()
+        each = next((each for each in self.rules if each.rule.name == rule), None)
+        if each is None:
+            return Agenda()
+        failures = self._scheduler.failures(rule, destination)
+        return Agenda(each.paused, each.next_run, each.backing_off.get(destination), failures)
 
     # --- commands ---
 
@@ -341,7 +316,7 @@ class App:
         self.metrics.follow(generation.rules, generation.loaded.webhooks)
         if self._fleet_metrics is not None:
             self._fleet_metrics.follow(self._destinations())
-        self._watchdog.seconds = generation.loaded.agent.stuck_after
+        self._stuck.seconds = generation.loaded.agent.stuck_after
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
         for rule in generation.rules:
@@ -359,10 +334,7 @@ class App:
         return {site for rule in self._generation.rules for site in rule.destinations}
 
     def _find(self, name: str) -> Rule:
-        for rule in self._generation.rules:
-            if rule.name == name:
-                return rule
-        raise KeyError(name)
+        return {rule.name: rule for rule in self._generation.rules}[name]
 
     async def _begin(self) -> None:
         self._paused |= await self._state.paused()
@@ -381,6 +353,9 @@ class App:
         """Refreshes the standings. Raises StateError."""
         if self.sharing is not None:
             await self.sharing.refresh()
+            led, self._leads = self._leads, self.sharing.fleet.leads
+            if self._leads and not led and self._notifier is not None:
+                await self._notifier.recall()
         repositories = self.config.agent.metrics_per_repository
         await self._standings.refresh(self._generation.rules, repositories=repositories)
 
@@ -407,47 +382,17 @@ class App:
                 self._state_problem = str(error)
             self._tell()
 
-    async def _index_the_rest(self) -> None:
-        """Reads images that nothing is known of, a few at a time, where the config asks for it."""
-        unreadable: set[tuple[str, Digest]] = set()
-        while True:
-            tried = 0
-            if self.config.agent.full_index:
-                try:
-                    tried = await index_missing(
-                        self._state, self._state, self.sites, INDEXED_AT_ONCE, unreadable
-                    )
-                except StateError as error:
-                    _log.error("%s", error)
-            if not tried:
-                unreadable.clear()
-            await self.clock.sleep(_LOOK_SECONDS if tried else INDEX_SECONDS)
-
     async def _watch_time(self) -> None:
         while True:
             await self.clock.sleep(_LOOK_SECONDS)
-            self._end_what_is_stuck()
+            if self._stuck.end(self._scheduler.end_stuck):
+                self._changed.set()
             if self.runs.running or self.sharing is not None:
                 self._changed.set()  # tags of a long run, or another agent's, are in step long before it ends
             else:
                 self._tell()
 
-    def _end_what_is_stuck(self) -> None:
-        """Ends runs without progress, and remembers their rules until a run that begins later has ended otherwise."""
-        for run in self._watchdog.stuck(self.runs.running):
-            problem = (
-                f"no progress for {format_seconds(self._watchdog.seconds)}; ended, will be retried later"
-            )
-            if self._scheduler.end_stuck(run, problem):
-                self._stuck[run.rule] = self.clock.now()
-                self.events.emit(RunStuck(run.rule))
-                _log.error("rule %s: %s", run.rule, problem, extra={"fields": {"run": run.id}})
-                self._changed.set()
-        for rule, at in list(self._stuck.items()):
-            if any(run.rule == rule and run.started_at >= at for run in self.runs.recent):
-                del self._stuck[rule]  # if that one was stuck as well, `at` would be later
-
     def _tell(self) -> None:
         self.on_status(self.status())
-        if self._notifier is not None:
+        if self._notifier is not None and self._leads:
             self._notifier.look(self.config.notify, self._generation.rules, self._standings())

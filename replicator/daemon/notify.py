@@ -78,6 +78,10 @@ class Notifier:
         self._not_before: dict[Notified, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def recall(self) -> None:
+        """Reads again what receivers know: another agent of the fleet told them until now. Raises StateError."""
+        self._told = set(await self._state.told())
+
     def look(
         self,
         receivers: Mapping[str, NotifySettings],

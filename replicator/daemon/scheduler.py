@@ -32,6 +32,9 @@ not count, however long they take."""
 LONGEST_WAIT_SECONDS: Final = 10.0
 """How often it looks at the wall clock, which may be set."""
 
+STILL_SECONDS: Final = 3 * LONGEST_WAIT_SECONDS
+"""A scheduler that has not turned for this long is stuck."""
+
 
 class Scheduler:
     """Runs rules until it is stopped.
@@ -80,6 +83,15 @@ class Scheduler:
         """When it last looked around, by the steady clock."""
 
     # --- what others ask ---
+
+    def health(self, task: asyncio.Task[None] | None) -> str | None:
+        """None while it turns, in this task; else what is wrong."""
+        if task is None or self.turned_at is None:
+            return "the scheduler has not started"
+        if task.done():
+            return "the scheduler has ended"
+        still = self._clock.monotonic() - self.turned_at
+        return f"the scheduler has been stuck for {still:.0f} s" if still > STILL_SECONDS else None
 
     def next_run(self, rule: str) -> float | None:
         """When the rule runs next (epoch seconds), as far as that is known."""

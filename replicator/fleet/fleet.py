@@ -128,6 +128,11 @@ class Fleet:
         """Whether the database is there."""
         return self._session.is_up
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one agent that does what has to be done once for all."""
+        return self.is_up and self._sweeps_in == self._session.generation
+
     def now(self) -> float:
         """Epoch seconds by the database's clock, as of the last heartbeat and the steady time since."""
         at, steady = self._time
@@ -250,7 +255,7 @@ class Fleet:
         """Tells how the fleet is; one agent counts the jobs, too."""
         serving = {site: sum(each.has(site) for each in self.living) for site in self._duties.destinations()}
         jobs = None
-        if self._sweeps_in == self._session.generation:
+        if self.leads:
             jobs = {(queue, status): count for queue, status, count in await self._session.fetch(_COUNTS)}
         self._events.emit(FleetSeen(len(self.living), serving, jobs))
 

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from replicator.config.secrets import Secret
 from replicator.config.settings import AgentSettings, HMACSettings, HTTPSettings, Loaded, WebhookSettings
-from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
+from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers, Want
 from replicator.events import Events, WebhookSeen
 from replicator.metrics import Metrics

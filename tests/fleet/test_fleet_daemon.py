@@ -16,6 +16,7 @@ from replicator.daemon.generation import Chosen
 from replicator.daemon.sharing.sharing import FleetPlace
 from replicator.demo.images import image
 from replicator.demo.images import load as put
+from replicator.errors import SiteError
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.runs.wiring import Equipment
@@ -153,3 +154,22 @@ hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
     before, after = told.read_text().splitlines()
     assert before == "before"
     assert after.count('"copied":30') == 2, "what all shards did, at each destination"
+
+
+async def test_a_notification_is_sent_once_and_not_by_each_agent(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    told = tmp_path / "told"
+    notify = f"""interval = "1s"
+[notify.ops]
+command = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]
+on = ["failure"]"""
+    sites["sgp"].fail("write_manifest", SiteError("sgp", "write manifest", "no space"), times=1_000_000)
+    async with agents(tmp_path, database, sites, ["a", "b"], rule=notify) as (first, second):
+        await until(lambda: told.exists() and told.read_text().count("\n") >= 1, 30)
+        await until(lambda: first.sharing is not None and second.sharing is not None)
+        leader = next(app for app in (first, second) if app.sharing and app.sharing.fleet.leads)
+        await leader.drain()
+        for _ in range(20):
+            await asyncio.sleep(0.1)  # time for the other one, had it something to tell
+    assert told.read_text().count('"event":"failure"') == 1

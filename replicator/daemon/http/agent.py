@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from replicator.config.settings import Loaded
-from replicator.daemon.app import RuleStatus
 from replicator.daemon.runs import Runs
+from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers
 from replicator.events import Events
 from replicator.metrics import Metrics

@@ -55,7 +55,6 @@ class FleetPlace:
 class Surroundings:
     """What the agent has that sharing needs. `generation` and `standings` change."""
 
-    agent: str
     scheduler: Scheduler
     runs: Runs
     state: StoredState
@@ -93,7 +92,8 @@ class Sharing:
             look_ended=sharing._look_ended,
             changed=sharing._changed,
         )
-        me = Self(around.agent, replicator.__version__, place.serves, around.clock.now())
+        name = around.generation().loaded.agent.name
+        me = Self(name, replicator.__version__, place.serves, around.clock.now())
         async with Fleet.join(
             place.dsn,
             me,

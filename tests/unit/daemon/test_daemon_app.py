@@ -11,8 +11,8 @@ import pytest
 
 from replicator.config.load import load
 from replicator.daemon import reading
-from replicator.daemon.app import STILL_SECONDS
 from replicator.daemon.generation import Chosen
+from replicator.daemon.scheduler import STILL_SECONDS
 from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.engine import run

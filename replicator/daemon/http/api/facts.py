@@ -8,7 +8,6 @@ from itertools import chain, islice
 from typing import Final, Literal
 
 from replicator import __version__
-from replicator.daemon.app import RuleStatus
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import (
@@ -23,6 +22,7 @@ from replicator.daemon.http.api.shapes import (
     Status,
     Tags,
 )
+from replicator.daemon.status import RuleStatus
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds
