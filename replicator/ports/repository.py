@@ -192,6 +192,15 @@ class ReadsRanges(BlobSource, Protocol):
 
 
 @runtime_checkable
+class ReadsWhole(Protocol):
+    """A `BlobSource` that gives a small blob in one piece."""
+
+    async def whole(self) -> bytes:
+        """All of its bytes, read anew, in one request where the site allows it. The size must be known. Raises as `open`."""
+        ...
+
+
+@runtime_checkable
 class ListsDigests(Protocol):
     """A repository whose listing may tell what the tags name."""
 

@@ -29,7 +29,7 @@ class Catalog:
     `tags` is its complete listing, empty if the repository does not exist, None if each tag is asked for instead:
     because they are few, or because the site does not list them. `digests` are what the listing told of them, None
     where it tells none; `fixed` the tags that may not be moved, and why; `archived` those whose content cannot be read
-    for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it did not exist, and nothing of ours
+    for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it has no tag, or does not exist, and nothing of ours
     is remembered there. `beliefs` and `pending` are what the state remembers.
     """
 
@@ -118,7 +118,9 @@ async def _list(repository: Repository, state: State, *, record: bool) -> tuple[
         return None, False
     if found.error is not None:
         raise found.error
-    return found, False
+    # Some registries answer an empty list for what does not exist (olareg, Gitea).
+    is_empty = not found.tags and not found.is_hint
+    return found, is_empty and not await state.knows_repository(repository.site, repository.name)
 
 
 class _Target:

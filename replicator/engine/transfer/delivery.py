@@ -11,7 +11,7 @@ from replicator.errors import SiteError
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.mediatypes import CONFIGS
-from replicator.ports import BlobSource, Chunk, VerifiesItself
+from replicator.ports import BlobSource, Chunk, ReadsWhole, VerifiesItself
 
 SMALL_BLOB_BYTES: Final = 64 * 1024
 """Up to here sending costs no more than asking a repository that is new, or the state for another one."""
@@ -42,6 +42,18 @@ class Delivery:
     def is_verified(self) -> bool:
         """See `ports.VerifiesItself`."""
         return isinstance(self._source, VerifiesItself) and self._source.is_verified
+
+    async def whole(self) -> bytes:
+        """See `ports.ReadsWhole`."""
+        source = self._source
+        if not isinstance(source, ReadsWhole):
+            async with self.open() as chunks:
+                return b"".join([chunk async for chunk in chunks])
+        data = await source.whole()
+        if self.passed is not None:
+            self.passed[:] = data
+        self._on_written(len(data), len(data))
+        return data
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:

@@ -62,7 +62,7 @@ def open_blob(registry: Registry, repository: str, descriptor: Descriptor) -> Bl
     """The blob as a source. Content that the descriptor itself carries (`data`) is not asked for."""
     inline = _inline(descriptor)
     if inline is not None:
-        return _InlineBlob(descriptor, inline)
+        return InlineBlob(descriptor, inline)
     return RegistryBlob(registry, repository, descriptor)
 
 
@@ -96,6 +96,23 @@ class RegistryBlob:
     def parallel_reads(self) -> int | None:
         """See `ports.ReadsRanges`."""
         return self._registry.parallel_reads
+
+    async def whole(self) -> bytes:
+        """All of it; see `ports.ReadsWhole`. Raises as the iteration does."""
+        self.begin()
+        size = self.descriptor.size or 0
+        if size > self.max_bytes:
+            raise self.too_large()
+        if not size:
+            return b""
+        try:
+            reply = await self._registry.transport.request(replace(self.call(0, None), max_bytes=size))
+        except SiteError as error:
+            raise self.failed(error) from None
+        if len(reply.body) == size:
+            return reply.body
+        cause = f"it ended after {len(reply.body)} of {size} bytes"
+        raise self.corrupt(cause) if "Content-Length" in reply.headers else self.broken(cause)
 
     def call(self, offset: int, stop: int | None) -> Call:
         """The request for the bytes from `offset` to `stop`, or all; it names the last one, where that is known.
@@ -262,13 +279,17 @@ class _Reading:
         self._position += count
 
 
-class _InlineBlob:
-    """A blob whose content its descriptor carries."""
+class InlineBlob:
+    """A blob whose content is in memory: its descriptor carries it, or it was read."""
 
     def __init__(self, descriptor: Descriptor, data: bytes) -> None:
         self.descriptor = descriptor
         self.failure: SiteError | None = None
         self._data = data
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        return self._data
 
     def open(self, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The bytes from `offset` on."""

@@ -13,11 +13,16 @@ from urllib.parse import urlsplit
 
 from replicator.errors import ConfigError
 from replicator.ports import Capabilities
-from replicator.sites.registry.record import CapabilityRecord, Sha512, StatusRange, Strategy
+from replicator.sites.registry.record import CapabilityRecord, Sha512, StatusRange, Strategy, Tried
 from replicator.sites.registry.vendors.known import by_headers, by_host, of_kind
 from replicator.sites.registry.vendors.vendor import Vendor
 
-_LITERALS: Final[Mapping[str, Any]] = {"upload": Strategy, "status_range": StatusRange, "sha512": Sha512}
+_LITERALS: Final[Mapping[str, Any]] = {
+    "upload": Strategy,
+    "single_post": Tried,
+    "status_range": StatusRange,
+    "sha512": Sha512,
+}
 
 # M (one POST, one PUT) everywhere unless a registry is known to want otherwise: it is the standard's own way,
 # and one request fewer for each of thousands of small blobs. The ladder finds out about the others.
@@ -54,6 +59,7 @@ class Knowledge:
         self._refused_mounts = 0
         self._useless_heads = 0
         self._unlisted: set[str] = set()
+        self._is_single_post_tried = False
         self.is_bulk_tried = False
 
     @property
@@ -86,6 +92,13 @@ class Knowledge:
         self._useless_heads = 0 if useful else self._useless_heads + 1
         if self._useless_heads >= 3:
             self.learn(head_manifests=False)
+
+    def tries_single_post(self) -> bool:
+        """Whether to send a small blob in the POST: while it is not known whether that works, one upload finds out."""
+        if self.record.single_post == "try" and not self._is_single_post_tried:
+            self._is_single_post_tried = True
+            return True
+        return self.record.single_post == "yes"
 
     def listing_refused(self, repository: str) -> None:
         """Notes that the tags of a repository which exists cannot be listed; it is not asked for them again."""

@@ -281,6 +281,8 @@ class Transport:
     async def _request(self, call: Call) -> Reply:
         if self._quota.is_limiting and call.method == "GET" and "/manifests/" in call.url:
             await self._quota.take(call, lambda: self._request(replace(call, method="HEAD")))
+        if call.blob_bytes is not None:
+            await self._limits.pace_bytes(call.blob_bytes)
         response, slot = await self._open(call, "requests")
         try:
             body = await self._wire.read(call, response, call.max_bytes)
@@ -348,7 +350,7 @@ class Transport:
 
     def _patience(self, call: Call, kind: Kind) -> Patience | None:
         """How long the headers of the answer are waited for; None for what a registry knows at once."""
-        if kind == "reads":
+        if kind == "reads" or (call.blob_bytes is not None and call.method == "GET"):
             return Patience(self._timeouts.first_byte, "first_byte")
         if call.method in {"PUT", "PATCH"}:
             return Patience(self._timeouts.commit_seconds(call.commits), "commit")

@@ -11,6 +11,8 @@ Strategy = Literal["put", "patch", "chunks"]
 Sha512 = Literal["none", "blobs", "untagged", "all"]
 """What may have a digest of sha512: nothing; blobs; manifests too, but none with a tag; everything."""
 
+Tried = Literal["try", "yes", "no"]
+
 StatusRange = Literal["inclusive", "exclusive"]
 
 
@@ -19,6 +21,7 @@ class CapabilityRecord:
     """What one registry can do. Sizes are bytes; each field can be set in the config by its name.
 
     `upload`: the strategy to begin with; where it is refused, the next of put, patch, chunks is tried.
+    `single_post`: whether the POST that opens an upload takes a small blob along (`?digest=`); "try" is found out once.
     `body_limit`: the largest body of one request, larger blobs go in chunks; 0 means no limit is known.
     `chunk_bytes`: what a chunk holds; 0 means that this registry cannot put chunks together.
     `resume`: the offset that it reports of a broken upload can be believed.
@@ -37,6 +40,7 @@ class CapabilityRecord:
     """
 
     upload: Strategy = "put"
+    single_post: Tried = "try"
     body_limit: int = 0
     chunk_bytes: int = 16 * 1024 * 1024
     resume: bool = True

@@ -16,7 +16,7 @@ from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobSource, Chunk
 from replicator.sites.registry.algorithms import learn
-from replicator.sites.registry.blobs import blob_exists
+from replicator.sites.registry.blobs import InlineBlob, blob_exists
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.cuts import Cuts
@@ -29,7 +29,7 @@ from replicator.sites.registry.sessions import Session, move, session_call
 OPERATION: Final = "upload blob"
 
 _MIN_CHUNK_BYTES: Final = 64 * 1024
-_OCTETS: Final[Mapping[str, str]] = {"Content-Type": "application/octet-stream"}
+OCTETS: Final[Mapping[str, str]] = {"Content-Type": "application/octet-stream"}
 _DONE: Final = frozenset({200, 201, 202, 204})
 # What a request with a body may be answered without that being the end: the strategy or the session is to blame.
 _JUDGED: Final = _DONE | {400, 404, 405, 411, 413, 416, 501}
@@ -68,6 +68,7 @@ class BlobSender:
         self._registry = registry
         self._repository = repository
         self._source = source
+        self._held: bytes | None = None
         self._digest = source.descriptor.digest
         self._size = source.descriptor.size
         self._cuts = 0
@@ -75,6 +76,11 @@ class BlobSender:
         self._whole_chunks = 0
         self._reading: AsyncIterator[Chunk] | None = None
         self._record = registry.knowledge.record
+
+    def hold(self, data: bytes) -> None:
+        """Sends these bytes, which are the whole blob, verified, instead of reading the source."""
+        self._held = data
+        self._source = InlineBlob(self._source.descriptor, data)
 
     async def send(self, session: Session) -> None:
         """Sends the bytes from the session's offset on and closes the session."""
@@ -87,8 +93,11 @@ class BlobSender:
             await self._close(session)
         elif strategy == "put" and not session.offset:
             url = with_digest(session.url, self._digest)
-            reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
-            await self._check_stored(reply)
+            if self._held is None:
+                reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
+            else:
+                reply = await self._put_held(session, url, self._held)
+            await self.check_stored(reply)
         else:
             length = None if size is None else size - session.offset
             reply = await self._body(
@@ -191,6 +200,15 @@ class BlobSender:
         session.offset = end
         self._whole_chunks += 1
 
+    async def _put_held(self, session: Session, url: str, data: bytes) -> Reply:
+        """As `_body`, of bytes that are in memory."""
+        call = session_call(self._repository, OPERATION, "PUT", url, _JUDGED, OCTETS)
+        call = replace(call, body=data, commits=len(data), blob_bytes=len(data))
+        reply = await self._registry.transport.request(call, once=True)
+        if reply.status not in _DONE:
+            raise self._judge(session, call, reply)
+        return reply
+
     async def _body(
         self,
         session: Session,
@@ -207,7 +225,7 @@ class BlobSender:
         Raises `SourceFailed`, `BodyRefused`, `Unavailable` for a session that is lost, or the registry's error.
         """
         call = session_call(
-            self._repository, OPERATION, method, url, _JUDGED, {**_OCTETS, **headers} if headers else _OCTETS
+            self._repository, OPERATION, method, url, _JUDGED, {**OCTETS, **headers} if headers else OCTETS
         )
         call = replace(call, blob_bytes=self._source.descriptor.size)
         try:
@@ -248,7 +266,7 @@ class BlobSender:
     async def _close(self, session: Session) -> None:
         """The closing PUT without a body; the transport repeats it with a fresh token where that ran out."""
         call = session_call(
-            self._repository, "finish upload", "PUT", with_digest(session.url, self._digest), _JUDGED, _OCTETS
+            self._repository, "finish upload", "PUT", with_digest(session.url, self._digest), _JUDGED, OCTETS
         )
         call = replace(call, commits=self._size or session.offset)
         reply = await self._registry.transport.request(call)
@@ -256,9 +274,10 @@ class BlobSender:
             return  # the answer to an earlier try of this PUT was lost
         if reply.status not in _DONE:
             raise self._judge(session, call, reply)
-        await self._check_stored(reply)
+        await self.check_stored(reply)
 
-    async def _check_stored(self, reply: Reply) -> None:
+    async def check_stored(self, reply: Reply) -> None:
+        """Raises `Corrupt` or `Unavailable` where an answer that says that the blob was stored is not to be believed."""
         told = reply.headers.get("Docker-Content-Digest")
         if told is not None and not is_digest(told):
             told = None

@@ -7,6 +7,7 @@ the registry allows it. Sources: OCI distribution-spec, "Pushing blobs"; docs/qu
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,14 +15,14 @@ from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled,
 from replicator.events import RetryPlanned
 from replicator.flow.patience import UPLOAD
 from replicator.flow.retry import is_refusal, retrying
-from replicator.ports import BlobOutcome, BlobSource
+from replicator.ports import BlobOutcome, BlobSource, ReadsWhole
 from replicator.sites.registry.blobs import blob_exists
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.create import OPERATION as CREATE
 from replicator.sites.registry.create import writing
 from replicator.sites.registry.immutable import says
-from replicator.sites.registry.sending import OPERATION, BlobSender, BodyRefused, SourceFailed
+from replicator.sites.registry.sending import OCTETS, OPERATION, BlobSender, BodyRefused, SourceFailed
 from replicator.sites.registry.sessions import (
     Session,
     cancel,
@@ -35,6 +36,8 @@ from replicator.sites.registry.sessions import (
 ATTEMPTS: Final = UPLOAD
 
 _SMALL_BYTES: Final = 1024 * 1024
+_HELD_BYTES: Final = 64 * 1024
+"""Up to here a blob is read to its end before anything is written: one request each, and none to read it again."""
 
 
 def _was_cut(error: SiteError) -> bool:
@@ -53,6 +56,7 @@ class Upload:
     def __init__(self, registry: Registry, repository: str, source: BlobSource) -> None:
         self._registry = registry
         self._repository = repository
+        self._source = source
         self._digest = source.descriptor.digest
         self._size = source.descriptor.size
         self._session: Session | None = None
@@ -75,7 +79,9 @@ class Upload:
             if origin is not None and await self._is_perhaps_there():
                 await self._abandon()
                 return "present"
-            await retrying(self._attempt, ATTEMPTS, self._tell_retry, site=self._registry.transport.site)
+            data = await self._hold()
+            if data is None or not await self._post_whole(data):
+                await retrying(self._attempt, ATTEMPTS, self._tell_retry, site=self._registry.transport.site)
         except SourceFailed as error:
             await self._abandon()
             raise error.failure from None
@@ -84,6 +90,50 @@ class Upload:
             raise
         await self._abandon()
         return "copied"
+
+    async def _hold(self) -> bytes | None:
+        """The bytes of a small blob, if the source gives them whole. Raises the source's own error."""
+        source, size = self._source, self._size
+        if size is None or size > _HELD_BYTES or not isinstance(source, ReadsWhole):
+            return None
+        data = await source.whole()
+        self._sender.hold(data)
+        return data
+
+    async def _post_whole(self, data: bytes) -> bool:
+        """Whether the blob went up in the POST alone; else the session that this opened, if it did, is kept.
+
+        OCI distribution-spec, "Single POST": a registry that does not support it opens a session (202), as distribution
+        does. Whatever else one answers, the two requests of an ordinary upload decide.
+        """
+        knowledge = self._registry.knowledge
+        if self._session is not None or not knowledge.tries_single_post():
+            return False
+        is_known = knowledge.record.single_post == "yes"
+        call = replace(
+            start_call(self._repository),
+            operation=OPERATION,
+            url=f"/v2/{self._repository}/blobs/uploads/?digest={self._digest}",
+            headers=OCTETS,
+            body=data,
+            blob_bytes=len(data),
+        )
+        try:
+            reply = await self._post(call)
+        except SiteError as error:
+            if is_known or error.operation == CREATE:
+                raise
+            knowledge.learn(single_post="no")
+            return False
+        if reply.status == 201 and (is_known or await self._is_perhaps_there()):
+            await self._sender.check_stored(reply)
+            knowledge.learn(single_post="yes")
+            return True
+        knowledge.learn(single_post="no")
+        if reply.status == 202:
+            knowledge.see(reply.headers)
+            self._session = opened(self._registry, self._repository, reply)
+        return False
 
     # --- opening and leaving a session ----------------------------------------------------------------------
 
