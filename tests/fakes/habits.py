@@ -408,6 +408,24 @@ def cuts_large_bodies(limit: int) -> Middleware:
     return quirk
 
 
+def no_single_post(*, lies: bool = False) -> Middleware:
+    """The POST that opens an upload leaves aside a blob that comes along, as distribution's does.
+
+    `lies`: it says that it was stored.
+    """
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method != "POST" or "digest" not in request.query:
+            return await handler(request)
+        repository = request.path.removeprefix("/v2/").removesuffix("/blobs/uploads/")
+        if lies:
+            return wire.stored(repository, Digest(request.query["digest"]))
+        return wire.progress(fake_of(request).store.start_upload(repository), 202)
+
+    return quirk
+
+
 def lying_mounts() -> Middleware:
     """A mount is answered 201, and nothing is there."""
 

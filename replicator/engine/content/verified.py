@@ -106,8 +106,10 @@ class VerifiedBlob:
         self._restart()
         try:
             data = await place.source.whole()
-            await self._take(place, data, 0)
-            self._check(len(data))
+            self._position = 0
+            await self._take(place, data)
+            self._position = len(data)
+            self._check()
         except _Wrong as wrong:
             self.failure = self._corrupted(str(wrong))
             raise self.failure from None

@@ -104,7 +104,7 @@ class Upload:
         """Whether the blob went up in the POST alone; else the session that this opened, if it did, is kept.
 
         OCI distribution-spec, "Single POST": a registry that does not support it opens a session (202), as distribution
-        does. Whatever else one answers, the two requests of an ordinary upload decide.
+        does. Whatever else one answers, the two requests of an ordinary upload decide (docs/quirks.md#single-post).
         """
         knowledge = self._registry.knowledge
         if self._session is not None or not knowledge.tries_single_post():
