@@ -108,12 +108,80 @@ def test_the_variable_for_a_password_is_one_that_a_shell_can_set(tmp_path: Path)
 
 def test_what_regsync_can_and_we_cannot_is_said(tmp_path: Path) -> None:
     imported = Imported(
-        "version: 1\nsync:\n- {source: a.io/x, target: b.io/x, type: repository, platform: linux/amd64}\n"
+        "version: 1\nsync:\n- {source: a.io/x, target: b.io/x, type: repository, backup: old}\n"
         "- {source: a.io, target: b.io, type: registry, repos: {allow: ['(a|b)/c']}}\n"
     )
-    assert [text for text in imported.dropped if "platform" in text]
+    assert [text for text in imported.dropped if "backup" in text]
     assert [text for text in imported.dropped if "(a|b)/c" in text]
     assert all(f"# NOT TAKEN OVER: {text}" in imported.text for text in imported.dropped)
+
+
+@pytest.mark.parametrize(
+    ("written", "platforms", "mode", "remark"),
+    [
+        (
+            "sync: [{source: a.io/x, target: b.io/x, type: repository, platform: linux/amd64}]",
+            ["linux/amd64"],
+            "rewrite",
+            "# regsync puts the image of the platform itself under the tag",
+        ),
+        (
+            (
+                "defaults: {platforms: [linux/amd64, linux/arm64/v8]}\n"
+                "sync: [{source: 'a.io/x:v1', target: 'b.io/x:v1', type: image}]"
+            ),
+            ["linux/amd64", "linux/arm64/v8"],
+            "sparse",
+            "",
+        ),
+        (
+            (
+                "relay: skopeo\ntasks: [{name: t, source: {registry: a.io}, target: {registry: b.io}, "
+                "mappings: [{from: x, platform: linux/arm/v7}]}]"
+            ),
+            ["linux/arm/v7"],
+            "rewrite",
+            "# dregsy puts",
+        ),
+        (
+            (
+                "registries: {a: {url: a.io}, b: {url: b.io}}\ndefaults: {platforms: [linux/amd64]}\n"
+                "mappings: [{from: x, source: a, targets: [b]}]"
+            ),
+            ["linux/amd64"],
+            "rewrite",
+            "",
+        ),
+    ],
+)
+def test_platforms_are_taken_over(
+    written: str, platforms: list[str], mode: str, remark: str, tmp_path: Path
+) -> None:
+    imported = Imported(f"version: 1\n{written}\n" if "relay" not in written else f"{written}\n")
+    assert imported.dropped == []
+    imported.load(tmp_path)
+    [rule] = imported.rules
+    assert (rule["platforms"], rule["platform_mode"]) == (platforms, mode)
+    assert remark in imported.text
+
+
+def test_a_platform_that_cannot_be_is_said(tmp_path: Path) -> None:
+    imported = Imported(
+        "version: 1\nsync:\n- {source: a.io/x, target: b.io/x, type: repository, platform: local}\n"
+        "- {source: a.io/y, target: b.io/y, type: repository}\n"
+    )
+    assert [text for text in imported.dropped if "invalid platform 'local'" in text]
+    imported.load(tmp_path)
+
+
+def test_dregsys_all_platforms_are_all(tmp_path: Path) -> None:
+    imported = Imported(
+        "relay: skopeo\ntasks: [{name: t, source: {registry: a.io}, target: {registry: b.io}, "
+        "mappings: [{from: x, platform: all}]}]\n"
+    )
+    imported.load(tmp_path)
+    [rule] = imported.rules
+    assert "platforms" not in rule
 
 
 SKOPEO = r"""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from replicator.model.names import DOCKER_HUB, parse_host
 from replicator.policy.pattern import parse_tag_pattern
+from replicator.policy.platforms import PlatformMode, parse_platform, platform_text
 
 _LOOPBACK: Final = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 
@@ -40,12 +41,29 @@ class RuleDraft:
     cron: str = ""
     name: str = ""
     remarks: list[str] = field(default_factory=list)
+    platforms: tuple[str, ...] = ()
+    platform_mode: PlatformMode = "sparse"
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Rules that are alike in all but their repositories become one."""
         shape = (repr(self.tables), repr(self.rename), self.interval, self.cron, tuple(self.remarks))
-        return (self.source, self.destinations, self.name, *shape)
+        return (self.source, self.destinations, self.name, self.platforms, self.platform_mode, *shape)
+
+
+ONE_PLATFORM: Final = "{tool} puts the image of the platform itself under the tag; here the tag names an index of that platform alone."
+
+
+def choose_platforms(rule: RuleDraft, texts: Sequence[str], mode: PlatformMode, remark: str = "") -> None:
+    """Sets what a rule copies of multi-platform images, with a remark; no texts leave the rule as it is.
+
+    Raises:
+        ValueError: one is not a platform.
+    """
+    rule.platforms = tuple(dict.fromkeys(platform_text(parse_platform(text)) for text in texts))
+    if rule.platforms:
+        rule.platform_mode = mode
+        rule.remarks += [remark] if remark else []
 
 
 class Draft:

@@ -7,7 +7,17 @@ import binascii
 import json
 from typing import Any
 
-from replicator.config.importers.draft import Draft, RuleDraft, log_in, regex, rename, repository_glob, semver
+from replicator.config.importers.draft import (
+    ONE_PLATFORM,
+    Draft,
+    RuleDraft,
+    choose_platforms,
+    log_in,
+    regex,
+    rename,
+    repository_glob,
+    semver,
+)
 from replicator.lists.document import Mapping, Node, Text, at, items, mapping
 from replicator.model.names import DOCKER_HUB
 
@@ -26,6 +36,7 @@ def read(document: Node) -> Draft:
                 draft.drop(f"task {name}: {at(each, 'from')}: {error}")
                 continue
             rule.name = name
+            _choose(draft, rule, mapping(each))
             rule.interval = f"{interval}s" if isinstance(interval, Text) else ""
             draft.add(rule)
     return draft
@@ -47,10 +58,18 @@ def _site(draft: Draft, end: Mapping, task: str) -> str:
     return site.name
 
 
+def _choose(draft: Draft, rule: RuleDraft, mapped: Mapping) -> None:
+    platform = mapped.get("platform")
+    if platform in {None, "", "all"}:
+        return
+    try:
+        choose_platforms(rule, [str(platform)], "rewrite", ONE_PLATFORM.format(tool="dregsy"))
+    except ValueError as error:
+        draft.drop(f"{mapped.get('from')}: platform: {error}")
+
+
 def _rule(draft: Draft, mapped: Mapping, source: str, target: str) -> RuleDraft:
     origin, goal = str(mapped.get("from") or ""), mapped.get("to")
-    if mapped.get("platform") is not None:
-        draft.drop(f"{origin}: platform {mapped['platform']} has no equal yet")
     is_hub = any(site.host == DOCKER_HUB and site.name == source for site in draft.sites.values())
     if origin.startswith("regex:"):
         expression = origin.removeprefix("regex:").strip()

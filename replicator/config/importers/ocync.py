@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from replicator.config.importers.draft import Draft, RuleDraft, log_in, rename, semver, split_name
+from replicator.config.importers.draft import (
+    Draft,
+    RuleDraft,
+    choose_platforms,
+    log_in,
+    rename,
+    semver,
+    split_name,
+)
 from replicator.lists.document import Items, Mapping, Node, Text, at, items, mapping
 
 _PRERELEASES: Final = ("*-rc*", "*-alpha*", "*-beta*", "*-pre*", "*-snapshot*", "*-nightly*")
@@ -48,18 +56,19 @@ def _mapping(draft: Draft, entry: Mapping, defaults: Mapping, document: Node, ho
         targets = group if isinstance(group, Items) else Items([targets])
     origin = split_name(f"{source}/{entry.get('from')}")[1]
     goal = str(entry.get("to") or entry.get("from"))
-    for key in ("platforms", "artifacts"):
-        if entry.get(key) is not None or defaults.get(key) is not None:
-            draft.drop(f"mapping of {entry.get('from')}: {key} has no equal yet")
-    draft.add(
-        RuleDraft(
-            draft.site(source).name,
-            tuple(draft.site(hosts[str(name)]).name for name in items(targets)),
-            (origin,),
-            _tables(mapping(entry.get("tags")), mapping(defaults.get("tags"))),
-            rename(origin, goal),
-        )
+    if entry.get("artifacts") is not None or defaults.get("artifacts") is not None:
+        draft.drop(f"mapping of {entry.get('from')}: artifacts has no equal yet")
+    rule = RuleDraft(
+        draft.site(source).name,
+        tuple(draft.site(hosts[str(name)]).name for name in items(targets)),
+        (origin,),
+        _tables(mapping(entry.get("tags")), mapping(defaults.get("tags"))),
+        rename(origin, goal),
     )
+    wanted = entry.get("platforms") if entry.get("platforms") is not None else defaults.get("platforms")
+    # ECR, which ocync is made for, refuses sparse indexes.
+    choose_platforms(rule, _texts(wanted), "rewrite")
+    draft.add(rule)
 
 
 def _tables(tags: Mapping, defaults: Mapping) -> list[dict[str, Any]]:

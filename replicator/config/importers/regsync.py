@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from replicator.config.importers.draft import (
+    ONE_PLATFORM,
     Draft,
     RuleDraft,
+    choose_platforms,
     log_in,
     regex,
     rename,
@@ -18,7 +20,19 @@ from replicator.config.importers.draft import (
 from replicator.lists.document import Mapping, Node, Text, at, items, mapping
 
 _SAME: Final = frozenset(
-    {"source", "target", "type", "tags", "tagSets", "repos", "interval", "schedule", "ratelimit"}
+    {
+        "source",
+        "target",
+        "type",
+        "tags",
+        "tagSets",
+        "repos",
+        "interval",
+        "schedule",
+        "ratelimit",
+        "platform",
+        "platforms",
+    }
 )
 _HARMLESS: Final = frozenset(
     {
@@ -80,13 +94,18 @@ def _step(draft: Draft, step: Mapping, defaults: Mapping) -> None:
         draft.drop(f"sync of {merged.get('source')}: {remark}")
     match at(merged, "type"):
         case "image":
-            _image(draft, merged, schedule)
+            rule = _image(draft, merged, schedule)
         case "repository":
-            _repository(draft, merged, schedule)
+            rule = _repository(draft, merged, schedule)
         case "registry":
-            _registry(draft, merged, schedule)
+            rule = _registry(draft, merged, schedule)
         case other:
             raise ValueError(f"type {other} is not known")
+    if isinstance(merged.get("platform"), Text):
+        choose_platforms(rule, [str(merged["platform"])], "rewrite", ONE_PLATFORM.format(tool="regsync"))
+    elif merged.get("platforms") is not None:
+        choose_platforms(rule, [str(text) for text in items(merged["platforms"])], "sparse")
+    draft.add(rule)
 
 
 def _schedule(step: Mapping) -> tuple[str, str]:
@@ -96,7 +115,7 @@ def _schedule(step: Mapping) -> tuple[str, str]:
     return str(step["interval"]) if isinstance(step.get("interval"), Text) else "", ""
 
 
-def _image(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> None:
+def _image(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> RuleDraft:
     source, tag = split_tag(str(step.get("source")))
     target, target_tag = split_tag(str(step.get("target")))
     host, repository = split_name(source)
@@ -107,34 +126,30 @@ def _image(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> None:
     renamed: dict[str, Any] = rename(repository, target_repository)
     if target_tag and not tag.startswith("@") and target_tag != tag:
         renamed["tags"] = {"regex": [{"match": f"^{tag}$", "replace": target_tag}]}
-    draft.add(
-        RuleDraft(
-            draft.site(host).name,
-            (draft.site(target_host).name,),
-            (repository,),
-            [{"include": [named]}],
-            renamed,
-            *schedule,
-        )
+    return RuleDraft(
+        draft.site(host).name,
+        (draft.site(target_host).name,),
+        (repository,),
+        [{"include": [named]}],
+        renamed,
+        *schedule,
     )
 
 
-def _repository(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> None:
+def _repository(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> RuleDraft:
     host, repository = split_name(str(step.get("source")))
     target_host, target = split_name(str(step.get("target")))
-    draft.add(
-        RuleDraft(
-            draft.site(host).name,
-            (draft.site(target_host).name,),
-            (repository,),
-            _tables(step),
-            rename(repository, target),
-            *schedule,
-        )
+    return RuleDraft(
+        draft.site(host).name,
+        (draft.site(target_host).name,),
+        (repository,),
+        _tables(step),
+        rename(repository, target),
+        *schedule,
     )
 
 
-def _registry(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> None:
+def _registry(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> RuleDraft:
     host, _, below = str(step.get("source")).partition("/")
     target_host, _, prefix = str(step.get("target")).partition("/")
     patterns: list[str] = []
@@ -149,15 +164,13 @@ def _registry(draft: Draft, step: Mapping, schedule: tuple[str, str]) -> None:
                 patterns.append(f"{sign}{glob}")
     if not any(not pattern.startswith("!") for pattern in patterns):
         patterns.insert(0, f"{below}/**" if below else "**")
-    draft.add(
-        RuleDraft(
-            draft.site(host).name,
-            (draft.site(target_host).name,),
-            tuple(patterns),
-            _tables(step),
-            {"prefix": f"{prefix}/"} if prefix else {},
-            *schedule,
-        )
+    return RuleDraft(
+        draft.site(host).name,
+        (draft.site(target_host).name,),
+        tuple(patterns),
+        _tables(step),
+        {"prefix": f"{prefix}/"} if prefix else {},
+        *schedule,
     )
 
 

@@ -60,6 +60,9 @@ def _rule(rule: RuleDraft, name: str) -> Table:
         tables = tomlkit.array()
         tables.extend(inline(each) for each in rule.tables)
         table.add("tags", tables.multiline(multiline=True))
+    if rule.platforms:
+        table.add("platforms", list(rule.platforms))
+        table.add("platform_mode", rule.platform_mode)
     for key, value in (("rename", rule.rename), ("interval", rule.interval), ("cron", rule.cron)):
         if value:
             table.add(key, item(value))
