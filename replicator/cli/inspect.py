@@ -30,7 +30,8 @@ def command(invocation: Invocation, reference: str, *, with_env: bool, insecure:
     """Describe one image: platforms, layers, config, signatures and other referrers.
 
     REFERENCE is SITE/REPOSITORY[:TAG][@DIGEST] with a site of the config, or an image as `copy` takes it: HOST/REPOSITORY,
-    s3://, file://, oci: or oci-archive:. Exit code 1 if a part of the image could not be read.
+    s3://, file://, oci: or oci-archive:. Platforms of an index that the site does not have (a sparse index) are named. Exit
+    code 1 if a part of the image could not be read, or all platforms are missing.
     """
     return run_async(_inspect(invocation, reference, with_env=with_env, insecure=insecure))
 
@@ -70,15 +71,21 @@ def _lines(image: Description, *, with_env: bool) -> Iterator[str]:
             (
                 names[v.digest],
                 v.digest,
-                format_bytes(sum(layer.size or 0 for layer in v.layers)),
+                "absent" if v.is_absent else format_bytes(sum(layer.size or 0 for layer in v.layers)),
                 v.created or "-",
             )
             for v in image.variants
         ]
     )
+    present = [v for v in image.variants if not v.is_absent]
+    if 0 < len(present) < len(image.variants):
+        yield (
+            f"  {len(image.variants) - len(present)} of {len(image.variants)} are absent: a sparse index, as a rule with platforms"
+            " makes it. If they were lost, `replicator sync --recheck` copies those that a rule wants."
+        )
     yield ""
     yield "Layers"
-    everybody = len(image.variants)
+    everybody = len(present)
     rows = []
     for digest, (layer, users) in layers.items():
         shared = "all platforms" if len(users) == everybody > 1 else ", ".join(names[user] for user in users)
@@ -162,6 +169,7 @@ def _variant_json(variant: Variant, *, with_env: bool) -> dict[str, object]:
     return {
         "platform": None if variant.platform is None else str(variant.platform),
         "digest": variant.digest,
+        "absent": variant.is_absent,
         "created": variant.created,
         "bytes": sum(layer.size or 0 for layer in variant.layers),
         "layers": [layer.digest for layer in variant.layers],

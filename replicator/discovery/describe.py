@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -45,7 +45,10 @@ class _Config(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One image of an index, or the one there is. `problem` says why it could not be read."""
+    """One image of an index, or the one there is. `problem` says why it could not be read.
+
+    `is_absent`: the site does not have it, as in a sparse index.
+    """
 
     digest: Digest
     platform: Platform | None
@@ -53,6 +56,7 @@ class Variant:
     created: str | None = None
     run: _RunConfig | None = None
     problem: str | None = None
+    is_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ async def describe(repository: Repository, reference: str) -> Description:
     """Reads an image's manifests and configs, and asks what refers to it.
 
     Raises:
-        SiteError: the image itself cannot be read. What is missing below it is a problem in the description.
+        SiteError: the image itself cannot be read. What cannot be read below it is a problem in the description, unless
+            other children of the same index are there: then it is absent, as in a sparse index.
     """
     digest = (await repository.resolve(reference)).digest
     root = await repository.read_manifest(digest)
@@ -124,13 +129,18 @@ async def _variants(repository: Repository, children: Sequence[Descriptor]) -> t
         async with slots:
             try:
                 manifest = await repository.read_manifest(child.digest)
+            except NotFound as error:
+                return Variant(child.digest, child.platform, problem=str(error), is_absent=True)
             except SiteError as error:
                 return Variant(child.digest, child.platform, problem=str(error))
             return await _variant(repository, manifest, child.platform)
 
     async with asyncio.TaskGroup() as tasks:
         started = [tasks.create_task(read(child)) for child in children]
-    return tuple(task.result() for task in started)
+    variants = tuple(task.result() for task in started)
+    if all(variant.is_absent for variant in variants):
+        return variants
+    return tuple(replace(variant, problem=None) if variant.is_absent else variant for variant in variants)
 
 
 async def _variant(repository: Repository, manifest: Manifest, platform: Platform | None) -> Variant:

@@ -1,8 +1,9 @@
-"""Chosen platforms at real registries, seen by crane (`make interop`)."""
+"""Chosen platforms at real registries, pulled by crane, regctl, skopeo and podman (`make interop`)."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from replicator.demo.images import AMD64, ARM64, image, index
 from tests.acceptance.program import Program, rule
 from tests.acceptance.walker import fill
+from tests.cross.witness import podman_pull, run_quietly
 from tests.fakes.distribution import Server, distribution
 from tests.fakes.interop import distribution3, olareg
 from tests.fakes.process import clean_environment, require
@@ -26,6 +28,28 @@ def _crane(*words: str) -> str:
     return subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=60, env=clean_environment()
     ).stdout.strip()
+
+
+def _pull(name: str, folder: Path) -> None:
+    """Each program gets the image of amd64, whole, by tag or digest."""
+    child = BOTH.children[0]
+    config = child.manifest.config
+    assert config is not None
+    assert _crane("digest", "--platform=linux/amd64", name) == child.digest
+    _crane("pull", "--platform=linux/amd64", name, str(folder / "image.tar"))
+    home = clean_environment() | {"HOME": str(folder)}
+    regctl = [require("regctl"), "image", "digest", "--platform=linux/amd64"]
+    host = name.partition("/")[0]
+    for command in ([regctl[0], "registry", "set", "--tls=disabled", host], [*regctl, name]):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=home)
+    assert done.stdout.strip() == child.digest
+    into = folder / "pulled"
+    shutil.rmtree(into, ignore_errors=True)
+    run_quietly(
+        "skopeo", "copy", "--override-arch=amd64", "--src-tls-verify=false", f"docker://{name}", f"dir:{into}"
+    )
+    assert (into / "manifest.json").read_bytes() == child.manifest.body
+    assert podman_pull(name) == config.digest.partition(":")[2]
 
 
 async def _sync(program: Program, source: Server, target: Server, mode: str) -> list[dict[str, str]]:
@@ -51,8 +75,7 @@ async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(tmp
         reference = f"{target.host}/platform/app"
         for name in (f"{reference}:v1", f"{reference}@{copied['digest']}"):
             assert _crane("digest", name) == copied["digest"]
-            assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
-            _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))
+            _pull(name, tmp_path)
         assert len(json.loads(_crane("manifest", f"{reference}:v1"))["manifests"]) == 1
         assert await _sync(program, source, target, "rewrite") == []
 
@@ -74,8 +97,7 @@ async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_
         assert (copied["outcome"], copied["digest"]) == ("copied", BOTH.digest)
         reference = f"{target.host}/platform/app"
         for name in (f"{reference}:v1", f"{reference}@{BOTH.digest}"):
-            assert _crane("digest", "--platform=linux/amd64", name) == BOTH.children[0].digest
-            _crane("pull", "--platform=linux/amd64", name, str(tmp_path / "image.tar"))
+            _pull(name, tmp_path)
         assert await _sync(program, source, target, "sparse") == []
 
 

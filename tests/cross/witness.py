@@ -47,6 +47,11 @@ def podman_pull(reference: str) -> str:
         )
 
 
+def run_quietly(program: str, *arguments: str) -> bytes:
+    """What a program says, if it succeeds."""
+    return _run([require(program), *arguments])
+
+
 def _run(command: Sequence[str]) -> bytes:
     done = subprocess.run(
         command, capture_output=True, check=False, timeout=PATIENCE_SECONDS, env=clean_environment()
