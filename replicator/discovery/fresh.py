@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from msgspec import structs
+
 from replicator.errors import NotFound, SiteError, Unsupported
 from replicator.flow.parallel import each
 from replicator.model.companion import is_companion
 from replicator.model.digest import Digest, encoded
+from replicator.model.image import read_indexes
+from replicator.model.manifest import Kind
+from replicator.model.rewriting import rewritten
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
 from replicator.policy.selection import certain_repositories, may_select, select_repository
@@ -110,11 +115,24 @@ async def _ask_tag(
         if not facts_match(query, answer.facts[digest]):
             return
     target, renamed = _target(rule, repository.name, tag)
+    new = await _rewritten(rule, repository, digest)
     for destination in rule.destinations:
         there = await _resolve(sites[destination].repository(target), renamed)
-        answer.holdings.append(
-            Holding(rule.name, destination, target, renamed, there, digest, now, (repository.name,))
-        )
+        holding = Holding(rule.name, destination, target, renamed, there, digest, now, (repository.name,))
+        is_rewritten = new is not None and there == new
+        answer.holdings.append(structs.replace(holding, is_rewritten=is_rewritten))
+
+
+async def _rewritten(rule: Rule, repository: Repository, digest: Digest) -> Digest | None:
+    """The digest of the index that the rule makes of the source's; None where it makes none. Raises SiteError."""
+    if rule.platforms is None or not rule.platforms.rewrites:
+        return None
+    top = await repository.read_manifest(digest)
+    if top.kind is not Kind.INDEX:
+        return None
+    indexes = await read_indexes(top, repository.read_manifest, rule.platforms.cut)
+    new = rewritten(indexes[digest], indexes).get(digest) if indexes else None
+    return new.digest if new else None
 
 
 async def _resolve(repository: Repository, tag: str) -> Digest | None:

@@ -10,6 +10,7 @@ from replicator.errors import Corrupt, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, Manifest
+from replicator.model.mediatypes import INDEXES
 from replicator.model.rewriting import rewritten
 
 MAX_DEPTH: Final = 4
@@ -117,6 +118,34 @@ async def read_image(
     await walk(root, None, ())
     blobs = {blob.digest: blob for manifest in manifests.values() for blob in manifest.blobs}
     return Image(manifests[root], manifests, blobs)
+
+
+async def read_indexes(
+    top: Manifest, read: Callable[[Digest], Awaitable[Manifest]], cut: Callable[[Manifest], Manifest]
+) -> dict[Digest, Manifest] | None:
+    """An index and those that are chosen below it, by digest; the images in them are not read.
+
+    Args:
+        top: the index, whole.
+        read: reads one manifest.
+        cut: leaves of an index what is wanted.
+
+    Returns:
+        None where they are nested deeper than `MAX_DEPTH`.
+
+    Raises:
+        SiteError: as `read` raises it.
+    """
+    root = cut(top)
+    found = {root.digest: root}
+    level = [root]
+    for _ in range(MAX_DEPTH + 1):
+        wanted = {child.digest for index in level for child in index.children if child.media_type in INDEXES}
+        level = [cut(await read(digest)) for digest in sorted(wanted - found.keys())]
+        if not level:
+            return found
+        found |= {index.digest: index for index in level}
+    return None
 
 
 def rewrite_image(image: Image) -> Image:

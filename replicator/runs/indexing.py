@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from replicator.errors import SiteError
+from replicator.errors import NotFound, SiteError
 from replicator.events import ConfigPassed, Event, ImageCopied
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.digest import Digest
-from replicator.model.manifest import Kind, Manifest, annotations_of
+from replicator.model.manifest import Kind, Manifest, annotations_of, sparse
 from replicator.ports import ImageSeen, Site, State
 from replicator.ports.search import ImageFacts, ImageIndex
 
@@ -162,12 +162,21 @@ async def index_missing(
 
 
 async def read_facts(site: Site, name: str, digest: Digest) -> ImageFacts:
-    """Reads an image's manifests and configs. Raises SiteError."""
+    """Reads an image's manifests and configs; of an index, the children that are there. Raises SiteError: also if none is."""
     from replicator.discovery.describe import read_config  # noqa: PLC0415 - only where nothing passed through
 
     repository = site.repository(name)
     root = await repository.read_manifest(digest)
-    manifests = [root, *[await repository.read_manifest(child.digest) for child in root.children]]
+    children: list[Manifest] = []
+    missing: NotFound | None = None
+    for child in root.children:
+        try:
+            children.append(await repository.read_manifest(child.digest))
+        except NotFound as error:
+            missing = error  # a sparse index
+    if missing is not None and not children:
+        raise missing
+    manifests = [sparse(root, {child.digest for child in children}) if missing else root, *children]
     configs: dict[Digest, ImageConfig] = {}
     for manifest in manifests:
         if manifest.config is not None:

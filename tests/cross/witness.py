@@ -47,14 +47,13 @@ def podman_pull(reference: str) -> str:
         )
 
 
-def run_quietly(program: str, *arguments: str) -> bytes:
-    """What a program says, if it succeeds."""
-    return _run([require(program), *arguments])
+def run_quietly(program: str, *arguments: str, home: Path | None = None) -> bytes:
+    """What a program says, if it succeeds. `home` is where it keeps its config."""
+    return _run([require(program), *arguments], home)
 
 
-def _run(command: Sequence[str]) -> bytes:
-    done = subprocess.run(
-        command, capture_output=True, check=False, timeout=PATIENCE_SECONDS, env=clean_environment()
-    )
+def _run(command: Sequence[str], home: Path | None = None) -> bytes:
+    environ = clean_environment() | ({"HOME": str(home)} if home else {})
+    done = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_SECONDS, env=environ)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr.decode()}"
     return done.stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -13,9 +13,9 @@ from replicator.errors import Corrupt
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Platform
 from replicator.model.digest import Digest
-from replicator.model.image import MAX_DEPTH
+from replicator.model.image import MAX_DEPTH, read_indexes
 from replicator.model.manifest import Kind, Manifest
-from replicator.model.mediatypes import CONFIGS, INDEXES
+from replicator.model.mediatypes import CONFIGS
 from replicator.model.rewriting import rewritten
 from replicator.policy.platforms import Platforms
 
@@ -70,27 +70,12 @@ async def _read_root(
     if top.kind is not Kind.INDEX:
         platform = await _platform(content, repository, top, mirrors)
         return Root(digest, platforms.lacking_of(platform) if platform else "")
-    indexes = await _indexes(platforms.cut(top), read, platforms)
+    indexes = await read_indexes(top, read, platforms.cut)
     if indexes is None:
         cause = f"{digest} has more than {MAX_DEPTH} levels"
         raise Corrupt(content.repository(repository).site, "read manifest", cause, repository=repository)
     new = rewritten(indexes[digest], indexes) if platforms.rewrites else {}
     return Root(new[digest].digest if digest in new else digest, platforms.lacking(indexes.values()))
-
-
-async def _indexes(
-    top: Manifest, read: Callable[[Digest], Awaitable[Manifest]], platforms: Platforms
-) -> dict[Digest, Manifest] | None:
-    """An index and those that are chosen below it; None where they are nested too deep."""
-    found = {top.digest: top}
-    level = [top]
-    for _ in range(MAX_DEPTH + 1):
-        wanted = {child.digest for index in level for child in index.children if child.media_type in INDEXES}
-        level = [platforms.cut(await read(digest)) for digest in sorted(wanted - found.keys())]
-        if not level:
-            return found
-        found |= {index.digest: index for index in level}
-    return None
 
 
 async def _platform(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.demo.images import image, index, load
+from replicator.demo.images import AMD64, ARM64, image, index, load
 from replicator.discovery.fresh import _names_match, facts_match
 from replicator.discovery.query import parse_query
 from replicator.model.digest import Digest, digest_of, encoded
@@ -237,15 +237,22 @@ async def test_a_full_index_reads_each_image_once_and_is_not_held_up_by_what_can
     assert len(reads) == 3
 
 
-async def test_a_full_index_leaves_out_a_sparse_image_that_did_not_pass_through(state: StoredState) -> None:
-    site, both = MemorySite("fra"), index([image("one"), image("other")])
-    load(site.store, "app", "v1", both)
-    del site.store.repositories["app"].manifests[both.children[1].digest]
-    state.record(placed("app", "v1", both.digest))
+async def test_a_full_index_knows_of_a_sparse_index_what_is_there(state: StoredState) -> None:
+    site = MemorySite("fra")
+    both = index([image("one", platform=AMD64), image("other", platform=ARM64)])
+    none = index([image("a", platform=AMD64), image("b", platform=ARM64)])
+    for tag, built, gone in (("v1", both, 1), ("v2", none, 2)):
+        load(site.store, "app", tag, built)
+        for child in built.children[-gone:]:
+            del site.store.repositories["app"].manifests[child.digest]
+        state.record(placed("app", tag, built.digest))
     unreadable: set[tuple[str, Digest]] = set()
-    assert await index_missing(state, state, {"fra": site}, 2, unreadable) == 1
-    assert unreadable == {("fra", both.digest)}
-    assert await state.facts([both.digest]) == {}
+    assert await index_missing(state, state, {"fra": site}, 2, unreadable) == 2
+    assert unreadable == {("fra", none.digest)}
+    facts = await state.facts([both.digest, none.digest])
+    assert set(facts) == {both.digest}
+    assert facts[both.digest].platforms == ("linux/amd64",)
+    assert facts[both.digest].labels == {"seed": "one"}
 
 
 async def test_destinations_stand_side_by_side_whichever_of_them_matches(state: StoredState) -> None:
