@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -38,6 +39,7 @@ SHARDS = 64
 RULES = 20
 JOBS_AT_ONCE = 8
 IDLE_SECONDS = 20.0
+TAKEOVERS = 3
 WRITTEN_TAGS = 50_000
 """Through the state, as runs write them; the rest is made by the database itself."""
 
@@ -68,7 +70,10 @@ async def main() -> None:
             await drained(server, count)
         for count in map(int, options.idle.split(",")):
             await idle(server, count)
-        await tags(server, options.tags)
+        if options.tags:
+            await tags(server, options.tags)
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            await taken_over(server, number)
 
 
 # --- the queue ---
@@ -139,14 +144,47 @@ async def idle(server: Postgres, agents: int) -> None:
     )
 
 
-def _work(dsn: str, name: str, agents: int, ready: Any, go: Flag) -> None:
-    """A process with agents, until it is terminated."""
-    asyncio.run(_fleet(dsn, name, agents, ready, go))
+async def taken_over(server: Postgres, number: signal.Signals) -> None:
+    """How long the work of an agent that is killed or frozen waits for another one."""
+    seconds = []
+    for _ in range(TAKEOVERS):
+        database = await _made(server)
+        context = multiprocessing.get_context("spawn")
+        begun = context.SimpleQueue()
+        first = context.Process(target=_work, args=(database.dsn, "first", 1, None, None, begun))
+        first.start()
+        queue = Queue(database.dsn, perform=_nothing, ended=_ended)
+        await queue.open()
+        await queue.defer([Work("rule", (SITE,), "interval", shard=0, of=1)])
+        await queue.aclose()
+        await asyncio.to_thread(begun.get)
+        second = context.Process(target=_work, args=(database.dsn, "second", 1, None, None, begun))
+        second.start()
+        await asyncio.sleep(8)  # it has joined
+        os.kill(first.pid or 0, number)
+        lost = time.monotonic()
+        await asyncio.to_thread(begun.get)
+        seconds.append(time.monotonic() - lost)
+        for process in (first, second):
+            process.kill()
+            process.join()
+        server.drop(database)
+    print(f"{number.name}: taken over after {', '.join(f'{each:.1f}' for each in sorted(seconds))} s")
 
 
-async def _fleet(dsn: str, name: str, agents: int, ready: Any, go: Flag) -> None:
+def _work(dsn: str, name: str, agents: int, ready: Any, go: Flag | None, begun: Any = None) -> None:
+    """A process with agents, until it is terminated. With `begun`, their jobs never end, and each is put there."""
+    asyncio.run(_fleet(dsn, name, agents, ready, go, begun))
+
+
+async def _fleet(dsn: str, name: str, agents: int, ready: Any, go: Flag | None, begun: Any) -> None:
+    async def hold(work: Work, _claim: Claim) -> Done:
+        begun.put(work.lock)
+        await asyncio.Event().wait()
+        return Done()
+
     duties = Duties(
-        perform=_done,
+        perform=_done if begun is None else hold,
         places=lambda _: (),
         destinations=lambda: {SITE},
         look_ended=_look_ended,
@@ -168,8 +206,10 @@ async def _fleet(dsn: str, name: str, agents: int, ready: Any, go: Flag) -> None
             )
             for number in range(agents)
         ]
-        ready.release()
-        await asyncio.to_thread(go.wait)
+        if ready is not None:
+            ready.release()
+        if go is not None:
+            await asyncio.to_thread(go.wait)
         for fleet in fleets:
             fleet.begin()
         await asyncio.Event().wait()
