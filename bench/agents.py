@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import pushing, servers
-from bench.corpus import FAR, Corpus
+from bench.corpus import FAR, SMALL_SET, Corpus, Shape
 from bench.inmemory import registry
 from bench.measure import cpu_seconds
 from bench.servers import Endpoint
@@ -53,18 +53,30 @@ async def main() -> None:
     options = parser.parse_args()
     print(f"cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f}")
     with running_postgres() as server, tempfile.TemporaryDirectory() as folder:
-        for round_trip in (0.0, 0.08):
-            for count in (
-                (0, *map(int, options.agents.split(","))) if "copy" in (options.only or "copy") else ()
-            ):
-                place = Path(folder) / f"{round_trip}-{count}"
-                place.mkdir()
-                await copied(server, place, count, round_trip, options.images)
-        if "tick" in (options.only or "tick"):
-            for count in (0, 1, 3):
-                place = Path(folder) / f"tick-{count}"
-                place.mkdir()
-                await ticks(server, place, count, options.images)
+        small = replace(FAR, tags=options.images // FAR.repositories)
+        for load in (Load(small, 0.0), Load(small, 0.08), Load(SMALL_SET, 0.0)):
+            for count in (0, *map(int, options.agents.split(","))):
+                if options.only in {"", "copy", load.name}:
+                    place = Path(folder) / f"{load.name}-{count}"
+                    place.mkdir()
+                    await copied(server, place, count, load)
+        for count in (0, 1, 3) if options.only in {"", "tick"} else ():
+            place = Path(folder) / f"tick-{count}"
+            place.mkdir()
+            await ticks(server, place, count, small)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is copied, and how far away both registries are."""
+
+    shape: Shape
+    round_trip_seconds: float
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.shape.name}-{self.round_trip_seconds * 1000:.0f}ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,11 @@ class Counts:
     twice: int
 
 
-async def copied(server: Postgres, folder: Path, agents: int, round_trip: float, images: int) -> None:
+async def copied(server: Postgres, folder: Path, agents: int, load: Load) -> None:
     """From the word to copy until the destination has everything; `agents` 0 is one alone, on SQLite."""
-    async with _pair(folder, round_trip) as (source, destination, seen):
+    async with _pair(folder, load.round_trip_seconds) as (source, destination, seen):
         async with _running(server, folder, agents, seen, RULE) as running:
-            held = await pushing.push(source, replace(FAR, tags=images // FAR.repositories))
+            held = await pushing.push(source, load.shape)
             await asyncio.sleep(1)
             before = _counts(running.urls.values())
             began = time.monotonic()
@@ -91,18 +103,18 @@ async def copied(server: Postgres, folder: Path, agents: int, round_trip: float,
         lacking = await pushing.shortcomings(destination, held)
         assert not lacking, lacking[0]
     print(
-        f"{_name(agents)}, {round_trip * 1000:.0f} ms: {images} images in {seconds:.1f} s,"
-        f" {(after.requests - before.requests) / images:.2f} requests an image,"
+        f"{load.name}, {_name(agents)}: {held.tags} images in {seconds:.1f} s,"
+        f" {(after.requests - before.requests) / held.tags:.2f} requests an image,"
         f" {(after.written - before.written) / 1e6:.1f} MB, twice {after.twice - before.twice} B"
         f" (load {os.getloadavg()[0]:.1f})"
     )
 
 
-async def ticks(server: Postgres, folder: Path, agents: int, images: int) -> None:
+async def ticks(server: Postgres, folder: Path, agents: int, shape: Shape) -> None:
     """What a scan costs that finds nothing to do."""
     rule = f'{RULE}interval = "{TICK_SECONDS}s"\n'
     async with _pair(folder, 0.0) as (source, destination, seen):
-        held = await pushing.push(source, replace(FAR, tags=images // FAR.repositories))
+        held = await pushing.push(source, shape)
         async with _running(server, folder, agents, seen, rule) as running:
             await _until_there(destination, held)
             await asyncio.sleep(3 * TICK_SECONDS)
@@ -112,7 +124,7 @@ async def ticks(server: Postgres, folder: Path, agents: int, images: int) -> Non
             requests = _counts(running.urls.values()).requests - requests
             cpu = sum(map(cpu_seconds, pids)) - cpu
     print(
-        f"{_name(agents)}: a tick of {images} images in {FAR.repositories} repositories with nothing to do:"
+        f"{_name(agents)}: a tick of {held.tags} images in {shape.repositories} repositories with nothing to do:"
         f" {requests / TICKS:.0f} requests, {cpu / TICKS:.2f} s of CPU (load {os.getloadavg()[0]:.1f})"
     )
 
