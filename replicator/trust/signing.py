@@ -19,14 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of, encoded
 from replicator.model.manifest import Manifest, parse_manifest
-from replicator.model.mediatypes import OCI_MANIFEST
+from replicator.model.mediatypes import OCI_EMPTY, OCI_MANIFEST
 from replicator.trust.statement import IN_TOTO, SIGNED, Envelope
 
 MIRRORED: Final = "https://replicator.invalid/mirroring/v1"
 """Predicate type of the statement about a copy."""
 _BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _EMPTY: Final = b"{}"
-_EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 _MIN_RSA_BITS: Final = 2048
 
 
@@ -74,7 +73,7 @@ def _attached(
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "artifactType": _BUNDLE,
-        "config": _described(_EMPTY_TYPE, _EMPTY),
+        "config": _described(OCI_EMPTY, _EMPTY),
         "layers": [_described(_BUNDLE, bundle)],
         "subject": {"mediaType": image.media_type, "digest": image.digest, "size": image.size},
         "annotations": {

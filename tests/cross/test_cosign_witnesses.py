@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,14 @@ from tests.acceptance.walker import fill
 from tests.fakes.cosign import LEGACY, Cosign
 from tests.fakes.distribution import Server, distribution
 from tests.fakes.fulcio import IDENTITY, ISSUER, Sigstore
-from tests.fakes.interop import distribution3, olareg
+from tests.fakes.interop import distribution3, olareg, zot
+from tests.fakes.process import running
+from tests.fakes.s3 import settings
 from tests.fakes.signing import PROVENANCE, Signer, bundle_referrer
 
 pytestmark = pytest.mark.interop
 
-REGISTRIES = {"distribution2": distribution, "distribution3": distribution3, "olareg": olareg}
+REGISTRIES = {"distribution2": distribution, "distribution3": distribution3, "olareg": olareg, "zot": zot}
 IMAGE = index([image("signed", platform=AMD64), image("on arm", platform=ARM64)])
 RULE = """
 [[rule]]
@@ -90,6 +94,48 @@ async def test_cosign_verifies_every_form_after_a_copy_to_every_registry(kind: s
             for name, server in servers.items():
                 reference = f"{server.host}/{kind}/signed/{form}@{IMAGE.digest}"
                 assert await asyncio.to_thread(verifies, cosign, reference, form), (name, form)
+
+
+@contextmanager
+def served(folder: Path, *what: str) -> Iterator[str]:
+    """A site, served by the program; host and port."""
+    command = [sys.executable, "-m", "replicator", "serve", *what, "--listen", "127.0.0.1:0"]
+    root = str(Path(__file__).parents[2])
+    with running(command, folder / "serve.log", PYTHONPATH=root, HOME=str(folder)) as process:
+        yield process.wait_for(r"url=http://([0-9.:]+)")[1]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("layout", ["distribution", "oci"])
+@pytest.mark.parametrize("where", ["directory", "bucket"])
+async def test_cosign_verifies_from_a_directory_or_bucket_that_is_served(
+    where: str, layout: str, tmp_path: Path, s3_endpoint: str, s3_bucket: str
+) -> None:
+    with distribution3(tmp_path) as hub:
+        cosign = await asyncio.to_thread(Cosign.with_key, tmp_path / "keys")
+        other = await asyncio.to_thread(Cosign.with_key, tmp_path / "others")
+        await fill(hub.settings(), {(f"signed/{form}", "v1"): IMAGE for form in FORMS})
+        for form in FORMS:
+            await asyncio.to_thread(sign, cosign, hub.host, form)
+        program = made(tmp_path / "program")
+        url = f"file://{tmp_path}/shelf" if where == "directory" else f"s3://{s3_bucket}"
+        config = program.write_config(
+            {"hub": hub.url, "shelf": url}, RULE.format(destinations='"shelf"', source="hub", trust="")
+        )
+        login = settings(s3_endpoint, s3_bucket).keys
+        assert login is not None
+        more = f'layout = "{layout}"'
+        if where == "bucket":
+            keys = f'access_key = "{login.access_key()}"\nsecret_key = "{login.secret_key()}"'
+            more += f'\nendpoint = "{s3_endpoint}"\nregion = "us-east-1"\n{keys}'
+        config.write_text(config.read_text().replace(f'url = "{url}"', f'url = "{url}"\n{more}'))
+        ended = await program("sync")
+        assert ended.code == 0, ended.stderr
+    with served(tmp_path, "shelf", "-c", str(config)) as host:
+        for form in FORMS:
+            reference = f"{host}/hub/signed/{form}@{IMAGE.digest}"
+            assert await asyncio.to_thread(verifies, cosign, reference, form), form
+            assert not await asyncio.to_thread(verifies, other, reference, form), form
 
 
 @pytest.mark.timeout(600)

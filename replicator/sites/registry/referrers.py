@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from replicator.errors import Corrupt, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind
-from replicator.model.mediatypes import OCI_INDEX
+from replicator.model.mediatypes import OCI_EMPTY, OCI_INDEX
 from replicator.sites.bounds import MAX_NAMES
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
@@ -59,7 +61,8 @@ async def list_referrers(registry: Registry, repository: str, digest: Digest) ->
                 registry, repository, Corrupt, f"the listing has more than {MAX_LISTING_BYTES} bytes"
             )
         before = len(found)
-        found.update((child.digest, child) for child in await _referrers_in(registry, repository, reply))
+        children = await _referrers_in(registry, repository, reply)
+        found.update((child.digest, _without_empty_type(child)) for child in children)
         url = next_page(registry, OPERATION, repository, reply, url)
         if url is not None and len(found) == before:
             raise _error(registry, repository, Corrupt, "the listing repeats: a page had nothing new")
@@ -84,6 +87,13 @@ async def _referrers_in(registry: Registry, repository: str, reply: Reply) -> tu
     if index.kind is not Kind.INDEX:
         raise _error(registry, repository, Unsupported, "no referrers API: the answer is not an index")
     return index.children
+
+
+def _without_empty_type(listed: Descriptor) -> Descriptor:
+    """The entry without a type that none can have: zot 1.4 lists the config's, also where the manifest tells its own."""
+    return (
+        msgspec.structs.replace(listed, artifact_type=None) if listed.artifact_type == OCI_EMPTY else listed
+    )
 
 
 def _error(registry: Registry, repository: str, kind: type[SiteError], cause: str) -> SiteError:

@@ -25,7 +25,13 @@ from replicator.errors import (
 )
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Kind, parse_manifest
-from replicator.model.mediatypes import DOCKER_SCHEMA1_SIGNED, MANIFEST_ACCEPT, OCI_INDEX, OCI_MANIFEST
+from replicator.model.mediatypes import (
+    DOCKER_SCHEMA1_SIGNED,
+    MANIFEST_ACCEPT,
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
 from replicator.sites.registry.repository import RegistryRepository
 from tests.fakes import content, faults, habits, places
 from tests.fakes.clients import registry_site
@@ -506,6 +512,22 @@ async def test_referrers_are_listed_over_pages() -> None:
         assert {descriptor.digest for descriptor in found} == expected
         assert {descriptor.artifact_type for descriptor in found} == {"application/x-test"}
         assert fake.count("GET", "/referrers/") == 3
+
+
+async def test_the_type_of_an_empty_config_is_not_taken_for_that_of_a_referrer(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
+) -> None:
+    """Zot 1.4 lists the config's type where the manifest tells its own."""
+    entry = {"mediaType": OCI_MANIFEST, "digest": digest_of(b"signature"), "size": 9}
+    entries = [entry | {"artifactType": OCI_EMPTY}]
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+
+    async def serve(_: Exchange) -> web.StreamResponse:
+        return web.json_response(body, content_type=OCI_INDEX)
+
+    fake.fault("GET", "/referrers/", serve)
+    (listed,) = await repository.referrers(built.digest)
+    assert listed.artifact_type is None
 
 
 async def test_no_referrers_are_none(repository: RegistryRepository, built: BuiltImage) -> None:
