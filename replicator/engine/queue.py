@@ -35,11 +35,13 @@ class Prepared:
     action: Action
     image: Image
     copies: Copies | None = None
+    is_large: bool = False
+    """Whether it will take long."""
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it will take long."""
-        return self.image.blob_bytes > LARGE_IMAGE_BYTES
+    @classmethod
+    def of(cls, action: Action, image: Image, copies: Copies | None = None) -> Prepared:
+        """The action with its image."""
+        return cls(action, image, copies, image.blob_bytes > LARGE_IMAGE_BYTES)
 
 
 class ReadAhead:
@@ -126,7 +128,7 @@ class CopyQueue:
         """Starts whatever there is room for."""
         while self._read_next():
             pass
-        while (prepared := self._window.take(self._may_copy)) is not None:
+        while (prepared := self._next_copy()) is not None:
             target = prepared.action.target
             self._less(self._ahead, target)
             self._copying[target] += 1
@@ -148,15 +150,21 @@ class CopyQueue:
                 return True
         return False
 
-    def _may_copy(self, prepared: Prepared) -> bool:
-        if prepared.copies is not None and prepared.copies.is_draining:
-            return False
+    def _next_copy(self) -> Prepared | None:
+        """The image to copy next; None where none may be now, as after nearly every copy that ends."""
         copying = self._copying.total()
-        if not self._copying[prepared.action.target]:
-            return copying < 2 * COPIES_AT_ONCE
-        if prepared.is_large and self._large >= max(1, int(COPIES_AT_ONCE * LARGE_PART)):
-            return False
-        return copying < COPIES_AT_ONCE
+        if not self._window or copying >= 2 * COPIES_AT_ONCE:
+            return None
+        takes_large = self._large < max(1, int(COPIES_AT_ONCE * LARGE_PART))
+
+        def may_copy(prepared: Prepared) -> bool:
+            if prepared.action.target not in self._copying:
+                is_room = True
+            else:
+                is_room = copying < COPIES_AT_ONCE and (takes_large or not prepared.is_large)
+            return is_room and not (prepared.copies is not None and prepared.copies.is_draining)
+
+        return self._window.take(may_copy)
 
     def add_prepared(self, prepared: Prepared) -> None:
         """An image was read."""
@@ -299,7 +307,7 @@ class Copies:
                 self._queue.not_prepared(action)
             else:
                 self._prepared += 1
-                self._queue.add_prepared(Prepared(action, image, self))
+                self._queue.add_prepared(Prepared.of(action, image, self))
             self._in_progress -= 1
             self._changed.set()
 

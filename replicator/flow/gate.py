@@ -14,6 +14,9 @@ from replicator.ports import Clock
 EPOCH_SECONDS: Final = 0.1
 """Congestion told again within this time is the same congestion: one burst of 429 halves once."""
 
+GAIN: Final = 1.1
+"""At its start a gate doubles as long as each window has at least this many times the successes a second of the last one."""
+
 STEP: Final = 8
 """How much a gate widens for each window of successes: on a link with 50 ms round trip, steps of one would take
 longer than most runs."""
@@ -29,8 +32,10 @@ class Gate:
 
     A small one passes a large one by only while no more large ones may enter. A gate of width 1 is open to both.
 
-    The width starts at `start`, grows by `STEP` for each window (of `width`) of successes up to `limit`, and is
-    halved by congestion, never below 1 (additive increase, multiplicative decrease). Narrowing takes no slot
+    The width starts at `start` and doubles with each window (of `width`) of successes, until the first congestion or a
+    window that was no faster than the one before (slow start, as of TCP: on a far link a window is a round trip). From
+    then on it grows by `STEP` for each window up to `limit`, and is halved by congestion, never below 1 (additive
+    increase, multiplicative decrease). Narrowing takes no slot
     from a holder: the count comes down as slots are given back. A slot is handed over, never thrown into the
     air, so no newcomer passes by a waiter; one handed to a waiter that is being cancelled goes to the next.
     """
@@ -46,6 +51,9 @@ class Gate:
         self._on_change = on_change
         self._in_use = 0
         self._successes = 0
+        self._is_starting = True
+        self._rate = 0.0
+        self._window_began = clock.monotonic()
         self._congested_at = float("-inf")
         self._large_in_use = 0
         self._numbers = itertools.count()
@@ -117,7 +125,18 @@ class Gate:
             return
         self._successes += 1
         if self._successes >= self._width:
-            self._set_width(min(self._limit, self._width + STEP))
+            self._set_width(min(self._limit, self._width * 2 if self._gains() else self._width + STEP))
+
+    def _gains(self) -> bool:
+        """Whether the window that ends now is one of the start, and was faster than the one before."""
+        if not self._is_starting:
+            return False
+        now = self._clock.monotonic()
+        seconds, self._window_began = now - self._window_began, now
+        rate = self._successes / seconds if seconds > 0 else float("inf")
+        self._is_starting = rate >= GAIN * self._rate
+        self._rate = rate
+        return self._is_starting
 
     def congested(self) -> None:
         """Tells that the other side had too much (429, 503). Counts once per `EPOCH_SECONDS`."""
@@ -125,6 +144,7 @@ class Gate:
         if now - self._congested_at < EPOCH_SECONDS:
             return
         self._congested_at = now
+        self._is_starting = False
         self._set_width(max(1, self._width // 2))
 
     def limit_to(self, limit: int) -> None:

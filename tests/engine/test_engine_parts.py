@@ -45,7 +45,7 @@ def _action(tag: str, digest: Digest = A, attempts: int = 0) -> Action:
 
 def _prepared(tag: str, blobs: dict[Digest, int]) -> Prepared:
     described = {digest: Descriptor("text/plain", digest, size) for digest, size in blobs.items()}
-    return Prepared(_action(tag), Image(image("any").manifest, {}, described))
+    return Prepared.of(_action(tag), Image(image("any").manifest, {}, described))
 
 
 def _order(*images: Prepared) -> list[str | None]:
@@ -68,7 +68,7 @@ def test_among_equals_the_first_that_came_goes_first() -> None:
 
 def test_window_counts_what_its_manifests_take() -> None:
     window, built = ReadAhead(), image("x")
-    one = Prepared(_action("x"), Image(built.manifest, {built.digest: built.manifest}, {}))
+    one = Prepared.of(_action("x"), Image(built.manifest, {built.digest: built.manifest}, {}))
     window.add(one)
     assert (len(window), window.manifest_bytes) == (1, len(built.manifest.body))
     window.take()

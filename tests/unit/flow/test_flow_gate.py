@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from replicator.flow.gate import EPOCH_SECONDS, LARGE_PART, Gate
+from replicator.flow.gate import EPOCH_SECONDS, LARGE_PART, STEP, Gate
 from tests.fakes.clock import FakeClock
 
 
@@ -138,15 +138,43 @@ def test_gate_that_could_never_open_is_refused() -> None:
         Gate(0, clock=FakeClock())
 
 
-def test_width_grows_by_a_step_for_a_window_of_successes_and_stops_at_the_limit() -> None:
+def window(gate: Gate, clock: FakeClock, seconds: float) -> int:
+    """A window of successes, `seconds` after the last one; the width then."""
+    clock.advance(seconds)
+    for _ in range(gate.width):
+        gate.succeeded()
+    return gate.width
+
+
+def test_a_gate_at_its_start_doubles_each_round_trip_up_to_its_limit() -> None:
+    clock = FakeClock()
+    gate = Gate(100, start=4, clock=clock)
+    assert [window(gate, clock, 0.05) for _ in range(6)] == [8, 16, 32, 64, 100, 100]
+
+
+def test_a_gate_grows_by_a_step_once_doubling_brought_no_more_a_second() -> None:
+    clock = FakeClock()
+    gate = Gate(100, start=4, clock=clock)
+    assert [window(gate, clock, seconds) for seconds in (0.05, 0.05, 0.2)] == [8, 16, 16 + STEP]
+    assert window(gate, clock, 0.001) == 16 + 2 * STEP  # the start is over for good
+
+
+def test_a_gate_grows_by_a_step_once_it_met_congestion() -> None:
+    clock = FakeClock()
+    gate = Gate(100, start=8, clock=clock)
+    assert window(gate, clock, 0.05) == 16
+    gate.congested()
+    assert [window(gate, clock, 0.05) for _ in range(2)] == [8 + STEP, 8 + 2 * STEP]
+
+
+def test_width_grows_for_a_window_of_successes_and_stops_at_the_limit() -> None:
     seen: list[int] = []
-    gate = Gate(14, start=4, clock=FakeClock(), on_change=seen.append)
-    for _ in range(4):
+    clock = FakeClock()
+    gate = Gate(14, start=6, clock=clock, on_change=seen.append)
+    for _ in range(5):
         gate.succeeded()
-    assert gate.width == 12
-    for _ in range(11):
-        gate.succeeded()
-    assert gate.width == 12
+    assert gate.width == 6
+    clock.advance(1.0)
     for _ in range(100):
         gate.succeeded()
     assert seen == [12, 14]
