@@ -1,0 +1,122 @@
+"""What waits: bounded, near its site, and dated by the database's clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from replicator.events import FleetSeen, JobBegun, Warned
+from replicator.fleet import queue
+from replicator.fleet.work import Work
+from replicator.flow.clock import SystemClock
+from tests.fleet.agents import QUICK, LightAgent, joined, until
+
+
+class ClockAhead(SystemClock):
+    """A wall clock that is ten minutes ahead."""
+
+    def now(self) -> float:
+        return super().now() + 600.0
+
+
+def works(rules: int, site: str = "fra", shards: int = 64) -> list[Work]:
+    return [
+        Work(f"rule{rule}", (site,), "interval", shard=shard, of=shards)
+        for rule in range(rules)
+        for shard in range(shards)
+    ]
+
+
+async def test_what_waits_for_a_dead_site_is_bounded_and_fetching_stays_quick(shared: str) -> None:
+    """A fetch looks at all that waits in front; 200,000 jobs of a site that nobody serves would make it slow."""
+    agent = LightAgent("a", serves=("sgp",), destinations=("fra", "sgp"))
+    alone = replace(QUICK, orphaned=3600.0)
+    async with joined(shared, agent, works=False, times=alone):
+        for _ in range(8):  # looks at 400 rules with 64 shards: 25,600 jobs each
+            await agent.fleet.defer(await agent.fleet.within_cap(works(400)))
+        with psycopg.connect(shared, autocommit=True) as connection:
+            ((waiting,),) = connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchall()
+            assert waiting == queue.MAX_WAITING
+            ((worker,),) = connection.execute("SELECT procrastinate_register_worker_v1()").fetchall()
+            fetch = "SELECT id FROM procrastinate_fetch_job_v2(ARRAY['to sgp']::varchar[], %s)"
+            best = 1.0
+            for _ in range(5):
+                began = time.perf_counter()
+                connection.execute(fetch, (worker,))
+                best = min(best, time.perf_counter() - began)
+        assert best < 0.02
+        agent.gate.set()
+        agent.fleet.begin()
+        await agent.fleet.defer([Work("near", ("sgp",), "interval", shard=1, of=64)])
+        await until(lambda: [work.rule for work in agent.did] == ["near"])
+
+
+async def test_work_goes_to_those_who_serve_its_site_and_to_others_only_without_them(shared: str) -> None:
+    near, far = LightAgent("near", serves=("fra",)), LightAgent("far", serves=("sgp",))
+    near.gate.set()
+    far.gate.set()
+    async with joined(shared, far):
+        async with joined(shared, near):
+            await until(lambda: len(near.fleet.living) == 2)
+            await near.fleet.defer(works(1, shards=8))
+            await until(lambda: len(near.did) == 8)
+            assert far.did == []
+            seen = [event for event in near.events if isinstance(event, FleetSeen)]
+            assert seen[-1].serving == {"fra": 1, "sgp": 1}
+        await far.fleet.defer(works(1, shards=8))
+        await until(lambda: len(far.did) == 8)  # nobody has served fra for the time that `orphaned` says
+        async with joined(shared, near):
+            await until(lambda: "to fra" not in far.fleet._workers.queues)
+            await near.fleet.defer(works(1, shards=8))
+            await until(lambda: len(near.did) == 16)
+            assert len(far.did) == 8
+
+
+async def test_a_clock_ten_minutes_ahead_makes_no_tick_early(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent, clock=ClockAhead()):
+        assert agent.fleet.now() == pytest.approx(time.time(), abs=2.0)
+        warned = [event.text for event in agent.events if isinstance(event, Warned)]
+        assert warned == ["the clock of this machine is 600 s ahead of that of the database"]
+
+
+async def test_a_tick_is_deferred_once_whoever_is_up(shared: str) -> None:
+    agents = LightAgent("a"), LightAgent("b")
+    look = Work("apps", ("fra",), "interval")
+    async with joined(shared, agents[0], works=False), joined(shared, agents[1], works=False):
+        first = [await each.fleet.defer_tick(look, "apps 1", 1_000) for each in agents]
+        again = [await each.fleet.defer_tick(look, "apps 1", 2_000) for each in agents]
+    assert first == [True, False]
+    assert again == [False, False], "the look of the first tick has not begun"
+
+
+async def test_work_that_waited_says_for_how_long(shared: str) -> None:
+    agent = LightAgent("a")
+    agent.gate.set()
+    async with joined(shared, agent):
+        await agent.fleet.defer(works(1, shards=1))
+        await until(lambda: len(agent.did) == 1)
+    (begun,) = [event for event in agent.events if isinstance(event, JobBegun)]
+    assert 0.0 <= begun.waited < 20.0
+
+
+async def test_a_job_that_cannot_be_read_is_left_out_and_stops_nobody(shared: str) -> None:
+    """Another version of the program deferred it."""
+    agent = LightAgent("a")
+    agent.gate.set()
+    async with joined(shared, agent):
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)"
+                " VALUES ('to fra', %s, 'x', 'x', '{\"rule\": 1}')",
+                (queue.TASK,),
+            )
+        await agent.fleet.defer([Work("apps", ("fra",), "interval", shard=1, of=64)])
+        await until(lambda: len(agent.did) == 1)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            await until(
+                lambda: connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (0,)
+            )
