@@ -19,13 +19,17 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test coverage interop soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
+.PHONY: help demo demo-fleet test coverage interop soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
 
 demo: $(VENV)/.run
 	$(BIN)/replicator demo
+
+# Three agents that share PostgreSQL and two registries; one is killed on stage.
+demo-fleet: $(VENV)/.test
+	$(BIN)/python -m scripts.demo_fleet
 
 test: $(VENV)/.test packages
 	$(PYTEST) -m "not interop and not soak"

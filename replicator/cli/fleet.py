@@ -85,6 +85,8 @@ def _lines(agents: Sequence[Agent], dead: set[str]) -> list[str]:
     lines = table(rows, right=frozenset({5}))
     now = time.time()
     for each in agents:
+        if each.name in dead:
+            continue  # what it did is others' work now
         if each.doing:
             lines += ["", f"{each.name}, with {', '.join(each.sites)}:"]
         lines += table(

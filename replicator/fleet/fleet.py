@@ -306,7 +306,7 @@ class Fleet:
         for number in lost:
             work = await self._queue.take_over(number)
             if work is not None:
-                _log.warning("took over %s", work.lock)
+                _log.warning("took over %s", work)
                 self._events.emit(TakenOver(work.rule, work.destinations, work.shard))
 
     async def _maintain(self) -> None:

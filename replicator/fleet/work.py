@@ -63,6 +63,11 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
         what = "look" if self.shard is None else f"{self.shard}/{self.of}"
         return f"{self.rule} > {' '.join(self.destinations)} {what}"
 
+    def __str__(self) -> str:
+        """For people; shards are counted from 1."""
+        what = "the look at it" if self.shard is None else f"shard {self.shard + 1}/{self.of}"
+        return f"{self.rule} -> {', '.join(self.destinations)}: {what}"
+
     @property
     def queue(self) -> str:
         """Whose agents take it."""
