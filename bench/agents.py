@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import pushing, servers
-from bench.corpus import FAR, SMALL_SET, Corpus, Shape
+from bench.corpus import FAR, MEGABYTE, Corpus, Shape
 from bench.inmemory import registry
 from bench.measure import cpu_seconds
 from bench.servers import Endpoint
@@ -39,6 +39,8 @@ destinations = ["fra"]
 repositories = ["**"]
 """
 TOKEN = secrets.token_hex(16)
+LARGE = Shape("large", 5, 2, (2 * MEGABYTE,) * 3, (3 * MEGABYTE,) * 2)
+"""10 images; three layers that all share, two of each image's own: 66 MB."""
 TICK_SECONDS = 5
 TICKS = 6
 PATIENCE_SECONDS = 400
@@ -54,7 +56,7 @@ async def main() -> None:
     print(f"cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f}")
     with running_postgres() as server, tempfile.TemporaryDirectory() as folder:
         small = replace(FAR, tags=options.images // FAR.repositories)
-        for load in (Load(small, 0.0), Load(small, 0.08), Load(SMALL_SET, 0.0)):
+        for load in (Load(small, 0.0), Load(small, 0.08), Load(LARGE, 0.0)):
             for count in (0, *map(int, options.agents.split(","))):
                 if options.only in {"", "copy", load.name}:
                     place = Path(folder) / f"{load.name}-{count}"
