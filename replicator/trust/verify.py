@@ -21,6 +21,9 @@ from replicator.trust.statement import (
 from replicator.trust.strict import as_bytes, read_strict
 
 _SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+_PREHASHED: Final = (
+    "; Ed25519ph, which cosign 3 makes with an Ed25519 key, is not supported: sign with another kind of key"
+)
 _CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 
 
@@ -231,7 +234,8 @@ def _key_of(policy: TrustPolicy, signature: bytes, signed: bytes) -> tuple[Publi
     for key, how in _holding(policy.keys, signature, signed):
         return key, f"signed by {key.name} ({how})"
     names = ", ".join(key.name for key in policy.keys)
-    return _void(f"not signed by {'any of ' if len(policy.keys) > 1 else ''}{names}")
+    more = _PREHASHED if any(key.kind == "Ed25519" for key in policy.keys) else ""
+    return _void(f"not signed by {'any of ' if len(policy.keys) > 1 else ''}{names}{more}")
 
 
 def _holding(keys: Sequence[PublicKey], signature: bytes, signed: bytes) -> Iterator[tuple[PublicKey, str]]:

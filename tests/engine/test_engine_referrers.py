@@ -141,6 +141,33 @@ async def test_an_unchanged_list_is_not_written_again_and_entries_of_others_stay
         ]
 
 
+@pytest.mark.parametrize("api", [True, False])
+async def test_what_only_the_destination_has_is_left_alone_whatever_becomes_of_the_source(
+    *, api: bool
+) -> None:
+    """The signatures that ECR adds by itself, the SBOMs of a scanner."""
+    async with world(clock=FakeClock()) as w:
+        w.left.referrers_api = api
+        root = w.put("app", "v1")
+        ours, theirs = signature(root), signature(root, "scanner at the destination")
+        attach(w, ours)
+        await w.sync_one()
+        attach(w, theirs, site="left")
+        if not api:
+            load(w.left.store, "app", fallback_tag(root.digest), listed(ours, theirs))
+        before = dict(w.left.store.repositories["app"].manifests)
+        await w.sync_one(recheck=True)
+        w.put("app", "v1", image("moved"))  # the tag moves on
+        await w.sync_one(recheck=True)
+        w.source.store.delete_tag("app", "v1")  # and goes
+        await w.sync_one(recheck=True)
+        assert before.keys() <= w.left.store.repositories["app"].manifests.keys()
+        assert refers(w.left, root) == {ours.digest, theirs.digest}
+        if not api:
+            assert sorted(fallback_entries(w.left, root.digest)) == sorted([ours.digest, theirs.digest])
+        assert w.left.count("delete_tag") == 0
+
+
 async def test_a_site_without_the_api_is_asked_once_an_hour() -> None:
     async with world() as w:
         w.source.referrers_api = False

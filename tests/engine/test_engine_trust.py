@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from replicator.demo.images import BuiltImage, image, index, load
+from replicator.demo.store import Blob
 from replicator.errors import Unavailable
 from replicator.events import RunEnded, TagUntrusted
 from replicator.model.companion import fallback_tag
 from replicator.policy.rule import Rule
 from replicator.trust.policy import TrustPolicy
 from tests.engine.world import World, rule, world
+from tests.fakes.referrers import NOTATION, referrer
 from tests.fakes.signing import (
     PROVENANCE,
     Signer,
@@ -246,3 +248,32 @@ async def test_a_fallback_tag_that_was_read_to_check_trust_is_not_read_again_to_
         await w.sync_one(trusting())
         assert w.left.store.referrers("app", v1.digest)
         assert w.source.count("read_manifest", fallback_tag(v1.digest)) == 1
+
+
+async def test_a_notary_project_signature_travels_and_is_named_as_not_verified() -> None:
+    async with world() as w:
+        root = w.put("app", "v1")
+        notation = referrer(root, NOTATION)
+        attach(w, notation)
+        result = await w.sync_one(trusting())
+        assert "a Notary Project signature, which cannot be verified here" in (result.actions[0].reason or "")
+        assert (await w.sync_one()).totals.tags.copied == 1
+        assert notation.digest in w.left.store.repositories["app"].manifests
+        sign(w, root)
+        w.forget()
+        assert (await w.sync_one(trusting())).totals.tags.copied == 1, "beside it a key's signature counts"
+
+
+async def test_a_blob_that_is_larger_than_its_manifest_says_is_not_read_to_the_end() -> None:
+    """100 MB behind a descriptor of a small bundle."""
+    async with world() as w:
+        root = w.put("app", "v1")
+        signature = bundle_referrer(root, bundle(KEY, root.digest))
+        attach(w, signature)
+        (layer,) = [blob for blob in signature.manifest.blobs if blob.size and blob.size > 2]
+        w.source.store.blobs[layer.digest] = Blob(bytes(100_000_000))
+        result = await w.sync_one(trusting())
+        assert w.tags() == {}
+        (failure,) = result.failures
+        assert "more than" in failure.cause
+        assert result.totals.bytes.read < 2_000_000

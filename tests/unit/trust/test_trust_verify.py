@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,6 +109,15 @@ def test_a_signature_by_another_key_does_not_count() -> None:
 )
 def test_an_attestation_is_not_a_signature(predicate: str) -> None:
     assert not judged(bundled(bundle(KEY, D, predicate))).trusted
+
+
+def test_where_an_ed25519_key_does_not_hold_the_form_that_is_not_supported_is_named() -> None:
+    key = Signer(ed25519.Ed25519PrivateKey.generate())
+    policy = TrustPolicy("release keys", keys=(key.key,))
+    assert judged(bundled(bundle(key, D)), policies=[policy]).trusted
+    reason = judged(bundled(bundle(KEY, D)), policies=[policy]).reason
+    assert "Ed25519ph, which cosign 3 makes with an Ed25519 key, is not supported" in reason
+    assert "Ed25519ph" not in judged(bundled(bundle(OTHER, D))).reason
 
 
 def test_a_signature_is_not_an_attestation() -> None:
