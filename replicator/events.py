@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Literal
 
 import msgspec
 
@@ -401,23 +401,35 @@ Event = (
 )
 
 
+OF_EACH_REQUEST: Final[frozenset[type]] = frozenset({InFlight, RequestDone})
+"""Three of them for each request: more than all others together, and few subscribers have a use for them."""
+
+
 class Events:
     """The one place events go through."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Callable[[Event], None]] = []
+        self._subscribers: list[tuple[Callable[[Event], None], Collection[type]]] = []
+        self._told: dict[type, tuple[Callable[[Event], None], ...]] = {}
+        """Who is told, by kind of event; filled as events come."""
 
-    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        """Calls `subscriber` with each event from now on, in order, on the emitting task."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Callable[[Event], None], *, but: Collection[type] = ()) -> None:
+        """Calls `subscriber` with each event from now on, `but` those of these kinds, in order, on the emitting task."""
+        self._subscribers.append((subscriber, but))
+        self._told = {}
 
     def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Calls `subscriber` no more."""
-        self._subscribers.remove(subscriber)
+        self._subscribers = [(one, but) for one, but in self._subscribers if one != subscriber]
+        self._told = {}
 
     def emit(self, event: Event) -> None:
         """Tells everybody. A subscriber that raises is logged and does not disturb the others."""
-        for subscriber in self._subscribers:
+        kind = type(event)
+        told = self._told.get(kind)
+        if told is None:
+            told = self._told[kind] = tuple(one for one, but in self._subscribers if kind not in but)
+        for subscriber in told:
             try:
                 subscriber(event)
             except Exception:  # noqa: BLE001 - a broken display must not break replication

@@ -68,6 +68,11 @@ def log(level: int, message: str, **fields: object) -> None:
         _log.log(level, message, extra={_FIELDS: given})
 
 
+def logs_requests() -> bool:
+    """Whether `log_event` has a line for each request."""
+    return _log.isEnabledFor(TRACE)
+
+
 def log_event(event: Event) -> None:
     """A subscriber to `Events`: logs each failure and warning, and the start and end of runs."""
     match event:

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from replicator.cli.console import has_display
-from replicator.cli.logs import configure, log_event
+from replicator.cli.logs import configure, log_event, logs_requests
 from replicator.cli.options import Invocation
 from replicator.engine import count_request
-from replicator.events import Events
+from replicator.events import OF_EACH_REQUEST, Events, InFlight
 from replicator.flow.clock import SystemClock
 from replicator.report import RunCounts
 from replicator.runs.progress import Progress
@@ -30,6 +30,8 @@ class Watch:
         """Configures logging and subscribes log, totals and progress. `quiet`: no live progress, even on a terminal."""
         watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
-        for subscriber in (log_event, watch.counts, count_request, watch.progress):
-            watch.events.subscribe(subscriber)
+        watch.events.subscribe(log_event, but={InFlight} if logs_requests() else OF_EACH_REQUEST)
+        watch.events.subscribe(watch.counts, but={InFlight})
+        watch.events.subscribe(count_request, but={InFlight})
+        watch.events.subscribe(watch.progress, but=OF_EACH_REQUEST)
         return watch

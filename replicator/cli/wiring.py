@@ -12,6 +12,7 @@ from types import ModuleType
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
 from replicator.engine import Engine
+from replicator.events import OF_EACH_REQUEST
 from replicator.flow.thread import run_in_thread
 from replicator.policy.rule import Rule
 from replicator.ports import MeetsAhead, State
@@ -54,7 +55,7 @@ async def wire(
         )
         stack.push_async_callback(state.aclose)
         if not read_only:
-            watch.events.subscribe(Indexer(state))
+            watch.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
         spool = None
         if not read_only and any(len(rule.destinations) > 1 for rule in rules):
             spool = open_spool(loaded, watch.events, stack)

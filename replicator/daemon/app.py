@@ -25,7 +25,7 @@ from replicator.daemon.untrusted import UntrustedTags
 from replicator.daemon.watchdog import StuckRuns
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
-from replicator.events import ConfigRead, Events, Warned
+from replicator.events import OF_EACH_REQUEST, ConfigRead, Events, Warned
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -77,7 +77,7 @@ class App:
         self._paused: set[str] = set()
         self._reader = ConfigReader()
         self._stuck = StuckRuns(self.events, self.clock, self.runs, generation.loaded.agent.stuck_after)
-        self.events.subscribe(Indexer(state))
+        self.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from types import SimpleNamespace
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from replicator import __version__
@@ -41,6 +42,18 @@ _ERROR_SECONDS: Final = 15.0
 """For the body of an error, which only decides how well the error is explained."""
 _FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, BrokenFraming)
 """All that aiohttp raises, TimeoutError (an OSError) included; ValueError: a header or URL that cannot be sent."""
+
+
+_CONNECTED: Final[ContextVar[Callable[[], None]]] = ContextVar("connected")
+"""Called when the request that this task sends has its connection (a trace of aiohttp would cost several objects each time)."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """Tells that it has a connection."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        _CONNECTED.get()()
+        return await super().send(conn)
 
 
 class Patience(NamedTuple):
@@ -121,6 +134,7 @@ class Wire:
             if streamed is None:
                 timer.reschedule(asyncio.get_running_loop().time() + limit.seconds)
 
+        _CONNECTED.set(expecting)
         try:
             async with timer:
                 if payload and _has_length(streamed, headers) and self._is_for_threads(url, proxy):
@@ -135,7 +149,6 @@ class Wire:
                         allow_redirects=False,
                         proxy=proxy,
                         timeout=self._connecting,
-                        trace_request_ctx=expecting,
                     )
         except _FAILURES as caught:
             error: Exception = caught
@@ -273,7 +286,7 @@ class Wire:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             timeout=self._connecting,
-            trace_configs=[_timing()],
+            request_class=_Request,
             trust_env=False,  # it would bring ~/.netrc with it
         )
 
@@ -306,17 +319,6 @@ def _remember(authorization: str) -> None:
 def _has_length(streamed: AsyncIterable[Chunk] | None, headers: Mapping[str, str]) -> bool:
     """Whether the body of a request, if there is one, is announced with its length: threads send no other."""
     return streamed is None or "Content-Length" in headers
-
-
-def _timing() -> aiohttp.TraceConfig:
-    """Calls the request's `trace_request_ctx` when its head has gone out."""
-
-    async def sent(_session: object, context: SimpleNamespace, _params: object) -> None:
-        context.trace_request_ctx()
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(sent)
-    return trace
 
 
 async def _at_most(reading: Reading, count: int) -> bytes:
