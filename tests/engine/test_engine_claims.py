@@ -85,6 +85,49 @@ async def test_two_agents_bring_a_large_blob_once() -> None:
         assert not [each for each in w.seen if isinstance(each, DuplicateBytes)]
 
 
+async def test_what_another_agent_has_just_brought_is_not_sent_again() -> None:
+    """It ended between this one's look into the state and its claim."""
+    async with world(clock=FakeClock()) as w:
+        first, other = _fill(w)
+        claims, large = Claims(), _shared().manifest.blobs[1].digest
+        at_the_door, may_claim = asyncio.Event(), asyncio.Event()
+        late = Claims()
+        late.held = claims.held
+        claim = late.claim
+
+        @asynccontextmanager
+        async def slow(destination: str, digest: Digest) -> AsyncIterator[bool]:
+            at_the_door.set()
+            await may_claim.wait()
+            async with claim(destination, digest) as mine:
+                yield mine
+
+        late.claim = slow  # type: ignore[method-assign]
+        run = asyncio.create_task(_run(_agent(w, late), other))
+        await at_the_door.wait()
+        await _run(_agent(w, claims), first)
+        may_claim.set()
+        await run
+        assert w.tags() == w.tags("source")
+        assert w.source.count("open_blob", large) == 1
+
+
+async def test_what_a_destination_has_lost_is_not_mounted_on_the_word_of_the_state() -> None:
+    """Its word about other repositories is worth as little."""
+    async with world(clock=FakeClock()) as w:
+        first, other = _fill(w)
+        claims, large = Claims(), _shared().manifest.blobs[1].digest
+        for name in (first, other):
+            await _run(_agent(w, claims), name)
+        w.left.store.repositories[first].blobs.discard(large)
+        w.clear_log()
+        run = Assignment(Shard(shard_of(first, 2), 2), Owned())
+        await _agent(w, claims).sync([rule()], recheck=True, assignment=run)
+        assert large in w.left.store.repositories[first].blobs
+        assert w.left.count("mount", large) == 0
+        assert w.source.count("open_blob", large) == 1
+
+
 async def test_without_mounts_it_is_read_from_the_repository_that_has_it() -> None:
     async with world(clock=FakeClock(), mount=False) as w:
         first, other = _fill(w)

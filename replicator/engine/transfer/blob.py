@@ -225,17 +225,22 @@ class BlobTransfers:
             return await self._transfer(repository, blob, other)
         return await self._claimed.run(
             blob.descriptor,
-            lambda: self._transfer(repository, blob, other),
+            lambda: self._transfer_claimed(repository, blob, other),
             lambda: self._transfer_after(repository, blob),
         )
 
     async def _transfer_after(self, repository: Repository, blob: WantedBlob) -> Outcome:
         if await self._is_there(repository, blob):
             return self._done(repository, blob, "present")
-        self._remembered.pop(blob.descriptor.digest, None)
-        return await self._transfer(
-            repository, blob, await self._recall(repository.name, blob.descriptor.digest)
-        )
+        return await self._transfer_claimed(repository, blob, None)
+
+    async def _transfer_claimed(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
+        """Whoever had the claim before has noted in the state where the blob lies."""
+        digest = blob.descriptor.digest
+        if other is None and not blob.doubted:
+            self._remembered.pop(digest, None)
+            other = await self._recall(repository.name, digest)
+        return await self._transfer(repository, blob, other)
 
     async def _transfer(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
         work = _Work(blob, other)
