@@ -50,6 +50,13 @@ def _pull(name: str, folder: Path) -> None:
     assert podman_pull(name) == config.digest.partition(":")[2]
 
 
+def _collect(config: Path, *options: str) -> None:
+    """Runs distribution's garbage collection beside the registry."""
+    command = [require("registry"), "garbage-collect", *options, str(config)]
+    environ = clean_environment() | {"OTEL_TRACES_EXPORTER": "none"}
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=environ)
+
+
 async def _sync(program: Program, source: Server, target: Server, mode: str) -> list[dict[str, str]]:
     program.write_config({"hub": source.url, "fra": target.url}, f'{RULE}platform_mode = "{mode}"\n')
     ended = await program("sync", "--json")
@@ -97,6 +104,26 @@ async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_
         for name in (f"{reference}:v1", f"{reference}@{BOTH.digest}"):
             _pull(name, tmp_path)
         assert await _sync(program, source, target, "sparse") == []
+
+
+async def test_garbage_collection_keeps_a_sparse_index_and_what_is_there_of_it(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    folders = [tmp_path / name for name in ("source", "target")]
+    for folder in folders:
+        folder.mkdir()
+    allowed = {"manifests": {"indexes": {"platforms": "none"}}}
+    with (
+        olareg(folders[0]) as source,
+        distribution(folders[1], program="registry", validation=allowed) as target,
+    ):
+        await fill(source.settings(), {("platform/app", "v1"): BOTH})
+        [copied] = await _sync(program, source, target, "sparse")
+        assert copied["outcome"] == "copied"
+        for options in ([], ["--delete-untagged"]):
+            _collect(folders[1] / "config.yml", *options)
+            _pull(f"{target.host}/platform/app:v1", tmp_path)
+        rechecked = await program("sync", "--recheck", "--json")
+        assert rechecked.json["rules"][0]["destinations"][0]["actions"] == []
 
 
 async def test_olareg_refuses_a_sparse_index(tmp_path: Path) -> None:

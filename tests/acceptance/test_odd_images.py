@@ -14,7 +14,7 @@ from replicator.engine.result import DestinationResult
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import parse_manifest
-from replicator.model.mediatypes import OCI_MANIFEST
+from replicator.model.mediatypes import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.acceptance.wired import Wired, wired
 from tests.fakes import content, faults, habits
 from tests.fakes.registry import FakeRegistry
@@ -136,6 +136,34 @@ async def test_image_by_a_digest_that_cannot_be_computed_is_held() -> None:
         w.put("odd", "v1", BuiltImage(manifest, built.blobs))
         result = await w.sync_one()
         assert (result.outcome, result.totals.tags.held) == ("ok", 1), result.failures
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(415, "manifest invalid"), (400, f"unsupported media type: {DOCKER_MANIFEST}")]
+)
+async def test_a_media_type_that_is_refused_is_held_and_the_next_image_is_not_sent(
+    status: int, message: str
+) -> None:
+    async with wired(target=target(habits.takes_no_type(DOCKER_MANIFEST, status, message))) as w:
+        w.put("docker", "v1", content.docker_image("one"))
+        w.put("docker", "v2", content.docker_list(content.docker_image("two")))
+        async with w.engine() as engine:
+            [first] = await engine.sync([w.rule])
+            w.put("docker", "v3", content.docker_image("three"))
+            w.target.requests.clear()
+            [second] = await engine.sync([w.rule])
+        for result, held in ((first.destinations[0], 2), (second.destinations[0], 3)):
+            assert (result.outcome, result.totals.tags.held) == ("ok", held), result.failures
+            for action in (each for each in result.actions if each.outcome == "held"):
+                assert f"does not take manifests of type {DOCKER_MANIFEST}" in (action.reason or "")
+        assert w.target.count("PUT", "/docker/") + w.target.count("POST", "/docker/") == 0
+
+
+async def test_a_manifest_that_is_refused_for_another_reason_is_a_failure() -> None:
+    async with wired(target=target(habits.takes_no_type(DOCKER_MANIFEST, 400, "too many layers"))) as w:
+        w.put("docker", "v1", content.docker_image("one"))
+        result = await w.sync_one()
+        assert result.totals.tags.failed == 1
 
 
 async def test_schema_1_is_copied_as_it_is() -> None:

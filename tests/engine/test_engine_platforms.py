@@ -156,6 +156,8 @@ async def test_what_refers_to_a_rewritten_index_stays_behind_and_that_is_said() 
         built = made.put("app", "v1", _both())
         of_index = made.put("app", None, artifact("of index", built.manifest))
         of_image = made.put("app", None, artifact("of image", built.children[0].manifest))
+        planned = await made.plan_one(chosen)
+        assert [text for text in planned.warnings if f"of {built.digest} are not copied" in text]
         result = await made.sync_one(chosen)
         assert result.outcome == "ok"
         there = made.left.store.repositories["app"].manifests

@@ -59,11 +59,13 @@ def distribution(
     driver: Mapping[str, object] | None = None,
     notifications: Mapping[str, object] | None = None,
     validation: Mapping[str, object] | None = None,
+    compatibility: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
     """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself.
 
     `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder;
-    `notifications` whom it tells, `validation` what it refuses, as its config has them.
+    `notifications` whom it tells, `validation` what it refuses, `compatibility` what old formats it takes, as its config has
+    them.
     """
     storage = folder / "storage"
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "not a secret"}
@@ -76,10 +78,8 @@ def distribution(
         },
         "http": http,
     }
-    if validation is not None:
-        config["validation"] = validation
-    if notifications is not None:
-        config["notifications"] = notifications
+    others = {"validation": validation, "notifications": notifications, "compatibility": compatibility}
+    config |= {key: value for key, value in others.items() if value is not None}
     executable = require(program)
     if access == "tls":
         with _started(executable, folder, config | {"http": http | {"tls": _certificate(folder)}}) as (

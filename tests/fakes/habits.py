@@ -453,6 +453,18 @@ def no_foreign_layers(repository: str) -> Middleware:
     return quirk
 
 
+def takes_no_type(media_type: str, status: int, message: str) -> Middleware:
+    """Manifests of a media type are refused: by zot with 415, by distribution and olareg with 400."""
+
+    @web.middleware
+    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "PUT" and request.headers.get("Content-Type") == media_type:
+            return wire.refusal("MANIFEST_INVALID", message, status=status)
+        return await handler(request)
+
+    return quirk
+
+
 def no_schema1(status: int = 400, code: str = "MANIFEST_INVALID", message: str = "unsupported") -> Middleware:
     """Manifests of Docker schema 1 are refused, as by distribution 3 and olareg (zot: 415; distribution 2: 500)."""
 

@@ -11,8 +11,8 @@ from tests.fakes.source import BytesSource
 async def put_image(repository: Repository, built: BuiltImage, tag: str | None = None) -> None:
     """Puts an image, whole, children first."""
     for one in built.walk():
-        for data in one.blobs.values():
-            await repository.write_blob(BytesSource(data))
+        for digest, data in one.blobs.items():
+            await repository.write_blob(BytesSource(data, digest=digest))
         if one is not built:
             await repository.write_manifest(one.manifest)
     await repository.write_manifest(built.manifest, tag)

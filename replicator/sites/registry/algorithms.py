@@ -62,8 +62,8 @@ def learn(registry: Registry, level: Sha512) -> None:
 
 
 def says_digest(error: SiteError) -> bool:
-    """Whether a refusal is about the digest, not about what has it."""
-    return isinstance(error, Rejected) and not _CODES.isdisjoint(error.codes)
+    """Whether a refusal is about the digest, not about what has it: zot's code is MANIFEST_INVALID, its detail the digest."""
+    return isinstance(error, Rejected) and (not _CODES.isdisjoint(error.codes) or "sha512:" in error.cause)
 
 
 async def _try_blob(registry: Registry, repository: str) -> None:

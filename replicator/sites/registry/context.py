@@ -45,7 +45,7 @@ class Registry:
 
     `written_as`: how the config names it, where that is another name. `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
     repositories that refused to list their tags and are not known to exist. `tried`: what was found out by a small write,
-    one at a time under `trying`.
+    one at a time under `trying`. `refused_types`: media types of manifests that it has refused.
     """
 
     site: str
@@ -62,6 +62,7 @@ class Registry:
     fixed: FixedTags = field(default_factory=FixedTags)
     bulk: BulkMemory = field(default_factory=BulkMemory)
     unlisted: set[str] = field(default_factory=set)
+    refused_types: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
     trying: asyncio.Lock = field(default_factory=asyncio.Lock)
     creations: Creations = field(default_factory=Creations)

@@ -16,6 +16,8 @@ from replicator.sites.registry.refusals import (
     has_foreign_layers,
     is_unknown_error,
     no_sha512,
+    no_type,
+    refuses_type,
 )
 
 _STORED: Final = frozenset({200, 201, 202, 204})
@@ -43,9 +45,9 @@ def told_digest(reply: Reply) -> Digest | None:
 
 async def put_manifest(registry: Registry, call: Call, manifest: Manifest) -> Reply:
     """Sends a manifest. A refusal for what it is raises `Unsupported`, and `refuses` knows it from then on."""
-    if has_foreign_layers(manifest):
-        return await _put_foreign(registry, call)
     try:
+        if has_foreign_layers(manifest):
+            return await _put_foreign(registry, call)
         return await registry.transport.request(call)
     except Rejected as error:
         if algorithm(manifest.digest) != "sha256" and says_digest(error):
@@ -53,6 +55,9 @@ async def put_manifest(registry: Registry, call: Call, manifest: Manifest) -> Re
             raise _unsupported(registry, call, no_sha512("blobs", manifest.digest)) from error
         if manifest.kind is Kind.SCHEMA1:
             raise _unsupported(registry, call, f"{NO_SCHEMA1} ({error.cause})") from error
+        if refuses_type(error):
+            registry.refused_types.add(manifest.media_type)
+            raise _unsupported(registry, call, no_type(manifest.media_type)) from error
         raise
 
 
@@ -71,7 +76,7 @@ async def _put_foreign(registry: Registry, call: Call) -> Reply:
 
 def _refuses_foreign(error: SiteError) -> bool:
     if isinstance(error, Rejected):
-        return error.status in {400, 422}
+        return error.status in {400, 422} and not refuses_type(error)
     is_known = "MANIFEST_BLOB_UNKNOWN" in error.cause or is_unknown_error(error)
     return isinstance(error, MissingReference) or is_known
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from http import HTTPStatus
 from typing import Final
 
-from replicator.errors import SiteError
+from replicator.errors import Rejected, SiteError
 from replicator.model.digest import Digest, algorithm
 from replicator.model.manifest import Kind, Manifest
 from replicator.model.mediatypes import FOREIGN_LAYERS
@@ -27,6 +29,20 @@ NO_SCHEMA1: Final = (
 )
 
 
+def refuses_type(error: Rejected) -> bool:
+    """Whether a manifest was refused for its media type: zot answers 415, distribution and olareg 400."""
+    return error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE or (
+        "MANIFEST_INVALID" in error.codes
+        and "media type" in error.cause
+        and "unsupported" in error.cause.lower()
+    )
+
+
+def no_type(media_type: str) -> str:
+    """The reason for manifests of a media type that the registry has refused."""
+    return f"the registry does not take manifests of type {media_type}"
+
+
 def is_unknown_error(error: SiteError) -> bool:
     """Whether distribution 2 failed in a way that it has no word for, as for manifests that it was not built to take."""
     return "UNKNOWN: unknown error" in error.cause
@@ -38,8 +54,15 @@ def has_foreign_layers(manifest: Manifest) -> bool:
     return b'"urls"' in body and any(media_type in body for media_type in _FOREIGN)
 
 
-def why_not(record: CapabilityRecord, manifest: Manifest, *, tagged: bool) -> str | None:
-    """Why the registry would not take the manifest, as far as it is known to refuse such; None where it may."""
+def why_not(
+    record: CapabilityRecord, refused: Container[str], manifest: Manifest, *, tagged: bool
+) -> str | None:
+    """Why the registry would not take the manifest, as far as it is known to refuse such; None where it may.
+
+    `refused`: media types of manifests that it has refused.
+    """
+    if manifest.media_type in refused:
+        return no_type(manifest.media_type)
     if not record.foreign_layers and has_foreign_layers(manifest):
         return NO_FOREIGN_LAYERS
     if not record.schema1 and manifest.kind is Kind.SCHEMA1:

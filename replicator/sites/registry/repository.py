@@ -314,7 +314,7 @@ class RegistryRepository:
 
     def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:
         """Why the registry would not take the manifest, as it has shown before; None where it may."""
-        return why_not(self._registry.knowledge.record, manifest, tagged=tagged)
+        return why_not(self._registry.knowledge.record, self._registry.refused_types, manifest, tagged=tagged)
 
     async def try_for(self, manifests: Collection[Manifest]) -> None:
         """Finds out whether the registry takes their digests and their format, before any blob is sent."""
