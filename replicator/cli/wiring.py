@@ -57,8 +57,9 @@ async def wire(
         if not read_only:
             watch.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
         spool = None
-        if not read_only and any(len(rule.destinations) > 1 for rule in rules):
-            spool = open_spool(loaded, watch.events, stack)
+        if not read_only:
+            is_shared = any(len(rule.destinations) > 1 for rule in rules)
+            spool = open_spool(loaded, watch.events, stack, is_shared=is_shared)
         stack.push_async_callback(pool.give_back, sites)
         if loaded.bandwidth:
             following = asyncio.create_task(follow(lambda: (loaded.bandwidth, sites), watch.clock))

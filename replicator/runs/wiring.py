@@ -113,12 +113,18 @@ def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment
     )
 
 
-def open_spool(loaded: Loaded, events: Events, stack: contextlib.AsyncExitStack) -> Spool | None:
-    """The spool, closed with the stack. None if it cannot be opened: blobs are streamed, with a warning."""
+def open_spool(
+    loaded: Loaded, events: Events, stack: contextlib.AsyncExitStack, *, is_shared: bool = True
+) -> Spool | None:
+    """The spool, closed with the stack. None if it cannot be opened: blobs are streamed, by one connection each.
+
+    A warning says so where several destinations would have shared what they read (`is_shared`).
+    """
     try:
         spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
     except ReplicatorError as error:
-        events.emit(Warned(None, f"{error}; blobs are read once for each destination"))
+        if is_shared:
+            events.emit(Warned(None, f"{error}; blobs are read once for each destination"))
         return None
     stack.push_async_callback(spool.aclose)
     return spool

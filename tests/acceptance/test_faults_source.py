@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.engine import DestinationResult
+from replicator.engine.content import parted, source
+from replicator.engine.content.parted import PartSizes
 from replicator.model.digest import digest_of
 from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, Wired, only_app_failed, wired
 from tests.fakes import faults
@@ -290,3 +293,18 @@ def test_any_byte_of_a_blob_may_be_the_last(
             await w.must_heal()
 
     asyncio.run(run())
+
+
+@pytest.mark.usefixtures("moved")
+async def test_large_blob_is_read_in_parts_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "PARTS", PartSizes(least=BLOB_BYTES, first=100_000, part=100_000))
+    monkeypatch.setattr(parted, "width", lambda *_: 3)
+    async with wired() as w:
+        w.source.fault("GET", f"{BLOB}{w.blob}", faults.truncate(50_000))
+        [result] = (await w.sync(spool=tmp_path)).values()
+        assert result.outcome == "ok", result.failures
+        assert w.tags() == w.whole
+        assert w.source.count("GET", f"{BLOB}{w.blob}") == BLOB_BYTES // 100_000 + 1
+        assert result.totals.bytes.read == result.totals.bytes.written
