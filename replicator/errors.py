@@ -290,9 +290,16 @@ class TagMoved(SiteError):
     reason = "moved"
 
     def __init__(
-        self, site: str, operation: str, cause: str, *, repository: str | None = None, present: str | None
+        self,
+        site: str,
+        operation: str,
+        cause: str,
+        *,
+        repository: str | None = None,
+        advice: Advice | None = None,
+        present: str | None = None,
     ) -> None:
-        super().__init__(site, operation, cause, repository=repository)
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
         self.present = present
 
 
@@ -308,9 +315,10 @@ class Untrusted(SiteError):
         cause: str,
         *,
         repository: str | None = None,
+        advice: Advice | None = None,
         hold: HoldKind = HoldKind.SIGNATURES,
     ) -> None:
-        super().__init__(site, operation, cause, repository=repository)
+        super().__init__(site, operation, cause, repository=repository, advice=advice)
         self.hold = hold
 
 

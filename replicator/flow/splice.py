@@ -34,7 +34,7 @@ class Outlet(Protocol):
     """Where a thread puts bytes."""
 
     def offer(self, data: memoryview, seconds: float) -> memoryview:
-        """What was not taken: the other side took nothing for so many seconds, spoke, or failed. Blocks.
+        """What was not taken: the other side took nothing for `seconds`, spoke, or failed. Blocks.
 
         A failure is not raised but kept for who writes next.
         """

@@ -83,7 +83,7 @@ class Connection:
         return not self._sent(memoryview(data), None)
 
     def offer(self, data: memoryview, seconds: float) -> memoryview:
-        """As `send`, but gives up when nothing was taken for so many seconds: what was not taken.
+        """As `send`, but gives up when nothing was taken for `seconds`: what was not taken.
 
         A broken connection is not raised here but by the next `send`.
         """

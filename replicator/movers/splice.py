@@ -13,7 +13,7 @@ class Outlet(Protocol):
     """Where the bytes go."""
 
     def offer(self, data: memoryview, seconds: float) -> memoryview:
-        """What was not taken, because nothing was taken for so many seconds or anything went wrong."""
+        """What was not taken, because nothing was taken for `seconds` or anything went wrong."""
         ...
 
 

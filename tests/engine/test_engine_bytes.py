@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer, load
 from replicator.engine import Totals
-from replicator.engine.content import spool as spool_module
 from replicator.engine.content.spool import SpoolFull
 from replicator.engine.referrers import ReferrersAPIs
 from replicator.engine.shared import Shared
@@ -223,11 +223,11 @@ async def test_broken_read_goes_on_where_it_broke() -> None:
 async def test_without_a_spool_each_destination_streams_and_it_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    def full(descriptor: int, data: bytearray) -> None:
+    def full(descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
     if how == "disk full":
-        monkeypatch.setattr(spool_module, "_write_all", full)
+        monkeypatch.setattr(os, "pwrite", full)
     folder = None if how == "no folder" else tmp_path
     both = ("left", "right")
     async with world(folder, destinations=both, spool_bytes=10 if how == "too small" else 1 << 30) as w:

@@ -89,7 +89,7 @@ class PartedBlob:
     Args:
         site: where it is.
         source: the blob.
-        scratch: gives the descriptor of an empty file with room for so many bytes; raises `SpoolFull`.
+        scratch: gives the descriptor of an empty file with room for a given number of bytes; raises `SpoolFull`.
         crowd: who else reads from the source.
         sizes: how it is divided.
     """

@@ -33,7 +33,7 @@ async def missing_referrers(  # noqa: PLR0913 - both ends, the image, and what o
 ) -> tuple[Digest, ...]:
     """What refers to an image at its source and is not listed at the destination, which has the image.
 
-    Costs one request at the source for each manifest and for each referrer that is no signature, none where its listing of
+    Costs one request at the source for each manifest and for each referrer that is not a signature, none where its listing of
     tags shows that there is nothing; and one at the destination for each manifest that something refers to.
 
     Args:
