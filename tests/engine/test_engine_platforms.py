@@ -166,11 +166,18 @@ async def test_what_refers_to_a_rewritten_index_stays_behind_and_that_is_said() 
         assert (await made.sync_one(chosen, recheck=True)).actions == []
 
 
-async def test_an_attestation_travels_with_its_platform() -> None:
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_an_attestation_travels_with_its_platform_and_stays_with_one_that_is_not_wanted(
+    mode: PlatformMode,
+) -> None:
     async with world(refuses_dangling=False) as made:
-        built = made.put("app", "v1", with_attestation("app"))
-        await made.sync_one(_rule("linux/amd64"))
-        assert _at_left(made, built) == [True, True]
+        made.dangling.clear()
+        built = made.put("app", "v1", with_attestation("app", image("app/arm64", platform=ARM64)))
+        result = await made.sync_one(_rule("linux/amd64", mode=mode))
+        assert result.outcome == "ok", result.failures
+        assert _at_left(made, built) == [True, True, False, False]
+        root = made.left.store.manifest("app", made.tags()["app"]["v1"])
+        assert len(root.children) == (4 if mode == "sparse" else 2)
 
 
 @pytest.mark.parametrize("mode", ["sparse", "rewrite"])

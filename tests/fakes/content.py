@@ -105,20 +105,25 @@ def nested_index(seed: str) -> BuiltImage:
     return index([index([image(f"{seed}/inner")]), image(f"{seed}/outer")])
 
 
-def with_attestation(seed: str) -> BuiltImage:
-    """What buildkit pushes: an image, and a child of no platform that vouches for it."""
-    built, attestation = image(seed), artifact(f"{seed}/attestation")
-    body = json.loads(index([built]).manifest.body)
-    described = msgspec.structs.replace(
-        attestation.manifest.descriptor,
-        platform=Platform("unknown", "unknown"),
-        annotations={
-            "vnd.docker.reference.type": "attestation-manifest",
-            "vnd.docker.reference.digest": built.digest,
-        },
-    )
-    body["manifests"].append(msgspec.to_builtins(described))
-    return BuiltImage(_parsed(body, OCI_INDEX), {}, (built, attestation))
+def with_attestation(seed: str, *others: BuiltImage) -> BuiltImage:
+    """What buildkit pushes: images, and after each a child of no platform that vouches for it."""
+    images = (image(seed), *others)
+    attestations = [artifact(f"{seed}/attestation/{number}") for number in range(len(images))]
+    body = json.loads(index(images).manifest.body)
+    entries, children = body["manifests"], list[BuiltImage]()
+    body["manifests"] = []
+    for entry, built, attestation in zip(entries, images, attestations, strict=True):
+        described = msgspec.structs.replace(
+            attestation.manifest.descriptor,
+            platform=Platform("unknown", "unknown"),
+            annotations={
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": built.digest,
+            },
+        )
+        body["manifests"] += [entry, msgspec.to_builtins(described)]
+        children += [built, attestation]
+    return BuiltImage(_parsed(body, OCI_INDEX), {}, tuple(children))
 
 
 def schema1(seed: str, name: str = "app", tag: str = "old", *, signed: bool = True) -> BuiltImage:
