@@ -85,7 +85,10 @@ class Postgres:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Returns when it takes connections. Raises AssertionError with its log where it does not."""
+        """Returns when it takes connections. Raises AssertionError with its log where it does not.
+
+        Called in the main thread: the server ends with the thread that started it.
+        """
         settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         # It ends with the process that started it, however that ends. Immediate: it may leave nothing behind.
         command = [

@@ -36,6 +36,7 @@ _COMMANDS = {
     "why": Entry("replicator.cli.why", "Explain why an image is, or is not, at its destinations."),
     "status": Entry("replicator.cli.status", "Show lag, last success and failures of each rule."),
     "fleet": Entry("replicator.cli.fleet", "List the agents that share the rules, or drain one of them."),
+    "state": Entry("replicator.cli.state", "Move the state from SQLite to PostgreSQL, or back."),
     "serve": Entry("replicator.cli.serve", "Serve a bucket or directory as a read-only registry."),
     "export": Entry(
         "replicator.cli.export", "Export the images selected by rules to an archive, for air-gapped sites."

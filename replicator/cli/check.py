@@ -16,6 +16,7 @@ from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.starter import credentials_hint
 from replicator.errors import ReplicatorError
+from replicator.flow.thread import run_in_thread
 from replicator.policy.rule import Rule
 from replicator.ports import Site, SiteCheck
 from replicator.report import table
@@ -23,6 +24,7 @@ from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings
 from replicator.sites.open import SiteSettings
 from replicator.sites.registry.settings import RegistrySettings
+from replicator.state.place import EXTRA, PostgresPlace
 
 
 @click.command("check")
@@ -34,7 +36,7 @@ from replicator.sites.registry.settings import RegistrySettings
 @everywhere
 @click.pass_obj
 def command(invocation: Invocation, push: str | None) -> int:
-    """Validate the config, then check every site: credentials, permissions, capabilities, clock."""
+    """Validate the config, then check every site: credentials, permissions, capabilities, clock; and a state on PostgreSQL."""
     return run_async(run_check(invocation, push))
 
 
@@ -59,28 +61,39 @@ async def run_check(invocation: Invocation, push: str | None) -> int:
         ]
     found = unmade | {task.result().site: task.result() for task in tasks}
     checks = [found[name] for name in loaded.sites]
-    bad = sum(bool(check.problems) for check in checks)
+    # A file is found in order, or replaced, by whoever opens it.
+    place = loaded.agent.state
+    database = [await _state(place)] if isinstance(place, PostgresPlace) else []
+    shown = [*checks, *database]
+    bad = sum(bool(check.problems) for check in shown)
     if invocation.json:
         print_json(
             {
                 "version": 1,
-                "outcome": "ok" if not bad else "failed" if bad == len(checks) else "partial",
-                "sites": [
-                    {
-                        "site": check.site,
-                        "ok": not check.problems,
-                        "findings": dict(check.findings),
-                        "problems": check.problems,
-                    }
-                    for check in checks
-                ],
+                "outcome": "ok" if not bad else "failed" if bad == len(shown) else "partial",
+                "sites": [{"site": check.site, **_answer(check)} for check in checks],
+                **{check.site: _answer(check) for check in database},
             }
         )
     else:
-        click.echo("\n".join(line for check in checks for line in _lines(check)))
+        click.echo("\n".join(line for check in shown for line in _lines(check)))
         for line in _next(bad=bad, has_rules=bool(loaded.rules), urls=_registries(checks, loaded.sites)):
             click.echo(line, err=True)
     return 1 if bad else 0
+
+
+def _answer(check: SiteCheck) -> dict[str, object]:
+    return {"ok": not check.problems, "findings": dict(check.findings), "problems": check.problems}
+
+
+async def _state(place: PostgresPlace) -> SiteCheck:
+    """The findings of the state's database."""
+    try:
+        from replicator.state.postgres.checking import check_database  # noqa: PLC0415 - an extra
+    except ImportError:
+        return SiteCheck("state", (), (f"{place}: {EXTRA}",))
+    findings, problems = await run_in_thread(lambda: check_database(place))
+    return SiteCheck("state", findings, tuple(f"{place}: {problem}" for problem in problems))
 
 
 def _unmade(settings: SiteSettings) -> SiteCheck | None:

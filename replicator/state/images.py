@@ -72,7 +72,7 @@ def _write_details(connection: Connection, new: Mapping[Digest, ImageFacts]) -> 
             {"layer": bytes.fromhex(encoded(layer)), "image": number, "size": min(size, _LARGEST)}
             for layer, size in facts.layers
         ]
-        if words := _words(*_texts(facts)):
+        if words := words_of(*_texts(facts)):
             texts.append({"id": number, "text": words})
     if layers:
         connection.execute(_NEW_LAYER, layers)
@@ -80,7 +80,7 @@ def _write_details(connection: Connection, new: Mapping[Digest, ImageFacts]) -> 
         connection.execute(ADD_WORDS[connection.dialect.name], texts)
 
 
-def _words(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+def words_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
     """What free text finds; a value that is both a label and an annotation counts once."""
     return " ".join(tokens(" ".join(dict.fromkeys([*labels.values(), *annotations.values()]))))
 
@@ -92,7 +92,7 @@ def drop_unused(connection: Connection) -> None:
     for number in gone:
         columns = select(images.c.labels, images.c.annotations).where(images.c.id == number)
         labels, annotations = connection.execute(columns).one()
-        if words := _words(msgspec.json.decode(labels), msgspec.json.decode(annotations)):
+        if words := words_of(msgspec.json.decode(labels), msgspec.json.decode(annotations)):
             connection.execute(DROP_WORDS[connection.dialect.name], {"id": number, "text": words})
         connection.execute(delete(image_layers).where(image_layers.c.image == number))
         connection.execute(delete(images).where(images.c.id == number))

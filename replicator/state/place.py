@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
+EXTRA: Final = "PostgreSQL needs an extra: pip install 'replicator[postgres]'"
+"""What to say where psycopg is not installed."""
 LIBPQ_OPTIONS: Final = (
     "sslmode",
     "sslrootcert",

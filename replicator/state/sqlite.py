@@ -143,6 +143,26 @@ async def open_for_reading(path: Path, busy_seconds: float) -> Database:
     return await SqliteDatabase(path, connect).opened()
 
 
+def connect_to_move(path: Path, busy_seconds: float) -> Connection:
+    """The file, to read what is in it.
+
+    Raises:
+        StateError: it does not exist, or is of another schema.
+        DBAPIError: it cannot be read.
+    """
+    url = _url_for_reading(path)
+    if url is None:
+        raise StateError(f"state {path}: does not exist")
+    if not says_other_schema(path):
+        connection = _connect(url, busy_seconds)
+        with _closed_on_failure(connection):
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            if _inspect(connection) is Found.CURRENT:
+                return connection
+        connection.close()
+    raise StateError(f"state {path}: written by another version of replicator; its runs start anew")
+
+
 def _connect(url: URL, busy_seconds: float) -> Connection:
     engine = create_engine(
         url, connect_args={"timeout": busy_seconds}, poolclass=NullPool, isolation_level="AUTOCOMMIT"

@@ -26,7 +26,7 @@ from replicator.ports import (
 from replicator.state import merge, statements
 from replicator.state.batch import Batch
 from replicator.state.database import Database, transaction
-from replicator.state.place import Claim, Place
+from replicator.state.place import EXTRA, Claim, Place
 from replicator.state.recall import Notified, Recall
 from replicator.state.sqlite import open_database, open_for_reading
 from replicator.state.writing import BatchWriter, Names, execute_many, sweep, write_run
@@ -40,7 +40,6 @@ FLUSH_SIZE: Final = 500
 """What was recorded is written in the background after this many seconds, or this many entries."""
 USE_SECONDS: Final = 7 * 86_400.0
 """How precisely it is remembered that a creation time was wanted."""
-EXTRA: Final = "PostgreSQL needs the extra: pip install 'replicator[postgres]'"
 MAX_SIZE: Final = 200_000
 """No more is held in memory while the file cannot be written; the rest is left out, and `flush` says so."""
 

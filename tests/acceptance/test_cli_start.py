@@ -121,7 +121,13 @@ async def test_shell_completion_offers_commands_and_options(program: Program) ->
     commands = await program(
         environ={"_REPLICATOR_COMPLETE": "bash_complete", "COMP_WORDS": "replicator s", "COMP_CWORD": "1"}
     )
-    assert commands.stdout.split() == ["plain,sync", "plain,search", "plain,status", "plain,serve"]
+    assert commands.stdout.split() == [
+        "plain,sync",
+        "plain,search",
+        "plain,status",
+        "plain,state",
+        "plain,serve",
+    ]
     options = await program(
         environ={
             "_REPLICATOR_COMPLETE": "bash_complete",
