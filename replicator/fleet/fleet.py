@@ -15,7 +15,7 @@ import msgspec
 from replicator.errors import StateError
 from replicator.events import Events, FleetSeen, JobBegun, TakenOver, Warned
 from replicator.fleet import agents as living_agents
-from replicator.fleet import looks
+from replicator.fleet import failures, looks
 from replicator.fleet.agents import Agent, Self
 from replicator.fleet.connections import DATABASE_ERRORS, as_state_error
 from replicator.fleet.looks import Look
@@ -171,6 +171,25 @@ class Fleet:
         """See `Queue.defer_tick`. Raises StateError."""
         with as_state_error("put a look into the queue"):
             return await self._queue.defer_tick(work, periodic_id, tick)
+
+    async def note_failures(self, rule: str, sites: Sequence[str], tick: int) -> None:
+        """A shard of a look failed as a whole at these destinations. Raises StateError."""
+        with as_state_error("note failures"):
+            async with self._queue.connection() as connection:
+                for site in sites:
+                    await failures.note(connection, rule, site, tick)
+
+    async def failures(self, rule: str, healthy: Collection[str]) -> Mapping[str, tuple[int, float]]:
+        """By destination, how many looks in a row failed, and how many seconds ago; those that are healthy are forgotten.
+
+        Raises StateError.
+        """
+        with as_state_error("read failures"):
+            async with self._queue.connection() as connection:
+                found = await failures.find(connection, rule)
+                for site in set(found).intersection(healthy):
+                    await failures.forget(connection, rule, site)
+                return {site: known for site, known in found.items() if site not in healthy}
 
     async def begin_look(self, rule: str, tick: int, shards: int) -> None:
         """The look's end is told once so many shards with this tick are through. Raises StateError."""

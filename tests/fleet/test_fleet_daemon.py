@@ -173,3 +173,16 @@ on = ["failure"]"""
         for _ in range(20):
             await asyncio.sleep(0.1)  # time for the other one, had it something to tell
     assert told.read_text().count('"event":"failure"') == 1
+
+
+async def test_a_destination_that_keeps_failing_is_left_out_for_a_while(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    sites["sgp"].fail("write_manifest", SiteError("sgp", "write manifest", "no space"), times=1_000_000)
+    sites["sgp"].fail("tags", SiteError("sgp", "list tags", "down"), times=1_000_000)
+    async with agents(tmp_path, database, sites, ["a", "b"], rule='interval = "1s"') as apps:
+        await until(lambda: any(run.destinations == ("fra",) for app in apps for run in app.runs.recent), 40)
+        assert apps[0].sharing is not None
+        failed = await apps[0].sharing.fleet.failures("apps", ())
+        assert failed["sgp"][0] >= 2
+        assert "fra" not in failed

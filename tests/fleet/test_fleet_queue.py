@@ -120,3 +120,16 @@ async def test_a_job_that_cannot_be_read_is_left_out_and_stops_nobody(shared: st
             await until(
                 lambda: connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (0,)
             )
+
+
+async def test_a_destination_at_which_looks_fail_is_known_to_all_agents(shared: str) -> None:
+    first, second = LightAgent("a"), LightAgent("b")
+    async with joined(shared, first, works=False), joined(shared, second, works=False):
+        for tick in (1, 1, 2, 3):  # two shards of the first look
+            await first.fleet.note_failures("apps", ["fra"], tick)
+        found = await second.fleet.failures("apps", ())
+        assert found["fra"][0] == 3
+        assert 0.0 <= found["fra"][1] < 20.0
+        assert await second.fleet.failures("more", ()) == {}
+        assert await second.fleet.failures("apps", ["fra"]) == {}
+        assert await first.fleet.failures("apps", ()) == {}

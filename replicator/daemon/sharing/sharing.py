@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import replicator
 from replicator.daemon.generation import Generation
-from replicator.daemon.lanes import ActiveRun
+from replicator.daemon.lanes import ActiveRun, back_off
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing import division
@@ -246,6 +246,9 @@ class Sharing:
 
     async def _look(self, rule: Rule, destinations: tuple[str, ...], work: Work) -> Done:
         """Runs the rule's `before`, and has the shards wait."""
+        destinations = await self._worth_trying(rule, destinations, work)
+        if not destinations:
+            return Done()
         generation = self._around.generation()
         if await generation.hooks.before(rule, destinations, None) is not None:
             return Done()
@@ -256,6 +259,19 @@ class Sharing:
             await self.fleet.begin_look(rule.name, tick, len(works))
         await self.fleet.defer(works)
         return Done()
+
+    async def _worth_trying(self, rule: Rule, destinations: tuple[str, ...], work: Work) -> tuple[str, ...]:
+        """Without those at which the last looks failed, until it is time again; whoever asks does not wait."""
+        standings = {each.destination: each for each, _ in self._around.standings() if each.rule == rule.name}
+        healthy = [site for site in destinations if site in standings and not standings[site].last_error]
+        failing = await self.fleet.failures(rule.name, healthy)
+        if work.cause == "api":
+            return destinations
+        return tuple(
+            site
+            for site in destinations
+            if site not in failing or failing[site][1] >= back_off(failing[site][0], rule.interval)
+        )
 
     async def _run(self, rule: Rule, destinations: tuple[str, ...], work: Work, claim: Claim) -> Done:
         """Runs one shard."""
@@ -271,6 +287,9 @@ class Sharing:
             await asyncio.wait({task})
         finally:
             active.drain.set()
+        if work.whole and active.result is not None:
+            failed = [each.destination for each in active.result.destinations if each.outcome == "failed"]
+            await self.fleet.note_failures(rule.name, failed, work.ticks[-1] if work.ticks else 0)
         return self._done(rule, work, active)
 
     def _done(self, rule: Rule, work: Work, active: ActiveRun) -> Done:
