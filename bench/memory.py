@@ -1,10 +1,12 @@
-"""16 blobs of 1 GB at once: how much memory."""
+"""Blobs that no memory holds: how much memory 16 at once take, and how long one over a link that caps each connection."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,34 +20,59 @@ from bench.servers import Endpoint
 NAME = "memory"
 BLOBS = 16
 BLOB_BYTES = 1_000_000_000
+CAPPED = "capped"
+CAPPED_BYTES = 2_000_000_000
+CAP = servers.Link(rate=125e6, connection_rate=25e6)
+"""1 Gbit/s, of which a connection gets 200 Mbit/s."""
+CAPPED_REACH = 0.35
 REPOSITORY = "bench/huge"
 TAG = "v1.0.0"
 READY_SECONDS = 300.0
 
 
 async def memory(bench: Bench) -> list[Row]:
-    """Every program once, each with fakes of its own."""
-    folder = bench.folder / NAME
+    """16 blobs of 1 GB at once."""
+    return await _streamed(bench, NAME, [BLOB_BYTES] * BLOBS)
+
+
+async def capped(bench: Bench) -> list[Row]:
+    """One blob of 2 GB from behind a link that gives each connection a fifth of what it can."""
+    return await _streamed(bench, CAPPED, [CAPPED_BYTES], CAP, CAPPED_REACH)
+
+
+async def _streamed(
+    bench: Bench,
+    name: str,
+    sizes: Sequence[int],
+    link: servers.Link | None = None,
+    reach: float | None = None,
+) -> list[Row]:
+    """Every program once, each with fakes of its own. All `sizes` are the same."""
+    folder = bench.folder / name
     folder.mkdir()
     rows = []
     for program in (one for one in bench.programs if one.plain_http):
         said = folder / f"{program.name}-fakes"
-        command = [sys.executable, "-m", "bench.streaming", REPOSITORY, TAG, str(BLOBS), str(BLOB_BYTES)]
-        with servers.process(command, said, said.with_suffix(".log")):
+        shape = [str(len(sizes)), str(sizes[0])]
+        command = [sys.executable, "-m", "bench.streaming", REPOSITORY, TAG, *shape]
+        home = folder / program.name
+        home.mkdir()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(servers.process(command, said, said.with_suffix(".log")))
             source_url, destination_url, digest = await _first_line(said)
             source, destination = (_endpoint(url, folder) for url in (source_url, destination_url))
-            home = folder / program.name
-            home.mkdir()
+            if link is not None:
+                source = await stack.enter_async_context(servers.through(link, source, home / "link.log"))
             try:
                 commands = program.commands(Task(source, [destination], [REPOSITORY], home))
                 usage = await measure.run(commands, home / "log")
                 _check(destination, digest)
             except CommandFailed as error:
                 bench.tell(f"  {program.name} failed: {error}")
-                rows.append(Row(NAME, program.name, [], failure=str(error)))
+                rows.append(Row(name, program.name, [], failure=str(error)))
                 continue
         bench.tell(f"  {program.name}: {usage.peak_bytes / 1e6:.0f} MB, {usage.seconds:.1f} s")
-        rows.append(Row(NAME, program.name, [usage], payload_bytes=BLOBS * BLOB_BYTES))
+        rows.append(Row(name, program.name, [usage], reach=reach, payload_bytes=sum(sizes)))
     return rows
 
 

@@ -32,7 +32,7 @@ from bench.inmemory import DISTANCES, distant
 from bench.largeindex import NAME as LARGE_INDEX
 from bench.largeindex import large_index
 from bench.manytags import many_tags
-from bench.memory import memory
+from bench.memory import capped, memory
 from bench.peers import OURS, PROGRAMS
 from bench.referrers import NAME as REFERRERS
 from bench.referrers import referrers
@@ -63,6 +63,7 @@ SCENARIOS: dict[str, Scenario] = {
     buckets.SERVER_SIDE: buckets.server_side,
     buckets.UNCHANGED: buckets.unchanged,
     "memory": memory,
+    "capped": capped,
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
     BULK_LISTING: bulk_listing,
