@@ -160,7 +160,11 @@ async def test_statements_and_servers_that_hang_are_given_up(
     await base.opened()
     with pytest.raises(StateError, match="did not answer within"), base.mapped("read"):
         await base.run(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
+    await base.close()
     # The server does not end it either.
+    monkeypatch.setitem(connecting._SESSION, "statement_timeout", "20s")
+    base = PostgresDatabase(place_of(database))
+    await base.opened()
     monkeypatch.setattr(pg, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(pg, "RECONNECT_SECONDS", 0.0)
 
