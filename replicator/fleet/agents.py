@@ -153,7 +153,7 @@ async def end_sessions(session: Session, dead: Collection[str]) -> None:
 
 
 async def leave(session: Session, name: str) -> None:
-    """It stops in the orderly way. Raises StateError."""
+    """Removes the agent, which stops. Raises StateError."""
     await session.fetch("DELETE FROM fleet_agents WHERE name = %s", name)
 
 
