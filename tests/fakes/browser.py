@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,9 +91,9 @@ async def chromium(folder: Path, *flags: str, javascript: bool = True) -> AsyncI
         options["prefs"] = {"profile.managed_default_content_settings.javascript": 2}
     wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     try:
-        with running([driver, "--port=0"], folder / "chromedriver.log") as process:
-            port = await asyncio.to_thread(process.wait_for, r"started successfully on port (\d+)")
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port[1]}") as session:
+        with ExitStack() as stack:
+            port = await asyncio.to_thread(_start_driver, driver, folder, stack)
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
                 async with session.post("/session", json={"capabilities": {"alwaysMatch": wanted}}) as answer:
                     told = (await answer.json())["value"]
                     assert answer.status == 200, told
@@ -105,3 +105,18 @@ async def chromium(folder: Path, *flags: str, javascript: bool = True) -> AsyncI
                         pass
     finally:
         await asyncio.to_thread(shutil.rmtree, profile, ignore_errors=True)
+
+
+def _start_driver(driver: str, folder: Path, stack: ExitStack) -> str:
+    """The port of a chromedriver that runs until the stack is left.
+
+    It takes a free port of IPv6 and then wants the same of IPv4, which somebody else may have.
+    """
+    for number in range(5):
+        process = stack.enter_context(running([driver, "--port=0"], folder / f"chromedriver{number}.log"))
+        try:
+            return process.wait_for(r"started successfully on port (\d+)")[1]
+        except ChildProcessError as error:
+            if "Address already in use" not in str(error):
+                raise
+    raise AssertionError("chromedriver met a port in use five times")

@@ -147,7 +147,7 @@ def test_service_and_monitor_find_the_agent(path: str) -> None:
 
 
 def test_the_fleets_agents_share_a_database_that_they_may_reach(tmp_path: Path) -> None:
-    (tmp_path / "database").write_text("password")
+    (tmp_path / "database").write_text("not-to-be-told")
     for name in ("hub", "fra", "http"):
         (tmp_path / name).write_text("secret-of-32-characters-or-more-for-all")
     loaded = load(
