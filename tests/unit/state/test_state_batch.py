@@ -127,3 +127,24 @@ def test_what_a_clock_ahead_has_told_gives_way_to_a_later_batch() -> None:
     older.absorb(_batch([Placed("rule", "fra", right, "app"), Missing("rule", "fra", late)]), NOW)
     assert older.beliefs["fra", "app"]["v1"] == Turn(None, right)
     assert older.pending[key]["v2"] == Change(None, late)
+
+
+def test_a_batch_is_as_large_as_what_it_has_to_write_whatever_is_said_twice() -> None:
+    # Its size decides when it is written: too small, and a run would fill the memory.
+    belief = TagBelief("v1", ONE, ONE, "rule", NOW, NOW)
+    entries: list[Entry] = [
+        Placed(
+            "rule", "left", belief, "app", Placement(ONE, "x", NOW, NOW)
+        ),  # a tag, a root, and the end of what was pending
+        Created(ONE, NOW - 60),
+        Seen("left", "app", ONE),
+        ListingRefused("hub", "app", NOW, "no"),
+    ]
+    batch = Batch()
+    for _ in range(2):
+        for entry in entries:
+            batch.add(entry, NOW)
+        assert batch.size == 6
+    for count, rule in enumerate(["rule", "rule", "other"]):
+        batch.begin(rule, "left", NOW)
+        assert batch.size == (7 if count < 2 else 8)
