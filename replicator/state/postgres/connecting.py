@@ -21,8 +21,8 @@ LOCK_SECONDS: Final = 10
 _SESSION: Final = {
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
-    "idle_in_transaction_session_timeout": "60s",
-    # So that the server soon frees what a vanished client has locked.
+    "idle_in_transaction_session_timeout": "5s",
+    # So that the server soon frees what a client that froze or vanished has locked: others take its work over in seconds.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
