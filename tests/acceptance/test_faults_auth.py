@@ -64,7 +64,7 @@ async def test_token_that_expires_before_the_tag_is_put_is_renewed() -> None:
 
 
 async def test_tokens_of_a_few_requests_are_enough() -> None:
-    good_for = 6  # more than there are at once, so that each token is seen to be good before it is not
+    good_for = 3  # more than there are at once, so that each token is seen to be good before it is not
     source, target = Bearer(USERS, good_for=good_for), Bearer(USERS, good_for=good_for)
     async with wired(source=guarded(source), target=guarded(target), with_login=True) as w:
         result = await w.sync_one()
