@@ -96,7 +96,8 @@ class BlobSender:
             if self._held is None:
                 reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
             else:
-                reply = await self._put_held(session, url, self._held)
+                # As a stream: aiohttp would send bytes twice to a session that has taken a part of them.
+                reply = await self._body(session, "PUT", url, partial(_stream, self._held), self._size)
             await self.check_stored(reply)
         else:
             length = None if size is None else size - session.offset
@@ -200,15 +201,6 @@ class BlobSender:
         session.offset = end
         self._whole_chunks += 1
 
-    async def _put_held(self, session: Session, url: str, data: bytes) -> Reply:
-        """As `_body`, of bytes that are in memory."""
-        call = session_call(self._repository, OPERATION, "PUT", url, _JUDGED, OCTETS)
-        call = replace(call, body=data, commits=len(data), blob_bytes=len(data))
-        reply = await self._registry.transport.request(call, once=True)
-        if reply.status not in _DONE:
-            raise self._judge(session, call, reply)
-        return reply
-
     async def _body(
         self,
         session: Session,
@@ -295,3 +287,7 @@ class BlobSender:
 
     def _error(self, kind: type[SiteError], cause: str) -> SiteError:
         return kind(self._registry.site, OPERATION, cause, repository=self._repository)
+
+
+async def _stream(data: bytes) -> AsyncIterator[Chunk]:
+    yield data
