@@ -34,10 +34,11 @@ DATABASE_ERRORS: Final = (
     psycopg.Error,
     psycopg_pool.PoolTimeout,
     exceptions.ConnectorException,
+    exceptions.AlreadyEnqueued,
     OSError,
     TimeoutError,
 )
-"""What the database, its driver and the queue raise when the database is away."""
+"""What the database, its driver and the queue raise when the database is away, or another agent was first for long."""
 
 
 def connector(dsn: str) -> PsycopgConnector:

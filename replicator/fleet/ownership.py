@@ -100,13 +100,16 @@ class Claims:
         """Takes everything anew with another connection; claims are lost where somebody else has begun the job since."""
         for claim in list(self._claims):
             try:
-                mine = await _lock_all(session, claim.names) and await session.fetch(_IS_MINE, claim.job)
+                locked = await _lock_all(session, claim.names)
+                mine = locked and await session.fetch(_IS_MINE, claim.job)
             except StateError:
                 return  # away again; the next connection is another try
             if mine:
                 claim.generation = session.generation
-            else:
-                claim.lose()
+                continue
+            claim.lose()
+            if locked:
+                await _unlock_all(session, claim.names)  # whoever has the job now waits for them
 
 
 class BlobClaims:

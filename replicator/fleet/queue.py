@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from procrastinate import App, JobContext, PsycopgConnector, exceptions
@@ -23,6 +23,8 @@ from psycopg.types.json import Jsonb
 from replicator.fleet.connections import DATABASE_ERRORS, Connection, connector
 from replicator.fleet.looks import Look, count_down
 from replicator.fleet.work import Done, Work, merged
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -125,36 +127,18 @@ class Queue:
         Raises one of `DATABASE_ERRORS`.
         """
         wanted = merged(works)
-        for attempt in range(_TRIES):
-            try:
-                async with self.connection() as connection, connection.transaction():
-                    await self._merge_in(connection, wanted, None)
-                break
-            except exceptions.AlreadyEnqueued:
-                if attempt == _TRIES - 1:
-                    raise
+        await self._in_transaction(lambda connection: self._merge_in(connection, wanted, None))
         self._inserted += len(wanted)
         if self._inserted >= ANALYZE_AFTER:
             self._inserted = 0
             await self.fetch("ANALYZE procrastinate_jobs")
 
     async def take_over(self, job: int) -> Work | None:
-        """Has a job that nobody owns begin anew. None: it has ended, or it cannot be read."""
-        async with self.connection() as connection, connection.transaction():
-            cursor = await connection.execute(
-                "SELECT args FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE", (job,)
-            )
-            row = await cursor.fetchone()
-            if row is None:
-                return None
-            await connection.execute(_END.encode(), (job,))
-            try:
-                work = Work.read(row[0])
-            except ValueError:
-                return None
-            work = msgspec.structs.replace(work, takeovers=work.takeovers + 1)
-            await self._merge_in(connection, [work], None)
-            return work
+        """Has a job that nobody owns begin anew. None: it has ended, or it cannot be read.
+
+        Raises one of `DATABASE_ERRORS`.
+        """
+        return await self._in_transaction(lambda connection: self._begin_anew(connection, job))
 
     # --- inside ---
 
@@ -188,6 +172,33 @@ class Queue:
         self._done.pop(job, None)
         await self._ended(job, looks)
 
+    async def _in_transaction(self, change: Callable[[Connection], Awaitable[T]]) -> T:
+        """Makes a change, again where another agent puts work with the same lock into the queue at that moment."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                async with self.connection() as connection, connection.transaction():
+                    return await change(connection)
+            except exceptions.AlreadyEnqueued:
+                if attempt == _TRIES:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _begin_anew(self, connection: Connection, job: int) -> Work | None:
+        cursor = await connection.execute(
+            "SELECT args FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE", (job,)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        await connection.execute(_END.encode(), (job,))
+        try:
+            work = Work.read(row[0])
+        except ValueError:
+            return None
+        work = msgspec.structs.replace(work, takeovers=work.takeovers + 1)
+        await self._merge_in(connection, [work], None)
+        return work
+
     async def _put_back(self, connection: Connection, work: Work, delay: float) -> None:
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
         await self._merge_in(connection, [work], at)
@@ -205,7 +216,9 @@ class Queue:
             if kept != args:
                 await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
         if by_lock:
-            new = [_job(work, at) for work in by_lock.values()]
+            new = [
+                _job(by_lock[lock], at) for lock in sorted(by_lock)
+            ]  # one order for all, or two would wait for each other
             await self.manager.batch_defer_jobs_async(new, connection=connection)
 
 
@@ -231,7 +244,7 @@ class _Patient(JobManager):
         while not self.is_closed:
             try:
                 await self._end(job.id or 0)
-            except (*DATABASE_ERRORS, exceptions.AlreadyEnqueued) as error:
+            except DATABASE_ERRORS as error:
                 _log.info("cannot end job %s yet: %s", job.id, str(error).strip())
                 await asyncio.sleep(_RETRY_SECONDS)
             else:

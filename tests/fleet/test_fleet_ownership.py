@@ -121,6 +121,42 @@ async def test_a_job_of_one_that_woke_up_is_not_ended_by_it(shared: str) -> None
             assert agent.claims[1].job != number
 
 
+async def test_one_that_woke_up_leaves_the_locks_to_whoever_has_the_job_now(shared: str) -> None:
+    agent, other = LightAgent("a"), LightAgent("b")
+    async with joined(shared, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute("DELETE FROM procrastinate_jobs")
+        end_session(shared, "a")
+        with pytest.raises(OwnershipLostError):
+            await agent.claims[0].confirm()
+        other.gate.set()
+        async with joined(shared, other):
+            await other.fleet.defer([shard(1)])
+            await until(lambda: len(other.did) == 1)
+
+
+async def test_a_job_is_taken_over_while_its_like_is_put_into_the_queue(shared: str) -> None:
+    """The other's work is not to be seen until it is committed, and then there may be no second."""
+    with psycopg.connect(shared) as another, psycopg.connect(shared, autocommit=True) as connection:
+        agent = LightAgent("a")
+        async with joined(shared, agent, works=False):
+            await agent.fleet.defer([shard(1)])
+            connection.execute("UPDATE procrastinate_jobs SET status = 'doing'")  # by an agent that is gone
+            another.execute(
+                "INSERT INTO procrastinate_jobs (queue_name, task_name, priority, lock, queueing_lock, args, status)"
+                " SELECT queue_name, task_name, priority, lock, queueing_lock, args, 'todo' FROM procrastinate_jobs"
+            )
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: connection.execute(blocked).fetchone() == (1,))
+            another.commit()
+            agent.gate.set()
+            agent.fleet.begin()
+            await until(lambda: len(agent.did) == 1)
+    assert agent.did[0].takeovers == 1
+
+
 async def test_two_agents_cannot_have_one_name(shared: str) -> None:
     async with joined(shared, LightAgent("a")):
         with pytest.raises(StateError, match="another agent that lives is named 'a'"):
