@@ -121,7 +121,5 @@ def _database(loaded: Loaded) -> str:
 
     place = loaded.agent.state
     if not isinstance(place, PostgresPlace):
-        raise ConfigError(
-            ['agent.state is not on PostgreSQL, so there is no fleet; set state = "postgresql://..."']
-        )
+        raise ConfigError(['a fleet requires a state in PostgreSQL: set agent.state = "postgresql://..."'])
     return conninfo(place)

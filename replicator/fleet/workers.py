@@ -60,11 +60,6 @@ class Workers:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def cancel(self) -> None:
-        """Ends also the jobs."""
-        for task in self._tasks:
-            task.cancel()
-
     def _new(self, queues: Collection[str]) -> Worker:
         return Worker(
             self._queue.app,

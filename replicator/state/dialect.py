@@ -45,7 +45,7 @@ class _Given(TypeDecorator[Any]):
 
     def sqlite(self, value: Any) -> Any:
         """The value as SQLite takes it."""
-        raise NotImplementedError
+        return value
 
     def postgresql(self, value: Any) -> Any:
         """The value as PostgreSQL takes it."""

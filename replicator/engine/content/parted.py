@@ -162,7 +162,7 @@ class PartedBlob:
             self._crowd.reading -= 1
 
     async def _beside(self, reading: _Reading, size: int, at_once: int) -> AsyncGenerator[Chunk, None]:
-        """The rest, in parts beside each other; in the ordinary way where there is no room, or they fail."""
+        """The rest, read in parts over several connections; over one connection if there is no disk space for parts, or one fails."""
         part = self._sizes.part
         slots = min(2 * at_once, -(-(size - reading.position) // part))
         self._crowd.reading += at_once

@@ -55,7 +55,7 @@ class PostgresDatabase(Database):
     """See `Database`. Work is done again where its connection was lost meanwhile: it must be one transaction.
 
     While the database is away, work waits for it, for `RECONNECT_SECONDS` from when it was lost; then each piece of work
-    tries once. `claim` is taken on every connection; if somebody else has it meanwhile, all work raises `StateInUse`.
+    tries once. `claim` is taken on every connection; if another process holds it, all work raises `StateInUse`.
     """
 
     def __init__(
