@@ -68,7 +68,6 @@ class BlobSender:
         self._registry = registry
         self._repository = repository
         self._source = source
-        self._held: bytes | None = None
         self._digest = source.descriptor.digest
         self._size = source.descriptor.size
         self._cuts = 0
@@ -79,7 +78,6 @@ class BlobSender:
 
     def hold(self, data: bytes) -> None:
         """Sends these bytes, which are the whole blob, verified, instead of reading the source."""
-        self._held = data
         self._source = InlineBlob(self._source.descriptor, data)
 
     async def send(self, session: Session) -> None:
@@ -93,11 +91,8 @@ class BlobSender:
             await self._close(session)
         elif strategy == "put" and not session.offset:
             url = with_digest(session.url, self._digest)
-            if self._held is None:
-                reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
-            else:
-                # As a stream: aiohttp would send bytes twice to a session that has taken a part of them.
-                reply = await self._body(session, "PUT", url, partial(_stream, self._held), self._size)
+            # A stream, also of bytes in memory: these aiohttp would send again, unasked, to a session that has taken a part.
+            reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
             await self.check_stored(reply)
         else:
             length = None if size is None else size - session.offset
@@ -287,7 +282,3 @@ class BlobSender:
 
     def _error(self, kind: type[SiteError], cause: str) -> SiteError:
         return kind(self._registry.site, OPERATION, cause, repository=self._repository)
-
-
-async def _stream(data: bytes) -> AsyncIterator[Chunk]:
-    yield data

@@ -121,6 +121,15 @@ async def test_a_put_that_is_lost_is_sent_again_without_reading_the_source_again
         assert both.source.count("GET", "/blobs/") == 1
 
 
+async def test_a_put_that_breaks_off_on_a_kept_connection_is_not_repeated_into_its_session() -> None:
+    """aiohttp by itself sends a PUT of bytes once more where a kept connection breaks."""
+    async with pair(single_post="no") as both:
+        await both.copy(b"first")
+        both.destination.fault("PUT", UPLOADS, faults.reset_upload(3))
+        await both.copy(b"second")
+        assert both.sent() == ["POST", "PUT", "POST", "PUT", "GET", "PATCH", "PUT"]
+
+
 @pytest.mark.parametrize("damage", [faults.corrupt(), faults.shorten(3), faults.lengthen()])
 async def test_wrong_content_asks_nothing_of_the_destination(damage: Action) -> None:
     async with pair() as both:
