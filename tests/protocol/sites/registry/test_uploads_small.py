@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import image, layer, load
@@ -24,7 +25,7 @@ from replicator.sites.registry.site import RegistrySite
 from replicator.state.memory import MemoryState
 from tests.fakes import faults, habits
 from tests.fakes.clients import registry_site
-from tests.fakes.registry import Action, FakeRegistry
+from tests.fakes.registry import Action, Exchange, FakeRegistry
 
 UPLOADS = "/blobs/uploads/"
 
@@ -137,6 +138,22 @@ async def test_wrong_content_asks_nothing_of_the_destination(damage: Action) -> 
         with pytest.raises(Corrupt):
             await both.copy(b"right")
         assert both.sent() == []
+
+
+async def test_the_rest_of_a_body_without_a_length_that_ends_early_is_requested() -> None:
+    async def short(exchange: Exchange) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(exchange.request)
+        await response.write(b"fir")
+        await response.write_eof()
+        return response
+
+    async with pair() as both:
+        both.source.fault("GET", "/blobs/", short)
+        await both.copy(b"first")
+        assert both.source.count("GET", "/blobs/") == 2
+        assert both.source.blob_bytes_out == 2
 
 
 def everything() -> Rule:
