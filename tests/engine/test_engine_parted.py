@@ -219,6 +219,21 @@ async def test_left_early_nothing_goes_on(folder: Path) -> None:
                 break
 
 
+async def test_after_a_broken_destination_only_what_was_read_ahead_is_read_again(folder: Path) -> None:
+    source = RangedSource(parallel_reads=4)
+    async with here(folder, source) as rig:
+        came = b""
+        async with rig.blob.open() as chunks:
+            async for chunk in chunks:
+                came += bytes(chunk)
+                if len(came) > 4_000:
+                    break
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+        assert came + await rig.read(len(came)) == DATA
+    assert len(DATA) < source.gave <= len(DATA) + 2 * 4 * 700
+
+
 async def test_a_connection_that_is_fast_reads_alone_in_few_requests(folder: Path) -> None:
     source = RangedSource(parallel_reads=None)
     async with here(folder, source) as rig:

@@ -28,7 +28,7 @@ from replicator.state.place import Place
 
 
 class CacheTable(Table):
-    """The spool: temporary storage for blobs that go to several destinations."""
+    """The spool: temporary storage for blobs that go to several destinations, and for parts of large ones."""
 
     path: Annotated[Path | None, PATH] = setting(
         "Folder of the spool. Default: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/replicator`, else `~/.cache/replicator`.",
@@ -60,7 +60,8 @@ class AgentTable(Table):
         "Password of the PostgreSQL role in `state`.", None
     )
     cache: CacheTable = setting(
-        "Spool for blobs that go to several destinations.", default_factory=CacheTable
+        "Spool for blobs that go to several destinations, and for large blobs that are read in parts.",
+        default_factory=CacheTable,
     )
     listen: Annotated[tuple[str, int], LISTEN] = setting(
         "Address where `run` serves metrics, health, webhooks, API and status page. An address other than loopback "

@@ -252,7 +252,8 @@ class SiteTable(Table):
     )
     parallel_reads: int | None = setting(
         "How many parts of a blob of more than 256 MB are read at once, by Range requests; 1: none. Default: several, where "
-        "one connection is slow, the destination waits for it, and few other blobs are being read. Needs `agent.cache`.",
+        "one connection is slow, the destination waits for it, and few other blobs are being read. "
+        "Not by `copy` and `export`, which have no spool (`agent.cache`).",
         None,
         ge=1,
         le=32,

@@ -123,7 +123,7 @@ async def test_a_put_that_is_lost_is_sent_again_without_reading_the_source_again
 
 
 async def test_a_put_that_breaks_off_on_a_kept_connection_is_not_repeated_into_its_session() -> None:
-    """aiohttp by itself sends a PUT of bytes once more where a kept connection breaks."""
+    """Where a kept connection breaks, aiohttp sends a PUT of bytes once more by itself."""
     async with pair(single_post="no") as both:
         await both.copy(b"first")
         both.destination.fault("PUT", UPLOADS, faults.reset_upload(3))
