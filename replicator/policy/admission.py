@@ -66,16 +66,16 @@ def images_of(rule: Rule, glob: Glob, host: str, gaps: list[str]) -> Images:
     """The images that a pattern of a rule's repositories brings to a destination; more where that cannot be said."""
     if glob.exact is not None:
         return Images(f"{host}/{rename(rule.rename_repository, glob.exact)}")
-    front = renamed_front(rule.rename_repository, _WILDCARD.split(glob.text)[0])
-    if front is None:
-        gaps.append(
-            f"Kubernetes: {host}/** stands for the pattern {glob.text}, and covers more: how the rule renames depends on the name"
-        )
-        return Images(f"{host}/**")
     text = glob.text
     if _BEYOND_STARS.search(text):
         fixed = fixed_part(text)
         text = f"{fixed}/**" if fixed else "**"
+    if renamed_front(rule.rename_repository, _WILDCARD.split(text)[0]) is None:
+        gaps.append(
+            f"Kubernetes: {host}/** stands for the pattern {glob.text}, and covers more: how the rule renames depends on the name"
+        )
+        return Images(f"{host}/**")
+    if text != glob.text:
         gaps.append(f"Kubernetes: {text} stands for the pattern {glob.text}, and may cover more")
     return Images(f"{host}/{rename(rule.rename_repository, text)}")
 

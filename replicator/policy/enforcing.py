@@ -51,10 +51,21 @@ def pull_policy(name: str, rules: Sequence[tuple[Rule, str]], destinations: Sequ
             "policy.json: nothing that the rule demands can be demanded there, so all pulls are refused; remove these scopes to "
             "allow them unverified"
         )
-    docker: dict[str, list[Mapping[str, Any]]] = {}
+    identities: dict[str, list[Mapping[str, Any]]] = {}
     for scope, identity in scopes:
-        docker.setdefault(scope, []).extend({**each, **identity} for each in requirements)
-    refused = [{"type": "reject"}]
+        known = identities.setdefault(scope, [])
+        if identity not in known:
+            known.append(identity)
+    gaps += [
+        f"policy.json: {scope} has images from {len(known)} places, and each signature names one, so all pulls are refused; give "
+        "each place its own repositories at the destination, or write signedIdentity by hand"
+        for scope, known in identities.items()
+        if requirements and len(known) > 1
+    ]
+    docker = {
+        scope: [{**each, **identity} for identity in known for each in requirements] or [{"type": "reject"}]
+        for scope, known in identities.items()
+    }
     hosts = {scope.partition("/")[0]: {"use-sigstore-attachments": True} for scope, _ in scopes}
     gaps.append(
         "policy.json: podman, CRI-O and skopeo do not verify bundles, the form of cosign 3; images must be signed in the "
@@ -77,7 +88,7 @@ def pull_policy(name: str, rules: Sequence[tuple[Rule, str]], destinations: Sequ
     return PullPolicy(
         {
             "default": [{"type": "insecureAcceptAnything"}],
-            "transports": {"docker": {scope: found or refused for scope, found in docker.items()}},
+            "transports": {"docker": docker},
         },
         {"docker": hosts},
         cluster_image_policies(name, trust, images, gaps),

@@ -208,6 +208,7 @@ def test_the_globs_match_the_images_of_the_rule(pattern: str, inside: str, outsi
     [
         (Rename(replacements=(Replacement(re.compile("team"), "mirror"),)), "team/*"),
         (Rename(strip="team/web-"), "team/*"),
+        (Rename(strip="team/web-", prefix="mirror/"), "team/web-{a,b}"),
     ],
 )
 def test_where_names_have_nothing_in_common_the_whole_destination_is_covered(
@@ -218,3 +219,15 @@ def test_where_names_have_nothing_in_common_the_whole_destination_is_covered(
     assert found.cluster_image_policies[0]["spec"]["images"] == [{"glob": "fra.example.com/**"}]
     assert list(found.policy_json["transports"]["docker"]) == ["fra.example.com"]
     assert any("how the rule renames depends on the name" in said for said in found.gaps)
+
+
+def test_a_repository_with_images_from_several_sources_is_said_to_be_refused() -> None:
+    one = rule(TrustPolicy("any", (A.key,)))
+    sources = [(one, "hub.example.com"), (replace(one, source="near"), "near.example.com")]
+    found = pull_policy("listed", sources, ["fra.example.com"])
+    said = "policy.json: fra.example.com/mirror/app has images from 2 places"
+    assert [gap for gap in found.gaps if gap.startswith(said)]
+    same = documents(TrustPolicy("any", (A.key,)), repositories=("team/a-*", "team/b-*"))
+    (demanded,) = same.policy_json["transports"]["docker"].values()
+    assert len(demanded) == 1
+    assert not [gap for gap in same.gaps if "places" in gap]
