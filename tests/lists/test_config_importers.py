@@ -165,13 +165,30 @@ def test_platforms_are_taken_over(
     assert remark in imported.text
 
 
-def test_a_platform_that_cannot_be_is_said(tmp_path: Path) -> None:
-    imported = Imported(
-        "version: 1\nsync:\n- {source: a.io/x, target: b.io/x, type: repository, platform: local}\n"
-        "- {source: a.io/y, target: b.io/y, type: repository}\n"
-    )
-    assert [text for text in imported.dropped if "invalid platform 'local'" in text]
+REGSYNC_PLATFORM = """version: 1
+sync:
+- {{source: a.io/x, target: b.io/x, type: repository, platform: {platform}}}
+- {{source: a.io/y, target: b.io/y, type: repository, platform: ""}}
+"""
+DREGSY_PLATFORM = """relay: skopeo
+tasks:
+- name: t
+  source: {{registry: a.io}}
+  target: {{registry: b.io}}
+  mappings: [{{from: x, platform: {platform}}}, {{from: y, platform: ""}}]
+"""
+
+
+@pytest.mark.parametrize("platform", ["local", "[linux/amd64]"])
+@pytest.mark.parametrize("written", [REGSYNC_PLATFORM, DREGSY_PLATFORM])
+def test_what_has_an_invalid_platform_is_not_taken_over_for_all(
+    written: str, platform: str, tmp_path: Path
+) -> None:
+    imported = Imported(written.format(platform=platform))
+    assert [text for text in imported.dropped if "invalid platform" in text]
     imported.load(tmp_path)
+    [rule] = imported.rules
+    assert (rule["repositories"], "platforms" in rule) == (["y"], False)
 
 
 def test_dregsys_all_platforms_are_all(tmp_path: Path) -> None:

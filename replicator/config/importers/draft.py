@@ -51,11 +51,8 @@ class RuleDraft:
         return (self.source, self.destinations, self.name, self.platforms, self.platform_mode, *shape)
 
 
-ONE_PLATFORM: Final = "{tool} puts the image of the platform itself under the tag; here the tag names an index of that platform alone."
-
-
-def choose_platforms(rule: RuleDraft, texts: Sequence[str], mode: PlatformMode, remark: str = "") -> None:
-    """Sets what a rule copies of multi-platform images, with a remark; no texts leave the rule as it is.
+def choose_platforms(rule: RuleDraft, texts: Sequence[str], mode: PlatformMode) -> None:
+    """Sets what a rule copies of multi-platform images; no texts leave the rule as it is.
 
     Raises:
         ValueError: one is not a platform.
@@ -63,7 +60,19 @@ def choose_platforms(rule: RuleDraft, texts: Sequence[str], mode: PlatformMode, 
     rule.platforms = tuple(dict.fromkeys(platform_text(parse_platform(text)) for text in texts))
     if rule.platforms:
         rule.platform_mode = mode
-        rule.remarks += [remark] if remark else []
+
+
+def choose_platform(rule: RuleDraft, text: str, tool: str) -> None:
+    """Sets the one platform that dregsy or regsync copies, with a remark on the difference; "" leaves the rule as it is.
+
+    Raises:
+        ValueError: it is not a platform.
+    """
+    if text:
+        choose_platforms(rule, [text], "rewrite")
+        rule.remarks.append(
+            f"{tool} puts the image of the platform itself under the tag; here the tag names an index of that platform alone."
+        )
 
 
 class Draft:

@@ -8,10 +8,9 @@ import json
 from typing import Any
 
 from replicator.config.importers.draft import (
-    ONE_PLATFORM,
     Draft,
     RuleDraft,
-    choose_platforms,
+    choose_platform,
     log_in,
     regex,
     rename,
@@ -32,11 +31,12 @@ def read(document: Node) -> Draft:
         for each in items(at(task, "mappings")):
             try:
                 rule = _rule(draft, mapping(each), sites[0], sites[1])
+                platform = str(at(each, "platform") or "")
+                choose_platform(rule, "" if platform == "all" else platform, "dregsy")
             except ValueError as error:
                 draft.drop(f"task {name}: {at(each, 'from')}: {error}")
                 continue
             rule.name = name
-            _choose(draft, rule, mapping(each))
             rule.interval = f"{interval}s" if isinstance(interval, Text) else ""
             draft.add(rule)
     return draft
@@ -56,16 +56,6 @@ def _site(draft: Draft, end: Mapping, task: str) -> str:
         except (binascii.Error, ValueError, KeyError, TypeError):
             draft.drop(f"task {task}: auth of {site.host} is not base64 of JSON with username and password")
     return site.name
-
-
-def _choose(draft: Draft, rule: RuleDraft, mapped: Mapping) -> None:
-    platform = mapped.get("platform")
-    if platform in {None, "", "all"}:
-        return
-    try:
-        choose_platforms(rule, [str(platform)], "rewrite", ONE_PLATFORM.format(tool="dregsy"))
-    except ValueError as error:
-        draft.drop(f"{mapped.get('from')}: platform: {error}")
 
 
 def _rule(draft: Draft, mapped: Mapping, source: str, target: str) -> RuleDraft:

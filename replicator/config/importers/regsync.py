@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from replicator.config.importers.draft import (
-    ONE_PLATFORM,
     Draft,
     RuleDraft,
+    choose_platform,
     choose_platforms,
     log_in,
     regex,
@@ -101,8 +101,8 @@ def _step(draft: Draft, step: Mapping, defaults: Mapping) -> None:
             rule = _registry(draft, merged, schedule)
         case other:
             raise ValueError(f"type {other} is not known")
-    if isinstance(merged.get("platform"), Text):
-        choose_platforms(rule, [str(merged["platform"])], "rewrite", ONE_PLATFORM.format(tool="regsync"))
+    if merged.get("platform"):
+        choose_platform(rule, str(merged["platform"]), "regsync")
     elif merged.get("platforms") is not None:
         choose_platforms(rule, [str(text) for text in items(merged["platforms"])], "sparse")
     draft.add(rule)
