@@ -46,26 +46,7 @@ def pull_policy(name: str, rules: Sequence[tuple[Rule, str]], destinations: Sequ
     trust = rules[0][0].trust
     scopes = [each for rule, source in rules for each in _scopes(rule, source, destinations, gaps)]
     requirements = [each for policy in trust for each in _requirements(policy, gaps)]
-    if not requirements:
-        gaps.append(
-            "policy.json: nothing that the rule demands can be demanded there, so all pulls are refused; remove these scopes to "
-            "allow them unverified"
-        )
-    identities: dict[str, list[Mapping[str, Any]]] = {}
-    for scope, identity in scopes:
-        known = identities.setdefault(scope, [])
-        if identity not in known:
-            known.append(identity)
-    gaps += [
-        f"policy.json: {scope} has images from {len(known)} places, and each signature names one, so all pulls are refused; give "
-        "each place its own repositories at the destination, or write signedIdentity by hand"
-        for scope, known in identities.items()
-        if requirements and len(known) > 1
-    ]
-    docker = {
-        scope: [{**each, **identity} for identity in known for each in requirements] or [{"type": "reject"}]
-        for scope, known in identities.items()
-    }
+    docker = _transport(scopes, requirements, gaps)
     hosts = {scope.partition("/")[0]: {"use-sigstore-attachments": True} for scope, _ in scopes}
     gaps.append(
         "policy.json: podman, CRI-O and skopeo do not verify bundles, the form of cosign 3; images must be signed in the "
@@ -95,6 +76,38 @@ def pull_policy(name: str, rules: Sequence[tuple[Rule, str]], destinations: Sequ
         image_validating_policy(name, trust, images, gaps),
         list(dict.fromkeys(gaps)),
     )
+
+
+def _transport(
+    scopes: Sequence[tuple[str, Mapping[str, Any]]],
+    requirements: Sequence[Mapping[str, Any]],
+    gaps: list[str],
+) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """What policy.json demands in each scope: everything at once."""
+    if not requirements:
+        gaps.append(
+            "policy.json: nothing that the rule demands can be demanded there, so all pulls are refused; remove these scopes to "
+            "allow them unverified"
+        )
+    is_refused = not requirements or any(each["type"] == "reject" for each in requirements)
+    identities: dict[str, list[Mapping[str, Any]]] = {}
+    for scope, identity in scopes:
+        known = identities.setdefault(scope, [])
+        if identity not in known:
+            known.append(identity)
+    gaps += [
+        f"policy.json: {scope} has images from {len(known)} places, and each signature names one, so all pulls are refused; give "
+        "each place its own repositories at the destination, or write signedIdentity by hand"
+        for scope, known in identities.items()
+        if not is_refused and len(known) > 1
+    ]
+    # containers/image refuses the whole file, and so all pulls of the host, where a reject has a signedIdentity.
+    return {
+        scope: [{"type": "reject"}]
+        if is_refused
+        else [{**each, **identity} for identity in known for each in requirements]
+        for scope, known in identities.items()
+    }
 
 
 def _scopes(

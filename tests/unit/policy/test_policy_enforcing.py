@@ -100,7 +100,7 @@ def test_patterns_are_prefixes_and_that_is_said() -> None:
 def test_what_cannot_be_demanded_is_said_and_never_waved_through() -> None:
     keyless = Identity("https://issuer.example.com", re.compile("a|b"))
     scopes, (policy,), gaps = made(TrustPolicy("ci", keyless=(keyless,), annotations={"env": "prod"}))
-    assert scopes["fra.example.com/mirror/app"][0]["type"] == "reject"
+    assert scopes["fra.example.com/mirror/app"] == [{"type": "reject"}]
     bundle, older = policy["spec"]["authorities"]
     for authority in (bundle, older):
         assert authority["keyless"]["identities"] == [
