@@ -54,6 +54,8 @@ def warnings(document: Document) -> list[str]:
         site.problem((key,), text) for site in document.sites.values() for key, text in site_warnings(site)
     ]
     sections: list[tuple[Section, tuple[str, ...]]] = []
+    if document.agent is not None:
+        sections.append((document.agent, ("state_password",)))
     if document.http is not None:
         sections.append((document.http, ("token",)))
     sections += [
@@ -66,6 +68,7 @@ def warnings(document: Document) -> list[str]:
         for hook in document.webhooks.values()
         for place in (("token",), ("url_token",), ("header", "value"), ("hmac", "secret"))
     ]
+    sections += [(rule, ("sign", "key")) for rule in document.rules]
     # Whoever knows a chat's webhook URL can post to it.
     sections += [(notify, ("url",)) for notify in document.notify.values()]
     found += [section.problem(place, LITERAL) for section, place in sections if _is_literal(section, place)]
@@ -219,12 +222,12 @@ def _notify(table: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
 
 
 def _sharing(document: Document) -> list[str]:
-    """Agents share a database."""
+    """A fleet without a database that its agents share."""
     section = document.fleet
     if section is None or section.table.get("enabled") is not True:
         return []
-    state = document.agent.table.get("state") if document.agent else None
-    if isinstance(state, str) and state.startswith("postgresql:"):
+    agent = document.agent
+    if agent is not None and (("state",) in agent.unset or _is_shared(agent)):
         return []
     return [
         section.problem(
@@ -237,14 +240,18 @@ def _sharing(document: Document) -> list[str]:
 def _state(document: Document) -> list[str]:
     """A password that no state takes."""
     section = document.agent
-    table = section.table if section else {}
-    if section is None or "state_password" not in table or ("state",) in section.unset:
+    if section is None or "state_password" not in section.table:
         return []
-    if not str(table.get("state", "")).startswith("postgresql://"):
-        return [
-            section.problem(("state_password",), "is only for a state on PostgreSQL; set state, or remove it")
-        ]
-    return []
+    if ("state",) in section.unset or _is_shared(section):
+        return []
+    return [
+        section.problem(("state_password",), "is only for a state on PostgreSQL; set state, or remove it")
+    ]
+
+
+def _is_shared(agent: Section) -> bool:
+    """Whether the state is on PostgreSQL."""
+    return str(agent.table.get("state", "")).startswith("postgresql://")
 
 
 def _listening(document: Document) -> list[str]:

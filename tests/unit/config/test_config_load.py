@@ -8,9 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -219,6 +221,22 @@ create = { token = "secret", api = "http://gitlab.example.com" }
         "site.gitlab.create: api sends the token unencrypted; use https://",
         'site.gitlab.create.token: is a plain-text secret; move it to a file: { file = "PATH" }',
     ]
+
+
+def test_a_password_of_the_state_or_a_signing_key_in_plain_text_is_a_warning(tmp_path: Path) -> None:
+    state = "[agent]\nstate = 'postgresql://me@db/x'\nstate_password = "
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    sign = f'[rule.sign]\nkey = """\n{pem}"""\n'
+    told = load(config(tmp_path, f'{state}"hidden"\n{SITES}{RULE}{sign}'), HOME).warnings
+    assert [warning.partition("replicator.toml: ")[2] for warning in told] == [
+        'agent.state_password: is a plain-text secret; move it to a file: { file = "PATH" }',
+        'rule.platform.sign.key: is a plain-text secret; move it to a file: { file = "PATH" }',
+    ]
+    config(tmp_path, "hidden", "secret")
+    config(tmp_path, pem, "key.pem")
+    filed = '[rule.sign]\nkey = { file = "key.pem" }\n'
+    assert load(config(tmp_path, f'{state}{{ file = "secret" }}\n{SITES}{RULE}{filed}'), HOME).warnings == ()
 
 
 def test_every_key_of_create_arrives(tmp_path: Path) -> None:

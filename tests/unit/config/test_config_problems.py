@@ -266,6 +266,14 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             "[agent]\nstate_password = 'hidden'",
             "agent.state_password: is only for a state on PostgreSQL; set state, or remove it",
         ),
+        (
+            "[fleet]\nenabled = true",
+            "fleet.enabled: requires a state that agents can share; set state = ",
+        ),
+        (
+            "[agent]\nstate = 'sqlite:////state.db'\n[fleet]\nenabled = true",
+            "fleet.enabled: requires a state that agents can share; set state = ",
+        ),
         ("[agent]\nstate = '/var/lib/state.db'", "agent.state: must be a URL with the scheme sqlite"),
         ("[agent]\nstate = 'sqlite:////'", "agent.state: must be the absolute path of a file"),
         ("[agent]\nserves = []", "agent.serves: is empty; add at least one item"),
@@ -412,6 +420,14 @@ def test_a_mistake_is_named_by_its_key_and_put_right(tmp_path: Path, text: str, 
     path = tmp_path / "replicator.toml"
     path.write_text(text)
     assert any(found.startswith(f"{path}: {problem}") for found in problems(path)), problems(path)
+
+
+def test_a_state_whose_variable_is_not_set_is_one_problem(tmp_path: Path) -> None:
+    path = tmp_path / "replicator.toml"
+    agent = "[agent]\nstate = '${ABSENT}'\nstate_password = 'hidden'\n"
+    path.write_text(f"{agent}[fleet]\nenabled = true\n{SITES}{RULE}")
+    (problem,) = problems(path)
+    assert "agent.state: the environment variable ABSENT is not set" in problem
 
 
 @pytest.mark.parametrize("key", ["delete"])
