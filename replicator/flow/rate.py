@@ -21,8 +21,6 @@ _MEASURED_SECONDS: Final = 5.0
 """From this many accepted requests on, what was accepted tells the rate."""
 _FAR_BELOW: Final = 0.75
 """What was accepted is the better guess where it is this far below the rate that was refused."""
-_FEW_STEP: Final = 2.0
-"""By this the rate is divided at most where fewer than that were accepted since the last cut."""
 _SLOWEST: Final = 0.05
 _PROBE_SECONDS: Final = 0.05
 _PROBE_MAX_SECONDS: Final = 2.0
@@ -134,9 +132,6 @@ class Rate:
             if measured is not None and measured < rate * _FAR_BELOW:
                 # A search has just had the rate before the last step accepted.
                 rate = max(measured, rate / _SEARCH_STEP) if self._searching else measured
-            elif measured is None and now > since:
-                # Too few to tell, so the guess is bounded: after a burst a site may accept a fiftieth of what it did.
-                rate = min(rate, max(rate / _FEW_STEP, (self._accepted + 1) / (now - since)))
             self._searching = False
             self._begin(rate, now)
         self._hold = hold
