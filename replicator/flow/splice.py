@@ -17,6 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 from replicator.flow.thread import run_in_thread
 from replicator.movers.file import move_file
 from replicator.movers.splice import Bounds
+from replicator.movers.splice import Outlet as Taker
 from replicator.ports import Chunk
 
 SPLICE_BYTES: Final = 16 * 1024 * 1024
@@ -30,15 +31,8 @@ LEAST_BYTES: Final = 256 * 1024
 _BUFFER_BYTES: Final = 512 * 1024
 
 
-class Outlet(Protocol):
-    """Where a thread puts bytes."""
-
-    def offer(self, data: memoryview, seconds: float) -> memoryview:
-        """What was not taken: the other side took nothing for `seconds`, spoke, or failed. Blocks.
-
-        A failure is not raised but kept for who writes next.
-        """
-        ...
+class Outlet(Taker, Protocol):
+    """Where a thread puts bytes. A failure is not raised but kept for who writes next."""
 
     def abort(self) -> None:
         """Ends `offer` at once, from any thread; nothing more can be written then."""
@@ -50,14 +44,14 @@ class Splice:
 
     Args:
         outlet: where they go.
-        most: how many at most.
         threads: of whoever writes, for a reader that has none of its own.
     """
 
-    def __init__(self, outlet: Outlet, most: int = SPLICE_BYTES, threads: Executor | None = None) -> None:
+    def __init__(self, outlet: Outlet, threads: Executor | None = None) -> None:
         self.outlet = outlet
         self.threads = threads
-        self.most = most
+        self.most = SPLICE_BYTES
+        """How many at most."""
         self.count = 0
         """Bytes that were moved."""
         self.waited = 0.0

@@ -14,12 +14,12 @@ _SEND_BYTES: Final = 1 << 20
 
 
 class FileOutlet:
-    """Writes to an open file, where its offset is or, with `at`, from there on.
+    """Writes to an open file from `at` on; the file's own offset is not used.
 
     `written` counts the bytes. A failure is kept in `failure`; whoever writes next raises it.
     """
 
-    def __init__(self, descriptor: int, at: int | None = None) -> None:
+    def __init__(self, descriptor: int, at: int) -> None:
         self.written = 0
         self.failure: OSError | None = None
         self._descriptor = descriptor
@@ -29,10 +29,7 @@ class FileOutlet:
         """What was not written."""
         try:
             while data:
-                if self._at is None:
-                    count = os.write(self._descriptor, data)
-                else:
-                    count = os.pwrite(self._descriptor, data, self._at + self.written)
+                count = os.pwrite(self._descriptor, data, self._at + self.written)
                 self.written += count
                 data = data[count:]
         except OSError as error:

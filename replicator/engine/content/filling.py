@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final
 
 from replicator.flow.splice import LEAST_BYTES, Splice, pass_on
+from replicator.flow.thread import run_in_thread
 from replicator.movers.file import FileOutlet
 from replicator.ports import Chunk
 
 WRITE_BYTES: Final = 1 << 20
 """Small chunks are collected up to here: each trip to a thread costs."""
-
-_T = TypeVar("_T")
 
 
 async def fill(
@@ -71,7 +69,7 @@ class _Filling:
     async def _append(self, data: Chunk | bytearray) -> None:
         # In a thread: a full page cache blocks a write for seconds, and the loop has other destinations to serve.
         outlet = FileOutlet(self._descriptor, self._at + self._written)
-        await in_thread(outlet.offer, memoryview(data), 0.0)
+        await run_in_thread(partial(outlet.offer, memoryview(data), 0.0))
         self._took(outlet)
 
     async def splice(self, chunks: AsyncIterator[Chunk]) -> None:
@@ -90,17 +88,3 @@ class _Filling:
         self._written += outlet.written
         if outlet.written:
             self._grown(self._written)
-
-
-async def in_thread(call: Callable[..., _T], *arguments: object) -> _T:
-    """Does blocking work on a file descriptor to its end, also where the caller is cancelled.
-
-    A descriptor that is closed while a thread uses it may be a socket's in the next moment.
-    """
-    work = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
-    try:
-        return await asyncio.shield(work)
-    finally:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({work})

@@ -100,7 +100,7 @@ class PartedBlob:
         source: ReadsRanges,
         scratch: Callable[[int], AbstractContextManager[int]],
         crowd: Crowd,
-        sizes: PartSizes = PARTS,
+        sizes: PartSizes,
     ) -> None:
         self.descriptor = source.descriptor
         self.failure: SiteError | None = None
@@ -125,15 +125,13 @@ class PartedBlob:
         while reading.position < size and not self._whole:
             if self._width is None or self._width < 2:
                 stage = self._sizes.first if self._width is None else self._sizes.stage
-                async with aclosing(self._alone(reading, min(size, reading.position + stage))) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-                        del chunk  # its memory may be used again
+                some = self._alone(reading, min(size, reading.position + stage))
             else:
-                async with aclosing(self._beside(reading, size, self._width)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-                        del chunk
+                some = self._beside(reading, size, self._width)
+            async with aclosing(some) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+                    del chunk  # its memory may be used again
         if reading.position < size:
             async with self._source.open(reading.position) as rest:
                 async for chunk in reading.counted(rest):

@@ -8,12 +8,14 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
-from replicator.engine.content.filling import fill, in_thread
+from replicator.engine.content.filling import fill
 from replicator.engine.content.spool import READ_BYTES, SpoolFull
 from replicator.errors import Advice, SiteError, Unavailable
 from replicator.flow.patience import STALLED_READINGS
 from replicator.flow.splice import Splice, splice_file
+from replicator.flow.thread import run_in_thread
 from replicator.ports import Chunk, ReadsRanges
 
 _log = logging.getLogger(__name__)
@@ -75,9 +77,8 @@ class Parts:
         part = await self._ready(position)
         inside = position - part.start
         try:
-            chunk = await in_thread(
-                os.pread, self._descriptor, min(READ_BYTES, part.have - inside), part.at + inside
-            )
+            want = min(READ_BYTES, part.have - inside)
+            chunk = await run_in_thread(partial(os.pread, self._descriptor, want, part.at + inside))
         except OSError as error:
             raise _broken(error) from error
         if not chunk:

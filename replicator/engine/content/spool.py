@@ -18,12 +18,14 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from replicator.engine.content.filling import fill, in_thread
+from replicator.engine.content.filling import fill
 from replicator.errors import Advice, ReplicatorError, SiteError
 from replicator.flow.splice import Splice, Stream, splice_file
+from replicator.flow.thread import run_in_thread
 from replicator.model.digest import Digest
 from replicator.ports import BlobSource, Chunk
 
@@ -295,7 +297,7 @@ class _Following:
                     self._descriptor = os.open(entry.path, os.O_RDONLY)
                 while self._position < entry.written:
                     want = min(READ_BYTES, entry.written - self._position)
-                    chunk = await in_thread(os.pread, self._descriptor, want, self._position)
+                    chunk = await run_in_thread(partial(os.pread, self._descriptor, want, self._position))
                     if not chunk:
                         raise OSError(f"it has lost its bytes from {self._position} on")  # noqa: TRY301 - one mapping
                     self._position += len(chunk)
