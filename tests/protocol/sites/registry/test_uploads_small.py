@@ -131,6 +131,15 @@ async def test_a_put_that_breaks_off_on_a_kept_connection_is_not_repeated_into_i
         assert both.sent() == ["POST", "PUT", "POST", "PUT", "GET", "PATCH", "PUT"]
 
 
+async def test_a_post_that_breaks_off_on_a_kept_connection_is_sent_again_whole() -> None:
+    async with pair(single_post="yes") as both:
+        await both.copy(b"first")
+        both.destination.fault("POST", UPLOADS, faults.reset_upload(3))
+        await both.copy(b"second")
+        assert both.sent() == ["POST", "POST", "POST"]
+        assert both.source.count("GET", "/blobs/") == 2
+
+
 @pytest.mark.parametrize("damage", [faults.corrupt(), faults.shorten(3), faults.lengthen()])
 async def test_wrong_content_asks_nothing_of_the_destination(damage: Action) -> None:
     async with pair() as both:
