@@ -126,7 +126,7 @@ class SiteLimits:
         """Another limit from now on, of which this agent keeps to its share; None is none."""
         if rate != self._bytes_per_second:
             self._bytes_per_second = rate
-            self._bytes = _pace(None if rate is None else rate * self._share, self._clock)
+            self._bytes = _pace(self.bytes_per_second, self._clock)
 
     def limit_to(self, share: float) -> None:
         """From now on this agent keeps to a part of each limit, above 0 and at most 1: others have the rest.
@@ -144,6 +144,11 @@ class SiteLimits:
         ):
             if pace is not None and rate is not None:
                 pace.change(rate * share)
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """This agent's share of the limit; None: no limit."""
+        return None if self._bytes_per_second is None else self._bytes_per_second * self._share
 
     @property
     def paces_bytes(self) -> bool:

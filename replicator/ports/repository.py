@@ -181,6 +181,11 @@ class ReadsRanges(BlobSource, Protocol):
         """How many parts of a large blob to read at once, as configured; None: as many as help."""
         ...
 
+    @property
+    def bytes_per_second(self) -> float | None:
+        """What all readings of the site together are limited to; None: no limit."""
+        ...
+
     def open_range(
         self, start: int, stop: int
     ) -> AbstractAsyncContextManager[tuple[AsyncIterator[Chunk], int]]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replicator.engine.content import parted
 from replicator.engine.content.parted import Crowd, Pace, PartedBlob, PartSizes, width
 from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
@@ -33,6 +34,7 @@ class RangedSource(BytesSource):
     ) -> None:
         super().__init__(data, chunk_bytes=100)
         self.parallel_reads = parallel_reads
+        self.bytes_per_second: float | None = None
         self.takes_ranges = takes_ranges
         self.asked: list[tuple[int, int]] = []
         self.gave = 0
@@ -244,20 +246,49 @@ async def test_a_connection_that_is_fast_reads_alone_in_few_requests(folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("configured", "pace", "free", "expected"),
+    ("configured", "pace", "free", "most", "expected"),
     [
-        (3, SLOW, 0, 3),
-        (None, SLOW, 8, 4),
-        (None, SLOW, 3, 3),
-        (None, SLOW, 1, 1),
-        (None, SLOW, -5, 1),
-        (None, Pace(100_000_000, 1.0, 1.0), 8, 1),
-        (None, Pace(1_000, 1.0, 0.2), 8, 1),
-        (None, Pace(1_000, 0.0, 0.0), 8, 1),
+        (3, SLOW, 0, 1_000, 3),
+        (None, SLOW, 8, None, 4),
+        (None, SLOW, 3, None, 3),
+        (None, SLOW, 1, None, 1),
+        (None, SLOW, -5, None, 1),
+        (None, Pace(100_000_000, 1.0, 1.0), 8, None, 1),
+        (None, Pace(1_000, 1.0, 0.2), 8, None, 1),
+        (None, Pace(1_000, 0.0, 0.0), 8, None, 1),
+        (None, SLOW, 8, 1_100, 1),
+        (None, SLOW, 8, 5_000, 4),
     ],
-    ids=["configured", "slow", "few free", "none free", "crowded", "fast", "slow destination", "no time"],
+    ids=[
+        "configured",
+        "slow",
+        "few free",
+        "none free",
+        "crowded",
+        "fast",
+        "slow destination",
+        "no time",
+        "limited",
+        "within its limit",
+    ],
 )
 def test_how_many_parts_are_read_at_once(
-    configured: int | None, pace: Pace, free: int, expected: int
+    configured: int | None, pace: Pace, free: int, most: float | None, expected: int
 ) -> None:
-    assert width(configured, pace, free, SIZES) == expected
+    assert width(configured, pace, free, SIZES, most) == expected
+
+
+async def test_a_site_that_gives_all_that_it_is_limited_to_is_read_by_one_connection(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More connections would share the limit, and the parts go over the disk."""
+    asked = []
+    for limit in (150.0, 10_000.0):
+        source = RangedSource(parallel_reads=None)
+        source.bytes_per_second = limit
+        # 100 bytes a second, all of it spent waiting for the source
+        monkeypatch.setattr(parted, "monotonic", lambda source=source: source.gave / 100)
+        async with here(folder, source) as rig:
+            assert await rig.read() == DATA
+        asked.append(len(source.asked))
+    assert asked == [4, 14]

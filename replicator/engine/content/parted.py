@@ -37,6 +37,8 @@ class PartSizes:
 PARTS: Final = PartSizes()
 FAST_BYTES_PER_SECOND: Final = 60e6
 """A connection that gives this much is not helped: the parts would go over the disk for nothing."""
+LIMITED_PART: Final = 0.5
+"""Nor is one helped that gives this much of its part of the site's `bytes_per_second`."""
 WAITING_PART: Final = 0.5
 """Of the time that has to be spent waiting for the source; else it is the destination that is slow."""
 
@@ -50,7 +52,7 @@ class Pace:
     waited: float
 
 
-def width(configured: int | None, pace: Pace, free: int, sizes: PartSizes) -> int:
+def width(configured: int | None, pace: Pace, free: int, sizes: PartSizes, most: float | None) -> int:
     """How many parts to read at once from now on; 1: go on with one connection.
 
     Args:
@@ -58,10 +60,12 @@ def width(configured: int | None, pace: Pace, free: int, sizes: PartSizes) -> in
         pace: of one connection.
         free: how many more connections the source may get, this blob's first included.
         sizes: the bounds.
+        most: bytes a second that this connection may give at most; None: no limit.
     """
     if configured is not None:
         return configured
-    if pace.seconds <= 0 or pace.count / pace.seconds >= FAST_BYTES_PER_SECOND:
+    fast = FAST_BYTES_PER_SECOND if most is None else min(FAST_BYTES_PER_SECOND, most * LIMITED_PART)
+    if pace.seconds <= 0 or pace.count / pace.seconds >= fast:
         return 1
     if pace.waited < pace.seconds * WAITING_PART:
         return 1
@@ -77,6 +81,10 @@ class Crowd:
     def free(self, most: int) -> int:
         """How many a blob may have that has one."""
         return most - self.reading + 1
+
+    def share(self, bytes_per_second: float | None) -> float | None:
+        """The part of the site's limit that each connection has that reads now."""
+        return None if bytes_per_second is None else bytes_per_second / self.reading
 
 
 class PartedBlob:
@@ -151,7 +159,8 @@ class PartedBlob:
                     del chunk
             pace = Pace(reading.position - start, monotonic() - began, reading.waited)
             free = self._crowd.free(self._sizes.most)
-            self._width = width(self._source.parallel_reads, pace, free, self._sizes)
+            most = self._crowd.share(self._source.bytes_per_second)
+            self._width = width(self._source.parallel_reads, pace, free, self._sizes, most)
         except (Corrupt, Rejected) as error:
             if reading.position > start or error.advice is Advice.STOP_SITE:
                 raise

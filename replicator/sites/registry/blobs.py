@@ -97,6 +97,11 @@ class RegistryBlob:
         """See `ports.ReadsRanges`."""
         return self._registry.parallel_reads
 
+    @property
+    def bytes_per_second(self) -> float | None:
+        """See `ports.ReadsRanges`."""
+        return self._registry.transport.bytes_per_second
+
     async def whole(self) -> bytes:
         """All of it; see `ports.ReadsWhole`. Raises as the iteration does."""
         self.begin()

@@ -126,6 +126,11 @@ class Transport:
         """What the site serves, for those who try again by themselves."""
         return self._limits
 
+    @property
+    def bytes_per_second(self) -> float | None:
+        """What the site is limited to now, read and written together; None: no limit."""
+        return self._limits.bytes_per_second
+
     async def request(self, call: Call, *, once: bool = False) -> Reply:
         """Sends a call and reads the whole reply; tried again where that is safe, unless only `once`.
 

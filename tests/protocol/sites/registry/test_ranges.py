@@ -62,6 +62,7 @@ class Parallel:
 
     def __init__(self, blob: ReadsRanges, at_once: int | None) -> None:
         self.parallel_reads = at_once
+        self.bytes_per_second = blob.bytes_per_second
         self.descriptor = blob.descriptor
         self.failure = None
         self.open = blob.open
