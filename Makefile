@@ -115,7 +115,7 @@ servers:
 	@scripts/tools servers
 
 tools:
-	@scripts/tools servers peers link
+	@scripts/tools servers link
 
 clean:
 	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results

@@ -24,10 +24,13 @@ SECTIONS: Final = {
     "Start": ("docs/README", "docs/install", "deploy/kubernetes/README", "docs/concepts"),
     "How-tos": (
         *("docs/webhooks", "docs/credentials", "docs/creation", "docs/lists", "docs/airgap", "docs/rancher"),
-        *("docs/layouts", "docs/serve", "docs/trust"),
+        *("docs/layouts", "docs/serve", "docs/trust", "docs/platforms", "docs/content"),
     ),
     "Migration": ("docs/migrating",),
-    "Operation": ("docs/metrics", "docs/runbook", "docs/state", "docs/performance", "docs/security"),
+    "Operation": (
+        *("docs/metrics", "docs/runbook", "docs/state", "docs/scaling"),
+        *("docs/performance", "docs/security"),
+    ),
     "Reference": ("docs/commands", "docs/configuration", "docs/api", "docs/compatibility", "docs/quirks"),
     "Registries": (),
     "Development": ("docs/architecture", "docs/decisions", "docs/mutants", "docs/releasing", "CONTRIBUTING"),

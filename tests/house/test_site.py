@@ -24,6 +24,12 @@ def test_every_page_named_in_the_navigation_exists() -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
+def test_every_page_of_the_manual_has_a_section() -> None:
+    pages = [str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")]
+    (more,) = [entry["More"] for entry in navigation(pages) if "More" in entry]
+    assert more == []
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     pages = [
         "README.md",
