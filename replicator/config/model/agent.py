@@ -118,23 +118,22 @@ class FleetTable(Table):
     """Several agents with one config that divide the work."""
 
     enabled: bool = setting(
-        "Divide the rules with all other agents whose `agent.state` is the same PostgreSQL database. Each needs its own "
-        "`agent.name`. With `agent.serves`, an agent takes the work of these destinations alone, and that of others once "
-        "no agent has served them for a minute.",
+        "Share the rules with all agents whose `agent.state` is the same PostgreSQL database. Each agent needs its own "
+        "`agent.name`. With `agent.serves`, an agent works on these destinations only, and on others once no agent has "
+        "served them for a minute.",
         False,
     )
     shards: int = setting(
-        "Parts that the repositories of a rule are divided into, each looked at by one agent at a time. All agents must "
-        "have the same number.",
+        "Number of parts (shards) that the repositories of a rule are divided into; one agent at a time works on a shard. "
+        "Must be the same for all agents.",
         64,
         ge=1,
         le=256,
     )
-    jobs: int = setting("Parts that this agent works on at once.", 8, ge=1, le=64)
+    jobs: int = setting("Number of shards that this agent works on at the same time.", 8, ge=1, le=64)
     heartbeat: Annotated[float, DURATION] = setting(
-        "How often the agent tells the others that it lives. One that says nothing for four times as long loses its work "
-        "to the others; the work of one whose process ended is taken over sooner, after at most twice as long. Longer "
-        "intervals spare the database of a large fleet.",
+        "Interval between heartbeats. After four intervals without one, the others take over an agent's work; if its "
+        "process has ended, after two at most. Longer intervals reduce the load on the database of a large fleet.",
         "5s",
     )
 

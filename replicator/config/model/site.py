@@ -251,9 +251,9 @@ class SiteTable(Table):
         "Registry or bucket: a blob of more bytes is not copied, whatever its manifest says.", "100GB"
     )
     parallel_reads: int | None = setting(
-        "How many parts of a blob of more than 256 MB are read at once, by Range requests; 1: none. Default: several, where "
-        "one connection is slow, the destination waits for it, and few other blobs are being read. "
-        "Not by `copy` and `export`, which have no spool (`agent.cache`).",
+        "Number of parts of a large blob (256 MB or more) that are read at the same time, by Range requests; 1: read it by one "
+        "connection. Default: several, if one connection is slow, the destination waits for it, and few other blobs are being "
+        "read. `copy` and `export`, which have no spool (`agent.cache`), always use one connection.",
         None,
         ge=1,
         le=32,
