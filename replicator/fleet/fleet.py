@@ -109,7 +109,8 @@ class Fleet:
             await fleet._beat()
             async with asyncio.TaskGroup() as tasks:
                 side = [
-                    tasks.create_task(each) for each in (fleet._live(), fleet._sweep(), fleet._maintain())
+                    tasks.create_task(each)
+                    for each in (fleet._live(), fleet._sweep(), fleet._maintain(), fleet._relay.run())
                 ]
                 try:
                     yield fleet
