@@ -81,12 +81,10 @@ class Claims:
             if await _lock_all(session, claim.names):
                 self._claims.add(claim)
                 return claim
-        except BaseException:
-            self._held.difference_update(names)
-            await asyncio.shield(_unlock_all(session, claim.names))
-            raise
-        self._held.difference_update(names)
-        return None
+            return None
+        finally:
+            if claim not in self._claims:
+                self._held.difference_update(names)
 
     async def give_back(self, claim: Claim) -> None:
         """Frees what a claim has."""
@@ -104,7 +102,7 @@ class Claims:
                 mine = locked and await session.fetch(_IS_MINE, claim.job)
             except StateError:
                 return  # away again; the next connection is another try
-            if mine:
+            if mine and claim in self._claims:  # else the job has ended meanwhile
                 claim.generation = session.generation
                 continue
             claim.lose()
@@ -136,12 +134,18 @@ class BlobClaims:
 
 async def _lock_all(session: Session, names: Sequence[str]) -> bool:
     taken: list[str] = []
-    for name in names:
-        if not await session.try_lock(name):
-            await _unlock_all(session, taken)
-            return False
-        taken.append(name)
-    return True
+    try:
+        for name in names:
+            if not await session.try_lock(name):
+                break
+            taken.append(name)
+        else:
+            return True
+    except BaseException:
+        await asyncio.shield(_unlock_all(session, taken))
+        raise
+    await _unlock_all(session, taken)
+    return False
 
 
 async def _unlock_all(session: Session, names: Sequence[str]) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from replicator.errors import OwnershipLostError, StateError
 from replicator.events import TakenOver
+from replicator.fleet.ownership import _IS_MINE, Claims
+from replicator.fleet.session import Session
 from replicator.fleet.work import Work
-from tests.fleet.agents import LightAgent, joined, until
+from tests.fleet.agents import QUICK, LightAgent, joined, until
 
 
 def shard(number: int, rule: str = "apps", **more: object) -> Work:
@@ -155,6 +157,59 @@ async def test_a_job_is_taken_over_while_its_like_is_put_into_the_queue(shared: 
             agent.fleet.begin()
             await until(lambda: len(agent.did) == 1)
     assert agent.did[0].takeovers == 1
+
+
+async def nothing() -> None:
+    """What a session does when it is back."""
+
+
+async def test_what_cannot_be_claimed_frees_nothing_that_another_job_has(shared: str) -> None:
+    claims = Claims()
+    first, second = (Session(shared, name, QUICK, on_back=nothing) for name in ("a", "b"))
+    await first.open()
+    await second.open()
+    try:
+        assert await claims.take(first, ["one"], 1, shared=["place"])
+        with pytest.raises(StateError):
+            await claims.take(first, ["no text of PostgreSQL's: \0"], 2, shared=["place"])
+        assert not await second.try_lock("place")
+        assert await claims.take(first, ["two"], 3, shared=["place"])
+    finally:
+        await first.aclose()
+        await second.aclose()
+
+
+async def test_a_job_that_ends_while_its_claim_is_taken_anew_leaves_no_lock(shared: str) -> None:
+    claims = Claims()
+    first = Session(shared, "a", QUICK, on_back=lambda: claims.retake(first))
+    second = Session(shared, "b", QUICK, on_back=nothing)
+    with psycopg.connect(shared, autocommit=True) as connection:
+        row = connection.execute(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, status) VALUES ('q', 't', 'doing') RETURNING id"
+        ).fetchone()
+    assert row is not None
+    await first.open()
+    await second.open()
+    try:
+        claim = await claims.take(first, ["one"], row[0])
+        assert claim is not None
+        ask = first.fetch
+
+        async def fetch(query: str, *arguments: object) -> list[tuple[object, ...]]:
+            answer = await ask(query, *arguments)
+            if query == _IS_MINE:
+                await claims.give_back(claim)
+            return answer
+
+        first.fetch = fetch  # type: ignore[method-assign]
+        end_session(shared, "a")
+        with pytest.raises(StateError):
+            await first.alive()
+        await first.wait()
+        assert await second.try_lock("one")
+    finally:
+        await first.aclose()
+        await second.aclose()
 
 
 async def test_two_agents_cannot_have_one_name(shared: str) -> None:

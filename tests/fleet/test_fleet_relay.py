@@ -14,7 +14,7 @@ LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN replica
 
 async def test_what_one_agent_saw_is_heard_by_the_others_once(shared: str) -> None:
     first, second = LightAgent("a"), LightAgent("b")
-    seen = [
+    seen: list[TagSeen | RepositoryScanned] = [
         TagSeen("apps", "hub", "app", "v1", "sha256:" + 64 * "a", destination="fra"),
         TagSeen("apps", "hub", "app", "v2", None, destination="fra", is_absent=True),
         RepositoryScanned("apps", "hub", "web", "fra"),
