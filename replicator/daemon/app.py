@@ -353,9 +353,10 @@ class App:
         """Refreshes the standings. Raises StateError."""
         if self.sharing is not None:
             await self.sharing.refresh()
-            led, self._leads = self._leads, self.sharing.fleet.leads
-            if self._leads and not led and self._notifier is not None:
-                await self._notifier.recall()
+            leads = self.sharing.fleet.leads
+            if leads and not self._leads and self._notifier is not None:
+                await self._notifier.recall()  # if it fails, this one does not lead yet
+            self._leads = leads
         repositories = self.config.agent.metrics_per_repository
         await self._standings.refresh(self._generation.rules, repositories=repositories)
 

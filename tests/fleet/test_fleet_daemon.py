@@ -16,7 +16,7 @@ from replicator.daemon.generation import Chosen
 from replicator.daemon.sharing.sharing import FleetPlace
 from replicator.demo.images import image
 from replicator.demo.images import load as put
-from replicator.errors import SiteError
+from replicator.errors import SiteError, StateError
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.runs.wiring import Equipment
@@ -173,6 +173,28 @@ on = ["failure"]"""
         for _ in range(20):
             await asyncio.sleep(0.1)  # time for the other one, had it something to tell
     assert told.read_text().count('"event":"failure"') == 1
+
+
+async def test_who_leads_anew_knows_what_was_notified_before_it_notifies(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    """The database may be away at just that moment: then it does not lead yet."""
+    async with agents(tmp_path, database, sites, ["a"]) as (app,):
+        await until(lambda: app._leads)
+        assert app._notifier is not None
+        recall, led = app._notifier.recall, []
+
+        async def failing_first() -> None:
+            led.append(app._leads)
+            if len(led) == 1:
+                raise StateError("state: is away")
+            await recall()
+
+        app._notifier.recall = failing_first  # type: ignore[method-assign]
+        app._leads = False
+        app._changed.set()
+        await until(lambda: len(led) == 2 and app._leads)
+    assert led == [False, False]
 
 
 async def test_a_destination_that_keeps_failing_is_left_out_for_a_while(
