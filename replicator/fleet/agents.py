@@ -123,9 +123,17 @@ def read(row: Sequence[Any]) -> Agent:
         float(silent),
         float(started),
         bool(draining),
-        tuple(msgspec.convert(each, Doing) for each in doing or ()),
+        _doing(doing),
         float(skew or 0.0),
     )
+
+
+def _doing(plain: Any) -> tuple[Doing, ...]:
+    """What an agent does; of one of another version, what can be read."""
+    try:
+        return msgspec.convert(plain, tuple[Doing, ...])
+    except msgspec.ValidationError:
+        return ()
 
 
 async def listed(dsn: str) -> list[Agent]:

@@ -212,6 +212,17 @@ async def test_a_job_that_ends_while_its_claim_is_taken_anew_leaves_no_lock(shar
         await second.aclose()
 
 
+async def test_an_agent_of_another_version_whose_words_are_unknown_disturbs_nobody(shared: str) -> None:
+    agent = LightAgent("a")
+    with psycopg.connect(shared, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO fleet_agents (name, version, heartbeat, started, doing)"
+            " VALUES ('newer', '9', now(), now(), '[{\"job\": 1}]')"
+        )
+    async with joined(shared, agent):
+        await until(lambda: [each.name for each in agent.fleet.living] == ["a", "newer"])
+
+
 async def test_two_agents_cannot_have_one_name(shared: str) -> None:
     async with joined(shared, LightAgent("a")):
         with pytest.raises(StateError, match="another agent that lives is named 'a'"):
