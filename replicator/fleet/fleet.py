@@ -266,9 +266,9 @@ class Fleet:
         self.living = [each for each in everyone if each.silent <= self.times.dead]
         dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
         await living_agents.end_sessions(self._session, dead)
+        self.draining = draining
         await self._adopt(now)
         await self._tell()
-        self.draining = draining
         self._serve()
 
     async def _tell(self) -> None:
@@ -289,8 +289,9 @@ class Fleet:
         self._warned_of_skew = abs(skew) > SKEW_SECONDS
 
     async def _adopt(self, now: float) -> None:
-        """Takes the work of destinations that nobody has served for long: one agent each; gives it back."""
-        nobodys = living_agents.orphans(self.living, self._duties.destinations())
+        """Takes the work of destinations that nobody has served for long: one agent each; gives it back, or when draining."""
+        sites = () if self.draining else self._duties.destinations()
+        nobodys = living_agents.orphans(self.living, sites)
         self._orphaned = {site: self._orphaned.get(site, now) for site in nobodys}
         for site in self._adopted - nobodys:
             self._adopted.discard(site)

@@ -10,6 +10,7 @@ import pytest
 
 from replicator.errors import OwnershipLostError, StateError
 from replicator.events import TakenOver
+from replicator.fleet.agents import set_draining
 from replicator.fleet.ownership import _IS_MINE, Claims
 from replicator.fleet.session import Session
 from replicator.fleet.work import Work
@@ -210,6 +211,15 @@ async def test_a_job_that_ends_while_its_claim_is_taken_anew_leaves_no_lock(shar
     finally:
         await first.aclose()
         await second.aclose()
+
+
+async def test_an_agent_that_is_drained_leaves_a_site_without_agents_to_another(shared: str) -> None:
+    first, second = LightAgent("a", serves=("sgp",)), LightAgent("b", serves=("sgp",))
+    async with joined(shared, first):
+        await until(lambda: "to fra" in first.fleet._workers.queues)
+        async with joined(shared, second):
+            await set_draining(shared, "a", draining=True)
+            await until(lambda: "to fra" in second.fleet._workers.queues)
 
 
 async def test_an_agent_of_another_version_whose_words_are_unknown_disturbs_nobody(shared: str) -> None:
