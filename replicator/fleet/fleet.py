@@ -232,6 +232,7 @@ class Fleet:
 
     async def _leave(self) -> None:
         self.stop()
+        self._queue.give_up()
         await self._workers.aclose()
         with contextlib.suppress(StateError):
             await living_agents.leave(self._session, self.me.name)

@@ -74,13 +74,16 @@ class Queue:
         self._ended = ended
         self.app.task(name=TASK, pass_context=True)(self._do)
 
+    def give_up(self) -> None:
+        """From now on the end of a job is tried once; of one that the database does not take, others begin the work anew."""
+        self.manager.is_patient = False
+
     async def open(self) -> None:
         """Connects. Raises one of `DATABASE_ERRORS`."""
         await self.app.open_async()
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        self.manager.is_closed = True
         await self.app.close_async()
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
@@ -149,8 +152,6 @@ class Queue:
         except ValueError as error:
             _log.error("a job of another version is left out: %s", error)
             return
-        if "timestamp" in args:
-            work = msgspec.structs.replace(work, ticks=(int(args["timestamp"]),))
         self._done[number] = (work, await self._perform(number, work))
 
     async def _end(self, job: int) -> None:
@@ -212,8 +213,7 @@ class Queue:
                 both = Work.read(args).merge(work)
             except ValueError:
                 both = work
-            kept = {**both.plain(), **({"timestamp": args["timestamp"]} if "timestamp" in args else {})}
-            if kept != args:
+            if (kept := both.plain()) != args:
                 await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
         if by_lock:
             new = [
@@ -228,7 +228,7 @@ class _Patient(JobManager):
     def __init__(self, connector: PsycopgConnector, *, end: Callable[[int], Awaitable[None]]) -> None:
         super().__init__(connector)
         self._end = end
-        self.is_closed = False
+        self.is_patient = True
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> queued.Job | None:
         """No job while the database is away."""
@@ -239,16 +239,18 @@ class _Patient(JobManager):
             return None
 
     async def finish_job(self, job: queued.Job, status: queued.Status, delete_job: bool) -> None:  # noqa: FBT001
-        """Ends the job, if it is still this worker's; waits for the database as long as it takes."""
+        """Ends the job, if it is still this worker's; waits for the database until the agent stops."""
         del status, delete_job  # what became of the work is in the state
-        while not self.is_closed:
+        while True:
             try:
                 await self._end(job.id or 0)
             except DATABASE_ERRORS as error:
                 _log.info("cannot end job %s yet: %s", job.id, str(error).strip())
-                await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
+            if not self.is_patient:
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def update_heartbeat(self, worker_id: int) -> None:
         """Nobody reads it: who lives is told by sessions."""

@@ -106,8 +106,13 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def read(cls, kept: Mapping[str, Any]) -> Work:
-        """The reverse of `plain`. Raises ValueError: it is another version's."""
-        return msgspec.convert({name: value for name, value in kept.items() if name != "timestamp"}, cls)
+        """The reverse of `plain`, and the tick that procrastinate adds. Raises ValueError: it is another version's."""
+        plain = dict(kept)
+        tick = plain.pop("timestamp", None)
+        work = msgspec.convert(plain, cls)
+        return (
+            work if tick is None else msgspec.structs.replace(work, ticks=tuple(sorted({*work.ticks, tick})))
+        )
 
 
 @dataclass(frozen=True, slots=True)

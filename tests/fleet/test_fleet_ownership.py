@@ -222,6 +222,30 @@ async def test_an_agent_that_is_drained_leaves_a_site_without_agents_to_another(
             await until(lambda: "to fra" in second.fleet._workers.queues)
 
 
+async def test_an_agent_stops_though_the_database_does_not_let_its_job_end(shared: str) -> None:
+    agent = LightAgent("a")
+    async with asyncio.timeout(20):
+        async with joined(shared, agent):
+            await agent.fleet.defer([shard(1)])
+            await until(lambda: len(agent.claims) == 1)
+            async with await psycopg.AsyncConnection.connect(shared, autocommit=True) as connection:
+                await connection.execute("ALTER TABLE procrastinate_jobs RENAME TO away")
+    assert len(agent.did) == 1
+
+
+async def test_a_look_that_is_taken_over_is_still_that_of_its_tick(shared: str) -> None:
+    """Its commands run once: those who count its shards know it by the tick."""
+    agent = LightAgent("a")
+    async with joined(shared, agent, works=False):
+        assert await agent.fleet.defer_tick(Work("apps", ("fra",), "interval"), "apps 1", 5_000)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute("UPDATE procrastinate_jobs SET status = 'doing'")  # by an agent that is gone
+        agent.gate.set()
+        agent.fleet.begin()
+        await until(lambda: len(agent.did) == 1)
+    assert (agent.did[0].takeovers, agent.did[0].ticks) == (1, (5_000,))
+
+
 async def test_an_agent_of_another_version_whose_words_are_unknown_disturbs_nobody(shared: str) -> None:
     agent = LightAgent("a")
     with psycopg.connect(shared, autocommit=True) as connection:
