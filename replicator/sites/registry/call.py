@@ -55,8 +55,8 @@ class Call:
 
     @property
     def is_payload(self) -> bool:
-        """Whether it moves a blob that is large enough for threads (`payload`)."""
-        return self.blob_bytes is not None and self.blob_bytes >= PAYLOAD_BYTES
+        """Whether it streams a blob that is large enough for threads (`payload`)."""
+        return self.body is None and self.blob_bytes is not None and self.blob_bytes >= PAYLOAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

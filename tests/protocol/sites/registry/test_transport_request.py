@@ -25,6 +25,7 @@ from replicator.errors import (
 )
 from replicator.events import QuotaSeen, RequestDone, RetryPlanned
 from replicator.flow.retry import Budget
+from replicator.sites.registry.call import PAYLOAD_BYTES
 from replicator.sites.registry.errormap import authority, network_failure
 from replicator.sites.registry.http import Call
 from replicator.sites.registry.settings import Quota
@@ -63,6 +64,15 @@ async def test_path_prefix_and_odd_bytes_of_the_url_are_kept() -> None:
         "/some/prefix/v2/a/tags/list?last=a%2Fb+c%7E&n=5",
         "/opaque?_state=a%2fB%3D=+~",
     ]
+
+
+async def test_a_body_in_memory_is_sent_whole_however_large_the_blob_is() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    call = Call("upload blob", "PUT", "/v2/a/b", body=bytes(PAYLOAD_BYTES), blob_bytes=PAYLOAD_BYTES)
+    async with scripted(answer) as server, rig(server.url) as here:
+        assert int((await here.transport.request(call)).body) == PAYLOAD_BYTES
 
 
 async def test_requests_say_who_asks_and_want_no_compression() -> None:
