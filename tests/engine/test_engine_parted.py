@@ -7,18 +7,22 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.engine.content import parted
+from replicator.engine.content import parted, source
 from replicator.engine.content.parted import Crowd, Pace, PartedBlob, PartSizes, width
 from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
+from replicator.engine.referrers import ReferrersAPIs
 from replicator.errors import Advice, Corrupt, NotFound, SiteError, Unavailable
+from replicator.events import Events
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
+from tests.fakes.clock import FakeClock
 from tests.fakes.source import BytesSource
 
 DATA = random.Random(5).randbytes(10_000)
@@ -292,3 +296,45 @@ async def test_a_site_that_gives_all_that_it_is_limited_to_is_read_by_one_connec
             assert await rig.read() == DATA
         asked.append(len(source.asked))
     assert asked == [4, 14]
+
+
+class Place:
+    """A site with one repository that has one blob."""
+
+    def __init__(self, site: str) -> None:
+        self.site, self.name = site, "app"
+        self.source = RangedSource(parallel_reads=None)
+
+    def repository(self, _: str) -> Place:
+        return self
+
+    def blob(self, _: Descriptor) -> RangedSource:
+        return self.source
+
+
+async def test_who_reads_from_a_mirror_takes_no_connection_from_the_source(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, origin = Place("mirror"), Place("source")
+    sites: dict[str, Any] = {"mirror": mirror, "source": origin}
+    monkeypatch.setattr(source, "PARTS", PartSizes(least=1, first=1_000, part=700, most=2))
+    monkeypatch.setattr(parted, "monotonic", lambda: origin.source.gave / 100)
+    spool = Spool(folder, 1_000_000)
+    try:
+        content = source.SourceContent(
+            sites,
+            "source",
+            spool=spool,
+            share=lambda: False,
+            events=Events(),
+            warn=lambda _: None,
+            apis=ReferrersAPIs(FakeClock()),
+        )
+        descriptor = Descriptor("text/plain", digest_of(DATA), len(DATA))
+        async with content.direct("app", descriptor, ["mirror"], lambda _: None).open() as busy:
+            await anext(busy)
+            async with content.direct("app", descriptor, [], lambda _: None).open() as chunks:
+                assert b"".join([bytes(chunk) async for chunk in chunks]) == DATA
+    finally:
+        await spool.aclose()
+    assert origin.source.most_at_once == 2

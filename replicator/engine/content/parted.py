@@ -73,7 +73,7 @@ def width(configured: int | None, pace: Pace, free: int, sizes: PartSizes, most:
 
 
 class Crowd:
-    """How many connections read large blobs from one source now: parts are for the last blobs of a run."""
+    """How many connections read large blobs from one site now: parts are for the last blobs of a run."""
 
     def __init__(self) -> None:
         self.reading = 0

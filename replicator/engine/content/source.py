@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -73,7 +74,7 @@ class SourceContent:
         self._read: dict[Digest, int] = {}
         self._warned = False
         self._breakers = _Breakers()
-        self._crowd = Crowd()
+        self._crowds: defaultdict[str, Crowd] = defaultdict(Crowd)
 
     def refresh(self) -> None:
         """Forgets what was found out long ago: mirrors that did not serve, how much of a blob was read, warnings."""
@@ -227,7 +228,7 @@ class SourceContent:
             and source.parallel_reads != 1
             and (descriptor.size or 0) >= PARTS.least
         ):
-            source = PartedBlob(site, source, self._spool.scratch, self._crowd, PARTS)
+            source = PartedBlob(site, source, self._spool.scratch, self._crowds[site], PARTS)
         return BlobPlace(site, name, source)
 
     def _serving(self, mirrors: Sequence[str]) -> list[str]:
