@@ -11,7 +11,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Throttled, Unavailable
+from replicator.errors import (
+    Advice,
+    AuthFailed,
+    Corrupt,
+    Denied,
+    SiteError,
+    Throttled,
+    Transient,
+    Unavailable,
+)
 from replicator.events import RetryPlanned
 from replicator.flow.patience import UPLOAD
 from replicator.flow.retry import is_refusal, retrying
@@ -121,7 +130,7 @@ class Upload:
         try:
             reply = await self._post(call)
         except SiteError as error:
-            if is_known or error.operation == CREATE:
+            if error.operation == CREATE or (is_known and isinstance(error, AuthFailed | Denied | Transient)):
                 raise
             knowledge.learn(single_post="no")
             return False

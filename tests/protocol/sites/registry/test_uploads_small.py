@@ -99,6 +99,16 @@ async def test_a_registry_that_refuses_the_post_gets_the_blob_by_two_requests(re
         assert both.sent() == ["POST", "POST", "PUT", "POST", "PUT"]
 
 
+async def test_a_registry_that_refuses_the_post_from_some_day_on_gets_blobs_by_two_requests() -> None:
+    """An agent that runs for months meets other versions."""
+    async with pair() as both:
+        await both.copy(b"first")
+        both.destination.fault("POST", r"\?digest=", faults.answer(405), times=None)
+        await both.copy(b"second")
+        await both.copy(b"third")
+        assert both.sent() == ["POST", "HEAD", "POST", "POST", "PUT", "POST", "PUT"]
+
+
 async def test_a_registry_that_takes_the_post_and_keeps_nothing_is_found_out() -> None:
     async with pair(habits.no_single_post(lies=True)) as both:
         await both.copy(b"first")
