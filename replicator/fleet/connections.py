@@ -15,6 +15,8 @@ from replicator.errors import StateError
 POOL_SIZE: Final = (1, 3)
 """Connections for the queue: at least, at most. The session that owns work and the listener have one each beside them."""
 CONNECT_SECONDS: Final = 10
+IDLE_SECONDS: Final = 5.0
+"""After this the server ends the transaction of an agent that froze in it, so that others need not wait for its locks."""
 WAIT_SECONDS: Final = 10.0
 """For a free connection of the pool."""
 
@@ -50,8 +52,15 @@ def connector(dsn: str) -> PsycopgConnector:
         max_size=high,
         timeout=WAIT_SECONDS,
         reconnect_timeout=0.0,  # tries for as long as the agent lives
+        configure=_end_if_frozen,
         kwargs={**KEEPALIVES, "application_name": "replicator queue"},
     )
+
+
+async def _end_if_frozen(connection: Connection) -> None:
+    setting = "SELECT set_config('idle_in_transaction_session_timeout', %s, false)"
+    await connection.execute(setting, (f"{IDLE_SECONDS * 1000:.0f}ms",))
+    await connection.commit()
 
 
 async def connect(dsn: str, name: str) -> Connection:

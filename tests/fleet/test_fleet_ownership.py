@@ -10,6 +10,7 @@ import pytest
 
 from replicator.errors import OwnershipLostError, StateError
 from replicator.events import TakenOver
+from replicator.fleet import connections
 from replicator.fleet.agents import set_draining
 from replicator.fleet.ownership import _IS_MINE, Claims
 from replicator.fleet.session import Session
@@ -255,6 +256,21 @@ async def test_an_agent_of_another_version_whose_words_are_unknown_disturbs_nobo
         )
     async with joined(shared, agent):
         await until(lambda: [each.name for each in agent.fleet.living] == ["a", "newer"])
+
+
+async def test_an_agent_that_freezes_in_a_transaction_does_not_stop_the_others(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    first, second = LightAgent("a"), LightAgent("b")
+    async with joined(shared, first, works=False), joined(shared, second, works=False):
+        await first.fleet.defer([shard(1)])
+        async with first.fleet._queue.connection() as frozen:
+            await frozen.execute("SELECT 1 FROM procrastinate_jobs FOR UPDATE")
+            async with asyncio.timeout(20):
+                await second.fleet.defer([shard(1, recheck=True)])
+            with pytest.raises(psycopg.Error):
+                await frozen.execute("SELECT 1")
 
 
 async def test_two_agents_cannot_have_one_name(shared: str) -> None:
