@@ -90,7 +90,7 @@ def _fleet(loaded: Loaded) -> FleetPlace | None:
 
     serves = loaded.agent.serves
     return FleetPlace(
-        conninfo(place),
+        lambda: conninfo(place),  # anew for each connection: the password may change
         loaded.fleet.shards,
         loaded.fleet.jobs,
         None if set(serves) == set(loaded.sites) else tuple(serves),

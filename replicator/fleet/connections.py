@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import psycopg
 import psycopg_pool
 from procrastinate import PsycopgConnector, exceptions
 
-from replicator.errors import StateError
+from replicator.errors import ReplicatorError, StateError
 
 POOL_SIZE: Final = (1, 3)
 """Connections for the queue: at least, at most. The session that owns work and the listener have one each beside them."""
@@ -30,6 +30,8 @@ KEEPALIVES: Final[Mapping[str, Any]] = {
 }
 """A silent cut of the network is noticed within 25 s instead of two hours."""
 
+Dsn = str | Callable[[], str]
+"""What libpq needs. A function is asked for each connection anew: the password in it may change meanwhile."""
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 DATABASE_ERRORS: Final = (
@@ -43,11 +45,11 @@ DATABASE_ERRORS: Final = (
 """What the database, its driver and the queue raise when the database is away, or another agent was first for long."""
 
 
-def connector(dsn: str) -> PsycopgConnector:
+def connector(dsn: Dsn) -> PsycopgConnector:
     """The queue's connections, not opened yet."""
     low, high = POOL_SIZE
     return PsycopgConnector(
-        conninfo=dsn,
+        conninfo=lambda: _read(dsn),
         min_size=low,
         max_size=high,
         timeout=WAIT_SECONDS,
@@ -63,9 +65,19 @@ async def _end_if_frozen(connection: Connection) -> None:
     await connection.commit()
 
 
-async def connect(dsn: str, name: str) -> Connection:
+def _read(dsn: Dsn) -> str:
+    """Raises OSError, as a database that cannot be reached does: the password cannot be read."""
+    try:
+        return dsn if isinstance(dsn, str) else dsn()
+    except ReplicatorError as error:
+        raise OSError(str(error)) from error
+
+
+async def connect(dsn: Dsn, name: str) -> Connection:
     """A connection of its own, each statement a transaction; `name` shows in `pg_stat_activity`."""
-    return await psycopg.AsyncConnection.connect(dsn, autocommit=True, application_name=name, **KEEPALIVES)
+    return await psycopg.AsyncConnection.connect(
+        _read(dsn), autocommit=True, application_name=name, **KEEPALIVES
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from replicator.events import Events, FleetSeen, JobBegun, TakenOver, Warned
 from replicator.fleet import agents as living_agents
 from replicator.fleet import failures, looks
 from replicator.fleet.agents import Agent, Self
-from replicator.fleet.connections import DATABASE_ERRORS, as_state_error
+from replicator.fleet.connections import DATABASE_ERRORS, Dsn, as_state_error
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.queue import Queue
@@ -69,7 +69,7 @@ class Fleet:
     """See the module. Made by `Fleet.join`."""
 
     def __init__(
-        self, dsn: str, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
+        self, dsn: Dsn, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
     ) -> None:
         self.me = me
         self._duties = duties
@@ -97,7 +97,7 @@ class Fleet:
     @classmethod
     @contextlib.asynccontextmanager
     async def join(
-        cls, dsn: str, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
+        cls, dsn: Dsn, me: Self, duties: Duties, *, jobs: int, events: Events, clock: Clock, times: Times
     ) -> AsyncIterator[Fleet]:
         """An agent that is part of the fleet; it takes work after `begin`. Raises StateError."""
         logging.getLogger("procrastinate").setLevel(logging.ERROR)  # says each job's start and end

@@ -20,7 +20,7 @@ from procrastinate import jobs as queued
 from procrastinate.manager import JobManager, NotificationCallback
 from psycopg.types.json import Jsonb
 
-from replicator.fleet.connections import DATABASE_ERRORS, Connection, connector
+from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, connector
 from replicator.fleet.looks import Look, count_down
 from replicator.fleet.work import Done, Work, merged
 
@@ -59,7 +59,7 @@ class Queue:
 
     def __init__(
         self,
-        dsn: str,
+        dsn: Dsn,
         *,
         perform: Callable[[int, Work], Awaitable[Done]],
         ended: Callable[[int, Sequence[Look]], Awaitable[None]],

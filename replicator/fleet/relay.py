@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from replicator.events import Event, Events, RepositoryScanned, TagSeen
-from replicator.fleet.connections import DATABASE_ERRORS, connect
+from replicator.fleet.connections import DATABASE_ERRORS, Dsn, connect
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Relay:
     """
 
     def __init__(
-        self, dsn: str, agent: str, events: Events, fetch: Callable[..., Awaitable[list[tuple[Any, ...]]]]
+        self, dsn: Dsn, agent: str, events: Events, fetch: Callable[..., Awaitable[list[tuple[Any, ...]]]]
     ) -> None:
         self._dsn = dsn
         self._agent = agent

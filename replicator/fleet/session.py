@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 
 from replicator.errors import StateError
-from replicator.fleet.connections import DATABASE_ERRORS, Connection, connect
+from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, connect
 from replicator.fleet.times import Times
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Session:
     generation: int
     """Which connection it is: another number after each loss."""
 
-    def __init__(self, dsn: str, agent: str, times: Times, *, on_back: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, dsn: Dsn, agent: str, times: Times, *, on_back: Callable[[], Awaitable[None]]) -> None:
         self._dsn = dsn
         self._agent = agent
         self._times = times

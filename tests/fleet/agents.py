@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from replicator.events import Event, Events
 from replicator.fleet.agents import Self
+from replicator.fleet.connections import Dsn
 from replicator.fleet.fleet import Duties, Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
@@ -52,7 +53,7 @@ class LightAgent:
 
 @asynccontextmanager
 async def joined(
-    dsn: str,
+    dsn: Dsn,
     agent: LightAgent,
     *,
     jobs: int = 4,

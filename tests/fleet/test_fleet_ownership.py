@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import psycopg
 import pytest
 
-from replicator.errors import OwnershipLostError, StateError
+from replicator.errors import ConfigError, OwnershipLostError, StateError
 from replicator.events import TakenOver
 from replicator.fleet import connections
 from replicator.fleet.agents import set_draining
@@ -271,6 +271,27 @@ async def test_an_agent_that_freezes_in_a_transaction_does_not_stop_the_others(
                 await second.fleet.defer([shard(1, recheck=True)])
             with pytest.raises(psycopg.Error):
                 await frozen.execute("SELECT 1")
+
+
+async def test_a_password_is_read_for_each_connection(shared: str) -> None:
+    """While it cannot be read, the database is away."""
+    agent, known, refused = LightAgent("a"), [shared], []
+
+    def dsn() -> str:
+        if not known:
+            refused.append(True)
+            raise ConfigError(["the file of the password cannot be read"])
+        return known[0]
+
+    async with joined(dsn, agent):
+        await agent.fleet.defer([shard(1)])
+        await until(lambda: len(agent.claims) == 1)
+        known.clear()
+        end_session(shared, "a")
+        await until(lambda: bool(refused))
+        assert not agent.fleet.is_up
+        known.append(shared)
+        await agent.claims[0].confirm()
 
 
 async def test_two_agents_cannot_have_one_name(shared: str) -> None:

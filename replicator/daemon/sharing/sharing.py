@@ -20,6 +20,7 @@ from replicator.daemon.triggers import Triggers, Want
 from replicator.errors import StateError
 from replicator.events import Events
 from replicator.fleet.agents import Agent, Doing, Self
+from replicator.fleet.connections import Dsn
 from replicator.fleet.fleet import Duties, Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
@@ -44,7 +45,7 @@ _AGAIN_SECONDS: Final = 5.0
 class FleetPlace:
     """Where the fleet is, and this agent's part in it. `serves` None: all destinations. `jobs`: at once."""
 
-    dsn: str
+    dsn: Dsn
     shards: int
     jobs: int
     serves: tuple[str, ...] | None
