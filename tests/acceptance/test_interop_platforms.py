@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,12 +26,14 @@ pytestmark = pytest.mark.interop
 BOTH = index([image("amd64", platform=AMD64), image("arm64", platform=ARM64)])
 RULE = rule().replace('"platform/**"', '"platform/app"') + '\nplatforms = ["linux/amd64"]\n'
 
+ALLOWING = partial(
+    distribution, program="registry", validation={"manifests": {"indexes": {"platforms": "none"}}}
+)
+"""distribution 3, as docs/platforms.md says how it takes sparse indexes."""
+
 
 def _crane(*words: str) -> str:
-    command = [require("crane"), *words]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=60, env=clean_environment()
-    ).stdout.strip()
+    return run_quietly("crane", *words).decode().strip()
 
 
 def _pull(name: str, folder: Path) -> None:
@@ -57,82 +63,81 @@ def _collect(config: Path, *options: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60, env=environ)
 
 
-async def _sync(program: Program, source: Server, target: Server, mode: str) -> list[dict[str, str]]:
-    program.write_config({"hub": source.url, "fra": target.url}, f'{RULE}platform_mode = "{mode}"\n')
-    ended = await program("sync", "--json")
-    assert ended.code == 0, ended.stderr
-    actions: list[dict[str, str]] = ended.json["rules"][0]["destinations"][0]["actions"]
-    return actions
+@dataclass(frozen=True)
+class Pair:
+    """olareg with the image, and the registry that gets it."""
+
+    program: Program
+    source: Server
+    target: Server
+
+    @property
+    def reference(self) -> str:
+        """Where the image goes."""
+        return f"{self.target.host}/platform/app"
+
+    async def sync(self, mode: str) -> list[dict[str, str]]:
+        """What a run does, with this `platform_mode`."""
+        sites = {"hub": self.source.url, "fra": self.target.url}
+        self.program.write_config(sites, f'{RULE}platform_mode = "{mode}"\n')
+        ended = await self.program("sync", "--json")
+        assert ended.code == 0, ended.stderr
+        actions: list[dict[str, str]] = ended.json["rules"][0]["destinations"][0]["actions"]
+        return actions
+
+    async def is_refused(self) -> None:
+        """The sparse index is held for what it lacks."""
+        [held] = await self.sync("sparse")
+        assert held["outcome"] == "held"
+        assert "refuses indexes without linux/arm64" in held["reason"]
+
+
+@asynccontextmanager
+async def copying_to(
+    serve: Callable[[Path], AbstractContextManager[Server]], folder: Path
+) -> AsyncIterator[Pair]:
+    """A source with the image, and an empty target in `folder/target`."""
+    for name in ("source", "target"):
+        (folder / name).mkdir()
+    with olareg(folder / "source") as source, serve(folder / "target") as target:
+        await fill(source.settings(), {("platform/app", "v1"): BOTH})
+        yield Pair(Program(folder), source, target)
 
 
 async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(tmp_path: Path) -> None:
-    program = Program(tmp_path)
-    folders = [tmp_path / name for name in ("source", "target")]
-    for folder in folders:
-        folder.mkdir()
-    with olareg(folders[0]) as source, distribution3(folders[1]) as target:
-        await fill(source.settings(), {("platform/app", "v1"): BOTH})
-        [held] = await _sync(program, source, target, "sparse")
-        assert held["outcome"] == "held"
-        assert "refuses indexes without linux/arm64" in held["reason"]
-        [copied] = await _sync(program, source, target, "rewrite")
+    async with copying_to(distribution3, tmp_path) as pair:
+        await pair.is_refused()
+        [copied] = await pair.sync("rewrite")
         assert copied["outcome"] == "copied"
-        reference = f"{target.host}/platform/app"
-        for name in (f"{reference}:v1", f"{reference}@{copied['digest']}"):
+        for name in (f"{pair.reference}:v1", f"{pair.reference}@{copied['digest']}"):
             assert _crane("digest", name) == copied["digest"]
             _pull(name, tmp_path)
-        assert len(json.loads(_crane("manifest", f"{reference}:v1"))["manifests"]) == 1
-        assert await _sync(program, source, target, "rewrite") == []
+        assert len(json.loads(_crane("manifest", f"{pair.reference}:v1"))["manifests"]) == 1
+        assert await pair.sync("rewrite") == []
 
 
 async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_of_the_source(
     tmp_path: Path,
 ) -> None:
-    program = Program(tmp_path)
-    folders = [tmp_path / name for name in ("source", "target")]
-    for folder in folders:
-        folder.mkdir()
-    allowed = {"manifests": {"indexes": {"platforms": "none"}}}
-    with (
-        olareg(folders[0]) as source,
-        distribution(folders[1], program="registry", validation=allowed) as target,
-    ):
-        await fill(source.settings(), {("platform/app", "v1"): BOTH})
-        [copied] = await _sync(program, source, target, "sparse")
+    async with copying_to(ALLOWING, tmp_path) as pair:
+        [copied] = await pair.sync("sparse")
         assert (copied["outcome"], copied["digest"]) == ("copied", BOTH.digest)
-        reference = f"{target.host}/platform/app"
-        for name in (f"{reference}:v1", f"{reference}@{BOTH.digest}"):
+        for name in (f"{pair.reference}:v1", f"{pair.reference}@{BOTH.digest}"):
             _pull(name, tmp_path)
-        assert await _sync(program, source, target, "sparse") == []
+        assert await pair.sync("sparse") == []
 
 
 async def test_garbage_collection_keeps_a_sparse_index_and_what_is_there_of_it(tmp_path: Path) -> None:
-    program = Program(tmp_path)
-    folders = [tmp_path / name for name in ("source", "target")]
-    for folder in folders:
-        folder.mkdir()
-    allowed = {"manifests": {"indexes": {"platforms": "none"}}}
-    with (
-        olareg(folders[0]) as source,
-        distribution(folders[1], program="registry", validation=allowed) as target,
-    ):
-        await fill(source.settings(), {("platform/app", "v1"): BOTH})
-        [copied] = await _sync(program, source, target, "sparse")
+    async with copying_to(ALLOWING, tmp_path) as pair:
+        [copied] = await pair.sync("sparse")
         assert copied["outcome"] == "copied"
         for options in ([], ["--delete-untagged"]):
-            _collect(folders[1] / "config.yml", *options)
-            _pull(f"{target.host}/platform/app:v1", tmp_path)
-        rechecked = await program("sync", "--recheck", "--json")
+            _collect(tmp_path / "target" / "config.yml", *options)
+            _pull(f"{pair.reference}:v1", tmp_path)
+        rechecked = await pair.program("sync", "--recheck", "--json")
         assert rechecked.json["rules"][0]["destinations"][0]["actions"] == []
 
 
 async def test_olareg_refuses_a_sparse_index(tmp_path: Path) -> None:
-    program = Program(tmp_path)
-    folders = [tmp_path / name for name in ("source", "target")]
-    for folder in folders:
-        folder.mkdir()
-    with olareg(folders[0]) as source, olareg(folders[1]) as target:
-        await fill(source.settings(), {("platform/app", "v1"): BOTH})
-        [held] = await _sync(program, source, target, "sparse")
-        assert held["outcome"] == "held"
-        assert "refuses indexes without linux/arm64" in held["reason"]
+    async with copying_to(olareg, tmp_path) as pair:
+        await pair.is_refused()
