@@ -115,9 +115,10 @@ async def _ask_tag(
         if not facts_match(query, answer.facts[digest]):
             return
     target, renamed = _target(rule, repository.name, tag)
-    new = await _rewritten(rule, repository, digest)
-    for destination in rule.destinations:
-        there = await _resolve(sites[destination].repository(target), renamed)
+    found = {name: await _resolve(sites[name].repository(target), renamed) for name in rule.destinations}
+    differs = any(there not in {None, digest} for there in found.values())
+    new = await _rewritten(rule, repository, digest) if differs else None
+    for destination, there in found.items():
         holding = Holding(rule.name, destination, target, renamed, there, digest, now, (repository.name,))
         is_rewritten = new is not None and there == new
         answer.holdings.append(structs.replace(holding, is_rewritten=is_rewritten))

@@ -85,3 +85,14 @@ async def test_an_index_of_which_nothing_is_there_is_an_error(program: Program) 
     inspected = await program("inspect", "shelf/app:v1")
     assert inspected.code == 1
     assert f"no manifest {ARM.digest}" in inspected.stderr
+
+
+async def test_search_reads_no_index_of_which_no_destination_has_a_copy(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    async with FakeRegistry() as hub:
+        load(hub.store, "app", "v1", BOTH)
+        sites = {"hub": hub.url, "shelf": f"file://{tmp_path}/shelf"}
+        program.write_config(sites, RULE.format(mode="rewrite"))
+        found = await program("search", "app", "--fresh")
+        assert "app:v1" in found.stdout, found.stderr
+        assert hub.count("GET", "/manifests/") == 0
