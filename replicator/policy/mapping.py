@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from replicator.model.names import parse_repository, parse_tag
@@ -37,20 +37,6 @@ def target_repository(rule: Rule, name: str) -> str:
 def target_tag(rule: Rule, tag: str) -> str:
     """The target of a source tag; raises ValueError if it is invalid."""
     return _checked(parse_tag, rename(rule.rename_tag, tag), rule, f"tag {tag!r}")
-
-
-def collisions(names: Iterable[str], target: Callable[[str], str]) -> dict[str, list[str]]:
-    """The targets that more than one of the names is mapped to, with those names, sorted.
-
-    A name for which `target` raises ValueError meets none; whoever maps it is told.
-    """
-    sources: defaultdict[str, set[str]] = defaultdict(set)
-    for name in names:
-        try:
-            sources[target(name)].add(name)
-        except ValueError:
-            continue
-    return {key: sorted(found) for key, found in sorted(sources.items()) if len(found) > 1}
 
 
 def static_collisions(rules: Sequence[Rule]) -> list[str]:

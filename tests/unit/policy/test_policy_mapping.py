@@ -6,11 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from replicator.model.digest import digest_of
-from replicator.policy.mapping import collisions, rename, static_collisions, target_repository, target_tag
+from replicator.policy.mapping import rename, static_collisions, target_repository, target_tag
 from replicator.policy.pattern import Glob, parse_tag_pattern
 from replicator.policy.rule import Pin, Rename, Replacement, RepositorySelection, Rule, TagSelection
 
@@ -59,33 +57,6 @@ def test_target_that_is_no_valid_name_says_what_was_renamed_by_whom() -> None:
         target_tag(rule, "v1")
     assert target_repository(_rule("r", "app"), "app") == "app"
     assert target_tag(_rule("r", "app"), "v1") == "v1"
-
-
-def test_collisions_are_the_targets_that_several_names_share() -> None:
-    def target(name: str) -> str:
-        if name == "bad":
-            raise ValueError("no valid name")
-        return name.lower()
-
-    assert collisions(["b", "A", "a", "B", "c", "bad", "a"], target) == {"a": ["A", "a"], "b": ["B", "b"]}
-
-
-@given(
-    st.lists(st.text("ab/", min_size=1, max_size=4), max_size=10),
-    st.text("ab/", max_size=2),
-    st.text("ab/", max_size=2),
-)
-def test_names_that_collide_do_have_one_target_and_no_others_do(
-    names: list[str], strip: str, prefix: str
-) -> None:
-    how = Rename(strip=strip, prefix=prefix)
-    found = collisions(names, lambda name: rename(how, name))
-    for target, sources in found.items():
-        assert len(set(sources)) == len(sources) > 1
-        assert all(rename(how, source) == target for source in sources)
-    hidden = {source for sources in found.values() for source in sources}
-    rest = set(names) - hidden
-    assert len({rename(how, name) for name in rest}) == len(rest)
 
 
 # --- what the rules alone make certain ----------------------------------------------------------------------
