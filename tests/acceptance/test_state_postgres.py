@@ -73,7 +73,7 @@ async def test_an_agent_runs_with_it_and_has_it_for_itself(tmp_path: Path, datab
 @contextmanager
 def pooled(folder: Path, database: Database, mode: str) -> Iterator[str]:
     """The database behind PgBouncer."""
-    program = require_pgbouncer()
+    program = require("pgbouncer")
     port = free_port()
     (folder / "users").write_text(f'"{ROLE}" "{PASSWORD}"\n')
     (folder / "pgbouncer.ini").write_text(
@@ -86,13 +86,6 @@ def pooled(folder: Path, database: Database, mode: str) -> Iterator[str]:
     with running([*user, program, str(folder / "pgbouncer.ini")], folder / "log") as process:
         process.wait_until_listening(port)
         yield f"postgresql://{ROLE}@127.0.0.1:{port}/{database.name}"
-
-
-def require_pgbouncer() -> str:
-    for path in ("/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"):
-        if Path(path).exists():
-            return path
-    return require("pgbouncer")
 
 
 async def test_a_pooler_must_give_the_state_a_session(database: Database) -> None:

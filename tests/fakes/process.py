@@ -27,12 +27,12 @@ class MissingProgram(UserWarning):
 
 
 def require(program: str) -> str:
-    """The program's path, where it is on the PATH or in `.tools/bin`.
+    """The program's path, where it is on the PATH, in `.tools/bin` or in `/usr/sbin`.
 
     Where it is not: the test fails under REPLICATOR_REQUIRE_SERVERS=1, and is skipped, with a warning in the
     summary, without.
     """
-    path = shutil.which(program) or shutil.which(program, path=str(ROOT / ".tools" / "bin"))
+    path = shutil.which(program) or shutil.which(program, path=f"{ROOT / '.tools' / 'bin'}:/usr/sbin")
     if path is not None:
         return path
     if os.environ.get("REPLICATOR_REQUIRE_SERVERS") == "1":
