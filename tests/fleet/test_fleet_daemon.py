@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from replicator.daemon.sharing.sharing import FleetPlace
 from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.errors import SiteError, StateError
-from replicator.events import Events
+from replicator.events import Event, Events, Observed
 from replicator.flow.clock import SystemClock
 from replicator.runs.wiring import Equipment
 from replicator.state.place import Claim
@@ -111,6 +112,25 @@ async def test_an_event_is_looked_at_by_whoever_has_time(
         assert apps[0].triggers.hint("hub", "app3", "v2")
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
     assert sites["fra"].count("write_manifest") == 31
+
+
+async def test_each_agent_knows_when_a_look_of_all_has_ended(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    """An event that stands for a whole site, as many events become, is answered by that."""
+
+    def note(heard: list[Observed], event: Event) -> None:
+        if isinstance(event, Observed):
+            heard.append(event)
+
+    seen: dict[str, list[Observed]] = {"a": [], "b": []}
+    async with agents(tmp_path, database, sites, list(seen), rule='interval = "1s"') as apps:
+        for app in apps:
+            app.events.subscribe(partial(note, seen[app.config.agent.name]))
+        await until(lambda: all(len(heard) >= 2 for heard in seen.values()), 60)
+    for heard in seen.values():
+        assert {event.rule for event in heard} == {"apps"}
+        assert heard[0].at < heard[1].at
 
 
 async def test_a_pause_counts_at_every_agent_at_once(

@@ -18,7 +18,7 @@ from replicator.daemon.sharing import division
 from replicator.daemon.sharing.reports import packed, unpacked
 from replicator.daemon.triggers import Triggers, Want
 from replicator.errors import StateError
-from replicator.events import Events
+from replicator.events import Events, Observed
 from replicator.fleet.agents import Agent, Doing, Self
 from replicator.fleet.connections import Dsn
 from replicator.fleet.fleet import Duties, Fleet
@@ -74,6 +74,7 @@ class Sharing:
         self._place = place
         self._around = around
         self._ticks: dict[str, tuple[Rule, Ticks]] = {}
+        self._looks: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._is_draining = False
         self.fleet: Fleet
@@ -154,6 +155,7 @@ class Sharing:
             self._wake.clear()
             wait = LONGEST_WAIT_SECONDS
             try:
+                self._tell_of_looks()
                 await self._hand_over_ticks()
                 await self._hand_over_wants(self._around.scheduler.triggers)
             except StateError as error:
@@ -165,6 +167,16 @@ class Sharing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+
+    def _tell_of_looks(self) -> None:
+        """Emits `Observed`. A look ends with its last shard, at whichever agent: only the standings tell."""
+        standings = [standing for standing, _ in self._around.standings()]
+        for rule in self._rules():
+            looks = [each.last_look or 0.0 for each in standings if each.rule == rule]
+            at = min(looks, default=0.0)
+            if at > self._looks.setdefault(rule, at):
+                self._around.events.emit(Observed(rule, at))
+            self._looks[rule] = at
 
     async def _hand_over_ticks(self) -> None:
         standings = [standing for standing, _ in self._around.standings()]
