@@ -129,12 +129,15 @@ class Relay:
 
 
 def messages(agent: str, seen: list[_Tag | _Repository]) -> list[str]:
-    """As few messages as what was seen fits into; what does not fit into one by itself is left out."""
+    """As few messages as what was seen fits into; what does not fit into one by itself, or is not text, is left out."""
     found: list[list[_Tag | _Repository]] = []
     part: list[_Tag | _Repository] = []
     size = 0
     for each in seen:
-        length = len(msgspec.json.encode(each)) + 1
+        try:
+            length = len(msgspec.json.encode(each)) + 1
+        except UnicodeEncodeError:  # a registry's JSON may carry lone surrogates
+            continue
         if part and size + length > MAX_BYTES:
             found.append(part)
             part, size = [], 0

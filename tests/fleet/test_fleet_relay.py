@@ -38,7 +38,8 @@ async def test_what_one_agent_saw_is_heard_by_the_others_once(shared: str) -> No
 def test_messages_are_few_and_each_fits_into_a_notification() -> None:
     tags = [_Tag("hub", "app", "apps", "fra", f"v{number}", None) for number in range(500)]
     too_long = _Tag("hub", "app", "apps", "fra", "v" * MAX_BYTES, None)
-    texts = messages("agent", [*tags[:250], too_long, *tags[250:]])
+    no_text = _Tag("hub", "app", "apps", "fra", "v\ud800", None)
+    texts = messages("agent", [*tags[:250], too_long, no_text, *tags[250:]])
     told = [each for text in texts for each in msgspec.json.decode(text, type=_Message).seen]
     assert told == tags
     assert max(map(len, texts)) < 8_000
