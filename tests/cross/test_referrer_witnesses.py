@@ -163,6 +163,36 @@ async def test_referrers_are_found_after_each_hop(route: tuple[str, ...], tmp_pa
             assert again.json["totals"]["bytes"]["written"] == 0, again.stdout
 
 
+async def test_olareg_lists_all_of_many_that_arrive_at_once(tmp_path: Path) -> None:
+    """Its list of a subject's referrers loses entries when manifests are put at the same moment."""
+    many = [referrer(INDEX, seed=f"{number}") for number in range(32)]
+    with ExitStack() as stack:
+        source, target = (stack.enter_context(place("olareg", tmp_path / name)) for name in ("hub", "fra"))
+        images: dict[tuple[str, str], BuiltImage] = {(REPOSITORY, "v1"): INDEX}
+        images |= {(REPOSITORY, f"r{number}"): each for number, each in enumerate(many)}
+        await fill(Server(source.url, tmp_path, None).settings(), images)  # type: ignore[arg-type]
+        program = Program(tmp_path)
+        of_image = rule(more='[rule.tags]\ninclude = ["v1"]').replace('"platform/**"', f'"{REPOSITORY}"')
+        program.write_config({"hub": source.url, "fra": target.url}, of_image)
+        ended = await program("sync", "--json")
+        assert ended.code == 0, ended.stderr
+        found = await asyncio.to_thread(
+            oras_finds, f"{target.host}/{REPOSITORY}@{INDEX.digest}", tmp_path, "--plain-http"
+        )
+        assert found == {each.digest for each in many}
+        tags = json.loads(
+            await asyncio.to_thread(
+                run,
+                "skopeo",
+                "list-tags",
+                "--tls-verify=false",
+                f"docker://{target.host}/{REPOSITORY}",
+                cwd=tmp_path,
+            )
+        )["Tags"]
+        assert tags == ["v1"], "no fallback tag"
+
+
 def set_layouts(config: Path, kinds: dict[str, str]) -> None:
     """Adds the layout of each site that is a directory."""
     text = config.read_text()

@@ -328,6 +328,23 @@ async def test_a_registry_that_lists_nothing_of_a_subject_it_lacks_gets_the_subj
         assert w.left.count("referrers", root.digest) == 2
 
 
+async def test_what_a_registry_lost_of_manifests_put_at_once_is_put_again() -> None:
+    """As at olareg, which adds to its list without a lock; a fallback tag would not be read there."""
+    async with world() as w:
+        root = w.put("app", "v1")
+        attach(w, *(signature(root, f"{number}") for number in range(3)))
+        lost = signature(root, "1").digest
+        w.left.unlisted.add(lost)
+        done = await w.sync_one()
+        assert done.outcome == "ok"
+        assert len(refers(w.left, root)) == 3
+        assert w.left.count("write_manifest", lost) == 2
+        assert w.left.count("referrers", root.digest) == 3, (
+            "listed, with the subject put, with the lost one put"
+        )
+        assert w.tags() == {"app": {"v1": root.digest}}, "no fallback tag"
+
+
 async def test_a_destination_that_does_not_show_its_referrers_gets_a_fallback_tag() -> None:
     async with world() as w:
         root = w.put("app", "v1")

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from replicator.demo.store import StoreError, Upload
+from replicator.demo.store import Content, StoreError, Upload
 from replicator.errors import Corrupt, MissingReference, NotFound, Rejected, SiteError, Unsupported
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
@@ -145,6 +145,8 @@ class MemorySite:
         self.capabilities = Capabilities(mount)
         self.catalog = catalog
         self.referrers_api = referrers
+        self.unlisted: set[Digest] = set()
+        """What the listing of referrers lacks, until it is put a second time."""
         self.delete = delete
         self.page = page
         self.chunk_bytes = chunk_bytes
@@ -339,7 +341,8 @@ class MemoryRepository:
         async with self._site.operation("referrers", self.name, digest):
             if not self._site.referrers_api:
                 raise Unsupported(self.site, "list referrers", "no referrers API", repository=self.name)
-            return self._site.store.referrers(self.name, digest)
+            listed = self._site.store.referrers(self.name, digest)
+            return [one for one in listed if one.digest not in self._site.unlisted]
 
     async def write_blob(self, source: BlobSource, *, origin: str | None = None) -> BlobOutcome:
         digest = source.descriptor.digest
@@ -364,6 +367,8 @@ class MemoryRepository:
             whole = parse_manifest(
                 manifest.body, manifest.media_type, manifest.digest
             )  # as a site gets it: bytes
+            if manifest.digest in self._site.store.repositories.get(self.name, Content()).manifests:
+                self._site.unlisted.discard(manifest.digest)
             self._site.store.put_manifest(self.name, whole, tag)
             return manifest.digest if self._site.tells_digest else None
 
