@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -15,12 +15,12 @@ from replicator.cli.rules import read_config
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
+from replicator.daemon.http.api.agents import infos
+from replicator.daemon.http.api.shapes import AgentInfo
 from replicator.errors import ConfigError
+from replicator.fleet.roster import SKEW_SECONDS, Roster
 from replicator.report import format_seconds, table
 from replicator.state.place import PostgresPlace
-
-if TYPE_CHECKING:  # its libraries are an extra
-    from replicator.fleet.agents import Agent
 
 
 @click.group("fleet", invoke_without_command=True)
@@ -51,66 +51,75 @@ def drain_command(invocation: Invocation, agent: str, *, undo: bool) -> int:
 
 
 async def _list(invocation: Invocation) -> int:
-    from replicator.fleet.agents import listed  # noqa: PLC0415 - its libraries are an extra
-    from replicator.fleet.times import Times  # noqa: PLC0415 - see above
-
-    loaded = read_config(invocation, Watch.start(invocation, quiet=True))
-    agents = await listed(_database(loaded))
-    dead = {each.name for each in agents if each.silent > Times.of(loaded.fleet.heartbeat).dead}
+    found = await _roster(read_config(invocation, Watch.start(invocation, quiet=True)))
+    agents = infos(found)
     if invocation.json:
-        plain = [{**msgspec.to_builtins(each), "alive": each.name not in dead} for each in agents]
-        print_json({"version": 1, "agents": plain})
+        print_json({"version": 1, "agents": msgspec.to_builtins(agents)})
     else:
-        for line in _lines(agents, dead):
+        for line in lines(agents, found.at):
             click.echo(line)
-    return 1 if dead else 0
+    return 1 if any(each.state == "lost" for each in agents) else 0
 
 
-def _lines(agents: Sequence[Agent], dead: set[str]) -> list[str]:
+def lines(agents: Sequence[AgentInfo], now: float) -> list[str]:
+    """The agents as text, as of `now` (epoch seconds)."""
     if not agents:
         return ["no agent: start one with [fleet] enabled = true and this agent.state"]
-    rows = [("AGENT", "VERSION", "HEARTBEAT", "SERVES", "STATE", "RUNNING")]
+    rows = [
+        ("AGENT", "VERSION", "HEARTBEAT", "SERVES", "STATE", "RUNNING"),
+        *(_row(each, now) for each in agents),
+    ]
+    text = table(rows, right=frozenset({5}))
     for each in agents:
-        state = "lost" if each.name in dead else "draining" if each.draining else "working"
-        rows.append(
+        if each.doing and each.state != "lost":  # what that one did is others' work now
+            text += ["", f"{each.agent}, with {', '.join(each.sites)}:", *_doing(each, now)]
+        if abs(each.clock_skew_seconds) > SKEW_SECONDS:
+            text.append(f"{each.agent}: its clock is {each.clock_skew_seconds:+.0f} s off the database's")
+    return text
+
+
+def _row(agent: AgentInfo, now: float) -> tuple[str, ...]:
+    return (
+        agent.agent,
+        agent.version,
+        f"{_since(agent.last_heartbeat, now)} ago",
+        "all" if agent.serves is None else ",".join(agent.serves),
+        agent.state,
+        "-" if agent.state == "lost" else str(len(agent.doing)),
+    )
+
+
+def _doing(agent: AgentInfo, now: float) -> list[str]:
+    return table(
+        [
             (
-                each.name,
-                each.version,
-                f"{format_seconds(each.silent)} ago",
-                "all" if each.serves is None else ",".join(each.serves),
-                state,
-                str(len(each.doing)),
+                f"  {run.rule}",
+                f"-> {', '.join(run.destinations)}",
+                ", ".join(run.repositories) or (f"shard {run.shard}" if run.shard else ""),
+                _since(run.started_at, now),
             )
-        )
-    lines = table(rows, right=frozenset({5}))
-    now = time.time()
-    for each in agents:
-        if each.name in dead:
-            continue  # what it did is others' work now
-        if each.doing:
-            lines += ["", f"{each.name}, with {', '.join(each.sites)}:"]
-        lines += table(
-            [
-                (
-                    f"  {run.rule}",
-                    f"-> {', '.join(run.destinations)}",
-                    f"shard {run.shard}" if run.shard else "",
-                    format_seconds(max(0.0, now - run.since)),
-                )
-                for run in each.doing
-            ]
-        )
-        if abs(each.clock_skew) > 5:
-            lines.append(f"{each.name}: its clock is {each.clock_skew:+.0f} s off the database's")
-    return lines
+            for run in agent.doing
+        ]
+    )
+
+
+def _since(at: dt.datetime, now: float) -> str:
+    return format_seconds(max(0.0, now - at.timestamp()))
+
+
+async def _roster(loaded: Loaded) -> Roster:
+    from replicator.fleet.agents import roster  # noqa: PLC0415 - its libraries are an extra
+    from replicator.fleet.times import Times  # noqa: PLC0415 - see above
+
+    return await roster(_database(loaded), Times.of(loaded.fleet.heartbeat).dead, time.time)
 
 
 async def _drain(invocation: Invocation, agent: str, *, undo: bool) -> int:
-    from replicator.fleet.agents import listed, set_draining  # noqa: PLC0415 - its libraries are an extra
+    from replicator.fleet.agents import set_draining  # noqa: PLC0415 - its libraries are an extra
 
-    dsn = _database(read_config(invocation, Watch.start(invocation, quiet=True)))
-    if not await set_draining(dsn, agent, draining=not undo):
-        known = ", ".join(each.name for each in await listed(dsn)) or "none"
+    loaded = read_config(invocation, Watch.start(invocation, quiet=True))
+    if not await set_draining(_database(loaded), agent, draining=not undo):
+        known = ", ".join(each.name for each in (await _roster(loaded)).agents) or "none"
         raise ConfigError([f"unknown agent {agent!r}; the fleet has {known}"])
     click.echo(f"{agent}: {'takes work again' if undo else 'draining'}")
     return 0

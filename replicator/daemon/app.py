@@ -26,6 +26,7 @@ from replicator.daemon.watchdog import StuckRuns
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import OF_EACH_REQUEST, ConfigRead, Events, Warned
+from replicator.fleet.roster import Roster
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -218,6 +219,10 @@ class App:
     def sites(self) -> Mapping[str, Site]:
         """The sites of these rules."""
         return self._generation.sites
+
+    def roster(self) -> Roster | None:
+        """The agents of the fleet, None if this agent is not part of one. Costs no I/O."""
+        return None if self.sharing is None else self.sharing.fleet.roster
 
     def standings(self) -> Sequence[tuple[Standing, float]]:
         """Where each rule stands at each destination, with its lag in seconds now. Costs no I/O."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from replicator.fleet.connections import as_state_error, connect
+from replicator.fleet.roster import Agent, Doing, Roster
 from replicator.fleet.session import Session, presence
 
 KEPT_SECONDS: Final = 86_400.0
@@ -27,7 +28,7 @@ RETURNING draining, extract(epoch FROM now())::float8
 """
 _LIST: Final = """
 SELECT name, version, serves, sites, extract(epoch FROM now() - heartbeat)::float8,
-  extract(epoch FROM started)::float8, draining, doing, clock_skew
+  extract(epoch FROM started)::float8, draining, doing, clock_skew, extract(epoch FROM now())::float8
 FROM fleet_agents ORDER BY name COLLATE "C"
 """
 _END_SESSION: Final = """
@@ -36,47 +37,6 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_p
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Doing:
-    """One run in progress. `shard`: its number and how many there are, as "3/64". `since` in epoch seconds."""
-
-    rule: str
-    destinations: tuple[str, ...]
-    shard: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """One agent as it is in the database.
-
-    Args:
-        name: its `agent.name`.
-        version: of replicator.
-        serves: the destinations that it was told to serve; None: all.
-        sites: with which it works now.
-        silent: seconds since its last heartbeat.
-        started: epoch seconds.
-        draining: it takes no new work.
-        doing: what it does.
-        clock_skew: how many seconds its clock is ahead of the database's.
-    """
-
-    name: str
-    version: str
-    serves: tuple[str, ...] | None
-    sites: tuple[str, ...]
-    silent: float
-    started: float
-    draining: bool
-    doing: tuple[Doing, ...] = ()
-    clock_skew: float = 0.0
-
-    def has(self, site: str) -> bool:
-        """Whether it takes work for a destination."""
-        return not self.draining and (self.serves is None or site in self.serves)
 
 
 @dataclass(slots=True)
@@ -114,7 +74,7 @@ async def agents(session: Session) -> list[Agent]:
 
 def read(row: Sequence[Any]) -> Agent:
     """An agent from a row of `LIST`."""
-    name, version, serves, sites, silent, started, draining, doing, skew = row
+    name, version, serves, sites, silent, started, draining, doing, skew, now = row
     return Agent(
         name,
         version,
@@ -125,6 +85,7 @@ def read(row: Sequence[Any]) -> Agent:
         bool(draining),
         _doing(doing),
         float(skew or 0.0),
+        float(now),
     )
 
 
@@ -136,12 +97,13 @@ def _doing(plain: Any) -> tuple[Doing, ...]:
         return ()
 
 
-async def listed(dsn: str) -> list[Agent]:
-    """All agents that are written down, by name, for who is none of them. Raises StateError."""
+async def roster(dsn: str, dead: float, now: Callable[[], float]) -> Roster:
+    """All agents, for who is none of them: `dead` and `now` as in `Roster`. Raises StateError."""
     with as_state_error("list the agents"):
         async with await connect(dsn, "replicator fleet") as connection:
             cursor = await connection.execute(_LIST.encode())
-            return [read(row) for row in await cursor.fetchall()]
+            rows = await cursor.fetchall()
+            return Roster(tuple(map(read, rows)), now(), dead)
 
 
 async def set_draining(dsn: str, name: str, *, draining: bool) -> bool:

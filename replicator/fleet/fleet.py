@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -16,12 +16,13 @@ from replicator.errors import StateError
 from replicator.events import Events, FleetSeen, JobBegun, TakenOver, Warned
 from replicator.fleet import agents as living_agents
 from replicator.fleet import failures, looks
-from replicator.fleet.agents import Agent, Self
+from replicator.fleet.agents import Self
 from replicator.fleet.connections import DATABASE_ERRORS, Dsn, as_state_error
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.queue import Queue
 from replicator.fleet.relay import Relay
+from replicator.fleet.roster import SKEW_SECONDS, Agent, Roster
 from replicator.fleet.session import Session
 from replicator.fleet.times import Times
 from replicator.fleet.work import LOOKS_QUEUE, Done, Work, queue_to
@@ -30,8 +31,6 @@ from replicator.ports import Clock
 
 _log = logging.getLogger(__name__)
 
-SKEW_SECONDS: Final = 5.0
-"""A clock that is further from the database's is worth a warning."""
 _SWEEP: Final = "sweep"
 _HOURS_KEPT: Final = 24
 
@@ -84,6 +83,7 @@ class Fleet:
         self._owned: dict[int, Claim] = {}
         self.blob_claims = BlobClaims(self._session)
         self.living: Sequence[Agent] = ()
+        self._roster = Roster((), clock.now(), times.dead)
         self.draining = False
         """Somebody asked this agent to take no more work: `replicator fleet drain`."""
         self._is_working = False
@@ -138,6 +138,11 @@ class Fleet:
         """Epoch seconds by the database's clock, as of the last heartbeat and the steady time since."""
         at, steady = self._time
         return at + self._clock.monotonic() - steady
+
+    @property
+    def roster(self) -> Roster:
+        """All agents, as of the last heartbeat."""
+        return replace(self._roster, is_current=self.is_up)
 
     def shares(self, sites: Collection[str]) -> Mapping[str, float]:
         """By site, this agent's part of its limits."""
@@ -264,6 +269,7 @@ class Fleet:
         self.me.clock_skew = round(self._clock.now() - now - (steady - began) / 2, 3)
         self._warn_of_skew()
         everyone = await living_agents.agents(self._session)
+        self._roster = Roster(tuple(everyone), self._clock.now(), self.times.dead)
         self.living = [each for each in everyone if each.silent <= self.times.dead]
         dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
         await living_agents.end_sessions(self._session, dead)

@@ -163,8 +163,8 @@ async def test_a_restart_of_the_database_costs_nothing_but_time(
 async def said(agents: Crew, name: str) -> tuple[bool, list[object]]:
     """Whether an agent is draining, and what it does, by the list that agent b gives."""
     listed = (await agents.ask("b", "fleet", "--json")).json
-    (found,) = [each for each in listed["agents"] if each["name"] == name]
-    return found["draining"], found["doing"]
+    (found,) = [each for each in listed["agents"] if each["agent"] == name]
+    return found["state"] == "draining", found["doing"]
 
 
 async def test_a_drained_agent_leaves_everything_to_the_others(

@@ -14,6 +14,7 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers
 from replicator.events import Events
+from replicator.fleet.roster import Roster
 from replicator.metrics import Metrics
 from replicator.ports import Clock, Standing, State
 from replicator.ports.search import ImageIndex
@@ -45,6 +46,8 @@ class Agent(Protocol):
     def index(self) -> ImageIndex: ...  # noqa: D102
     @property
     def problems(self) -> Sequence[str]: ...  # noqa: D102
+
+    def roster(self) -> Roster | None: ...  # noqa: D102
 
     def standings(self) -> Sequence[tuple[Standing, float]]: ...  # noqa: D102
 

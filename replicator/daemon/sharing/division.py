@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from replicator.daemon.triggers import Repositories, Want
-from replicator.fleet.agents import Agent
+from replicator.fleet.roster import Agent
 from replicator.fleet.work import Work
 from replicator.model.shards import shard_of
 from replicator.policy.mapping import target_repository

@@ -19,11 +19,12 @@ from replicator.daemon.sharing.reports import packed, unpacked
 from replicator.daemon.triggers import Triggers, Want
 from replicator.errors import StateError
 from replicator.events import Events, Observed
-from replicator.fleet.agents import Agent, Doing, Self
+from replicator.fleet.agents import Self
 from replicator.fleet.connections import Dsn
 from replicator.fleet.fleet import Duties, Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
+from replicator.fleet.roster import REPOSITORIES_SAID, Agent, Doing
 from replicator.fleet.ticks import Ticks
 from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
@@ -31,6 +32,7 @@ from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, Standing
 from replicator.ports.site import SharesLimits
+from replicator.runs.current import Run
 from replicator.state.store import StoredState
 
 _log = logging.getLogger(__name__)
@@ -142,10 +144,7 @@ class Sharing:
         running = self._around.runs.running
         me = self.fleet.me
         me.sites = {site for run in running for site in (run.source, *run.destinations)}
-        me.doing = tuple(
-            Doing(run.rule, run.destinations, "" if run.shard is None else str(run.shard), run.started_at)
-            for run in running
-        )
+        me.doing = tuple(map(_doing, running))
         await self._paused()
 
     # --- what is due ---
@@ -348,6 +347,19 @@ class Sharing:
 
 def _is_failing(rule: Rule, standings: Sequence[Standing]) -> bool:
     return any(each.rule == rule.name and (each.failed or each.last_error) for each in standings)
+
+
+def _doing(run: Run) -> Doing:
+    return Doing(
+        rule=run.rule,
+        destinations=run.destinations,
+        shard="" if run.shard is None else str(run.shard),
+        since=run.started_at,
+        id=run.id,
+        source=run.source,
+        cause=run.cause,
+        repositories=() if run.scope is None else tuple(sorted(run.scope.repositories)[:REPOSITORIES_SAID]),
+    )
 
 
 def _cause(cause: str) -> Any:  # one of the causes of runs, which the fleet does not know by type

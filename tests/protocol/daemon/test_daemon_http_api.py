@@ -1,5 +1,6 @@
 """The JSON API, health, and metrics, of an agent that stands still."""
 
+import datetime as dt
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ import jsonschema
 import pytest
 
 from replicator.cli.client import remote_agent
+from replicator.cli.fleet import lines
+from replicator.daemon.http.api.agents import infos
 from replicator.daemon.http.api.shapes import SyncOrder
 from replicator.daemon.http.server import listen
 from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
@@ -24,6 +27,7 @@ from replicator.events import (
 )
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
+from tests.fakes.fleet import roster
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -346,3 +350,29 @@ async def test_unknown_paths_and_methods_are_problems_too(world: World) -> None:
     async with world.session.delete("/api/v1/rules") as answer:
         assert (answer.status, answer.content_type) == (405, "application/problem+json")
         assert "GET" in answer.headers["Allow"]
+
+
+async def test_agents_of_the_fleet_are_told_as_the_command_tells_them(world: World) -> None:
+    assert await world.get("/api/v1/agents") == {"agents": []}, "not part of a fleet"
+    now = world.agent.clock.now()
+    world.agent.fleet = roster(now)
+    told = await world.get("/api/v1/agents")
+    assert (await world.get("/api/v1/status"))["agents"] == told["agents"]
+    agents = {each["agent"]: each for each in told["agents"]}
+    assert {name: each["state"] for name, each in agents.items()} == {
+        "a": "working",
+        "b": "draining",
+        "c": "lost",
+    }
+    assert agents["a"]["doing"][1]["repositories"] == ["platform/<b>app</b>"]
+    assert (agents["a"]["doing"][0]["shard"], agents["a"]["doing"][0]["run"]) == ("3/64", "a-1-1")
+    told_started = dt.datetime.fromisoformat(agents["b"]["started_at"]).timestamp()
+    assert told_started == pytest.approx(now - 60), "its clock is ten minutes ahead, ours is not"
+    shown = lines(infos(world.agent.fleet), now)
+    assert [line.split() for line in shown[1:4]] == [
+        ["a", "1.0.0", *["2.0", "s", "ago"], "fra", "working", "2"],
+        ["b", "1.0.1", *["1.0", "s", "ago"], "all", "draining", "0"],
+        ["c", "1.0.0", "1", "min", "30", "s", "ago", "all", "lost", "-"],
+    ]
+    assert shown[-1] == "b: its clock is +600 s off the database's"
+    assert "  platform  -> fra  platform/<b>app</b>  10 s" in shown

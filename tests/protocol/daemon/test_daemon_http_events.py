@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.daemon.http.api import stream as stream_module
-from replicator.daemon.http.api.facts import Facts, moment
+from replicator.daemon.http.api.agents import moment
+from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo, Status
 from replicator.daemon.http.api.stream import MAX_CLIENTS, Stream

@@ -26,6 +26,7 @@ from replicator.events import (
 )
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
+from tests.fakes.fleet import roster
 
 
 class _Cells(HTMLParser):
@@ -261,3 +262,31 @@ async def test_remote_status_says_where_a_rule_is_running(
     _, fra, sin = (line.split() for line in capsys.readouterr().out.splitlines())
     assert fra[:3] == ["platform", "fra", "waiting"]
     assert sin[:3] == ["platform", "sin", "running"]
+
+
+def test_agents_of_a_fleet_are_listed_with_what_each_does(world: World) -> None:
+    assert 'id="agents"' not in world.text(), "an agent alone has no such section"
+    world.agent.fleet = roster(world.now)
+    text = world.text()
+    cells = _Cells()
+    cells.feed(text)
+    rows = {row["Agent"]: row for row in cells.rows if "Agent" in row}
+    assert {name: row["State"] for name, row in rows.items()} == {
+        "a": "working",
+        "b": "drainingclock 10 min ahead",
+        "c": "lost",
+    }
+    assert rows["a"]["Doing"] == (
+        "platform to fra, shard 3/64platform to fra, shard 9/64: platform/<b>app</b>"
+    )
+    assert "<b>app</b>" not in text, "what registries name is escaped"
+    assert (rows["b"]["Doing"], rows["c"]["Doing"]) == ("nothing", "-")
+    assert (rows["a"]["Serves"], rows["b"]["Serves"]) == ("fra", "all")
+    assert rows["a"]["Heartbeat"] == "2.0 s ago"
+
+
+def test_an_agent_without_its_database_does_not_call_others_lost(world: World) -> None:
+    world.agent.fleet = roster(world.now, is_current=False)
+    cells = _Cells()
+    cells.feed(world.text())
+    assert {row["State"].partition("clock")[0] for row in cells.rows if "Agent" in row} == {"unknown"}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Final, Literal
 
 from replicator import __version__
 from replicator.daemon.http.agent import Agent
+from replicator.daemon.http.api.agents import infos, moment
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import (
+    AgentInfo,
     FailureInfo,
     FlowInfo,
     LagInfo,
@@ -39,11 +40,6 @@ _Known = Mapping[tuple[str, str], tuple[Standing, float]]
 _FlowState = Literal["ok", "behind", "failing", "paused", "new"]
 
 
-def moment(at: float) -> dt.datetime:
-    """An epoch time, to the millisecond."""
-    return dt.datetime.fromtimestamp(round(at, 3), dt.UTC)
-
-
 class Facts:
     """Asks the agent at each call, without I/O."""
 
@@ -67,7 +63,12 @@ class Facts:
             transfers=self._live.progress.transfers(),
             waits=self._live.progress.waits(),
             failures=list(islice(self.failures(), FAILURES_SHOWN)),
+            agents=self.agents(),
         )
+
+    def agents(self) -> list[AgentInfo]:
+        """The agents of the fleet; none if this one is not part of a fleet."""
+        return infos(self._app.roster())
 
     def rules(self) -> list[RuleInfo]:
         """The rules, in the config's order."""

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.api.facts import moment
+from replicator.daemon.http.api.agents import moment
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.routes import Parameter, Route
 from replicator.discovery.query import KEYS, parse_query

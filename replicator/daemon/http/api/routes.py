@@ -10,10 +10,12 @@ import msgspec
 from aiohttp import hdrs, web
 
 from replicator.daemon.http.agent import Agent
-from replicator.daemon.http.api.facts import Facts, moment
+from replicator.daemon.http.api.agents import moment
+from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.openapi import document
 from replicator.daemon.http.api.shapes import (
     Accepted,
+    Agents,
     Lags,
     Nothing,
     RuleInfo,
@@ -70,6 +72,7 @@ class API:
                   parameters=(_ID,), refuses={404: "Unknown run, or one that is no longer remembered"}),
             Route("GET", "/api/v1/sites", self.sites, "read", "The sites of the rules", Sites),
             Route("GET", "/api/v1/lag", self.lag, "read", "Lag of each destination", Lags),
+            Route("GET", "/api/v1/agents", self.agents, "read", "The agents of the fleet", Agents),
             Route("POST", "/api/v1/sync", self.sync, "change", "Run rules as soon as possible", Accepted,
                   status=202, takes=SyncOrder, refuses={**_NO_RULE, 409: "No rule accepts the request"}),
             Route("POST", "/api/v1/rules/{name}/sync", self.sync_rule, "change", "Run a rule as soon as possible",
@@ -134,6 +137,10 @@ class API:
     async def lag(self, _: web.Request) -> web.Response:
         """The lag of each rule at each destination."""
         return _json(Lags(self._facts.lag()))
+
+    async def agents(self, _: web.Request) -> web.Response:
+        """The agents of the fleet."""
+        return _json(Agents(self._facts.agents()))
 
     async def sync(self, request: web.Request) -> web.Response:
         """Runs rules as soon as possible."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from replicator.engine import Outcome, RunResult
+from replicator.fleet.roster import AgentState
 from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
 from replicator.runs.ledger import TransferProgress
 from replicator.runs.progress import DestinationProgress, ScanProgress, WaitProgress
@@ -187,11 +188,53 @@ class FailureInfo(msgspec.Struct, frozen=True):
     cause: str
 
 
+class DoingInfo(msgspec.Struct, frozen=True):
+    """One run in progress at an agent of the fleet.
+
+    `shard`: which part of the rule's repositories, as `3/64`. `repositories`: some of those that it is narrowed to; empty:
+    all of the shard.
+    """
+
+    rule: str
+    destinations: list[str]
+    shard: str | None
+    repositories: list[str]
+    cause: str
+    started_at: dt.datetime
+    run: str
+    """Its id."""
+
+
+class AgentInfo(msgspec.Struct, frozen=True):
+    """One agent of the fleet, as it said with its last heartbeat.
+
+    `serves`: the destinations of its `agent.serves`, null: all. `sites`: those that it works with now. `state`: `lost` if it
+    has been silent for too long, so that others do its work; `unknown` while the database is away. `clock_skew_seconds`: how
+    far its clock is ahead of the database's. Times are by the clock of the agent that is asked.
+    """
+
+    agent: str
+    version: str
+    state: AgentState
+    last_heartbeat: dt.datetime
+    started_at: dt.datetime
+    serves: list[str] | None
+    sites: list[str]
+    clock_skew_seconds: float
+    doing: list[DoingInfo]
+
+
+class Agents(msgspec.Struct, frozen=True):
+    """The agents of the fleet, by name; empty if the agent is not part of one."""
+
+    agents: list[AgentInfo]
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything that the status page shows.
 
     `moving`: the destinations of runs in progress. `transfers`: the largest ones in progress. `waits`: the sites that
-    have requests wait.
+    have requests wait. `agents`: of the fleet; empty if the agent is not part of one.
     """
 
     agent: str
@@ -206,6 +249,7 @@ class Status(msgspec.Struct, frozen=True):
     transfers: list[TransferProgress]
     waits: list[WaitProgress]
     failures: list[FailureInfo]
+    agents: list[AgentInfo] = []
 
 
 class RuleSyncOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,10 +17,19 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from replicator.daemon.http.api.facts import BEHIND_SECONDS, Facts, moment
-from replicator.daemon.http.api.shapes import RuleDestination, RuleInfo, RunInfo, RunProgress, Status
+from replicator.daemon.http.api.agents import moment
+from replicator.daemon.http.api.facts import BEHIND_SECONDS, Facts
+from replicator.daemon.http.api.shapes import (
+    AgentInfo,
+    RuleDestination,
+    RuleInfo,
+    RunInfo,
+    RunProgress,
+    Status,
+)
 from replicator.daemon.http.page.sitemap import draw
 from replicator.daemon.http.routes import Route
+from replicator.fleet.roster import SKEW_SECONDS
 from replicator.ports import Clock
 from replicator.report import format_bytes, format_seconds
 
@@ -28,6 +37,8 @@ _STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.sv
 _REPOSITORIES_SHOWN: Final = 3
 _NOW_SECONDS: Final = 0.95
 """What is nearer than this is "now"."""
+
+_COLOURS: Final = {"working": "ok", "draining": "behind", "lost": "failing", "unknown": "paused"}
 
 
 class Page:
@@ -84,6 +95,15 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentRow:
+    """A row of the table of the fleet's agents. `skew`: what is wrong with its clock; None: nothing."""
+
+    agent: AgentInfo
+    kind: str
+    skew: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RuleRow:
     """A row of the table of rules.
 
@@ -111,6 +131,7 @@ def render(status: Status, now: float) -> str:
         quotas=[site for site in status.sites if site.pulls_left is not None],
         running=[RunRow(run, at, _cause(run)) for run in status.running for at in run.progress],
         rules=list(_rule_rows(status)),
+        agents=[AgentRow(each, _COLOURS[each.state], _skew(each)) for each in status.agents],
     )
 
 
@@ -133,6 +154,13 @@ def summarize(status: Status) -> Summary:
     if set(states) - {"paused"}:
         return Summary("in step", "ok")
     return Summary("paused" if states else "no rules", "paused")
+
+
+def _skew(agent: AgentInfo) -> str | None:
+    seconds = agent.clock_skew_seconds
+    if abs(seconds) <= SKEW_SECONDS:
+        return None
+    return f"clock {format_seconds(abs(seconds))} {'ahead' if seconds > 0 else 'behind'}"
 
 
 def _cause(run: RunInfo) -> str:

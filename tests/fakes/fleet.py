@@ -1,0 +1,26 @@
+"""A fleet of three agents, as one of them knows it."""
+
+from __future__ import annotations
+
+from replicator.fleet.roster import Agent, Doing, Roster
+
+DEAD = 20.0
+
+
+def roster(now: float, *, is_current: bool = True) -> Roster:
+    """One agent at work, one that drains, with a clock ten minutes ahead, and one that is lost; `now`: the reader's time."""
+    seen = 5_000.0  # by the database's clock
+    doing = (
+        Doing("platform", ("fra",), "3/64", seen - 30, "a-1-1", "hub", "interval"),
+        Doing("platform", ("fra",), "9/64", seen - 10, "a-1-2", "hub", "webhook", ("platform/<b>app</b>",)),
+    )
+    return Roster(
+        (
+            Agent("a", "1.0.0", ("fra",), ("fra", "hub"), 2.0, seen - 3600, False, doing, 0.0, seen),
+            Agent("b", "1.0.1", None, (), 1.0, seen + 600 - 60, draining=True, clock_skew=600.0, seen=seen),
+            Agent("c", "1.0.0", None, ("hub",), 90.0, seen - 3600, False, doing[:1], 0.0, seen),
+        ),
+        now,
+        DEAD,
+        is_current,
+    )
