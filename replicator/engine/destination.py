@@ -176,20 +176,8 @@ class DestinationRun:
     async def _decide(self, batch: WantedTags, unit: UnitCount) -> None:
         try:
             catalog = await self._catalogs.catalog(batch.target)
-            if catalog is None:
-                self._stale.unseen(batch.target)
-                self.recorder.unseen(batch.repository, len(batch.tags))
-            elif self._request.draining.is_set():
-                self._undecided = True
-                unit.is_complete = False
-            else:
-                unit.listed_at = catalog.asked_at
-                self.recorder.notice(catalog.notice)
-                with faults(self._site.name, "compare tags", batch.target):
-                    self._note(batch, catalog)
-                    await self._deciding.decide(batch, catalog)
-                    self._answers.others(batch)
-                    self._answers.repository(batch)
+            async with self._catalogs.turn(batch.target):
+                await self._compare(batch, unit, catalog)
         except SiteError as error:
             self._stale.unseen(batch.target)
             self._blind(error)
@@ -201,6 +189,22 @@ class DestinationRun:
                 self._catalogs.leave(batch.target)
             self._undecided_batches[batch.target] -= 1
             self._tell_scanned()
+
+    async def _compare(self, batch: WantedTags, unit: UnitCount, catalog: Catalog | None) -> None:
+        if catalog is None:
+            self._stale.unseen(batch.target)
+            self.recorder.unseen(batch.repository, len(batch.tags))
+        elif self._request.draining.is_set():
+            self._undecided = True
+            unit.is_complete = False
+        else:
+            unit.listed_at = catalog.asked_at
+            self.recorder.notice(catalog.notice)
+            with faults(self._site.name, "compare tags", batch.target):
+                self._note(batch, catalog)
+                await self._deciding.decide(batch, catalog)
+                self._answers.others(batch)
+                self._answers.repository(batch)
 
     def _tell_scanned(self) -> None:
         """Tells, once, that all is decided on but what waits for other runs."""

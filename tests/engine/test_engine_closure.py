@@ -8,10 +8,12 @@ import pytest
 
 from replicator.demo.images import BuiltImage, image, index, layer, load
 from replicator.engine import DestinationResult
+from replicator.engine.deciding import ASKS_AT_ONCE
+from replicator.engine.observe.destination import BATCHES_AT_ONCE
 from replicator.errors import Denied, Unavailable
 from replicator.model.digest import Digest
 from replicator.ports import Repository
-from tests.engine.world import World, big, rule, until, world
+from tests.engine.world import World, big, rule, settled, until, world
 from tests.fakes.clock import FakeClock
 
 DAY = 24 * 3600.0
@@ -102,6 +104,26 @@ async def test_images_that_share_layers_have_each_layer_asked_for_once() -> None
         await w.sync_one(recheck=True)
         digests = [one.subject for one in w.left.operations if one.method == "has_blob"]
         assert len(digests) == len(set(digests))
+
+
+async def test_a_repository_of_many_tags_is_compared_a_few_batches_at_a_time() -> None:
+    async with world() as w:
+        built = big("one")
+        for site in (w.source, w.left):
+            load(site.store, "app", "v0", built)
+            site.store.repositories["app"].tags.update(
+                {f"v{number}": built.digest for number in range(2_000)}
+            )
+        w.put("other", "v1")
+        load(w.left.store, "other", "v1", image("other:v1"))
+        pause = w.left.pause("read_manifest", subject=built.digest)
+        run = asyncio.create_task(w.sync_one())
+        await pause.reached.wait()
+        await until(lambda: w.left.count("read_manifest", outcome="done"))  # of the other repository
+        await settled()
+        assert w.left.peak["read_manifest"] <= BATCHES_AT_ONCE * ASKS_AT_ONCE + 1
+        pause.release()
+        assert (await run).totals.tags.unchanged == 2_001
 
 
 async def test_without_its_state_a_recheck_finds_the_hole_all_the_same() -> None:

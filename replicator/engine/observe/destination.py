@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
@@ -21,6 +22,10 @@ from replicator.ports import (
     TagBelief,
 )
 
+BATCHES_AT_ONCE: Final = 4
+"""How many batches of one repository are compared at once. What is known of a tag while it is compared takes more memory
+than the tag, and 100,000 requests in line would delay other repositories."""
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
@@ -29,8 +34,9 @@ class Catalog:
     `tags` is its complete listing, empty if the repository does not exist, None if each tag is asked for instead:
     because they are few, or because the site does not list them. `digests` are what the listing told of them, None
     where it tells none; `fixed` the tags that may not be moved, and why; `archived` those whose content cannot be read
-    for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked. `fresh`: it has no tag, or does not exist, and nothing of ours
-    is remembered there. `beliefs` and `pending` are what the state remembers.
+    for now; `is_hint`: the listing may lag. `notice` is for the report. `asked_at` (epoch seconds) is when it was asked.
+    `fresh`: it has no tag, or does not exist, and nothing of ours is remembered there. `beliefs` and `pending` are what the
+    state remembers.
     """
 
     repository: Repository
@@ -131,6 +137,7 @@ class _Target:
         self.is_locked = False
         self.is_waiting = False
         self.opening: asyncio.Future[Catalog | None] | None = None
+        self.turn = asyncio.Semaphore(BATCHES_AT_ONCE)
 
 
 class DestinationCatalogs:
@@ -198,6 +205,10 @@ class DestinationCatalogs:
         """Whether the run waits for another one that works on the target."""
         known = self._targets.get(target)
         return known is not None and known.is_waiting
+
+    def turn(self, target: str) -> asyncio.Semaphore:
+        """Held while a batch of the repository is compared."""
+        return self._targets[target].turn
 
     async def catalog(self, target: str) -> Catalog | None:
         """The catalog of a repository that the caller has entered; None where it could not be had, which was told."""
