@@ -94,7 +94,7 @@ class BlobDone(msgspec.Struct, frozen=True):
 
 
 class TagPlanned(msgspec.Struct, frozen=True):
-    """A tag is going to be copied, held or given up: one `TagDone` follows, unless the run is interrupted."""
+    """A tag is going to be copied, held or given up: one `TagDone` follows, unless the run ends early or leaves it to others."""
 
     rule: str
     destination: str
@@ -273,6 +273,14 @@ class TakenOver(msgspec.Struct, frozen=True):
     shard: int | None
 
 
+class SplitOff(msgspec.Struct, frozen=True):
+    """A repository of these destinations has much to copy: it waits in the fleet's queue by itself."""
+
+    rule: str
+    destinations: tuple[str, ...]
+    repository: str
+
+
 class JobBegun(msgspec.Struct, frozen=True):
     """This agent begins a job of the fleet's queue that could have begun so many seconds ago."""
 
@@ -387,6 +395,7 @@ Event = (
     | RunStuck
     | TakenOver
     | JobBegun
+    | SplitOff
     | FleetSeen
     | ConfigPassed
     | ImageCopied

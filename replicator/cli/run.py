@@ -85,6 +85,7 @@ def _fleet(loaded: Loaded) -> FleetPlace | None:
     if not loaded.fleet.enabled or not isinstance(place, PostgresPlace):
         return None
     from replicator.daemon.sharing.sharing import FleetPlace  # noqa: PLC0415 - its libraries are an extra
+    from replicator.daemon.sharing.splitting import Much  # noqa: PLC0415 - see above
     from replicator.fleet.times import Times  # noqa: PLC0415 - see above
     from replicator.state.postgres.connecting import conninfo  # noqa: PLC0415 - see above
 
@@ -94,6 +95,7 @@ def _fleet(loaded: Loaded) -> FleetPlace | None:
         loaded.fleet.shards,
         loaded.fleet.jobs,
         None if set(serves) == set(loaded.sites) else tuple(serves),
+        Much(loaded.fleet.split_bytes),
         Times.of(loaded.fleet.heartbeat),
     )
 

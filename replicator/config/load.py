@@ -148,7 +148,7 @@ class _Builder:
         table = self._validate(section, FleetTable) if section else None
         if table is None:
             return FleetSettings()
-        return FleetSettings(table.enabled, table.shards, table.jobs, table.heartbeat)
+        return FleetSettings(table.enabled, table.shards, table.jobs, table.heartbeat, table.split_bytes)
 
     def named(self, key: str, model: type[_T]) -> dict[str, _T]:
         """The valid tables of `[KEY.NAME]` by name."""

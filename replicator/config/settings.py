@@ -54,13 +54,14 @@ class HTTPSettings:
 class FleetSettings:
     """Whether other agents share the work. `shards`: parts of a rule; `jobs`: how many of them this agent does at once.
 
-    `heartbeat`: seconds between two.
+    `heartbeat`: seconds between two. `split_bytes`: a repository that lacks so many becomes a job of its own.
     """
 
     enabled: bool = False
     shards: int = 64
     jobs: int = 8
     heartbeat: float = 5.0
+    split_bytes: int = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,9 @@ class Execution:
             self._ended(active, result.destination, result.outcome)
 
         # those of a whole look at a rule surround all of its shards: `Sharing` runs them
-        hooks = None if active.assignment is not None and active.want.whole else generation.hooks
+        part = active.assignment
+        is_of_look = part is not None and (active.want.whole or part.tick is not None)
+        hooks = None if is_of_look else generation.hooks
         result = None if hooks is None else await hooks.before(rule, run.destinations, run.scope)
         if result is None:
             (result,) = await generation.engine.sync(

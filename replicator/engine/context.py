@@ -18,7 +18,7 @@ from replicator.events import Events
 from replicator.flow.breaker import Breaker
 from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
-from replicator.ports import Assignment, Clock, Site, State
+from replicator.ports import Assignment, Clock, Site, SplitsOff, State
 
 DRAIN_SECONDS: Final = 25.0
 """Transfers in progress when a drain begins get this long; systemd's stop timeout leaves room for the rest."""
@@ -76,6 +76,11 @@ class Request:
     def shard(self) -> Shard | None:
         """The part of the repositories that the run looks at; None: all."""
         return None if self.assignment is None else self.assignment.shard
+
+    @property
+    def splits(self) -> SplitsOff | None:
+        """Tells which repositories are left to other jobs of a fleet; None: none is."""
+        return None if self.assignment is None else self.assignment.splits
 
     @property
     def narrowed_to(self) -> tuple[str, ...] | None:

@@ -23,6 +23,7 @@ from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.fence import Fence
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter
+from replicator.engine.weighing import Weighing
 from replicator.errors import (
     Advice,
     Immutable,
@@ -89,25 +90,34 @@ class Copying:
         self._catalogs = catalogs
         self._recorder = recorder
         self._answers = answers
+        self.weighing = Weighing(destination, context.request.splits)
         self._source_breaker = context.breaker(rule.source)
         self._breaker = context.breaker(destination)
 
     async def prepare(self, action: Action) -> Image | None:
-        """The action's image; None where the action has failed already, or is held, as can be told early."""
+        """The action's image; None where the action has failed already, is held, as can be told early, or left to others."""
         totals = Totals()
 
-        async def read() -> Image:
-            self._source_breaker.check("read manifest", action.repository)
-            self._breaker.check("write manifest", action.target)
-            self._check_tag(action)
-            known = await self._check_trust(action, totals)
-            image = await self._read_image(action, totals, known)
-            self._check_refusal(action, image)
-            if not self._request.dry:
-                self._tell_prepared(action, image)
-            return image
+        async def read() -> Image | None:
+            async with self.weighing.turn(action):
+                return (
+                    None if await self.weighing.is_split_off(action) else await self._prepared(action, totals)
+                )
 
         return await self._guarded(action, totals, read)
+
+    async def _prepared(self, action: Action, totals: Totals) -> Image | None:
+        self._source_breaker.check("read manifest", action.repository)
+        self._breaker.check("write manifest", action.target)
+        self._check_tag(action)
+        known = await self._check_trust(action, totals)
+        image = await self._read_image(action, totals, known)
+        self._check_refusal(action, image)
+        if await self.weighing.is_split_off(action, image):
+            return None
+        if not self._request.dry:
+            self._tell_prepared(action, image)
+        return image
 
     def _tell_prepared(self, action: Action, image: Image) -> None:
         blobs = tuple((digest, blob.size or 0) for digest, blob in image.blobs.items())

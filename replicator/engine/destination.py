@@ -151,6 +151,9 @@ class DestinationRun:
     async def _take_batches(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (batch := await self._batches.get()) is not None:
+                if self._copying.weighing.is_left(batch.target):
+                    self._leave_to_others(batch)
+                    continue
                 if self._catalogs.is_left(batch.target):
                     self._leave_busy(batch)
                     continue
@@ -172,6 +175,18 @@ class DestinationRun:
         if batch.is_last and busy is not None:
             who = (self._rule.name, self._site.name, batch.repository)
             self._context.locks.when_free((self._site.name, batch.target), who, lambda: busy(*who))
+
+    def _leave_to_others(self, batch: WantedTags) -> None:
+        """The target has become a job of its own; what came of it before lets go of it with the last batch."""
+        self._stale.unseen(batch.target)
+        if batch.repository not in self._entered:
+            return
+        unit = self.recorder.units.enter_batch(batch)
+        unit.is_complete = False
+        if self.recorder.units.leave_batch(unit):
+            self._tell_done(batch.repository)
+        if batch.is_last:
+            self._catalogs.leave(batch.target)
 
     async def _decide(self, batch: WantedTags, unit: UnitCount) -> None:
         try:
@@ -321,6 +336,7 @@ class DestinationRun:
 
     def _queue(self, action: Action) -> None:
         self._catalogs.enter(action.target)
+        self._copying.weighing.enter(action)
         self.recorder.units.begin_copy(action)
         self.recorder.pend(action)
         if not self._request.dry:
@@ -345,6 +361,7 @@ class DestinationRun:
 
     def _leave(self, action: Action) -> None:
         """An action has ended, whatever came of it."""
+        self._copying.weighing.leave(action)
         if self.recorder.units.end_copy(action):
             self._tell_done(action.repository)
         self._catalogs.leave(action.target)

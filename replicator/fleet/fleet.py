@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import StateError
-from replicator.events import Events, FleetSeen, JobBegun, TakenOver, Warned
+from replicator.events import Events, FleetSeen, JobBegun, SplitOff, TakenOver, Warned
 from replicator.fleet import agents as living_agents
 from replicator.fleet import failures, looks
 from replicator.fleet.agents import Self
@@ -168,6 +168,20 @@ class Fleet:
                 [msgspec.structs.replace(work, since=work.since or now) for work in works]
             )
 
+    async def alone(self, rule: str) -> list[Work]:
+        """See `Queue.alone`. Raises StateError."""
+        with as_state_error("look for repositories that were split off"):
+            return await self._queue.alone(rule)
+
+    async def split_off(self, claim: Claim, work: Work) -> bool:
+        """See `Queue.split_off`. Raises StateError, OwnershipLostError."""
+        with as_state_error("split off a repository"):
+            work = msgspec.structs.replace(work, since=self.now())
+            if not await self._queue.split_off(claim.job, work):
+                return False
+        self._events.emit(SplitOff(work.rule, work.destinations, work.alone))
+        return True
+
     async def within_cap(self, works: Sequence[Work]) -> list[Work]:
         """As many of these as may wait beside what waits already. Raises StateError."""
         with as_state_error("count what waits"):
@@ -208,7 +222,7 @@ class Fleet:
     async def _perform(self, number: int, work: Work) -> Done:
         each = [work.lock]
         if work.shard is not None and len(work.destinations) > 1:
-            each += [_alone(work, destination).lock for destination in work.destinations]
+            each += [_to_one(work, destination).lock for destination in work.destinations]
         try:
             claim = await self._claims.take(self._session, each, number, shared=self._duties.places(work))
         except StateError:
@@ -356,5 +370,5 @@ class Fleet:
             await looks.forget(connection)
 
 
-def _alone(work: Work, destination: str) -> Work:
+def _to_one(work: Work, destination: str) -> Work:
     return msgspec.structs.replace(work, destinations=(destination,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ KEPT_SECONDS: Final = 86_400.0
 _BEGIN: Final = (
     "INSERT INTO fleet_looks (rule, tick, remaining) VALUES (%s, %s, %s) ON CONFLICT (rule, tick) DO NOTHING"
 )
+_COUNT_UP: Final = "UPDATE fleet_looks SET remaining = remaining + 1 WHERE rule = %s AND tick = ANY(%s)"
 _COUNT: Final = (
     "UPDATE fleet_looks SET remaining = remaining - 1, results = results || %s WHERE rule = %s AND tick = %s"
     " RETURNING remaining, results"
@@ -37,8 +38,14 @@ async def begin(connection: Connection, rule: str, tick: int, shards: int) -> No
     await connection.execute(_BEGIN.encode(), (rule, tick, shards))
 
 
+async def count_up(connection: Connection, rule: str, ticks: Collection[int]) -> None:
+    """These looks wait for one more piece, which was split off one that they wait for."""
+    if ticks:
+        await connection.execute(_COUNT_UP.encode(), (rule, sorted(ticks)))
+
+
 async def count_down(connection: Connection, rule: str, tick: int, report: Mapping[str, Any]) -> Look | None:
-    """One shard more is through; the look, if it was the last."""
+    """One piece more is through; the look, if it was the last."""
     cursor = await connection.execute(_COUNT.encode(), (Jsonb([report]), rule, tick))
     row = await cursor.fetchone()
     if row is None or row[0] > 0:

@@ -8,6 +8,7 @@ agent that was thought dead and wakes up neither ends nor fails what another one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -20,8 +21,9 @@ from procrastinate import jobs as queued
 from procrastinate.manager import JobManager, NotificationCallback
 from psycopg.types.json import Jsonb
 
+from replicator.errors import OwnershipLostError
 from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, connector
-from replicator.fleet.looks import Look, count_down
+from replicator.fleet.looks import Look, count_down, count_up
 from replicator.fleet.work import Done, Work, merged
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ _log = logging.getLogger(__name__)
 TASK: Final = "replicator.work"
 MAX_WAITING: Final = 5_000
 """Jobs that may wait for one site: each fetch of whatever other agent looks at all of them."""
+MAX_ALONE: Final = 1_000
+"""Repositories that may wait by themselves for one site: each shard asks which of its rule there are."""
 ANALYZE_AFTER: Final = 1_000
 """Jobs inserted until the planner is told; without, a fetch costs five times as much."""
 _TRIES: Final = 5
@@ -46,6 +50,14 @@ _END: Final = (
     " WHERE id = %s AND status = 'doing'"
 )
 _COUNT: Final = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %s AND status = 'todo'"
+_COUNT_ALONE: Final = (
+    "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %s AND status = 'todo' AND args ? 'alone'"
+)
+_ALONE: Final = (
+    "SELECT args FROM procrastinate_jobs"
+    " WHERE args->>'rule' = %s AND args ? 'alone' AND status IN ('todo', 'doing')"
+)
+_LOCK_MINE: Final = "SELECT 1 FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE"
 
 
 class Queue:
@@ -136,6 +148,25 @@ class Queue:
             self._inserted = 0
             await self.fetch("ANALYZE procrastinate_jobs")
 
+    async def alone(self, rule: str) -> list[Work]:
+        """The repositories of a rule that wait or are in progress by themselves. Raises one of `DATABASE_ERRORS`."""
+        found = []
+        for (args,) in await self.fetch(_ALONE, rule):
+            with contextlib.suppress(ValueError):
+                found.append(Work.read(args))
+        return found
+
+    async def split_off(self, job: int, work: Work) -> bool:
+        """Has a repository, of which the job's agent writes nothing any more, wait by itself.
+
+        The looks that wait for the job wait for the repository, too. False: too many wait already.
+
+        Raises:
+            OwnershipLostError: the job is not this agent's any more, and whoever has it may write to the repository.
+            psycopg.Error: or another one of `DATABASE_ERRORS`.
+        """
+        return await self._in_transaction(lambda connection: self._split_off(connection, job, work))
+
     async def take_over(self, job: int) -> Work | None:
         """Has a job that nobody owns begin anew. None: it has ended, or it cannot be read.
 
@@ -184,6 +215,18 @@ class Queue:
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 
+    async def _split_off(self, connection: Connection, job: int, work: Work) -> bool:
+        # Whoever takes the job over waits for this transaction, and then sees the repository in the queue.
+        if await (await connection.execute(_LOCK_MINE.encode(), (job,))).fetchone() is None:
+            raise OwnershipLostError("the work was taken over by another agent")
+        waiting = await (await connection.execute(_COUNT_ALONE.encode(), (work.queue,))).fetchone()
+        if waiting is not None and waiting[0] >= MAX_ALONE:
+            return False
+        known = await self._merge_in(connection, [work], None)
+        ticks = set(work.ticks).difference(*(each.ticks for each in known))
+        await count_up(connection, work.rule, ticks)
+        return True
+
     async def _begin_anew(self, connection: Connection, job: int) -> Work | None:
         cursor = await connection.execute(
             "SELECT args FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE", (job,)
@@ -204,13 +247,18 @@ class Queue:
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay) if delay else None
         await self._merge_in(connection, [work], at)
 
-    async def _merge_in(self, connection: Connection, works: Sequence[Work], at: dt.datetime | None) -> None:
+    async def _merge_in(
+        self, connection: Connection, works: Sequence[Work], at: dt.datetime | None
+    ) -> list[Work]:
+        """Returns those that waited already."""
         by_lock = {work.lock: work for work in works}
+        known: list[Work] = []
         cursor = await connection.execute(_WAITING.encode(), (list(by_lock),))
         for job, lock, args in await cursor.fetchall():
             work = by_lock.pop(lock)
             try:
-                both = Work.read(args).merge(work)
+                known.append(Work.read(args))
+                both = known[-1].merge(work)
             except ValueError:
                 both = work
             if (kept := both.plain()) != args:
@@ -220,6 +268,7 @@ class Queue:
                 _job(by_lock[lock], at) for lock in sorted(by_lock)
             ]  # one order for all, or two would wait for each other
             await self.manager.batch_defer_jobs_async(new, connection=connection)
+        return known
 
 
 class _Patient(JobManager):

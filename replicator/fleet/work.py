@@ -29,12 +29,15 @@ Kind = Literal["look", "shard"]
 class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """One piece of work. A look (`shard` None) finds out which shards there are to look at; the others do it.
 
+    A repository with much to copy is split off its shard, and is work of its own (`alone`).
+
     Args:
         rule: the rule's name.
         destinations: the ones to bring in step, sorted.
         cause: what wants it, as of runs.
         shard: the number of the shard.
         of: how many shards there are.
+        alone: the one repository of the destinations that this is about; "": the shard without those that are split off.
         whole: everything in the shard, not only `repositories`.
         recheck: asks destinations tag by tag.
         repositories: source repositories that events named, each with tags or (None) whole.
@@ -49,6 +52,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str
     shard: int | None = None
     of: int = 1
+    alone: str = ""
     whole: bool = True
     recheck: bool = False
     repositories: dict[str, list[str] | None] = {}
@@ -61,11 +65,13 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     def lock(self) -> str:
         """At most one with the same lock is in progress, and one more waits."""
         what = "look" if self.shard is None else f"{self.shard}/{self.of}"
+        if self.alone:
+            what = f"repository {self.alone}"
         return f"{self.rule} > {' '.join(self.destinations)} {what}"
 
     def __str__(self) -> str:
         """For people; shards are counted from 1."""
-        what = "the look at it" if self.shard is None else f"shard {self.shard + 1}/{self.of}"
+        what = "the look at it" if self.shard is None else self.alone or f"shard {self.shard + 1}/{self.of}"
         return f"{self.rule} -> {', '.join(self.destinations)}: {what}"
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from replicator.events import DuplicateBytes, Event, FleetSeen, JobBegun, TakenOver
+from replicator.events import DuplicateBytes, Event, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.metrics import buckets
 
 
@@ -48,6 +48,11 @@ class FleetMetrics:
             "Jobs of lost agents that this agent has put back into the queue.",
             registry=registry,
         )
+        self._splits = Counter(
+            "replicator_split_off_total",
+            "Repositories with much to copy that this agent has split off their shard.",
+            registry=registry,
+        )
         self._duplicates = Counter(
             "replicator_duplicate_bytes_total",
             "Bytes sent although another agent was sending them, too.",
@@ -65,6 +70,8 @@ class FleetMetrics:
                 self._wait.observe(waited)
             case TakenOver():
                 self._takeovers.inc()
+            case SplitOff():
+                self._splits.inc()
             case DuplicateBytes(destination, count):
                 self._duplicates.labels(destination).inc(count)
             case _:

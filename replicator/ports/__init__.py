@@ -8,7 +8,7 @@ cancelled at any await and then leaves nothing visible and nothing held.
 from __future__ import annotations
 
 from replicator.ports.clock import Clock
-from replicator.ports.fleet import Assignment, BlobClaims, Ownership
+from replicator.ports.fleet import Assignment, BlobClaims, Ownership, SplitsOff, ToCopy
 from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
 from replicator.ports.repository import (
     BlobOutcome,
@@ -115,9 +115,11 @@ __all__ = [
     "SharesLimits",
     "Site",
     "SiteCheck",
+    "SplitsOff",
     "Standing",
     "State",
     "TagBelief",
+    "ToCopy",
     "TriesManifests",
     "Unit",
     "UnitSeen",

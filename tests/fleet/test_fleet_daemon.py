@@ -15,6 +15,7 @@ from replicator.config.load import load
 from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
 from replicator.daemon.sharing.sharing import FleetPlace
+from replicator.daemon.sharing.splitting import Much
 from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.errors import SiteError, StateError
@@ -54,6 +55,7 @@ async def agents(
     rule: str = 'interval = "1h"',
     shards: int = 16,
     serves: Mapping[str, tuple[str, ...]] | None = None,
+    much: Much = Much(10**12),  # noqa: B008  # frozen
 ) -> AsyncIterator[list[App]]:
     """Agents with one config, one state and one queue."""
     config = folder / "replicator.toml"
@@ -66,7 +68,7 @@ async def agents(
             state = await open_state(place(database), clock=clock, claim=Claim("fleet"))
             stack.push_async_callback(state.aclose)
             mine = replace(loaded, agent=replace(loaded.agent, name=name))
-            at = FleetPlace(database.dsn, shards, 4, (serves or {}).get(name), QUICK)
+            at = FleetPlace(database.dsn, shards, 4, (serves or {}).get(name), much, QUICK)
             app = App.start(
                 Chosen(mine, mine.rules),
                 Equipment(state, Events(), clock, None),

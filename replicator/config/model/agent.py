@@ -136,6 +136,11 @@ class FleetTable(Table):
         "process has ended, after two at most. Longer intervals reduce the load on the database of a large fleet.",
         "5s",
     )
+    split_bytes: Annotated[int, SIZE] = setting(
+        "A repository of which so much is missing at a destination, or 200 tags, is split off its shard: it becomes a job "
+        "of its own, which any agent takes, and the rest of the shard does not wait for it.",
+        "4GiB",
+    )
 
 
 class HMACTable(Table):

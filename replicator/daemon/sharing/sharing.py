@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import replicator
@@ -16,6 +17,7 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing import division
 from replicator.daemon.sharing.reports import packed, unpacked
+from replicator.daemon.sharing.splitting import Much, Splits, redirected
 from replicator.daemon.triggers import Triggers, Want
 from replicator.errors import StateError
 from replicator.events import Events, Observed
@@ -45,12 +47,16 @@ _AGAIN_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FleetPlace:
-    """Where the fleet is, and this agent's part in it. `serves` None: all destinations. `jobs`: at once."""
+    """Where the fleet is, and this agent's part in it. `serves` None: all destinations. `jobs`: at once.
+
+    `much`: what is split off.
+    """
 
     dsn: Dsn
     shards: int
     jobs: int
     serves: tuple[str, ...] | None
+    much: Much
     times: Times = field(default_factory=Times)
 
 
@@ -286,9 +292,20 @@ class Sharing:
         )
 
     async def _run(self, rule: Rule, destinations: tuple[str, ...], work: Work, claim: Claim) -> Done:
-        """Runs one shard."""
+        """Runs one shard, or one repository that was split off."""
+        splits = None
+        if not work.alone:
+            others = await self.fleet.alone(rule.name)
+            if not work.whole:
+                rest, moved = redirected(rule, work, others)
+                if moved:
+                    await self.fleet.defer(moved)
+                if rest is None:
+                    return Done()
+                work = rest
+            splits = Splits(work, others, self._place.much, partial(self.fleet.split_off, claim))
         shard = Shard(work.shard or 0, work.of)
-        assignment = Assignment(shard, claim, work.ticks[-1] if work.ticks else None)
+        assignment = Assignment(shard, claim, work.ticks[-1] if work.ticks else None, splits)
         active, task = self._around.scheduler.begin_shard(
             rule, division.wanted(work), destinations, self._around.generation(), assignment
         )

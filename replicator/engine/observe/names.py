@@ -101,11 +101,16 @@ class SourceNames:
         return RepositoryListing(frozenset(names), at)
 
     def _mine(self, names: Collection[str]) -> Collection[str]:
-        """Those of the run's shard. What can have no target is told by the shard of its own name."""
-        shard = self._shard
+        """Those of the run's shard, but what others have. What can have no target is told by the shard of its own name."""
+        shard, splits = self._shard, self._context.request.splits
         if shard is None:
             return names
-        return [name for name in names if shard.has(self._place(name))]
+        return [
+            name
+            for name in names
+            if shard.has(place := self._place(name))
+            and (splits is None or not splits.is_left_everywhere(place))
+        ]
 
     def _place(self, name: str) -> str:
         try:

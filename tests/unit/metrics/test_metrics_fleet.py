@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from replicator.events import DuplicateBytes, Event, Events, FleetSeen, JobBegun, RunEnded, TakenOver
+from replicator.events import (
+    DuplicateBytes,
+    Event,
+    Events,
+    FleetSeen,
+    JobBegun,
+    RunEnded,
+    SplitOff,
+    TakenOver,
+)
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.model.shards import Shard, shard_of
 
@@ -14,6 +23,7 @@ IN_A_FLEET = {
     "replicator_queue_jobs": {"queue", "status"},
     "replicator_job_wait_seconds": set[str](),
     "replicator_takeovers_total": set[str](),
+    "replicator_split_off_total": set[str](),
     "replicator_duplicate_bytes_total": {"destination"},
 }
 """Names and labels of what only agents of a fleet export."""
@@ -87,12 +97,14 @@ def test_what_the_agent_did_is_counted() -> None:
         JobBegun(0.5),
         JobBegun(40.0),
         TakenOver("rule", ("fra",), 3),
+        SplitOff("rule", ("fra",), "big"),
         DuplicateBytes("fra", 1_000),
         DuplicateBytes("fra", 500),
     )
     assert "replicator_job_wait_seconds_count 2.0" in agent.lines("replicator_job_wait_seconds")
     assert 'replicator_job_wait_seconds_bucket{le="1.0"} 1.0' in agent.lines("replicator_job_wait_seconds")
     assert agent.lines("replicator_takeovers_total") == ["replicator_takeovers_total 1.0"]
+    assert agent.lines("replicator_split_off_total") == ["replicator_split_off_total 1.0"]
     assert agent.lines("replicator_duplicate") == [
         'replicator_duplicate_bytes_total{destination="fra"} 1500.0'
     ]

@@ -45,4 +45,5 @@ STEPS: Final = (
     Step("0001_state", 1, script("0001_state.sql")),
     Step("0002_fleet", 1, script("0002_fleet.sql")),
     Step("0003_procrastinate", 1, script("0003_procrastinate.sql")),
+    Step("0004_alone", 1, script("0004_alone.sql")),
 )
