@@ -29,7 +29,7 @@ from replicator.state.place import PostgresPlace
 def command(context: click.Context) -> int:
     """List the agents that share the rules: version, last heartbeat, destinations, and what each does.
 
-    Asks the database of agent.state. The exit code is 1 if an agent has not been heard of for four heartbeats.
+    Asks the database of agent.state. The exit code is 1 if an agent has been silent for three heartbeats.
     """
     if context.invoked_subcommand is not None:
         return 0

@@ -56,7 +56,7 @@ async def _run(invocation: Invocation) -> int:
     def read() -> Chosen:
         return _chosen(load(invocation.config, os.environ))
 
-    claim = Claim("fleet" if loaded.fleet.enabled else "agent")
+    claim = Claim("fleet" if loaded.fleet.enabled else "agent", agent=loaded.agent.name)
     with hold(loaded.agent.state, claim):
         async with contextlib.AsyncExitStack() as stack:
             state = await open_state(loaded.agent.state, clock=watch.clock, claim=claim)

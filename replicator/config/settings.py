@@ -60,7 +60,7 @@ class FleetSettings:
     enabled: bool = False
     shards: int = 64
     jobs: int = 8
-    heartbeat: float = 5.0
+    heartbeat: float = 3.0
     split_bytes: int = 4 * 1024**3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,6 +13,9 @@ from psycopg.types.json import Jsonb
 from replicator.fleet.connections import as_state_error, connect
 from replicator.fleet.roster import Agent, Doing, Roster
 from replicator.fleet.session import Session, presence
+from replicator.state.postgres.locks import sessions_of
+
+_log = logging.getLogger(__name__)
 
 KEPT_SECONDS: Final = 86_400.0
 """How long an agent that went without a word is still listed."""
@@ -31,12 +35,21 @@ SELECT name, version, serves, sites, extract(epoch FROM now() - heartbeat)::floa
   extract(epoch FROM started)::float8, draining, doing, clock_skew, extract(epoch FROM now())::float8
 FROM fleet_agents ORDER BY name COLLATE "C"
 """
-_END_SESSION: Final = """
-SELECT pg_terminate_backend(pid) FROM pg_locks
-WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
+_SILENT_SESSIONS: Final = """
+WITH held AS (
+  SELECT pid, classid::bigint << 32 | objid::bigint AS lock FROM pg_locks
+  WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT DISTINCT pid, job.id
+FROM held JOIN pg_stat_activity AS session USING (pid)
+  LEFT JOIN held AS owned USING (pid)
+  LEFT JOIN procrastinate_jobs AS job ON job.status = 'doing' AND hashtextextended(job.lock, 0) = owned.lock
+WHERE (held.lock = ANY(%s) OR held.lock IN (SELECT hashtextextended(name, 0) FROM unnest(%s::text[]) AS name))
+  AND session.backend_start < now() - make_interval(secs => %s) AND pid <> pg_backend_pid()
 """
+_END: Final = "SELECT pg_terminate_backend(pid, %s) FROM unnest(%s::int[]) AS pid"
+_END_MS: Final = 1_000
+"""How long the end of a session is waited for; it takes a few milliseconds."""
 
 
 @dataclass(slots=True)
@@ -116,10 +129,20 @@ async def set_draining(dsn: str, name: str, *, draining: bool) -> bool:
             return cursor.rowcount > 0
 
 
-async def end_sessions(session: Session, dead: Collection[str]) -> None:
-    """Ends the sessions of agents that say nothing any more, and with them what they own. Raises StateError."""
-    for name in dead:
-        await session.fetch(_END_SESSION, presence(name))
+async def end_sessions(session: Session, dead: Collection[str], age: float) -> frozenset[int]:
+    """Ends the sessions of agents that say nothing any more: what they own is free, and rows that their state has locked.
+
+    Sessions younger than `age` (seconds) are left: such an agent has just come back. Returns the numbers of the jobs that the
+    ended sessions owned. Raises StateError.
+    """
+    if not dead:
+        return frozenset()
+    states = [sessions_of(name) for name in dead]
+    found = await session.fetch(_SILENT_SESSIONS, states, [presence(name) for name in dead], age)
+    if pids := sorted({pid for pid, _ in found}):
+        _log.warning("ending %d sessions of agents that are silent: %s", len(pids), ", ".join(dead))
+        await session.fetch(_END, _END_MS, pids)
+    return frozenset(job for _, job in found if job is not None)
 
 
 async def leave(session: Session, name: str) -> None:

@@ -286,7 +286,7 @@ class Fleet:
         self._roster = Roster(tuple(everyone), self._clock.now(), self.times.dead)
         self.living = [each for each in everyone if each.silent <= self.times.dead]
         dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
-        await living_agents.end_sessions(self._session, dead)
+        await self._end_what_is_silent(dead)
         self.draining = draining
         await self._adopt(now)
         await self._tell()
@@ -336,6 +336,16 @@ class Fleet:
             except (StateError, *DATABASE_ERRORS) as error:
                 _log.info("cannot look for lost work: %s", str(error).strip())
 
+    async def _end_what_is_silent(self, dead: Collection[str]) -> None:
+        """Ends the sessions of agents without a heartbeat, and takes over what they owned."""
+        owned = await living_agents.end_sessions(self._session, dead, self.times.dead)
+        if not owned:
+            return
+        try:
+            await self._take_over(owned & await self._find_ownerless())
+        except DATABASE_ERRORS as error:  # the next sweep does it
+            _log.info("cannot take over lost work: %s", str(error).strip())
+
     async def _take_over_what_is_lost(self) -> None:
         """One agent does it. A job is lost when two looks in a row found no session that has it."""
         generation = self._session.generation
@@ -343,8 +353,15 @@ class Fleet:
             if not await self._session.try_lock(_SWEEP):
                 return
             self._sweeps_in = generation
-        found = frozenset(row[0] for row in await self._session.fetch(_OWNERLESS))
+        found = await self._find_ownerless()
         lost, self._ownerless = found & self._ownerless, found
+        await self._take_over(lost)
+
+    async def _find_ownerless(self) -> frozenset[int]:
+        """Jobs in progress that no session owns. One that was just fetched is among them for a moment."""
+        return frozenset(row[0] for row in await self._session.fetch(_OWNERLESS))
+
+    async def _take_over(self, lost: Collection[int]) -> None:
         for number in lost:
             work = await self._queue.take_over(number)
             if work is not None:

@@ -21,7 +21,8 @@ BACK_OFF: Final = (0.2, 5.0)
 """Seconds between two attempts to reach the database: the first, and the longest."""
 
 _HOLDER: Final = """
-SELECT pid FROM pg_locks
+SELECT pid, coalesce((SELECT heartbeat < now() - make_interval(secs => %s) FROM fleet_agents WHERE name = %s), false)
+FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
@@ -155,16 +156,17 @@ class Session:
         self._connection = connection
 
     async def _be_the_only_one(self, connection: Connection) -> None:
-        """Takes the agent's name. Its own earlier session, which the server may not know to be dead, is ended."""
+        """Takes the agent's name. Its own earlier session, or that of an agent of this name that is silent, is ended."""
         name = presence(self._agent)
         for _ in range(2):
             cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,))
             row = await cursor.fetchone()
             if row is not None and row[0]:
                 return
-            holders = await (await connection.execute(_HOLDER, (name,))).fetchall()
-            if self._pid and (self._pid,) in holders:
-                await connection.execute("SELECT pg_terminate_backend(%s, 2000)", (self._pid,))
+            holders = await connection.execute(_HOLDER, (self._times.dead, self._agent, name))
+            for pid, is_silent in await holders.fetchall():
+                if is_silent or pid == self._pid:
+                    await connection.execute("SELECT pg_terminate_backend(%s, 2000)", (pid,))
         raise StateError(
             f"fleet: another agent that lives is named {self._agent!r}; give each agent its own agent.name"
         )

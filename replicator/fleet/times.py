@@ -11,7 +11,7 @@ class Times:
 
     Args:
         heartbeat: between two heartbeats.
-        dead: an agent whose last heartbeat is older is dead: the others end its session and take its work.
+        dead: an agent whose last heartbeat is older is dead: the others end its sessions and take its work.
         sweep: between two looks for jobs without an owner. Such a job is taken over when two looks in a row saw it.
         poll: between two looks for jobs where no notification came.
         answer: how long the database may take to confirm ownership.
@@ -21,8 +21,8 @@ class Times:
         maintenance: between two removals of old rows.
     """
 
-    heartbeat: float = 5.0
-    dead: float = 20.0
+    heartbeat: float = 3.0
+    dead: float = 9.0
     sweep: float = 3.0
     poll: float = 2.0
     answer: float = 5.0
@@ -36,10 +36,10 @@ class Times:
         """The intervals that go with one between heartbeats."""
         return cls(
             heartbeat=heartbeat,
-            dead=4.0 * heartbeat,
-            sweep=0.6 * heartbeat,
-            poll=0.4 * heartbeat,
-            patience=max(6.0 * heartbeat, 10.0),
-            busy=0.6 * heartbeat,
-            orphaned=max(12.0 * heartbeat, 6.0),
+            dead=max(3.0 * heartbeat, 5.0),  # a loaded machine may be late by seconds
+            sweep=heartbeat,
+            poll=heartbeat * 2.0 / 3.0,
+            patience=max(10.0 * heartbeat, 10.0),
+            busy=heartbeat,
+            orphaned=max(20.0 * heartbeat, 6.0),
         )

@@ -45,12 +45,13 @@ Place = Path | PostgresPlace
 class Claim:
     """What a process wants of a state for itself.
 
-    `agent`: all of it. `fleet`: all of it together with the other agents of the fleet, which divide the work. `sync`: these
-    rules; others may run other rules.
+    `agent`: all of it. `fleet`: all of it together with the other agents of the fleet, which divide the work; they end the
+    sessions of an `agent` that is silent. `sync`: these rules; others may run other rules.
     """
 
     kind: Literal["agent", "fleet", "sync"]
     rules: tuple[str, ...] = ()
+    agent: str = ""
 
 
 def parse_postgres(text: str) -> str:

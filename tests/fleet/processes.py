@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,10 @@ class Crew:
     agents: dict[str, Daemon] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, name: str, *, port: int = 0, serves: str = "") -> Daemon:
-        """Starts an agent, anew if there was one of the name; `port` as the field."""
+    async def start(
+        self, name: str, *, port: int = 0, serves: str = "", sites: Mapping[str, str] | None = None
+    ) -> Daemon:
+        """Starts an agent, anew if there was one of the name; `port` as the field, `sites` in place of it."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         program = Program(folder)
@@ -45,7 +47,7 @@ class Crew:
             f'state_password = {{ file = "{self.database.password_file(folder)}" }}\n'
             f'cache = {{ path = "{folder}/cache" }}\n{serves}\n[fleet]\nenabled = true\n{self.fleet}\n'
         )
-        text += "".join(f"[site.{site}]\n{keys}\n" for site, keys in self.sites.items())
+        text += "".join(f"[site.{site}]\n{keys}\n" for site, keys in (sites or self.sites).items())
         (folder / "replicator.toml").write_text(text + self.rules)
         self.agents[name] = Daemon(program, folder / "log", self.urls[name])
         await self.agents[name].start()

@@ -28,14 +28,14 @@ class Way:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
-        await self._whole.wait()
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        ways = {
-            asyncio.get_running_loop().create_task(self._forward(*ends))
-            for ends in ((reader, back), (there, writer))
-        }
-        self._tasks |= ways
         with contextlib.suppress(asyncio.CancelledError):  # the test is over
+            await self._whole.wait()
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            ways = {
+                asyncio.get_running_loop().create_task(self._forward(*ends))
+                for ends in ((reader, back), (there, writer))
+            }
+            self._tasks |= ways
             await asyncio.wait(ways)
 
     async def end(self) -> None:

@@ -15,7 +15,11 @@ from replicator.fleet.agents import set_draining
 from replicator.fleet.ownership import _IS_MINE, Claims
 from replicator.fleet.session import Session
 from replicator.fleet.work import Work
+from replicator.state.place import Claim
+from replicator.state.postgres.database import PostgresDatabase
 from tests.fleet.agents import QUICK, LightAgent, joined, until
+from tests.fleet.conftest import place
+from tests.postgres import Database
 
 
 def shard(number: int, rule: str = "apps", **more: object) -> Work:
@@ -89,6 +93,49 @@ async def test_an_agent_that_says_nothing_is_fenced_and_its_work_taken_over(shar
                 await frozen.claims[0].confirm()
             assert any(isinstance(event, TakenOver) for event in other.events)
             assert other.did[0].takeovers == 1
+
+
+async def test_rows_that_a_silent_agent_has_locked_are_free_when_its_sessions_are_ended(
+    shared: str, database: Database
+) -> None:
+    """It is cut off while it sends: the server waits for the rest, without a limit, until somebody ends the session."""
+    agent, row = LightAgent("a"), b"UPDATE fleet_facts SET at = now()"
+    with psycopg.connect(shared, autocommit=True) as connection:
+        connection.execute("INSERT INTO fleet_facts (site, key, value) VALUES ('fra', 'k', '{}')")
+        connection.execute(
+            "INSERT INTO fleet_agents (name, version, heartbeat, started)"
+            " VALUES ('silent', '1', now() - interval '5 s', now())"
+        )
+        state = PostgresDatabase(place(database), claim=Claim("fleet", agent="silent"))
+        await state.opened()
+        silent = state._raw
+        assert silent is not None
+        silent.execute("SET idle_in_transaction_session_timeout = 0")
+        silent.execute("BEGIN")
+        silent.execute(row)
+        connection.execute("SET lock_timeout = '20s'")
+        async with joined(shared, agent):
+            await asyncio.to_thread(connection.execute, row)
+        with pytest.raises(psycopg.Error):
+            silent.execute("SELECT 1")
+        assert await state.run(lambda again: again.exec_driver_sql("SELECT 1").scalar()) == 1
+        await state.close()
+
+
+async def test_the_name_of_an_agent_that_is_silent_is_free(shared: str) -> None:
+    """Its host is gone, and the server does not know it yet."""
+    gone = Session(shared, "a", QUICK, on_back=nothing)
+    await gone.open()
+    try:
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO fleet_agents (name, version, heartbeat, started)"
+                " VALUES ('a', '1', now() - interval '5 s', now())"
+            )
+        async with joined(shared, LightAgent("a")):
+            pass
+    finally:
+        await gone.aclose()
 
 
 async def test_work_that_is_taken_over_takes_up_its_twin(shared: str) -> None:

@@ -126,22 +126,34 @@ async def test_a_frozen_agent_that_wakes_up_sets_no_tag_back(
 async def test_an_agent_that_is_cut_off_from_the_database_alone_stops_tagging(
     tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
 ) -> None:
+    """The others end its sessions, also those in which it has locked rows of the state, and do its work."""
+
+    def by_cut() -> int:
+        puts = fra.find("PUT", "/manifests/")
+        return sum(entry.headers["Host"].startswith("localhost") for entry in puts)
+
     async with (
         way_to(database.port) as way,
         crew(fleet(tmp_path, database, hub, fra, slow="300kB")) as agents,
     ):
-        await agents.start("cut", port=way.port)
-        await until(lambda: copied(fra) >= 3, agents)
+        elsewhere = agents.sites | {"fra": agents.sites["fra"].replace("127.0.0.1", "localhost")}
+        await agents.start("cut", port=way.port, sites=elsewhere)
+        await agents.start("b")
+        await until(lambda: by_cut() >= 3, agents)
         way.cut()
-        await until(lambda: "the database is away" in agents.agents["cut"].log, agents)
-        puts = fra.count("PUT", "/manifests/")
+        cut = agents.agents["cut"]
+        await until(lambda: "the database is away" in cut.log, agents)
+        puts = by_cut()
         async with aiohttp.ClientSession() as session, session.get(f"{agents.urls['cut']}/readyz") as ready:
             assert ready.status == 503
             assert "the database is away" in await ready.text()
-        await asyncio.sleep(3.0)  # nothing tells of what does not happen
-        assert fra.count("PUT", "/manifests/") == puts
-        way.mend()
         await until(lambda: copied(fra) == IMAGES, agents)
+        assert by_cut() == puts
+        assert "ending 2 sessions of agents that are silent: cut" in agents.agents["b"].log
+        way.mend()
+        await until(lambda: "connected to the database again" in cut.log, agents)
+        await until(lambda: idle(cut), agents)
+        assert by_cut() == puts
     assert twice(fra) == {}
 
 

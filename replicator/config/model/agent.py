@@ -132,9 +132,9 @@ class FleetTable(Table):
     )
     jobs: int = setting("Number of shards that this agent works on at the same time.", 8, ge=1, le=64)
     heartbeat: Annotated[float, DURATION] = setting(
-        "Interval between heartbeats. After four intervals without one, the others take over an agent's work; if its "
-        "process has ended, after two at most. Longer intervals reduce the load on the database of a large fleet.",
-        "5s",
+        "Interval between heartbeats. After three intervals without one (at least 5 s), the others take over an agent's work; "
+        "if its process has ended, after two. Longer intervals reduce the load on the database of a large fleet.",
+        "3s",
     )
     split_bytes: Annotated[int, SIZE] = setting(
         "A repository of which so much is missing at a destination, or 200 tags, is split off its shard: it becomes a job "

@@ -15,7 +15,7 @@ from replicator.state.postgres import schema
 from replicator.state.postgres.connecting import connect, explain
 from replicator.state.postgres.schema import Program
 
-OLDEST_SERVER: Final = 13
+OLDEST_SERVER: Final = 14
 
 _FACTS: Final = """
 SELECT current_setting('server_version'), current_setting('server_encoding'), current_user::text, pg_is_in_recovery(),

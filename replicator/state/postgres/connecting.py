@@ -15,18 +15,18 @@ from replicator.state.place import PostgresPlace
 CONNECT_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 30
 """How long the server may take for one statement."""
-LOCK_SECONDS: Final = 10
+LOCK_SECONDS: Final = 20
 """How long one statement may wait for locks of others."""
 
 _SESSION: Final = {
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
-    "idle_in_transaction_session_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
     # So that the server soon frees what a client that froze or vanished has locked: others take its work over in seconds.
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "20000",
+    "tcp_user_timeout": "15000",
     "jit": "off",  # for queries of seconds, of which there are none
     "timezone": "UTC",
 }
@@ -72,10 +72,10 @@ def conninfo(place: PostgresPlace) -> str:
         connect_timeout=CONNECT_SECONDS,
         application_name=client_name(),
         client_encoding="utf8",
-        keepalives_idle=10,
-        keepalives_interval=5,
+        keepalives_idle=5,
+        keepalives_interval=3,
         keepalives_count=3,
-        tcp_user_timeout=20_000,
+        tcp_user_timeout=15_000,
         password=None if place.password is None else place.password(),
     )
 
@@ -88,10 +88,9 @@ def session_of(connection: psycopg.Connection[Any]) -> int:
 
 def end_session(connection: psycopg.Connection[Any], session: int) -> None:
     """Ends a session that this process had, where the server still has it, and waits a few seconds until it is gone."""
-    wait = ", 5000" if connection.info.server_version >= 140_000 else ""
     connection.execute(
-        f"SELECT pg_terminate_backend(pid{wait}) FROM pg_stat_activity "  # noqa: S608  one of two texts
-        "WHERE pid = %s AND application_name = %s AND usename = current_user".encode(),
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE pid = %s AND application_name = %s AND usename = current_user",
         (session, client_name()),
     )
 

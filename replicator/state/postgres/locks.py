@@ -26,6 +26,11 @@ def lock_number(name: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def sessions_of(agent: str) -> int:
+    """The lock that all sessions of an agent's state share: others of its fleet know by it what to end if it is silent."""
+    return lock_number(f"agent:{agent}")
+
+
 MIGRATION: Final = lock_number("migration")
 _AGENTS: Final = lock_number("agents")
 _SYNCS: Final = lock_number("syncs")
@@ -48,6 +53,7 @@ def take(connection: _Connection, claim: Claim) -> None:
                 "set [fleet] enabled there as well",
                 shared=True,
             )
+            _hold(connection, sessions_of(claim.agent), "", "", shared=True)
         case "sync":
             _hold(connection, _SYNCS, "", "", shared=True)
     # Both sides hold their own lock before they look for the other's: of two that start at once, one at least sees it.

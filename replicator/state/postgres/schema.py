@@ -70,6 +70,7 @@ def migrate(connection: _Connection, program: Program) -> None:
     with connection.transaction():
         connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{WAIT_SECONDS}s",))
         connection.execute("SELECT set_config('statement_timeout', '0', true)")
+        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION,))
         codes = _codes(connection)
         if codes is None:
