@@ -6,7 +6,8 @@ OCI distribution-spec, "Referrers Tag Schema"; cosign's specs/SIGNATURE_SPEC.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -15,6 +16,18 @@ from replicator.model.digest import Digest
 _COMPANION: Final = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\.(?:sig|att|sbom))?", re.ASCII)
 _HEX_CHARACTERS: Final = 64
 LEGACY_SUFFIXES: Final = (".sig", ".att", ".sbom")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a listing of tags tells of what refers to a manifest.
+
+    `state` is different when that is; None where the listing tells nothing but `hides_tag`: that there may be a `.sig` tag,
+    which it does not show.
+    """
+
+    state: Digest | None
+    hides_tag: bool = False
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -51,6 +64,32 @@ def state_of_companions(root: Digest, companions: Mapping[str, Digest | None]) -
     names = (fallback_tag(root), *legacy_tags(root))
     told = [f"{name}={companions[name] or ''}" for name in names if name in companions]
     return sha256(" ".join(told).encode()).hexdigest()[:16] if told else ""
+
+
+def digest_of_texts(texts: Iterable[str]) -> Digest:
+    """One digest of a set of texts, whatever their order."""
+    return Digest("sha256:" + sha256(" ".join(sorted(texts)).encode()).hexdigest())
+
+
+def with_states(
+    companions: Mapping[str, Digest | None], attached: Mapping[Digest, Attached]
+) -> dict[str, Digest | None]:
+    """The companion tags, and a fallback tag for each manifest that a listing tells to be referred to.
+
+    That tag need not exist, and what it is said to name is no more than different when what refers to the manifest is.
+    """
+    found = dict(companions)
+    for subject, told in attached.items():
+        if told.state is not None:
+            tag = fallback_tag(subject)
+            named = found.get(tag)
+            found[tag] = told.state if named is None else digest_of_texts((named, told.state))
+    return found
+
+
+def hidden_tags(attached: Mapping[Digest, Attached]) -> dict[str, Digest | None]:
+    """The `.sig` tags that may exist although a listing of tags does not show them."""
+    return {f"{fallback_tag(subject)}.sig": None for subject, told in attached.items() if told.hides_tag}
 
 
 def legacy_tags(subject: Digest) -> tuple[str, ...]:

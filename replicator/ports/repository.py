@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from replicator.errors import SiteError
+from replicator.model.companion import Attached
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
@@ -219,6 +220,16 @@ class ListsDigests(Protocol):
 
         A tag that cannot be read does not hide the others: all pages come, then its error is raised.
         """
+        ...
+
+
+@runtime_checkable
+class ListsAttached(Protocol):
+    """A `ListsDigests` whose listing may tell what refers to manifests, or that something does."""
+
+    @property
+    def attached(self) -> Mapping[Digest, Attached]:
+        """What the latest listing told of manifests; of one that is not here, nothing."""
         ...
 
 

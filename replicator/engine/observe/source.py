@@ -20,7 +20,7 @@ from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
 from replicator.engine.result import FilterCount
 from replicator.errors import Advice, NotFound, Rejected, SiteError
-from replicator.model.companion import is_companion
+from replicator.model.companion import hidden_tags, is_companion, with_states
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule, TagSelection
@@ -169,10 +169,12 @@ class SourceScan:
         subjects = await self._news.named(repository)
         listing = await self._list(repository, subjects)
         companions = {tag: listing.digests.get(tag) for tag in listing.tags if is_companion(tag)}
+        shown = with_states(companions, listing.attached)
         if listing.complete:
-            subjects = self._news.shown(name, companions, subjects)
+            subjects = self._news.shown(name, shown, subjects)
         tags = [tag for tag in listing.tags if tag not in companions] if companions else listing.tags
-        batcher = Batcher(name, target, asked, self._on_batch, companions if listing.complete else None)
+        known_companions = hidden_tags(listing.attached) | shown if listing.complete else None
+        batcher = Batcher(name, target, asked, self._on_batch, known_companions)
         tables = self._tags_of(name)
         if listing.error is not None:
             if not judges_each_alone(tables):

@@ -6,8 +6,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from replicator.errors import SiteError
+from replicator.model.companion import Attached
 from replicator.model.digest import Digest
-from replicator.ports import Listed, ListsDigests, Noted, RefusesListings, Repository, State, Unlisted
+from replicator.ports import (
+    Listed,
+    ListsAttached,
+    ListsDigests,
+    Noted,
+    RefusesListings,
+    Repository,
+    State,
+    Unlisted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +27,7 @@ class Listing:
     `fixed` are tags that may not be moved, and why; `archived` those whose content cannot be read for now. `is_hint`: the
     listing may lag behind the site, so that a difference is to be asked for again. `complete`: all tags of the repository
     are here. `strict`: each was asked for by its name. `error` is what broke a listing after it had told some tags; what
-    it told is good, but it is not complete. `notice` is for the report.
+    it told is good, but it is not complete. `notice` is for the report. `attached`: what it told of what refers to manifests.
     """
 
     tags: Collection[str]
@@ -29,6 +39,7 @@ class Listing:
     strict: bool = False
     error: SiteError | None = None
     notice: str = ""
+    attached: Mapping[Digest, Attached] = field(default_factory=dict)
 
 
 async def list_tags(repository: Repository, state: State, *, record: bool) -> Listing:
@@ -90,4 +101,5 @@ async def _list_digests(
         complete=error is None,
         error=error,
         notice=lister.listing_notice,
+        attached=repository.attached if isinstance(repository, ListsAttached) else {},
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final, TypeVar, cast
 
@@ -11,7 +12,9 @@ import msgspec
 from yarl import URL
 
 from replicator.errors import AuthFailed, Denied, NotFound, SiteError, Throttled, Transient, Unsupported
+from replicator.model.companion import Attached, digest_of_texts
 from replicator.model.decoding import JSON_ERRORS
+from replicator.model.digest import Digest, is_digest
 from replicator.ports import Listed, ListingRefused
 from replicator.sites.bounds import MAX_PAGE_BYTES
 from replicator.sites.registry.call import Call
@@ -26,6 +29,7 @@ from replicator.sites.registry.vendors.listing import (
     Login,
     PageAnswer,
     PageRequest,
+    Refers,
 )
 
 T = TypeVar("T", bound=Closable)
@@ -117,6 +121,8 @@ class BulkTags:
         self._pages = 0
         self._told = False
         self._is_trial = False
+        self._refers: defaultdict[Digest, set[str]] = defaultdict(set)
+        self._hiding: set[Digest] = set()
 
     @property
     def is_whole(self) -> bool:
@@ -148,17 +154,40 @@ class BulkTags:
             async with aclosing(listing.pages(requests, self._repository)) as pages:
                 async for page in pages:
                     self._pages += 1
-                    self._told |= bool(page)
-                    if page:
+                    self._told |= bool(page.tags)
+                    self._take(page.refers)
+                    if page.tags:
                         knowledge.is_bulk_tried = True
                         self._registry.bulk.refused.worked(self._registry.clock.now())
                         self.close()
-                    yield [_as_hint(listed) for listed in page] if listing.is_hint else page
+                    yield [_as_hint(listed) for listed in page.tags] if listing.is_hint else page.tags
             if not self._pages:
                 knowledge.is_bulk_tried = True  # without credentials, say, it can be asked nothing
                 self.close()
         except (SiteError, ValueError, *JSON_ERRORS) as error:
             self._failure = error
+
+    def _take(self, refers: Sequence[Refers]) -> None:
+        for one in refers:
+            if not is_digest(one.subject):
+                continue
+            if one.what:
+                self._refers[Digest(one.subject)].add(one.what)
+            if one.hides_tag:
+                self._hiding.add(Digest(one.subject))
+
+    @property
+    def attached(self) -> Mapping[Digest, Attached]:
+        """What the listing told of what refers to manifests; nothing where it failed."""
+        if self._failure is not None:
+            return {}
+        return {
+            subject: Attached(
+                digest_of_texts(self._refers[subject]) if subject in self._refers else None,
+                hides_tag=subject in self._hiding,
+            )
+            for subject in self._refers.keys() | self._hiding
+        }
 
     async def _listing(self) -> BulkListing | None:
         registry, knowledge = self._registry, self._registry.knowledge

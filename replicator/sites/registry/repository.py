@@ -21,6 +21,7 @@ from replicator.errors import (
     Unavailable,
     Unsupported,
 )
+from replicator.model.companion import Attached
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, is_digest
 from replicator.model.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -113,6 +114,11 @@ class RegistryRepository:
     def recall(self, refusals: Sequence[ListingRefused]) -> None:
         """See `ports.RefusesListings`."""
         self._registry.bulk.refused.recall(refusals)
+
+    @property
+    def attached(self) -> Mapping[Digest, Attached]:
+        """See `ListsAttached`."""
+        return {} if self._bulk is None else self._bulk.attached
 
     async def listed(self, known: Mapping[str, Listed]) -> AsyncGenerator[Sequence[Listed], None]:  # noqa: ARG002 - a registry's pages are never read in part
         """The tags with what they name, by the way of the registry's vendor; see `bulk`.

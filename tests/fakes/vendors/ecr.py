@@ -127,7 +127,7 @@ class Ecr(VendorRegistry):
         tags = self.listed(name)
         if tags is None:
             return _error("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
-        assert body["filter"]["tagStatus"] == "TAGGED"
+        assert operation == "DescribeImages" or body["filter"]["tagStatus"] == "TAGGED"
         start, size = int(body.get("nextToken", "0")), min(int(body["maxResults"]), self.page)
         if operation == "ListImages":
             entries: list[dict[str, object]] = [
@@ -136,6 +136,8 @@ class Ecr(VendorRegistry):
             answer: dict[str, object] = {"imageIds": entries[start : start + size]}
         else:
             entries = self._images(name, tags, body["filter"].get("imageStatus", "ACTIVE"))
+            if body["filter"]["tagStatus"] == "ANY":
+                entries += self._untagged(name, tags)
             answer = {"imageDetails": entries[start : start + size]}
         if start + size < len(entries):
             answer["nextToken"] = str(start + size)
@@ -185,6 +187,19 @@ class Ecr(VendorRegistry):
             }
             for digest, names in by_digest.items()
             if status == "ANY" or digest not in archived
+        ]
+
+    def _untagged(self, name: str, tags: dict[str, str]) -> list[dict[str, object]]:
+        """Platforms of indexes, what refers to others, and what has lost its tag."""
+        named = set(tags.values())
+        manifests = [one for one in self.store.content(name).manifests.values() if one.digest not in named]
+        return [
+            {
+                "imageDigest": one.digest,
+                "imageStatus": "ACTIVE",
+                **({"subjectManifestDigest": one.subject.digest} if one.subject else {}),
+            }
+            for one in manifests
         ]
 
 

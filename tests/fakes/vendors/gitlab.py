@@ -46,7 +46,14 @@ class GitLab(VendorRegistry):
         if tags is None:
             return wire.refusal("NAME_UNKNOWN", "repository name not known to registry", status=404)
         entries, more = after(tags, request.query.get("last", ""), min(int(request.query["n"]), self.page))
-        found = [{"name": tag, "digest": digest, "size_bytes": 1} for tag, digest in entries]
+        found: list[dict[str, object]] = [
+            {"name": tag, "digest": digest, "size_bytes": 1} for tag, digest in entries
+        ]
+        if request.query.get("referrers") == "true":
+            for entry, (_, digest) in zip(found, entries, strict=True):
+                referrers = self.referrers_of(match[1], digest)
+                told = [{"artifactType": one.artifact_type, "digest": one.digest} for one in referrers]
+                entry.update({"referrers": told} if told else {})
         following = f"{self.url}{request.path}?last={entries[-1][0] if entries else ''}&n={self.page}"
         return web.json_response(found, headers={"Link": f'<{following}>; rel="next"'} if more else {})
 

@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from replicator.demo import wire
+from replicator.model.descriptor import Descriptor
+from replicator.model.digest import Digest
 from replicator.sites.registry.settings import Login, RegistrySettings
 from tests.fakes.auth import Bearer, basic_user
 from tests.fakes.places import MANIFEST
@@ -99,6 +101,10 @@ class VendorRegistry(FakeRegistry):
         content = self.store.repositories.get(repository)
         return None if content is None else dict(sorted(content.tags.items()))
 
+    def referrers_of(self, repository: str, subject: str) -> list[Descriptor]:
+        """What the vendor's API tells to refer to a manifest."""
+        return sorted(self.store.referrers(repository, Digest(subject)), key=lambda one: one.digest)
+
     def is_fixed(self, repository: str, tag: str) -> bool:
         """Whether the API says that the tag may not be moved."""
         return self.told_fixed and f"{repository}:{tag}" in self.fixed
@@ -158,6 +164,11 @@ class VendorRegistry(FakeRegistry):
             return False
         digests = {content.tags.get(one.rpartition(":")[2]) for one in self.archived}
         return f"{name}:{reference}" in self.archived or reference in digests
+
+
+def is_signature_tag(tag: str) -> bool:
+    """Whether cosign before version 3 keeps signatures there."""
+    return re.fullmatch(r"sha256-[0-9a-f]{64}\.sig", tag) is not None
 
 
 def page_of(tags: dict[str, str], number: int, size: int) -> tuple[list[tuple[str, str]], bool]:

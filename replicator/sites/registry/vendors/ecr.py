@@ -6,9 +6,9 @@ https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from replicator.errors import AuthFailed
@@ -19,8 +19,11 @@ from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
 from replicator.sites.registry.vendors.creating.ecr import EcrRepositories
-from replicator.sites.registry.vendors.listing import VendorAPI, listed
+from replicator.sites.registry.vendors.listing import Page, Refers, VendorAPI, listed
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
+
+if TYPE_CHECKING:
+    from replicator.sites.registry.identity.aws import EcrAccess
 
 HOST: Final = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9][a-z0-9-]{0,62})"
@@ -32,17 +35,31 @@ _KEEP_SECONDS: Final = 1800.0
 """How long a role that was assumed is used; it lasts an hour."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What listings of a registry keep. `large`: repositories that have more images than one answer."""
+
+    access: EcrAccess
+    large: set[str] = field(default_factory=set)
+
+    async def aclose(self) -> None:
+        await self.access.aclose()
+
+
 class EcrImages:
     """`DescribeImages`, which tells of archived images too; `ListImages` where the policy allows only that.
 
     Wants `ecr:DescribeImages` (or `ecr:ListImages`) and credentials of AWS. Listings lag behind deletions.
+
+    Referrers are images without a tag. They are listed with the others where one answer has all images of a repository, so
+    that they cost nothing.
     """
 
     how: ClassVar[str] = "ECR's API"
     page_tags: ClassVar[int] = 1000
     is_hint: ClassVar[bool] = True
 
-    async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
+    async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Page, None]:
         """See `BulkListing`."""
         # botocore takes 0.1 s
         from replicator.sites.registry.identity.aws import EcrAccess, EcrHost, parse_host  # noqa: PLC0415
@@ -50,7 +67,8 @@ class EcrImages:
 
         identity = api.identity if isinstance(api.identity, EcrIdentity) else EcrIdentity()
         host = parse_host(api.host) or EcrHost(identity.registry_id or "-", identity.region or "")
-        access = api.kept(lambda: EcrAccess(api.site, host, identity, keep_seconds=_KEEP_SECONDS))
+        kept = api.kept(lambda: _Kept(EcrAccess(api.site, host, identity, keep_seconds=_KEEP_SECONDS)))
+        access = kept.access
         account = {"registryId": access.registry_id} if access.registry_id.isdigit() else {}
         tagged = {"repositoryName": repository, "maxResults": self.page_tags, **account}
         try:
@@ -64,15 +82,18 @@ class EcrImages:
                     found: dict[str, Any] = await getattr(client, operation)(**tagged, **more)
                     return found
 
-        async for page in _pages(ask):
+        async for page in _pages(ask, repository, kept.large):
             yield page
 
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-async def _pages(ask: Ask) -> AsyncGenerator[Sequence[Listed], None]:
-    operation, more = "describe_images", _filter(imageStatus="ANY")
+async def _pages(ask: Ask, repository: str, large: set[str]) -> AsyncGenerator[Page, None]:
+    operation, more = (
+        "describe_images",
+        _filter("TAGGED" if repository in large else "ANY", imageStatus="ANY"),
+    )
     asked: set[str] = set()
     while True:
         try:
@@ -80,19 +101,19 @@ async def _pages(ask: Ask) -> AsyncGenerator[Sequence[Listed], None]:
         except AuthFailed:
             if operation == "list_images" or asked:
                 raise
-            operation, more = "list_images", _filter()
+            operation, more = "list_images", _filter("TAGGED")
             continue
+        token = answer.get("nextToken")
         if operation == "list_images":
-            yield _listed(
-                (entry.get("imageTag"), entry.get("imageDigest"), "") for entry in answer["imageIds"]
+            yield Page(
+                _listed((entry.get("imageTag"), entry.get("imageDigest"), "") for entry in answer["imageIds"])
             )
         else:
-            yield _listed(
-                (tag, image.get("imageDigest"), image.get("imageStatus", ""))
-                for image in answer["imageDetails"]
-                for tag in image.get("imageTags", ())
-            )
-        token = answer.get("nextToken")
+            images = answer["imageDetails"]
+            if token:
+                large.add(repository)
+            # Of a large repository the next listing tells no referrers, which would look like a change.
+            yield Page(_tags(images), refers=() if repository in large else _refers(images))
         if not token:
             return
         if token in asked or len(asked) > MAX_PAGES:
@@ -101,8 +122,24 @@ async def _pages(ask: Ask) -> AsyncGenerator[Sequence[Listed], None]:
         more["nextToken"] = token
 
 
-def _filter(**more: str) -> dict[str, Any]:
-    return {"filter": {"tagStatus": "TAGGED", **more}}
+def _filter(tags: str, **more: str) -> dict[str, Any]:
+    return {"filter": {"tagStatus": tags, **more}}
+
+
+def _tags(images: Iterable[dict[str, Any]]) -> list[Listed]:
+    return _listed(
+        (tag, image.get("imageDigest"), image.get("imageStatus", ""))
+        for image in images
+        for tag in image.get("imageTags", ())
+    )
+
+
+def _refers(images: Iterable[dict[str, Any]]) -> list[Refers]:
+    return [
+        Refers(image["subjectManifestDigest"], image["imageDigest"])
+        for image in images
+        if image.get("subjectManifestDigest") and image.get("imageDigest")
+    ]
 
 
 def _listed(images: Iterable[tuple[Any, Any, str]]) -> list[Listed]:

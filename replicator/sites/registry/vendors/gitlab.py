@@ -19,18 +19,24 @@ from replicator.sites.registry.vendors.listing import (
     PageAnswer,
     PagedListing,
     PageRequest,
+    Refers,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
 
 
+class _Referrer(msgspec.Struct):
+    digest: str
+
+
 class _Tag(msgspec.Struct):
     name: str
     digest: str | None = None
+    referrers: list[_Referrer] | None = None
 
 
 class GitLabTags(PagedListing):
-    """`GET /gitlab/v1/repositories/REPOSITORY/tags/list/`, of registries with the metadata database."""
+    """`GET /gitlab/v1/repositories/REPOSITORY/tags/list/`, of registries with the metadata database. It tells the referrers too."""
 
     how: ClassVar[str] = "the API of GitLab's registry"
     page_tags: ClassVar[int] = 1000
@@ -44,10 +50,17 @@ class GitLabTags(PagedListing):
         found = msgspec.json.decode(answer.body, type=list[_Tag])
         tags = [one for tag in found if (one := listed(tag.name, tag.digest))]
         last = answer.next_query("last")
-        return Page(tags, self._page(place, f"&last={quote(last)}") if last else None)
+        refers = [
+            Refers(tag.digest, referrer.digest)
+            for tag in found
+            if tag.digest
+            for referrer in tag.referrers or ()
+        ]
+        return Page(tags, self._page(place, f"&last={quote(last)}") if last else None, refers)
 
     def _page(self, place: ListedRepository, rest: str) -> PageRequest:
-        url = f"{place.url}/gitlab/v1/repositories/{place.repository}/tags/list/?n={self.page_tags}{rest}"
+        url = f"{place.url}/gitlab/v1/repositories/{place.repository}/tags/list/"
+        url = f"{url}?n={self.page_tags}&referrers=true{rest}"
         return PageRequest(url, actions="pull")
 
 

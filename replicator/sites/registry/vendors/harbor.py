@@ -5,6 +5,7 @@ https://goharbor.io/docs/latest/ and https://github.com/goharbor/harbor (api/v2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 import msgspec
@@ -18,9 +19,13 @@ from replicator.sites.registry.vendors.listing import (
     PageAnswer,
     PagedListing,
     PageRequest,
+    Refers,
     listed,
 )
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Sign, Vendor
+
+_COSIGN: Final = "signature.cosign"
+"""The type of an accessory that is cosign's, whether in a tag or, since 2.15, a bundle."""
 
 
 class _Tag(msgspec.Struct):
@@ -28,13 +33,28 @@ class _Tag(msgspec.Struct):
     immutable: bool = False
 
 
+class _Accessory(msgspec.Struct):
+    digest: str
+    type: str = ""
+
+
+class _Reference(msgspec.Struct):
+    child_digest: str
+
+
 class _Artifact(msgspec.Struct):
     digest: str
     tags: list[_Tag] | None = None
+    accessories: list[_Accessory] | None = None
+    references: list[_Reference] | None = None
 
 
 class HarborArtifacts(PagedListing):
-    """`GET /api/v2.0/projects/PROJECT/repositories/NAME/artifacts`, artifacts with tags only."""
+    """`GET /api/v2.0/projects/PROJECT/repositories/NAME/artifacts`, artifacts with tags only, and their accessories.
+
+    What refers to an artifact is its accessory, and so is a signature in a `.sig` tag: such tags are not listed. Those of the
+    platforms of an index are asked for where the index itself is signed.
+    """
 
     how: ClassVar[str] = "Harbor's API"
 
@@ -52,14 +72,26 @@ class HarborArtifacts(PagedListing):
             if (one := listed(tag.name, artifact.digest, fixed=IMMUTABLE if tag.immutable else ""))
         ]
         page = int(answer.asked.url.rpartition("&page=")[2])
-        return Page(tags, self._page(place, page + 1) if answer.next_link else None)
+        refers = [one for artifact in artifacts for one in _refers(artifact)]
+        return Page(tags, self._page(place, page + 1) if answer.next_link else None, refers)
 
     def _page(self, place: ListedRepository, page: int) -> PageRequest:
         project, _, name = place.repository.partition("/")
         name = name.replace("/", "%252F")  # encoded twice: Harbor's router decodes it once too often
-        query = f"page_size={self.page_tags}&with_tag=true&with_label=false&with_accessory=false&q=tags%3D*&page={page}"
+        query = f"page_size={self.page_tags}&with_tag=true&with_label=false&with_accessory=true&q=tags%3D*&page={page}"
         url = f"{place.api}/api/v2.0/projects/{project}/repositories/{name}/artifacts?{query}"
         return PageRequest(url, headers=place.login.basic() if place.login else {})
+
+
+def _refers(artifact: _Artifact) -> Iterator[Refers]:
+    is_signed = False
+    for accessory in artifact.accessories or ():
+        by_cosign = accessory.type == _COSIGN
+        is_signed = is_signed or by_cosign
+        yield Refers(artifact.digest, accessory.digest, hides_tag=by_cosign)
+    if is_signed:
+        for reference in artifact.references or ():
+            yield Refers(reference.child_digest, "", hides_tag=True)
 
 
 HARBOR: Final = Vendor(

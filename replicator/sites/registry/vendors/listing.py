@@ -95,11 +95,25 @@ class PageAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Refers:
+    """That something refers to a manifest.
+
+    `subject` is the manifest's digest. `what` is different for each thing that refers to it; "" where only `hides_tag` is
+    known: that there may be a `.sig` tag which the listing does not show.
+    """
+
+    subject: str
+    what: str
+    hides_tag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Some tags, and what to ask for more; None at the end."""
+    """Some tags, and what to ask for more; None at the end. `refers`: what refers to their manifests, as far as is told."""
 
     tags: Sequence[Listed]
     next: PageRequest | None = None
+    refers: Sequence[Refers] = ()
 
 
 class Closable(Protocol):
@@ -154,7 +168,7 @@ class BulkListing(Protocol):
     is_hint: ClassVar[bool]
     """Whether it may lag behind the registry."""
 
-    def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
+    def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Page, None]:
         """The tags of a repository. None at all where it cannot be asked (no credentials, no API).
 
         Raises:
@@ -180,7 +194,7 @@ class PagedListing(ABC):
     def read(self, place: ListedRepository, answer: PageAnswer) -> Page:
         """What an answer says. Raises ValueError where it is not such a listing."""
 
-    async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Sequence[Listed], None]:
+    async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Page, None]:
         """See `BulkListing`."""
         place = await api.place(repository)
         asked, names, pages = self.first(place), dict[str, Digest | None](), 0
@@ -200,7 +214,7 @@ class PagedListing(ABC):
             names.update((one.tag, one.digest) for one in page.tags)
             if len(names) > MAX_NAMES:
                 raise AboutRepository(f"it has more than {MAX_NAMES} tags")
-            yield page.tags
+            yield page
             asked = page.next
 
 
