@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
 from replicator.errors import Corrupt, NotFound, SiteError
+from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
 from replicator.ports import BlobSource, Chunk, ObjectStore, VerifiesItself
@@ -30,6 +32,23 @@ class KeepsObjects(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesSplices(Protocol):
+    """An upload that a thread can write to."""
+
+    async def splice(self, chunks: AsyncIterator[Chunk], narrow: Callable[[Splice], None]) -> None:
+        """Has a thread write the next bytes of a stream, if it can. Not while a chunk is being asked for or written.
+
+        Args:
+            chunks: the stream.
+            narrow: called with the splice before it goes down the stream.
+
+        Raises:
+            SiteError: the store failed.
+        """
+        ...
+
+
 class StoredBlob:
     """A `BlobSource` over one object. The number of bytes is held against the descriptor's, the hash is not."""
 
@@ -41,6 +60,7 @@ class StoredBlob:
         self._store = store
         self._key = key
         self._errors = errors
+        self._position = 0
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncGenerator[AsyncIterator[Chunk], None]:
@@ -53,18 +73,30 @@ class StoredBlob:
         async with AsyncExitStack() as stack:
             with self._remembering():
                 chunks = await stack.enter_async_context(self._store.read(self._key, offset, size=size))
-            yield await stack.enter_async_context(aclosing(self._counted(chunks, offset)))
+            self._position = offset
+            counted = await stack.enter_async_context(aclosing(self._counted(chunks)))
+            yield Stream(counted, partial(self._splice, chunks))
 
-    async def _counted(self, chunks: AsyncIterator[Chunk], position: int) -> AsyncGenerator[Chunk, None]:
+    async def _counted(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
         size = self.descriptor.size
         with self._remembering():
             async for chunk in chunks:
-                position += len(chunk)
-                if size is not None and position > size:
+                self._add(len(chunk))
+                if size is not None and self._position > size:
                     raise self._wrong(f"it has more than the {size} bytes that its descriptor says")
                 yield chunk
-            if size is not None and position < size:
-                raise self._wrong(f"it ended after {position} of {size} bytes")
+                del chunk  # its memory may be used again
+            if size is not None and self._position < size:
+                raise self._wrong(f"it ended after {self._position} of {size} bytes")
+
+    async def _splice(self, chunks: AsyncIterator[Chunk], splice: Splice) -> None:
+        if self.descriptor.size is not None:
+            splice.narrow(self.descriptor.size - self._position)
+        splice.count_with(self._add)
+        await pass_on(chunks, splice)
+
+    def _add(self, count: int) -> None:
+        self._position += count
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:
@@ -86,30 +118,64 @@ async def write_stream(store: ObjectStore, key: str, source: BlobSource, errors:
         Corrupt: other bytes, or another number of them, than the source's descriptor says.
         SiteError: of the store, or the source's own.
     """
-    descriptor = source.descriptor
-    digest, size = descriptor.digest, descriptor.size
-    # Hashing takes more of a copy's time than all else: once is enough.
-    hashed = None if isinstance(source, VerifiesItself) and source.is_verified else new_hash(digest)
-    count = 0
-    async with store.upload(key, size) as upload:
+    coming = _Coming(source, errors)
+    async with store.upload(key, source.descriptor.size) as upload:
         async with source.open() as chunks:
             async for chunk in chunks:
-                count += len(chunk)
-                if size is not None and count > size:
-                    raise source.failure or errors.corrupt(
-                        _WRITE, f"{digest}: more than its {size} bytes came"
-                    )
-                if hashed is not None:
-                    hashed.update(chunk)
+                coming.take(chunk)
                 await upload.write(chunk)
-        if size is not None and count < size:
-            raise source.failure or errors.corrupt(
-                _WRITE, f"{digest}: {count} bytes came where its descriptor says {size}"
-            )
-        if hashed is not None and hashed.hexdigest() != encoded(digest):
-            came = f"{algorithm(digest)}:{hashed.hexdigest()}"
-            raise errors.corrupt(_WRITE, f"{digest}: the bytes that came hash to {came}")
+                del chunk  # its memory may be used again
+                if isinstance(upload, TakesSplices):
+                    await upload.splice(chunks, coming.narrow)
+        coming.check()
         await upload.commit()
+
+
+class _Coming:
+    """What has come of a blob that is being written."""
+
+    def __init__(self, source: BlobSource, errors: RepositoryErrors) -> None:
+        self._source = source
+        self._errors = errors
+        self._digest = source.descriptor.digest
+        self._size = source.descriptor.size
+        # Hashing takes more of a copy's time than all else: once is enough.
+        is_verified = isinstance(source, VerifiesItself) and source.is_verified
+        self._hashed = None if is_verified else new_hash(self._digest)
+        self._count = 0
+
+    def take(self, chunk: Chunk) -> None:
+        """Counts and hashes. Raises where it is more than there should be."""
+        self._add(len(chunk))
+        if self._size is not None and self._count > self._size:
+            raise self._failed(f"more than its {self._size} bytes came")
+        if self._hashed is not None:
+            self._hashed.update(chunk)
+
+    def narrow(self, splice: Splice) -> None:
+        """Has a splice do the same, to the last byte at most."""
+        if self._size is not None:
+            splice.narrow(self._size - self._count)
+        if self._hashed is not None:
+            splice.hash_with(self._hashed.update)
+        splice.count_with(self._add)
+
+    def check(self) -> None:
+        """Raises unless it was all, and the right bytes."""
+        if self._size is not None and self._count < self._size:
+            raise self._failed(f"{self._count} bytes came where its descriptor says {self._size}")
+        if self._hashed is not None and self._hashed.hexdigest() != encoded(self._digest):
+            came = f"{algorithm(self._digest)}:{self._hashed.hexdigest()}"
+            raise self._corrupt(f"the bytes that came hash to {came}")
+
+    def _add(self, count: int) -> None:
+        self._count += count
+
+    def _failed(self, what: str) -> SiteError:
+        return self._source.failure or self._corrupt(what)
+
+    def _corrupt(self, what: str) -> SiteError:
+        return self._errors.corrupt(_WRITE, f"{self._digest}: {what}")
 
 
 async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:

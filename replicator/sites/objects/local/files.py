@@ -16,12 +16,12 @@ CHUNK_BYTES: Final = 1 << 20
 
 
 class OpenFile:
-    """A file being read; its methods block."""
+    """A file being read, the next byte at `at`; its methods block. Its descriptor's own offset stays where it was opened."""
 
     def __init__(self, tree: Tree, parts: Parts, offset: int) -> None:
         self._tree = tree
         self._parts = parts
-        self._offset = offset
+        self.at = offset
         self.fd = -1
         self.size = 0
 
@@ -29,13 +29,19 @@ class OpenFile:
         """Opens it and returns its size."""
         self.fd = self._tree.open_file(self._parts)
         self.size = os.fstat(self.fd).st_size
-        if self._offset:
-            os.lseek(self.fd, self._offset, os.SEEK_SET)
+        if self.at:
+            os.lseek(self.fd, self.at, os.SEEK_SET)
         return self.size
 
     def next(self) -> bytes:
         """The next chunk, empty at the end."""
-        return os.read(self.fd, CHUNK_BYTES)
+        data = os.pread(self.fd, CHUNK_BYTES, self.at)
+        self.at += len(data)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Passes bytes that somebody else has read."""
+        self.at += count
 
     def close(self) -> None:
         """Gives the descriptor back, where there is one."""

@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 from replicator.errors import Corrupt, Rejected, SiteError, Unavailable
 from replicator.events import Events, RequestDone
 from replicator.flow.limits import SiteLimits
+from replicator.flow.splice import Splice, Stream, splice_file
 from replicator.flow.thread import run_in_thread
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
-from replicator.ports import Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
+from replicator.ports import Chunk, Clock, ObjectInfo, ObjectPage, ObjectStore, ObjectUpload
 from replicator.sites.objects.keys import check_prefix, parts_of, shown
 from replicator.sites.objects.local import files
 from replicator.sites.objects.local.copying import hash_step
@@ -114,12 +115,12 @@ class LocalStore:
     @contextlib.asynccontextmanager
     async def read(
         self, key: str, offset: int = 0, *, size: int | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[AsyncIterator[Chunk]]:
         """See `ports.ObjectStore`. An offset beyond the end is `Rejected`, one at the end reads nothing."""
         async with self.opened(key, offset, size=size) as file:
             chunks = self._chunks(file, shown("read object", key))
             async with contextlib.aclosing(chunks):
-                yield chunks
+                yield Stream(chunks, functools.partial(self._splice, file))
 
     @contextlib.asynccontextmanager
     async def opened(self, key: str, offset: int = 0, *, size: int | None = None) -> AsyncIterator[OpenFile]:
@@ -139,6 +140,15 @@ class LocalStore:
         while chunk := await self._mapped(operation, file.next):
             await self._limits.pace_bytes(len(chunk))
             yield chunk
+
+    async def _splice(self, file: OpenFile, splice: Splice) -> None:
+        """Not where bytes wait for their turn. A file that fails meanwhile ends it; `next` then raises."""
+        if self._limits.paces_bytes:
+            return
+        splice.narrow(file.size - file.at)
+        if splice.is_worth_it:
+            splice.count_with(file.skip)
+            await splice_file(file.fd, file.at, splice)
 
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
@@ -176,7 +186,7 @@ class LocalStore:
                 parts,
                 size,
                 run=functools.partial(self._do, "write object", operation),
-                pace=self._limits.pace_bytes,
+                limits=self._limits,
                 wrong=functools.partial(Corrupt, self._site, operation),
             )
             try:
@@ -263,7 +273,7 @@ class LocalStore:
             parts,
             source.size,
             run=functools.partial(self._mapped, operation),
-            pace=self._limits.pace_bytes,
+            limits=self._limits,
             wrong=functools.partial(Corrupt, self._site, operation),
         )
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from replicator.errors import SiteError
+from replicator.flow.limits import SiteLimits
+from replicator.flow.splice import Splice, pass_on
+from replicator.movers.file import reserve
 from replicator.ports import Chunk
 from replicator.sites.objects.local import copying
 from replicator.sites.objects.local.tree import Parts
@@ -41,14 +44,14 @@ class LocalUpload:
         size: int | None,
         *,
         run: Run,
-        pace: Callable[[int], Awaitable[None]],
+        limits: SiteLimits,
         wrong: Callable[[str], SiteError],
     ) -> None:
         self._workspace = workspace
         self._parts = parts
         self._size = size
         self._run = run
-        self._pace = pace
+        self._limits = limits
         self._wrong = wrong
         self._file: Temporary | None = None
         self._buffer: list[Chunk] = []
@@ -57,11 +60,22 @@ class LocalUpload:
 
     async def write(self, chunk: Chunk) -> None:
         """Takes the next bytes; at most `BUFFER_BYTES` and one chunk are held."""
-        await self._pace(len(chunk))
+        await self._limits.pace_bytes(len(chunk))
         self._buffer.append(chunk)
         self._buffered += len(chunk)
         if self._buffered >= BUFFER_BYTES:
             await self._run(self._flush)
+
+    async def splice(self, chunks: AsyncIterator[Chunk], narrow: Callable[[Splice], None]) -> None:
+        """See `layouts.blobs.TakesSplices`. Not where bytes wait for their turn."""
+        if self._limits.paces_bytes:
+            return
+        outlet = _FileEnd(self._append)
+        splice = Splice(outlet)
+        narrow(splice)
+        await pass_on(chunks, splice)
+        if outlet.failure is not None:
+            await self._run(outlet.fail)
 
     async def commit(self) -> None:
         """Makes the object visible, whole and durable.
@@ -106,6 +120,7 @@ class LocalUpload:
             room = shutil.disk_usage(self._file.fd)
             if self._size is not None and room.total and self._size > room.free:
                 raise OSError(errno.ENOSPC, f"no room for {self._size} bytes")
+            reserve(self._file.fd, self._size or 0)
         return self._file
 
     def _flush(self) -> None:
@@ -115,6 +130,36 @@ class LocalUpload:
         self._buffered = 0
         file.write(*chunks)
 
+    def _append(self, data: memoryview) -> None:
+        self._flush()
+        self._open().write(data)
+        self._written += len(data)
+
     def _place(self) -> None:
         self._flush()
         self._open().place(self._parts)
+
+
+class _FileEnd:
+    """The end of the file as an outlet. What was taken before is written by the same thread."""
+
+    def __init__(self, append: Callable[[memoryview], None]) -> None:
+        self.failure: OSError | None = None
+        self._append = append
+
+    def offer(self, data: memoryview, seconds: float) -> memoryview:  # noqa: ARG002 - a file takes it or fails
+        """All of it where it was not written; the upload has failed then."""
+        try:
+            self._append(data)
+        except OSError as error:
+            self.failure = error
+            return data
+        return data[:0]
+
+    def abort(self) -> None:
+        """Nothing to do: a write ends by itself."""
+
+    def fail(self) -> None:
+        """Raises what went wrong."""
+        if self.failure is not None:
+            raise self.failure

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from replicator.errors import Corrupt, Rejected
+from replicator.flow.splice import Splice, pass_on
 from replicator.ports import Chunk
 from replicator.sites.objects.keys import shown
 from replicator.sites.objects.s3.bucket import Bucket, Step
@@ -46,6 +47,21 @@ class Spare:
     def give(self) -> None:
         """Gives one back."""
         self._left += 1
+
+
+class _BufferEnd:
+    """The end of a part's buffer as an outlet."""
+
+    def __init__(self, buffer: io.BytesIO) -> None:
+        self._buffer = buffer
+
+    def offer(self, data: memoryview, seconds: float) -> memoryview:  # noqa: ARG002 - memory takes it at once
+        """Nothing is left."""
+        self._buffer.write(data)
+        return data[:0]
+
+    def abort(self) -> None:
+        """Nothing to do: memory blocks nobody."""
 
 
 class S3Upload:
@@ -89,6 +105,16 @@ class S3Upload:
             count = self._buffer.write(view[: self._part_bytes - self._buffer.tell()])
             self._taken += count
             view = view[count:]
+
+    async def splice(self, chunks: AsyncIterator[Chunk], narrow: Callable[[Splice], None]) -> None:
+        """See `layouts.blobs.TakesSplices`: up to the end of a part. Not where bytes wait for their turn."""
+        if self._bucket.limits.paces_bytes:
+            return
+        splice = Splice(_BufferEnd(self._buffer))
+        splice.narrow(self._part_bytes - self._buffer.tell())
+        narrow(splice)
+        await pass_on(chunks, splice)
+        self._taken += splice.count
 
     async def commit(self) -> None:
         """Makes the object visible, whole.
