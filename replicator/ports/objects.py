@@ -39,8 +39,11 @@ class ObjectUpload(Protocol):
         """Takes the next bytes."""
         ...
 
-    async def commit(self) -> None:
-        """Makes the object visible, whole and durable."""
+    async def commit(self, digest: Digest | None = None) -> None:
+        """Makes the object visible, whole and durable.
+
+        `digest`: that of the bytes, if the writer has verified it. A store that hashes before it links need not do so again.
+        """
         ...
 
 

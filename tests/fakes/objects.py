@@ -29,7 +29,7 @@ class _Upload:
         await asyncio.sleep(0)
         self._data += chunk
 
-    async def commit(self) -> None:
+    async def commit(self, digest: Digest | None = None) -> None:
         await asyncio.sleep(0)
         self._commit(bytes(self._data))
 

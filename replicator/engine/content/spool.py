@@ -27,6 +27,7 @@ from replicator.errors import Advice, ReplicatorError, SiteError
 from replicator.flow.splice import Splice, Stream, splice_file
 from replicator.flow.thread import run_in_thread
 from replicator.model.digest import Digest
+from replicator.movers.file import reserve
 from replicator.ports import BlobSource, Chunk
 
 READ_BYTES: Final = 1 << 20
@@ -234,6 +235,7 @@ class _Entry:
     async def _read_to_file(self, source: BlobSource) -> None:
         descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
+            await run_in_thread(partial(reserve, descriptor, self.size))
             async with source.open() as chunks:
                 await fill(descriptor, 0, chunks, self._grew)
         finally:

@@ -228,6 +228,6 @@ class _Upload:
         self._size += len(chunk)
         await self._writer.do_write(self._file, chunk)
 
-    async def commit(self) -> None:
+    async def commit(self, digest: Digest | None = None) -> None:  # noqa: ARG002 - nothing is hashed later
         """Appends the blob to the archive."""
         await self._writer.keep_file(self._digest, self._file, self._size)

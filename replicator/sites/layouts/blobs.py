@@ -128,7 +128,7 @@ async def write_stream(store: ObjectStore, key: str, source: BlobSource, errors:
                 if isinstance(upload, TakesSplices):
                     await upload.splice(chunks, coming.narrow)
         coming.check()
-        await upload.commit()
+        await upload.commit(source.descriptor.digest)
 
 
 class _Coming:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from replicator.movers.connection import Connection
-from replicator.movers.file import FileOutlet, move_file
+from replicator.movers.file import RESERVED_BYTES, FileOutlet, move_file, reserve
 from replicator.movers.splice import Bounds, Moved, Outlet
 
 FOR_EVER = 3600.0
@@ -166,6 +166,23 @@ def test_a_file_takes_all_from_a_place_on_and_keeps_its_offset(tmp_path: Path) -
         os.close(descriptor)
     assert path.read_bytes() == b"X123abc789"
     assert at.written == 3
+
+
+def test_room_is_set_aside_and_the_length_stays(tmp_path: Path) -> None:
+    with _file(tmp_path / "file", b"") as _, (tmp_path / "file").open("r+b") as file:
+        reserve(file.fileno(), RESERVED_BYTES)
+        assert os.fstat(file.fileno()).st_blocks * 512 >= RESERVED_BYTES
+        assert os.fstat(file.fileno()).st_size == 0
+
+
+def test_no_room_is_told_before_the_first_byte(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match=r"No space|too large"):
+        reserve(file.fileno(), 1 << 60)
+
+
+def test_a_file_system_that_sets_nothing_aside_is_left_alone() -> None:
+    with Path("/dev/null").open("wb") as file:
+        reserve(file.fileno(), RESERVED_BYTES)
 
 
 def test_a_disk_that_is_full_is_told_by_who_asks() -> None:

@@ -188,6 +188,7 @@ class LocalStore:
                 run=functools.partial(self._do, "write object", operation),
                 limits=self._limits,
                 wrong=functools.partial(Corrupt, self._site, operation),
+                proven=self._prove,
             )
             try:
                 yield upload
@@ -232,7 +233,7 @@ class LocalStore:
     async def link(self, origin_key: str, key: str, *, digest: Digest | None = None) -> None:
         """See `ports.ObjectStore`: a hard link; where there are none, as `copy`.
 
-        A file is hashed before its first link, and not again while it is the same file.
+        A file is hashed before its first link, unless it was verified when it was written; not again while it is the same file.
         """
         operation = shown("link object", f"{origin_key} as {key}")
         parts = parts_of(self._site, operation, key)
@@ -249,14 +250,18 @@ class LocalStore:
     async def _verify(self, key: str, digest: Digest, wrong: Callable[[str], SiteError]) -> None:
         operation = shown("read object", key)
         async with self.opened(key) as file:
-            version = version_of(os.fstat(file.fd))
-            if self._verified.get(version) == digest:
+            facts = os.fstat(file.fd)
+            if self._verified.get(version_of(facts)) == digest:
                 return
             hashed, at = new_hash(digest), 0
             while count := await self._mapped(operation, functools.partial(hash_step, file.fd, at, hashed)):
                 at += count
         _compare(digest, hashed.hexdigest(), wrong)
-        self._verified[version] = digest
+        self._prove(facts, digest)
+
+    def _prove(self, facts: os.stat_result, digest: Digest) -> None:
+        """Notes that a file has been hashed: while it is the same file, that is not done again."""
+        self._verified[version_of(facts)] = digest
         if len(self._verified) > _VERIFIED_FILES:
             self._verified.popitem(last=False)
 
@@ -275,13 +280,14 @@ class LocalStore:
             run=functools.partial(self._mapped, operation),
             limits=self._limits,
             wrong=functools.partial(Corrupt, self._site, operation),
+            proven=self._prove,
         )
         try:
             hashed = new_hash(digest) if digest else None
             await target.copy_from(source.fd, hashed)
             if digest and hashed:
                 _compare(digest, hashed.hexdigest(), wrong)
-            await target.commit()
+            await target.commit(digest)
         finally:
             await self._run(target.close)
 

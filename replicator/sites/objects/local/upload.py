@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Final, Protocol, TypeVar
 from replicator.errors import SiteError
 from replicator.flow.limits import SiteLimits
 from replicator.flow.splice import Splice, pass_on
+from replicator.model.digest import Digest
 from replicator.movers.file import reserve
 from replicator.ports import Chunk
 from replicator.sites.objects.local import copying
@@ -46,6 +48,7 @@ class LocalUpload:
         run: Run,
         limits: SiteLimits,
         wrong: Callable[[str], SiteError],
+        proven: Callable[[os.stat_result, Digest], None],
     ) -> None:
         self._workspace = workspace
         self._parts = parts
@@ -53,6 +56,7 @@ class LocalUpload:
         self._run = run
         self._limits = limits
         self._wrong = wrong
+        self._proven = proven
         self._file: Temporary | None = None
         self._buffer: list[Chunk] = []
         self._buffered = 0
@@ -77,15 +81,17 @@ class LocalUpload:
         if outlet.failure is not None:
             await self._run(outlet.fail)
 
-    async def commit(self) -> None:
-        """Makes the object visible, whole and durable.
+    async def commit(self, digest: Digest | None = None) -> None:
+        """Makes the object visible, whole and durable; a digest of the bytes goes to `proven`.
 
         Raises:
             Corrupt: not the announced number of bytes came.
         """
         if self._size is not None and self._written + self._buffered != self._size:
             raise self._wrong(f"{self._written + self._buffered} bytes came instead of {self._size}")
-        await self._run(self._place)
+        facts = await self._run(self._place)
+        if digest is not None:
+            self._proven(facts, digest)
 
     async def copy_from(self, source: int, hashed: copying.Hash | None = None) -> None:
         """Takes a whole file of the same file system, and hashes what arrives."""
@@ -135,9 +141,11 @@ class LocalUpload:
         self._open().write(data)
         self._written += len(data)
 
-    def _place(self) -> None:
+    def _place(self) -> os.stat_result:
         self._flush()
-        self._open().place(self._parts)
+        file = self._open()
+        file.place(self._parts)
+        return os.fstat(file.fd)
 
 
 class _FileEnd:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from replicator.errors import Corrupt, Rejected
 from replicator.flow.splice import Splice, pass_on
+from replicator.model.digest import Digest
 from replicator.ports import Chunk
 from replicator.sites.objects.keys import shown
 from replicator.sites.objects.s3.bucket import Bucket, Step
@@ -116,7 +117,7 @@ class S3Upload:
         await pass_on(chunks, splice)
         self._taken += splice.count
 
-    async def commit(self) -> None:
+    async def commit(self, digest: Digest | None = None) -> None:  # noqa: ARG002 - nothing is hashed later
         """Makes the object visible, whole.
 
         Raises:
