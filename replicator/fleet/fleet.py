@@ -15,9 +15,10 @@ import msgspec
 from replicator.errors import StateError
 from replicator.events import Events, FleetSeen, JobBegun, SplitOff, TakenOver, Warned
 from replicator.fleet import agents as living_agents
-from replicator.fleet import failures, looks
+from replicator.fleet import definitions, failures, looks
 from replicator.fleet.agents import Self
 from replicator.fleet.connections import DATABASE_ERRORS, Dsn, as_state_error
+from replicator.fleet.definitions import Definition
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.queue import Queue
@@ -191,6 +192,24 @@ class Fleet:
         """See `Queue.defer_tick`. Raises StateError."""
         with as_state_error("put a look into the queue"):
             return await self._queue.defer_tick(work, periodic_id, tick)
+
+    @property
+    def is_eldest(self) -> bool:
+        """Whether no agent lives that joined before this one: nobody took care of rules and events before it."""
+        mine = (self.me.started, self.me.name)
+        return all((each.started, each.name) > mine for each in self.living if each.name != self.me.name)
+
+    async def note_definition(self, rule: str, identity: str, *, anew: bool) -> Definition:
+        """See `definitions.note`. Raises StateError."""
+        with as_state_error("note a rule"):
+            async with self._queue.connection() as connection:
+                return await definitions.note(connection, rule, identity, anew=anew)
+
+    async def forget_definition(self, rule: str, identity: str) -> None:
+        """See `definitions.forget`. Raises StateError."""
+        with as_state_error("forget a rule"):
+            async with self._queue.connection() as connection:
+                await definitions.forget(connection, rule, identity)
 
     async def note_failures(self, rule: str, sites: Sequence[str], tick: int) -> None:
         """A shard of a look failed as a whole at these destinations. Raises StateError."""

@@ -7,7 +7,8 @@ times are those of the database's clock.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -16,10 +17,8 @@ from replicator.policy.rule import Rule
 from replicator.policy.schedule import Cron, spread
 
 RETRY_SECONDS: Final = 900.0
-"""A rule without a schedule is looked at again after this long while something of it fails."""
+"""A rule without a schedule is looked at again after this long while something of it fails, or it was never looked at."""
 _WINDOWS: Final = (3600.0, 86_400.0, 32 * 86_400.0, 367 * 86_400.0)
-_FIRST: Final = 1
-"""The tick of a rule that has never been looked at as it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +34,32 @@ class Ticks:
 
     Args:
         rule: the rule.
-        last_look: the oldest last look of its destinations (epoch seconds); None where one was never served.
+        last_look: the oldest last look of its destinations (epoch seconds); since when it is defined as it is, if that
+            is later.
+        is_new: it is looked at at once, as nobody has looked at what it is now. `last_look` names that look: the same
+            moment at every agent.
     """
 
-    def __init__(self, rule: Rule, *, last_look: float | None) -> None:
+    def __init__(self, rule: Rule, *, last_look: float, is_new: bool = False) -> None:
         self._rule = rule
         self.identity = identity(rule)
         self._spread = 0.0 if rule.interval is None else spread("", rule.name, rule.interval)
         self._last_look = last_look
+        self._first = Tick(int(last_look * 1000), "start") if is_new else None
         self._times: tuple[float, float] = (0.0, 0.0)
         """The times of cron around now: the last, and the next."""
         self._done: Tick | None = None
 
     def due(self, now: float, *, is_failing: bool) -> Tick | None:
-        """The latest tick that has come and is not `done`. `is_failing`: some of its tags failed, or its last run did."""
+        """The latest tick that has come and is not `done`. `is_failing`: some of its tags or its last run failed, or none ended."""
         tick = self._latest(now, is_failing=is_failing)
         return None if tick is None or tick == self._done else tick
 
     def done(self, tick: Tick, now: float) -> None:
         """Somebody in the fleet took care of it."""
         self._done = tick
-        if self._last_look is None:
-            self._last_look = now
+        if self._first is not None:
+            self._first, self._last_look = None, now
 
     def next(self, now: float) -> float | None:
         """When the next one comes, epoch seconds. None: not by itself."""
@@ -67,8 +70,8 @@ class Ticks:
 
     def _latest(self, now: float, *, is_failing: bool) -> Tick | None:
         rule = self._rule
-        if self._last_look is None:
-            return Tick(_FIRST, "start")
+        if self._first is not None:
+            return self._first
         if rule.cron is not None:
             at = self._cron(rule.cron, now)
             return Tick(int(at * 1000), "cron") if at > self._last_look else None
@@ -76,7 +79,8 @@ class Ticks:
             at = self._interval(now, rule.interval)
             return Tick(int(at * 1000), "interval") if at > self._last_look else None
         if is_failing:
-            return Tick(int(now // RETRY_SECONDS * RETRY_SECONDS * 1000), "retry")
+            at = now // RETRY_SECONDS * RETRY_SECONDS
+            return Tick(int(at * 1000), "retry") if now - self._last_look >= RETRY_SECONDS else None
         return None
 
     def _interval(self, now: float, interval: float) -> float:
@@ -101,5 +105,14 @@ def _last_before(cron: Cron, now: float) -> float:
 
 def identity(rule: Rule) -> str:
     """The rule as it is now, in few characters: the same in every process that has the same config."""
-    text = msgspec.json.encode(rule, enc_hook=repr, order="deterministic")
+    sign = (
+        None if rule.sign is None else (rule.sign.statement, rule.sign.hosts)
+    )  # the rest is the agent's own
+    demanded = [policy.fingerprint for policy in rule.trust]
+    plain = replace(rule, sign=None, trust=())
+    text = msgspec.json.encode((plain, sign, demanded), enc_hook=_without_address, order="deterministic")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _without_address(value: object) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

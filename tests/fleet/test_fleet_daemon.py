@@ -219,6 +219,50 @@ async def test_who_leads_anew_knows_what_was_notified_before_it_notifies(
     assert led == [False, False]
 
 
+async def reloaded(app: App, **changed: object) -> None:
+    """The agent goes by another config from now on: its rule, with other fields."""
+    rules = tuple(replace(rule, **changed) for rule in app.config.rules)  # type: ignore[arg-type]
+    assert await app.reload(lambda: Chosen(replace(app.config, rules=rules), rules))
+
+
+async def test_a_rule_that_is_changed_and_changed_back_is_looked_at_each_time(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    """Once, though each agent reads the config again. An interval of a day shows that no tick does it."""
+    async with agents(tmp_path, database, sites, ["a", "b"], rule='interval = "1d"') as apps:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        for number, recheck in enumerate((7_200.0, 86_400.0), 1):
+            put(sites["hub"].store, f"app{number}", "v2", image(f"changed {number}"))
+            for app in apps:
+                await reloaded(app, recheck=recheck)
+            await until(lambda wanted=30 + number: tags(sites["fra"]) == tags(sites["sgp"]) == wanted)  # type: ignore[misc]
+        await until(lambda: looks(apps) == 3 * 16)
+    assert sites["hub"].count("repositories") <= 6
+
+
+def looks(apps: Sequence[App]) -> int:
+    """How many shards were looked at, by all agents."""
+    return sum(run.scope is None and run.ended_at is not None for app in apps for run in app.runs.recent)
+
+
+async def test_a_rule_without_a_schedule_is_looked_at_when_the_first_agent_starts(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    """Nobody heard events while none was up. An agent that joins others has missed nothing."""
+    async with agents(tmp_path, database, sites, ["a"], rule=""):
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+    put(sites["hub"].store, "app1", "v2", image("new"))
+    async with agents(tmp_path, database, sites, ["a"], rule="") as first:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
+        await until(lambda: looks(first) == 16)
+        async with agents(tmp_path, database, sites, ["b"], rule="") as second:
+            await until(lambda: len(second[0].sharing.agents) == 2 if second[0].sharing else False)
+            await second[0].resume("apps")
+            for _ in range(20):
+                await asyncio.sleep(0.1)  # time for a look, had it one in mind
+            assert looks(first) + looks(second) == 16
+
+
 async def test_a_destination_that_keeps_failing_is_left_out_for_a_while(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:

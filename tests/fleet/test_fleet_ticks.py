@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.fleet.ticks import RETRY_SECONDS, Ticks, identity
+from replicator.fleet.ticks import RETRY_SECONDS, Tick, Ticks, identity
 from replicator.policy.pattern import Glob
-from replicator.policy.rule import RepositorySelection, Rule
+from replicator.policy.rule import ImageSet, RepositorySelection, Rule
 from replicator.policy.schedule import Cron
+from replicator.trust.policy import Signing, TrustPolicy
 
 RULE = Rule("apps", "hub", ("fra",), RepositorySelection((Glob.parse("team/**"),)), interval=300.0)
 NOW = 1_790_000_000.0
@@ -47,12 +48,13 @@ def test_a_tick_comes_once_and_the_next_an_interval_later() -> None:
 
 
 def test_a_new_rule_is_due_at_once_and_then_not_before_its_interval() -> None:
-    ticks = Ticks(RULE, last_look=None)
-    tick = ticks.due(NOW, is_failing=False)
-    assert tick is not None
-    assert tick.cause == "start"
-    ticks.done(tick, NOW)
-    assert ticks.due(NOW + 1, is_failing=False) is None
+    ticks = Ticks(RULE, last_look=NOW, is_new=True)
+    assert ticks.due(NOW + 2, is_failing=False) == Tick(int(NOW * 1000), "start"), (
+        "named by when it was noted"
+    )
+    assert ticks.due(NOW + 2, is_failing=False) is not None, "until somebody has taken care of it"
+    ticks.done(Tick(int(NOW * 1000), "start"), NOW + 2)
+    assert ticks.due(NOW + 3, is_failing=False) is None
 
 
 def test_a_rule_that_was_looked_at_since_the_tick_is_not_due() -> None:
@@ -79,6 +81,23 @@ def test_a_rule_without_a_schedule_is_looked_at_again_while_something_fails() ->
     assert ticks.due(NOW + 1, is_failing=True) is None
     assert ticks.due(NOW + RETRY_SECONDS, is_failing=True) is not None
     assert ticks.next(NOW) is None
+
+
+def test_the_identity_of_a_rule_is_the_same_at_agents_with_other_keys_and_names() -> None:
+    """Functions and keys show their addresses, and what is signed names the agent that signs."""
+    signing = Signing(lambda: "key", "agent-1", hosts=(("fra", "fra.example.com"),))
+    one = replace(RULE, sign=signing, images=Lists())
+    other = replace(RULE, sign=replace(signing, key=lambda: "key", agent="agent-2"), images=Lists())
+    assert identity(one) == identity(other)
+    assert identity(replace(one, sign=replace(signing, statement=False))) != identity(one)
+    assert identity(replace(one, trust=(TrustPolicy("signed"),))) != identity(one)
+
+
+class Lists:
+    """Lists of images that say nothing about themselves."""
+
+    def read(self) -> ImageSet:
+        raise AssertionError("nothing is read")
 
 
 def test_the_identity_of_a_rule_is_the_same_in_every_process_and_another_for_another_rule() -> None:

@@ -16,6 +16,7 @@ from replicator.daemon.lanes import ActiveRun, back_off
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing import division
+from replicator.daemon.sharing.due import DueRules, is_failing
 from replicator.daemon.sharing.reports import packed, unpacked
 from replicator.daemon.sharing.splitting import Much, Splits, redirected
 from replicator.daemon.triggers import Triggers, Want
@@ -27,7 +28,6 @@ from replicator.fleet.fleet import Duties, Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
 from replicator.fleet.roster import REPOSITORIES_SAID, Agent, Doing
-from replicator.fleet.ticks import Ticks
 from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
 from replicator.model.shards import Shard
@@ -81,11 +81,11 @@ class Sharing:
     def __init__(self, place: FleetPlace, around: Surroundings) -> None:
         self._place = place
         self._around = around
-        self._ticks: dict[str, tuple[Rule, Ticks]] = {}
         self._looks: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._is_draining = False
         self.fleet: Fleet
+        self._due: DueRules
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -113,7 +113,7 @@ class Sharing:
             clock=around.clock,
             times=place.times,
         ) as fleet:
-            sharing.fleet = fleet
+            sharing.fleet, sharing._due = fleet, DueRules(fleet)
             around.scheduler.share(sharing._wake.set)
             turning = asyncio.get_running_loop().create_task(sharing._turn_again_and_again())
             fleet.begin()
@@ -132,8 +132,7 @@ class Sharing:
 
     def next_run(self, rule: str) -> float | None:
         """When the rule is due next (epoch seconds)."""
-        known = self._ticks.get(rule)
-        return None if known is None or rule in self._around.paused else known[1].next(self.fleet.now())
+        return None if rule in self._around.paused else self._due.next(rule)
 
     def problem(self) -> str | None:
         """What keeps this agent from working, None if nothing does."""
@@ -186,27 +185,18 @@ class Sharing:
     async def _hand_over_ticks(self) -> None:
         standings = [standing for standing, _ in self._around.standings()]
         now = self.fleet.now()
+        await self._due.keep(self._rules())
         for rule in self._rules().values():
             if rule.name in self._around.paused:
                 continue
-            ticks = self._ticks_of(rule, standings)
-            tick = ticks.due(now, is_failing=_is_failing(rule, standings))
+            ticks = await self._due.ticks(rule, standings)
+            tick = ticks.due(now, is_failing=is_failing(rule, standings))
             if tick is None:
                 continue
             work = division.look(rule, rule.destinations, Want(_cause(tick.cause), whole=True))
             await self.fleet.defer_tick(work, f"{rule.name[:100]} {ticks.identity}", tick.at)
             ticks.done(tick, now)
-
-    def _ticks_of(self, rule: Rule, standings: Sequence[Standing]) -> Ticks:
-        known = self._ticks.get(rule.name)
-        if known is not None and known[0] == rule:
-            return known[1]
-        looks = {each.destination: each.last_look for each in standings if each.rule == rule.name}
-        served = [looks.get(site) for site in rule.destinations]
-        is_new = known is not None or None in served
-        ticks = Ticks(rule, last_look=None if is_new else min(look for look in served if look is not None))
-        self._ticks[rule.name] = (rule, ticks)
-        return ticks
+        self._due.has_begun = True
 
     async def _hand_over_wants(self, triggers: Triggers) -> None:
         for rule in self._rules().values():
@@ -360,10 +350,6 @@ class Sharing:
         self._is_draining = self.fleet.draining
         self._around.changed()
         self._wake.set()
-
-
-def _is_failing(rule: Rule, standings: Sequence[Standing]) -> bool:
-    return any(each.rule == rule.name and (each.failed or each.last_error) for each in standings)
 
 
 def _doing(run: Run) -> Doing:

@@ -1,0 +1,61 @@
+"""When the rules of an agent's config are due in its fleet, which knows how they were defined before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from replicator.fleet.fleet import Fleet
+from replicator.fleet.ticks import Ticks, identity
+from replicator.policy.rule import Rule
+from replicator.ports import Standing
+
+
+class DueRules:
+    """The ticks of all rules.
+
+    Args:
+        fleet: the agent's.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._ticks: dict[str, tuple[Rule, Ticks]] = {}
+        self.has_begun = False
+        """Whether the rules that the agent began with are known."""
+
+    def next(self, rule: str) -> float | None:
+        """When the rule is due next (epoch seconds); None: not by itself, as far as is known."""
+        known = self._ticks.get(rule)
+        return None if known is None else known[1].next(self._fleet.now())
+
+    async def ticks(self, rule: Rule, standings: Sequence[Standing]) -> Ticks:
+        """The rule's ticks. A rule that is new, or defined in another way than before, is looked at at once.
+
+        So is one without a schedule when the first agent of the fleet begins: nobody heard of what it missed. Raises
+        StateError.
+        """
+        known = self._ticks.get(rule.name)
+        if known is not None and known[0] == rule:
+            return known[1]
+        looks = {each.destination: each.last_look for each in standings if each.rule == rule.name}
+        oldest = min(looks.get(site) or 0.0 for site in rule.destinations)
+        is_unscheduled = rule.interval is None and rule.cron is None
+        anew = is_unscheduled and not self.has_begun and self._fleet.is_eldest
+        defined = await self._fleet.note_definition(rule.name, identity(rule), anew=anew)
+        was_seen = bool(oldest) and not self.has_begun and not anew
+        is_new = defined.is_news and not (defined.is_first and was_seen)
+        ticks = Ticks(rule, last_look=defined.at if is_new else max(oldest, defined.at), is_new=is_new)
+        self._ticks[rule.name] = (rule, ticks)
+        return ticks
+
+    async def keep(self, rules: Collection[str]) -> None:
+        """Only these are in the config now. One that comes back is new. Raises StateError."""
+        for name in self._ticks.keys() - set(rules):
+            await self._fleet.forget_definition(name, self._ticks[name][1].identity)
+            del self._ticks[name]
+
+
+def is_failing(rule: Rule, standings: Sequence[Standing]) -> bool:
+    """Whether some of a rule failed, or was never looked at as a whole."""
+    mine = [each for each in standings if each.rule == rule.name]
+    return any(each.failed or each.last_error or each.last_look is None for each in mine)

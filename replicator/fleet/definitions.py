@@ -1,0 +1,47 @@
+"""As what rules were last seen in any agent's config: whoever sees another definition first has the rule looked at at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from replicator.fleet.connections import Connection
+
+_NOTE: Final = """
+INSERT INTO fleet_facts AS known (site, key, value) VALUES ('', %s, jsonb_build_object('identity', %s::text))
+ON CONFLICT (site, key) DO UPDATE SET value = excluded.value, at = now() WHERE %s OR known.value <> excluded.value
+RETURNING extract(epoch FROM at)::float8, xmax = 0
+"""
+_FIND: Final = "SELECT extract(epoch FROM at)::float8 FROM fleet_facts WHERE site = '' AND key = %s"
+_FORGET: Final = "DELETE FROM fleet_facts WHERE site = '' AND key = %s AND value = jsonb_build_object('identity', %s::text)"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Since when a rule is defined as it is (epoch seconds of the database's clock).
+
+    `is_news`: nobody had noted it so before, or it is to count as new; `is_first`: nobody had noted the rule at all.
+    """
+
+    at: float
+    is_news: bool
+    is_first: bool = False
+
+
+async def note(connection: Connection, rule: str, identity: str, *, anew: bool) -> Definition:
+    """Notes how a rule is defined in this agent's config. `anew`: it counts as new even if it is known so."""
+    cursor = await connection.execute(_NOTE.encode(), (_key(rule), identity, anew))
+    row = await cursor.fetchone()
+    if row is not None:
+        return Definition(row[0], is_news=True, is_first=row[1])
+    known = await (await connection.execute(_FIND.encode(), (_key(rule),))).fetchone()
+    return Definition(0.0 if known is None else known[0], is_news=False)
+
+
+async def forget(connection: Connection, rule: str, identity: str) -> None:
+    """The rule is in this agent's config no more: if it comes back, it is new."""
+    await connection.execute(_FORGET.encode(), (_key(rule), identity))
+
+
+def _key(rule: str) -> str:
+    return f"definition {rule}"
