@@ -82,7 +82,7 @@ async def main() -> None:
 async def drained(server: Postgres, agents: int) -> None:
     """How fast so many agents, each a process, empty a queue of jobs that do nothing."""
     database = await _made(server)
-    queue = Queue(database.dsn, perform=_nothing, ended=_ended)
+    queue = Queue(database.dsn, "bench", perform=_nothing, ended=_ended)
     await queue.open()
     works = [
         Work(f"rule-{rule}", (SITE,), "interval", shard=shard, of=SHARDS)
@@ -153,7 +153,7 @@ async def taken_over(server: Postgres, number: signal.Signals) -> None:
         begun = context.SimpleQueue()
         first = context.Process(target=_work, args=(database.dsn, "first", 1, None, None, begun))
         first.start()
-        queue = Queue(database.dsn, perform=_nothing, ended=_ended)
+        queue = Queue(database.dsn, "bench", perform=_nothing, ended=_ended)
         await queue.open()
         await queue.defer([Work("rule", (SITE,), "interval", shard=0, of=1)])
         await queue.aclose()

@@ -106,7 +106,10 @@ class RemoteAgent:
             [
                 run
                 for run in told.runs
-                if run.repositories is None and run.ended_at is not None and run.started_at >= since
+                if run.repositories is None
+                and run.shard is None
+                and run.ended_at is not None
+                and run.started_at >= since
             ]
         )
 

@@ -26,7 +26,6 @@ from replicator.daemon.watchdog import StuckRuns
 from replicator.engine import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import OF_EACH_REQUEST, ConfigRead, Events, Warned
-from replicator.fleet.roster import Roster
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -164,6 +163,7 @@ class App:
         from replicator.daemon.sharing.sharing import Sharing, Surroundings  # noqa: PLC0415 - its libraries are an extra
 
         self._leads = False
+        self.runs.prefix = f"{self.config.agent.name}-"
         self._fleet_metrics = FleetMetrics(self.metrics.registry, self._destinations())
         self.events.subscribe(self._fleet_metrics)
         around = Surroundings(
@@ -219,10 +219,6 @@ class App:
     def sites(self) -> Mapping[str, Site]:
         """The sites of these rules."""
         return self._generation.sites
-
-    def roster(self) -> Roster | None:
-        """The agents of the fleet, None if this agent is not part of one. Costs no I/O."""
-        return None if self.sharing is None else self.sharing.fleet.roster
 
     def standings(self) -> Sequence[tuple[Standing, float]]:
         """Where each rule stands at each destination, with its lag in seconds now. Costs no I/O."""

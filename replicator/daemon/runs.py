@@ -21,6 +21,8 @@ class Runs:
     """The runs of this process."""
 
     def __init__(self) -> None:
+        self.prefix = ""
+        """Of ids: in a fleet, the agent's name and a hyphen."""
         self._numbers = itertools.count(1)
         self._running: dict[str, Run] = {}
         self._recent: deque[Run] = deque()
@@ -51,8 +53,8 @@ class Runs:
         at: float,
         shard: Shard | None = None,
     ) -> Run:
-        """A run begins. Ids are unique across restarts."""
-        run_id = f"{int(at)}-{next(self._numbers)}"
+        """A run begins. Ids are unique across restarts, with the `prefix` in the fleet."""
+        run_id = f"{self.prefix}{int(at)}-{next(self._numbers)}"
         run = Run(run_id, rule, source, destinations, cause, scope, at, set(destinations), shard)
         self._running[run_id] = run
         return run
@@ -74,7 +76,7 @@ class Runs:
         if result is None:
             run.report.outcome = "failed"
         for destination in result.destinations if result else ():
-            run.actions_left_out += _shorten(destination)
+            run.actions_left_out += shorten(destination)
         run.ended.clear()
         self._recent.appendleft(run)
         self._actions += _actions(run)
@@ -84,7 +86,7 @@ class Runs:
             self._actions -= _actions(self._recent.pop())
 
 
-def _shorten(result: DestinationResult) -> int:
+def shorten(result: DestinationResult) -> int:
     """Drops actions beyond the bound, successful ones first. Returns how many."""
     surplus = len(result.actions) - ACTIONS_KEPT
     if surplus <= 0:

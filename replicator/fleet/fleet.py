@@ -17,9 +17,9 @@ from replicator.events import Events, FleetSeen, JobBegun, SplitOff, TakenOver, 
 from replicator.fleet import agents as living_agents
 from replicator.fleet import definitions, failures, looks
 from replicator.fleet.agents import Self
-from replicator.fleet.connections import DATABASE_ERRORS, Dsn, as_state_error
+from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, as_state_error
 from replicator.fleet.definitions import Definition
-from replicator.fleet.looks import Look
+from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.queue import Queue
 from replicator.fleet.relay import Relay
@@ -78,7 +78,7 @@ class Fleet:
         self.times = times
         self._claims = Claims()
         self._session = Session(dsn, me.name, times, on_back=self._came_back)
-        self._queue = Queue(dsn, perform=self._perform, ended=self._ended)
+        self._queue = Queue(dsn, me.name, perform=self._perform, ended=self._ended)
         self._workers = Workers(self._queue, jobs, times)
         self._relay = Relay(dsn, me.name, events, self._queue.fetch)
         self._owned: dict[int, Claim] = {}
@@ -201,40 +201,42 @@ class Fleet:
 
     async def note_definition(self, rule: str, identity: str, *, anew: bool) -> Definition:
         """See `definitions.note`. Raises StateError."""
-        with as_state_error("note a rule"):
-            async with self._queue.connection() as connection:
-                return await definitions.note(connection, rule, identity, anew=anew)
+        async with self.connection("note a rule") as connection:
+            return await definitions.note(connection, rule, identity, anew=anew)
 
     async def forget_definition(self, rule: str, identity: str) -> None:
         """See `definitions.forget`. Raises StateError."""
-        with as_state_error("forget a rule"):
+        async with self.connection("forget a rule") as connection:
+            await definitions.forget(connection, rule, identity)
+
+    @contextlib.asynccontextmanager
+    async def connection(self, operation: str) -> AsyncIterator[Connection]:
+        """A connection, and a transaction, for `operation`. Raises StateError."""
+        with as_state_error(operation):
             async with self._queue.connection() as connection:
-                await definitions.forget(connection, rule, identity)
+                yield connection
 
     async def note_failures(self, rule: str, sites: Sequence[str], tick: int) -> None:
         """A shard of a look failed as a whole at these destinations. Raises StateError."""
-        with as_state_error("note failures"):
-            async with self._queue.connection() as connection:
-                for site in sites:
-                    await failures.note(connection, rule, site, tick)
+        async with self.connection("note failures") as connection:
+            for site in sites:
+                await failures.note(connection, rule, site, tick)
 
     async def failures(self, rule: str, healthy: Collection[str]) -> Mapping[str, tuple[int, float]]:
         """By destination, how many looks in a row failed, and how many seconds ago; those that are healthy are forgotten.
 
         Raises StateError.
         """
-        with as_state_error("read failures"):
-            async with self._queue.connection() as connection:
-                found = await failures.find(connection, rule)
-                for site in set(found).intersection(healthy):
-                    await failures.forget(connection, rule, site)
-                return {site: known for site, known in found.items() if site not in healthy}
+        async with self.connection("read failures") as connection:
+            found = await failures.find(connection, rule)
+            for site in set(found).intersection(healthy):
+                await failures.forget(connection, rule, site)
+            return {site: known for site, known in found.items() if site not in healthy}
 
-    async def begin_look(self, rule: str, tick: int, shards: int) -> None:
-        """The look's end is told once so many shards with this tick are through. Raises StateError."""
-        with as_state_error("begin a look"):
-            async with self._queue.connection() as connection:
-                await looks.begin(connection, rule, tick, shards)
+    async def begin_look(self, look: LookBegun) -> None:
+        """The look's end is told once its shards are through. Raises StateError."""
+        async with self.connection("begin a look") as connection:
+            await looks.begin(connection, look)
 
     # --- inside: work ---
 

@@ -65,6 +65,7 @@ class Queue:
 
     Args:
         dsn: the database.
+        agent: the agent's name.
         perform: does a piece of work; the number is the job's.
         ended: told a job's number when it is over, or is another agent's, and the looks that are through with it.
     """
@@ -72,11 +73,13 @@ class Queue:
     def __init__(
         self,
         dsn: Dsn,
+        agent: str,
         *,
         perform: Callable[[int, Work], Awaitable[Done]],
         ended: Callable[[int, Sequence[Look]], Awaitable[None]],
     ) -> None:
         self._connector = connector(dsn)
+        self._agent = agent
         self._perform = perform
         self._done: dict[int, tuple[Work, Done]] = {}
         self._inserted = 0
@@ -195,11 +198,11 @@ class Queue:
                 if done.again is not None:
                     again = msgspec.structs.replace(done.again, since=0.0)
                     await self._put_back(connection, again, done.delay)
-                elif done.report is not None:
+                elif work.shard is not None:
                     looks = [
                         look
                         for tick in work.ticks
-                        if (look := await count_down(connection, work.rule, tick, done.report))
+                        if (look := await count_down(connection, work.rule, tick, self._agent, done.report))
                     ]
         self._done.pop(job, None)
         await self._ended(job, looks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
@@ -123,11 +123,14 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a piece of work ended. `again`: it waits once more, at least `delay` seconds; else `report` is what came of it."""
+    """How a piece of work ended. `again`: it waits once more, at least `delay` seconds; else `report` is what came of it.
+
+    The looks that wait for the piece get the report; an empty one where nothing was done.
+    """
 
     again: Work | None = None
     delay: float = 0.0
-    report: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 def queue_to(site: str) -> str:

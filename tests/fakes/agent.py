@@ -13,7 +13,6 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers, Want
 from replicator.events import Events, WebhookSeen
-from replicator.fleet.roster import Roster
 from replicator.metrics import Metrics
 from replicator.model.digest import Digest
 from replicator.policy.lag import lag
@@ -25,6 +24,7 @@ from replicator.runs.why import Answer, Asker, parse_asked
 from replicator.sites.registry.settings import RegistrySettings
 from replicator.state.memory import MemoryState
 from tests.fakes.clock import FakeClock
+from tests.fakes.fleet import FakeSharing
 
 TOKEN = "correct-horse"
 HOOK_TOKEN = "battery-staple"
@@ -116,7 +116,7 @@ class FakeAgent:
         """By destination, tags with reasons."""
         self.known: list[Standing] = []
         self.index = FakeIndex()
-        self.fleet: Roster | None = None
+        self.sharing: FakeSharing | None = None
         self.problem: str | None = None
         self.problems: list[str] = []
         self.started_at = self.clock.now() - 3600
@@ -138,9 +138,6 @@ class FakeAgent:
             )
             for rule in self._rules
         ]
-
-    def roster(self) -> Roster | None:
-        return self.fleet
 
     def wanted(self, rule: str, destination: str) -> Want | None:
         """What waits to be run there."""

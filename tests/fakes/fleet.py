@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from replicator.engine import RunResult
+from replicator.fleet.history import FleetRuns, OpenLook, PastRun
 from replicator.fleet.roster import Agent, Doing, Roster
 
 DEAD = 20.0
@@ -24,3 +29,26 @@ def roster(now: float, *, is_current: bool = True) -> Roster:
         DEAD,
         is_current,
     )
+
+
+@dataclass
+class FakeHistory:
+    """`daemon.http.agent.FleetHistory`."""
+
+    looks: Sequence[OpenLook] = ()
+    past: Sequence[PastRun] = ()
+    reports: dict[str, RunResult] = field(default_factory=dict)
+
+    def __call__(self) -> FleetRuns:
+        return FleetRuns(self.looks, self.past)
+
+    async def report(self, run_id: str) -> RunResult | None:
+        return self.reports.get(run_id)
+
+
+@dataclass
+class FakeSharing:
+    """`daemon.http.agent.Shared`."""
+
+    roster: Roster
+    history: FakeHistory = field(default_factory=FakeHistory)

@@ -13,12 +13,31 @@ from replicator.config.settings import Loaded
 from replicator.daemon.runs import Runs
 from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers
+from replicator.engine import RunResult
 from replicator.events import Events
+from replicator.fleet.history import FleetRuns
 from replicator.fleet.roster import Roster
 from replicator.metrics import Metrics
 from replicator.ports import Clock, Standing, State
 from replicator.ports.search import ImageIndex
 from replicator.runs.why import Answer
+
+
+class FleetHistory(Protocol):
+    """Runs of the fleet. See `daemon.sharing.history.RunHistory`."""
+
+    def __call__(self) -> FleetRuns: ...  # noqa: D102
+
+    async def report(self, run_id: str) -> RunResult | None: ...  # noqa: D102
+
+
+class Shared(Protocol):
+    """What all agents of a fleet know. See `daemon.sharing.sharing.Sharing`."""
+
+    @property
+    def roster(self) -> Roster: ...  # noqa: D102
+    @property
+    def history(self) -> FleetHistory: ...  # noqa: D102
 
 
 class Agent(Protocol):
@@ -45,9 +64,9 @@ class Agent(Protocol):
     @property
     def index(self) -> ImageIndex: ...  # noqa: D102
     @property
+    def sharing(self) -> Shared | None: ...  # noqa: D102
+    @property
     def problems(self) -> Sequence[str]: ...  # noqa: D102
-
-    def roster(self) -> Roster | None: ...  # noqa: D102
 
     def standings(self) -> Sequence[tuple[Standing, float]]: ...  # noqa: D102
 

@@ -1,40 +1,98 @@
-"""The report of a look whose shards were done by several agents: one result out of theirs. Pure."""
+"""What agents tell each other of their runs, and one report out of those of all shards. Pure."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from replicator.engine import DestinationResult, Outcome, RuleResult
+from replicator.fleet.roster import REPOSITORIES_SAID, Doing
+from replicator.report import RunCounts
+from replicator.runs.current import Run
 
 ACTIONS_KEPT: Final = 100
 """Of one shard at one destination; failures first."""
 FAILURES_KEPT: Final = 100
+MAX_TEXT: Final = 2_000
 _WORST: Final[Mapping[Outcome, int]] = {"ok": 0, "partial": 1, "interrupted": 2, "failed": 3}
 
 
-def packed(result: RuleResult) -> dict[str, Any]:
-    """A shard's result for the database, in bounded size."""
-    kept = [
-        msgspec.structs.replace(
-            each,
-            actions=sorted(each.actions, key=lambda action: action.outcome != "failed")[:ACTIONS_KEPT],
-            failures=each.failures[:FAILURES_KEPT],
-        )
-        for each in result.destinations
-    ]
-    plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(result, destinations=kept))
+class Piece(msgspec.Struct, frozen=True):
+    """What a shard's run came to. `result` None: it broke (`error`)."""
+
+    result: RuleResult | None
+    error: str | None = None
+    requests: int = 0
+    retries: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What all shards came to. `result` None: nothing was done. `error`: why shards broke, or None."""
+
+    result: RuleResult | None
+    counts: RunCounts
+    error: str | None
+
+
+def said_of(run: Run) -> Doing:
+    """A run in progress, as heartbeats tell of it."""
+    return Doing(
+        rule=run.rule,
+        destinations=run.destinations,
+        shard="" if run.shard is None else str(run.shard),
+        since=run.started_at,
+        id=run.id,
+        source=run.source,
+        cause=run.cause,
+        repositories=() if run.scope is None else tuple(sorted(run.scope.repositories)[:REPOSITORIES_SAID]),
+    )
+
+
+def packed(run: Run, result: RuleResult | None) -> dict[str, Any]:
+    """A shard's run for the database, in bounded size."""
+    if result is not None:
+        kept = [
+            msgspec.structs.replace(
+                each,
+                actions=sorted(each.actions, key=lambda action: action.outcome != "failed")[:ACTIONS_KEPT],
+                failures=each.failures[:FAILURES_KEPT],
+            )
+            for each in result.destinations
+        ]
+        result = msgspec.structs.replace(result, destinations=kept)
+    error = None if run.error is None else run.error[:MAX_TEXT]
+    read = 0 if run.report is None else run.report.totals.bytes.read
+    piece = Piece(result, error, run.totals.requests, run.totals.retries, read)
+    plain: dict[str, Any] = msgspec.to_builtins(piece)
     return plain
 
 
-def unpacked(reports: Sequence[Mapping[str, Any]]) -> RuleResult | None:
-    """The result of all shards. None: there is none, or another version wrote them."""
-    try:
-        results = [msgspec.convert(each, RuleResult) for each in reports]
-    except msgspec.ValidationError:
-        return None
+def gathered(reports: Sequence[Mapping[str, Any]]) -> Gathered:
+    """All shards in one. What was not done, or another version wrote, is left out."""
+    pieces = []
+    for each in reports:
+        with contextlib.suppress(msgspec.ValidationError):
+            pieces.append(msgspec.convert(each, Piece))
+    counts = RunCounts(
+        requests=sum(each.requests for each in pieces),
+        retries=sum(each.retries for each in pieces),
+        bytes_read=sum(each.read for each in pieces),
+    )
+    errors = sorted({each.error for each in pieces if each.error})
+    error = (
+        None if not errors else errors[0] if len(errors) == 1 else f"{errors[0]}; and {len(errors) - 1} more"
+    )
+    return Gathered(summed([each.result for each in pieces if each.result is not None]), counts, error)
+
+
+def summed(results: Sequence[RuleResult]) -> RuleResult | None:
+    """The result of all shards. None: there is none."""
     if not results:
         return None
     whole: dict[str, DestinationResult] = {}

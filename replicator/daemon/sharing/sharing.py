@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,24 +17,26 @@ from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing import division
 from replicator.daemon.sharing.due import DueRules, is_failing
-from replicator.daemon.sharing.reports import packed, unpacked
+from replicator.daemon.sharing.history import RunHistory
+from replicator.daemon.sharing.reports import Gathered, gathered, packed, said_of
 from replicator.daemon.sharing.splitting import Much, Splits, redirected
 from replicator.daemon.triggers import Triggers, Want
+from replicator.engine import RuleResult
 from replicator.errors import StateError
 from replicator.events import Events, Observed
 from replicator.fleet.agents import Self
 from replicator.fleet.connections import Dsn
 from replicator.fleet.fleet import Duties, Fleet
-from replicator.fleet.looks import Look
+from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import Claim
-from replicator.fleet.roster import REPOSITORIES_SAID, Agent, Doing
+from replicator.fleet.roster import Agent, Roster
 from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
 from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, Standing
 from replicator.ports.site import SharesLimits
-from replicator.runs.current import Run
+from replicator.report import RunCounts
 from replicator.state.store import StoredState
 
 _log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Sharing:
         self._is_draining = False
         self.fleet: Fleet
         self._due: DueRules
+        self.history: RunHistory
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -114,6 +117,7 @@ class Sharing:
             times=place.times,
         ) as fleet:
             sharing.fleet, sharing._due = fleet, DueRules(fleet)
+            sharing.history = RunHistory(fleet, around.clock)
             around.scheduler.share(sharing._wake.set)
             turning = asyncio.get_running_loop().create_task(sharing._turn_again_and_again())
             fleet.begin()
@@ -122,6 +126,7 @@ class Sharing:
             finally:
                 turning.cancel()
                 await asyncio.wait({turning})
+                await sharing.history.flush_at_the_end()
 
     # --- facts ---
 
@@ -129,6 +134,11 @@ class Sharing:
     def agents(self) -> Sequence[Agent]:
         """Those who live, as of the last heartbeat."""
         return self.fleet.living
+
+    @property
+    def roster(self) -> Roster:
+        """All agents, as of the last heartbeat."""
+        return self.fleet.roster
 
     def next_run(self, rule: str) -> float | None:
         """When the rule is due next (epoch seconds)."""
@@ -149,8 +159,9 @@ class Sharing:
         running = self._around.runs.running
         me = self.fleet.me
         me.sites = {site for run in running for site in (run.source, *run.destinations)}
-        me.doing = tuple(map(_doing, running))
+        me.doing = tuple(map(said_of, running))
         await self._paused()
+        await self.history.refresh()
 
     # --- what is due ---
 
@@ -159,6 +170,7 @@ class Sharing:
             self._wake.clear()
             wait = LONGEST_WAIT_SECONDS
             try:
+                await self.history.flush()
                 self._tell_of_looks()
                 await self._hand_over_ticks()
                 await self._hand_over_wants(self._around.scheduler.triggers)
@@ -258,15 +270,23 @@ class Sharing:
         if not destinations:
             return Done()
         generation = self._around.generation()
-        if await generation.hooks.before(rule, destinations, None) is not None:
-            return Done()
         tick = work.ticks[0] if work.ticks else int(self.fleet.now() * 1000)
         groups = division.together(destinations, self.agents)
-        works = await self.fleet.within_cap(division.pieces(rule, groups, work, tick, self._place.shards))
-        if self._has_after(rule):
-            await self.fleet.begin_look(rule.name, tick, len(works))
+        pieces = division.pieces(rule, groups, work, tick, self._place.shards)
+        look = LookBegun(rule.name, tick, rule.source, destinations, work.cause, len(pieces))
+        refused = await generation.hooks.before(rule, destinations, None)
+        if refused is not None:
+            self._refuse(look, refused)
+            return Done()
+        works = await self.fleet.within_cap(pieces)
+        await self.fleet.begin_look(replace(look, shards=len(works)))
         await self.fleet.defer(works)
         return Done()
+
+    def _refuse(self, look: LookBegun, result: RuleResult) -> None:
+        """A look that its `before` command ended: no shard of it begins."""
+        me = self.fleet.me.name
+        self.history.note_look(look, self.fleet.now(), (me,), Gathered(result, RunCounts(), None))
 
     async def _worth_trying(self, rule: Rule, destinations: tuple[str, ...], work: Work) -> tuple[str, ...]:
         """Without those at which the last looks failed, until it is time again; whoever asks does not wait."""
@@ -309,9 +329,9 @@ class Sharing:
         if work.whole and active.result is not None:
             failed = [each.destination for each in active.result.destinations if each.outcome == "failed"]
             await self.fleet.note_failures(rule.name, failed, work.ticks[-1] if work.ticks else 0)
-        return self._done(rule, work, active)
+        return self._done(work, active)
 
-    def _done(self, rule: Rule, work: Work, active: ActiveRun) -> Done:
+    def _done(self, work: Work, active: ActiveRun) -> Done:
         if active.stuck is None and isinstance(active.error, StateError):
             return Done(again=work, delay=_AGAIN_SECONDS)
         result = active.result
@@ -319,16 +339,19 @@ class Sharing:
             left = {each.destination for each in result.destinations if each.outcome == "interrupted"}
             if left:
                 return Done(again=work)
-        if not work.ticks or not self._has_after(rule):
-            return Done()
-        return Done(report={} if result is None else packed(result))
+        if not work.ticks:
+            self.history.note_run(active.run)
+        return Done(report=packed(active.run, result))
 
     async def _look_ended(self, look: Look) -> None:
-        """All shards of a look are through, at whichever agents: runs the rule's `after`."""
+        """All shards of a look are through, at whichever agents: keeps it, and runs the rule's `after`."""
         rule = self._rules().get(look.rule)
-        result = unpacked([report for report in look.reports if report])
-        if rule is not None and result is not None:
-            await self._around.generation().hooks.after(rule, result)
+        found = gathered(look.reports)
+        self.history.note_look(look.begun, look.started, look.agents, found)
+        self._around.changed()
+        self._wake.set()
+        if rule is not None and found.result is not None and self._has_after(rule):
+            await self._around.generation().hooks.after(rule, found.result)
 
     # --- inside ---
 
@@ -350,19 +373,6 @@ class Sharing:
         self._is_draining = self.fleet.draining
         self._around.changed()
         self._wake.set()
-
-
-def _doing(run: Run) -> Doing:
-    return Doing(
-        rule=run.rule,
-        destinations=run.destinations,
-        shard="" if run.shard is None else str(run.shard),
-        since=run.started_at,
-        id=run.id,
-        source=run.source,
-        cause=run.cause,
-        repositories=() if run.scope is None else tuple(sorted(run.scope.repositories)[:REPOSITORIES_SAID]),
-    )
 
 
 def _cause(cause: str) -> Any:  # one of the causes of runs, which the fleet does not know by type

@@ -27,7 +27,7 @@ from replicator.events import (
 )
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, config, simple_rule
-from tests.fakes.fleet import roster
+from tests.fakes.fleet import FakeSharing, roster
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -355,7 +355,7 @@ async def test_unknown_paths_and_methods_are_problems_too(world: World) -> None:
 async def test_agents_of_the_fleet_are_told_as_the_command_tells_them(world: World) -> None:
     assert await world.get("/api/v1/agents") == {"agents": []}, "not part of a fleet"
     now = world.agent.clock.now()
-    world.agent.fleet = roster(now)
+    world.agent.sharing = FakeSharing(roster(now))
     told = await world.get("/api/v1/agents")
     assert (await world.get("/api/v1/status"))["agents"] == told["agents"]
     agents = {each["agent"]: each for each in told["agents"]}
@@ -368,7 +368,7 @@ async def test_agents_of_the_fleet_are_told_as_the_command_tells_them(world: Wor
     assert (agents["a"]["doing"][0]["shard"], agents["a"]["doing"][0]["run"]) == ("3/64", "a-1-1")
     told_started = dt.datetime.fromisoformat(agents["b"]["started_at"]).timestamp()
     assert told_started == pytest.approx(now - 60), "its clock is ten minutes ahead, ours is not"
-    shown = lines(infos(world.agent.fleet), now)
+    shown = lines(infos(world.agent.sharing.roster), now)
     assert [line.split() for line in shown[1:4]] == [
         ["a", "1.0.0", *["2.0", "s", "ago"], "fra", "working", "2"],
         ["b", "1.0.1", *["1.0", "s", "ago"], "all", "draining", "0"],

@@ -26,7 +26,7 @@ from replicator.events import (
 )
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
-from tests.fakes.fleet import roster
+from tests.fakes.fleet import FakeSharing, roster
 
 
 class _Cells(HTMLParser):
@@ -266,7 +266,7 @@ async def test_remote_status_says_where_a_rule_is_running(
 
 def test_agents_of_a_fleet_are_listed_with_what_each_does(world: World) -> None:
     assert 'id="agents"' not in world.text(), "an agent alone has no such section"
-    world.agent.fleet = roster(world.now)
+    world.agent.sharing = FakeSharing(roster(world.now))
     text = world.text()
     cells = _Cells()
     cells.feed(text)
@@ -286,7 +286,7 @@ def test_agents_of_a_fleet_are_listed_with_what_each_does(world: World) -> None:
 
 
 def test_an_agent_without_its_database_does_not_call_others_lost(world: World) -> None:
-    world.agent.fleet = roster(world.now, is_current=False)
+    world.agent.sharing = FakeSharing(roster(world.now, is_current=False))
     cells = _Cells()
     cells.feed(world.text())
     assert {row["State"].partition("clock")[0] for row in cells.rows if "Agent" in row} == {"unknown"}

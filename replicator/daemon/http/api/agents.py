@@ -13,9 +13,9 @@ def moment(at: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(round(at, 3), dt.UTC)
 
 
-def infos(roster: Roster | None) -> list[AgentInfo]:
-    """The agents, by name; none without a fleet."""
-    return [] if roster is None else [_info(roster, each) for each in roster.agents]
+def infos(roster: Roster) -> list[AgentInfo]:
+    """The agents, by name."""
+    return [_info(roster, each) for each in roster.agents]
 
 
 def _info(roster: Roster, agent: Agent) -> AgentInfo:

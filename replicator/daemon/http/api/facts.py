@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, Literal
 
 from replicator import __version__
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.agents import infos, moment
 from replicator.daemon.http.api.live import Live
+from replicator.daemon.http.api.runs import MAX_TEXT, RunFacts, is_at
 from replicator.daemon.http.api.shapes import (
     AgentInfo,
-    FailureInfo,
     FlowInfo,
     LagInfo,
     RuleDestination,
     RuleInfo,
     RunInfo,
-    RunProgress,
     SiteInfo,
     Status,
     Tags,
@@ -27,14 +26,11 @@ from replicator.daemon.status import RuleStatus
 from replicator.policy.rule import Rule
 from replicator.ports import Standing
 from replicator.report import format_seconds
-from replicator.runs.current import Run
 from replicator.runs.progress import DestinationProgress
 
 FAILURES_SHOWN: Final = 20
 BEHIND_SECONDS: Final = 60.0
 """Lag up to this is normal: changes are being copied."""
-MAX_TEXT: Final = 500
-"""Characters of a cause, which may quote a registry."""
 
 _Known = Mapping[tuple[str, str], tuple[Standing, float]]
 _FlowState = Literal["ok", "behind", "failing", "paused", "new"]
@@ -46,10 +42,12 @@ class Facts:
     def __init__(self, app: Agent, live: Live) -> None:
         self._app = app
         self._live = live
+        self.runs = RunFacts(app, live)
 
     def status(self) -> Status:
         """Everything that the status page shows."""
         app = self._app
+        running = self.runs.running()
         return Status(
             agent=app.config.agent.name,
             version=__version__,
@@ -57,28 +55,26 @@ class Facts:
             problems=list(app.problems),
             sites=self.sites(),
             flows=self.flows(),
-            rules=self.rules(),
-            running=[self.run(each) for each in app.runs.running],
+            rules=self._rules(running),
+            running=running,
             moving=self._moving(),
             transfers=self._live.progress.transfers(),
             waits=self._live.progress.waits(),
-            failures=list(islice(self.failures(), FAILURES_SHOWN)),
+            failures=list(islice(self.runs.failures(), FAILURES_SHOWN)),
             agents=self.agents(),
         )
 
     def agents(self) -> list[AgentInfo]:
         """The agents of the fleet; none if this one is not part of a fleet."""
-        return infos(self._app.roster())
+        return [] if self._app.sharing is None else infos(self._app.sharing.roster)
 
     def rules(self) -> list[RuleInfo]:
         """The rules, in the config's order."""
-        known = self._known()
-        return [self._rule(each, known) for each in self._app.rules]
+        return self._rules(self.runs.running())
 
     def rule(self, name: str) -> RuleInfo | None:
         """One rule."""
-        known = self._known()
-        return next((self._rule(each, known) for each in self._app.rules if each.rule.name == name), None)
+        return next((each for each in self.rules() if each.rule == name), None)
 
     def lag(self) -> list[LagInfo]:
         """The lag of each rule at each destination that has been scanned."""
@@ -125,63 +121,15 @@ class Facts:
             ),
         ]
 
-    def run(self, run: Run) -> RunInfo:
-        """One run."""
-        return RunInfo(
-            id=run.id,
-            rule=run.rule,
-            source=run.source,
-            destinations=list(run.destinations),
-            cause=run.cause,
-            repositories=None if run.scope is None else sorted(run.scope.repositories),
-            started_at=moment(run.started_at),
-            ended_at=None if run.ended_at is None else moment(run.ended_at),
-            outcome=None if run.report is None else run.report.outcome,
-            error=None if run.error is None else run.error[:MAX_TEXT],
-            progress=[] if run.report is not None else [self._progress(run, to) for to in run.destinations],
-        )
-
-    def failures(self) -> Iterator[FailureInfo]:
-        """The failures of remembered runs, the latest run first; those of runs in progress before them."""
-        runs = self._app.runs
-        for run in chain(reversed(runs.running), runs.recent):
-            at = moment(run.started_at if run.ended_at is None else run.ended_at)
-            if run.error is not None:
-                yield FailureInfo(at, run.rule, "", run.source, None, "run", run.error[:MAX_TEXT])
-            for result in run.results():
-                for each in result.failures:
-                    yield FailureInfo(
-                        at,
-                        run.rule,
-                        result.destination,
-                        each.site,
-                        each.repository,
-                        each.operation,
-                        each.cause[:MAX_TEXT],
-                    )
-
-    def _rule(self, status: RuleStatus, known: _Known) -> RuleInfo:
-        rule = status.rule
-        running = [run for run in self._app.runs.running if run.rule == rule.name]
-        return RuleInfo(
-            rule=rule.name,
-            source=rule.source,
-            mirrors=list(rule.mirrors),
-            schedule=_schedule(rule),
-            paused=status.paused,
-            next_run=None if status.next_run is None else moment(status.next_run),
-            running=[run.id for run in running],
-            destinations=[
-                _destination(
-                    each,
-                    known.get((rule.name, each)),
-                    status.backing_off.get(each),
-                    running=any(each in run.left for run in running),
-                    untrusted=status.untrusted.get(each, {}),
-                )
-                for each in rule.destinations
-            ],
-        )
+    def _rules(self, running: Sequence[RunInfo]) -> list[RuleInfo]:
+        known, latest = self._known(), self.runs.latest()
+        of_rules: dict[str, list[RunInfo]] = {}
+        for run in running:
+            of_rules.setdefault(run.rule, []).append(run)
+        return [
+            _rule(each, known, of_rules.get(each.rule.name, []), latest.get(each.rule.name))
+            for each in self._app.rules
+        ]
 
     def _flow(
         self, pair: tuple[str, str], rules: list[RuleStatus], known: _Known, *, mirror: bool
@@ -203,23 +151,6 @@ class Facts:
             *pair, mirror, [each.rule.name for each in rules], lag, round(self._live.rate(*pair), 1), state
         )
 
-    def _progress(self, run: Run, destination: str) -> RunProgress:
-        progress = self._live.progress
-        count, at = progress.count(run.rule, destination), progress.destination(destination)
-        return RunProgress(
-            destination=destination,
-            done=destination not in run.left,
-            tags_planned=count.planned,
-            tags_done=count.done,
-            tags_failed=count.failed,
-            bytes_planned=at.bytes_planned,
-            bytes_moved=at.bytes_moved,
-            bytes_per_second=at.rate,
-            seconds_left=at.seconds_left,
-            scan=next((each for each in progress.scans() if each.rule == run.rule), None),
-            tags_postponed=count.postponed,
-        )
-
     def _moving(self) -> list[DestinationProgress]:
         running = [to for run in self._app.runs.running for to in run.destinations if to in run.left]
         return [self._live.progress.destination(to) for to in dict.fromkeys(running)]
@@ -233,6 +164,30 @@ class Facts:
         for each in self._app.rules:
             for destination in each.rule.destinations:
                 yield each.rule.name, destination
+
+
+def _rule(status: RuleStatus, known: _Known, running: Sequence[RunInfo], latest: RunInfo | None) -> RuleInfo:
+    rule = status.rule
+    return RuleInfo(
+        rule=rule.name,
+        source=rule.source,
+        mirrors=list(rule.mirrors),
+        schedule=_schedule(rule),
+        paused=status.paused,
+        next_run=None if status.next_run is None else moment(status.next_run),
+        running=[run.id for run in running],
+        destinations=[
+            _destination(
+                each,
+                known.get((rule.name, each)),
+                status.backing_off.get(each),
+                running=any(is_at(run, each) for run in running),
+                untrusted=status.untrusted.get(each, {}),
+            )
+            for each in rule.destinations
+        ],
+        latest=latest,
+    )
 
 
 def _destination(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
@@ -119,16 +120,19 @@ class API:
     async def runs(self, request: web.Request) -> web.Response:
         """Runs in progress, then those that ended, latest first."""
         rule, limit = request.query.get("rule"), _limit(request)
-        runs = [*self._app.runs.running, *self._app.runs.recent]
-        wanted = [each for each in runs if rule is None or each.rule == rule]
-        return _json(RunsList([self._facts.run(each) for each in wanted[:limit]]))
+        wanted = (
+            each
+            for each in chain(self._facts.runs.running(), self._facts.runs.ended())
+            if rule is None or each.rule == rule
+        )
+        return _json(RunsList(list(islice(wanted, limit))))
 
     async def run(self, request: web.Request) -> web.Response:
         """One run with its report."""
-        run = self._app.runs.get(request.match_info["id"])
-        if run is None:
+        detail = await self._facts.runs.detail(request.match_info["id"])
+        if detail is None:
             raise Problem(404, "unknown run, or one that is no longer remembered")
-        return _json(RunDetail(self._facts.run(run), run.report, run.actions_left_out))
+        return _json(detail)
 
     async def sites(self, _: web.Request) -> web.Response:
         """The sites."""

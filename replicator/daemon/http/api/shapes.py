@@ -75,6 +75,8 @@ class RuleInfo(msgspec.Struct, frozen=True):
     running: list[str]
     """Ids of its runs in progress."""
     destinations: list[RuleDestination]
+    latest: RunInfo | None = None
+    """In a fleet, the run of the whole rule that is in progress, else the last that ended; null if it is not known any more."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -104,8 +106,19 @@ class RunProgress(msgspec.Struct, frozen=True):
     tags_postponed: int = 0
 
 
+class ShardsInfo(msgspec.Struct, frozen=True):
+    """The parts of a run that agents of a fleet divide among them: how many, and how many have ended."""
+
+    count: int
+    ended: int
+
+
 class RunInfo(msgspec.Struct, frozen=True):
-    """One run of one rule. `repositories`: only these were scanned; None: all. `outcome` is None while it is in progress."""
+    """One run of one rule. `repositories`: only these were scanned; None: all. `outcome` is None while it is in progress.
+
+    In a fleet, a run of a whole rule has `shards`, and `agents` are those that did them. While it is in progress, there is one
+    run more, with `shard`, for each shard that an agent works on; it is part of the former, and is not listed once it has ended.
+    """
 
     id: str
     rule: str
@@ -118,7 +131,12 @@ class RunInfo(msgspec.Struct, frozen=True):
     outcome: Outcome | None
     error: str | None
     progress: list[RunProgress]
-    """Of a run in progress; else empty."""
+    """Of a run in progress at the agent that is asked; else empty."""
+    agents: list[str] = []
+    """Who does it, or did it."""
+    shard: str | None = None
+    """Which part of a run of the whole rule this is, as `3/64`."""
+    shards: ShardsInfo | None = None
 
 
 class RunsList(msgspec.Struct, frozen=True):

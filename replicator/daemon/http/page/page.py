@@ -87,10 +87,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A row of the table of runs in progress."""
+    """A row of the table of runs in progress. `at` None: it is not known how far it is, or only by its shards."""
 
     run: RunInfo
-    at: RunProgress
+    to: str
+    at: RunProgress | None
     cause: str
 
 
@@ -107,7 +108,7 @@ class AgentRow:
 class RuleRow:
     """A row of the table of rules.
 
-    `cause`: why it fails, even if its run is no longer remembered. `why`: the page that explains the tag that has been
+    `shards`: in a fleet, how far the run of the rule is, or what the last came to. `cause`: why it fails, even if its run is no longer remembered. `why`: the page that explains the tag that has been
     pending longest, or what is pending.
     """
 
@@ -118,6 +119,7 @@ class RuleRow:
     cause: str | None
     lag: str
     why: str
+    shards: str | None
 
 
 def render(status: Status, now: float) -> str:
@@ -129,7 +131,7 @@ def render(status: Status, now: float) -> str:
         summary=summarize(status),
         map=draw(status.sites, status.flows),
         quotas=[site for site in status.sites if site.pulls_left is not None],
-        running=[RunRow(run, at, _cause(run)) for run in status.running for at in run.progress],
+        running=[row for run in status.running for row in _run_rows(run)],
         rules=list(_rule_rows(status)),
         agents=[AgentRow(each, _COLOURS[each.state], _skew(each)) for each in status.agents],
     )
@@ -163,6 +165,12 @@ def _skew(agent: AgentInfo) -> str | None:
     return f"clock {format_seconds(abs(seconds))} {'ahead' if seconds > 0 else 'behind'}"
 
 
+def _run_rows(run: RunInfo) -> list[RunRow]:
+    if not run.progress:
+        return [RunRow(run, ", ".join(run.destinations), None, _cause(run))]
+    return [RunRow(run, at.destination, at, _cause(run)) for at in run.progress]
+
+
 def _cause(run: RunInfo) -> str:
     if run.repositories is None:
         return run.cause
@@ -175,7 +183,18 @@ def _rule_rows(status: Status) -> Iterator[RuleRow]:
     for rule in status.rules:
         for at in rule.destinations:
             state, kind = _state(rule, at)
-            yield RuleRow(rule, at, state, kind, _cause_of(at, kind), _lag(at), _why(rule, at))
+            yield RuleRow(
+                rule, at, state, kind, _cause_of(at, kind), _lag(at), _why(rule, at), _shards(rule, at)
+            )
+
+
+def _shards(rule: RuleInfo, at: RuleDestination) -> str | None:
+    run = rule.latest
+    if run is None or run.shards is None or at.destination not in run.destinations:
+        return None
+    if run.ended_at is None:
+        return f"{run.shards.ended} of {run.shards.count} shards"
+    return f"last run: {run.outcome}, by {', '.join(run.agents)}"
 
 
 def _why(rule: RuleInfo, at: RuleDestination) -> str:
