@@ -112,7 +112,7 @@ class StateMachine(RuleBasedStateMachine):
         placement = Placement(digest, "x", asked + 1, asked + 1) if root else None
         if digest in self.ended and not root:
             self.flush()  # a batch that leaves a digest and takes it again keeps its placement
-        before = set(self.run(self.memory.placements("fra", "app")))
+        before = set(self.run(self.memory.placements("fra", "app"))) | ({digest} if root else set())
         self.record(Placed(name, "fra", belief, "app", placement))
         self.ended |= before - set(self.run(self.memory.placements("fra", "app")))
 
