@@ -39,7 +39,8 @@ async def many_tags(bench: Bench) -> list[Row]:
                 if count > before[side].get(what, 0)
             }
             bench.tell(f"  {program.name}: {usage.seconds:.1f} s, {usage.peak_bytes / 1e6:.0f} MB, {asked}")
-            rows.append(Row(NAME, program.name, [usage], notes=asked))
+            notes = {"first run's peak MB": round(first.peak_bytes / 1e6), **asked}
+            rows.append(Row(NAME, program.name, [usage], notes=notes))
     return rows
 
 

@@ -6,26 +6,20 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from replicator.engine.content.referrers import WantedReferrers
 from replicator.engine.content.source import SourceContent
 from replicator.engine.context import Context
 from replicator.engine.coordination import Origin
-from replicator.engine.faults import faults, is_unreadable
-from replicator.engine.observe.closure import ClosureCheck
 from replicator.engine.observe.destination import Catalog
-from replicator.engine.observe.platforms import chosen_root
-from replicator.engine.observe.referrers import missing_referrers
-from replicator.engine.observe.seen import Seen
 from replicator.engine.observe.wanted import WantedTag, WantedTags
 from replicator.engine.plan.action import Action
 from replicator.engine.plan.compare import Change
-from replicator.engine.plan.decide import Closure, Facts, Policy, decide, digest_of, rests_on
+from replicator.engine.plan.decide import Facts, Policy, decide, digest_of, rests_on
 from replicator.engine.plan.decision import Ask, Conflict, Copy, Decision, InStep, Postponed, Question
 from replicator.engine.plan.ownership import may_collide, other_owner
 from replicator.engine.plan.platforms import placed_root, rewrites, rewriting_note
+from replicator.engine.questions import Questions
 from replicator.engine.record import Recorder
-from replicator.engine.roots import Root
-from replicator.errors import NotFound, SiteError
+from replicator.errors import SiteError
 from replicator.flow.parallel import each
 from replicator.model.companion import state_of_companions
 from replicator.model.digest import Digest
@@ -63,19 +57,16 @@ class Deciding:
         self._rule = rule
         self._destination = destination
         self._context = context
-        self._content = content
         self._since = since
         self._act = act
         self._recorder = recorder
-        self._closures = ClosureCheck(rule.part_of)
+        self._questions = Questions(rule, destination, context, content, recorder)
         others = [each for each in context.running if each is not rule and destination in each.destinations]
         self._is_contested = bool(others) or may_collide(rule)
-        self._breaker = context.breaker(destination)
-        self._source_breaker = context.breaker(rule.source)
 
     async def aclose(self) -> None:
         """Ends what is in progress."""
-        await self._closures.aclose()
+        await self._questions.aclose()
 
     async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
         """Decides on every tag of the batch; a failure of one leaves the others alone."""
@@ -217,13 +208,15 @@ class Deciding:
     ) -> Facts:
         match ask.question:
             case Question.TAG:
-                return replace(facts, seen=await self._ask_tag(catalog, wanted, facts))
+                return replace(facts, seen=await self._questions.tag(catalog, wanted, facts))
             case Question.CLOSURE:
-                return replace(facts, closure=await self._ask_closure(catalog, ask.digest or Digest("")))
+                return replace(
+                    facts, closure=await self._questions.closure(catalog, ask.digest or Digest(""))
+                )
             case Question.REFERRERS:
                 return replace(
                     facts,
-                    referrers=await self._ask_referrers(
+                    referrers=await self._questions.referrers(
                         batch,
                         catalog,
                         ask.digest or Digest(""),
@@ -233,7 +226,7 @@ class Deciding:
                     ),
                 )
             case Question.SOURCE:
-                digest = await self._ask_source(batch, wanted)
+                digest = await self._questions.source(batch, wanted)
                 return replace(
                     facts,
                     source=digest,
@@ -243,85 +236,8 @@ class Deciding:
                     owner=self._owner(batch, catalog, wanted, digest),
                 )
             case Question.PLATFORMS:
-                root = await self._ask_platforms(batch, ask.digest or Digest(""))
+                root = await self._questions.platforms(batch, ask.digest or Digest(""))
                 return replace(facts, root=root, placement=await self._placement(root.digest, catalog))
-
-    async def _ask_tag(self, catalog: Catalog, wanted: WantedTag, facts: Facts) -> Seen:
-        repository = catalog.repository
-        try:
-            self._breaker.check("resolve tag", repository.name)
-            with faults(self._destination, "resolve tag", repository.name):
-                seen = (await repository.resolve(wanted.key)).digest
-        except NotFound:
-            return Seen(None)
-        except SiteError as error:
-            if not is_unreadable(error):
-                raise
-            if facts.belief is not None:  # else the repository may only not exist yet
-                self._recorder.unreadable(error)
-            return Seen(None, unreadable=True)
-        self._breaker.succeeded()
-        return Seen(seen)
-
-    async def _ask_closure(self, catalog: Catalog, root: Digest) -> Closure:
-        repository = catalog.repository
-        try:
-            self._breaker.check("check image", repository.name)
-            with faults(self._destination, "check image", repository.name):
-                below = await self._closures.check(repository, root)
-        except SiteError as error:
-            if not is_unreadable(error):
-                raise
-            return Closure(unreadable=True)
-        self._breaker.succeeded()
-        return Closure(below.missing, children=below.children)
-
-    async def _ask_referrers(
-        self,
-        batch: WantedTags,
-        catalog: Catalog,
-        root: Digest,
-        closure: Closure | None,
-        *,
-        is_rewritten: bool,
-        is_thorough: bool,
-    ) -> tuple[Digest, ...]:
-        self._source_breaker.check("list referrers", batch.repository)
-        try:
-            with faults(self._rule.source, "list referrers", batch.repository):
-                return await missing_referrers(
-                    self._content.referrers,
-                    self._context.apis,
-                    self._content.repository(batch.repository),
-                    catalog.repository,
-                    root,
-                    None if closure is None or closure.unreadable else closure.children,
-                    WantedReferrers(self._rule.referrers, self._rule.referrer_filter, batch.companions),
-                    part_of=self._rule.part_of,
-                    is_rewritten=is_rewritten,
-                    is_thorough=is_thorough,
-                )
-        except SiteError as error:
-            if not is_unreadable(error):
-                raise
-            return ()
-
-    async def _ask_platforms(self, batch: WantedTags, root: Digest) -> Root:
-        platforms = self._rule.platforms
-        if platforms is None:
-            return Root(root)
-        self._source_breaker.check("read manifest", batch.repository)
-        with faults(self._rule.source, "read manifest", batch.repository):
-            return await chosen_root(
-                self._context.roots, self._content, batch.repository, root, platforms, self._rule.mirrors
-            )
-
-    async def _ask_source(self, batch: WantedTags, wanted: WantedTag) -> Digest:
-        """What an immutable tag is at the source that was believed to be settled."""
-        source = self._rule.source
-        self._source_breaker.check("resolve tag", batch.repository)
-        with faults(source, "resolve tag", batch.repository):
-            return (await self._content.repository(batch.repository).resolve(wanted.tag or "")).digest
 
     # --- concluding ---
 

@@ -10,6 +10,27 @@ from __future__ import annotations
 from replicator.ports.clock import Clock
 from replicator.ports.fleet import Assignment, BlobClaims, Ownership, SplitsOff, ToCopy
 from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
+from replicator.ports.remembered import (
+    AcceptedEvent,
+    BehindRepository,
+    CatalogSeen,
+    Created,
+    Entry,
+    GoneAtDestination,
+    Missing,
+    Noted,
+    Pending,
+    Placed,
+    Placement,
+    RunRow,
+    Seen,
+    Standing,
+    TagBelief,
+    Unit,
+    UnitSeen,
+    Unlisted,
+    Unpending,
+)
 from replicator.ports.repository import (
     BlobOutcome,
     BlobSource,
@@ -43,28 +64,7 @@ from replicator.ports.site import (
     Site,
     SiteCheck,
 )
-from replicator.ports.state import (
-    AcceptedEvent,
-    BehindRepository,
-    CatalogSeen,
-    Created,
-    Entry,
-    GoneAtDestination,
-    Missing,
-    Noted,
-    Pending,
-    Placed,
-    Placement,
-    RunRow,
-    Seen,
-    Standing,
-    State,
-    TagBelief,
-    Unit,
-    UnitSeen,
-    Unlisted,
-    Unpending,
-)
+from replicator.ports.state import State
 
 __all__ = [
     "AcceptedEvent",
