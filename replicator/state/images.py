@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, insert, select, text
+from sqlalchemy import Connection, delete, except_, insert, select, text
 
 from replicator.model.digest import Digest, encoded
 from replicator.ports.search import MAX_TEXT, ImageFacts
@@ -87,7 +87,8 @@ def words_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
 
 def drop_unused(connection: Connection) -> None:
     """Throws away what is known of images that no tag names any more."""
-    unused = ~exists().where(beliefs.c.digest == images.c.digest)
+    # As sets: no index begins with the digest of a belief, and SQLite would walk through all of them for each image.
+    unused = images.c.digest.in_(except_(select(images.c.digest), select(beliefs.c.digest)))
     gone = [row[0] for row in connection.execute(select(images.c.id).where(unused))]
     for number in gone:
         columns = select(images.c.labels, images.c.annotations).where(images.c.id == number)

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 from replicator.state.database import Database
 from replicator.state.place import Claim, PostgresPlace
 from replicator.state.postgres import locks, schema
+from replicator.state.postgres.bulk import as_one
 from replicator.state.postgres.connecting import (
     STATEMENT_SECONDS,
     connect,
@@ -84,6 +85,7 @@ class PostgresDatabase(Database):
             use_native_hstore=False,
         )
         self._time_statements(self._engine)
+        event.listen(self._engine, "do_executemany", _execute_as_one)
 
     async def run(self, work: Callable[[Connection], _T]) -> _T:
         """See `Database`."""
@@ -194,3 +196,18 @@ class PostgresDatabase(Database):
         @event.listens_for(engine, "handle_error")
         def _answered(*_: object) -> None:
             self._asked_at = None
+
+
+def _execute_as_one(cursor: Any, statement: str, rows: Any, _context: object) -> bool:
+    """SQLAlchemy's `do_executemany`. False: it executes the statement itself."""
+    one = as_one(statement, [{name: _bare(value) for name, value in row.items()} for row in rows])
+    if one is None:
+        return False
+    # Planned anew each time: tables grow from nothing within seconds.
+    cursor.execute(one[0].encode(), one[1], prepare=False)
+    return True
+
+
+def _bare(value: Any) -> Any:
+    """Bytes without the driver's wrapper, which is equal to nothing."""
+    return value.obj if type(value) is psycopg.Binary else value
