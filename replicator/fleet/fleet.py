@@ -21,6 +21,7 @@ from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, as_st
 from replicator.fleet.definitions import Definition
 from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
+from replicator.fleet.pulls import Pulls
 from replicator.fleet.queue import Queue
 from replicator.fleet.relay import Relay
 from replicator.fleet.roster import SKEW_SECONDS, Agent, Roster
@@ -83,6 +84,7 @@ class Fleet:
         self._relay = Relay(dsn, me.name, events, self._queue.fetch)
         self._owned: dict[int, Claim] = {}
         self.blob_claims = BlobClaims(self._session)
+        self.pulls = Pulls(me.name, self._queue)
         self.living: Sequence[Agent] = ()
         self._roster = Roster((), clock.now(), times.dead)
         self.draining = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from replicator.ports.clock import Clock
 from replicator.ports.fleet import Assignment, BlobClaims, Ownership, SplitsOff, ToCopy
 from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
+from replicator.ports.pulls import PULL_SECONDS, PullGrant, PullWindow, SharedPulls, SharesPulls
 from replicator.ports.remembered import (
     AcceptedEvent,
     BehindRepository,
@@ -67,6 +68,7 @@ from replicator.ports.site import (
 from replicator.ports.state import State
 
 __all__ = [
+    "PULL_SECONDS",
     "AcceptedEvent",
     "Assignment",
     "BehindRepository",
@@ -105,6 +107,8 @@ __all__ = [
     "Pending",
     "Placed",
     "Placement",
+    "PullGrant",
+    "PullWindow",
     "ReadsRanges",
     "ReadsWhole",
     "RefusesListings",
@@ -114,7 +118,9 @@ __all__ = [
     "Repository",
     "RunRow",
     "Seen",
+    "SharedPulls",
     "SharesLimits",
+    "SharesPulls",
     "Site",
     "SiteCheck",
     "SplitsOff",

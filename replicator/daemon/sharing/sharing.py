@@ -34,7 +34,7 @@ from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
 from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
-from replicator.ports import Assignment, Clock, Standing
+from replicator.ports import Assignment, Clock, SharesPulls, Standing
 from replicator.ports.site import SharesLimits
 from replicator.report import RunCounts
 from replicator.state.store import StoredState
@@ -314,6 +314,9 @@ class Sharing:
                     return Done()
                 work = rest
             splits = Splits(work, others, self._place.much, partial(self.fleet.split_off, claim))
+        for site in self._around.generation().sites.values():
+            if isinstance(site, SharesPulls):
+                site.share_pulls(self.fleet.pulls)
         shard = Shard(work.shard or 0, work.of)
         assignment = Assignment(shard, claim, work.ticks[-1] if work.ticks else None, splits)
         active, task = self._around.scheduler.begin_shard(

@@ -116,8 +116,8 @@ class Transport:
         logins = logins_of(settings, events=events, clock=clock)
         self._auth = Authenticator(self._wire, clock, logins, see=see)
         self._prefix = settings.url.rstrip("/")
-        self._quota = PullQuota(settings.name, settings.quota, events, clock)
-        self._feedback = Feedback(self._wire.origin, limits, self._quota, clock)
+        self.quota = PullQuota(settings.name, settings.quota, events, clock)
+        self._feedback = Feedback(self._wire.origin, limits, self.quota, clock)
         self._redirects = Redirects(settings.name, self._wire)
         self._failures = Failures(settings.name, self._wire.origin, self._auth, clock)
 
@@ -223,9 +223,8 @@ class Transport:
         await self._auth.meet()
 
     def limit_to(self, share: float) -> None:
-        """Keeps to a part of the site's limits and of its pulls; see `ports.SharesLimits`."""
+        """Keeps to a part of the site's limits; see `ports.SharesLimits`."""
         self._limits.limit_to(share)
-        self._quota.limit_to(share)
 
     def meet_ahead(self) -> None:
         """Begins that ping now; the first request takes its outcome over."""
@@ -284,8 +283,8 @@ class Transport:
         return await retrying(attempt, self._budget, tell, site=self._limits, only_refused=True)
 
     async def _request(self, call: Call) -> Reply:
-        if self._quota.is_limiting and call.method == "GET" and "/manifests/" in call.url:
-            await self._quota.take(call, lambda: self._request(replace(call, method="HEAD")))
+        if self.quota.is_limiting and call.method == "GET" and "/manifests/" in call.url:
+            await self.quota.take(call, lambda: self._request(replace(call, method="HEAD")))
         if call.blob_bytes is not None:
             await self._limits.pace_bytes(call.blob_bytes)
         response, slot = await self._open(call, "requests")

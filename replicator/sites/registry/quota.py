@@ -8,33 +8,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from replicator.errors import Advice, Throttled
+from replicator.errors import Advice, StateError, Throttled
 from replicator.events import Events, QuotaSeen, RetryPlanned
-from replicator.ports import Clock
+from replicator.ports import PULL_SECONDS, Clock, PullGrant, PullWindow, SharedPulls
 from replicator.sites.registry.errormap import Operation
 from replicator.sites.registry.settings import Quota
 
 MIN_WAIT_SECONDS: Final = 10.0
 MAX_WAIT_SECONDS: Final = 900.0
-FRESH_SECONDS: Final = 10.0
-"""How long what was told counts where other agents pull, too."""
+UNCOUNTED_SECONDS: Final = 600.0
+"""How long a registry that was asked and told nothing is taken not to count."""
 _EPOCH_SECONDS: Final = 1_000_000_000
 """A reset above this is a date."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """`remaining` pulls of `limit` in `seconds`; None where a number was not told."""
-
-    remaining: int
-    limit: int | None = None
-    seconds: int | None = None
-
-
-def read_window(headers: Mapping[str, str]) -> Window | None:
+def read_window(headers: Mapping[str, str]) -> PullWindow | None:
     """What `ratelimit-remaining: 76;w=21600` and `ratelimit-limit` say; None where nobody counts."""
     text = headers.get("ratelimit-remaining")
     if text is None:
@@ -43,7 +34,7 @@ def read_window(headers: Mapping[str, str]) -> Window | None:
     if remaining is None:
         return None
     limit, other = _numbers(headers.get("ratelimit-limit", ""))
-    return Window(remaining, limit, seconds or other)
+    return PullWindow(remaining, limit, seconds or other)
 
 
 def _numbers(text: str) -> tuple[int | None, int | None]:
@@ -83,7 +74,7 @@ def read_remaining(headers: Mapping[str, str], now: float) -> tuple[int, float] 
     return remaining, reset - now if reset > _EPOCH_SECONDS else float(reset)
 
 
-def wait_seconds(window: Window) -> float:
+def wait_seconds(window: PullWindow) -> float:
     """How long one more pull takes to come back: the window gives its pulls evenly, as far as anybody knows."""
     if not window.limit or not window.seconds:
         return 60.0
@@ -93,9 +84,8 @@ def wait_seconds(window: Window) -> float:
 class PullQuota:
     """Keeps a reserve of the pulls that a registry grants; does nothing where none is set or nobody counts.
 
-    Several agents of a fleet have one account or address: the registry's own count is what they share. Each asks for it
-    anew, which is free, before it goes by one that is older than `FRESH_SECONDS`, and counts on the others to pull as much
-    as itself meanwhile.
+    The agents of a fleet have one account or address: each takes pulls from what the fleet has left (`share_pulls`), and
+    goes by its own count only while the database is away.
     """
 
     def __init__(self, site: str, settings: Quota, events: Events, clock: Clock) -> None:
@@ -103,26 +93,33 @@ class PullQuota:
         self._settings = settings
         self._events = events
         self._clock = clock
-        self._share = 1.0
-        self._window: Window | None = None
+        self._window: PullWindow | None = None
         self._told_at = 0.0
         self._turn = asyncio.Lock()
+        self._shared: SharedPulls | None = None
+        self._granted = 0
+        self._granted_until = 0.0
+        self._used = 0
+        self._told_least: int | None = None
+        self._uncounted_until = 0.0
 
     @property
     def is_limiting(self) -> bool:
         """Whether `take` has to be asked at all."""
         return self._settings.reserve > 0
 
+    def share_pulls(self, pulls: SharedPulls) -> None:
+        """See `ports.SharesPulls`."""
+        self._shared = pulls
+
     def learn(self, headers: Mapping[str, str]) -> None:
         """Takes what a reply tells, if it does."""
         if "ratelimit-remaining" in headers and (window := read_window(headers)) is not None:
             self._window = window
             self._told_at = self._clock.monotonic()
+            least = self._told_least
+            self._told_least = window.remaining if least is None else min(least, window.remaining)
             self._events.emit(QuotaSeen(self._site, window.remaining))
-
-    def limit_to(self, share: float) -> None:
-        """From now on this agent makes such a part of all pulls, above 0 and at most 1."""
-        self._share = share
 
     async def take(self, about: Operation, ask: Callable[[], Awaitable[object]]) -> None:
         """Returns when one more manifest may be read, and counts it: what is in flight has not been told yet.
@@ -135,23 +132,56 @@ class PullQuota:
             Throttled: only the reserve is left, and the site is not to be used any more.
         """
         async with self._turn:
-            if self._window is not None and self._is_outdated():
-                self._window = None
-                await ask()
+            if self._shared is not None and await self._take_from(self._shared, about, ask):
+                return
             while (window := self._window) is not None and window.remaining <= self._settings.reserve:
                 wait = self._told_at + wait_seconds(window) - self._clock.monotonic()
                 if wait > 0:
                     await self._hold(about, window, wait)
-                self._window = None  # an answer that does not tell means that nobody counts
-                await ask()
+                await self._ask(ask)
             if window is not None:
-                self._window = replace(window, remaining=window.remaining - round(1 / self._share))
+                self._window = replace(window, remaining=window.remaining - 1)
 
-    def _is_outdated(self) -> bool:
-        """Whether other agents may have used up what was told."""
-        return self._share < 1 and self._clock.monotonic() - self._told_at > FRESH_SECONDS
+    async def _take_from(
+        self, shared: SharedPulls, about: Operation, ask: Callable[[], Awaitable[object]]
+    ) -> bool:
+        """Takes one pull of the fleet's; False: the database is away."""
+        now = self._clock.monotonic()
+        if self._granted and now < self._granted_until:
+            self._granted, self._used = self._granted - 1, self._used + 1
+            return True
+        if now < self._uncounted_until:
+            return True
+        try:
+            while not (grant := await self._reserve(shared)).count:
+                if grant.window is not None and (wait := wait_seconds(grant.window) - grant.age) > 0:
+                    await self._hold(about, grant.window, wait)
+                window = await self._ask(ask)
+                if window is None:
+                    self._uncounted_until = self._clock.monotonic() + UNCOUNTED_SECONDS
+                    return True
+                await shared.tell(self._site, window, grant.version)
+        except StateError:
+            return False
+        self._granted, self._used = grant.count - 1, 1
+        self._granted_until = self._clock.monotonic() + PULL_SECONDS
+        return True
 
-    async def _hold(self, about: Operation, window: Window, wait: float) -> None:
+    async def _ask(self, ask: Callable[[], Awaitable[object]]) -> PullWindow | None:
+        self._window = None  # an answer that does not tell means that nobody counts
+        await ask()
+        return self._window
+
+    async def _reserve(self, shared: SharedPulls) -> PullGrant:
+        grant = await shared.reserve(
+            self._site, used=self._used, told=self._told_least, keep=self._settings.reserve
+        )
+        self._granted, self._used, self._told_least = 0, 0, None
+        if grant.window is not None:
+            self._events.emit(QuotaSeen(self._site, grant.window.remaining))
+        return grant
+
+    async def _hold(self, about: Operation, window: PullWindow, wait: float) -> None:
         if self._settings.below == "stop":
             cause = f"{window.remaining} pulls left, not above the reserve of {self._settings.reserve}"
             raise Throttled(

@@ -9,7 +9,7 @@ from yarl import URL
 from replicator.events import Events
 from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget
-from replicator.ports import Capabilities, Clock, SiteCheck
+from replicator.ports import Capabilities, Clock, SharedPulls, SiteCheck
 from replicator.sites.registry.capabilities import Knowledge
 from replicator.sites.registry.check import check_registry
 from replicator.sites.registry.context import Registry
@@ -98,6 +98,10 @@ class RegistrySite:
     def limit_to(self, share: float) -> None:
         """See `ports.SharesLimits`."""
         self._registry.transport.limit_to(share)
+
+    def share_pulls(self, pulls: SharedPulls) -> None:
+        """See `ports.SharesPulls`."""
+        self._registry.transport.quota.share_pulls(pulls)
 
     def meet_ahead(self) -> None:
         """Sends the ping that the first request would wait for; see `ports.MeetsAhead`."""
