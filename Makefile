@@ -112,7 +112,7 @@ packages:
 	@scripts/packages
 
 servers:
-	@scripts/tools servers
+	@scripts/tools servers policies
 
 tools:
 	@scripts/tools servers link

@@ -136,8 +136,9 @@ def _scopes(
                 },
             )
             gaps.append(
-                f"policy.json: {scope} stands for the pattern {glob.text}, and may cover more; there only pulls by digest "
-                "pass, because cosign's signatures name no tag: list repositories by exact names to pull by tag"
+                f"policy.json: {scope} stands for the pattern {glob.text}, and may cover more; signatures pass there only if they "
+                "name a tag or digest, which those of cosign do not (cosign sign --sign-container-identity): list repositories by "
+                "exact names"
             )
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.demo.store import Blob
 from replicator.errors import Unavailable
@@ -145,13 +147,24 @@ async def test_a_signature_with_another_subject_does_not_count() -> None:
         assert any("does not refer to the image" in (row.reason or "") for row in result.actions)
 
 
-async def test_a_signature_too_large_is_never_read() -> None:
+@pytest.mark.parametrize("more", [10 * 1024 * 1024, 100_000_000])
+async def test_a_signature_too_large_is_never_read(more: int) -> None:
     async with world() as w:
         v1 = w.put("app", "v1")
-        huge = bundle_referrer(v1, bundle(KEY, v1.digest) + b" " * 10 * 1024 * 1024)
+        huge = bundle_referrer(v1, bundle(KEY, v1.digest) + b" " * more)
         attach(w, huge)
         result = await w.sync_one(trusting())
         assert "more than 10485760" in (result.actions[0].reason or "")
+        assert not w.source.count("open_blob")
+
+
+async def test_an_older_signature_too_large_is_never_read() -> None:
+    async with world() as w:
+        v1 = w.put("app", "v1")
+        huge = legacy(KEY, payload(v1.digest, padding="x" * 100_000_000))
+        attach(w, sig_tag(huge), fallback_tag(v1.digest) + ".sig")
+        result = await w.sync_one(trusting())
+        assert "more than 1048576" in (result.actions[0].reason or "")
         assert not w.source.count("open_blob")
 
 

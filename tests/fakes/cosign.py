@@ -55,6 +55,12 @@ class Cosign:
         what = ("--key", "release.pub", "--type", predicate)
         return self._passes("verify-attestation", *what, *UNLOGGED, *more, reference)
 
+    def verifies_keyless(self, reference: str, trusted_root: Path, issuer: str, identity: str) -> bool:
+        """Whether `cosign verify` passes for a signer without a key, offline."""
+        who = ("--certificate-oidc-issuer", issuer, "--certificate-identity", identity)
+        root = ("--trusted-root", str(trusted_root), "--allow-http-registry")
+        return self._passes("verify", *root, *who, reference)
+
     def run(self, *arguments: str) -> str:
         """Runs it. Raises AssertionError where it fails."""
         done = self._run(*arguments)

@@ -26,6 +26,8 @@ ISSUER: Final = "https://token.actions.githubusercontent.com"
 IDENTITY: Final = "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1.0"
 SIGNED_AT: Final = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 _ISSUER_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+_RAW_ISSUER_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
+"""Fulcio writes the issuer twice; cosign looks here for older signatures."""
 _SCT_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 _ORIGIN: Final = "rekor.example.com - 1"
 
@@ -277,6 +279,7 @@ class Sigstore:
             .add_extension(
                 x509.UnrecognizedExtension(_ISSUER_OID, b"\x0c" + bytes([len(name)]) + name), critical=False
             )
+            .add_extension(x509.UnrecognizedExtension(_RAW_ISSUER_OID, name), critical=False)
         )  # fmt: skip
         before = builder.sign(self.ca, hashes.SHA256())
         stamp = self._sct(before, at)

@@ -94,7 +94,7 @@ def test_patterns_are_prefixes_and_that_is_said() -> None:
     assert scope == "fra.example.com/mirror/web"
     assert requirement["signedIdentity"]["signedPrefix"] == "hub.example.com/team/web"
     assert policy["spec"]["images"] == [{"glob": "fra.example.com/mirror/web/**"}]
-    assert "only pulls by digest" in gaps
+    assert "name a tag or digest" in gaps
 
 
 def test_what_cannot_be_demanded_is_said_and_never_waved_through() -> None:
