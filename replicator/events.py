@@ -299,6 +299,12 @@ class FleetSeen(msgspec.Struct, frozen=True):
     jobs: Mapping[tuple[str, str], int] | None = None
 
 
+class DatabaseSeen(msgspec.Struct, frozen=True):
+    """Whether an agent of a fleet has its database, told with each heartbeat and for each that failed."""
+
+    is_up: bool
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Something failed for good in this run."""
 
@@ -396,6 +402,7 @@ Event = (
     | TakenOver
     | JobBegun
     | SplitOff
+    | DatabaseSeen
     | FleetSeen
     | ConfigPassed
     | ImageCopied

@@ -12,25 +12,26 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+import msgspec
 
+from replicator.cli.fleet import lines
+from replicator.daemon.http.api.shapes import AgentInfo, Agents
 from replicator.demo.images import image, layer, load
 from replicator.demo.registry import DemoRegistry
 from replicator.demo.store import Store
 from tests.fakes.process import free_port
 from tests.postgres import Database, running_postgres
 
-REPOSITORIES: Final = 60
-LAYER_BYTES: Final = 400_000
 PACE: Final = "1MB"
 """Of the source, shared by all agents: so slow that there is something to see."""
-PATIENCE_SECONDS: Final = 180.0
+PATIENCE_SECONDS: Final = 120.0
 _RUN: Final = (sys.executable, "-m", "replicator")
 
 
@@ -40,7 +41,8 @@ class Stage:
 
     folder: Path
     database: Database
-    hub: str
+    hub: Store
+    hub_url: str
     fra: Store
     fra_url: str
     agents: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
@@ -72,7 +74,7 @@ jobs = 4
 heartbeat = "1s"
 
 [site.hub]
-url = "{self.hub}"
+url = "{self.hub_url}"
 docker_config = false
 proxy = ""
 limits = {{ bytes_per_second = "{PACE}" }}
@@ -87,7 +89,7 @@ name = "apps"
 source = "hub"
 destinations = ["fra"]
 repositories = ["**"]
-interval = "5m"
+interval = "5s"
 """)
         return path
 
@@ -103,23 +105,39 @@ interval = "5m"
         """How often an agent said something."""
         return (self.folder / name / "log").read_text(errors="replace").count(text)
 
-    async def until(self, copied: int) -> None:
-        """Returns when so many tags are copied. Raises TimeoutError."""
+    async def until(self, true: Callable[[], Awaitable[bool]]) -> None:
+        """Returns when it is true. Raises TimeoutError."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.copied < copied:  # noqa: ASYNC110  # other processes copy
+            while not await true():  # noqa: ASYNC110  # what it waits for is in other processes
                 await asyncio.sleep(0.1)
 
+    async def until_copied(self, count: int) -> None:
+        """Returns when so many tags are copied."""
+
+        async def copied() -> bool:
+            return self.copied >= count
+
+        await self.until(copied)
+
+    async def get(self, name: str, path: str) -> Any:
+        """What an agent's API answers; None while it does not answer."""
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.ports[name]}{path}") as answer,
+            ):
+                return await answer.json()
+        except aiohttp.ClientConnectionError:
+            return None
+
+    async def agents_of(self, name: str) -> list[AgentInfo]:
+        """The agents, as one of them knows them; none while it does not answer."""
+        told = await self.get(name, "/api/v1/agents")
+        return [] if told is None else msgspec.convert(told, Agents).agents
+
     async def fleet(self, name: str) -> str:
-        """What `replicator fleet` says."""
-        command = await asyncio.create_subprocess_exec(
-            *_RUN,
-            "--config",
-            str(self.folder / name / "replicator.toml"),
-            "fleet",
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said, _ = await command.communicate()
-        return said.decode()
+        """What `replicator fleet` says, from an agent's API, which is quicker than a process."""
+        return "\n".join(lines(await self.agents_of(name), time.time())) + "\n"
 
     async def written(self, name: str) -> int:
         """Bytes that an agent has written, by its own metrics."""
@@ -134,15 +152,13 @@ interval = "5m"
 
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
-    """A filled registry, an empty one, and PostgreSQL."""
+    """Two empty registries, and PostgreSQL."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replicator-demo-")))
         server = stack.enter_context(running_postgres())
         hub, fra = Store(), Store()
-        for number in range(REPOSITORIES):
-            load(hub, f"team/app{number}", "v1", image(f"{number}", [layer(f"{number}", LAYER_BYTES)]))
         urls = [(await stack.enter_async_context(DemoRegistry.serve(each))).url for each in (hub, fra)]
-        playing = Stage(folder, server.create(), urls[0], fra, urls[1])
+        playing = Stage(folder, server.create(), hub, urls[0], fra, urls[1])
         try:
             yield playing
         finally:
@@ -152,45 +168,99 @@ async def stage() -> AsyncIterator[Stage]:
                     await process.wait()
 
 
-async def play() -> None:
+async def play(repositories: int, layer_bytes: int) -> None:
     """The demo."""
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a connection of the one that is killed
     async with stage() as playing:
-        print(f"PostgreSQL is up, hub has {REPOSITORIES} repositories, fra none.")
-        print(
-            "\n1. Three agents start with one config. The rule is due: one of them looks, all share its 32 shards.\n"
-        )
-        for name in ("a", "b", "c"):
-            await playing.start(name)
-        await playing.until(REPOSITORIES // 6)
-        print(await playing.fleet("a"))
-        print(f"   {playing.copied} of {REPOSITORIES} copied.")
-        print("\n2. Agent b is killed with -9, in the middle of what it does.\n")
+        print("PostgreSQL is up; hub and fra are empty registries.")
+        await _start(playing)
+        await _divide(playing, repositories, layer_bytes)
         wrote = await playing.written("b")
-        playing.agents["b"].send_signal(signal.SIGKILL)
-        await playing.agents["b"].wait()
-        killed = time.monotonic()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not sum(playing.said(name, "took over") for name in ("a", "c")):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        print(f"   {time.monotonic() - killed:.1f} s later the others have taken over its shards:")
-        await asyncio.sleep(2.0)  # for all of its shards
-        print(
-            "\n".join(
-                f"   {name}: {line.partition('took over')[2].strip()}"
-                for name in ("a", "c")
-                for line in (playing.folder / name / "log").read_text().splitlines()
-                if "took over" in line
-            )
+        await _kill(playing)
+        await playing.until_copied(repositories)
+        await _finish(playing, wrote)
+        print(f"\nfra has all {playing.copied} of {repositories} tags.")
+
+
+async def _start(playing: Stage) -> None:
+    print("\n1. Three agents start with one config. They find each other in the database:\n")
+    for name in ("a", "b", "c"):
+        await playing.start(name)
+
+    async def all_there() -> bool:
+        return len(await playing.agents_of("a")) == 3
+
+    await playing.until(all_there)
+    print(await playing.fleet("a"))
+
+
+async def _divide(playing: Stage, repositories: int, layer_bytes: int) -> None:
+    print(
+        f"2. {repositories} images are pushed to hub. At the next tick of the rule, every 5 s, one agent puts its 32 shards into\n"
+        "   the queue, and all take from there:\n"
+    )
+    for number in range(repositories):
+        load(playing.hub, f"team/app{number}", "v1", image(f"{number}", [layer(f"{number}", layer_bytes)]))
+
+    async def b_works() -> bool:
+        agents = await playing.agents_of("a")
+        return playing.copied > repositories // 6 and any(
+            each.agent == "b" and len(each.doing) > 1 for each in agents
         )
-        await playing.until(REPOSITORIES)
-        print("\n3. The others finish.\n")
-        print(await playing.fleet("a"))
-        for name in ("a", "c"):
-            print(f"   {name} wrote {await playing.written(name):,} bytes")
-        print(f"   b wrote {wrote:,} bytes before it was killed")
-        print(f"\nfra has all {playing.copied} of {REPOSITORIES} tags.")
+
+    await playing.until(b_works)
+    print(await playing.fleet("a"))
+    print(f"   {playing.copied} of {repositories} copied.")
+
+
+async def _kill(playing: Stage) -> None:
+    print("\n3. Agent b is killed with -9, in the middle of what it does.\n")
+    playing.agents["b"].send_signal(signal.SIGKILL)
+    await playing.agents["b"].wait()
+    killed = time.monotonic()
+
+    async def taken_over() -> bool:
+        return any(playing.said(name, "took over") for name in ("a", "c"))
+
+    await playing.until(taken_over)
+    print(f"   {time.monotonic() - killed:.1f} s later the others have taken over its shards:")
+    await asyncio.sleep(2.0)  # for all of its shards
+    for name in ("a", "c"):
+        for line in (playing.folder / name / "log").read_text().splitlines():
+            if "took over" in line:
+                print(f"   {name}: {line.partition('took over')[2].strip()}")
+
+
+async def _finish(playing: Stage, wrote: int) -> None:
+    print("\n4. The others finish, and any of them knows what all did:\n")
+
+    async def ended() -> bool:
+        return bool(await copying(playing))
+
+    await playing.until(ended)
+    for run in await copying(playing):
+        print(f"   {run}")
+    print()
+    print(await playing.fleet("a"))
+    for name in ("a", "c"):
+        print(f"   {name} wrote {await playing.written(name):,} bytes")
+    print(f"   b wrote {wrote:,} bytes before it was killed")
+
+
+async def copying(playing: Stage) -> list[str]:
+    """The runs that b had a part in and that have ended, as agent c tells of them; earliest first."""
+    told = await playing.get("c", "/api/v1/runs?rule=apps&limit=200")
+    return [
+        f"a run of {each['shards']['count']} shards by {', '.join(each['agents'])}: {each['outcome']}"
+        for each in reversed(told["runs"])
+        if each["ended_at"] and each["shards"] and "b" in each["agents"]
+    ][-3:]
+
+
+def main() -> None:
+    """The demo; `--quick` with fewer and smaller images."""
+    asyncio.run(play(*((36, 200_000) if sys.argv[1:] == ["--quick"] else (60, 400_000))))
 
 
 if __name__ == "__main__":
-    asyncio.run(play())
+    main()

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from replicator.errors import StateError
-from replicator.events import Events, FleetSeen, JobBegun, SplitOff, TakenOver, Warned
+from replicator.events import DatabaseSeen, Events, FleetSeen, JobBegun, SplitOff, TakenOver, Warned
 from replicator.fleet import agents as living_agents
 from replicator.fleet import definitions, failures, looks
 from replicator.fleet.agents import Self
@@ -296,6 +296,7 @@ class Fleet:
                     await self._beat()
             except StateError as error:
                 _log.info("no heartbeat: %s", error)
+            self._events.emit(DatabaseSeen(self.is_up))
             self._duties.changed()
 
     async def _beat(self) -> None:

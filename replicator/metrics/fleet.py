@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from replicator.events import DuplicateBytes, Event, FleetSeen, JobBegun, SplitOff, TakenOver
+from replicator.events import DatabaseSeen, DuplicateBytes, Event, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.metrics import buckets
 
 
@@ -25,6 +25,10 @@ class FleetMetrics:
         self._agents = Gauge(
             "replicator_fleet_agents", "Agents of the fleet with a recent heartbeat.", registry=registry
         )
+        self._database = Gauge(
+            "replicator_fleet_database_up", "Whether this agent has its database.", registry=registry
+        )
+        self._database.set(1)
         self._site_agents = Gauge(
             "replicator_fleet_site_agents",
             "Living agents that take work for the destination.",
@@ -64,6 +68,8 @@ class FleetMetrics:
     def __call__(self, event: Event) -> None:
         """Takes one event."""
         match event:
+            case DatabaseSeen(is_up):
+                self._database.set(is_up)
             case FleetSeen():
                 self._seen(event)
             case JobBegun(waited):

@@ -245,6 +245,7 @@ ELSEWHERE = (
     "replicator_queue_jobs",
     "replicator_job_wait",
     "replicator_takeovers",
+    "replicator_split_off",
     "replicator_duplicate_bytes",
 )
 """No cloud issues credentials here, and one agent is no fleet; tests/prometheus/alerts_test.yml has what asks for these."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from replicator.events import (
+    DatabaseSeen,
     DuplicateBytes,
     Event,
     Events,
@@ -19,6 +20,7 @@ from replicator.model.shards import Shard, shard_of
 
 IN_A_FLEET = {
     "replicator_fleet_agents": set[str](),
+    "replicator_fleet_database_up": set[str](),
     "replicator_fleet_site_agents": {"site"},
     "replicator_queue_jobs": {"queue", "status"},
     "replicator_job_wait_seconds": set[str](),
@@ -52,8 +54,11 @@ def test_series_of_the_config_exist_from_the_start() -> None:
     agent = Agent("fra")
     assert agent.lines("replicator_fleet") == [
         "replicator_fleet_agents 0.0",
+        "replicator_fleet_database_up 1.0",
         'replicator_fleet_site_agents{site="fra"} 0.0',
     ]
+    agent.tell(DatabaseSeen(is_up=False))
+    assert agent.lines("replicator_fleet_database_up") == ["replicator_fleet_database_up 0.0"]
     assert agent.lines("replicator_duplicate") == ['replicator_duplicate_bytes_total{destination="fra"} 0.0']
     assert agent.lines("replicator_takeovers") == ["replicator_takeovers_total 0.0"]
     assert agent.lines("replicator_queue_jobs") == []
@@ -81,6 +86,7 @@ def test_what_is_read_replaces_what_was_read_before() -> None:
     )
     assert agent.lines("replicator_fleet") == [
         "replicator_fleet_agents 2.0",
+        "replicator_fleet_database_up 1.0",
         'replicator_fleet_site_agents{site="fra"} 2.0',
         'replicator_fleet_site_agents{site="nyc"} 0.0',
     ]
