@@ -246,6 +246,8 @@ async def test_a_destination_that_refuses_sparse_indexes_is_told_apart_and_gets_
         assert "refuses indexes without linux/arm64" in (held.reason or "")
         assert 'platform_mode = "rewrite"' in (held.reason or "")
         assert made.tags() == {}
+        [planned] = (await made.engine().plan([_rule("linux/amd64")]))[0].destinations[0].actions
+        assert f"held so far: {held.reason}" in (planned.reason or "")
 
 
 async def test_foreign_layers_are_copied_only_where_the_rule_says_so() -> None:
