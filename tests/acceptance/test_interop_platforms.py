@@ -18,7 +18,7 @@ from tests.acceptance.program import Program, rule
 from tests.acceptance.walker import fill
 from tests.cross.witness import podman_pull, run_quietly
 from tests.fakes.distribution import Server, distribution
-from tests.fakes.interop import distribution3, olareg
+from tests.fakes.interop import distribution3, olareg, zot
 from tests.fakes.process import clean_environment, require
 
 pytestmark = pytest.mark.interop
@@ -116,10 +116,11 @@ async def test_distribution_refuses_a_sparse_index_and_takes_a_rewritten_one(tmp
         assert await pair.sync("rewrite") == []
 
 
-async def test_distribution_that_allows_it_takes_a_sparse_index_with_the_digest_of_the_source(
-    tmp_path: Path,
+@pytest.mark.parametrize("serve", [ALLOWING, zot], ids=["distribution that allows it", "zot"])
+async def test_who_takes_a_sparse_index_has_it_with_the_digest_of_the_source(
+    tmp_path: Path, serve: Callable[[Path], AbstractContextManager[Server]]
 ) -> None:
-    async with copying_to(ALLOWING, tmp_path) as pair:
+    async with copying_to(serve, tmp_path) as pair:
         [copied] = await pair.sync("sparse")
         assert (copied["outcome"], copied["digest"]) == ("copied", BOTH.digest)
         for name in (f"{pair.reference}:v1", f"{pair.reference}@{BOTH.digest}"):
