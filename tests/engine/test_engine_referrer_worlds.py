@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.errors import Corrupt, Denied, Rejected, SiteError, Throttled, Unavailable
 from replicator.model.companion import fallback_tag, is_companion, legacy_tags
-from replicator.model.digest import Digest
+from replicator.model.digest import Digest, digest_of
+from replicator.model.manifest import parse_manifest
 from tests.engine.world import World, world
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite, Method, Operation
@@ -64,6 +65,8 @@ class Drawn:
     """Of each image, how many platforms; 0 is an image without an index."""
     aliases: int
     attached: tuple[tuple[int, bool], ...]
+    long: tuple[int, ...]
+    """Which images and referrers have a sha512 digest, by number."""
     legacy: tuple[int, ...]
     foreign: bool
     source_api: bool
@@ -81,6 +84,7 @@ WORLDS = st.builds(
     roots=st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple),
     aliases=st.integers(0, 2),
     attached=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=8).map(tuple),
+    long=st.lists(st.integers(0, 11), max_size=4, unique=True).map(tuple),
     legacy=st.lists(st.integers(0, 2), max_size=2, unique=True).map(tuple),
     foreign=st.booleans(),
     source_api=st.booleans(),
@@ -131,12 +135,26 @@ class Expectation:
         return set() if digest is None else {child.digest for child in content.manifests[digest].children}
 
 
+def _root(number: int, platforms: int, *, is_long: bool) -> BuiltImage:
+    """An image, or an index of so many platforms; one of the platforms has a sha512 digest where the root has one."""
+    if not platforms:
+        return _long(image(f"{number}")) if is_long else image(f"{number}")
+    children = [image(f"{number}/{child}") for child in range(platforms)]
+    return _long(index([_long(children[0]), *children[1:]])) if is_long else index(children)
+
+
+def _long(built: BuiltImage) -> BuiltImage:
+    """The same under its sha512 digest."""
+    manifest = built.manifest
+    digest = digest_of(manifest.body, "sha512")
+    return replace(built, manifest=parse_manifest(manifest.body, manifest.media_type, digest))
+
+
 def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
     """Puts everything into the source. Returns what is expected, and what only the destination has."""
     expected = Expectation(has_api=drawn.destination_api)
     roots = [
-        index([image(f"{number}/{child}") for child in range(platforms)]) if platforms else image(f"{number}")
-        for number, platforms in enumerate(drawn.roots)
+        _root(number, platforms, is_long=number in drawn.long) for number, platforms in enumerate(drawn.roots)
     ]
     tagged = [*roots, *(roots[number % len(roots)] for number in range(drawn.aliases))]
     for number, built in enumerate(tagged):
@@ -147,6 +165,7 @@ def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
     for number, (at, is_bundle) in enumerate(drawn.attached):
         subject, depth = subjects[at % len(subjects)]
         one = referrer(subject, BUNDLE if is_bundle else SPDX, seed=f"{number}")
+        one = _long(one) if number + len(roots) in drawn.long else one
         load(w.source.store, REPOSITORY, None, one)
         lists.setdefault(subject.digest, []).append(one)
         below[one.digest] = below[subject.digest]
