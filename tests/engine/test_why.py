@@ -231,18 +231,28 @@ def _rows(planned: Sequence[RuleResult]) -> dict[tuple[str, str, str, str], Acti
 
 
 def _contested(w: World, rules: Sequence[Rule]) -> set[tuple[str, str, str]]:
-    """Targets that more than one source tag or choice of platforms leads to: which is first is a matter of turns."""
-    origins: dict[tuple[str, str, str], set[tuple[str, str, Platforms | None]]] = {}
+    """Targets whose answer is a matter of turns.
+
+    More than one source tag leads there, or rules with other platforms place images in the same repository: what is
+    remembered of an image there is what the last of them wanted.
+    """
+    origins: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+    choices: dict[tuple[str, str], set[Platforms | None]] = {}
     for one in rules:
         for repository, tag in _selected(w, one):
             for destination in one.destinations:
                 target = destination, target_repository(one, repository), target_tag(one, tag)
-                origins.setdefault(target, set()).add((repository, tag, one.platforms))
+                origins.setdefault(target, set()).add((repository, tag))
+                choices.setdefault(target[:2], set()).add(one.platforms)
     pins = any(table.pins for one in rules for table in one.tags)
-    return {target for target, found in origins.items() if len(found) > 1 or (pins and len(rules) > 1)}
+    return {
+        target
+        for target, found in origins.items()
+        if len(found) > 1 or len(choices[target[:2]]) > 1 or (pins and len(rules) > 1)
+    }
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(_DRAWN)
 async def test_why_agrees_with_plan(drawn: Drawn) -> None:
     """Of every tag of the catalog, by every rule, at every destination."""
@@ -281,7 +291,7 @@ async def test_why_agrees_with_plan(drawn: Drawn) -> None:
                         assert said.verdict in {"conflict", "behind", "held"}
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(_DRAWN)
 async def test_memory_alone_agrees_with_plan_where_nothing_happened_since_the_run(drawn: Drawn) -> None:
     drawn = replace(drawn, after={}, removed=frozenset(), synced=True)
@@ -300,7 +310,9 @@ async def test_memory_alone_agrees_with_plan_where_nothing_happened_since_the_ru
                         continue
                     row = rows.get((one.name, each.destination, repository, key))
                     if row is None:
-                        assert each.verdict == _in_step(w, one, repository, tag)
+                        settled = _in_step(w, one, repository, tag)
+                        # What is skipped for its platforms is in no memory.
+                        assert each.verdict == ("in step" if settled == "in step" else "unknown")
                     else:
                         assert each.verdict == ("held" if row.action == "hold" else "behind")
 
