@@ -282,11 +282,12 @@ class Copying:
                 outcome = await self._transfers.locate(catalog.repository, blob(descriptor))
                 totals.blobs.count(outcome)
                 to_send += (descriptor.size or 0) if outcome == "copied" else 0
-            notes = [
-                "signed at the source; would arrive unsigned" if prepared.image.loses_signature else "",
-                f"held so far: {action.hold}" if action.hold else "",  # some refusals are told to a copy alone
-            ]
-            note = "; ".join(filter(None, notes))
+            notes = []
+            if prepared.image.loses_signature:
+                notes.append("signed at the source; would arrive unsigned")
+            if action.hold:  # some refusals are told to a copy alone
+                notes.append(f"held so far: {action.hold}")
+            note = "; ".join(notes)
             self._recorder.planned(action, totals, to_send + prepared.image.manifest_bytes, note)
 
         await self._guarded(action, totals, ask)
