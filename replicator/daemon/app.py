@@ -13,6 +13,7 @@ from replicator.config.settings import Loaded
 from replicator.daemon.explaining import Explaining
 from replicator.daemon.generation import Chosen, Generation
 from replicator.daemon.indexing import index_the_rest
+from replicator.daemon.memory import Memory
 from replicator.daemon.notify import Notifier
 from replicator.daemon.reading import ConfigReader, takes_a_restart, with_what_stays
 from replicator.daemon.runs import Runs
@@ -36,7 +37,6 @@ from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.indexing import Indexer
 from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
-from replicator.state.store import StoredState
 
 if TYPE_CHECKING:  # its libraries are an extra
     from replicator.daemon.sharing.sharing import FleetPlace, Sharing
@@ -60,7 +60,7 @@ class App:
         self,
         generation: Generation,
         equipment: Equipment,
-        state: StoredState,
+        state: Memory,
         *,
         pool: SitePool,
         seen: tuple[Standings, Metrics],
@@ -108,7 +108,7 @@ class App:
         cls,
         chosen: Chosen,
         equipment: Equipment,
-        state: StoredState,
+        state: Memory,
         open_site: OpenSite | None = None,
         fleet: FleetPlace | None = None,
     ) -> AsyncIterator[App]:

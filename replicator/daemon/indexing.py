@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from replicator.daemon.memory import Memory
 from replicator.errors import StateError
 from replicator.model.digest import Digest
 from replicator.ports import Clock, Site
 from replicator.runs.indexing import index_missing
-from replicator.state.store import StoredState
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _TURN_SECONDS: Final = 10.0
 
 
 async def index_the_rest(
-    state: StoredState, sites: Callable[[], Mapping[str, Site]], clock: Clock, *, may: Callable[[], bool]
+    state: Memory, sites: Callable[[], Mapping[str, Site]], clock: Clock, *, may: Callable[[], bool]
 ) -> None:
     """Reads images that nothing is known of, a few at a time, while it may. Ends when it is cancelled."""
     unreadable: set[tuple[str, Digest]] = set()

@@ -17,6 +17,7 @@ import msgspec
 
 from replicator.config.secrets import Secret
 from replicator.config.settings import NotifySettings
+from replicator.daemon.memory import Memory
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
@@ -25,7 +26,6 @@ from replicator.report import format_count, format_seconds
 from replicator.runs.causes import failed_causes, in_one_line
 from replicator.runs.command import run_command
 from replicator.state.recall import Notified
-from replicator.state.store import StoredState
 
 ATTEMPTS: Final = 3
 WAIT_SECONDS: Final = 2.0
@@ -66,7 +66,7 @@ class Notifier:
     """
 
     def __init__(
-        self, agent: str, *, told: Iterable[Notified], state: StoredState, events: Events, clock: Clock
+        self, agent: str, *, told: Iterable[Notified], state: Memory, events: Events, clock: Clock
     ) -> None:
         self._agent = agent
         self._told = set(told)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+from replicator.daemon.memory import Memory
 from replicator.metrics import Behind
 from replicator.policy.lag import lag
 from replicator.policy.rule import Rule
 from replicator.policy.schedule import promised_interval
 from replicator.ports import BehindRepository, Clock, Standing
-from replicator.state.store import StoredState
 
 
 class Standings:
     """See the module. `refresh` updates it; a call returns what `metrics.Standings` needs."""
 
-    def __init__(self, state: StoredState, clock: Clock) -> None:
+    def __init__(self, state: Memory, clock: Clock) -> None:
         self._state = state
         self._clock = clock
         self._known: dict[tuple[str, str], tuple[Standing, float | None]] = {}

@@ -13,6 +13,7 @@ from typing import Any, Final
 import replicator
 from replicator.daemon.generation import Generation
 from replicator.daemon.lanes import ActiveRun, back_off
+from replicator.daemon.memory import Memory
 from replicator.daemon.runs import Runs
 from replicator.daemon.scheduler import Scheduler
 from replicator.daemon.sharing import division
@@ -37,7 +38,6 @@ from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, SharesPulls, Standing
 from replicator.ports.site import SharesLimits
 from replicator.report import RunCounts
-from replicator.state.store import StoredState
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Surroundings:
 
     scheduler: Scheduler
     runs: Runs
-    state: StoredState
+    state: Memory
     events: Events
     clock: Clock
     paused: set[str]
