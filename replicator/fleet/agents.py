@@ -47,6 +47,14 @@ FROM held JOIN pg_stat_activity AS session USING (pid)
 WHERE (held.lock = ANY(%s) OR held.lock IN (SELECT hashtextextended(name, 0) FROM unnest(%s::text[]) AS name))
   AND session.backend_start < now() - make_interval(secs => %s) AND pid <> pg_backend_pid()
 """
+_OWNERLESS: Final = """
+SELECT job.id FROM procrastinate_jobs job
+WHERE job.status = 'doing' AND job.lock IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM pg_locks held
+  WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (held.classid::bigint << 32 | held.objid::bigint) = hashtextextended(job.lock, 0))
+"""
 _END: Final = "SELECT pg_terminate_backend(pid, %s) FROM unnest(%s::int[]) AS pid"
 _END_MS: Final = 1_000
 """How long the end of a session is waited for; it takes a few milliseconds."""
@@ -143,6 +151,11 @@ async def end_sessions(session: Session, dead: Collection[str], age: float) -> f
         _log.warning("ending %d sessions of agents that are silent: %s", len(pids), ", ".join(dead))
         await session.fetch(_END, _END_MS, pids)
     return frozenset(job for _, job in found if job is not None)
+
+
+async def ownerless(session: Session) -> frozenset[int]:
+    """Jobs in progress that no session owns; one that was just fetched is among them for a moment. Raises StateError."""
+    return frozenset(row[0] for row in await session.fetch(_OWNERLESS))
 
 
 async def leave(session: Session, name: str) -> None:

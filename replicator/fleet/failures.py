@@ -17,6 +17,11 @@ _FIND: Final = """
 SELECT site, (value->>'failures')::int, extract(epoch FROM now() - at)::float8 FROM fleet_facts WHERE key = %s
 """
 _FORGET: Final = "DELETE FROM fleet_facts WHERE key = %s AND site = %s"
+_FORGET_THE_OLD: Final = (
+    "DELETE FROM fleet_facts WHERE key LIKE 'failures %%' AND at < now() - make_interval(secs => %s)"
+)
+KEPT_SECONDS: Final = 7 * 86_400.0
+"""How long a failure is known that nothing came after: longer than any look waits for it to pass."""
 
 
 async def note(connection: Connection, rule: str, site: str, tick: int) -> None:
@@ -33,6 +38,11 @@ async def find(connection: Connection, rule: str) -> Mapping[str, tuple[int, flo
 async def forget(connection: Connection, rule: str, site: str) -> None:
     """It does not fail any more."""
     await connection.execute(_FORGET.encode(), (_key(rule), site))
+
+
+async def forget_the_old(connection: Connection) -> None:
+    """Forgets what was noted of rules and destinations that are not in the config any more."""
+    await connection.execute(_FORGET_THE_OLD.encode(), (KEPT_SECONDS,))
 
 
 def _key(rule: str) -> str:

@@ -37,14 +37,6 @@ _SWEEP: Final = "sweep"
 _HOURS_KEPT: Final = 24
 
 _COUNTS: Final = "SELECT queue_name, status::text, count(*) FROM procrastinate_jobs GROUP BY 1, 2"
-_OWNERLESS: Final = """
-SELECT job.id FROM procrastinate_jobs job
-WHERE job.status = 'doing' AND job.lock IS NOT NULL AND NOT EXISTS (
-  SELECT 1 FROM pg_locks held
-  WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
-    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (held.classid::bigint << 32 | held.objid::bigint) = hashtextextended(job.lock, 0))
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,7 +358,7 @@ class Fleet:
         if not owned:
             return
         try:
-            await self._take_over(owned & await self._find_ownerless())
+            await self._take_over(owned & await living_agents.ownerless(self._session))
         except DATABASE_ERRORS as error:  # the next sweep does it
             _log.info("cannot take over lost work: %s", str(error).strip())
 
@@ -377,13 +369,9 @@ class Fleet:
             if not await self._session.try_lock(_SWEEP):
                 return
             self._sweeps_in = generation
-        found = await self._find_ownerless()
+        found = await living_agents.ownerless(self._session)
         lost, self._ownerless = found & self._ownerless, found
         await self._take_over(lost)
-
-    async def _find_ownerless(self) -> frozenset[int]:
-        """Jobs in progress that no session owns. One that was just fetched is among them for a moment."""
-        return frozenset(row[0] for row in await self._session.fetch(_OWNERLESS))
 
     async def _take_over(self, lost: Collection[int]) -> None:
         for number in lost:
@@ -409,6 +397,7 @@ class Fleet:
         await living_agents.forget_the_dead(self._session)
         async with self._queue.connection() as connection:
             await looks.forget(connection)
+            await failures.forget_the_old(connection)
 
 
 def _to_one(work: Work, destination: str) -> Work:

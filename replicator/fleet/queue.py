@@ -57,6 +57,14 @@ _ALONE: Final = (
     "SELECT args FROM procrastinate_jobs"
     " WHERE args->>'rule' = %s AND args ? 'alone' AND status IN ('todo', 'doing')"
 )
+_LEAVE: Final = """
+INSERT INTO procrastinate_jobs (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
+SELECT queue_name, task_name, priority, lock, queueing_lock, args, now() + make_interval(secs => %s)
+FROM procrastinate_jobs WHERE id = %s AND status = 'doing' ON CONFLICT DO NOTHING
+"""
+"""A job that waits with its lock covers it."""
+UNREAD_SECONDS: Final = 30.0
+"""Until a job is offered again that an agent of another version could not read."""
 _LOCK_MINE: Final = "SELECT 1 FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE"
 
 
@@ -82,6 +90,7 @@ class Queue:
         self._agent = agent
         self._perform = perform
         self._done: dict[int, tuple[Work, Done]] = {}
+        self._unread: set[int] = set()
         self._inserted = 0
         self.app = App(connector=self._connector)
         self.manager = _Patient(self._connector, end=self._end)
@@ -184,14 +193,22 @@ class Queue:
         try:
             work = Work.read(args)
         except ValueError as error:
-            _log.error("a job of another version is left out: %s", error)
+            self._unread.add(number)
+            _log.warning(
+                "job %s is of another version of replicator (%s); left to agents that know it", number, error
+            )
             return
         self._done[number] = (work, await self._perform(number, work))
 
-    async def _end(self, job: int) -> None:
-        """Ends a job and, if it is still this agent's, has wait what is left of it. One transaction."""
-        looks: list[Look] = []
+    async def _end(self, ended: queued.Job) -> None:
+        """Ends a job and, if it is still this agent's, has wait what is left of it. One transaction.
+
+        One that this agent does not know, or could not read, waits for an agent of the version that does.
+        """
+        job, looks = ended.id or 0, list[Look]()
         async with self.connection() as connection, connection.transaction():
+            if ended.task_name != TASK or job in self._unread:
+                await connection.execute(_LEAVE.encode(), (UNREAD_SECONDS, job))
             mine = await (await connection.execute(_END.encode(), (job,))).fetchone()
             if mine and job in self._done:
                 work, done = self._done[job]
@@ -205,6 +222,7 @@ class Queue:
                         if (look := await count_down(connection, work.rule, tick, self._agent, done.report))
                     ]
         self._done.pop(job, None)
+        self._unread.discard(job)
         await self._ended(job, looks)
 
     async def _in_transaction(self, change: Callable[[Connection], Awaitable[T]]) -> T:
@@ -232,16 +250,20 @@ class Queue:
 
     async def _begin_anew(self, connection: Connection, job: int) -> Work | None:
         cursor = await connection.execute(
-            "SELECT args FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE", (job,)
+            "SELECT args, task_name FROM procrastinate_jobs WHERE id = %s AND status = 'doing' FOR UPDATE",
+            (job,),
         )
         row = await cursor.fetchone()
         if row is None:
             return None
-        await connection.execute(_END.encode(), (job,))
-        try:
-            work = Work.read(row[0])
-        except ValueError:
+        work = None
+        with contextlib.suppress(ValueError):
+            work = Work.read(row[0]) if row[1] == TASK else None
+        if work is None:  # of another version: agents that know it take it
+            await connection.execute(_LEAVE.encode(), (0.0, job))
+            await connection.execute(_END.encode(), (job,))
             return None
+        await connection.execute(_END.encode(), (job,))
         work = msgspec.structs.replace(work, takeovers=work.takeovers + 1)
         await self._merge_in(connection, [work], None)
         return work
@@ -262,8 +284,8 @@ class Queue:
             try:
                 known.append(Work.read(args))
                 both = known[-1].merge(work)
-            except ValueError:
-                both = work
+            except ValueError:  # of another version: what it wanted is in the whole
+                both = msgspec.structs.replace(work, whole=True, repositories={})
             if (kept := both.plain()) != args:
                 await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
         if by_lock:
@@ -277,7 +299,7 @@ class Queue:
 class _Patient(JobManager):
     """procrastinate's statements, for a worker that outlives its database: it waits instead of stopping."""
 
-    def __init__(self, connector: PsycopgConnector, *, end: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, connector: PsycopgConnector, *, end: Callable[[queued.Job], Awaitable[None]]) -> None:
         super().__init__(connector)
         self._end = end
         self.is_patient = True
@@ -295,7 +317,7 @@ class _Patient(JobManager):
         del status, delete_job  # what became of the work is in the state
         while True:
             try:
-                await self._end(job.id or 0)
+                await self._end(job)
             except DATABASE_ERRORS as error:
                 _log.info("cannot end job %s yet: %s", job.id, str(error).strip())
             else:

@@ -26,7 +26,7 @@ LOOK_PRIORITY: Final = 20
 Kind = Literal["look", "shard"]
 
 
-class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+class Work(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One piece of work. A look (`shard` None) finds out which shards there are to look at; the others do it.
 
     A repository with much to copy is split off its shard, and is work of its own (`alone`).

@@ -30,6 +30,7 @@ repositories = ["**"]
 interval = "1h"
 """
 IMAGES = 40
+pytestmark = pytest.mark.timeout(240)  # seconds to start a process, where the machine is busy
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from msgspec.structs import replace as replace_work
 
 from replicator.events import FleetSeen, JobBegun, Warned
 from replicator.fleet import queue
@@ -133,3 +134,53 @@ async def test_a_destination_at_which_looks_fail_is_known_to_all_agents(shared: 
         assert await second.fleet.failures("more", ()) == {}
         assert await second.fleet.failures("apps", ["fra"]) == {}
         assert await first.fleet.failures("apps", ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("args", """args || '{"platform": "arm"}'"""), ("task_name", "'replicator.newer'")]
+)
+async def test_a_job_of_a_newer_version_is_left_to_agents_that_know_it(
+    shared: str, caplog: pytest.LogCaptureFixture, column: str, value: str
+) -> None:
+    """Also where it was in the hands of an agent that is gone."""
+    agent, job = LightAgent("a"), works(1, shards=1)[0]
+    agent.gate.set()
+    with psycopg.connect(shared, autocommit=True) as connection:
+
+        def found(query: str) -> object:
+            return connection.execute(query.encode()).fetchall()
+
+        async with joined(shared, agent, works=False):
+            await agent.fleet.defer([job])
+            change = f"UPDATE procrastinate_jobs SET status = 'doing', {column} = {value}"  # noqa: S608  see above
+            connection.execute(change.encode())
+            (lost,) = connection.execute("SELECT id, args FROM procrastinate_jobs").fetchall()
+            agent.fleet.begin()
+            left = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo' AND scheduled_at > now() + interval '20 s'"
+            await until(lambda: found(left) == [(1,)])
+            assert found("SELECT count(*) FROM procrastinate_jobs") == [(1,)]
+            (kept,) = connection.execute("SELECT id, args, lock FROM procrastinate_jobs").fetchall()
+            assert kept[0] > lost[0]
+            assert {**kept[1], "takeovers": 0} == {**lost[1], "takeovers": 0}
+            assert kept[2] == job.lock
+            # An agent of this version that wants the same has it done whole: whatever the newer one wanted is in that.
+            if column == "args":
+                await agent.fleet.defer([replace_work(job, whole=False, repositories={"app": None})])
+                connection.execute("UPDATE procrastinate_jobs SET scheduled_at = NULL")
+                await until(lambda: len(agent.did) == 1)
+                assert agent.did[0].whole
+                assert "is of another version of replicator" in caplog.text
+
+
+async def test_what_was_noted_of_rules_that_are_gone_is_forgotten(shared: str) -> None:
+    agent = LightAgent("a")
+    async with joined(shared, agent, works=False, times=replace(QUICK, maintenance=0.2)):
+        for rule in ("gone", "here"):
+            await agent.fleet.note_failures(rule, ["fra"], 1)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE fleet_facts SET at = now() - interval '8 days' WHERE key = 'failures gone'"
+            )
+            await until(
+                lambda: connection.execute("SELECT key FROM fleet_facts").fetchall() == [("failures here",)]
+            )
