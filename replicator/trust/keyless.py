@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -20,8 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from replicator.trust.keys import verifies
 from replicator.trust.policy import Identity, PublicKey, TrustedRoot
+from replicator.trust.promise import Logged, read_promise
 from replicator.trust.statement import SIGNED, Claim, Envelope, read_statement
-from replicator.trust.strict import as_bytes, as_object, as_text, read_strict
 
 if TYPE_CHECKING:
     from sigstore.verify import Verifier
@@ -34,9 +31,6 @@ _ISSUER_RAW: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 _OTHER_NAME: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.7")
 """The identity where it is neither an URI nor an address."""
 _UTF8_STRING: Final = 0x0C
-CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
-_PROMISE: Final = "dev.sigstore.cosign/bundle"
-_MAX_SECONDS: Final = 2**33
 
 
 def check_root(root: TrustedRoot) -> None:
@@ -86,20 +80,15 @@ def verify_keyless(
 
 
 def verify_legacy(
-    signature: bytes,
-    annotations: Mapping[str, str],
-    payload: bytes,
-    root: TrustedRoot,
-    identities: Sequence[Identity],
+    logged: Logged, promised: str | None, root: TrustedRoot, identities: Sequence[Identity]
 ) -> tuple[str, str]:
     """By whom a keyless signature of cosign before version 3 is, and how that was verified.
 
     The log's promise ("signed entry timestamp") dates the signature; unlike a bundle, it does not prove that the log has it.
 
     Args:
-        signature: over the payload.
-        annotations: of its layer: certificate, and what the log promised.
-        payload: what was signed.
+        logged: the signature.
+        promised: what the log promised; None where the layer has no such annotation.
         root: the keys and certificates that are trusted.
         identities: who is meant.
 
@@ -112,9 +101,8 @@ def verify_legacy(
     from sigstore._utils import KeyID  # noqa: PLC0415
     from sigstore.errors import Error  # noqa: PLC0415
 
-    pem = annotations[CERTIFICATE]
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    promise = _promise(annotations.get(_PROMISE), signature, payload, pem)
+    certificate = x509.load_pem_x509_certificate(logged.pem.encode())
+    promise = read_promise(promised, logged)
     at = dt.datetime.fromtimestamp(promise.seconds, dt.UTC)
     policy, verifier = _Certified(identities), _verifier(root)
     try:
@@ -133,61 +121,10 @@ def verify_legacy(
     der = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    if verifies(PublicKey("certificate", der, "key of the certificate"), signature, payload) is None:
+    key = PublicKey("certificate", der, "key of the certificate")
+    if verifies(key, logged.signature, logged.signed) is None:
         raise ValueError("keyless signature: not made with the certificate's key")
     return f"{policy.issuer} {policy.identity}", f"signed by {policy.identity} of {policy.issuer}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Promise:
-    """What a log promised: at `seconds` (Unix time) it had taken the signature. `signed` is what it signed."""
-
-    seconds: int
-    log: bytes
-    signature: bytes
-    signed: bytes
-
-
-def _promise(text: str | None, signature: bytes, payload: bytes, pem: str) -> _Promise:
-    """The promise beside a signature, which must be about this signature, payload and certificate.
-
-    Otherwise anybody's entry would date it (CVE-2022-36056).
-    """
-    if text is None:
-        raise ValueError(
-            "keyless signature: without a promise of the log; cosign would ask the log, nobody is asked here"
-        )
-    bundle = read_strict(text.encode(), "the log's promise")
-    entry = as_object(bundle.get("Payload"), "the entry")
-    body, seconds, index, log = (entry.get(name) for name in ("body", "integratedTime", "logIndex", "logID"))
-    if type(seconds) is not int or type(index) is not int or not 0 <= seconds < _MAX_SECONDS:
-        raise ValueError("the log's promise has no time")
-    record = read_strict(as_bytes(body, "the entry's body"), "the entry's body")
-    if record.get("kind") != "hashedrekord" or record.get("apiVersion") != "0.0.1":
-        raise ValueError("the log's entry is not a hashedrekord 0.0.1")
-    spec = as_object(record.get("spec"), "spec")
-    data, signed = as_object(spec.get("data"), "data"), as_object(spec.get("signature"), "signature")
-    key = as_object(signed.get("publicKey"), "publicKey")
-    about = as_object(data.get("hash"), "hash")
-    if (
-        about.get("algorithm") != "sha256"
-        or about.get("value") != hashlib.sha256(payload).hexdigest()
-        or as_bytes(signed.get("content"), "content") != signature
-        or as_bytes(key.get("content"), "publicKey.content").strip() != pem.encode().strip()
-    ):
-        raise ValueError("the log's entry is about another signature")
-    # RFC 8785 of four members whose values are plain: names sorted, no blanks.
-    canonical = json.dumps(
-        {"body": body, "integratedTime": seconds, "logID": log, "logIndex": index},
-        separators=(",", ":"),
-        sort_keys=True,
-    )
-    try:
-        log_id = bytes.fromhex(as_text(log, "logID"))
-    except ValueError:
-        raise ValueError("the log's promise names no log") from None
-    promised = as_bytes(bundle.get("SignedEntryTimestamp"), "SignedEntryTimestamp")
-    return _Promise(seconds, log_id, promised, canonical.encode())
 
 
 def _check_usage(certificate: x509.Certificate) -> None:

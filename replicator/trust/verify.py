@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 from replicator.model.digest import Digest, algorithm, encoded
 from replicator.trust.bundle import Bundle, MessageSignature, read_bundle
 from replicator.trust.policy import PublicKey, TrustPolicy
+from replicator.trust.promise import Logged
 from replicator.trust.shapes import Form
 from replicator.trust.statement import (
     SIGNED,
@@ -25,6 +26,7 @@ _PREHASHED: Final = (
     "; Ed25519ph, which cosign 3 makes with an Ed25519 key, is not supported: sign with another kind of key"
 )
 _CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
+_PROMISE: Final = "dev.sigstore.cosign/bundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +179,11 @@ def _verified(signature: Signature, policy: TrustPolicy, subject: Subject) -> tu
             else _verified_bundle(bundle, policy, subject)
         )
     if signature.form == "DSSE":
+        envelope = read_envelope(read_strict(signature.body, "the envelope"))
         if signature.annotations.get(_CERTIFICATE):
-            _void("is a keyless attestation of cosign before version 3, which cannot be verified")
-        return _by_envelope(read_envelope(read_strict(signature.body, "the envelope")), policy, subject)
+            signer, how = _keyless_legacy(envelope.signature, signature, policy, envelope)
+            return read_statement(envelope, subject.digest), signer, how
+        return _by_envelope(envelope, policy, subject)
     made = as_bytes(signature.annotations.get(_SIGNATURE), "the layer's signature")
     if signature.annotations.get(_CERTIFICATE):
         signer, how = _keyless_legacy(made, signature, policy)
@@ -203,12 +207,20 @@ def _keyless(body: bytes, policy: TrustPolicy, subject: Subject) -> tuple[Claim,
     return verify_keyless(body, policy.trusted_root, policy.keyless, subject)
 
 
-def _keyless_legacy(made: bytes, signature: Signature, policy: TrustPolicy) -> tuple[str, str]:
+def _keyless_legacy(
+    made: bytes, signature: Signature, policy: TrustPolicy, envelope: Envelope | None = None
+) -> tuple[str, str]:
     if not policy.keyless or policy.trusted_root is None:
         _void("is keyless, and the policy has no keyless identities")
     from replicator.trust.keyless import verify_legacy  # noqa: PLC0415  # an extra
 
-    return verify_legacy(made, signature.annotations, signature.body, policy.trusted_root, policy.keyless)
+    pem = signature.annotations[_CERTIFICATE]
+    logged = (
+        Logged(pem, made, signature.body, signature.body)
+        if envelope is None
+        else Logged(pem, made, envelope.signed, envelope.payload, signature.body)
+    )
+    return verify_legacy(logged, signature.annotations.get(_PROMISE), policy.trusted_root, policy.keyless)
 
 
 def _by_envelope(envelope: Envelope, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:

@@ -24,7 +24,7 @@ from tests.fakes.fulcio import IDENTITY, ISSUER, Sigstore
 from tests.fakes.interop import distribution3, olareg, zot
 from tests.fakes.process import running
 from tests.fakes.s3 import settings
-from tests.fakes.signing import PROVENANCE, Signer, bundle_referrer, payload, sig_tag
+from tests.fakes.signing import PROVENANCE, Signer, att_tag, bundle_referrer, payload, sig_tag, statement
 
 pytestmark = pytest.mark.interop
 
@@ -68,7 +68,7 @@ def made(folder: Path) -> Program:
 FORMS = ("signed", "attested", "older-signed", "older-attested")
 
 
-KEYLESS_FORMS = ("keyless", "older-keyless")
+KEYLESS_FORMS = ("keyless", "older-keyless", "older-keyless-attested")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ class Signers:
             signature = self.sigstore.legacy(payload(IMAGE.digest))
             await fill(hub.settings(), {(name, f"{fallback}.sig"): sig_tag(signature)})
             return
+        if form == "older-keyless-attested":
+            logged = "intoto" if kind == "distribution3" else "dsse"
+            attestation = self.sigstore.legacy_attestation(statement(IMAGE.digest, PROVENANCE), logged)
+            await fill(hub.settings(), {(name, f"{fallback}.att"): att_tag(attestation)})
+            return
         bundle = bundle_referrer(IMAGE, json.dumps(self.sigstore.bundle(IMAGE.digest)).encode())
         lists_itself = kind in {"olareg", "zot"}
         await fill(
@@ -100,13 +105,17 @@ class Signers:
         """The table of a rule that demands just what there is."""
         if form in KEYLESS_FORMS:
             keyless = f'keyless = [{{ issuer = "{ISSUER}", identity = "{IDENTITY}" }}]'
-            return f'[[rule.trust]]\nname = "ci"\n{keyless}\ntrusted_root = "{self.root}"\n'
+            attested = (
+                f'attestations = [{{ predicate = "{PROVENANCE}" }}]' if form.endswith("attested") else ""
+            )
+            return f'[[rule.trust]]\nname = "ci"\n{keyless}\ntrusted_root = "{self.root}"\n{attested}\n'
         return (ATTESTED if form.endswith("attested") else SIGNED).format(key=self.cosign.public)
 
     def verifies(self, reference: str, form: str) -> bool:
         """Whether cosign does, offline."""
         if form in KEYLESS_FORMS:
-            return self.cosign.verifies_keyless(reference, self.root, ISSUER, IDENTITY)
+            predicate = PROVENANCE if form.endswith("attested") else ""
+            return self.cosign.verifies_keyless(reference, self.root, ISSUER, IDENTITY, predicate)
         return verifies(self.cosign, reference, form)
 
 

@@ -55,11 +55,14 @@ class Cosign:
         what = ("--key", "release.pub", "--type", predicate)
         return self._passes("verify-attestation", *what, *UNLOGGED, *more, reference)
 
-    def verifies_keyless(self, reference: str, trusted_root: Path, issuer: str, identity: str) -> bool:
-        """Whether `cosign verify` passes for a signer without a key, offline."""
+    def verifies_keyless(
+        self, reference: str, trusted_root: Path, issuer: str, identity: str, predicate: str = ""
+    ) -> bool:
+        """Whether `cosign verify` passes for a signer without a key, offline; `verify-attestation` with a predicate."""
         who = ("--certificate-oidc-issuer", issuer, "--certificate-identity", identity)
         root = ("--trusted-root", str(trusted_root), "--allow-http-registry")
-        return self._passes("verify", *root, *who, reference)
+        what = ("verify-attestation", "--type", predicate) if predicate else ("verify",)
+        return self._passes(*what, *root, *who, reference)
 
     def run(self, *arguments: str) -> str:
         """Runs it. Raises AssertionError where it fails."""

@@ -348,25 +348,55 @@ class Sigstore:
                 "signature": {"content": b64(signature), "publicKey": {"content": b64(pem)}},
             },
         }
+        return Signature(
+            "tag", "simple signing", said, self._beside(record, logged_at or at, pem, b64(signature))
+        )
+
+    def legacy_attestation(
+        self, said: bytes, kind: str = "dsse", *, at: dt.datetime = SIGNED_AT
+    ) -> Signature:
+        """As a layer of the `.att` tag; `kind` is the log's: "intoto" before cosign 2.2."""
+        key = _key()
+        certificate = self.certificate(key.public_key(), issuer=ISSUER, identity=IDENTITY, at=at)
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        signature = _sign(key, Envelope(IN_TOTO, said, b"").signed)
+        signed = {
+            "payloadType": IN_TOTO,
+            "payload": b64(said),
+            "signatures": [{"keyid": "", "sig": b64(signature)}],
+        }
+        body = json.dumps(signed).encode()
+        whole, inner = (
+            {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()} for data in (body, said)
+        )
+        spec: dict[str, Any] = (
+            {"content": {"hash": whole, "payloadHash": inner}, "publicKey": b64(pem)}
+            if kind == "intoto"
+            else {
+                "envelopeHash": whole,
+                "payloadHash": inner,
+                "signatures": [{"signature": b64(signature), "verifier": b64(pem)}],
+            }
+        )
+        record = {"apiVersion": "0.0.1", "kind": kind, "spec": spec}
+        return Signature("tag", "DSSE", body, self._beside(record, at, pem, ""))
+
+    def _beside(self, record: dict[str, Any], at: dt.datetime, pem: bytes, signature: str) -> dict[str, str]:
+        """The annotations of a layer, with the log's promise."""
         entry = {
             "body": b64(json.dumps(record).encode()),
-            "integratedTime": int((logged_at or at).timestamp()),
+            "integratedTime": int(at.timestamp()),
             "logIndex": 7,
             "logID": _key_id(self.rekor).hex(),
         }
         promised = _sign(self.rekor, json.dumps(entry, separators=(",", ":"), sort_keys=True).encode())
-        return Signature(
-            "tag",
-            "simple signing",
-            said,
-            {
-                "dev.cosignproject.cosign/signature": b64(signature),
-                "dev.sigstore.cosign/certificate": pem.decode(),
-                "dev.sigstore.cosign/bundle": json.dumps(
-                    {"SignedEntryTimestamp": b64(promised), "Payload": entry}
-                ),
-            },
-        )
+        return {
+            "dev.cosignproject.cosign/signature": signature,
+            "dev.sigstore.cosign/certificate": pem.decode(),
+            "dev.sigstore.cosign/bundle": json.dumps(
+                {"SignedEntryTimestamp": b64(promised), "Payload": entry}
+            ),
+        }
 
     def _entry(self, payload: bytes, signature: bytes, pem: bytes, at: dt.datetime) -> dict[str, Any]:
         """An entry of Rekor v1 in a log of one: with its promise, and the proof that it is in the log."""

@@ -189,6 +189,12 @@ def sig_tag(*signatures: Signature) -> BuiltImage:
     return _manifest([(SIMPLE, each.body, each.annotations) for each in signatures])
 
 
-def att_tag(*bodies: bytes) -> BuiltImage:
+def att_tag(*bodies: bytes | Signature) -> BuiltImage:
     """What cosign's `.att` tag names: a layer for each envelope."""
-    return _manifest([(DSSE, body, {"dev.cosignproject.cosign/signature": ""}) for body in bodies])
+    plain = {"dev.cosignproject.cosign/signature": ""}
+    return _manifest(
+        [
+            (DSSE, each, plain) if isinstance(each, bytes) else (DSSE, each.body, each.annotations)
+            for each in bodies
+        ]
+    )

@@ -242,3 +242,51 @@ def test_a_promise_whose_time_was_changed_is_void() -> None:
     promise["Payload"]["integratedTime"] += 1
     changed = {**signature.annotations, "dev.sigstore.cosign/bundle": json.dumps(promise)}
     assert not of(replace(signature, annotations=changed)).trusted
+
+
+# --- attestations of cosign before version 3 ---
+
+ATTESTED = policy(attestations=(PROVENANCE,))
+KINDS = pytest.mark.parametrize("kind", ["dsse", "intoto"])
+
+
+@KINDS
+def test_an_older_keyless_attestation_counts_where_its_predicate_is_named(kind: str) -> None:
+    attestation = SIGSTORE.legacy_attestation(statement(D, PROVENANCE), kind)
+    assert of(attestation, ATTESTED) == Verdict(trusted=True)
+    assert "is an attestation of" in of(attestation).reason, "it is not a signature"
+    somebody = replace(ATTESTED, keyless=(Identity(ISSUER, "somebody"),))
+    assert "who is not meant" in of(attestation, somebody).reason
+    other = SIGSTORE.legacy_attestation(statement(digest_of(b"other"), PROVENANCE), kind)
+    assert "about another digest" in of(other, ATTESTED).reason
+    assert not of(Sigstore().legacy_attestation(statement(D, PROVENANCE), kind), ATTESTED).trusted
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "name", ["dev.sigstore.cosign/bundle", "dev.sigstore.cosign/certificate", "body", "kind", "payload"]
+)
+def test_an_older_keyless_attestation_with_one_part_of_another_does_not_count(kind: str, name: str) -> None:
+    attestation = SIGSTORE.legacy_attestation(statement(D, PROVENANCE), kind)
+    other = SIGSTORE.legacy_attestation(statement(D, PROVENANCE), kind)
+    annotations = dict(attestation.annotations)
+    match name:
+        case "body":
+            spoilt = replace(attestation, body=other.body)
+        case "kind":  # the promise for a plain signature
+            plain = SIGSTORE.legacy(payload(D)).annotations["dev.sigstore.cosign/bundle"]
+            spoilt = replace(attestation, annotations={**annotations, "dev.sigstore.cosign/bundle": plain})
+        case "payload":
+            envelope = json.loads(attestation.body)
+            envelope["payload"] = b64(statement(D, PROVENANCE, more="x"))
+            spoilt = replace(attestation, body=json.dumps(envelope).encode())
+        case _:
+            spoilt = replace(attestation, annotations={**annotations, name: other.annotations[name]})
+    assert not of(spoilt, ATTESTED).trusted
+
+
+def test_the_promise_for_an_attestation_does_not_date_a_signature() -> None:
+    signature = SIGSTORE.legacy(payload(D))
+    promise = SIGSTORE.legacy_attestation(statement(D)).annotations["dev.sigstore.cosign/bundle"]
+    changed = {**signature.annotations, "dev.sigstore.cosign/bundle": promise}
+    assert "not a hashedrekord" in of(replace(signature, annotations=changed)).reason
