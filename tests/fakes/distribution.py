@@ -60,18 +60,19 @@ def distribution(
     notifications: Mapping[str, object] | None = None,
     validation: Mapping[str, object] | None = None,
     compatibility: Mapping[str, object] | None = None,
+    writes_requests: bool = False,
 ) -> Iterator[Server]:
     """Runs a registry in a folder of its own, deleting allowed, on a port that it picks itself.
 
     `driver` is where it keeps its content, as its config's `storage` has it, instead of that folder;
     `notifications` whom it tells, `validation` what it refuses, `compatibility` what old formats it takes, as its config has
-    them.
+    them. `writes_requests`: `log` in the folder has each request, as web servers write them.
     """
     storage = folder / "storage"
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "not a secret"}
     config: dict[str, object] = {
         "version": "0.1",
-        "log": {"level": "info", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": not writes_requests}},
         "storage": {
             **(driver or {"filesystem": {"rootdirectory": str(storage)}}),
             "delete": {"enabled": True},
