@@ -39,6 +39,9 @@ class Shape:
 SMALL_SET = Shape("small-set", 5, 2, (8 * MEGABYTE,) * 3, (20 * MEGABYTE,) * 2)
 """10 images; 33 blobs: 3 layers that all share, 2 of each image's own, a config each; about 424 MB."""
 
+LARGE_SET = Shape("large-set", 5, 2, (80 * MEGABYTE,) * 3, (200 * MEGABYTE,) * 2)
+"""As `SMALL_SET`, with layers ten times as large: 4.2 GB, beside which the start-up does not count."""
+
 MANY_SMALL = Shape("many-small", 20, 100, (8_000,), (2_000,), sharing="repository")
 """2,000 images of three blobs, one of them shared within the repository."""
 

@@ -23,7 +23,7 @@ from replicator.model.digest import Digest, encoded
 from replicator.model.mediatypes import OCI_MANIFEST
 
 REPEAT = 5
-REACH = 1.0
+REACH = {"to-directory": 0.9, "from-directory": 0.8}
 WIDTH = 10
 TAG = "org.opencontainers.image.ref.name"
 
@@ -202,7 +202,7 @@ async def _compare(
                 )
             await asyncio.to_thread(shutil.rmtree, home)
     return [
-        Row(folder.name, name, runs[name], REACH, held.unique_bytes, failure=failures.get(name))
+        Row(folder.name, name, runs[name], REACH[folder.name], held.unique_bytes, failure=failures.get(name))
         for name in names
     ]
 

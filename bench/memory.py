@@ -59,8 +59,8 @@ async def _streamed(
         home.mkdir()
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(servers.process(command, said, said.with_suffix(".log")))
-            source_url, destination_url, digest = await _first_line(said)
-            source, destination = (_endpoint(url, folder) for url in (source_url, destination_url))
+            source_url, destination_url, digest = await first_line(said)
+            source, destination = (endpoint(url, folder) for url in (source_url, destination_url))
             if link is not None:
                 source = await stack.enter_async_context(servers.through(link, source, home / "link.log"))
             try:
@@ -76,7 +76,8 @@ async def _streamed(
     return rows
 
 
-async def _first_line(path: Path) -> list[str]:
+async def first_line(path: Path) -> list[str]:
+    """The words of the first line that a process writes to a file, once it is whole."""
     async with asyncio.timeout(READY_SECONDS):
         while True:
             line, newline, _ = await asyncio.to_thread(lambda: path.read_text().partition("\n"))
@@ -85,7 +86,8 @@ async def _first_line(path: Path) -> list[str]:
             await asyncio.sleep(0.1)
 
 
-def _endpoint(url: str, folder: Path) -> Endpoint:
+def endpoint(url: str, folder: Path) -> Endpoint:
+    """A registry that keeps nothing on disk."""
     return Endpoint(int(urlsplit(url).port or 0), folder, folder / "access.log")
 
 

@@ -26,7 +26,9 @@ from bench.compatibility import NAME as COMPATIBILITY
 from bench.compatibility import compatibility
 from bench.core import NAME as CORE
 from bench.core import core
-from bench.corpus import MANY_SMALL, SMALL_SET
+from bench.cores import NAME as CORES
+from bench.cores import THRESHOLD, cores, threshold
+from bench.corpus import LARGE_SET, MANY_SMALL, SMALL_SET
 from bench.directories import from_directory, to_directory
 from bench.inmemory import DISTANCES, distant
 from bench.largeindex import NAME as LARGE_INDEX
@@ -48,10 +50,12 @@ MEMORY_BYTES = 4_000_000_000
 RESULTS = Path(__file__).parent / "results"
 
 SETTINGS = (
-    Setting("small-set", SMALL_SET, 1.0, repeat=5),
+    Setting("small-set", SMALL_SET, 0.9, repeat=5),
     Setting("small-set-tls", SMALL_SET, 0.8, tls=True, repeat=5),
+    Setting("large-set", LARGE_SET, 0.85),
+    Setting("large-set-tls", LARGE_SET, 0.75, tls=True),
     Setting("many-small", MANY_SMALL, 0.8, again=0.6),
-    Setting("fan-out", SMALL_SET, 0.7, destinations=3),
+    Setting("fan-out", SMALL_SET, 0.5, destinations=3),
 )
 
 Scenario = Callable[[Bench], Awaitable[list[rows.Row]]]
@@ -64,6 +68,8 @@ SCENARIOS: dict[str, Scenario] = {
     buckets.UNCHANGED: buckets.unchanged,
     "memory": memory,
     "capped": capped,
+    CORES: cores,
+    THRESHOLD: threshold,
     "tags-100k": many_tags,
     LARGE_INDEX: large_index,
     BULK_LISTING: bulk_listing,

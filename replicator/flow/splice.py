@@ -28,7 +28,7 @@ PATIENCE_SECONDS: Final = 0.25
 """So long either side may be silent."""
 LEAST_BYTES: Final = 256 * 1024
 """For less it is not worth while to leave the ordinary way."""
-_BUFFER_BYTES: Final = 512 * 1024
+_BUFFER_BYTES: Final = 256 * 1024
 
 
 class Outlet(Taker, Protocol):

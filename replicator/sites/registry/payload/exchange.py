@@ -24,7 +24,7 @@ from replicator.sites.timeouts import Timeouts
 
 T = TypeVar("T")
 
-CHUNK_BYTES: Final = 512 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 """Received, hashed and sent at once: a few calls of the event loop for each. A stream has two or three of them."""
 _ERROR_BYTES: Final = 16 * 1024
 _FILL_SECONDS: Final = 0.25

@@ -33,7 +33,7 @@ DATA = random.Random(11).randbytes(3_000_000)
 BLOB = digest_of(DATA)
 PATH = f"/v2/app/blobs/{BLOB}"
 UPLOADS = "/v2/app/blobs/uploads/"
-ORDINARY_BYTES = 512 * 1024
+ORDINARY_BYTES = 256 * 1024
 """The first piece, by which all is decided, passes through the event loop."""
 
 
