@@ -47,6 +47,7 @@ class Connection:
         sock.setblocking(False)
         self._sock = sock
         self._held = bytearray()
+        self._interim = 0
         self._aborted = False
         self._failure: OSError | None = None
 
@@ -163,19 +164,11 @@ class Connection:
         Raises:
             Malformed: it has more than `MAX_HEAD_BYTES`, or `MAX_INTERIM` interim answers came.
         """
-        held, start, interim = self._held, 0, 0
+        held, start = self._held, 0
         while True:
-            while (end := _END.search(held, start)) is not None:
-                head = bytes(held[: end.end()])
-                del held[: end.end()]
-                start = 0
-                if head[9:10] != b"1":
-                    return head
-                interim += 1
-                if interim > MAX_INTERIM:
-                    raise Malformed(f"more than {MAX_INTERIM} interim answers")
-            if len(held) > MAX_HEAD_BYTES:
-                raise Malformed(f"a head of more than {MAX_HEAD_BYTES} bytes")
+            head = self._taken_head(start)
+            if head is not None:
+                return head
             start = max(0, len(held) - 3)
             data = self._receive(_HELD_BYTES)
             if not data:
@@ -183,6 +176,32 @@ class Connection:
                 held.clear()
                 return head
             held += data
+
+    def head_that_came(self) -> bytes | None:
+        """As `head`, and never blocks: None where the head is not whole yet, or the other side has closed.
+
+        Raises:
+            Malformed: see `head`.
+            OSError: the connection broke.
+        """
+        return self._taken_head(0) if self.has_spoken() else None
+
+    def _taken_head(self, start: int) -> bytes | None:
+        """The head, if it has come. What is before `start` has been looked at."""
+        held = self._held
+        while (end := _END.search(held, start)) is not None:
+            head = bytes(held[: end.end()])
+            del held[: end.end()]
+            start = 0
+            if head[9:10] != b"1":
+                self._interim = 0
+                return head
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise Malformed(f"more than {MAX_INTERIM} interim answers")
+        if len(held) > MAX_HEAD_BYTES:
+            raise Malformed(f"a head of more than {MAX_HEAD_BYTES} bytes")
+        return None
 
     def receive_into(self, view: memoryview, until: float | None = None) -> int | None:
         """Fills a part of `view`: the number of bytes, 0 where the other side closed.

@@ -106,11 +106,11 @@ class Payloads:
         self, connection: Connection, ask: Ask, head: bytes, sent: Callable[[], None]
     ) -> PayloadAnswer:
         try:
-            is_whole = await self._run(connection, partial(connection.send, head))
+            is_whole = await self._send_head(connection, head)
             sent()
             if ask.body is not None and is_whole:
                 is_whole = await self._feed(connection, aiter(ask.body))
-            raw = await self._run(connection, connection.head)
+            raw = await self._answer_head(connection)
             answered = answer_head(ask.way.url, ask.method, raw)
         except BaseException as error:
             connection.close()
@@ -135,6 +135,19 @@ class Payloads:
             threads=self._executor,
             done=done,
         )
+
+    async def _send_head(self, connection: Connection, head: bytes) -> bool:
+        """As `Connection.send`; what the system takes at once needs no thread."""
+        rest = connection.offer(memoryview(head), 0.0)
+        return not rest or await self._run(connection, partial(connection.send, rest))
+
+    async def _answer_head(self, connection: Connection) -> bytes:
+        """As `Connection.head`, which is waited for without a thread; one is needed if it does not come at once."""
+        head = connection.head_that_came()
+        if head is None:
+            await _readable(connection)
+            head = connection.head_that_came()
+        return await self._run(connection, connection.head) if head is None else head
 
     async def _feed(self, connection: Connection, body: AsyncIterator[Chunk]) -> bool:
         """Sends the body; False if the other side answered before all of it was taken."""
@@ -184,16 +197,10 @@ async def _next_unless(connection: Connection, body: AsyncIterator[Chunk]) -> Ch
         _Spoken: the other side did not wait for them.
         aiohttp.ClientConnectionError: the body failed; what is wrong with it is the body's to tell.
     """
-    loop = asyncio.get_running_loop()
     asking = asyncio.create_task(_next(body))
     try:
         while not asking.done():
-            heard: asyncio.Future[Chunk | None] = loop.create_future()
-            loop.add_reader(connection.fileno(), _wake, heard)
-            try:
-                await asyncio.wait([asking, heard], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                loop.remove_reader(connection.fileno())
+            await _readable(connection, asking)
             if not asking.done() and connection.has_spoken():
                 raise _Spoken
         return asking.result()
@@ -201,6 +208,17 @@ async def _next_unless(connection: Connection, body: AsyncIterator[Chunk]) -> Ch
         if not asking.done():
             asking.cancel()
             await asyncio.wait({asking})
+
+
+async def _readable(connection: Connection, *others: asyncio.Future[Chunk | None]) -> None:
+    """Returns when bytes have come, the other side has closed, or one of `others` is done."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[Chunk | None] = loop.create_future()
+    loop.add_reader(connection.fileno(), _wake, heard)
+    try:
+        await asyncio.wait([*others, heard], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(connection.fileno())
 
 
 async def _next(body: AsyncIterator[Chunk]) -> Chunk | None:
