@@ -26,6 +26,11 @@ class Framing(Protocol):
         """Whether the last byte has come."""
         ...
 
+    @property
+    def is_nearly_over(self) -> bool:
+        """Whether one byte is left for certain."""
+        ...
+
     def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
         """As `Connection.receive_into`; 0 at the end of the body.
 
@@ -47,6 +52,11 @@ class Length:
         """Whether the last byte has come."""
         return self._left == 0
 
+    @property
+    def is_nearly_over(self) -> bool:
+        """See `Framing`."""
+        return self._left == 1
+
     def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
         """See `Framing`."""
         if not self._left:
@@ -63,6 +73,8 @@ class Length:
 class UntilClose:
     """A body that ends with the connection."""
 
+    is_nearly_over = False
+
     def __init__(self) -> None:
         self.is_over = False
 
@@ -77,6 +89,8 @@ class UntilClose:
 
 class Chunked:
     """A body in chunks, each with its size before it."""
+
+    is_nearly_over = False
 
     def __init__(self) -> None:
         self.is_over = False
@@ -147,6 +161,13 @@ class Body:
     def is_over(self) -> bool:
         """Whether the last byte has come."""
         return self._framing.is_over
+
+    def last_byte(self) -> bytes:
+        """The last byte, if there is no other left and it has come; never blocks."""
+        last = bytearray(1)
+        if self._framing.is_nearly_over and self._failure is None and self.fill(memoryview(last), 0.0):
+            return bytes(last)
+        return b""
 
     def next(self) -> memoryview:
         """The next bytes, none at the end. Bytes that came before a failure are returned, the failure is raised next.

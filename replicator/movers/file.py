@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol, runtime_checkable
 
-from replicator.movers.splice import Bounds, Moved, Outlet
+from replicator.movers.splice import Bounds, Moved, Outlet, Tally
 
 RESERVED_BYTES: Final = 16 << 20
 """Smaller files are written before the file system looks for a place."""
@@ -99,7 +99,7 @@ def move_file(
         if taken < want or monotonic() >= end:
             return Moved(memoryview(b""), 0.0)
     view = buffer() if left else memoryview(b"")
-    rest = view[:0]
+    rest, tally = view[:0], Tally(moved)
     while left and not rest:
         try:
             count = os.preadv(descriptor, [view[:left]], offset)
@@ -111,8 +111,9 @@ def move_file(
         if show is not None:
             show(piece)
         rest = outlet.offer(piece, patience)
-        moved(count)
+        tally.add(count)
         offset, left = offset + count, left - count
         if monotonic() >= end:
             break
+    tally.flush()
     return Moved(rest, 0.0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from replicator.movers.body import Body
+
+TOLD_BYTES: Final = 1 << 20
 
 
 class Outlet(Protocol):
@@ -39,6 +41,26 @@ class Moved(NamedTuple):
     waited: float
 
 
+class Tally:
+    """Tells of bytes about every MiB: each time wakes whoever is told. `flush` tells of the rest."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """Counts bytes, at most `TOLD_BYTES`."""
+        if self._count + count > TOLD_BYTES:
+            self.flush()
+        self._count += count
+
+    def flush(self) -> None:
+        """Tells of what was not told yet."""
+        count, self._count = self._count, 0
+        if count:
+            self._tell(count)
+
+
 def move(
     body: Body,
     outlet: Outlet,
@@ -56,10 +78,10 @@ def move(
         view: the memory to do it in.
         bounds: when it ends at the latest.
         show: sees each piece before it is written.
-        moved: told the length of each piece that was received, once it was written or is in `rest`.
+        moved: told how many bytes were received and written or are in `rest`, `TOLD_BYTES` at most at once.
     """
     most, seconds, patience = bounds
-    waited, end, rest = 0.0, monotonic() + seconds, view[:0]
+    waited, end, rest, tally = 0.0, monotonic() + seconds, view[:0], Tally(moved)
     while most and not rest:
         began = monotonic()
         count = body.fill(view[:most], patience)
@@ -71,7 +93,8 @@ def move(
         piece = view[:count]
         show(piece)
         rest = outlet.offer(piece, patience)
-        moved(count)
+        tally.add(count)
         if now >= end:
             break
+    tally.flush()
     return Moved(rest, waited)

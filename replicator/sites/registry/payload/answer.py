@@ -87,6 +87,8 @@ class PayloadAnswer:
         if self._receiving is None:
             if self._body.is_over:
                 return b""
+            if last := self._body.last_byte():  # which no splice takes
+                return last
             self._receiving = asyncio.get_running_loop().run_in_executor(self._threads, self._body.next)
         await asyncio.wait({self._receiving})
         received, self._receiving = self._receiving, None

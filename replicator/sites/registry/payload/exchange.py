@@ -31,6 +31,7 @@ _FILL_SECONDS: Final = 0.25
 """So long a piece waits for more bytes after its first: a slow link gives four a second."""
 _MAX_THREADS: Final = 512
 """More than the gates of a site let through: each transfer has one."""
+_LITTLE_BYTES: Final = 16 * 1024
 _LARGE: Final = frozenset({200, 206})
 """Answers with these may have a large body."""
 
@@ -106,7 +107,7 @@ class Payloads:
         self, connection: Connection, ask: Ask, head: bytes, sent: Callable[[], None]
     ) -> PayloadAnswer:
         try:
-            is_whole = await self._send_head(connection, head)
+            is_whole = await self._send(connection, head)
             sent()
             if ask.body is not None and is_whole:
                 is_whole = await self._feed(connection, aiter(ask.body))
@@ -136,9 +137,11 @@ class Payloads:
             done=done,
         )
 
-    async def _send_head(self, connection: Connection, head: bytes) -> bool:
-        """As `Connection.send`; what the system takes at once needs no thread."""
-        rest = connection.offer(memoryview(head), 0.0)
+    async def _send(self, connection: Connection, data: Chunk) -> bool:
+        """As `Connection.send`; little that the system takes at once needs no thread."""
+        rest = memoryview(data)
+        if len(rest) <= _LITTLE_BYTES:
+            rest = connection.offer(rest, 0.0)
         return not rest or await self._run(connection, partial(connection.send, rest))
 
     async def _answer_head(self, connection: Connection) -> bytes:
@@ -158,7 +161,7 @@ class Payloads:
                 return False
             if chunk is None:
                 return True
-            if not await self._run(connection, partial(connection.send, chunk)):
+            if not await self._send(connection, chunk):
                 return False
             del chunk  # its memory may be used again while the next is waited for
             if not await self._spliced(connection, body):
