@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 KEYS = 'access_key = { env = "KEY" }\nsecret_key = { env = "SECRET" }\nregion = "us-east-1"\n'
@@ -24,3 +25,15 @@ def everything(source: str, *destinations: str, name: str = "all") -> str:
     return (
         f'[[rule]]\nname = "{name}"\nsource = "{source}"\ndestinations = [{listed}]\nrepositories = ["**"]\n'
     )
+
+
+def s3_driver(endpoint: str, name: str) -> Mapping[str, object]:
+    """The table `s3` of docker-registry's storage, for this bucket."""
+    return {
+        "region": "us-east-1",
+        "regionendpoint": endpoint,
+        "bucket": name,
+        "accesskey": ENVIRON["KEY"],
+        "secretkey": ENVIRON["SECRET"],
+        "secure": False,
+    }

@@ -23,7 +23,7 @@ from replicator.ports import Repository, Site
 from replicator.sites.open import open_site
 from replicator.sites.registry.site import RegistrySite
 from tests.acceptance.program import Program
-from tests.acceptance.stores import ENVIRON, bucket, directory, everything
+from tests.acceptance.stores import ENVIRON, bucket, directory, everything, s3_driver
 from tests.fakes.distribution import distribution
 from tests.fakes.process import require
 from tests.fakes.registry import Exchange, FakeRegistry
@@ -155,17 +155,6 @@ async def world(
         program = Program(tmp_path / "home")
         program.write_config({"hub": hub.url}, near + everything("hub", "near"))
         yield World(program, hub, near, registry)
-
-
-def s3_driver(endpoint: str, name: str) -> Mapping[str, object]:
-    return {
-        "region": "us-east-1",
-        "regionendpoint": endpoint,
-        "bucket": name,
-        "accesskey": ENVIRON["KEY"],
-        "secretkey": ENVIRON["SECRET"],
-        "secure": False,
-    }
 
 
 KINDS = [(store, layout) for store in ("dir", "s3") for layout in ("oci", "distribution")]
