@@ -17,6 +17,7 @@ from replicator.policy.admission import (
     images_of,
     renamed_front,
 )
+from replicator.policy.certified import by_email
 from replicator.policy.mapping import rename
 from replicator.policy.rule import Rule
 from replicator.trust.policy import TrustPolicy, pem_of
@@ -151,6 +152,13 @@ def _requirements(policy: TrustPolicy, gaps: list[str]) -> Iterator[Mapping[str,
         return
     if policy.annotations:
         gaps.append(f"policy.json: {policy.name} demands annotations, which cannot be demanded there")
+    if (certified := by_email(policy)) is not None:
+        gaps.append(
+            f"policy.json: {policy.name}: only keyless signatures in .sig tags are verified, and containers/image 5.33 or newer is "
+            "needed where the trusted root has several logs"
+        )
+        yield certified
+        return
     gaps.extend(
         f"policy.json: {policy.name}: {identity} is left out; write fulcio and rekorPublicKeyData by hand"
         for identity in policy.keyless

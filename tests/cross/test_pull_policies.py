@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, image
+from replicator.model.companion import fallback_tag
 from tests.acceptance.program import Program
 from tests.acceptance.walker import fill
 from tests.fakes.cosign import LEGACY, Cosign
 from tests.fakes.distribution import Server
+from tests.fakes.fulcio import ISSUER, Sigstore
 from tests.fakes.interop import distribution3
 from tests.fakes.process import clean_environment, require
-from tests.fakes.signing import PROVENANCE
+from tests.fakes.signing import PROVENANCE, payload, sig_tag
 
 pytestmark = pytest.mark.interop
 
@@ -186,3 +188,45 @@ async def test_pullers_accept_what_the_rule_would_copy_and_nothing_else(tmp_path
         pattern = await there.policy(repositories='["signed/*"]')
         assert await asyncio.to_thread(accepted_by_podman, there, pattern) == {"named"}
         assert await asyncio.to_thread(accepted_by_podman, there, pattern, by_digest=True) == {"named"}
+
+
+async def test_podman_accepts_a_keyless_signer_with_an_e_mail_address(tmp_path: Path) -> None:
+    sigstore, dev = Sigstore(), "dev@example.com"
+    (tmp_path / "root.json").write_bytes(sigstore.trusted_root)
+    keyless = (
+        f'keyless = [{{ issuer = "{ISSUER}", identity = "{dev}" }}]\ntrusted_root = "{tmp_path}/root.json"\n'
+    )
+    names = ("good", "somebody", "elsewhere", "unsigned")
+    images = {name: image(f"keyless {name}", platform=AMD64) for name in names}
+    with distribution3(tmp_path) as fra:
+
+        def payload_of(name: str) -> bytes:
+            return payload(images[name].digest, f"hub.example.com/signed/{name}")
+
+        signatures = {
+            "good": sigstore.legacy(payload_of("good"), identity=dev),
+            "somebody": sigstore.legacy(payload_of("somebody"), identity="somebody@example.com"),
+            "elsewhere": Sigstore().legacy(payload_of("elsewhere"), identity=dev),
+        }
+        tags = {(f"signed/{name}", "v1"): built for name, built in images.items()}
+        tags |= {
+            (f"signed/{name}", f"{fallback_tag(images[name].digest)}.sig"): sig_tag(signature)
+            for name, signature in signatures.items()
+        }
+        await fill(fra.settings(), tags)
+        program = Program(tmp_path)
+        rule = RULE.format(repositories=json.dumps([f"signed/{name}" for name in names]), key="", more="")
+        program.write_config(
+            {"hub": "https://hub.example.com", "fra": fra.url}, rule.replace('keys = [""]\n', keyless)
+        )
+        printed = await program("config", "pull-policy", "signed", "--write", str(tmp_path / "policy"))
+        assert printed.code == 0, printed.stderr
+        at = [f"//{fra.host}/signed/{name}:v1" for name in names]
+        folder = tmp_path / "policy"
+        judged = await asyncio.to_thread(
+            run, "policyjson", folder / "policy.json", folder / "registries.d", *at, home=tmp_path
+        )
+        assert judged.returncode == 0, judged.stderr
+        said = judged.stdout.splitlines()
+        assert said[0] == f"accepted {at[0]}", judged.stdout
+        assert [line.partition(" ")[0] for line in said[1:]] == ["refused"] * 3, judged.stdout

@@ -274,7 +274,14 @@ class Sigstore:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.ca.public_key()), critical=False
             )
             .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), critical=True
+                x509.SubjectAlternativeName(
+                    [
+                        x509.UniformResourceIdentifier(identity)
+                        if "/" in identity
+                        else x509.RFC822Name(identity)
+                    ]
+                ),
+                critical=True,
             )
             .add_extension(
                 x509.UnrecognizedExtension(_ISSUER_OID, b"\x0c" + bytes([len(name)]) + name), critical=False
@@ -334,11 +341,16 @@ class Sigstore:
         }
 
     def legacy(
-        self, said: bytes, *, at: dt.datetime = SIGNED_AT, logged_at: dt.datetime | None = None
+        self,
+        said: bytes,
+        *,
+        at: dt.datetime = SIGNED_AT,
+        logged_at: dt.datetime | None = None,
+        identity: str = IDENTITY,
     ) -> Signature:
         """As a layer of the `.sig` tag that cosign before version 3 writes without a key."""
         key = _key()
-        certificate = self.certificate(key.public_key(), issuer=ISSUER, identity=IDENTITY, at=at)
+        certificate = self.certificate(key.public_key(), issuer=ISSUER, identity=identity, at=at)
         signature, pem = _sign(key, said), certificate.public_bytes(serialization.Encoding.PEM)
         record = {
             "apiVersion": "0.0.1",

@@ -8,13 +8,16 @@ from dataclasses import replace
 from posixpath import normpath
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from replicator.policy.enforcing import PullPolicy, pull_policy
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import Rename, Replacement, RepositorySelection, Rule
-from replicator.trust.policy import Identity, TrustPolicy
+from replicator.trust.policy import Identity, TrustedRoot, TrustPolicy
 from replicator.trust.statement import SIGNED
+from tests.fakes.fulcio import ISSUER, Sigstore
 from tests.fakes.signing import PROVENANCE, Signer
 
 A, B = Signer.ecdsa("a.pub"), Signer.ecdsa("b.pub")
@@ -120,6 +123,28 @@ def test_what_cannot_be_demanded_is_said_and_never_waved_through() -> None:
     assert policy["spec"]["authorities"][0]["attestations"] == attested
     assert "demands attestations" in gaps
     assert "so all pulls are refused" in gaps
+
+
+def test_one_keyless_signer_with_an_e_mail_address_is_demanded_of_podman_too() -> None:
+    sigstore = Sigstore()
+    root = TrustedRoot("root.json", sigstore.trusted_root)
+    demand = TrustPolicy("dev", keyless=(Identity(ISSUER, "dev@example.com"),), trusted_root=root)
+    scopes, _, gaps = made(demand)
+    ((_, (requirement,)),) = scopes.items()
+    authority = requirement["fulcio"]
+    assert (authority["oidcIssuer"], authority["subjectEmail"]) == (ISSUER, "dev@example.com")
+    pem = base64.b64decode(authority["caData"])
+    assert x509.load_pem_x509_certificate(pem) == sigstore.root
+    key = serialization.load_pem_public_key(base64.b64decode(requirement["rekorPublicKeyData"]))
+    assert key == sigstore.rekor.public_key(), "and not that of Rekor v2, which podman cannot read"
+    assert ".sig tags" in gaps
+    for other in (
+        replace(demand, keyless=(*demand.keyless, Identity(ISSUER, "ops@example.com"))),
+        replace(demand, keyless=(Identity(ISSUER, "https://github.com/acme/app@refs/tags/v1"),)),
+        replace(demand, keyless=(Identity(ISSUER, re.compile(".*@example.com")),)),
+        replace(demand, keys=(A.key,), minimum=2),
+    ):
+        assert "fulcio" not in str(made(other)[0])
 
 
 def test_each_attestation_is_a_document_of_its_own() -> None:
