@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-from replicator.cli.drawing import draw
 from replicator.cli.logs import log
 from replicator.report import format_bytes, format_seconds
 from replicator.runs.progress import Progress, total
@@ -69,6 +68,8 @@ def _live(progress: Progress) -> contextlib.AbstractContextManager[object]:
     from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from replicator.cli.drawing import draw  # noqa: PLC0415
 
     console = Console(stderr=True, highlight=False)
     is_unicode = console.encoding.lower().startswith("utf")

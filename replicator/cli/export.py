@@ -6,10 +6,10 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from replicator.cli.archives import write_archive
 from replicator.cli.console import shown

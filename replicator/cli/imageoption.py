@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from replicator.cli.names import complete_file
 from replicator.config.imagelist import narrowed
 from replicator.config.settings import Loaded
-from replicator.engine import RunScope
 from replicator.errors import ConfigError
 from replicator.policy.rule import Rule
+
+if TYPE_CHECKING:
+    from replicator.engine import RunScope
 
 images_option = click.option(
     "--images",
@@ -23,8 +26,7 @@ images_option = click.option(
 )
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """The rules to run. `scope` keeps the run from counting as one of everything that they select."""
 
     rules: list[Rule]
@@ -45,6 +47,8 @@ def take_images(loaded: Loaded, rules: list[Rule], files: Sequence[str]) -> List
         click.echo(f"error: {problem}", err=True)
     if not chosen:
         raise ConfigError(["--images: no chosen rule has an image of the lists at its source"])
+    from replicator.engine import RunScope  # noqa: PLC0415 - commands send their first requests before
+
     repositories: dict[str, frozenset[str] | None] = {}
     for rule in chosen:
         if rule.images is not None:

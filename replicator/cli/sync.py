@@ -22,7 +22,6 @@ from replicator.cli.runner import Drain, draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
 from replicator.config.settings import Loaded
-from replicator.engine import RunResult, RunScope
 from replicator.policy.rule import Rule
 from replicator.report import combine, render_run
 from replicator.runs.hooks import RunHooks
@@ -32,6 +31,7 @@ from replicator.state.place import Claim
 
 if TYPE_CHECKING:
     from replicator.cli.metricsfile import MetricsFile
+    from replicator.engine import RunResult, RunScope
 
 
 @click.command("sync")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+
+import msgspec
 
 from replicator.cli.console import has_display
 from replicator.cli.logs import configure, log_event, logs_requests
@@ -15,15 +16,14 @@ from replicator.report import RunCounts
 from replicator.runs.progress import Progress
 
 
-@dataclass(frozen=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True):
     """The events of one command and their subscribers. `display`: whether live progress is shown."""
 
     display: bool
-    clock: SystemClock = field(default_factory=SystemClock)
-    events: Events = field(default_factory=Events)
-    counts: RunCounts = field(default_factory=RunCounts)
-    progress: Progress = field(default_factory=lambda: Progress(time.monotonic))
+    clock: SystemClock = msgspec.field(default_factory=SystemClock)
+    events: Events = msgspec.field(default_factory=Events)
+    counts: RunCounts = msgspec.field(default_factory=RunCounts)
+    progress: Progress = msgspec.field(default_factory=lambda: Progress(time.monotonic))
 
     @classmethod
     def start(cls, invocation: Invocation, *, quiet: bool = False) -> Watch:

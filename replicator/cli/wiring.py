@@ -6,24 +6,26 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
-from replicator.engine import Engine
 from replicator.events import OF_EACH_REQUEST
 from replicator.flow.thread import run_in_thread
 from replicator.policy.rule import Rule
-from replicator.ports import MeetsAhead, State
+from replicator.ports import ConnectsAhead, MeetsAhead, State
 from replicator.runs.bandwidth import follow
 from replicator.runs.indexing import Indexer
 from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool, site_names
 from replicator.state.place import Claim
 
+if TYPE_CHECKING:
+    from replicator.engine import Engine
 
-@dataclass(frozen=True)
-class Wired:
+
+class Wired(msgspec.Struct, frozen=True):
     """The engine and the state of a command."""
 
     engine: Engine
@@ -48,11 +50,14 @@ async def wire(
         for name in {rule.source for rule in rules}:
             if isinstance(source := sites[name], MeetsAhead):
                 source.meet_ahead()
-        # The sources are asked while the state's library is imported, which takes a third of the start-up.
-        store = await run_in_thread(_state_library)
-        state = await store.open_state(
-            loaded.agent.state, clock=watch.clock, read_only=read_only, claim=claim
-        )
+        for name in {name for rule in rules for name in rule.destinations}:
+            if isinstance(destination := sites[name], ConnectsAhead):
+                destination.connect_ahead()  # they are asked when the first source has answered
+        # The sources are asked while the rest is imported, which takes half of the start-up.
+        await run_in_thread(_import_the_rest)
+        from replicator.state.store import open_state  # noqa: PLC0415 - see above
+
+        state = await open_state(loaded.agent.state, clock=watch.clock, read_only=read_only, claim=claim)
         stack.push_async_callback(state.aclose)
         if not read_only:
             watch.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
@@ -69,7 +74,7 @@ async def wire(
         yield Wired(build_engine(loaded, sites, Equipment(state, watch.events, watch.clock, spool)), state)
 
 
-def _state_library() -> ModuleType:
-    from replicator.state import store  # noqa: PLC0415 - see `wire`
-
-    return store
+def _import_the_rest() -> None:
+    """Imports what only answers are needed for: the engine, and the state with its library."""
+    import replicator.engine.engine  # noqa: PLC0415 - see `wire`
+    import replicator.state.store  # noqa: F401, PLC0415

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from replicator.config.imagelist import listed_rules
 from replicator.config.model import (
@@ -73,7 +75,7 @@ def build_agent(table: AgentTable, sites: tuple[str, ...], environ: Mapping[str,
         _folder(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state", "state") / "state.db"
     )
     if isinstance(state, PostgresPlace):
-        state = replace(state, password=table.state_password)
+        state = dataclasses.replace(state, password=table.state_password)
     cache = table.cache.path or _folder(environ, "CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache", "cache")
     return AgentSettings(
         name=table.name or os.uname().nodename or "localhost",

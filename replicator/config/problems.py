@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -13,6 +16,7 @@ from replicator.config.syntax import Context
 
 _T = TypeVar("_T", bound=Table)
 
+_PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
 _WORDS = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -35,13 +39,28 @@ _WORDS = {
 def validate(section: Section, model: type[_T], context: Context, problems: list[str]) -> _T | None:
     """The section as its model; None if it is invalid, with all its problems added to `problems`."""
     try:
-        return model.model_validate(section.table, context=context)
+        with _without_plugins():
+            return model.model_validate(section.table, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_input=False):
             place = _place(section.table, details["loc"])
             if place not in section.unset:
                 problems.append(section.problem(place, _text(model, details)))
         return None
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Pydantic reads the metadata of every installed package for plugins before it builds its first validator."""
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLUGINS]
+        else:
+            os.environ[_PLUGINS] = before
 
 
 def _place(raw: Any, loc: KeyPath) -> KeyPath:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import msgspec
 
 from replicator.config.text import decoded
 from replicator.errors import ConfigError
@@ -21,8 +22,7 @@ FORMS: Final = '{ credential = "NAME" }, { file = "PATH" } or { env = "NAME" }'
 Kind = Literal["literal", "credential", "file", "env"]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """A reference to a secret. Calling it reads the secret again; it is a `ReadSecret` for the sites.
 
     Only a literal contains the secret itself; `repr` masks it.

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from replicator.config.secrets import Secret
 from replicator.config.template import Template
 from replicator.policy.bandwidth import Bandwidth
@@ -16,8 +18,7 @@ from replicator.sites.open import SiteSettings
 from replicator.state.place import Place
 
 
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
+class AgentSettings(msgspec.Struct, frozen=True):
     """This agent. `serves`: the destinations that it replicates to. Paths are absolute and may not exist yet."""
 
     name: str
@@ -32,16 +33,14 @@ class AgentSettings:
     full_index: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTLS:
+class ServerTLS(msgspec.Struct, frozen=True):
     """PEM files: the certificate with its chain, and its private key."""
 
     cert: Path
     key: Path
 
 
-@dataclass(frozen=True, slots=True)
-class HTTPSettings:
+class HTTPSettings(msgspec.Struct, frozen=True):
     """Access to the agent. `hosts`: additional host names that it is reached by."""
 
     token: Secret | None = None
@@ -50,8 +49,7 @@ class HTTPSettings:
     hosts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FleetSettings:
+class FleetSettings(msgspec.Struct, frozen=True):
     """Whether other agents share the work. `shards`: parts of a rule; `jobs`: how many of them this agent does at once.
 
     `heartbeat`: seconds between two. `split_bytes`: a repository that lacks so many becomes a job of its own.
@@ -64,8 +62,7 @@ class FleetSettings:
     split_bytes: int = 4 * 1024**3
 
 
-@dataclass(frozen=True, slots=True)
-class HMACSettings:
+class HMACSettings(msgspec.Struct, frozen=True):
     """A signature: its header, its key and its hash."""
 
     header: str
@@ -73,16 +70,14 @@ class HMACSettings:
     algorithm: str = "sha256"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretHeader:
+class SecretHeader(msgspec.Struct, frozen=True):
     """A header with a secret value."""
 
     name: str
     value: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class OIDCSettings:
+class OIDCSettings(msgspec.Struct, frozen=True):
     """Required claims of an OpenID Connect token. `keys`: URL or file of the issuer's JWK set."""
 
     audience: str
@@ -91,8 +86,7 @@ class OIDCSettings:
     keys: str | Path
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookSettings:
+class WebhookSettings(msgspec.Struct, frozen=True):
     """One webhook: the site that sends it, and how its sender authenticates.
 
     `kind`: the only notifications to accept (a key of `vendors.senders.FORMATS`), None for all. `hosts`:
@@ -110,8 +104,7 @@ class WebhookSettings:
     hosts: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class NotifySettings:
+class NotifySettings(msgspec.Struct, frozen=True):
     """A receiver of notifications: `url` or `command`. Times in seconds; `env` as in `RunCommands`."""
 
     name: str
@@ -121,11 +114,10 @@ class NotifySettings:
     on: frozenset[str]
     stale_after: float
     timeout: float
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RunCommands:
+class RunCommands(msgspec.Struct, frozen=True):
     """Commands before and after each run of a rule; empty means none. `timeout` in seconds, for each command.
 
     `env`: what the commands get beside the harmless part of our environment.
@@ -135,7 +127,7 @@ class RunCommands:
     before_required: bool = True
     after: tuple[str, ...] = ()
     timeout: float = 60.0
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
@@ -12,8 +12,7 @@ _OF_THE_KEY: Final = frozenset({"default", "description", "title"})
 """What a key's schema says of the key, not of its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneOrMany:
+class OneOrMany(msgspec.Struct, frozen=True):
     """Marks a list that may be written as its only item, without brackets."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -28,8 +27,7 @@ class OneOrMany:
         return {"anyOf": [many["items"], many]}
 
 
-@dataclass(frozen=True, slots=True)
-class ShortFor:
+class ShortFor(msgspec.Struct, frozen=True):
     """Marks a table that may be written as the value of one of its keys.
 
     `key`: which; `kinds`: the types of its values, by which the short form is told from the table.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -38,16 +38,14 @@ _EXCLUSION: Final = re.compile(r"[0-9A-Za-z._*-]{1,128}")
 _MAX_JSON_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """The context of a value: relative paths are relative to `folder`; secrets may come from `environ`."""
 
     folder: Path
     environ: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Syntax:
+class Syntax(msgspec.Struct, frozen=True):
     """The syntax of one kind of value: an `Annotated` mark that both pydantic and the reference read.
 
     `parse` gets the raw value. Its ValueError says what is wrong and what would be right.
@@ -73,8 +71,7 @@ class Syntax:
         return self.parse(value, info.context)  # type: ignore[arg-type]  # every validation here passes a Context
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryPattern:
+class RepositoryPattern(msgspec.Struct, frozen=True):
     """One entry of `repositories`; `!` before it negates."""
 
     glob: Glob

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 FACTS: Final = ("event", "rule", "source", "destination", "agent", "time", "lag", "error", "summary")
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A JSON document in whose strings `{name}` is replaced. The result is valid JSON for any facts."""
 
     text: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from replicator.config.settings import Loaded
 from replicator.daemon.explaining import Explaining
@@ -300,7 +302,7 @@ class App:
         """
         try:
             chosen = await self._reader.read(read)
-            in_force = replace(chosen, loaded=with_what_stays(self._at_start, chosen.loaded))
+            in_force = dataclasses.replace(chosen, loaded=with_what_stays(self._at_start, chosen.loaded))
             generation = await Generation.open(in_force, self._equipment, self._pool)
         except ConfigError as error:
             self._config_problem = "the config was refused on the last reload; see the log"

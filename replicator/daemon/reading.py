@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.config.settings import Loaded
 from replicator.daemon.generation import Chosen
@@ -78,7 +80,9 @@ def with_what_stays(start: Loaded, new: Loaded) -> Loaded:
         cache_path=start.agent.cache_path,
         cache_max_bytes=start.agent.cache_max_bytes,
     )
-    return replace(new, agent=agent, http=replace(new.http, tls=start.http.tls), fleet=start.fleet)
+    return dataclasses.replace(
+        new, agent=agent, http=replace(new.http, tls=start.http.tls), fleet=start.fleet
+    )
 
 
 def takes_a_restart(start: Loaded, new: Loaded) -> list[str]:

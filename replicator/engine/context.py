@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from replicator.engine.below import KnownChildren, SeenCompanions
 from replicator.engine.coordination import RepositoryLocks, TagClaims
 from replicator.engine.referrers import ReferrersAPIs
@@ -24,8 +26,7 @@ DRAIN_SECONDS: Final = 25.0
 """Transfers in progress when a drain begins get this long; systemd's stop timeout leaves room for the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunScope:
+class RunScope(msgspec.Struct, frozen=True):
     """Source repositories to scan, each with its tags, or whole (None). `at` dates the event, epoch seconds.
 
     A narrowed run is never a complete scan, whatever it finds.
@@ -35,8 +36,7 @@ class RunScope:
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunListener:
+class RunListener(msgspec.Struct, frozen=True, kw_only=True):
     """Who is told how a run goes on. Each is called with the rule's name and the destination's.
 
     `ended`: the destination's result, as soon as it is through. `scanned`: all that was found is decided on; copies may
@@ -53,8 +53,7 @@ class RunListener:
     decided: Callable[[TagDecision], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """How a run was asked for.
 
     `dry` only plans. `recheck` asks each destination tag by tag and checks each closure, whatever is believed.
@@ -68,8 +67,8 @@ class Request:
     recheck: bool = False
     unattended: bool = False
     scope: RunScope | None = None
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
-    listener: RunListener = field(default_factory=RunListener)
+    draining: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    listener: RunListener = msgspec.field(default_factory=RunListener)
     assignment: Assignment | None = None
 
     @property

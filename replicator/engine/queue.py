@@ -10,8 +10,9 @@ import asyncio
 import itertools
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Container, Coroutine
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.engine.plan.action import Action
 from replicator.model.digest import Digest
@@ -28,8 +29,7 @@ LARGE_PART: Final = 0.75
 """The part of `COPIES_AT_ONCE` that large images may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """An action with its image, and the run that wants it."""
 
     action: Action

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.model.digest import Digest
 from replicator.policy.platforms import Platforms
@@ -13,8 +14,7 @@ REMEMBERED: Final = 20_000
 """Images, a few hundred bytes each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """What a choice of platforms makes of an image: its root at the destination.
 
     `lacking`: why the image has not what is chosen; "" where it has.

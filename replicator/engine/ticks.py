@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from replicator.errors import SiteError
 from replicator.flow.once import Once
@@ -16,8 +17,7 @@ REMEMBERED: Final = 64
 """Answers, each the latest to its question."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryListing:
+class RepositoryListing(msgspec.Struct, frozen=True):
     """The names that a rule selects, as listed completely from `at` (epoch seconds) on."""
 
     names: frozenset[str]

@@ -41,7 +41,13 @@ class Gate:
     """
 
     def __init__(
-        self, limit: int, *, start: int = 16, clock: Clock, on_change: Callable[[int], None] | None = None
+        self,
+        limit: int,
+        *,
+        start: int = 16,
+        clock: Clock,
+        on_change: Callable[[int], None] | None = None,
+        on_wait: Callable[[int], None] | None = None,
     ) -> None:
         if limit < 1:
             raise ValueError(f"a gate of width {limit} would never open")
@@ -49,6 +55,8 @@ class Gate:
         self._width = max(1, min(start, limit))
         self._clock = clock
         self._on_change = on_change
+        self.on_wait = on_wait
+        """Called when somebody has to wait, with how many will hold a slot once the gate has widened."""
         self._in_use = 0
         self._successes = 0
         self._is_starting = True
@@ -94,6 +102,9 @@ class Gate:
         waiter: _Waiter = asyncio.get_running_loop().create_future()
         line = self._large if large else self._small
         line[waiter] = next(self._numbers)
+        if self.on_wait is not None and self._width < self._limit:
+            wider = self._width * 2 if self._is_starting else self._width + STEP
+            self.on_wait(min(self._limit, wider, self._in_use + len(self._small) + len(self._large)))
         try:
             await waiter
         except asyncio.CancelledError:

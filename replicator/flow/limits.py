@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Literal, get_args
@@ -159,6 +159,22 @@ class SiteLimits:
         """Returns when `count` bytes may move; at once where bytes are not limited."""
         if self._bytes is not None:
             await self._bytes.take(count)
+
+    def expect(self, wanted: Callable[[int], None]) -> None:
+        """Has `wanted` called when a small request must wait, with how many will be in progress at once soon.
+
+        Not while anything beside the gate delays requests.
+        """
+
+        def tell(count: int) -> None:
+            if not self.is_limiting:
+                wanted(count)
+
+        self._gates["requests"].on_wait = tell
+
+    def at_once(self, count: int) -> int:
+        """How many of so many small requests would start now, if none were in progress."""
+        return 1 if self.is_limiting else min(count, self._gates["requests"].width)
 
     def succeeded(self, kind: Kind, *, by_site: bool = True) -> None:
         """Tells that a request went well: the kind's gate widens in time.

@@ -7,12 +7,12 @@ is gone on with where it broke (`STALLED_READINGS`); each request is retried (`R
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+
+class Budget(msgspec.Struct, frozen=True):
     """How much patience: calls in all, seconds from the first call to the last retry's start, and the waits.
 
     `refusals` are the calls that may be refused for the site having too much to do (429, 503); None: `attempts`. They

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
+from types import ModuleType
 from typing import Final, Protocol, TypeVar
-
-import stamina
-from stamina.instrumentation import set_on_retry_hooks
 
 from replicator.errors import Advice, Overloaded, SiteError, Throttled, Transient
 from replicator.flow.patience import MAX_TURNS, REFUSED_SECONDS, REQUEST, Budget
@@ -16,11 +15,6 @@ from replicator.flow.patience import MAX_TURNS, REFUSED_SECONDS, REQUEST, Budget
 __all__ = ["DEFAULT_BUDGET", "MAX_TURNS", "Budget", "Serving", "is_refusal", "retrying"]
 
 T = TypeVar("T")
-
-# Left alone, stamina logs and counts each retry through whatever it finds installed, with a metric of its own
-# in the default registry. Retries are told by `on_retry`, once.
-set_on_retry_hooks(())
-
 
 DEFAULT_BUDGET: Final = REQUEST
 
@@ -64,12 +58,24 @@ async def retrying(
             raise
         first = error
     patience = _Patience(budget, began, on_retry, site, only_refused=only_refused)
-    async for attempt in stamina.retry_context(on=patience.wait_after, attempts=None, timeout=None):
+    async for attempt in _stamina().retry_context(on=patience.wait_after, attempts=None, timeout=None):
         with attempt:
             if attempt.num == 1:
                 raise first
             return await call()
     raise AssertionError("unreachable: stamina returns, retries or raises")
+
+
+@cache
+def _stamina() -> ModuleType:
+    """The library, imported for the first failure: most runs have none."""
+    import stamina  # noqa: PLC0415 - see above
+    from stamina.instrumentation import set_on_retry_hooks  # noqa: PLC0415
+
+    # Left alone, stamina logs and counts each retry through whatever it finds installed, with a metric of its own
+    # in the default registry. Retries are told by `on_retry`, once.
+    set_on_retry_hooks(())
+    return stamina
 
 
 def is_refusal(error: BaseException) -> bool:

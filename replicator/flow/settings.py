@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 DEFAULT_CONCURRENCY: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class LimitSettings:
+class LimitSettings(msgspec.Struct, frozen=True):
     """Limits of one site; None is unlimited.
 
     `concurrency` is the widest that each gate gets: small requests, blob reads and blob writes. Requests a second

@@ -8,9 +8,10 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.lists.compose import Opened, OpenFile
 from replicator.lists.document import DocumentError, documents

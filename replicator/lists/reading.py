@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
+
+import msgspec
 
 Format = Literal["auto", "plain", "compose", "kubernetes", "dockerfile", "hauler", "oc-mirror", "zarf"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePath:
+class ImagePath(msgspec.Struct, frozen=True):
     """A JSONPath to images in custom resources; of `kind` only, or (empty) of any."""
 
     kind: str
@@ -49,8 +49,7 @@ def _compiled(path: str) -> Any:
     return parse(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """How lists are read.
 
     `format`: "auto" tells by content. `paths`: where custom resources keep images. `variables`: for Compose files and
@@ -59,5 +58,5 @@ class Reading:
 
     format: Format = "auto"
     paths: Sequence[ImagePath] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
     profiles: frozenset[str] | None = None

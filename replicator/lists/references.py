@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.lists.findings import FileLine, Findings, Remark
 from replicator.model.names import Reference, parse_reference
@@ -13,8 +14,7 @@ MAX_PROBLEMS: Final = 100
 """That are told of one file."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedImage:
+class ListedImage(msgspec.Struct, frozen=True):
     """An image that lists name. `reference` has a tag or a digest, or both: that tag with that digest.
 
     `places`: every line that names it. `is_latest_implied`: no line gave a tag or digest.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from replicator.errors import Corrupt, Unsupported
 from replicator.model.descriptor import Descriptor
@@ -19,8 +21,7 @@ MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 """Of all manifests of one image, which are in memory together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(msgspec.Struct, frozen=True):
     """A manifest that refers to `subject`; or (`tag`) one that belongs to it by the name of its tag alone."""
 
     subject: Digest
@@ -28,8 +29,7 @@ class Referrer:
     tag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """`manifests` by digest, the root among them; `blobs` each once, over all manifests.
 
     Both include those of `referrers`: what refers to the image travels with it. `loses_signature`: it is signed at the
@@ -41,7 +41,7 @@ class Image:
     blobs: dict[Digest, Descriptor]
     referrers: tuple[Referrer, ...] = ()
     loses_signature: bool = False
-    replaced: Mapping[Digest, Digest] = field(default_factory=dict)
+    replaced: Mapping[Digest, Digest] = msgspec.field(default_factory=dict)
 
     @property
     def blob_bytes(self) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from replicator.model.digest import Digest, parse_digest
 
@@ -67,8 +68,7 @@ def is_repository(text: str) -> bool:
     return len(text) <= MAX_REPOSITORY_LENGTH and _REPOSITORY.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """An image of a registry: host (with port), repository, and a tag, a digest, both or neither."""
 
     host: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(msgspec.Struct, frozen=True):
     """One of `count` parts, the one with this `index` (from 0): each repository is in exactly one of them.
 
     The name that counts is the one at the destination: source repositories that lead to one target are looked at

@@ -5,8 +5,9 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protoc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from replicator.notifications.format import JSON, Delivery
 from replicator.notifications.reading import text
@@ -14,8 +15,7 @@ from replicator.notifications.reading import text
 MEDIA_TYPES: Final = JSON | {"application/cloudevents+json"}
 
 
-@dataclass(frozen=True, slots=True)
-class CloudEvent:
+class CloudEvent(msgspec.Struct, frozen=True):
     """One event. `data` is the sender's payload, of any type."""
 
     type: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from replicator.model.strictjson import Members
 
@@ -16,8 +17,7 @@ MAX_EVENTS: Final = 20_000
 """Of one delivery. 1 MiB does not hold as many pushes of distribution; more are not what a registry sends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True):
     """A change in this repository: at this tag, or (None) anywhere in it. `at` in epoch seconds, None if unknown.
 
     A manifest that was pushed without a tag has its digest as `tag`.
@@ -35,8 +35,7 @@ class Hint:
     alias: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One request of a sender. `headers` are keyed by lower-case name; `document` is the body.
 
     `url` is the URL of the webhook's site, None if the site is not a registry.
@@ -47,8 +46,7 @@ class Delivery:
     url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """A hexadecimal HMAC over the body: its header and its hash."""
 
     header: str
@@ -65,8 +63,7 @@ def same_host(named: str, url: str) -> bool:
     return theirs.hostname == ours.hostname and len(ports) < 2
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(msgspec.Struct, frozen=True):
     """One kind of notification.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 MINUTES_A_DAY: Final = 24 * 60
 LocalTime = int
@@ -13,8 +14,7 @@ LocalTime = int
 _WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """A limit from one time to another on some days (0 is Monday). One that passes midnight is of the day it begins."""
 
     days: frozenset[int]
@@ -32,8 +32,7 @@ class Window:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Bandwidth:
+class Bandwidth(msgspec.Struct, frozen=True):
     """Bytes a second: of the first window that holds, else `default` (None: no limit)."""
 
     default: int | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
 from typing import Final
+
+import msgspec
 
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import Rule
@@ -21,8 +22,7 @@ _TAGS: Final = ("latest", "v1.0.0", "1.0.0", "main", "x")
 _WILDCARD: Final = re.compile(r"\*\*/|\*+|\?|\[[^]]*\]|\{[^{}]*\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Cycle:
+class Cycle(msgspec.Struct, frozen=True):
     """Rules, each copying from where the one before copies to. `repository` and `tag` go round, from the first one's source."""
 
     rules: tuple[Rule, ...]

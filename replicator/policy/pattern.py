@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from replicator.model.names import parse_repository, parse_tag
 
 MAX_TAG_LENGTH: Final = 128
@@ -44,8 +46,7 @@ class Glob:
         return self.regex.fullmatch(name) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class TagPattern:
+class TagPattern(msgspec.Struct, frozen=True):
     """One pattern for tags: a glob, or (`re:` in the config) a regular expression that must match the whole tag."""
 
     text: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from replicator.model.descriptor import Descriptor, Platform
 from replicator.model.digest import Digest
@@ -44,8 +45,7 @@ _NAMES: Final = {
 _SYNTAX: Final = "OS/ARCHITECTURE[/VARIANT], such as linux/amd64, linux/arm64/v8 or windows(10.0.17763)/amd64"
 
 
-@dataclass(frozen=True, slots=True)
-class Platforms:
+class Platforms(msgspec.Struct, frozen=True):
     """The platforms that a rule replicates.
 
     `mode` "sparse" keeps an index as it is and copies the chosen children alone; "rewrite" makes a new index of them.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from replicator.model.companion import LEGACY_SUFFIXES
 from replicator.model.image import Referrer
 from replicator.model.manifest import described
@@ -30,8 +32,7 @@ _SBOM_COSIGN: Final = "application/vnd.dev.cosign.artifact.sbom.v1+json"
 _SBOM_PREDICATES: Final = ("https://spdx.dev/Document", "https://cyclonedx.org/bom")
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(msgspec.Struct, frozen=True):
     """What patterns see of a referrer. `suffix`: of the tag that makes it one, for cosign's older forms."""
 
     artifact_type: str
@@ -128,16 +129,14 @@ def _wildcards(text: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
+class Objection(msgspec.Struct, frozen=True):
     """Why an image is held that lacks required referrers. `is_ours`: the rule's own filter alone keeps them away."""
 
     text: str
     is_ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrerFilter:
+class ReferrerFilter(msgspec.Struct, frozen=True):
     """Referrers that travel: any of `include` (empty: all), none of `exclude`. `require` must be among those of the root."""
 
     include: tuple[ReferrerPattern, ...] = ()

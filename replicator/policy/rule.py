@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import msgspec
 
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest, with_foreign_layers
@@ -35,24 +36,21 @@ Referrers = Literal["all", "root", "none"]
 """What travels with an image: referrers of all its manifests, of its root alone, or none."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepositorySelection:
+class RepositorySelection(msgspec.Struct, frozen=True):
     """Which repositories: any of `include`, none of `exclude`. `*` stays in one path component, `**` crosses."""
 
     include: tuple[Glob, ...]
     exclude: tuple[Glob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """A digest that is wanted as it is: under `tag`, or (None) by digest alone."""
 
     digest: Digest
     tag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TagSelection:
+class TagSelection(msgspec.Struct, frozen=True):
     """One table of `tags`: its keys are and-ed, exclude wins. Empty `include` with no pins means all tags.
 
     `newer_than` is an age in seconds. `min_tags` fewer selected in a repository is a failure. `immutable`:
@@ -75,16 +73,14 @@ class TagSelection:
         return cls(include=tuple(parse_tag_pattern(tag) for tag in tags), pins=tuple(pins))
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(msgspec.Struct, frozen=True):
     r"""A regular expression and what replaces each whole match, `\1` and `\g<name>` being groups."""
 
     regex: re.Pattern[str]
     replace: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(msgspec.Struct, frozen=True):
     """Source name to target name: strip, then replacements in order, then prefix and suffix."""
 
     strip: str = ""
@@ -93,8 +89,7 @@ class Rename:
     replacements: tuple[Replacement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSet:
+class ImageSet(msgspec.Struct, frozen=True):
     """What lists name at one site: tags and pins by repository. `problems` are failures, each with file and line.
 
     `places`: file and line of each tag, by repository and tag.
@@ -102,7 +97,7 @@ class ImageSet:
 
     repositories: Mapping[str, TagSelection]
     problems: tuple[str, ...] = ()
-    places: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    places: Mapping[tuple[str, str], str] = msgspec.field(default_factory=dict)
 
 
 class ImageSource(Protocol):
@@ -113,8 +108,7 @@ class ImageSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What is replicated. Names of sites are as in the config; periods and `interval` in seconds.
 
     `interval` or `cron` promise when it runs; with neither, nothing is promised.
@@ -135,15 +129,15 @@ class Rule:
     repositories: RepositorySelection
     tags: tuple[TagSelection, ...] = (TagSelection(),)
     mirrors: tuple[str, ...] = ()
-    rename_repository: Rename = field(default_factory=Rename)
-    rename_tag: Rename = field(default_factory=Rename)
+    rename_repository: Rename = msgspec.field(default_factory=Rename)
+    rename_tag: Rename = msgspec.field(default_factory=Rename)
     recheck: float = 24 * 3600.0
     verify_every: float = 7 * 24 * 3600.0
     interval: float | None = None
     cron: Cron | None = None
     images: ImageSource | None = None
     referrers: Referrers = "all"
-    referrer_filter: ReferrerFilter = field(default_factory=ReferrerFilter)
+    referrer_filter: ReferrerFilter = msgspec.field(default_factory=ReferrerFilter)
     referrers_recheck: float = 24 * 3600.0
     trust: tuple[TrustPolicy, ...] = ()
     sign: Signing | None = None

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import msgspec
 from cronsim import CronSim, CronSimError
 
 JITTER: Final = 0.1
 """The largest part of an interval by which a rule's looks are moved, so that agents do not all ask at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(msgspec.Struct, frozen=True):
     """Five cron fields in a time zone (None: not known yet).
 
     Across a change of clocks as Debian's cron does: what names a time that is skipped runs right after it, what names

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from replicator.policy.rule import Pin, RepositorySelection, TagSelection
 from replicator.policy.semver import Version, parse_version
 
@@ -14,8 +16,7 @@ class _Matches(Protocol):
     def matches(self, name: str, /) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """What of one source repository is wanted.
 
     `tags` is sorted and holds none that a pin names: there the pin decides what the tag is.
@@ -33,8 +34,7 @@ class Selected:
     short: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
+class Traced(msgspec.Struct, frozen=True):
     """What one table made of one tag: each filter that looked at it, in order, and whether it took it.
 
     `pin` is the table's pin that decides what the tag is. `is_selected`: the table takes it, by its filters or a pin.

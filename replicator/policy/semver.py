@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import msgspec
+
 _TAG: Final = re.compile(
     r"[vV]?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?"
     r"(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
@@ -66,8 +68,7 @@ def parse_version(tag: str) -> Version | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
+class _Bound(msgspec.Struct, frozen=True):
     operator: Literal[">=", ">", "<", "<="]
     version: Version
 
@@ -83,8 +84,7 @@ class _Bound:
                 return version <= self.version
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
+class _Set(msgspec.Struct, frozen=True):
     """Bounds that hold together, and the releases of which the user named a prerelease."""
 
     bounds: tuple[_Bound, ...]
@@ -124,8 +124,7 @@ class SemverRange:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class _Partial:
+class _Partial(msgspec.Struct, frozen=True):
     """A version of which only the first `len(numbers)` numbers are told."""
 
     numbers: tuple[int, ...]

@@ -56,6 +56,7 @@ from replicator.ports.repository import (
 from replicator.ports.search import ImageSeen
 from replicator.ports.site import (
     Capabilities,
+    ConnectsAhead,
     ExpectsContent,
     LimitsBytes,
     ListsBlobs,
@@ -80,6 +81,7 @@ __all__ = [
     "Chunk",
     "Clock",
     "ComparesTags",
+    "ConnectsAhead",
     "CopiesFromSibling",
     "Created",
     "Entry",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from replicator.model.digest import Digest
 from replicator.model.shards import Shard
@@ -23,8 +24,7 @@ class Ownership(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ToCopy:
+class ToCopy(msgspec.Struct, frozen=True):
     """How much a repository of a destination lacks, as far as is known.
 
     `sources`: the repositories at the source that lead to it. `tags`: how many are to be copied, and (`image_bytes`) how
@@ -59,8 +59,7 @@ class SplitsOff(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """What one run of a fleet has to do of its rules.
 
     It looks at and writes only what leads to repositories of the `shard`, as long as its `ownership` can be confirmed.

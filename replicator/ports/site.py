@@ -110,6 +110,15 @@ class MeetsAhead(Protocol):
 
 
 @runtime_checkable
+class ConnectsAhead(Protocol):
+    """A site whose first request needs a connection that can be opened before."""
+
+    def connect_ahead(self) -> None:
+        """Opens one in the background. Nothing is asked; what fails is left to the first request."""
+        ...
+
+
+@runtime_checkable
 class SharesLimits(Protocol):
     """A site whose limits hold for several agents together."""
 

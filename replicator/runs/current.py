@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from replicator.engine import DestinationResult, RunResult, RunScope, Totals
+from replicator.engine import DestinationResult, RunResult, Totals
 from replicator.model.shards import Shard
+
+if TYPE_CHECKING:
+    from replicator.engine import RunScope
 
 Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
 """What starts a run. `retry`: an earlier run had failures, and the rule has no schedule to repeat it."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from replicator.config.settings import RunCommands
-from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
+from replicator.engine import DestinationResult, Failure, RuleResult
 from replicator.errors import StateError
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, RunRow, Standing, State
 from replicator.runs.causes import failed_causes, reported_causes
 from replicator.runs.command import run_command
+
+if TYPE_CHECKING:
+    from replicator.engine import RunScope
 
 HOOK_SECONDS: Final = 5.0
 """Time for commands around runs when the program stops, in addition to the runs' `DRAIN_SECONDS`."""

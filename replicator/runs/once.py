@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from replicator.engine import Engine, RuleResult, RunScope
 from replicator.events import Events, Warned
 from replicator.policy.rule import Rule
 from replicator.runs.hooks import HOOK_SECONDS, RunHooks
+
+if TYPE_CHECKING:
+    from replicator.engine import Engine, RuleResult, RunScope
 
 _T = TypeVar("_T")
 

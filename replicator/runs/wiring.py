@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from replicator.config.settings import Loaded
-from replicator.engine import Engine, Spool
 from replicator.errors import ReplicatorError
 from replicator.events import Events, Warned
 from replicator.policy.bandwidth import Bandwidth
@@ -15,12 +17,14 @@ from replicator.policy.rule import Rule
 from replicator.ports import BlobClaims, Clock, Site, State
 from replicator.sites.open import SiteSettings, open_site
 
+if TYPE_CHECKING:
+    from replicator.engine import Engine, Spool
+
 OpenSite = Callable[[SiteSettings], Site]
 """Opens a site; nothing is asked of it yet."""
 
 
-@dataclass(frozen=True)
-class Equipment:
+class Equipment(msgspec.Struct, frozen=True):
     """What an engine needs. `spool` None: each destination reads the source by itself. `blob_claims`: those of a fleet."""
 
     state: State
@@ -30,8 +34,7 @@ class Equipment:
     blob_claims: BlobClaims | None = None
 
 
-@dataclass(frozen=True)
-class SiteKey:
+class SiteKey(msgspec.Struct, frozen=True):
     """Two sites are the same if these are equal: name, settings, and bandwidth by time of day."""
 
     name: str
@@ -102,6 +105,8 @@ def site_key(loaded: Loaded, name: str) -> SiteKey:
 
 def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment) -> Engine:
     """The engine for the rules of a config."""
+    from replicator.engine import Engine  # noqa: PLC0415 - commands send their first requests before
+
     return Engine(
         sites=sites,
         state=equipment.state,
@@ -120,6 +125,8 @@ def open_spool(
 
     A warning says so where several destinations would have shared what they read (`is_shared`).
     """
+    from replicator.engine import Spool  # noqa: PLC0415 - see `build_engine`
+
     try:
         spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)
     except ReplicatorError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
@@ -67,11 +68,18 @@ def mended(head: bytes) -> bytes | None:
 class TolerantHandler(ResponseHandler):
     """aiohttp's protocol, given mended heads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: Callable[[int], None] | None = None) -> None:
         super().__init__(loop)
+        self._count = count
         self._head: bytearray | None = None
         self._is_bodiless = False
         self._interim = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS included."""
+        super().connection_made(transport)
+        if self._count is not None:
+            self._count(1)
 
     def set_response_params(self, **parameters: Any) -> None:
         """Called for each request before its answer can come."""
@@ -119,6 +127,8 @@ class TolerantHandler(ResponseHandler):
         if self._head:
             held, self._head = bytes(self._head), None
             super().data_received(held)
+        if self._count is not None:
+            self._count(-1)
         super().connection_lost(exc)
 
 
@@ -127,9 +137,17 @@ class TolerantConnector(aiohttp.TCPConnector):
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        tolerate(self)
+        self.open = 0
+        """How many connections are open."""
+        tolerate(self, self._counted)
+
+    def _counted(self, change: int) -> None:
+        self.open += change
 
 
-def tolerate(connector: aiohttp.BaseConnector) -> None:
-    """Has a connector of others speak `TolerantHandler` on the connections that it makes from now on."""
-    connector._factory = functools.partial(TolerantHandler, connector._loop)  # type: ignore[assignment]  # noqa: SLF001
+def tolerate(connector: aiohttp.BaseConnector, count: Callable[[int], None] | None = None) -> None:
+    """Has a connector of others speak `TolerantHandler` on the connections that it makes from now on.
+
+    `count` gets 1 for each that is made, and -1 for each that ends.
+    """
+    connector._factory = functools.partial(TolerantHandler, connector._loop, count)  # type: ignore[assignment]  # noqa: SLF001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replicator.events import Events
 from replicator.ports import Clock, ObjectStore, Site
+from replicator.sites.authorities import import_aiohttp
 from replicator.sites.layouts.settings import LayoutSettings
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 from replicator.sites.registry.settings import RegistrySettings
@@ -14,7 +15,8 @@ SiteSettings = RegistrySettings | LayoutSettings
 def open_site(settings: SiteSettings, *, events: Events, clock: Clock) -> Site:
     """The site; nothing is asked of it yet. The caller closes it."""
     if isinstance(settings, RegistrySettings):
-        from replicator.sites.registry.site import RegistrySite  # noqa: PLC0415 - aiohttp takes 0.2 s
+        import_aiohttp()
+        from replicator.sites.registry.site import RegistrySite  # noqa: PLC0415 - aiohttp takes 0.1 s
 
         return RegistrySite(settings, events=events, clock=clock)
     store = open_store(settings.store, events=events, clock=clock)

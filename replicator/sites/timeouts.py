@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 COMMITTED_BYTES_PER_SECOND: Final = 10_000_000
 """The slowest copy inside a site's own object store that is waited for; 100 GB take up to three hours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True):
     """Seconds of patience with a site, and the bytes a second that it must keep. No key bounds a whole transfer.
 
     `connect`: to connect, TLS included. `first_byte`: until a blob begins to come (a pull-through cache fetches it

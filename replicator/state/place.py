@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 EXTRA: Final = "PostgreSQL needs an extra: pip install 'replicator[postgres]'"
 """What to say where psycopg is not installed."""
 LIBPQ_OPTIONS: Final = (
@@ -41,8 +43,7 @@ Place = Path | PostgresPlace
 """A path is that of SQLite's file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What a process wants of a state for itself.
 
     `agent`: all of it. `fleet`: all of it together with the other agents of the fleet, which divide the work; they end the

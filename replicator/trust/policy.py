@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
@@ -26,8 +28,7 @@ class PublicKey:
         return f"sha256:{hashlib.sha256(self.der).hexdigest()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who signed without a key: the issuer of the token, and the identity, exact or a pattern of the whole of it."""
 
     issuer: str
@@ -58,8 +59,7 @@ class TrustedRoot:
     modified: float = field(default=0.0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TrustPolicy:
+class TrustPolicy(msgspec.Struct, frozen=True):
     """One demand: enough of these signers have signed the image, or attested each of `attestations` for it.
 
     `minimum` distinct signers are needed, told apart by key or identity, not by signature. `annotations` must be in the
@@ -69,7 +69,7 @@ class TrustPolicy:
     name: str
     keys: tuple[PublicKey, ...] = ()
     minimum: int = 1
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     same_repository: bool = False
     keyless: tuple[Identity, ...] = ()
     trusted_root: TrustedRoot | None = None
@@ -90,8 +90,7 @@ class TrustPolicy:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Signing:
+class Signing(msgspec.Struct, frozen=True):
     """How copies are signed at their destination.
 
     `key` reads the PEM private key. `statement`: who copied what from where is attested, too. `hosts`: the sites that are

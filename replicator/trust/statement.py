@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from replicator.model.digest import Digest, algorithm, encoded
 from replicator.trust.strict import as_bytes, as_list, as_object, as_text, read_strict
 
@@ -37,8 +39,7 @@ class Envelope:
         return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(self.payload), self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What a signer says of an image. `predicate` is what it attests, `SIGNED` for a plain signature.
 
     `repository` is where the signer saw it, with its host; None where the form has no place for that.

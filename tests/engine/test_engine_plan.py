@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Final
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from replicator.engine.observe.destination import Catalog
 from replicator.engine.observe.seen import Seen

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.engine.content import referrers as content

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.demo.store import Blob

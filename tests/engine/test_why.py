@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from replicator.demo.images import AMD64, ARM64, image, index, load
 from replicator.engine import ActionResult, RuleResult
@@ -294,7 +296,7 @@ async def test_why_agrees_with_plan(drawn: Drawn) -> None:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(_DRAWN)
 async def test_memory_alone_agrees_with_plan_where_nothing_happened_since_the_run(drawn: Drawn) -> None:
-    drawn = replace(drawn, after={}, removed=frozenset(), synced=True)
+    drawn = dataclasses.replace(drawn, after={}, removed=frozenset(), synced=True)
     async with world(destinations=DESTINATIONS, clock=FakeClock()) as w:
         await _happen(w, drawn)
         rows = _rows(await w.engine(drawn.rules).plan(drawn.rules))
@@ -580,7 +582,9 @@ async def test_what_an_agent_has_planned_is_told(agenda: Agenda, following: str)
         root = w.put("app", "v1")
         w.state.record(Missing("rule", "left", Pending("app", "v1", root.digest, 1e9 - 60)))
         one = asker(w, [rule()])
-        answer = await replace(one, agenda=lambda *_: agenda).answer(parse_asked("app:v1", SITES), None)
+        answer = await dataclasses.replace(one, agenda=lambda *_: agenda).answer(
+            parse_asked("app:v1", SITES), None
+        )
         assert [each.next for each in answer.explanations] == [following]
 
 
@@ -595,7 +599,7 @@ async def test_an_immutable_tag_a_list_and_an_agent_for_other_sites_are_steps() 
         said = await only_one(w, [listed], "source/app:v1", fresh=False)
         assert stops(said) == [("image list", "no list of the rule names app")]
         assert said.remedy == "add app to a list of rule rule"
-        elsewhere = replace(asker(w, [settled]), rules=[])
+        elsewhere = dataclasses.replace(asker(w, [settled]), rules=[])
         answer = await elsewhere.answer(parse_asked("source/app:v1", SITES), None)
         assert answer.verdict == "unknown"
         assert "does not serve left" in stops(answer.explanations[0])[0][1]

@@ -15,7 +15,7 @@ from replicator.events import Event, Events, InFlight
 from replicator.flow.clock import SystemClock
 from replicator.flow.limits import SiteLimits
 from replicator.flow.retry import Budget
-from replicator.flow.settings import LimitSettings
+from replicator.flow.settings import DEFAULT_CONCURRENCY, LimitSettings
 from replicator.ports import Clock
 from replicator.sites.registry.http import Transport
 from replicator.sites.registry.settings import TLS, Login, Quota, RegistrySettings
@@ -141,13 +141,15 @@ async def rig(  # one keyword a thing that tests vary
     quota: Quota | None = None,
     budget: Budget = QUICK,
     realm: str | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
 ) -> AsyncIterator[Rig]:
     """A transport for the site "here" at a URL, closed in the end; its gates must then be free."""
     events = Events()
     told: list[Event] = []
     events.subscribe(told.append)
     clock = clock or SystemClock()
-    limits = SiteLimits("here", LimitSettings(), events=events, clock=clock)
+    bounds = LimitSettings(concurrency=concurrency)
+    limits = SiteLimits("here", bounds, events=events, clock=clock)
     settings = RegistrySettings(
         "here",
         url,
@@ -157,6 +159,7 @@ async def rig(  # one keyword a thing that tests vary
         proxy=proxy,
         quota=quota or Quota(),
         realm=realm,
+        limits=bounds,
     )
     transport = Transport(
         settings, limits=limits, events=events, clock=clock, timeouts=timeouts, budget=budget

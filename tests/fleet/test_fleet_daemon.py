@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.config.load import load
 from replicator.daemon.app import App
@@ -67,7 +68,7 @@ async def agents(
         for name in names:
             state = await open_state(place(database), clock=clock, claim=Claim("fleet"))
             stack.push_async_callback(state.aclose)
-            mine = replace(loaded, agent=replace(loaded.agent, name=name))
+            mine = dataclasses.replace(loaded, agent=replace(loaded.agent, name=name))
             at = FleetPlace(database.dsn, shards, 4, (serves or {}).get(name), much, QUICK)
             app = App.start(
                 Chosen(mine, mine.rules),
@@ -221,8 +222,8 @@ async def test_who_leads_anew_knows_what_was_notified_before_it_notifies(
 
 async def reloaded(app: App, **changed: object) -> None:
     """The agent goes by another config from now on: its rule, with other fields."""
-    rules = tuple(replace(rule, **changed) for rule in app.config.rules)  # type: ignore[arg-type]
-    assert await app.reload(lambda: Chosen(replace(app.config, rules=rules), rules))
+    rules = tuple(replace(rule, **changed) for rule in app.config.rules)
+    assert await app.reload(lambda: Chosen(dataclasses.replace(app.config, rules=rules), rules))
 
 
 async def test_a_rule_that_is_changed_and_changed_back_is_looked_at_each_time(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from replicator.fleet.ticks import RETRY_SECONDS, Tick, Ticks, identity
 from replicator.policy.pattern import Glob

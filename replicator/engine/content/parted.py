@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
+
+import msgspec
 
 from replicator.engine.content.parts import Parts
 from replicator.engine.content.spool import SpoolFull
@@ -17,8 +18,7 @@ from replicator.ports import Chunk, ReadsRanges
 _MIB: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class PartSizes:
+class PartSizes(msgspec.Struct, frozen=True):
     """How a blob is divided.
 
     `least`: bytes of a blob that is worth it. `first`: read alone, to learn what one connection gives. `stage`: read alone
@@ -43,8 +43,7 @@ WAITING_PART: Final = 0.5
 """Of the time that has to be spent waiting for the source; else it is the destination that is slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """What one connection gave: bytes, seconds, and how many of these were spent waiting for the source."""
 
     count: int

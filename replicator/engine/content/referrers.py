@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
 from replicator.errors import Corrupt, Denied, HoldKind, NotFound, SiteError, Unsupported, Untrusted
@@ -30,8 +33,7 @@ MAX_DEPTH: Final = 4
 """Referrers of referrers: an SBOM, its signature, a timestamp of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class RootListing:
+class RootListing(msgspec.Struct, frozen=True):
     """What the source has just told of the referrers of an image's root.
 
     `referrers` as it lists them. `tags`: those of cosign's older tags that were asked for, and what they name; None where
@@ -43,8 +45,7 @@ class RootListing:
     tags: Mapping[str, Digest | None]
 
 
-@dataclass(frozen=True, slots=True)
-class WantedReferrers:
+class WantedReferrers(msgspec.Struct, frozen=True):
     """Which referrers travel.
 
     `mode`: "root": those of the root; "all": those of every manifest of the image; of these, in turn, always. `chosen`:

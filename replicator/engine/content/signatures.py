@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from replicator.engine.content.referrers import RootListing
 from replicator.engine.content.source import SourceContent
@@ -21,8 +22,7 @@ from replicator.trust.shapes import (
 from replicator.trust.verify import Finding, Signature, Trial
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A manifest that may be, or hold, signatures. `tag` names it where it is one of cosign's older tags."""
 
     digest: Digest
@@ -42,8 +42,7 @@ def candidates_in(listing: RootListing) -> Sequence[Candidate]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureReader:
+class SignatureReader(msgspec.Struct, frozen=True):
     """Reads signatures in one repository of a source.
 
     Args:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Final
+
+import msgspec
 
 from replicator.errors import Advice, Corrupt, SiteError, TooSlow
 from replicator.flow.patience import CORRUPT_READINGS, SLOW_READINGS, STALLED_READINGS
@@ -28,8 +29,7 @@ after two to four minutes.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class BlobPlace:
+class BlobPlace(msgspec.Struct, frozen=True):
     """One repository that is said to have the blob."""
 
     site: str

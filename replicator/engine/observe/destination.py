@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
@@ -27,8 +28,7 @@ BATCHES_AT_ONCE: Final = 4
 than the tag, and 100,000 requests in line would delay other repositories."""
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(msgspec.Struct, frozen=True):
     """A destination's repository.
 
     `tags` is its complete listing, empty if the repository does not exist, None if each tag is asked for instead:
@@ -46,7 +46,7 @@ class Catalog:
     fresh: bool
     beliefs: Mapping[str, TagBelief]
     pending: Mapping[str, Pending]
-    fixed: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = msgspec.field(default_factory=dict)
     archived: frozenset[str] = frozenset()
     is_hint: bool = False
     notice: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from replicator.engine.content.referrers import MAX_DEPTH, ReferrersReader, WantedReferrers
 from replicator.engine.referrers import ReferrersAPIs, read_fallback
@@ -72,8 +73,7 @@ async def missing_referrers(  # noqa: PLR0913 - both ends, the image, and what o
     return (*missing, *(digest for digest in moved if digest is not None))
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(msgspec.Struct, frozen=True):
     """Asks both ends what refers to manifests of one image; arguments of `missing_referrers`."""
 
     reader: ReferrersReader
@@ -82,7 +82,7 @@ class _Look:
     destination: Repository
     wanted: WantedReferrers
     is_thorough: bool
-    seen: set[Digest] = field(default_factory=set)
+    seen: set[Digest] = msgspec.field(default_factory=set)
 
     async def missing(self, subject: Digest, depth: int = MAX_DEPTH) -> list[Digest]:
         """What refers to the subject, and to that, and is not listed at the destination."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.model.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """The destination's answer about a tag: None if it does not have the tag. `unreadable`: it refuses to tell."""
 
     digest: Digest | None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from replicator.engine.below import SeenCompanions
 from replicator.engine.content.referrers import MAX_DEPTH
@@ -29,8 +31,7 @@ SEARCHED_ROOTS: Final = 200
 _READS_AT_ONCE: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Subjects:
+class Subjects(msgspec.Struct, frozen=True):
     """Manifests that something new refers to, by the name of their fallback tag.
 
     `open`: those of `tags` that refer to nothing else as far as is known: images, or platforms of images. `answers`: what
@@ -41,7 +42,7 @@ class Subjects:
     tags: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
     named: Collection[str] = ()
-    answers: Mapping[str, Digest | None] = field(default_factory=dict)
+    answers: Mapping[str, Digest | None] = msgspec.field(default_factory=dict)
 
     def has(self, root: Digest | None) -> bool:
         """Whether something new refers to this manifest, or to a platform of it."""

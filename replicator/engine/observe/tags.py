@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from replicator.errors import SiteError
 from replicator.model.companion import Attached
@@ -20,8 +21,7 @@ from replicator.ports import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """Tags, and the digests of those that the listing told.
 
     `fixed` are tags that may not be moved, and why; `archived` those whose content cannot be read for now. `is_hint`: the
@@ -31,15 +31,15 @@ class Listing:
     """
 
     tags: Collection[str]
-    digests: Mapping[str, Digest] = field(default_factory=dict)
-    fixed: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, Digest] = msgspec.field(default_factory=dict)
+    fixed: Mapping[str, str] = msgspec.field(default_factory=dict)
     archived: frozenset[str] = frozenset()
     is_hint: bool = False
     complete: bool = True
     strict: bool = False
     error: SiteError | None = None
     notice: str = ""
-    attached: Mapping[Digest, Attached] = field(default_factory=dict)
+    attached: Mapping[Digest, Attached] = msgspec.field(default_factory=dict)
 
 
 async def list_tags(repository: Repository, state: State, *, record: bool) -> Listing:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.errors import SiteError
 from replicator.model.digest import Digest
@@ -12,8 +13,7 @@ from replicator.model.digest import Digest
 BATCH_TAGS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class WantedTag:
+class WantedTag(msgspec.Struct, frozen=True):
     """One tag of a source repository as resolved: `tag` and `digest` at the source, `target` at the destination.
 
     `tag` and `target` are None for a digest that is pinned without a tag. `digest` is None for an immutable tag
@@ -33,8 +33,7 @@ class WantedTag:
         return self.target or self.digest or ""
 
 
-@dataclass(frozen=True, slots=True)
-class UnresolvedTag:
+class UnresolvedTag(msgspec.Struct, frozen=True):
     """A selected tag whose digest the source could not tell."""
 
     tag: str
@@ -42,8 +41,7 @@ class UnresolvedTag:
     error: SiteError
 
 
-@dataclass(frozen=True, slots=True)
-class OtherTag:
+class OtherTag(msgspec.Struct, frozen=True):
     """A tag that an event named and that is not wanted: the rule leaves it out, or (`is_absent`) it does not exist.
 
     `digest` is what the source named, where that is known.
@@ -54,8 +52,7 @@ class OtherTag:
     is_absent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WantedTags:
+class WantedTags(msgspec.Struct, frozen=True):
     """Some of the tags wanted of one source repository.
 
     `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when the source was first asked about the

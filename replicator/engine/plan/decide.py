@@ -6,7 +6,7 @@ gets the answer, adds it to the facts and decides again. Each question is asked 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from replicator.engine.observe.seen import UNTOLD, Seen
 from replicator.engine.observe.wanted import WantedTag
@@ -32,8 +32,7 @@ from replicator.policy.recheck import is_due
 from replicator.ports import Pending, Placement, TagBelief
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(msgspec.Struct, frozen=True):
     """The destination's answer about everything that a root leads to: what it lacks.
 
     `unreadable`: it does not let us look. `children`: the manifests below the root.
@@ -44,8 +43,7 @@ class Closure:
     children: tuple[Digest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """How a run was asked for, and the rule's periods in seconds.
 
     `recheck` asks for each tag and checks each closure, whatever is believed. `unattended` leaves a tag that failed
@@ -65,8 +63,7 @@ class Policy:
     part: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What is known of one tag at one destination.
 
     `listed`: the destination's listing has it; None where it was not listed, so that the tag must be asked for.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from replicator.engine.plan.compare import Change
 from replicator.engine.result import DecisionName
@@ -26,8 +27,7 @@ class Question(enum.Enum):
     PLATFORMS = "platforms"
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True):
     """The image is to be copied: `digest`, because of `change`. `missing`: what a closure check did not find."""
 
     digest: Digest
@@ -35,8 +35,7 @@ class Copy:
     missing: tuple[Digest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class InStep:
+class InStep(msgspec.Struct, frozen=True):
     """The destination has what is wanted.
 
     `is_confirmed`: the destination said so now. `is_verified`: all that the root leads to was found now.
@@ -49,8 +48,7 @@ class InStep:
     is_superseded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Postponed:
+class Postponed(msgspec.Struct, frozen=True):
     """The tag failed before and is not to be tried yet."""
 
     digest: Digest
@@ -58,8 +56,7 @@ class Postponed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """Another source or rule has a different digest for the tag."""
 
     digest: Digest
@@ -67,23 +64,20 @@ class Conflict:
     other: str
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """The tag is left as it is on purpose."""
 
     reason: str
     kind: HoldKind
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """The rule leaves the tag out, as its image shows."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True):
     """A tag that the rule once put there, that is still there, and that its source no longer has."""
 
     repository: str
@@ -92,8 +86,7 @@ class Gone:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Not enough is known. `digest` is the root that the question is about; None for the source."""
 
     question: Question

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.engine.observe.wanted import WantedTag
 from replicator.engine.plan.decide import Facts, Policy, decide
@@ -20,8 +21,7 @@ _NEVER_DUE: Final = 1e18
 """A period in seconds of which no moment comes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True):
     """What the state has of one tag of a destination's repository."""
 
     belief: TagBelief | None = None
@@ -29,8 +29,7 @@ class Memory:
     pending: Pending | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TagRoute:
+class TagRoute(msgspec.Struct, frozen=True):
     """A source tag, and where a rule takes it. `tag` None: a digest that is pinned without a tag, its own `key`."""
 
     repository: str

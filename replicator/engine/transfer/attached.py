@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from replicator.errors import SiteError
 from replicator.model.descriptor import Descriptor
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from replicator.trust.signing import Attached
 
 
-@dataclass(frozen=True, slots=True)
-class _InMemory:
+class _InMemory(msgspec.Struct, frozen=True):
     """A `BlobSource` of bytes at hand."""
 
     descriptor: Descriptor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import SpoolFull
@@ -32,8 +33,7 @@ from replicator.ports import (
 Outcome = Literal["copied", "mounted", "present"]
 
 
-@dataclass(frozen=True, slots=True)
-class WantedBlob:
+class WantedBlob(msgspec.Struct, frozen=True):
     """A blob wanted at a destination.
 
     `source` is the repository it comes from, with the `mirrors` to ask before; `fresh` says that the target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from replicator.engine.faults import is_unreadable
 from replicator.engine.observe.seen import UNTOLD, Seen
@@ -11,8 +11,7 @@ from replicator.model.digest import Digest
 from replicator.ports import Ownership, Repository
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(msgspec.Struct, frozen=True):
     """Keeps a run that was overtaken, as a frozen process that wakes up, from setting a tag back.
 
     `rests_on`: what the tag was taken to name when it was decided what to put there.

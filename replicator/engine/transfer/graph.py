@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from replicator.trust.signing import Attached
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCopy:
+class ImageCopy(msgspec.Struct, frozen=True):
     """An image wanted in a repository under a tag (None: by digest alone).
 
     `blob` makes the request for one of its blobs; `totals` counts what is moved. `missing`: parts that the destination

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from replicator.sites.objects.settings import LocalSettings, S3Settings
 
 Layout = Literal["distribution", "oci"]
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutSettings:
+class LayoutSettings(msgspec.Struct, frozen=True):
     """A store and the layout of what lies in it.
 
     `only` is for a folder that is itself one OCI image layout: the name that its one repository goes by.

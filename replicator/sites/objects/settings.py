@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from replicator.flow.settings import LimitSettings
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
@@ -14,8 +15,7 @@ from replicator.sites.timeouts import Timeouts
 __all__ = ["LocalSettings", "ReadSecret", "S3Keys", "S3Settings"]
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSettings:
+class LocalSettings(msgspec.Struct, frozen=True):
     """A directory. `path` is absolute; it may itself be a symbolic link, nothing below it may lead out of it.
 
     `must_exist`: whether an empty or missing directory is a failure, as its file system may not be mounted. None: from
@@ -24,12 +24,11 @@ class LocalSettings:
 
     name: str
     path: Path
-    limits: LimitSettings = field(default_factory=LimitSettings)
+    limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
     must_exist: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class S3Keys:
+class S3Keys(msgspec.Struct, frozen=True):
     """Static credentials; read again after the store refused them."""
 
     access_key: ReadSecret
@@ -37,8 +36,7 @@ class S3Keys:
     session_token: ReadSecret | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class S3Settings:
+class S3Settings(msgspec.Struct, frozen=True):
     """A bucket, or what of it lies below `prefix` (no slash at either end; "" is the whole bucket).
 
     `endpoint` None is AWS itself. `region` None: as the environment or the profile says, else "us-east-1".
@@ -59,6 +57,6 @@ class S3Settings:
     sse: Literal["AES256", "aws:kms"] | None = None
     kms_key: str | None = None
     storage_class: str | None = None
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
+    timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import NotFound, Rejected, SiteError, Unsupported
 from replicator.model.digest import algorithm, digest_of

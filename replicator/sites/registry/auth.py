@@ -7,10 +7,12 @@ carries any Authorization, so the challenge of a refusal must not replace the fi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied
 from replicator.flow.once import Once
@@ -197,7 +199,7 @@ class Authenticator:
             scope = scope._replace(also_pull=None)
             token, credentials = await self._fetch(challenge, scope, credentials)
         if token.refresh_token and credentials is not None and credentials.identity_token:
-            credentials = replace(credentials, identity_token=token.refresh_token)
+            credentials = dataclasses.replace(credentials, identity_token=token.refresh_token)
             self._known[scope.repository] = credentials
         return Grant(
             scope,

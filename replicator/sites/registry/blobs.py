@@ -7,10 +7,11 @@ import binascii
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
 from replicator.flow.splice import Splice, Stream, pass_on

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from multidict import CIMultiDictProxy
 
 PAYLOAD_BYTES: Final = 256 * 1024
 """Blobs of at least this size are moved by threads; for smaller ones a second connection costs more than it saves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request.
 
     Args:
@@ -42,7 +41,7 @@ class Call:
     repository: str | None = None
     actions: str = "pull"
     also_pull: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes | None = None
     expected: frozenset[int] = frozenset({200})
     max_bytes: int = 1 << 20
@@ -59,8 +58,7 @@ class Call:
         return self.body is None and self.blob_bytes is not None and self.blob_bytes >= PAYLOAD_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A reply, read to its end. `url` is of the request that was answered: a relative Location is relative to it."""
 
     status: int

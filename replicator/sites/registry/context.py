@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from replicator.events import Events, Warned
@@ -39,8 +40,7 @@ class BulkMemory:
             await self.kept.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """One registry as its repositories see it: how to ask, what it can do, whom to tell.
 
     `written_as`: how the config names it, where that is another name. `has_login`: credentials were configured (others may still be found where docker keeps them). `unlisted`:
@@ -59,14 +59,14 @@ class Registry:
     parallel_reads: int | None = None
     written_as: str = ""
     identity: Identity | None = None
-    fixed: FixedTags = field(default_factory=FixedTags)
-    bulk: BulkMemory = field(default_factory=BulkMemory)
-    unlisted: set[str] = field(default_factory=set)
-    refused_types: set[str] = field(default_factory=set)
-    tried: set[str] = field(default_factory=set)
-    trying: asyncio.Lock = field(default_factory=asyncio.Lock)
-    creations: Creations = field(default_factory=Creations)
-    cleanups: CleanupRequests = field(default_factory=lambda: CleanupRequests(CLEANUP_SECONDS))
+    fixed: FixedTags = msgspec.field(default_factory=FixedTags)
+    bulk: BulkMemory = msgspec.field(default_factory=BulkMemory)
+    unlisted: set[str] = msgspec.field(default_factory=set)
+    refused_types: set[str] = msgspec.field(default_factory=set)
+    tried: set[str] = msgspec.field(default_factory=set)
+    trying: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    creations: Creations = msgspec.field(default_factory=Creations)
+    cleanups: CleanupRequests = msgspec.field(default_factory=lambda: CleanupRequests(CLEANUP_SECONDS))
 
     def warn(self, text: str) -> None:
         """Emits a warning for the operator."""

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from replicator.errors import ConfigError
 from replicator.sites.registry.settings import Login
 
@@ -174,8 +176,7 @@ def _keys(host: str, repository: str | None) -> Iterator[str]:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(msgspec.Struct, frozen=True):
     where: str
     auths: Mapping[str, tuple[str, Any]]
     helpers: Mapping[str, Any]

@@ -12,11 +12,11 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from replicator.errors import (
@@ -67,16 +67,14 @@ class Operation(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """An operation of our own: a ping, a token request."""
 
     operation: str
     repository: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A reply that was not the hoped-for one, as far as its error depends on it."""
 
     method: str
@@ -89,8 +87,7 @@ class Answer:
 # --- no reply -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """A request that got no (whole) reply. `word` stands where its status would: "timeout", "reset", "tls" ..."""
 
     word: str
@@ -231,8 +228,7 @@ def _reason(error: OSError) -> str:
 # --- a reply ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorBody(msgspec.Struct, frozen=True):
     """What an error's body says: the registry's codes, the digests it names, and its text as it may be shown."""
 
     codes: tuple[str, ...] = ()

@@ -7,8 +7,7 @@ OCI image-spec, descriptor.md ("urls") and layer.md ("Non-Distributable Layers")
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from yarl import URL
 
 from replicator.model.descriptor import Descriptor

@@ -9,9 +9,9 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import replace
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
 from yarl import URL
 
 from replicator.errors import Corrupt, SiteError, Unavailable
@@ -120,6 +120,8 @@ class Transport:
         self._feedback = Feedback(self._wire.origin, limits, self.quota, clock)
         self._redirects = Redirects(settings.name, self._wire)
         self._failures = Failures(settings.name, self._wire.origin, self._auth, clock)
+        self._awaiting_grant = 0
+        limits.expect(self._wire.connect_ahead)
 
     @property
     def site(self) -> Serving:
@@ -230,6 +232,10 @@ class Transport:
         """Begins that ping now; the first request takes its outcome over."""
         self._auth.meet_ahead()
 
+    def connect_ahead(self) -> None:
+        """Opens a connection in the background; see `ports.ConnectsAhead`."""
+        self._wire.connect_ahead(1)
+
     async def credentials(self, repository: str | None) -> Credentials | None:
         """The site's credentials; None for anonymous. Only for the vendor's own API."""
         return await self._auth.credentials(repository)
@@ -305,7 +311,15 @@ class Transport:
         if call.own_login:
             return url, NO_GRANT
         scope = Scope(call.repository, call.actions, call.also_pull)
-        return url, self._auth.held(scope, before_body=before_body) or await self._auth.obtain(scope)
+        if (grant := self._auth.held(scope, before_body=before_body)) is not None:
+            return url, grant
+        self._awaiting_grant += 1
+        # While the ping or the token is awaited, the connections are opened over which those who wait go on.
+        self._wire.connect_ahead(self._limits.at_once(self._awaiting_grant))
+        try:
+            return url, await self._auth.obtain(scope)
+        finally:
+            self._awaiting_grant -= 1
 
     async def _open(self, call: Call, kind: Kind) -> tuple[Answer, AbstractAsyncContextManager[None]]:
         """An expected response, unread, and the slot that is held for it."""

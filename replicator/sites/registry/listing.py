@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -89,8 +88,7 @@ def next_page(
     return f"{path}?{target.raw_query_string}" if target.raw_query_string else path
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """What is listed, and how: the two listings differ in nothing else.
 
     `n` is the page size to ask for (0: none); `refused_n` is told when the registry does not want it.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import Corrupt, SiteError, Unavailable, Unsupported
 from replicator.flow.splice import Splice, Stream, pass_on

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from replicator.flow.settings import LimitSettings
 from replicator.sites.bounds import DEFAULT_MAX_BLOB_BYTES
 from replicator.sites.registry.identity.settings import Identity
@@ -18,8 +20,7 @@ ReadSecret = Callable[[], str]
 Raises ConfigError naming the place, never the secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(msgspec.Struct, frozen=True):
     """User name and password, or (`identity_token`) an OAuth2 refresh token, or a ready bearer token."""
 
     username: str = ""
@@ -43,8 +44,7 @@ class TLS:
     seen: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(msgspec.Struct, frozen=True):
     """What to do when a registry that counts pulls (Docker Hub) has `reserve` of them left: wait, or stop the site."""
 
     reserve: int = 0

@@ -107,6 +107,10 @@ class RegistrySite:
         """Sends the ping that the first request would wait for; see `ports.MeetsAhead`."""
         self._registry.transport.meet_ahead()
 
+    def connect_ahead(self) -> None:
+        """See `ports.ConnectsAhead`."""
+        self._registry.transport.connect_ahead()
+
     async def check(self, *, repositories: Sequence[str] = (), push: str | None = None) -> SiteCheck:
         """Reaches the registry and says what works; see `check.check_registry`. Never raises a `SiteError`."""
         return await check_registry(self._registry, repositories=repositories, push=push)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from functools import cache
+from typing import Final
+from weakref import WeakValueDictionary
 
 from replicator.errors import ConfigError
 from replicator.sites.registry.settings import TLS
 
-
-@cache
-def default_context() -> ssl.SSLContext:
-    """A context that believes the system's authorities, made once: reading them takes 30 ms."""
-    return ssl.create_default_context()
+_CONTEXTS: Final[WeakValueDictionary[tuple[TLS, bool], ssl.SSLContext]] = WeakValueDictionary()
 
 
 def client_context(site: str, tls: TLS, *, with_certificate: bool = True) -> ssl.SSLContext:
-    """A context that believes the system's authorities and `tls.ca`, and shows `tls.cert` where asked to.
+    """A context that trusts the system's authorities and `tls.ca`, and shows `tls.cert` where asked to.
 
-    Reads files and blocks for some milliseconds.
+    Open sites with the same settings share one. Otherwise this reads files and blocks for some milliseconds.
 
     Args:
         site: name of the site, for the message.
@@ -29,6 +26,13 @@ def client_context(site: str, tls: TLS, *, with_certificate: bool = True) -> ssl
     Raises:
         ConfigError: a file is missing, unreadable or no PEM.
     """
+    key = (tls, with_certificate)
+    if (shared := _CONTEXTS.get(key)) is None:
+        shared = _CONTEXTS[key] = _new_context(site, tls, with_certificate=with_certificate)
+    return shared
+
+
+def _new_context(site: str, tls: TLS, *, with_certificate: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if tls.ca is not None:
         try:

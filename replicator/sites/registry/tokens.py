@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import msgspec
 from yarl import URL
 
 from replicator.errors import Advice, AuthFailed, Corrupt, SiteError
@@ -43,8 +44,7 @@ def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(msgspec.Struct, frozen=True):
     """What is asked of a token service: scopes for a registry's challenge, as somebody or (None) nobody."""
 
     challenge: Challenge

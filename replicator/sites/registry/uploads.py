@@ -7,9 +7,10 @@ the registry allows it. Sources: OCI distribution-spec, "Pushing blobs"; docs/qu
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import (
     Advice,

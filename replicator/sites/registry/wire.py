@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from replicator.errors import Advice, ConfigError, Corrupt, Unsupported
 from replicator.events import Events, RequestDone, Warned
 from replicator.ports import Chunk, Clock
 from replicator.scrub import remember
+from replicator.sites.authorities import default_context
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.framing import TolerantConnector
 from replicator.sites.reading import BrokenFraming, Late, Reading
@@ -30,7 +32,8 @@ from replicator.sites.registry.payload.dial import Way
 from replicator.sites.registry.payload.exchange import Ask, Payloads
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS, RegistrySettings
-from replicator.sites.registry.tls import client_context, default_context
+from replicator.sites.registry.small import MAX_BODY_BYTES, SmallAnswer, SmallRequests
+from replicator.sites.registry.tls import client_context
 from replicator.sites.timeouts import Timeouts
 
 USER_AGENT: Final = f"replicator/{__version__}"
@@ -87,20 +90,20 @@ class Wire:
         self._clock = clock
         self._proxies = Proxies(settings.name, settings.proxy, self.base)
         tls = settings.tls
-        self._context: ssl.SSLContext | None = None
-        self._foreign_context: ssl.SSLContext | None = None
-        # Without settings aiohttp's own context serves: as good, and no second reading of all authorities.
+        self._context = self._foreign_context = default_context()
         if tls != TLS():
             self._context = self._foreign_context = client_context(settings.name, tls)
             if tls.cert is not None:
                 self._foreign_context = client_context(settings.name, tls, with_certificate=False)
-        self._small = Patience(timeouts.read, "read")
+        self._patience = Patience(timeouts.read, "read")
         # Connecting alone is aiohttp's to time. Its sock_read starts anew with each byte, and with each 1xx answer.
         self._connecting = aiohttp.ClientTimeout(
             total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=None
         )
         self._session: aiohttp.ClientSession | None = None
         self._foreign: aiohttp.ClientSession | None = None
+        self._connector: TolerantConnector | None = None
+        self._small: SmallRequests | None = None
         self._payloads = Payloads(settings.name, timeouts, keepalive_seconds=_KEEPALIVE_SECONDS)
 
     async def send(
@@ -126,26 +129,28 @@ class Wire:
             _remember(authorization)
         proxy = self._proxy_for(about, url)
         began = self._clock.monotonic()
-        limit = patience or self._small
-        streamed = None if data is None or isinstance(data, bytes) else data
+        limit = patience or self._patience
+        data, streamed = (data, None) if data is None or isinstance(data, bytes) else (None, data)
         timer = asyncio.timeout(self.timeouts.connect + limit.seconds if streamed is None else None)
 
         def expecting() -> None:  # the wait for the answer begins: it excludes the connecting
             if streamed is None:
                 timer.reschedule(asyncio.get_running_loop().time() + limit.seconds)
 
-        _CONNECTED.set(expecting)
         try:
             async with timer:
                 if payload and _has_length(streamed, headers) and self._is_for_threads(url, proxy):
                     ask = Ask(self._way(url, proxy), method, {**_HEADERS, **headers}, streamed)
                     response: Answer = await self._payloads.request(ask, expecting)
+                elif streamed is None and (small := self._small_for(url, data, proxy)) is not None:
+                    response = await small.request(method, url, {**_HEADERS, **headers}, data, expecting)
                 else:
+                    _CONNECTED.set(expecting)
                     response = await self._session_for(url).request(
                         method,
                         url,
                         headers=headers,
-                        data=data,
+                        data=data if streamed is None else streamed,
                         allow_redirects=False,
                         proxy=proxy,
                         timeout=self._connecting,
@@ -188,6 +193,8 @@ class Wire:
         try:
             if length is not None and length > max_bytes:
                 data = b""
+            elif isinstance(response, SmallAnswer) and (whole := response.whole()) is not None:
+                data = whole
             else:
                 data = await _at_most(Reading(response, self.timeouts, small=True), max_bytes + 1)
         except _FAILURES as error:
@@ -249,34 +256,70 @@ class Wire:
 
     async def aclose(self) -> None:
         """Closes all connections."""
+        small, self._small = self._small, None
+        if small is not None:
+            await small.aclose()
         sessions = (self._session, self._foreign)
         self._session = self._foreign = None
         for session in sessions:
             if session is not None:
                 await session.close()
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            await connector.close()  # where no session has done it
         await self._payloads.aclose()
+
+    def connect_ahead(self, wanted: int) -> None:
+        """Opens connections to the site in the background, so that there are `wanted` when requests need them.
+
+        For requests that are sure to come. Not through a proxy, and never more than the site's `concurrency`.
+        """
+        with contextlib.suppress(ConfigError):
+            if self._proxies.find(self.base) is None:
+                self._small_requests().connect_ahead(wanted)
+
+    def _small_for(self, url: URL, data: bytes | None, proxy: URL | None) -> SmallRequests | None:
+        """What sends a request without a session; None where only aiohttp's session can."""
+        if proxy is not None or (data is not None and len(data) > MAX_BODY_BYTES):
+            return None
+        return self._small_requests() if origin_of(url) == self.origin else None
+
+    def _small_requests(self) -> SmallRequests:
+        if self._small is None:
+            most = self._settings.limits.concurrency
+            self._small = SmallRequests(self._own_connector(), self.base, self._connecting, most)
+        return self._small
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
         if origin_of(url) == self.origin:
             if self._session is None:
-                self._session = self._new_session(self._context, own=True)
-                if not self._settings.tls.verify and self.base.scheme == "https":
-                    text = "the server's certificate is not verified (tls.verify = false)"
-                    self._events.emit(Warned(self.site, text))
+                self._session = self._new_session(self._own_connector())
             return self._session
         if self._foreign is None:
-            self._foreign = self._new_session(self._foreign_context, own=False)
+            self._foreign = self._new_session(self._new_connector(self._foreign_context, own=False))
         return self._foreign
 
-    def _new_session(self, context: ssl.SSLContext | None, *, own: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+    def _own_connector(self) -> TolerantConnector:
+        """The site's own connections, with or without a session."""
+        if self._connector is None:
+            self._connector = self._new_connector(self._context, own=True)
+            if not self._settings.tls.verify and self.base.scheme == "https":
+                text = "the server's certificate is not verified (tls.verify = false)"
+                self._events.emit(Warned(self.site, text))
+        return self._connector
+
+    def _new_connector(self, context: ssl.SSLContext, *, own: bool) -> TolerantConnector:
+        return TolerantConnector(
             # The site's gates say how many at once; a second limit here would only hide them.
-            connector=TolerantConnector(
-                limit=0,
-                ssl=context or True,
-                resolver=self._resolver(own=own),
-                keepalive_timeout=_KEEPALIVE_SECONDS,
-            ),
+            limit=0,
+            ssl=context,
+            resolver=self._resolver(own=own),
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+        )
+
+    def _new_session(self, connector: TolerantConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             auto_decompress=False,
@@ -298,7 +341,7 @@ class Wire:
         own = origin_of(url) == self.origin
         context = None
         if url.scheme == "https":
-            context = (self._context if own else self._foreign_context) or default_context()
+            context = self._context if own else self._foreign_context
         return Way(url, self._resolver(own=own), context, proxy)
 
     def _resolver(self, *, own: bool) -> GuardedResolver:

@@ -1,8 +1,8 @@
 """The stream of events, and the page as markup."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from replicator.daemon.http.api import stream as stream_module
 from replicator.daemon.http.api.agents import moment
@@ -172,7 +173,7 @@ def test_one_peer_does_not_keep_others_from_listening() -> None:
 
 async def test_hostile_strings_stay_text(agent: FakeAgent, session: aiohttp.ClientSession) -> None:
     now = agent.clock.now()
-    agent.config = replace(agent.config, agent=replace(agent.config.agent, name=HOSTILE))
+    agent.config = dataclasses.replace(agent.config, agent=replace(agent.config.agent, name=HOSTILE))
     agent.problems = [HOSTILE]
     agent.known = [Standing("platform", "fra", now - 9, last_look=now, failed=1, last_error=HOSTILE)]
     run = agent.runs.begin(

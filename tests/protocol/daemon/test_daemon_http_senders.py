@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hmac
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from replicator.config.settings import HMACSettings, SecretHeader, WebhookSettings
 from replicator.daemon.http.server import listen
@@ -120,7 +121,7 @@ async def test_signature_is_over_the_body_and_by_the_right_hash(kind: str) -> No
     other = "sha1" if hook.hmac.algorithm == "sha256" else "sha256"
     async with door(hook, vendor.url) as at:
         right, _ = proof(hook, sent.raw)
-        assert await at.post(replace(sent, body=sent.raw + b" "), right) == 401
+        assert await at.post(dataclasses.replace(sent, body=sent.raw + b" "), right) == 401
         wrong = hmac.new(SECRET.encode(), sent.raw, other).hexdigest()
         assert await at.post(sent, {hook.hmac.header: wrong}) == 401
         assert await at.post(sent, {hook.hmac.header: SECRET}) == 401

@@ -6,13 +6,14 @@ import hmac
 import io
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from replicator.daemon.http.server import listen
 from replicator.daemon.http.webhooks import endpoint as webhooks_module

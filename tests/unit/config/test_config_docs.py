@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from replicator.config import model as tables
 from replicator.config.load import load
@@ -170,7 +172,7 @@ def test_the_example_of_the_reference_works(tmp_path: Path) -> None:
 def without_secrets(site: SiteSettings) -> SiteSettings:
     """The settings, as secrets are only the same by what they read."""
     if isinstance(site, RegistrySettings):
-        return replace(site, login=None)
+        return dataclasses.replace(site, login=None)
     store = site.store
     return replace(site, store=replace(store, keys=None) if isinstance(store, S3Settings) else store)
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from msgspec.structs import replace
 
 from replicator.config.load import load
 from replicator.config.settings import AgentSettings, Loaded, ServerTLS
@@ -200,12 +201,12 @@ def test_every_key_of_a_site_arrives(tmp_path: Path) -> None:
     assert (site.login.username, site.login.password()) == ("mirror", "hush")
     assert (site.url, site.docker_config, site.proxy) == ("https://hub.example.com:5000", False, "")
     assert dataclasses.astuple(site.tls)[:-1] == (*[tmp_path / "ca.pem"] * 3, False)
-    assert dataclasses.astuple(site.limits) == (4, 0.5, 1024**2)
-    assert dataclasses.astuple(site.quota) == (7, "stop")
+    assert msgspec.structs.astuple(site.limits) == (4, 0.5, 1024**2)
+    assert msgspec.structs.astuple(site.quota) == (7, "stop")
     assert (site.redirects, site.private_addresses) == ("any", True)
     assert site.max_blob_bytes == 5_000_000_000
     assert site.realm == "http://auth.example.com:5001/token"
-    assert dataclasses.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
+    assert msgspec.structs.astuple(site.timeouts) == (5, 600, 120, 3600, 5000)
     assert site.capabilities == {"mount": False, "upload": "patch"}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.config.load import load
 from replicator.daemon import reading
@@ -30,9 +31,9 @@ async def test_what_takes_a_restart_stays_as_at_the_start_and_is_warned_of_while
 ) -> None:
     async with agent(tmp_path, SITES) as world:
         app, at_start = world.app, world.chosen.loaded
-        moved = replace(
+        moved = dataclasses.replace(
             world.chosen,
-            loaded=replace(
+            loaded=dataclasses.replace(
                 at_start,
                 agent=replace(at_start.agent, name="other", listen=("127.0.0.1", 9999)),
                 warnings=(),

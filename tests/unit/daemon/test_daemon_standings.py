@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.config.load import load
 from replicator.daemon.app import App
@@ -110,7 +112,9 @@ async def test_breakdown_by_repository_comes_and_goes_with_a_reload(
         assert world.app.metrics.expose().count(b"replicator_repositor") == 0
         for count, shown in ((5, 1.0), (0, None)):
             settings = replace(world.chosen.loaded.agent, metrics_per_repository=count)
-            chosen = replace(world.chosen, loaded=replace(world.chosen.loaded, agent=settings))
+            chosen = dataclasses.replace(
+                world.chosen, loaded=dataclasses.replace(world.chosen.loaded, agent=settings)
+            )
             assert await world.app.reload(lambda chosen=chosen: chosen)  # type: ignore[misc]
             place = {**PAIR, "repository": "app", "state": "pending"}
             await until(lambda: world.scraped.value("replicator_repository_tags", **place) == shown)  # noqa: B023

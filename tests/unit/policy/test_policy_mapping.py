@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.model.digest import digest_of
 from replicator.policy.mapping import rename, static_collisions, target_repository, target_tag

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from replicator.demo.images import image
 from replicator.model.digest import Digest, digest_of
@@ -81,7 +82,7 @@ def test_an_older_attestation_counts_where_its_predicate_is_named() -> None:
 
 def test_a_sha512_image_is_judged_by_its_own_digest() -> None:
     long = digest_of(IMAGE.body, "sha512")
-    trial = Trial([POLICY], replace(SUBJECT, digest=long))
+    trial = Trial([POLICY], dataclasses.replace(SUBJECT, digest=long))
     trial.examine(bundled(bundle(KEY, D)))
     assert not trial.is_trusted
     trial.examine(bundled(bundle(KEY, long)))
@@ -139,7 +140,7 @@ def test_a_swapped_payload_is_forged() -> None:
     genuine["dsseEnvelope"]["payload"] = wanted["dsseEnvelope"]["payload"]
     assert not judged(bundled(json.dumps(genuine).encode())).trusted
     signed = legacy(KEY, payload(ANOTHER))
-    assert not judged(replace(signed, body=payload(D))).trusted
+    assert not judged(dataclasses.replace(signed, body=payload(D))).trusted
 
 
 def test_the_type_of_a_payload_is_signed_too() -> None:
@@ -254,7 +255,7 @@ def test_two_signatures_of_one_key_are_one_signer() -> None:
 
 
 def test_one_key_under_two_names_is_one_signer() -> None:
-    twin = replace(KEY, name="twin.pub")
+    twin = dataclasses.replace(KEY, name="twin.pub")
     policy = replace(POLICY, keys=(KEY.key, twin.key), minimum=2)
     assert not judged(bundled(bundle(KEY, D)), bundled(bundle(twin, D)), policies=[policy]).trusted
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from replicator.sites.registry.settings import ReadSecret
 
 
-@dataclass(frozen=True, slots=True)
-class EcrIdentity:
+class EcrIdentity(msgspec.Struct, frozen=True):
     """AWS, for ECR and ECR Public: the usual chain of `profile`, then (`role_arn`) a role assumed with it.
 
     `region` and `registry_id` (the account that owns the registry): for a registry whose host name does not say it.
@@ -24,8 +24,7 @@ class EcrIdentity:
     registry_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AcrIdentity:
+class AcrIdentity(msgspec.Struct, frozen=True):
     """Microsoft Entra ID, for Azure Container Registry.
 
     `client_id` with `client_secret` or `assertion_file` (workload identity) is an application of `tenant`; without
@@ -39,8 +38,7 @@ class AcrIdentity:
     assertion_file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GoogleIdentity:
+class GoogleIdentity(msgspec.Struct, frozen=True):
     """Google Cloud, for Artifact Registry and gcr.io.
 
     `key_file`: a service account's key, or another credential file that google-auth reads. None: as
@@ -52,8 +50,7 @@ class GoogleIdentity:
     impersonate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GitHubIdentity:
+class GitHubIdentity(msgspec.Struct, frozen=True):
     """An installation of a GitHub App, for GHCR. `private_key` is PEM; `api` the base URL of the API."""
 
     app_id: str

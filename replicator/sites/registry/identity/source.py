@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.errormap import Step
@@ -15,8 +16,7 @@ class NoIdentity(Exception):
     """Nobody here has an identity to ask with: no keys, no role, no metadata server. `str` says where it was looked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(msgspec.Struct, frozen=True):
     """Credentials, and the seconds that they live from when they were asked for."""
 
     credentials: Credentials

@@ -20,8 +20,9 @@ from replicator.movers.splice import Bounds, move
 from replicator.ports import Chunk
 from replicator.sites.reading import BrokenFraming
 from replicator.sites.registry.payload.heads import AnswerHead
+from replicator.sites.registry.small import SmallAnswer
 
-Answer: TypeAlias = "aiohttp.ClientResponse | PayloadAnswer"
+Answer: TypeAlias = "aiohttp.ClientResponse | PayloadAnswer | SmallAnswer"
 
 
 class PayloadAnswer:

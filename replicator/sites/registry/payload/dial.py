@@ -6,12 +6,12 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 import aiohappyeyeballs
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -29,8 +29,7 @@ _NEXT_ADDRESS_SECONDS: Final = 0.25
 _Address = tuple[int, int, int, str, tuple[str | int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How a URL is reached. `context` is None for plain HTTP, `proxy` for a direct connection; a proxy speaks HTTP."""
 
     url: URL

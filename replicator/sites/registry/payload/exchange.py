@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 import aiohttp
+import msgspec
 
 from replicator.flow.splice import Splice, pass_on
 from replicator.flow.thread import run_in_thread
@@ -36,8 +36,7 @@ _LARGE: Final = frozenset({200, 206})
 """Answers with these may have a large body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One request. `body`, where there is one, is of the length that the headers say, and given once."""
 
     way: Way

@@ -6,10 +6,10 @@ import asyncio
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+import msgspec
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -73,8 +73,7 @@ def _host(url: URL) -> str:
     return f"{url.host_subcomponent}{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
+class AnswerHead(msgspec.Struct, frozen=True):
     """What the head of an answer says. `stays_open`: the connection can serve another request after the body."""
 
     status: int

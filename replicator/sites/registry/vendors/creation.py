@@ -62,8 +62,7 @@ class APIRequest:
     document: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class APIAnswer:
+class APIAnswer(msgspec.Struct, frozen=True):
     """An answer of any status below 500 but 429, with its codes and its words as they may be shown."""
 
     status: int

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
+
 from replicator.model.digest import Digest, is_digest
 from replicator.model.names import is_tag
 from replicator.ports import Listed
@@ -47,8 +49,7 @@ class Login:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRepository:
+class ListedRepository(msgspec.Struct, frozen=True):
     """What is listed: a repository of the registry at `url`, by the API at `api` (both without a slash at the end).
 
     `login` is None without credentials.
@@ -81,8 +82,7 @@ class PageRequest:
     otherwise: PageRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PageAnswer:
+class PageAnswer(msgspec.Struct, frozen=True):
     """An answer of status 200: to what, its body, and the target of its link to the next page ("" without one)."""
 
     asked: PageRequest
@@ -94,8 +94,7 @@ class PageAnswer:
         return parse_qs(urlsplit(self.next_link).query).get(name, [""])[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Refers:
+class Refers(msgspec.Struct, frozen=True):
     """That something refers to a manifest.
 
     `subject` is the manifest's digest. `what` is different for each thing that refers to it; "" where only `hides_tag` is
@@ -107,8 +106,7 @@ class Refers:
     hides_tag: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Some tags, and what to ask for more; None at the end. `refers`: what refers to their manifests, as far as is told."""
 
     tags: Sequence[Listed]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 from replicator.model.names import MAX_REPOSITORY_LENGTH
 from replicator.notifications.format import Format
@@ -25,8 +26,7 @@ TagDeletion = Literal["registry", "vendor", "whole version", "not possible"]
 digest, or not at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(msgspec.Struct, frozen=True):
     """A header that gives the software away.
 
     Args:
@@ -49,8 +49,7 @@ class Sign:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class NameRules:
+class NameRules(msgspec.Struct, frozen=True):
     """Which repositories a registry can hold, of those that the standard's grammar allows.
 
     Args:
@@ -75,8 +74,7 @@ class NameRules:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """An answer by which a registry refuses to move a tag. All that is given must hold.
 
     Args:
@@ -107,8 +105,7 @@ ANY_IMMUTABLE: Final = (
 """Refusals to move a tag that are understood from every registry."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vendor:
+class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     """One vendor's registries.
 
     Args:
@@ -140,8 +137,8 @@ class Vendor:
     hosts: tuple[str, ...] = ()
     host_pattern: re.Pattern[str] | None = None
     signs: tuple[Sign, ...] = ()
-    record: CapabilityRecord = field(default_factory=CapabilityRecord)
-    names: NameRules = field(default_factory=NameRules)
+    record: CapabilityRecord = msgspec.field(default_factory=CapabilityRecord)
+    names: NameRules = msgspec.field(default_factory=NameRules)
     tag_deletion: TagDeletion = "registry"
     digest_deletion: DigestDeletion = "takes tags"
     immutable: tuple[Refusal, ...] = ()

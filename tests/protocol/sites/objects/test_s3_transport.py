@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from replicator.errors import Advice, Corrupt, Rejected, SiteError, TooSlow, Unavailable
 from replicator.events import Events

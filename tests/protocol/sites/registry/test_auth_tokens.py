@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from dataclasses import replace
 from urllib.parse import parse_qs, parse_qsl
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, ConfigError, Corrupt, Denied, Throttled, Unavailable
 from replicator.sites.registry.http import Call

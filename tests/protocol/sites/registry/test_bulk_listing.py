@@ -7,10 +7,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, layer, load
 from replicator.engine import DestinationResult, Engine, RunScope

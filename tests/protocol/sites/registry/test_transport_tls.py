@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 from aiohttp import web
+from msgspec.structs import replace
 from yarl import URL
 
 from replicator.errors import Advice, ConfigError, Rejected, Unavailable
@@ -172,7 +174,7 @@ async def test_unusable_tls_files_are_config_errors(
     bad = tmp_path / "bad.pem"
     if content is not None:
         bad.write_bytes(content)
-    tls = replace(TLS(ca=pki.ca, cert=pki.cert, key=pki.key), **{which: bad})  # type: ignore[arg-type]  # all paths
+    tls = dataclasses.replace(TLS(ca=pki.ca, cert=pki.cert, key=pki.key), **{which: bad})  # type: ignore[arg-type]  # all paths
     with pytest.raises(ConfigError, match=rf"site\.here\.tls\.{which.replace('key', 'cert')}.*bad\.pem"):
         async with rig("https://127.0.0.1:1", tls=tls):
             pass

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, Corrupt, Rejected, SiteError, Unavailable
 from replicator.sites.registry.http import Call

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+import msgspec
 
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.vendors.creation import (
@@ -38,8 +39,7 @@ T = TypeVar("T")
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
+class _Name(msgspec.Struct, frozen=True):
     """The repository at AWS: its name, and the account where the config or the host names one."""
 
     name: str

@@ -1,0 +1,214 @@
+"""Small requests to a registry's own origin: over aiohttp's connections, without its session, request and response.
+
+These cost 0.06 ms a request, as much as connections and parser together. Everything out of the ordinary (bodies that are
+streamed, proxies, other hosts) goes through aiohttp's session, and shares the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS
+from replicator.sites.framing import TolerantConnector
+from replicator.sites.registry.payload.heads import not_read, request_head
+
+MAX_BODY_BYTES: Final = 64 * 1024
+"""A larger body is sent by the session, which waits for the socket to take it."""
+_READ_BUFFER_BYTES: Final = 128 * 1024
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_BROKEN: Final = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
+
+
+class SmallAnswer:
+    """An answer whose head has come. Offers what is used of `aiohttp.ClientResponse` here."""
+
+    __slots__ = ("_done", "connection", "content", "headers", "method", "status", "url")
+
+    def __init__(self, method: str, url: URL, connection: Connection, done: Callable[[], None]) -> None:
+        self.method = method
+        self.url = url
+        self.connection: Connection | None = connection
+        self._done = done
+        self.status: int
+        self.headers: CIMultiDictProxy[str]
+        self.content: StreamReader
+
+    async def come(self) -> None:
+        """Returns when the head of the final answer has come.
+
+        Raises:
+            aiohttp.ClientError, OSError: as aiohttp's session for the same failure; the connection is closed.
+        """
+        protocol = self.connection and self.connection.protocol
+        if protocol is None:
+            raise aiohttp.ServerDisconnectedError
+        try:
+            while True:
+                message, content = await protocol.read()
+                if not 100 <= message.code < 200 or message.code == 101:
+                    break
+        except HttpProcessingError as error:
+            self.close()
+            raise not_read(self.url, self.method, error.code, error.message) from None
+        except BaseException:
+            self.close()
+            raise
+        self.status, self.headers, self.content = message.code, message.headers, content
+        content.on_eof(self.release)  # at once where there is no body
+
+    @property
+    def content_length(self) -> int | None:
+        """The length that the head announces; None where it does not."""
+        length = self.headers.get("Content-Length")
+        return None if length is None else int(length)
+
+    def whole(self) -> bytes | None:
+        """The body, where all of it has come, as most small ones have with the head; None where the rest is to be read."""
+        content = self.content
+        return content.read_nowait(-1) if content.is_eof() and content.exception() is None else None
+
+    def release(self) -> None:
+        """Gives the connection back; one with an unread body is closed."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.release()
+            self._done()
+
+    def close(self) -> None:
+        """Closes the connection, unless it was given back after the last byte."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+            self._done()
+
+
+class SmallRequests:
+    """Small requests to one origin, and its connections opened ahead of need.
+
+    Args:
+        connector: makes and keeps the connections.
+        base: a URL of the origin.
+        connecting: the time limits of a connection.
+        most: how many connections are open at most because of `connect_ahead`.
+    """
+
+    def __init__(
+        self, connector: TolerantConnector, base: URL, connecting: aiohttp.ClientTimeout, most: int
+    ) -> None:
+        self._connector = connector
+        self._connecting_limits = connecting
+        self._most = most
+        # All that aiohttp's connector wants to know of a request: where it goes.
+        self._where = aiohttp.ClientRequest("GET", base, loop=asyncio.get_running_loop())
+        self._busy = 0
+        self._connecting = 0
+        self._opening: deque[asyncio.Task[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def request(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, sent: Callable[[], None]
+    ) -> SmallAnswer:
+        """Sends a request and returns when the head of its answer has come; the answer is the caller's to close.
+
+        An idempotent request is sent once more if its connection breaks: an idle one may have been closed meanwhile.
+
+        Args:
+            method: of HTTP.
+            url: within the origin.
+            headers: all but `Host`, and the length and type of the body where they are not special.
+            body: at most `MAX_BODY_BYTES`.
+            sent: called when there is a connection.
+
+        Raises:
+            aiohttp.ClientError, OSError, ValueError: as aiohttp's session for the same failure.
+        """
+        if body is not None:
+            headers = {
+                "Content-Type": "application/octet-stream",
+                **headers,
+                "Content-Length": str(len(body)),
+            }
+        data = request_head(method, url, headers) + (body or b"")
+        try:
+            return await self._exchange(method, url, data, sent)
+        except _BROKEN:
+            if method not in _IDEMPOTENT:
+                raise
+        return await self._exchange(method, url, data, sent)
+
+    def connect_ahead(self, wanted: int) -> None:
+        """Opens connections in the background, so that there are `wanted`; what fails is left to the requests.
+
+        Call it for requests that are sure to come, and wait for something else.
+        """
+        missing = min(wanted, self._most) - self._connector.open - self._connecting
+        if missing <= 0:
+            return
+        idle = max(0, self._connector.open - self._busy)
+        for _ in range(missing + idle):  # each takes an idle connection first, and keeps it for a moment
+            self._connecting += 1
+            task = asyncio.create_task(self._open())
+            self._tasks.add(task)
+            self._opening.append(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Ends what is being opened. The connector is the caller's to close."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _exchange(self, method: str, url: URL, data: bytes, sent: Callable[[], None]) -> SmallAnswer:
+        connection = await self._connect()
+        self._busy += 1
+        answer = SmallAnswer(method, url, connection, self._ended)
+        sent()
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            answer.close()
+            raise aiohttp.ServerDisconnectedError
+        protocol.set_response_params(
+            skip_payload=method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+        transport.write(data)
+        await answer.come()
+        return answer
+
+    async def _connect(self) -> Connection:
+        while self._opening and self._busy >= self._connector.open:
+            await asyncio.wait({self._opening.popleft()})  # rather than to open another one beside it
+        self._connecting += 1
+        try:
+            return await self._connector.connect(self._where, [], self._connecting_limits)
+        finally:
+            self._connecting -= 1
+
+    async def _open(self) -> None:
+        try:
+            connection = await self._connector.connect(self._where, [], self._connecting_limits)
+            await asyncio.sleep(0)  # all that began together have looked for an idle one by then
+            connection.release()
+        except (aiohttp.ClientError, OSError):
+            pass  # the request that comes says what is wrong
+        finally:
+            self._connecting -= 1
+
+    def _ended(self) -> None:
+        self._busy -= 1
