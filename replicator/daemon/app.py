@@ -177,7 +177,7 @@ class App:
             paused=self._paused,
             generation=lambda: self._generation,
             standings=self._standings,
-            changed=self._changed.set,
+            changed=self._fleet_changed,
         )
         async with Sharing.join(fleet, around) as sharing:
             self.sharing = sharing
@@ -385,6 +385,11 @@ class App:
                     _log.error("%s", error)
                 self._state_problem = str(error)
             self._tell()
+
+    def _fleet_changed(self) -> None:
+        """Tells at once what is wrong: to refresh may take long while the database is away."""
+        self._changed.set()
+        self.on_status(self.status())
 
     async def _watch_time(self) -> None:
         while True:

@@ -31,7 +31,13 @@ class Crew:
     urls: dict[str, str] = field(default_factory=dict)
 
     async def start(
-        self, name: str, *, port: int = 0, serves: str = "", sites: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        port: int = 0,
+        serves: str = "",
+        sites: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> Daemon:
         """Starts an agent, anew if there was one of the name; `port` as the field, `sites` in place of it."""
         folder = self.folder / name
@@ -49,7 +55,7 @@ class Crew:
         )
         text += "".join(f"[site.{site}]\n{keys}\n" for site, keys in (sites or self.sites).items())
         (folder / "replicator.toml").write_text(text + self.rules)
-        self.agents[name] = Daemon(program, folder / "log", self.urls[name])
+        self.agents[name] = Daemon(program, folder / "log", self.urls[name], environ)
         await self.agents[name].start()
         return self.agents[name]
 
