@@ -387,9 +387,8 @@ class App:
             self._tell()
 
     def _fleet_changed(self) -> None:
-        """Tells at once what is wrong: to refresh may take long while the database is away."""
         self._changed.set()
-        self.on_status(self.status())
+        self.on_status(self.status())  # at once: to refresh may take long while the database is away
 
     async def _watch_time(self) -> None:
         while True:
