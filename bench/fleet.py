@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event as Flag
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -39,6 +40,9 @@ SHARDS = 64
 RULES = 20
 JOBS_AT_ONCE = 8
 IDLE_SECONDS = 20.0
+PROCESSES = 4
+"""With more agents than this, several are in one process: what is looked at is the database."""
+CONNECTIONS = 6_000
 TAKEOVERS = 3
 WRITTEN_TAGS = 50_000
 """Through the state, as runs write them; the rest is made by the database itself."""
@@ -57,22 +61,23 @@ async def main() -> None:
     """Runs everything."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--agents", default="1,2,4,10")
-    parser.add_argument("--idle", default="10,50")
+    parser.add_argument("--idle", default="10,100")
+    parser.add_argument("--takeovers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--tags", type=int, default=2_000_000)
     options = parser.parse_args()
     print(f"cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f}")
     with running_postgres() as server:
         server.stop()
         with (server.folder / "data" / "postgresql.conf").open("a") as settings:
-            settings.write("autovacuum_naptime = 15s\n")
+            settings.write(f"autovacuum_naptime = 15s\nmax_connections = {CONNECTIONS}\n")
         server.start()
-        for count in map(int, options.agents.split(",")):
+        for count in map(int, filter(None, options.agents.split(","))):
             await drained(server, count)
-        for count in map(int, options.idle.split(",")):
+        for count in map(int, filter(None, options.idle.split(","))):
             await idle(server, count)
         if options.tags:
             await tags(server, options.tags)
-        for number in (signal.SIGKILL, signal.SIGSTOP):
+        for number in (signal.SIGKILL, signal.SIGSTOP) if options.takeovers else ():
             await taken_over(server, number)
 
 
@@ -80,7 +85,7 @@ async def main() -> None:
 
 
 async def drained(server: Postgres, agents: int) -> None:
-    """How fast so many agents, each a process, empty a queue of jobs that do nothing."""
+    """How fast so many agents empty a queue of jobs that do nothing."""
     database = await _made(server)
     queue = Queue(database.dsn, "bench", perform=_nothing, ended=_ended)
     await queue.open()
@@ -93,16 +98,7 @@ async def drained(server: Postgres, agents: int) -> None:
     await queue.defer(works)
     deferred = time.monotonic() - began
     size = _size(database, "procrastinate_jobs")
-    context, go = multiprocessing.get_context("spawn"), multiprocessing.get_context("spawn").Event()
-    ready = context.Semaphore(0)
-    processes = [
-        context.Process(target=_work, args=(database.dsn, f"agent-{number}", 1, ready, go))
-        for number in range(agents)
-    ]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        await asyncio.to_thread(ready.acquire)
+    processes, go = await _started(database, agents)
     before = _seen(database)
     go.set()
     while _one(database, "SELECT count(*) FROM procrastinate_jobs"):  # noqa: ASYNC110  # nobody tells
@@ -122,26 +118,64 @@ async def drained(server: Postgres, agents: int) -> None:
 
 
 async def idle(server: Postgres, agents: int) -> None:
-    """What so many agents cost that have nothing to do. All in one process: their own CPU is not looked at."""
+    """What so many agents cost the database that have nothing to do."""
     database = await _made(server)
-    context, go = multiprocessing.get_context("spawn"), multiprocessing.get_context("spawn").Event()
-    ready = context.Semaphore(0)
-    process = context.Process(target=_work, args=(database.dsn, "agent", agents, ready, go))
-    process.start()
-    await asyncio.to_thread(ready.acquire)
+    began = time.monotonic()
+    processes, go = await _started(database, agents)
+    joined = time.monotonic() - began
     go.set()
-    await asyncio.sleep(3)
-    before = _seen(database)
+    await asyncio.sleep(5)
+    before, used = _seen(database), _used(server)
     await asyncio.sleep(IDLE_SECONDS)
-    after = _seen(database)
-    process.terminate()
-    process.join()
+    after, used_then = _seen(database), _used(server)
+    living = _one(database, "SELECT count(*) FROM fleet_agents WHERE heartbeat > now() - interval '20 s'")
+    for process in processes:
+        process.kill()
+        process.join()
     server.drop(database)
-    rate = (after.transactions - before.transactions) / (after.at - before.at)
+    seconds = after.at - before.at
+    rate = (after.transactions - before.transactions) / seconds
     print(
-        f"{agents} idle agents: {rate:.0f} transactions/s ({rate / agents:.2f} an agent),"
-        f" {after.connections} connections ({after.connections / agents:.1f} an agent)"
+        f"{agents} idle agents ({living} alive; joined in {joined:.0f} s): {rate:.0f} transactions/s"
+        f" ({rate / agents:.2f} an agent), {after.connections} connections ({after.connections / agents:.1f} an agent),"
+        f" PostgreSQL: {(used_then[0] - used[0]) / seconds:.2f} cores, {used_then[1] / 1e6:.0f} MB"
+        f" ({used_then[1] / 1e6 / max(1, after.connections):.1f} MB a connection)",
+        flush=True,
     )
+
+
+async def _started(database: Database, agents: int) -> tuple[list[Any], Flag]:
+    """Processes with so many agents that have joined, and what has them begin."""
+    context = multiprocessing.get_context("spawn")
+    go, ready = context.Event(), context.Semaphore(0)
+    count = min(agents, PROCESSES)
+    parts = [agents // count + (number < agents % count) for number in range(count)]
+    processes = [
+        context.Process(target=_work, args=(database.dsn, f"agent-{number}", part, ready, go))
+        for number, part in enumerate(parts)
+    ]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        await asyncio.to_thread(ready.acquire)
+    return list(processes), go
+
+
+def _used(server: Postgres) -> tuple[float, float]:
+    """CPU seconds, and bytes of memory of their own, of all processes of the server that live."""
+    master = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
+    seconds = memory = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == master:
+                times = (process / "stat").read_text().rpartition(")")[2].split()
+                seconds += (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+                rollup = (process / "smaps_rollup").read_text()
+                memory += 1024 * int(rollup.partition("Private_Dirty:")[2].split()[0])
+        except OSError:
+            continue  # it has ended
+    return seconds, memory
 
 
 async def taken_over(server: Postgres, number: signal.Signals) -> None:
