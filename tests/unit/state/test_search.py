@@ -274,6 +274,9 @@ async def test_what_a_site_lacks_is_found_among_more_tags_than_the_limit(state: 
     state.record(placed("team/app", "x", APP.digest))
     state.record(placed("team/app", "y", APP.digest))
     state.record(placed("team/app", "y", CHART.digest, destination="sin"))
+    state.record(
+        placed("team/other", "v00", CHART.digest, destination="sin")
+    )  # the tag of another repository
     found = await state.search(Query(missing_at="sin"), 5)
     assert {(each.tag, each.destination) for each in found} == {("x", "fra"), ("y", "fra")} | {("y", "sin")}
     assert {each.tag for each in await state.search(Query(behind=True), 5)} == {"y"}

@@ -113,6 +113,20 @@ def test_a_batch_put_back_under_a_later_one_is_as_if_all_had_come_in_one(
     assert _content(older) == _content(_batch(entries))
 
 
+def test_a_rule_that_began_in_a_batch_put_back_is_dated_by_the_older_one() -> None:
+    older, newer = Batch(), Batch()
+    older.begin("rule", "fra", NOW - 9)
+    newer.begin("rule", "fra", NOW - 5)
+    newer.begin("other", "ams", NOW - 7)
+    older.absorb(newer, NOW)
+    assert older.begun == {("rule", "fra"): NOW - 9, ("other", "ams"): NOW - 7}
+    assert older.size == 2
+
+
+def _scan(at: float) -> UnitSeen:
+    return UnitSeen(Unit("rule", "fra", "app", "app", at, at, 1, asked_at=at))
+
+
 def test_what_a_clock_ahead_has_told_gives_way_to_a_later_batch() -> None:
     ahead, key = NOW + 3600, ("rule", "fra", "app")
     belief = TagBelief("v1", ONE, ONE, "rule", ahead, ahead)
@@ -120,13 +134,19 @@ def test_what_a_clock_ahead_has_told_gives_way_to_a_later_batch() -> None:
         [
             Placed("rule", "fra", belief, "app"),
             Missing("rule", "fra", Pending("app", "v2", ONE, NOW, asked_at=ahead)),
+            _scan(ahead),
+            CatalogSeen("rule", "fra", frozenset({"app"}), ahead),
         ]
     )
     right = TagBelief("v1", TWO, TWO, "rule", NOW - 10, NOW - 10)
     late = Pending("app", "v2", TWO, NOW, asked_at=NOW - 10)
-    older.absorb(_batch([Placed("rule", "fra", right, "app"), Missing("rule", "fra", late)]), NOW)
+    catalog = CatalogSeen("rule", "fra", frozenset({"app"}), NOW - 10)
+    entries = [Placed("rule", "fra", right, "app"), Missing("rule", "fra", late), _scan(NOW - 10), catalog]
+    older.absorb(_batch(entries), NOW)
     assert older.beliefs["fra", "app"]["v1"] == Turn(None, right)
     assert older.pending[key]["v2"] == Change(None, late)
+    assert older.units[key].unit.asked_at == NOW - 10
+    assert older.catalogs["rule", "fra"] == catalog
 
 
 def test_a_batch_is_as_large_as_what_it_has_to_write_whatever_is_said_twice() -> None:

@@ -255,6 +255,7 @@ class TestState:
             ListingRefused("fra", "app", NOW, "HTTP 404"),
         ]
         assert await state.listing_refusals("fra", "c") == [ListingRefused("fra", "", NOW - 1, "HTTP 429")]
+        assert len(await state.listing_refusals("fra", "b")) == 2  # of one moment
         assert await state.listing_refusals("ams", "app") == []
 
     async def test_a_rule_is_dated_once(self, state: AnyState, clock: FakeClock) -> None:

@@ -587,6 +587,7 @@ READS: dict[str, Callable[[StoredState], Awaitable[object]]] = {
     "search": lambda state: state.unindexed(1),
     "read events": lambda state: state.events(),
     "read runs": lambda state: state.runs("rule", "fra"),
+    "read refusals": lambda state: state.listing_refusals("fra", "app"),
     "read paused rules": lambda state: state.paused(),
     "read what was told": lambda state: state.told(),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.fakes.clock import FakeClock
 from tests.unit.state.test_state_conformance import NOW, ONE, AnyState, opened
 
 RULE = ("rule", "fra")
+Outcome = Literal["ok", "partial", "failed", "interrupted"]
 
 
 @pytest.fixture
@@ -105,6 +107,44 @@ async def test_nothing_is_a_success_while_a_tag_of_any_shard_is_pending(state: A
     await _look(state, 0, NOW - 50)
     state.record(Missing(*RULE, Pending("b", "v1", ONE, NOW - 45, source="b", asked_at=NOW - 45)))
     assert (await _look(state, 1, NOW - 45)).last_success is None
+
+
+async def test_a_shard_keeps_the_time_of_its_last_listing_while_the_source_is_down(state: AnyState) -> None:
+    state.begin(*RULE)
+    for index in (0, 1):
+        await _look(state, index, NOW - 50)
+    await _look(state, 1, NOW - 30)
+    await _look(state, 1, NOW - 20, error="down", catalog=False)
+    assert (await _look(state, 0, NOW - 10)).last_look == NOW - 30
+
+
+@pytest.mark.parametrize(("outcome", "complete"), [("ok", False), ("partial", True), ("failed", True)])
+async def test_a_shard_that_did_not_see_all_or_failed_makes_no_success(
+    state: AnyState, outcome: Outcome, *, complete: bool
+) -> None:
+    state.begin(*RULE)
+    await _look(state, 0, NOW - 50)
+    row = RunRow(
+        *RULE, NOW - 40, NOW - 39, outcome, complete, 1, 0, 0, shard=Shard(1, 2), catalog_at=NOW - 40
+    )
+    assert (await state.close_run(row)).last_success is None
+
+
+async def test_the_error_of_the_shard_that_failed_last_is_shown(state: AnyState) -> None:
+    state.begin(*RULE)
+    await _look(state, 0, NOW - 50)
+    await _look(state, 1, NOW - 20, error="early")
+    standing = await _look(state, 0, NOW - 10, error="late", catalog=False)
+    assert standing.last_error == "late"
+
+
+async def test_shards_of_another_number_do_not_set_the_look_back(state: AnyState) -> None:
+    state.begin(*RULE)
+    for index in (0, 1):
+        await _look(state, index, NOW - 20)
+    for index in (0, 1, 2):
+        standing = await _look(state, index, NOW - 60, count=3)
+    assert standing.last_look == NOW - 20
 
 
 async def test_another_number_of_shards_counts_when_all_of_them_were_looked_at(state: AnyState) -> None:
