@@ -141,7 +141,12 @@ def test_what_a_clock_ahead_has_told_gives_way_to_a_later_batch() -> None:
     right = TagBelief("v1", TWO, TWO, "rule", NOW - 10, NOW - 10)
     late = Pending("app", "v2", TWO, NOW, asked_at=NOW - 10)
     catalog = CatalogSeen("rule", "fra", frozenset({"app"}), NOW - 10)
-    entries = [Placed("rule", "fra", right, "app"), Missing("rule", "fra", late), _scan(NOW - 10), catalog]
+    entries: list[Entry] = [
+        Placed("rule", "fra", right, "app"),
+        Missing("rule", "fra", late),
+        _scan(NOW - 10),
+        catalog,
+    ]
     older.absorb(_batch(entries), NOW)
     assert older.beliefs["fra", "app"]["v1"] == Turn(None, right)
     assert older.pending[key]["v2"] == Change(None, late)
