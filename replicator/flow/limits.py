@@ -173,7 +173,7 @@ class SiteLimits:
         self._gates["requests"].on_wait = tell
 
     def at_once(self, count: int) -> int:
-        """How many of so many small requests would start now, if none were in progress."""
+        """How many of `count` small requests would start now, if none were in progress."""
         return 1 if self.is_limiting else min(count, self._gates["requests"].width)
 
     def succeeded(self, kind: Kind, *, by_site: bool = True) -> None:
