@@ -23,6 +23,7 @@ from replicator.engine.result import Totals
 from replicator.engine.transfer.blob import BlobTransfers, WantedBlob
 from replicator.engine.transfer.fence import Fence
 from replicator.engine.transfer.graph import ImageCopy, ImageWriter
+from replicator.engine.transfer.sparse import check_whole, is_sparse
 from replicator.engine.weighing import Weighing
 from replicator.errors import (
     Advice,
@@ -184,6 +185,8 @@ class Copying:
     def _check_refusal(self, action: Action, image: Image) -> None:
         """Holds what the destination could never serve, before any blob of it moves."""
         repository = self._site.repository(action.target)
+        if self._site.capabilities.sparse is False:
+            check_whole(image, repository)
         if isinstance(repository, RefusesManifests):
             for manifest in image.manifests.values():
                 is_tagged = manifest is image.root and action.wanted.target is not None
@@ -287,6 +290,8 @@ class Copying:
                 notes.append("signed at the source; would arrive unsigned")
             if action.hold:  # some refusals are told to a copy alone
                 notes.append(f"held so far: {action.hold}")
+            elif is_sparse(prepared.image) and self._site.capabilities.sparse is None:
+                notes.append("a sparse index: not known whether the destination accepts it")
             note = "; ".join(notes)
             self._recorder.planned(action, totals, to_send + prepared.image.manifest_bytes, note)
 

@@ -14,10 +14,12 @@ from replicator.ports.repository import Repository
 class Capabilities(msgspec.Struct, frozen=True):
     """What a site can do, as far as the engine has to know. Discovered or configured, never asked by kind of site.
 
-    `mount`: a blob of another repository of the site can be used without sending it.
+    `mount`: a blob of another repository of the site can be used without sending it. `sparse`: whether an index is
+    accepted of which children are missing; None where only a copy tells.
     """
 
     mount: bool = False
+    sparse: bool | None = None
 
 
 class SiteCheck(msgspec.Struct, frozen=True):

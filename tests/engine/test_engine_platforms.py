@@ -12,6 +12,7 @@ from replicator.model.descriptor import Platform
 from replicator.model.digest import Digest, digest_of
 from replicator.policy.platforms import MissingPlatform, PlatformMode, Platforms, parse_platform
 from replicator.policy.rule import Rule
+from replicator.ports import Capabilities
 from tests.engine.world import World, only, rule, world
 from tests.fakes.content import artifact, with_attestation, with_foreign_layer
 
@@ -239,6 +240,8 @@ async def test_a_destination_that_refuses_sparse_indexes_is_told_apart_and_gets_
 ):
     async with world() as made:
         made.put("app", "v1", _both())
+        [foreseen] = only(await made.plan_one(_rule("linux/amd64")), "planned")
+        assert "a sparse index: not known whether the destination accepts it" in (foreseen.reason or "")
         result = await made.sync_one(_rule("linux/amd64"))
         assert (result.totals.tags.held, result.totals.tags.failed) == (1, 0)
         [held] = only(result, "held")
@@ -247,6 +250,21 @@ async def test_a_destination_that_refuses_sparse_indexes_is_told_apart_and_gets_
         assert made.tags() == {}
         [planned] = (await made.engine().plan([_rule("linux/amd64")]))[0].destinations[0].actions
         assert f"held so far: {held.reason}" in (planned.reason or "")
+
+
+async def test_a_destination_known_to_take_sparse_indexes_or_not_is_foreseen_in_the_plan() -> None:
+    async with world() as made:
+        made.put("app", "v1", _both())
+        made.left.capabilities = Capabilities(sparse=False)
+        [held] = only(await made.plan_one(_rule("linux/amd64")), "held")
+        assert "refuses indexes without linux/arm64" in (held.reason or "")
+        made.clear_log()
+        assert len(only(await made.sync_one(_rule("linux/amd64")), "held")) == 1
+        assert not [each for each in made.left.operations if each.method.startswith("write")]
+        made.left.capabilities = Capabilities(sparse=True)
+        made.forget()
+        [planned] = only(await made.plan_one(_rule("linux/amd64")), "planned")
+        assert "sparse" not in (planned.reason or "")
 
 
 async def test_foreign_layers_are_copied_only_where_the_rule_says_so() -> None:

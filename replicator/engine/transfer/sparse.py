@@ -38,6 +38,17 @@ class SparseRefusals:
             raise _refused(repository, (named or left_out)[0]) from error
 
 
+def check_whole(image: Image, repository: Repository) -> None:
+    """Raises `NotReplicated` if children of an index stay behind, for a destination that takes no such index."""
+    for child in _left_out(image):
+        raise _refused(repository, child)
+
+
+def is_sparse(image: Image) -> bool:
+    """Whether children of an index of the image stay behind."""
+    return any(True for _ in _left_out(image))
+
+
 def _left_out(image: Image) -> Iterator[Descriptor]:
     for manifest in image.manifests.values():
         yield from manifest.left_out

@@ -20,6 +20,7 @@ from replicator.sites.registry.vendors.vendor import Vendor
 _LITERALS: Final[Mapping[str, Any]] = {
     "upload": Strategy,
     "single_post": Tried,
+    "sparse": Tried,
     "status_range": StatusRange,
     "sha512": Sha512,
 }
@@ -111,7 +112,8 @@ class Knowledge:
     @property
     def capabilities(self) -> Capabilities:
         """The part of the record that the engine uses."""
-        return Capabilities(mount=self.record.mount)
+        sparse = None if self.record.sparse == "try" else self.record.sparse == "yes"
+        return Capabilities(mount=self.record.mount, sparse=sparse)
 
 
 _FIELDS: Final = {field.name: field.default for field in fields(CapabilityRecord)}

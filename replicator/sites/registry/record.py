@@ -30,10 +30,11 @@ class CapabilityRecord:
     `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
     (nothing does so yet).
     `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
-    `foreign_layers`: manifests may name layers by URL alone (Windows base images). `schema1`: manifests of Docker's
-    first format are taken. `sha512`: what may have a digest
-    of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all. `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests
-    are read instead.
+    `sparse`: an index is taken of which children are missing; "try": only a copy tells.
+    `foreign_layers`: manifests may name layers by URL alone (Windows base images).
+    `schema1`: manifests of Docker's first format are taken.
+    `sha512`: what may have a digest of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all.
+    `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests are read instead.
     `has_referrers`: the referrers API is there for certain, so that a 404 of it is damage (zot, when one manifest of the
     repository is broken).
     `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
@@ -50,6 +51,7 @@ class CapabilityRecord:
     delete_tag: bool = False
     tags_list: bool = True
     head_manifests: bool = True
+    sparse: Tried = "try"
     foreign_layers: bool = True
     schema1: bool = True
     sha512: Sha512 = "all"

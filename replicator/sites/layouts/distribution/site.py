@@ -30,7 +30,7 @@ class DistributionSite:
         events: gets `Warned`.
     """
 
-    capabilities: Final = Capabilities(mount=True)
+    capabilities: Final = Capabilities(mount=True, sparse=True)
 
     def __init__(self, store: ObjectStore, *, events: Events) -> None:
         self.name = store.site

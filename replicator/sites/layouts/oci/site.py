@@ -27,7 +27,7 @@ class OciSite:
         only: for a folder that is itself a layout (`oci:DIR`): the name of its one repository.
     """
 
-    capabilities: Final = Capabilities(mount=True)
+    capabilities: Final = Capabilities(mount=True, sparse=True)
 
     def __init__(self, store: ObjectStore, *, events: Events, only: str | None = None) -> None:
         self.name = store.site

@@ -105,7 +105,7 @@ ZOT: Final = Vendor(
     kind="zot",
     title="zot",
     signs=(Sign("Blob-Upload-UUID"), Sign("Server", "^zot")),
-    record=CapabilityRecord(delete_tag=True, has_referrers=True),
+    record=CapabilityRecord(delete_tag=True, has_referrers=True, sparse="yes"),
     read_right="read in zot's access control",
     write_right="create and update in zot's access control",
     listing=ZotImages(),
