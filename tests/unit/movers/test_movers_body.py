@@ -245,3 +245,40 @@ def test_threads_never_share_a_buffer() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_the_last_byte_is_taken_without_waiting_for_it() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, closing(Connection(ours)) as connection:
+        body = Body(connection, Length(3), lambda: memoryview(bytearray(2)), 0.01)
+        theirs.sendall(b"ab")
+        assert body.last_byte() == b"", "three are left"
+        assert bytes(body.next()) == b"ab"
+        assert body.last_byte() == b"", "it has not come"
+        theirs.sendall(b"c")
+        assert body.last_byte() == b"c"
+        assert body.is_over
+
+
+def test_where_the_last_byte_does_not_come_the_next_reading_tells() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, closing(Connection(ours)) as connection:
+        body = Body(connection, Length(1), lambda: memoryview(bytearray(2)), 0.01)
+        theirs.close()
+        assert body.last_byte() == b""
+        with pytest.raises(Truncated):
+            body.next()
+
+
+def test_a_head_is_taken_when_it_is_whole_and_never_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, closing(Connection(ours)) as connection:
+        assert connection.head_that_came() is None
+        theirs.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nbody")
+        assert connection.head_that_came() == b"HTTP/1.1 200 OK\r\n\r\n"
+        theirs.sendall(b"HTTP/1.1 2")
+        view = memoryview(bytearray(4))
+        assert connection.receive_into(view) == 4
+        assert connection.head_that_came() is None
+        theirs.sendall(b"01 Created\r\n\r\n")
+        assert connection.head() == b"HTTP/1.1 201 Created\r\n\r\n"
