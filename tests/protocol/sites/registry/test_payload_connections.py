@@ -27,15 +27,16 @@ SMALL = Descriptor("text/plain", digest_of(b"little"), len(b"little"))
 
 
 class Server:
-    """Answers every request with the same bytes, and counts its connections."""
+    """Answers every request with the same bytes, once it has had `together` connections, which it counts."""
 
-    def __init__(self, answer: bytes, *, closes: bool) -> None:
+    def __init__(self, answer: bytes, *, closes: bool, together: int = 1) -> None:
         self._answer = answer
         self._closes = closes
+        self._together = together
         self.opened = 0
         self.open = 0
         self.port = 0
-        self.ended = asyncio.Condition()
+        self.changed = asyncio.Condition()
 
     @asynccontextmanager
     async def serve(self, host: str) -> AsyncIterator[Server]:
@@ -45,14 +46,18 @@ class Server:
             yield self
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.opened += 1
-        self.open += 1
+        async with self.changed:
+            self.opened += 1
+            self.open += 1
+            self.changed.notify_all()
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if b" /v2/ " in head:
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
                     return
+                async with self.changed:
+                    await self.changed.wait_for(lambda: self.opened >= self._together)
                 writer.write(self._answer)
                 await writer.drain()
                 if self._closes:
@@ -61,9 +66,9 @@ class Server:
             return
         finally:
             writer.close()
-            async with self.ended:
+            async with self.changed:
                 self.open -= 1
-                self.ended.notify_all()
+                self.changed.notify_all()
 
 
 async def _read(site: RegistrySite, blob: Descriptor) -> bytes:
@@ -102,14 +107,14 @@ async def test_a_blob_is_whole_by_whichever_version_and_address(
 async def test_few_idle_connections_are_kept_and_none_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle, "_MAX_IDLE", 2)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 700000\r\n\r\n"
-    async with Server(head + DATA, closes=False).serve("127.0.0.1") as server:
+    async with Server(head + DATA, closes=False, together=7).serve("127.0.0.1") as server:
         async with registry_site(f"http://127.0.0.1:{server.port}") as site:
             assert await each([LARGE] * 6, partial(_read, site)) == [DATA] * 6
-            async with server.ended:
-                await server.ended.wait_for(lambda: server.open <= 2)
+            async with server.changed:
+                await server.changed.wait_for(lambda: server.open <= 2)
             assert server.open == 2
-        async with server.ended:
-            await server.ended.wait_for(lambda: server.open == 0)
+        async with server.changed:
+            await server.changed.wait_for(lambda: server.open == 0)
 
 
 async def test_the_bytes_of_threads_and_of_the_event_loop_wait_for_one_turn(
