@@ -19,7 +19,7 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo demo-fleet test coverage interop soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
+.PHONY: help demo demo-fleet test coverage interop policies soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -40,7 +40,12 @@ coverage: $(VENV)/.lint
 	$(PYTEST) -m "not interop and not soak" --cov=replicator --cov-report=term tests/unit tests/lists tests/conformance tests/engine tests/fleet tests/hostile tests/protocol
 
 interop: $(VENV)/.test packages servers package
-	PATH="$(TOOLS):$$PATH" $(PYTEST) -m interop
+	PATH="$(TOOLS):$$PATH" $(PYTEST) -m "interop and not policies"
+
+# What Kyverno and policy-controller make of the policies that we print; ten minutes to build them, the first time.
+policies: $(VENV)/.test packages servers
+	@scripts/tools policies
+	PATH="$(TOOLS):$$PATH" $(BIN)/python -m pytest -m policies
 
 soak: $(VENV)/.test packages
 	$(PYTEST) -m soak --timeout=1200
@@ -112,7 +117,7 @@ packages:
 	@scripts/packages
 
 servers:
-	@scripts/tools servers policies
+	@scripts/tools servers
 
 tools:
 	@scripts/tools servers link
