@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
+from msgspec.structs import replace
 
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
@@ -54,9 +55,7 @@ async def run_check(invocation: Invocation, push: str | None) -> int:
     there = [settings for name, settings in loaded.sites.items() if name not in unmade]
     async with open_sites(there, watch) as sites, asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(
-                _reach(site, _sources(loaded.rules, name), push if name in destinations else None)
-            )
+            group.create_task(_reach(site, loaded.rules, push if name in destinations else None))
             for name, site in sites.items()
         ]
     found = unmade | {task.result().site: task.result() for task in tasks}
@@ -113,12 +112,32 @@ def _unmade(settings: SiteSettings) -> SiteCheck | None:
     return SiteCheck(settings.name, (), (problem,))
 
 
-async def _reach(site: Site, repositories: list[str], push: str | None) -> SiteCheck:
+async def _reach(site: Site, rules: Iterable[Rule], push: str | None) -> SiteCheck:
     """The site's findings. A site that cannot be reached has failed."""
     try:
-        return await site.check(repositories=repositories, push=push)
+        found = await site.check(repositories=_sources(rules, site.name), push=push)
     except ReplicatorError as error:
         return SiteCheck(site.name, (), (str(error),))
+    sparse = [rule.name for rule in rules if site.name in rule.destinations and _is_sparse(rule)]
+    if not sparse:
+        return found
+    # Asked for last: the checks have told which registry it is.
+    answer = _sparse_answer(sparse, is_accepted=site.capabilities.sparse)
+    return replace(found, findings=(*found.findings, ("sparse indexes", answer)))
+
+
+def _is_sparse(rule: Rule) -> bool:
+    return rule.platforms is not None and not rule.platforms.rewrites
+
+
+def _sparse_answer(rules: Sequence[str], *, is_accepted: bool | None) -> str:
+    """Whether indexes without some of their platforms are accepted, as these rules write them."""
+    if is_accepted:
+        return "accepted"
+    remedy = f'set platform_mode = "rewrite" in rule {", ".join(rules)}'
+    if is_accepted is None:
+        return f"not known until the first push; if they are refused, {remedy}"
+    return f"refused, such images are held; {remedy}"
 
 
 def _sources(rules: Iterable[Rule], site: str) -> list[str]:

@@ -114,6 +114,7 @@ class Copying:
         known = await self._check_trust(action, totals)
         image = await self._read_image(action, totals, known)
         self._check_refusal(action, image)
+        await self._check_foreign(action, image)
         if await self.weighing.is_split_off(action, image):
             return None
         if not self._request.dry:
@@ -193,6 +194,22 @@ class Copying:
                 reason = repository.refuses(manifest, tagged=is_tagged)
                 if reason is not None:
                     raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
+
+    async def _check_foreign(self, action: Action, image: Image) -> None:
+        """Holds an image with a layer that nobody has and whose URLs the source does not follow: trying again is no use."""
+        there = self._site.repository(action.target)
+        for blob in image.blobs.values():
+            if not blob.is_foreign or not await self._content.is_lost(
+                action.repository, blob, self._rule.mirrors
+            ):
+                continue
+            if await there.has_blob(blob.digest, blob.size):
+                continue
+            cause = (
+                f"it does not have the layer {blob.digest}, and URLs are not followed from a bucket or directory;"
+                " set foreign_layers = false, or add the layer there"
+            )
+            raise NotReplicated(self._rule.source, "read blob", cause, repository=action.repository)
 
     async def copy(self, prepared: Prepared) -> None:
         """Writes the image, its tag last."""

@@ -96,3 +96,38 @@ async def test_search_reads_no_index_of_which_no_destination_has_a_copy(tmp_path
         found = await program("search", "app", "--fresh")
         assert "app:v1" in found.stdout, found.stderr
         assert hub.count("GET", "/manifests/") == 0
+
+
+@pytest.mark.parametrize(
+    ("sparse", "answer"),
+    [
+        ("yes", "accepted"),
+        ("no", 'refused, such images are held; set platform_mode = "rewrite" in rule some, other'),
+        (
+            "try",
+            'not known until the first push; if they are refused, set platform_mode = "rewrite" in rule some, other',
+        ),
+    ],
+)
+async def test_check_says_whether_a_registry_takes_sparse_indexes(
+    tmp_path: Path, sparse: str, answer: str
+) -> None:
+    program = Program(tmp_path)
+    named = RULE.replace("shelf", "fra")
+    rules = [named.replace('"amd"', f'"{name}"').format(mode="sparse") for name in ("some", "other")]
+    async with FakeRegistry() as hub, FakeRegistry() as fra:
+        load(hub.store, "app", "v1", BOTH)
+        program.write_config({"hub": hub.url, "fra": fra.url}, "".join(rules))
+        config = tmp_path / "replicator.toml"
+        text = config.read_text()
+        config.write_text(
+            text.replace(f'url = "{fra.url}"', f'url = "{fra.url}"\ncapabilities = {{ sparse = "{sparse}" }}')
+        )
+        ended = await program("check", "--json")
+        assert ended.code == 0, ended.stderr
+        findings = {site["site"]: site["findings"] for site in ended.json["sites"]}
+        assert findings["fra"]["sparse indexes"] == answer
+        assert "sparse indexes" not in findings["hub"]
+        config.write_text(config.read_text().replace('platform_mode = "sparse"', 'platform_mode = "rewrite"'))
+        rewritten = await program("check")
+        assert "sparse indexes" not in rewritten.stdout

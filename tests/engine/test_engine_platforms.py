@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from replicator.demo.images import BuiltImage, image, index
+from replicator.demo.images import BuiltImage, image, index, load
 from replicator.demo.store import Blob
 from replicator.engine import DestinationResult
+from replicator.errors import HoldKind
 from replicator.model.descriptor import Platform
 from replicator.model.digest import Digest, digest_of
 from replicator.policy.platforms import MissingPlatform, PlatformMode, Platforms, parse_platform
@@ -275,10 +276,27 @@ async def test_foreign_layers_are_copied_only_where_the_rule_says_so() -> None:
         assert made.tags() == {"app": {"v1": built.digest}}
         assert foreign not in made.left.store.repositories["app"].blobs
         chosen = replace(rule(), foreign_layers=True)
-        failed = await made.sync_one(chosen)
-        assert failed.totals.tags.failed == 1
+        [held] = only(await made.sync_one(chosen), "held")
+        assert held.hold is HoldKind.CONTENT
+        assert f"does not have the layer {foreign}" in (held.reason or "")
+        assert "foreign_layers = false" in (held.reason or "")
         made.source.store.add_blob("app", foreign, Blob(b"windows"))
         result = await made.sync_one(chosen)
         assert [each.reason for each in only(result, "copied")] == ["the rule wants other parts of it now"]
         assert foreign in made.left.store.repositories["app"].blobs
         assert _was_idle(await made.sync_one(chosen))
+
+
+@pytest.mark.parametrize("where", ["left", "mirror"])
+async def test_a_foreign_layer_that_the_source_lacks_is_not_missed_where_the_destination_or_a_mirror_has_it(
+    where: str,
+) -> None:
+    async with world(mirrors=("mirror",)) as made:
+        built = made.put("app", "v1", with_foreign_layer("windows"))
+        foreign = digest_of(b"windows")
+        load(made.left.store, "app", "other", image("other"))  # or nobody would ask what a new repository has
+        made.sites[where].store.add_blob("app", foreign, Blob(b"windows"))
+        result = await made.sync_one(replace(rule(mirrors=("mirror",)), foreign_layers=True))
+        assert result.outcome == "ok"
+        assert made.tags()["app"]["v1"] == built.digest
+        assert foreign in made.left.store.repositories["app"].blobs

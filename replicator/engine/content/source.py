@@ -210,6 +210,24 @@ class SourceContent:
 
         return VerifiedBlob(descriptor, places, read, lost)
 
+    async def is_lost(self, name: str, descriptor: Descriptor, mirrors: Sequence[str]) -> bool:
+        """Whether a non-distributable layer can be had neither from the source, its mirrors nor its URLs.
+
+        False as well where a mirror does not answer. Raises SiteError if the source does not.
+        """
+        repository = self.repository(name)
+        if isinstance(repository, FollowsURLs) or await repository.has_blob(
+            descriptor.digest, descriptor.size
+        ):
+            return False
+        for mirror in mirrors:
+            try:
+                if await self._sites[mirror].repository(name).has_blob(descriptor.digest, descriptor.size):
+                    return False
+            except SiteError:
+                return False
+        return True
+
     def _elsewhere(self, name: str, descriptor: Descriptor) -> list[BlobPlace]:
         """The URLs of a non-distributable layer, which most registries do not have."""
         repository = self.repository(name)
