@@ -45,6 +45,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         ticks: the looks that wait for the end of this.
         since: when it began to wait, epoch seconds of the database's clock.
         takeovers: how many agents were lost while they worked on it.
+        left: since when it is left to agents whose config has its rule, epoch seconds of the database's clock. 0: it is not.
     """
 
     rule: str
@@ -60,6 +61,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     ticks: tuple[int, ...] = ()
     since: float = 0.0
     takeovers: int = 0
+    left: float = 0.0
 
     @property
     def lock(self) -> str:
@@ -103,6 +105,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
             ticks=tuple(sorted({*self.ticks, *other.ticks})),
             since=min(self.since, other.since) or max(self.since, other.since),
             takeovers=max(self.takeovers, other.takeovers),
+            left=min(self.left, other.left),
         )
 
     def plain(self) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from replicator.config.load import load
 from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
+from replicator.daemon.sharing import division
 from replicator.daemon.sharing.sharing import FleetPlace
 from replicator.daemon.sharing.splitting import Much
 from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.errors import SiteError, StateError
 from replicator.events import Event, Events, Observed
+from replicator.fleet.work import Work
 from replicator.flow.clock import SystemClock
 from replicator.runs.wiring import Equipment
 from replicator.state.place import Claim
@@ -241,6 +243,50 @@ async def test_a_rule_that_is_changed_and_changed_back_is_looked_at_each_time(
     assert sites["hub"].count("repositories") <= 10, (
         "once a look, and once more by an agent that reads its config in mid-look"
     )
+
+
+async def test_work_of_a_rule_that_only_one_agent_has_waits_for_that_agent(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One agent has read the new config, the others have not yet. An interval of a day shows that no tick does it."""
+    monkeypatch.setattr(division, "LEFT_DELAYS", (0.1, 0.3))
+    async with agents(tmp_path, database, sites, ["a", "b", "c"], rule='interval = "1d"') as apps:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        for number in range(30):
+            put(sites["hub"].store, f"app{number}", "v2", image(f"new {number}"))
+        await reloaded(apps[0], name="newcomer")
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 60)
+        ran = {run.rule for app in apps[1:] for run in (*app.runs.recent, *app.runs.running)}
+    assert ran <= {"apps"}
+
+
+async def test_a_destination_that_only_one_agent_has_waits_for_that_agent(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(division, "LEFT_DELAYS", (0.1, 0.3))
+    async with agents(tmp_path, database, sites, ["a", "b", "c"], rule='interval = "1d"') as apps:
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        for app in apps:
+            await reloaded(app, destinations=("fra",))
+        for number in range(30):
+            put(sites["hub"].store, f"app{number}", "v2", image(f"new {number}"))
+        await reloaded(apps[0], destinations=("fra", "sgp"))
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 60)
+
+
+def test_work_that_no_agent_knows_waits_ever_longer_and_an_hour_in_all() -> None:
+    work, now, offered = Work("gone", ("fra",), "interval", shard=1, of=2, ticks=(7,)), 1_000.0, 0
+    while (done := division.left(work, now)) is not None:
+        assert done.again is not None
+        assert done.again.ticks == work.ticks, "the look waits for it"
+        work, now, offered = done.again, now + done.delay, offered + 1
+    assert now - 1_000.0 < division.LEFT_SECONDS + 2 * division.LEFT_DELAYS[1]
+    assert 10 < offered < 25, "few times for each of thousands of jobs"
+
+
+def test_work_that_is_wanted_anew_does_not_count_as_waiting_for_long() -> None:
+    work = Work("apps", ("fra",), "interval", left=1_000.0)
+    assert work.merge(replace(work, left=0.0)).left == 0.0
 
 
 def looks(apps: Sequence[App]) -> int:

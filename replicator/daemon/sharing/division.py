@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.daemon.triggers import Repositories, Want
 from replicator.fleet.roster import Agent
-from replicator.fleet.work import Work
+from replicator.fleet.work import Done, Work
 from replicator.model.shards import shard_of
 from replicator.policy.mapping import target_repository
 from replicator.policy.rule import Rule
+
+LEFT_SECONDS: Final = 3_600.0
+"""How long work waits for an agent whose config has its rule; then the rule counts as removed."""
+LEFT_DELAYS: Final = (5.0, 300.0)
+"""Seconds until it is offered again: the first time, and at most."""
 
 
 def together(destinations: Iterable[str], living: Sequence[Agent]) -> list[tuple[str, ...]]:
@@ -82,6 +90,19 @@ def named(rule: Rule, groups: Sequence[Sequence[str]], want: Want, count: int) -
         for shard, repositories in by_shard.items()
         for group in groups
     ]
+
+
+def left(work: Work, now: float) -> Done | None:
+    """Has work wait for an agent whose config has it, ever longer; None: too long already.
+
+    `now`: epoch seconds of the database's clock.
+    """
+    since = work.left or now
+    waited = max(0.0, now - since)
+    if waited >= LEFT_SECONDS:
+        return None
+    shortest, longest = LEFT_DELAYS
+    return Done(again=replace(work, left=since), delay=min(longest, max(shortest, waited)))
 
 
 def wanted(work: Work) -> Want:

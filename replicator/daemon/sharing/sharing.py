@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 import replicator
 from replicator.daemon.generation import Generation
 from replicator.daemon.lanes import ActiveRun, back_off
@@ -243,19 +245,34 @@ class Sharing:
 
     async def _perform(self, work: Work, claim: Claim) -> Done:
         rule = self._rules().get(work.rule)
-        if rule is None:
-            _log.warning("rule %s is in another agent's config, not in this one's", work.rule)
-            return Done()
-        destinations = tuple(site for site in work.destinations if site in rule.destinations)
+        destinations = (
+            () if rule is None else tuple(filter(rule.destinations.__contains__, work.destinations))
+        )
+        if rule is None or not destinations:
+            return self._leave(work)
         try:
-            if not destinations or rule.name in await self._paused():
+            if rule.name in await self._paused():
                 return Done()
+            if others := tuple(site for site in work.destinations if site not in destinations):
+                await self.fleet.defer([msgspec.structs.replace(work, destinations=others, ticks=())])
             if work.shard is None:
                 return await self._look(rule, destinations, work)
             return await self._run(rule, destinations, work, claim)
         except StateError as error:
             _log.warning("%s: %s", work.lock, error)
             return Done(again=work, delay=_AGAIN_SECONDS)
+
+    def _leave(self, work: Work) -> Done:
+        """Leaves work to agents whose config has its rule, or the rule's destination: while a new config is rolled out."""
+        done = division.left(work, self.fleet.now())
+        if done is None:
+            _log.warning("%s: no agent with this in its config took it for an hour; dropped", work)
+            return Done()
+        if not work.left:
+            _log.warning(
+                "%s: another agent's config has this, not this one's; left to agents that have it", work
+            )
+        return done
 
     async def _paused(self) -> set[str]:
         """A pause counts at every agent from the moment it is in the state."""
