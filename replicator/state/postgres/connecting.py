@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import Any, Final
 
@@ -116,7 +117,10 @@ _MEANINGS: Final = {
     "42P01": "a table is missing; restart replicator, which creates it",
 }
 _REFUSALS: Final = (
-    ("password authentication failed", "the password is wrong; check agent.state_password"),
+    (
+        "password authentication failed",
+        "the password is wrong; check agent.state_password, and that the role exists",
+    ),
     ("no password supplied", "the database wants a password; set agent.state_password"),
     (
         "no pg_hba.conf entry",
@@ -124,7 +128,17 @@ _REFUSALS: Final = (
     ),
     ("remaining connection slots", "the database has no connection left; raise max_connections"),
     ("too many clients", "the database has no connection left; raise max_connections"),
+    (
+        r'FATAL: database ".*" does not exist',
+        "the database is missing; create it: CREATE DATABASE ... OWNER ...",
+    ),
+    (r'FATAL: role ".*" does not exist', "the role is missing; create it: CREATE ROLE ... LOGIN"),
+    (
+        "Connection refused",
+        "no server listens there; start PostgreSQL, or check host and port in agent.state",
+    ),
 )
+"""Patterns of what libpq says when it cannot connect. The first three do not pass by themselves."""
 
 
 def explain(error: BaseException | None) -> str:
@@ -132,11 +146,11 @@ def explain(error: BaseException | None) -> str:
     known = _MEANINGS.get(getattr(error, "sqlstate", None) or "")
     said = " ".join(str(error).split())
     if known is None:
-        known = next((advice for words, advice in _REFUSALS if words in said), None)
+        known = next((advice for words, advice in _REFUSALS if re.search(words, said)), None)
     return said if known is None else f"{known} ({said})"
 
 
 def may_pass(error: BaseException | None) -> bool:
     """Whether a connection that could not be opened may be opened soon: the server is away or starting, or is full."""
     said = str(error)
-    return not any(words in said for words, _ in _REFUSALS[:3]) and "does not exist" not in said
+    return not any(re.search(words, said) for words, _ in _REFUSALS[:3]) and "does not exist" not in said

@@ -336,12 +336,12 @@ def test_check_names_what_is_wrong(postgres: Postgres, database: Database) -> No
     assert "the password is wrong; check agent.state_password" in problem(
         PostgresPlace(place.url, lambda: "no")
     )
-    assert "does not exist" in problem(PostgresPlace(f"{place.url}x", place.password))
+    assert "the database is missing; create it" in problem(PostgresPlace(f"{place.url}x", place.password))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     nobody = f"postgresql://{ROLE}@127.0.0.1:{port}/x"
-    assert "refused" in problem(PostgresPlace(nobody, place.password))
+    assert "no server listens there" in problem(PostgresPlace(nobody, place.password))
     postgres.execute(f"ALTER DATABASE {database.name} OWNER TO postgres")
     assert "may not create tables in 'public'; make it the owner" in problem(place)
     with pytest.raises(StateError, match="lacks rights"):
