@@ -87,6 +87,7 @@ class Sharing:
         self._around = around
         self._looks: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._left: set[str] = set()
         self._is_draining = False
         self.fleet: Fleet
         self._due: DueRules
@@ -245,9 +246,7 @@ class Sharing:
 
     async def _perform(self, work: Work, claim: Claim) -> Done:
         rule = self._rules().get(work.rule)
-        destinations = (
-            () if rule is None else tuple(filter(rule.destinations.__contains__, work.destinations))
-        )
+        destinations = tuple(site for site in work.destinations if rule and site in rule.destinations)
         if rule is None or not destinations:
             return self._leave(work)
         try:
@@ -268,9 +267,11 @@ class Sharing:
         if done is None:
             _log.warning("%s: no agent with this in its config took it for an hour; dropped", work)
             return Done()
-        if not work.left:
+        if work.rule not in self._left:
+            self._left.add(work.rule)
+            what = f"rule {work.rule} -> {', '.join(work.destinations)}"
             _log.warning(
-                "%s: another agent's config has this, not this one's; left to agents that have it", work
+                "%s is in another agent's config, not in this one's; left to agents that have it", what
             )
         return done
 
