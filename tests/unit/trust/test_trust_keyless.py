@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -255,7 +256,7 @@ def test_an_older_keyless_attestation_counts_where_its_predicate_is_named(kind: 
     attestation = SIGSTORE.legacy_attestation(statement(D, PROVENANCE), kind)
     assert of(attestation, ATTESTED) == Verdict(trusted=True)
     assert "is an attestation of" in of(attestation).reason, "it is not a signature"
-    somebody = replace(ATTESTED, keyless=(Identity(ISSUER, "somebody"),))
+    somebody = msgspec.structs.replace(ATTESTED, keyless=(Identity(ISSUER, "somebody"),))
     assert "who is not meant" in of(attestation, somebody).reason
     other = SIGSTORE.legacy_attestation(statement(digest_of(b"other"), PROVENANCE), kind)
     assert "about another digest" in of(other, ATTESTED).reason

@@ -73,6 +73,8 @@ class EcrAccess:
         host: what the registry's host name says.
         identity: the profile and the role.
         keep_seconds: how long credentials that were found, a role that was assumed, and `kept_client` are used again.
+
+    `large` are the repositories that have more images than one answer of DescribeImages, as listings have seen.
     """
 
     def __init__(self, site: str, host: EcrHost, identity: EcrIdentity, *, keep_seconds: float = 0.0) -> None:
@@ -85,6 +87,7 @@ class EcrAccess:
         self._open = AsyncExitStack()
         self._one = asyncio.Lock()
         self._one_client = asyncio.Lock()
+        self.large: set[str] = set()
 
     @property
     def registry_id(self) -> str:

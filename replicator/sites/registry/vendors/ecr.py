@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -20,32 +19,15 @@ from replicator.ports import Listed
 from replicator.sites.bounds import MAX_PAGES
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.record import CapabilityRecord
-from replicator.sites.registry.vendors.creating.ecr import EcrRepositories
+from replicator.sites.registry.vendors.creating.ecr import EcrRepositories, access_of
 from replicator.sites.registry.vendors.listing import Page, Refers, VendorAPI, listed
 from replicator.sites.registry.vendors.vendor import NameRules, Refusal, Vendor
-
-if TYPE_CHECKING:
-    from replicator.sites.registry.identity.aws import EcrAccess
 
 HOST: Final = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9][a-z0-9-]{0,62})"
     r"\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|[a-z0-9.-]{1,60}\.gov)"
 )
 """As in amazon-ecr-credential-helper."""
-
-_KEEP_SECONDS: Final = 1800.0
-"""How long a role that was assumed is used; it lasts an hour."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What listings of a registry keep. `large`: repositories that have more images than one answer."""
-
-    access: EcrAccess
-    large: set[str] = field(default_factory=set)
-
-    async def aclose(self) -> None:
-        await self.access.aclose()
 
 
 class EcrImages:
@@ -63,14 +45,9 @@ class EcrImages:
 
     async def pages(self, api: VendorAPI, repository: str) -> AsyncGenerator[Page, None]:
         """See `BulkListing`."""
-        # botocore takes 0.1 s
-        from replicator.sites.registry.identity.aws import EcrAccess, EcrHost, parse_host  # noqa: PLC0415
-        from replicator.sites.registry.identity.source import NoIdentity  # noqa: PLC0415
+        from replicator.sites.registry.identity.source import NoIdentity  # noqa: PLC0415 - botocore takes 0.1 s
 
-        identity = api.identity if isinstance(api.identity, EcrIdentity) else EcrIdentity()
-        host = parse_host(api.host) or EcrHost(identity.registry_id or "-", identity.region or "")
-        kept = api.kept(lambda: _Kept(EcrAccess(api.site, host, identity, keep_seconds=_KEEP_SECONDS)))
-        access = kept.access
+        access = access_of(api)
         account = {"registryId": access.registry_id} if access.registry_id.isdigit() else {}
         tagged = {"repositoryName": repository, "maxResults": self.page_tags, **account}
         try:
@@ -84,7 +61,7 @@ class EcrImages:
                     found: dict[str, Any] = await getattr(client, operation)(**tagged, **more)
                     return found
 
-        async for page in _pages(ask, repository, kept.large):
+        async for page in _pages(ask, repository, access.large):
             yield page
 
 

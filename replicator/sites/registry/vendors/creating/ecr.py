@@ -20,8 +20,10 @@ from replicator.sites.registry.vendors.creation import (
     Listing,
     RepositoryCreation,
 )
+from replicator.sites.registry.vendors.listing import VendorAPI
 
 _KEEP_SECONDS: Final = 1800.0
+"""How long a role that was assumed is used; it lasts an hour."""
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorizedException"}
 )
@@ -101,7 +103,7 @@ class EcrRepositories(RepositoryCreation):
         """Does the work with a client of AWS's API, whose refusals name the right that is missing."""
         from replicator.sites.registry.identity.source import NoIdentity  # noqa: PLC0415 - as in `_access`
 
-        access = _access(api)
+        access = access_of(api)
         try:
             client = await access.kept_client(self.service)
 
@@ -126,7 +128,7 @@ class EcrRepositories(RepositoryCreation):
             raise api.refused(str(error), repository, self._needs("CreateRepository")) from None
 
     def _name(self, api: CreationAPI, repository: str) -> _Name:
-        account = _access(api).registry_id
+        account = access_of(api).registry_id
         return _Name(repository, {"registryId": account} if account.isdigit() else {})
 
     def _needs(self, operation: str) -> str:
@@ -158,7 +160,8 @@ class EcrPublicRepositories(EcrRepositories):
         return _Name(repository.partition("/")[2], {})
 
 
-def _access(api: CreationAPI) -> EcrAccess:
+def access_of(api: CreationAPI | VendorAPI) -> EcrAccess:
+    """AWS's APIs as the identity of the site, kept with the registry: for its listings and creations alike."""
     from replicator.sites.registry.identity.aws import EcrAccess, EcrHost, parse_host  # noqa: PLC0415 - botocore takes 0.1 s
 
     identity = api.identity if isinstance(api.identity, EcrIdentity) else EcrIdentity()
