@@ -11,7 +11,7 @@ import pytest
 from replicator.demo.images import image, layer
 from replicator.model.digest import digest_of
 from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, Wired, only_app_failed, wired
-from tests.fakes import faults
+from tests.fakes import faults, habits
 from tests.fakes.registry import Action, FakeRegistry
 from tests.fakes.watched import WatchedStore
 
@@ -67,7 +67,8 @@ async def test_write_that_was_done_unknown_to_us_is_not_missed(target: str, acti
 
 @pytest.mark.parametrize("action", LATE.values(), ids=LATE)
 async def test_session_whose_opening_was_not_told_is_not_missed(action: Action) -> None:
-    async with wired() as w:
+    target = FakeRegistry(habits.no_single_post(), store=WatchedStore(refuses_dangling=False))
+    async with wired(target=target) as w:
         w.target.fault("POST", UPLOADS, action)
         result = await w.sync_one()
         assert result.outcome == "ok", result.failures
