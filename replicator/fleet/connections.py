@@ -11,6 +11,7 @@ import psycopg_pool
 from procrastinate import PsycopgConnector, exceptions
 
 from replicator.errors import ReplicatorError, StateError
+from replicator.state.postgres.connecting import explain
 
 POOL_SIZE: Final = (1, 3)
 """Connections for the queue: at least, at most. The session that owns work and the listener have one each beside them."""
@@ -97,5 +98,4 @@ def as_state_error(operation: str) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        text = str(error).strip() or type(error).__name__
-        raise StateError(f"fleet: {operation}: {text}") from error
+        raise StateError(f"fleet: {operation}: {explain(error) or type(error).__name__}") from error

@@ -270,9 +270,7 @@ class Sharing:
         if work.rule not in self._left:
             self._left.add(work.rule)
             what = f"rule {work.rule} -> {', '.join(work.destinations)}"
-            _log.warning(
-                "%s is in another agent's config, not in this one's; left to agents that have it", what
-            )
+            _log.warning("%s is in another agent's config, not in this one's; left to agents with it", what)
         return done
 
     async def _paused(self) -> set[str]:
