@@ -313,6 +313,8 @@ class Transport:
         scope = Scope(call.repository, call.actions, call.also_pull)
         if (grant := self._auth.held(scope, before_body=before_body)) is not None:
             return url, grant
+        if call.is_payload:  # threads have connections of their own
+            return url, await self._auth.obtain(scope)
         self._awaiting_grant += 1
         # While the ping or the token is awaited, the connections are opened over which those who wait go on.
         self._wire.connect_ahead(self._limits.at_once(self._awaiting_grant))

@@ -16,6 +16,7 @@ from replicator.flow.parallel import each
 from replicator.flow.settings import LimitSettings
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
+from replicator.sites.registry.payload import idle
 from replicator.sites.registry.site import RegistrySite
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import FakeRegistry
@@ -101,6 +102,23 @@ async def test_a_blob_is_whole_by_whichever_version_and_address(
             assert _threads()
         assert server.opened == 1 + (3 if closes else 1), "the ping's, and those of the blobs"
     assert not _threads()
+
+
+async def test_few_idle_connections_are_kept_and_none_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "_MAX_IDLE", 2)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 700000\r\n\r\n"
+    async with Server(head + DATA, closes=False, together=7).serve("127.0.0.1") as server:
+        async with registry_site(f"http://127.0.0.1:{server.port}") as site, asyncio.timeout(20):
+            for _ in range(2):
+                assert await each([LARGE] * 6, partial(_read, site)) == [DATA] * 6
+                async with server.changed:
+                    await server.changed.wait_for(lambda: server.open <= 2)
+                assert server.open == 2
+        async with asyncio.timeout(20), server.changed:
+            await server.changed.wait_for(lambda: server.open == 0)
+    assert 1 + 6 < server.opened <= 1 + 6 + 4, (
+        "the ping's, six at once, and four beside the two that were kept"
+    )
 
 
 async def test_the_bytes_of_threads_and_of_the_event_loop_wait_for_one_turn(
