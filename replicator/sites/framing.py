@@ -74,6 +74,8 @@ class TolerantHandler(ResponseHandler):
         self._head: bytearray | None = None
         self._is_bodiless = False
         self._interim = 0
+        self.is_kept = False
+        """Whether it waited for a request before the one that it is given now: the other side may just be closing it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS included."""
@@ -85,13 +87,20 @@ class TolerantHandler(ResponseHandler):
         """Called for each request before its answer can come."""
         self._head = bytearray()
         self._interim = 0
+        self.is_kept = True
         self._is_bodiless = bool(parameters.get("skip_payload"))
         super().set_response_params(**parameters)
 
     def data_received(self, data: bytes) -> None:
         """Holds back what comes until the head of the answer is whole."""
         if self._head is None:
-            super().data_received(data)
+            if data and self._payload is not None and self._payload.is_eof() and not self._upgraded:
+                self._drop()  # the answer is whole, and the next is not yet asked for
+            else:
+                answers = len(self)
+                super().data_received(data)
+                if len(self) > answers:
+                    self._drop()  # the rest of the answer had another one behind it
             return
         held = self._head
         start = max(0, len(held) - 3)  # not from the beginning each time: it may come byte by byte
@@ -121,6 +130,15 @@ class TolerantHandler(ResponseHandler):
         if better is not None or is_followed:
             self.force_close()
         super().data_received((better or head) + (b"" if is_followed else rest))
+
+    def _drop(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+    def is_connected(self) -> bool:
+        """Whether the connection can take a request: also not if more came on it than the last answer."""
+        return super().is_connected() and not self.should_close
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """What was held back is all that came."""

@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS
-from replicator.sites.framing import TolerantConnector
+from replicator.sites.framing import TolerantConnector, TolerantHandler
 from replicator.sites.registry.payload.heads import not_read, request_head
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -120,7 +120,8 @@ class SmallRequests:
     ) -> SmallAnswer:
         """Sends a request and returns when the head of its answer has come; the answer is the caller's to close.
 
-        An idempotent request is sent once more if its connection breaks: an idle one may have been closed meanwhile.
+        An idempotent request is sent once more if it breaks with a connection that had waited for it: the other side may
+        have closed that in the same moment.
 
         Args:
             method: of HTTP.
@@ -139,12 +140,14 @@ class SmallRequests:
                 "Content-Length": str(len(body)),
             }
         data = request_head(method, url, headers) + (body or b"")
+        connection = await self._connect()
+        is_kept = isinstance(connection.protocol, TolerantHandler) and connection.protocol.is_kept
         try:
-            return await self._exchange(method, url, data, sent)
+            return await self._exchange(connection, method, url, data, sent)
         except _BROKEN:
-            if method not in _IDEMPOTENT:
+            if not is_kept or method not in _IDEMPOTENT:
                 raise
-        return await self._exchange(method, url, data, sent)
+        return await self._exchange(await self._connect(), method, url, data, sent)
 
     def connect_ahead(self, wanted: int) -> None:
         """Opens connections in the background, so that there are `wanted`; what fails is left to the requests.
@@ -169,8 +172,9 @@ class SmallRequests:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _exchange(self, method: str, url: URL, data: bytes, sent: Callable[[], None]) -> SmallAnswer:
-        connection = await self._connect()
+    async def _exchange(
+        self, connection: Connection, method: str, url: URL, data: bytes, sent: Callable[[], None]
+    ) -> SmallAnswer:
         self._busy += 1
         answer = SmallAnswer(method, url, connection, self._ended)
         sent()
@@ -203,8 +207,12 @@ class SmallRequests:
     async def _open(self) -> None:
         try:
             connection = await self._connector.connect(self._where, [], self._connecting_limits)
-            await asyncio.sleep(0)  # all that began together have looked for an idle one by then
-            connection.release()
+            if isinstance(connection.protocol, TolerantHandler):
+                connection.protocol.is_kept = True
+            try:
+                await asyncio.sleep(0)  # all that began together have looked for an idle one by then
+            finally:
+                connection.release()
         except (aiohttp.ClientError, OSError):
             pass  # the request that comes says what is wrong
         finally:
