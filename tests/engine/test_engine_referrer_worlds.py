@@ -1,7 +1,8 @@
 """Random worlds of images and what refers to them: at no moment is a tag visible before its referrers can be found.
 
 Graphs of images and referrers of referrers, sites with and without the API, cosign's older tags, lists of others at the
-destination, faults at both ends, runs that are cancelled. Once the faults have ended, one run brings everything there, what
+destination, rules that choose platforms, faults at both ends, runs that are cancelled. What refers to an index that is rewritten,
+or to a platform that is left out, stays behind. Once the faults have ended, one run brings everything there, what
 only the destination has is still there, and the next run finds nothing to do.
 """
 
@@ -16,13 +17,18 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
 
-from replicator.demo.images import BuiltImage, image, index, load
+from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, load
 from replicator.errors import Corrupt, Denied, Rejected, SiteError, Throttled, Unavailable
 from replicator.model.companion import fallback_tag, is_companion, legacy_tags
+from replicator.model.descriptor import Platform
 from replicator.model.digest import Digest, digest_of
 from replicator.model.manifest import parse_manifest
-from tests.engine.world import World, world
+from replicator.model.rewriting import rewritten
+from replicator.policy.platforms import PlatformMode, Platforms
+from replicator.policy.rule import Rule
+from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemorySite, Method, Operation
 from tests.fakes.referrers import BUNDLE, SPDX, fallback_index, referrer
@@ -39,6 +45,7 @@ METHODS: Sequence[Method] = (
     "write_blob",
     "write_manifest",
 )
+PLATFORMS: Sequence[Platform] = (AMD64, ARM64, Platform("s390x", "linux"))
 AT_SOURCE: Sequence[type[SiteError]] = (Unavailable, Throttled, Corrupt, Rejected)
 """Not that something does not exist, or may not be read: that is an answer."""
 AT_DESTINATION: Sequence[type[SiteError]] = (*AT_SOURCE, Denied)
@@ -68,6 +75,9 @@ class Drawn:
     long: tuple[int, ...]
     """Which images and referrers have a sha512 digest, by number."""
     legacy: tuple[int, ...]
+    platforms: int
+    """How many platforms the rule chooses; 0: all."""
+    mode: PlatformMode
     foreign: bool
     source_api: bool
     destination_api: bool
@@ -86,6 +96,8 @@ WORLDS = st.builds(
     attached=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=8).map(tuple),
     long=st.lists(st.integers(0, 11), max_size=4, unique=True).map(tuple),
     legacy=st.lists(st.integers(0, 2), max_size=2, unique=True).map(tuple),
+    platforms=st.integers(0, 2),
+    mode=st.sampled_from(("sparse", "rewrite")),
     foreign=st.booleans(),
     source_api=st.booleans(),
     destination_api=st.booleans(),
@@ -100,6 +112,10 @@ class Expectation:
 
     def __init__(self, *, has_api: bool) -> None:
         self._has_api = has_api
+        self.roots: dict[Digest, Digest] = {}
+        """What tags name at the destination, by what they name at the source."""
+        self.stays: set[Digest] = set()
+        """Manifests that nobody wants at the destination."""
         self.referrers: dict[Digest, Found] = {}
         self.legacy: dict[Digest, dict[str, Digest]] = {}
         self.missed: list[str] = []
@@ -139,7 +155,7 @@ def _root(number: int, platforms: int, *, is_long: bool) -> BuiltImage:
     """An image, or an index of so many platforms; one of the platforms has a sha512 digest where the root has one."""
     if not platforms:
         return _long(image(f"{number}")) if is_long else image(f"{number}")
-    children = [image(f"{number}/{child}") for child in range(platforms)]
+    children = [image(f"{number}/{child}", platform=PLATFORMS[child]) for child in range(platforms)]
     return _long(index([_long(children[0]), *children[1:]])) if is_long else index(children)
 
 
@@ -148,6 +164,26 @@ def _long(built: BuiltImage) -> BuiltImage:
     manifest = built.manifest
     digest = digest_of(manifest.body, "sha512")
     return replace(built, manifest=parse_manifest(manifest.body, manifest.media_type, digest))
+
+
+def _rule(drawn: Drawn) -> Rule:
+    if not drawn.platforms:
+        return rule()
+    return replace_struct(
+        rule(), platforms=Platforms(tuple(PLATFORMS[: drawn.platforms]), drawn.mode, "copy")
+    )
+
+
+def _at_destination(root: BuiltImage, chosen: Platforms | None) -> tuple[Digest, set[Digest]]:
+    """What a root is called there, and which manifests of it are there under the digests of the source."""
+    whole = {each.digest for each in root.walk()}
+    if chosen is None:
+        return root.digest, whole
+    cut = chosen.cut(root.manifest)
+    there = whole - {child.digest for child in cut.left_out}
+    if chosen.rewrites and cut.left_out:
+        return rewritten(cut, {})[root.digest].digest, there - {root.digest}
+    return root.digest, there
 
 
 def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
@@ -159,7 +195,14 @@ def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
     tagged = [*roots, *(roots[number % len(roots)] for number in range(drawn.aliases))]
     for number, built in enumerate(tagged):
         w.put(REPOSITORY, f"v{number}", built)
-    below = {each.digest: {root.digest} for root in roots for each in root.walk()}
+    below: dict[Digest, set[Digest]] = {}
+    for root in roots:
+        called, there = _at_destination(root, _rule(drawn).platforms)
+        expected.roots[root.digest] = called
+        for each in root.walk():
+            below[each.digest] = {called} if each.digest in there else set()
+            if each.digest not in there:
+                expected.stays.add(each.digest)
     subjects = [(each, 0) for root in roots for each in root.walk()]
     lists: dict[Digest, list[BuiltImage]] = {}
     for number, (at, is_bundle) in enumerate(drawn.attached):
@@ -169,8 +212,10 @@ def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
         load(w.source.store, REPOSITORY, None, one)
         lists.setdefault(subject.digest, []).append(one)
         below[one.digest] = below[subject.digest]
-        for root in below[subject.digest]:
-            expected.referrers[root] = expected.referrers.get(root, frozenset()) | {
+        if not below[one.digest]:
+            expected.stays.add(one.digest)
+        for called in below[subject.digest]:
+            expected.referrers[called] = expected.referrers.get(called, frozenset()) | {
                 (subject.digest, one.digest)
             }
         if depth < 2:
@@ -183,7 +228,10 @@ def _fill(w: World, drawn: Drawn) -> tuple[Expectation, Found]:
         name = legacy_tags(root_digest)[at % 3]
         signature = image(f"legacy {at}")
         load(w.source.store, REPOSITORY, name, signature)
-        expected.legacy.setdefault(root_digest, {})[name] = signature.digest
+        if below[root_digest]:
+            expected.legacy.setdefault(root_digest, {})[name] = signature.digest
+        else:
+            expected.stays.add(signature.digest)
     return expected, _foreign(w, roots[0]) if drawn.foreign else frozenset()
 
 
@@ -206,7 +254,11 @@ def _break(site: MemorySite, fault: Fault) -> None:
 
 
 async def _live(drawn: Drawn) -> None:
-    async with world(clock=FakeClock()) as w:
+    chosen = _rule(drawn)
+    is_sparse = chosen.platforms is not None and not chosen.platforms.rewrites
+    async with world(clock=FakeClock(), refuses_dangling=not is_sparse) as w:
+        if is_sparse:
+            w.dangling.clear()  # that is what a sparse index is
         w.source.referrers_api, w.left.referrers_api = drawn.source_api, drawn.destination_api
         expected, foreign = _fill(w, drawn)
         store = w.left.store
@@ -216,7 +268,7 @@ async def _live(drawn: Drawn) -> None:
             site.turns = partial(random.Random(drawn.pace).randint, 1, 8)
         for fault in drawn.faults:
             _break(w.source if fault.at_source else w.left, fault)
-        run = asyncio.create_task(w.sync())
+        run = asyncio.create_task(w.sync(chosen))
         if drawn.cancel_after is not None:
             for _ in range(drawn.cancel_after):
                 await asyncio.sleep(0)
@@ -225,15 +277,20 @@ async def _live(drawn: Drawn) -> None:
         assert expected.missed == []
         for site in w.sites.values():
             site._faults.clear()
-        done = await w.sync_one(recheck=True)
+        done = await w.sync_one(chosen, recheck=True)
         assert (done.outcome, done.failures) == ("ok", [])
         assert expected.missed == []
-        images = {tag for tag in w.tags("source")[REPOSITORY] if not is_companion(tag)}
-        assert images == {tag for tag in w.tags()[REPOSITORY] if not is_companion(tag)}
+        images = {
+            tag: expected.roots[root]
+            for tag, root in w.tags("source")[REPOSITORY].items()
+            if not is_companion(tag)
+        }
+        assert images == {tag: root for tag, root in w.tags()[REPOSITORY].items() if not is_companion(tag)}
         assert expected.missing(store, REPOSITORY) == []
         content = store.repositories[REPOSITORY]
         assert {one for _, one in foreign} <= content.manifests.keys()
-        again = await w.sync_one(recheck=True)
+        assert not expected.stays & content.manifests.keys()
+        again = await w.sync_one(chosen, recheck=True)
         assert again.totals.tags.unchanged == len(images)
         assert not [one for one in w.left.operations if one.method == "delete_tag"]
 
