@@ -225,12 +225,18 @@ async def _kill(playing: Stage, repositories: int) -> None:
         return not is_left or any(playing.said(name, "took over") for name in ("a", "c"))
 
     await playing.until(taken_over)
-    print(f"   {time.monotonic() - killed:.1f} s later the others have taken over its shards:")
+    seconds = time.monotonic() - killed
     await asyncio.sleep(2.0)  # for all of its shards
-    for name in ("a", "c"):
-        for line in (playing.folder / name / "log").read_text().splitlines():
-            if "took over" in line:
-                print(f"   {name}: {line.partition('took over')[2].strip()}")
+    lines = [
+        f"   {name}: {line.partition('took over')[2].strip()}"
+        for name in ("a", "c")
+        for line in (playing.folder / name / "log").read_text().splitlines()
+        if "took over" in line
+    ]
+    if lines:
+        print(f"   {seconds:.1f} s later the others have taken over its shards:", *lines, sep="\n")
+    else:
+        print("   It had just ended what it had in hand; the others do the rest.")
 
 
 async def _finish(playing: Stage, wrote: int) -> None:
