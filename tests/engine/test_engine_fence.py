@@ -69,6 +69,21 @@ async def test_a_run_that_was_overtaken_finishes_the_blob_and_sets_no_tag() -> N
         assert w.left.count("write_blob", layer) == 1
 
 
+async def test_a_tag_that_whoever_took_over_has_set_is_no_failure_of_the_run_that_was_overtaken() -> None:
+    async with world() as w:
+        w.put("a", "v1", big("old"))
+        hold, newer = Hold(), image("newer", 1)
+        pause = w.left.pause("write_blob", subject=big("old").manifest.blobs[-1].digest, at=64 * 1024)
+        run = asyncio.create_task(_run(w.engine(), hold))
+        await pause.reached.wait()
+        load(w.left.store, "a", "v1", newer)
+        hold.lost = True
+        pause.release()
+        result = await run
+        assert (result.outcome, result.failures) == ("interrupted", [])
+        assert w.tags()["a"] == {"v1": newer.digest}
+
+
 async def test_the_state_keeps_why_a_run_was_given_up() -> None:
     async with world() as w:
         w.put("a", "v1")

@@ -24,19 +24,19 @@ class Fence(msgspec.Struct, frozen=True):
         """Asks what the tag names now, then whether the run still owns it. False: it names the digest already.
 
         Raises:
-            TagMoved: it names something that nobody decided to replace.
             OwnershipLostError: the run may write nothing more.
+            TagMoved: the run owns it, and it names something that nobody decided to replace.
             SiteError: the destination did not answer.
         """
         present = await self._present(repository, tag)
         is_ours = present.unreadable or present.digest in {self.rests_on.digest, digest}
+        await self.ownership.confirm()  # before anything is said of a tag that another agent may have written
         if not is_ours:
             was = self.rests_on.digest or "nothing"
             cause = f"tag {tag} named {was} when it was compared and names {present.digest or 'nothing'} now: it stays"
             raise TagMoved(
                 repository.site, "write manifest", cause, repository=repository.name, present=present.digest
             )
-        await self.ownership.confirm()
         return present.unreadable or present.digest == self.rests_on.digest
 
     async def _present(self, repository: Repository, tag: str) -> Seen:
