@@ -23,7 +23,8 @@ import psycopg
 
 from replicator.events import Events
 from replicator.fleet.agents import Self
-from replicator.fleet.fleet import Duties, Fleet
+from replicator.fleet.duties import Duties
+from replicator.fleet.fleet import Fleet
 from replicator.fleet.ownership import Claim
 from replicator.fleet.queue import Queue
 from replicator.fleet.times import Times

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from replicator.fleet import definitions, failures, looks
 from replicator.fleet.agents import Self
 from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, as_state_error
 from replicator.fleet.definitions import Definition
+from replicator.fleet.duties import Duties
 from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import BlobClaims, Claim, Claims
 from replicator.fleet.pulls import Pulls
@@ -37,25 +38,6 @@ _SWEEP: Final = "sweep"
 _HOURS_KEPT: Final = 24
 
 _COUNTS: Final = "SELECT queue_name, status::text, count(*) FROM procrastinate_jobs GROUP BY 1, 2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duties:
-    """What the agent does for the fleet, told by whoever runs it.
-
-    Args:
-        perform: does a piece of work. It writes nothing that the claim does not confirm, and ends soon once that is lost.
-        places: the locks of a piece of work that others of the same agent may have too, but no other agent.
-        destinations: all destinations of the config.
-        look_ended: a look is through; called at one agent.
-        changed: who lives, or whether the database is there, may have changed.
-    """
-
-    perform: Callable[[Work, Claim], Awaitable[Done]]
-    places: Callable[[Work], Sequence[str]]
-    destinations: Callable[[], Collection[str]]
-    look_ended: Callable[[Look], Awaitable[None]]
-    changed: Callable[[], None]
 
 
 class Fleet:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from replicator.events import Event, Events
 from replicator.fleet.agents import Self
 from replicator.fleet.connections import Dsn
-from replicator.fleet.fleet import Duties, Fleet
+from replicator.fleet.duties import Duties
+from replicator.fleet.fleet import Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
 from replicator.fleet.times import Times

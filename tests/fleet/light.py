@@ -15,7 +15,8 @@ import psycopg
 from replicator.errors import OwnershipLostError
 from replicator.events import Events
 from replicator.fleet.agents import Self
-from replicator.fleet.fleet import Duties, Fleet
+from replicator.fleet.duties import Duties
+from replicator.fleet.fleet import Fleet
 from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
 from replicator.fleet.work import Done, Work

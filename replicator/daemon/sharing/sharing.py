@@ -29,7 +29,8 @@ from replicator.errors import StateError
 from replicator.events import Events, Observed
 from replicator.fleet.agents import Self
 from replicator.fleet.connections import Dsn
-from replicator.fleet.fleet import Duties, Fleet
+from replicator.fleet.duties import Duties
+from replicator.fleet.fleet import Fleet
 from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import Claim
 from replicator.fleet.roster import Agent, Roster
