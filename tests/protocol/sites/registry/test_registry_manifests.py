@@ -606,6 +606,22 @@ async def test_a_listing_of_referrers_that_fails_is_an_error_and_not_none(
         await repository.referrers(built.digest)
 
 
+async def test_a_page_of_referrers_that_links_to_itself_is_asked_for_once(
+    fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
+) -> None:
+    entry = {"mediaType": OCI_MANIFEST, "digest": digest_of(b"one"), "size": 2}
+    body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+
+    async def serve(exchange: Exchange) -> web.StreamResponse:
+        link = f'<{exchange.request.path}>; rel="next"'
+        return web.Response(text=body, headers={"Content-Type": OCI_INDEX, "Link": link})
+
+    fake.fault("GET", "/referrers/", serve, times=None)
+    with pytest.raises(Corrupt, match="repeats"):
+        await repository.referrers(built.digest)
+    assert fake.count("GET", "/referrers/") == 1
+
+
 async def test_referrers_that_repeat_are_an_error(
     fake: FakeRegistry, repository: RegistryRepository, built: BuiltImage
 ) -> None:
