@@ -37,7 +37,8 @@ test: $(VENV)/.test packages
 # The tests that run inside their own process, measured with branches, against the floor in pyproject.toml. Measuring
 # takes half as long again, so `make test` goes without.
 coverage: $(VENV)/.lint
-	$(PYTEST) -m "not interop and not soak" --cov=replicator --cov-report=term tests/unit tests/lists tests/conformance tests/engine tests/fleet tests/hostile tests/protocol
+	$(PYTEST) -m "not interop and not soak" --cov=replicator --cov-report=term tests/unit tests/lists tests/conformance tests/engine tests/fleet tests/hostile tests/protocol \
+		--ignore=tests/fleet/test_fleet_processes.py --ignore=tests/fleet/test_fleet_people.py
 
 interop: $(VENV)/.test packages servers package
 	PATH="$(TOOLS):$$PATH" $(PYTEST) -m "interop and not policies"
