@@ -196,7 +196,7 @@ class Copying:
                     raise NotReplicated(self._site.name, "write manifest", reason, repository=action.target)
 
     async def _check_foreign(self, action: Action, image: Image) -> None:
-        """Holds an image with a layer that nobody has and whose URLs the source does not follow: trying again is no use."""
+        """Holds an image with a layer that nobody has and whose URLs the source does not follow: another attempt does not help."""
         there = self._site.repository(action.target)
         for blob in image.blobs.values():
             if not blob.is_foreign or not await self._content.is_lost(
