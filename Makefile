@@ -41,7 +41,7 @@ coverage: $(VENV)/.lint
 		--ignore=tests/fleet/test_fleet_processes.py --ignore=tests/fleet/test_fleet_people.py
 
 interop: $(VENV)/.test packages servers package
-	PATH="$(TOOLS):$$PATH" $(PYTEST) -m "interop and not policies"
+	PATH="$(TOOLS):$$PATH" $(PYTEST) -m "interop and not policies and not soak"
 
 # What Kyverno and policy-controller make of the policies that we print; ten minutes to build them, the first time.
 policies: $(VENV)/.test packages servers

@@ -24,8 +24,7 @@ from tests.postgres import Database
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
-SMALL = Shape("small", 20, 25, (2_000,), (), sharing="repository")
-"""500 images. Those of a repository share their layer: a config, a manifest and a tag are left for each."""
+REPOSITORIES = 20
 LARGE_BYTES = 6_000_000
 SHARDS = 16
 RULE = """
@@ -40,9 +39,13 @@ metrics_open = true
 """
 
 
-def filled(storage: Path) -> Corpus:
-    """The small images, and one with a large blob."""
-    corpus = fill(storage, SMALL)
+def filled(storage: Path, images: int) -> Corpus:
+    """So many small images, and one with a large blob.
+
+    Those of a repository share their layer: a config, a manifest and a tag are left for each.
+    """
+    small = Shape("small", REPOSITORIES, images // REPOSITORIES, (2_000,), (), sharing="repository")
+    corpus = fill(storage, small)
     large = image("large", [layer("large", LARGE_BYTES)])
     put_blobs(storage, "large", large.blobs)
     put_manifest(storage, "large", large.manifest, "v1")
@@ -92,12 +95,13 @@ def duplicate_bytes(agents: Crew) -> float:
     return total
 
 
+@pytest.mark.parametrize("images", [500, pytest.param(2_000, marks=pytest.mark.soak)])
 async def test_three_agents_copy_everything_once_whoever_comes_and_goes(
-    tmp_path: Path, database: Database
+    tmp_path: Path, database: Database, images: int
 ) -> None:
     for name in ("hub", "fra"):
         (tmp_path / name).mkdir()
-    corpus = filled(tmp_path / "hub" / "storage")
+    corpus = filled(tmp_path / "hub" / "storage", images)
     with (
         distribution(tmp_path / "hub") as hub,
         distribution(tmp_path / "fra", writes_requests=True) as fra,
