@@ -128,6 +128,7 @@ async def _run(program: Program, place: _Turn, groups: Sequence[Sequence[Endpoin
         sum(usage.seconds for usage in usages),
         sum(usage.cpu_seconds for usage in usages),
         max(usage.peak_bytes for usage in usages),
+        sum(usage.servers_cpu_seconds for usage in usages),
     )
 
 

@@ -30,11 +30,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a set of commands cost: wall seconds of all, CPU seconds of all, peak bytes of the largest one."""
+    """What a set of commands cost: wall seconds of all, CPU seconds of all, peak bytes of the largest one.
+
+    `servers_cpu_seconds` is what the other processes of the bench took meanwhile: registries, links and stores.
+    """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    servers_cpu_seconds: float = 0.0
 
 
 async def run(commands: Sequence[Command], log: Path, width: int = 1, limit_seconds: float = 900) -> Usage:
@@ -50,7 +54,7 @@ async def run(commands: Sequence[Command], log: Path, width: int = 1, limit_seco
         async with slots:
             usages.append(await _run_one(command, log.with_suffix(f".{number}.log")))
 
-    started = time.perf_counter()
+    before, started = children_cpu_seconds(), time.perf_counter()
     try:
         async with asyncio.timeout(limit_seconds), asyncio.TaskGroup() as group:
             for number, command in enumerate(commands):
@@ -63,6 +67,7 @@ async def run(commands: Sequence[Command], log: Path, width: int = 1, limit_seco
         time.perf_counter() - started,
         sum(usage.cpu_seconds for usage in usages),
         max(usage.peak_bytes for usage in usages),
+        children_cpu_seconds() - before,
     )
 
 
@@ -105,6 +110,12 @@ def cpu_seconds(pid: int) -> float:
     """CPU time that a process has had so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children_cpu_seconds() -> float:
+    """CPU time that all children of this process which are still running have had so far."""
+    lists = (task / "children" for task in Path("/proc/self/task").iterdir())
+    return sum(cpu_seconds(int(pid)) for children in lists for pid in children.read_text().split())
 
 
 def peak_bytes(pid: int) -> int:

@@ -35,6 +35,11 @@ class Row:
         return statistics.median(run.cpu_seconds for run in self.runs)
 
     @property
+    def servers_cpu_seconds(self) -> float:
+        """Median CPU time of the registries, links and stores meanwhile."""
+        return statistics.median(run.servers_cpu_seconds for run in self.runs)
+
+    @property
     def peak_bytes(self) -> int:
         """The largest peak."""
         return max(run.peak_bytes for run in self.runs)
@@ -49,6 +54,7 @@ HEAD = (
     "reach",
     "CPU s",
     "CPU s/GB",
+    "servers' CPU s",
     "peak MB",
     "notes",
 )
@@ -87,7 +93,7 @@ def _best_peer(rows: Iterable[Row], scenario: str) -> float | None:
 def _cells(row: Row, best: float | None) -> tuple[str, ...]:
     failure = [row.failure.splitlines()[-1][:90]] if row.failure else []
     if not row.runs:
-        return (row.scenario, row.program, *[""] * 7, *(failure or ["did not run"]))
+        return (row.scenario, row.program, *[""] * 8, *(failure or ["did not run"]))
     seconds = [run.seconds for run in row.runs]
     notes = [f"{name} {value:,.6g}" for name, value in row.notes.items()]
     return (
@@ -99,6 +105,7 @@ def _cells(row: Row, best: float | None) -> tuple[str, ...]:
         f"{row.reach:.2f}" if row.reach and row.program == OURS else "",
         f"{row.cpu_seconds:.2f}",
         f"{row.cpu_seconds / row.payload_bytes * 1e9:.1f}" if row.payload_bytes > 1e8 else "",
+        f"{row.servers_cpu_seconds:.1f}" if row.servers_cpu_seconds else "",
         f"{row.peak_bytes / 1e6:.0f}",
         ", ".join(notes + failure),
     )

@@ -54,7 +54,7 @@ SETTINGS = (
     Setting("small-set-tls", SMALL_SET, 0.8, tls=True, repeat=5),
     Setting("large-set", LARGE_SET, 0.85),
     Setting("large-set-tls", LARGE_SET, 0.75, tls=True),
-    Setting("many-small", MANY_SMALL, 0.8, again=0.6),
+    Setting("many-small", MANY_SMALL, 0.6, again=0.5),
     Setting("fan-out", SMALL_SET, 0.5, destinations=3),
 )
 
