@@ -17,8 +17,8 @@ from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from replicator.movers.connection import Connection
-from replicator.sites.registry.payload.heads import answer_head, tunnel_head
+from replicator.movers.connection import Connection, Malformed
+from replicator.sites.registry.payload.heads import answer_head, not_read, tunnel_head
 
 T = TypeVar("T")
 Run = Callable[[Connection, Callable[[], T]], Awaitable[T]]
@@ -115,7 +115,13 @@ async def _tunnel(url: URL, proxy: URL, connection: Connection, run: Run[bytes |
         connection.send(asked)
         return connection.head()
 
-    head = answer_head(proxy, "CONNECT", await run(connection, ask) or b"")
+    try:
+        head = answer_head(proxy, "CONNECT", await run(connection, ask) or b"")
+    except Malformed as error:
+        raise not_read(proxy, "CONNECT", 400, str(error)) from None
     if head.status != 200:
         about = aiohttp.RequestInfo(proxy, "CONNECT", CIMultiDictProxy(CIMultiDict()), proxy)
         raise aiohttp.ClientHttpProxyError(about, (), status=head.status, message="the proxy refused")
+    if not connection.is_good:
+        # Bytes before the handshake are the proxy's own; they would be read as if TLS had protected them.
+        raise not_read(proxy, "CONNECT", 400, "more than an answer")

@@ -195,6 +195,11 @@ async def test_configured_proxy_is_asked_also_for_loopback() -> None:
     assert proxy.seen[0].headers["Proxy-Authorization"] == "Basic bWU6cHc="
 
 
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+
+
 async def test_tls_goes_through_the_proxy_unread(moved: str, pki: Pki) -> None:
     asked: list[bytes] = []
 
@@ -205,13 +210,9 @@ async def test_tls_goes_through_the_proxy_unread(moved: str, pki: Pki) -> None:
             to_reader, to_writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
 
-            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                while data := await source.read(65536):
-                    sink.write(data)
-
             pumps = [
-                asyncio.create_task(pump(reader, to_writer)),
-                asyncio.create_task(pump(to_reader, writer)),
+                asyncio.create_task(_pump(reader, to_writer)),
+                asyncio.create_task(_pump(to_reader, writer)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -225,6 +226,46 @@ async def test_tls_goes_through_the_proxy_unread(moved: str, pki: Pki) -> None:
             assert (await here.transport.request(READ)).body == b"fine"
     connections = 2 if moved == "threads" else 1  # the ping has one of its own
     assert asked == [b"CONNECT 127.0.0.1:%d HTTP/1.1" % server.port] * connections
+
+
+CONNECTED = b"HTTP/1.1 200 Connected\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        CONNECTED + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        CONNECTED + b"x",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2_000_000,
+        b"HTTP/1.1 103 Hints\r\n\r\n" * 200,
+    ],
+    ids=["answer", "byte", "endless", "interim"],
+)
+async def test_what_a_proxy_says_before_the_handshake_is_no_answer_of_the_registry(
+    moved: str, pki: Pki, said: bytes
+) -> None:
+    says = [CONNECTED, said]
+
+    async with scripted(_fine, tls=pki.server) as server:
+
+        async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await head_of(reader)
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(says.pop(0))
+            try:
+                async with asyncio.TaskGroup() as pumps:
+                    pumps.create_task(_pump(reader, to_writer))
+                    pumps.create_task(_pump(to_reader, writer))
+            finally:
+                to_writer.close()
+
+        tls = TLS(ca=pki.ca)
+        async with raw(tunnel) as proxy, rig(server.url, proxy=proxy, tls=tls, budget=ONCE) as here:
+            if moved == "loop":  # over the ping's connection
+                assert (await here.transport.request(READ)).body == b"fine"
+            else:
+                with pytest.raises(Unavailable, match="does not answer in HTTP"):
+                    await here.transport.request(READ)
 
 
 async def test_proxy_that_wants_a_password_stops_the_site() -> None:
