@@ -20,6 +20,7 @@ _HELD_BYTES: Final = 64 * 1024
 _SEND_BYTES: Final = 256 * 1024
 """Between pieces of this size an early answer is looked for."""
 _END: Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_AT: Final = len(b"HTTP/1.1 ")
 _IN: Final = select.POLLIN | select.POLLPRI
 _CANNOT_SEND: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 """Of a file system that `sendfile` does not read."""
@@ -54,7 +55,7 @@ class Connection:
     @property
     def is_good(self) -> bool:
         """Whether it can serve again: nothing broke it, and no bytes have come that nobody has asked for."""
-        return not (self._held or self._aborted or self._failure)
+        return not (self._held or self._interim or self._aborted or self._failure)
 
     def fileno(self) -> int:
         """The socket's file descriptor, -1 once closed."""
@@ -75,7 +76,7 @@ class Connection:
                 return
 
     def send(self, data: bytes | memoryview) -> bool:
-        """Sends the bytes; False if the other side answered, or closed, before all were taken.
+        """Sends the bytes; False if the other side answered (`has_spoken`) before all were taken.
 
         What it said is kept for `head`. Raises `OSError` where the connection broke and nothing was said.
         """
@@ -127,8 +128,10 @@ class Connection:
                         break
                     unchecked = 0
                 sent = self._sock.send(view[:_SEND_BYTES])  # TLS takes a record at a time
-            except _WOULD_BLOCK:
-                if not self._wait(_IN | select.POLLOUT, None if seconds is None else monotonic() + seconds):
+            except _WOULD_BLOCK as blocked:
+                # In a renegotiation TLS has room to send in, and waits for what the other side says.
+                events = _IN if isinstance(blocked, ssl.SSLWantReadError) else _IN | select.POLLOUT
+                if not self._wait(events, None if seconds is None else monotonic() + seconds):
                     break
                 unchecked = _SEND_BYTES
             except OSError:
@@ -140,21 +143,32 @@ class Connection:
         return view
 
     def has_spoken(self) -> bool:
-        """Whether the other side has sent something, or closed; never blocks.
+        """Whether the other side answers, or has closed; never blocks.
 
-        With TLS there may be records that carry no data, such as session tickets: these are taken in.
+        Interim answers (100 Continue, 102 Processing) are none, and are dropped: who sends these goes on reading. With
+        TLS there may be records that carry no data, such as session tickets: these are taken in.
         """
-        if self._held:
-            return True
-        self._raise_aborted()
-        if not self._is_readable():
-            return False
-        try:
-            data = self._sock.recv(_HELD_BYTES)
-        except _WOULD_BLOCK:
-            return False
-        self._held += data
+        while not self._answers():
+            self._raise_aborted()
+            if not self._is_readable():
+                return False
+            try:
+                data = self._sock.recv(_HELD_BYTES)
+            except _WOULD_BLOCK:
+                return False
+            if not data:
+                return True
+            self._held += data
         return True
+
+    def _answers(self) -> bool:
+        """Whether more has come than interim answers, which are dropped as long as they are few, and a part of another."""
+        held = self._held
+        while (end := _END.search(held)) is not None and _is_interim(held) and self._interim < MAX_INTERIM:
+            self._interim += 1
+            del held[: end.end()]
+        has_status = len(held) > _STATUS_AT and not _is_interim(held)
+        return end is not None or has_status or len(held) >= _HELD_BYTES
 
     def head(self) -> bytes:
         """The status line and headers of the answer, with the empty line; `b""` where the other side closed instead.
@@ -193,7 +207,7 @@ class Connection:
             head = bytes(held[: end.end()])
             del held[: end.end()]
             start = 0
-            if head[9:10] != b"1":
+            if not _is_interim(head):
                 self._interim = 0
                 return head
             self._interim += 1
@@ -306,3 +320,9 @@ class Connection:
     def _raise_aborted(self) -> None:
         if self._aborted:
             raise Aborted("the connection was given up")
+
+
+def _is_interim(head: bytes | bytearray) -> bool:
+    """Whether a head, or the beginning of one, is of an answer that another one follows. 101 ends HTTP, so none does."""
+    status = head[_STATUS_AT : _STATUS_AT + 3]
+    return status.startswith(b"1") and status != b"101"

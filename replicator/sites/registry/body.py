@@ -52,6 +52,7 @@ class UploadBody:
 
         It is `stall_seconds` after each chunk, off while the source is asked, and when all was sent as many seconds
         away as `commit_seconds` gives for that many bytes; no answer of the server moves it (a flood of 1xx would).
+        Where the asking is cancelled because an answer has begun, the rest of it has `stall_seconds`.
         """
         self._deadline = deadline
 
@@ -74,6 +75,9 @@ class UploadBody:
             self._due(None)
             try:
                 chunk = None if self._closed or self.ended else await self._checked()
+            except asyncio.CancelledError:
+                self._due(self._stall_seconds)  # an answer has begun, and is waited for
+                raise
             except Exception as error:
                 self.problem = error
                 raise

@@ -59,9 +59,13 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A reply, read to its end. `url` is of the request that was answered: a relative Location is relative to it."""
+    """A reply, read to its end. `url` is of the request that was answered: a relative Location is relative to it.
+
+    `is_early`: it came before all of the request's body had gone out.
+    """
 
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
     url: str
+    is_early: bool = False

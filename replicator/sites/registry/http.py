@@ -29,7 +29,7 @@ from replicator.sites.registry.feedback import Feedback
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.origin import origin_of
-from replicator.sites.registry.payload.answer import Answer
+from replicator.sites.registry.payload.answer import Answer, PayloadAnswer
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.redirects import Redirects, is_redirect
 from replicator.sites.registry.settings import RegistrySettings
@@ -388,17 +388,18 @@ class Transport:
                     response = await self._wire.send(
                         call, call.method, url, headers, data=feed, payload=call.is_payload
                     )
-                    self._feedback.learn("writes", url, began, response)
-                    body = await self._wire.read_error(response)
                 finally:
                     feed.watch(None)
+            self._feedback.learn("writes", url, began, response)
+            body = await self._wire.read_error(response)  # within a limit of its own
         except TimeoutError:
             cause = feed.late_text()
             raise Unavailable(self._site, call.operation, cause, repository=call.repository) from None
         finally:
             if response is not None:
                 response.close()  # an early answer: ends the sending too
-        return Reply(response.status, response.headers, body, str(response.url))
+        is_early = not feed.ended or (isinstance(response, PayloadAnswer) and response.is_early)
+        return Reply(response.status, response.headers, body, str(response.url), is_early)
 
     def _raise_source_failure(
         self, call: Call, feed: UploadBody, failure: Callable[[], SiteError | None]

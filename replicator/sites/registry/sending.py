@@ -271,14 +271,13 @@ class BlobSender:
             told = None
         if told is not None and told != self._digest and told.startswith(algorithm(self._digest)):
             raise self._error(Corrupt, "it stored the blob under another digest")
-        # 201 is the standard's answer and 204 Quay's; 200 and 202 may be a proxy's word for anything.
-        if (
-            reply.status in {200, 202}
-            and told is None
-            and not await blob_exists(self._registry, self._repository, self._digest)
-        ):
+        # 201 is the standard's answer and 204 Quay's; 200 and 202 may be a proxy's word for anything. Before all bytes
+        # had gone out, none of them can be of this upload.
+        is_doubtful = reply.is_early or (reply.status in {200, 202} and told is None)
+        if is_doubtful and not await blob_exists(self._registry, self._repository, self._digest):
+            early = " before it had all of it" if reply.is_early else ""
             raise self._error(
-                Unavailable, f"it answered {reply.status} to the upload but does not have the blob"
+                Unavailable, f"it answered {reply.status} to the upload{early} but does not have the blob"
             )
 
     def _error(self, kind: type[SiteError], cause: str) -> SiteError:

@@ -195,6 +195,52 @@ def test_sending_to_a_full_connection_stops_at_an_early_answer() -> None:
         assert connection.head().startswith(b"HTTP/1.1 413")
 
 
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", b"HTTP/1.1 1"
+
+
+@pytest.mark.parametrize("said", [*INTERIM, b"".join(INTERIM), b"H", b"HTTP/1.1 "])
+def test_sending_goes_on_after_an_interim_answer(said: bytes) -> None:
+    with _pair() as (connection, theirs):
+        theirs.sendall(said)
+        assert not connection.has_spoken()
+        taken: list[bytes] = []
+
+        def take() -> None:
+            while sum(map(len, taken)) < 4 << 20:
+                taken.append(theirs.recv(1 << 20))
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert connection.send(bytes(4 << 20))
+        thread.join()
+        theirs.close()
+        assert connection.has_spoken(), "it has closed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 4",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"junk\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\n\r\n",
+        b"HTTP/1.1 100 " + b"x" * 100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1),
+    ],
+)
+def test_what_is_more_than_an_interim_answer_ends_the_sending(said: bytes) -> None:
+    with _saying([said], then_close=False) as connection:
+        assert not connection.send(bytes(64 << 20))
+        assert connection.has_spoken()
+
+
+def test_a_connection_with_an_interim_answer_to_nothing_is_not_used_again() -> None:
+    with _pair() as (connection, theirs):
+        theirs.sendall(INTERIM[0])
+        assert not connection.has_spoken()
+        assert not connection.is_good
+
+
 def test_a_buffer_is_used_again_only_when_nobody_refers_to_it() -> None:
     buffers = Buffers(100)
     first = buffers.take()

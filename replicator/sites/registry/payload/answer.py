@@ -41,6 +41,8 @@ class PayloadAnswer:
 
     connection: aiohttp.connector.Connection | None = None
     """Errors of the connection come from reading: nothing has to be looked for here, unlike at aiohttp's."""
+    is_early = False
+    """Whether it came before all of the request was taken."""
 
     def __init__(
         self,

@@ -125,7 +125,7 @@ class Payloads:
             else:
                 self._idle.give(key, again)
 
-        return PayloadAnswer(
+        answer = PayloadAnswer(
             ask.method,
             ask.way.url,
             answered,
@@ -135,6 +135,8 @@ class Payloads:
             threads=self._executor,
             done=done,
         )
+        answer.is_early = not is_whole
+        return answer
 
     async def _send(self, connection: Connection, data: Chunk) -> bool:
         """As `Connection.send`; little that the system takes at once needs no thread."""

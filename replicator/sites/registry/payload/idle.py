@@ -29,7 +29,7 @@ class IdleConnections:
             connection, _ = waiting.pop()
             self._count -= 1
             try:
-                if not connection.has_spoken():
+                if not connection.has_spoken() and connection.is_good:
                     return connection
             except OSError:
                 pass

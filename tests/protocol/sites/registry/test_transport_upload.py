@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from replicator.errors import Advice, AuthFailed, Corrupt, Rejected, SiteError, Unavailable
+from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
 from replicator.sites.registry.http import Call
 from tests.fakes.scripted import Rig, Scripted, head_of, login, raw, rig, scripted
 
@@ -188,6 +188,85 @@ async def test_early_refusal_does_not_wait_for_a_source_that_has_nothing() -> No
         with pytest.raises(Rejected):
             await here.transport.upload(PUT, waiting, 1000, lambda: None)
     assert closed.is_set()
+
+
+@pytest.mark.parametrize("before", [0, 100_000])
+async def test_interim_answers_neither_end_nor_break_an_upload(before: int) -> None:
+    """Servers send 100 Continue also to who did not ask for it, and 102 Processing while they work."""
+    got = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        if b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head_of(reader)
+        got += len(await reader.readexactly(before))
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 1")
+        await asyncio.sleep(0.05)
+        writer.write(b"02 Processing\r\n\r\n")
+        while got < 5_000_000:
+            got += len(await reader.read(1 << 20))
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw(talk) as url, rig(url) as here:
+        assert await _upload(here, Source(*[b"x" * 100_000] * 50), 5_000_000) == 201
+    assert got == 5_000_000
+
+
+async def test_an_answer_that_begins_early_and_never_ends_is_given_up() -> None:
+    said = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head_of(reader)
+        writer.write(b"HTTP/1.1 403 For")
+        await writer.drain()
+        said.set()
+        await asyncio.Event().wait()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await said.wait()
+        await asyncio.sleep(0.05)  # so that it is heard of while the source is asked
+        for _ in range(100):
+            yield b"x" * 1_000_000
+
+    async with raw(talk) as url, rig(url) as here, asyncio.timeout(10):
+        with pytest.raises(Unavailable, match=r"no progress for 0\.3 s"):
+            await here.transport.upload(PUT, body, 100_000_001, lambda: None)
+
+
+@pytest.mark.parametrize("rest", [b"Content-Length: 100\r\n\r\nabc", b"\r\nabc"])
+async def test_an_early_refusal_counts_also_if_its_body_never_ends(rest: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head_of(reader)
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n" + rest)
+        await asyncio.Event().wait()
+
+    source = Source(*[b"x" * 1_000_000] * 100)
+    async with raw(talk) as url, rig(url) as here, asyncio.timeout(10):
+        with pytest.raises(Denied):
+            await _upload(here, source, 100_000_000)
+
+
+@pytest.mark.parametrize("taken", [0, 10, 6_000_000])
+async def test_a_success_before_the_end_is_told_as_early(taken: int) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head_of(reader)
+        await reader.readexactly(taken)
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    for length, is_early in ((100_000_000, True), (taken, False)):
+        source = Source(*[b"x" * 1_000_000] * (length // 1_000_000), *[b"x"] * (length % 1_000_000))
+        async with raw(talk) as url, rig(url) as here:
+            reply = await here.transport.upload(PUT, source.open, length, lambda: None)
+        assert (reply.status, reply.is_early) == (201, is_early)
 
 
 async def test_server_that_takes_nothing_is_given_up() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from replicator.errors import Corrupt, Denied, SiteError, Throttled, Unavailable
 from replicator.events import Event, Events, RetryPlanned
@@ -14,6 +16,7 @@ from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
 from replicator.model.digest import digest_of
 from replicator.sites.registry import context, uploads
+from replicator.sites.registry.http import Reply, Transport
 from replicator.sites.registry.site import RegistrySite
 from replicator.sites.timeouts import Timeouts
 from tests.fakes import faults, places
@@ -243,6 +246,25 @@ async def test_an_odd_success_that_stored_nothing_is_none() -> None:
         fake.fault("PUT", UPLOADS, faults.answer(200), times=None)
         error = await fails(fake, Unavailable)
         assert "200" in error.cause
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+async def test_a_success_before_the_end_is_looked_after(
+    monkeypatch: pytest.MonkeyPatch, *, has_it: bool
+) -> None:
+    upload = Transport.upload
+
+    async def early(*arguments: Any, **options: Any) -> Reply:
+        return replace(await upload(*arguments, **options), is_early=True)
+
+    monkeypatch.setattr(Transport, "upload", early)
+    async with FakeRegistry() as fake:
+        if has_it:
+            await write(fake)
+            assert fake.count("HEAD") == 1
+            return
+        fake.fault("PUT", UPLOADS, faults.answer(201), times=None)
+        assert "before it had all of it" in (await fails(fake, Unavailable)).cause
 
 
 async def test_a_blob_stored_under_another_digest_is_an_error() -> None:
