@@ -23,7 +23,8 @@ from bench.peers import OURS
 from bench.rows import Row
 from replicator.demo.images import image, layer, load
 from replicator.demo.store import Blob
-from replicator.engine import Engine, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.engine import Engine
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.model.descriptor import Descriptor

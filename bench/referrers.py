@@ -18,7 +18,7 @@ from bench.measure import Usage
 from bench.peers import OURS
 from bench.rows import Row
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import Engine
+from replicator.engine.engine import Engine
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.model.companion import fallback_tag

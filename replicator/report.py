@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from replicator.engine import ActionResult, DestinationResult, Outcome, RuleResult, RunResult, Totals
+from replicator.engine.result import ActionResult, DestinationResult, Outcome, RuleResult, RunResult, Totals
 from replicator.events import BytesRead, Event, RequestDone, RetryPlanned
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")

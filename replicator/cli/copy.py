@@ -21,7 +21,8 @@ from replicator.cli.places import image_settings, open_sites
 from replicator.cli.platforms import child_for
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
-from replicator.engine import DestinationResult, Engine, Failure, RuleResult
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.errors import NotFound, SiteError
 from replicator.events import Failed, Warned
 from replicator.model.descriptor import Platform

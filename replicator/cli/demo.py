@@ -13,7 +13,7 @@ from replicator.cli.sync import replicate
 from replicator.cli.watch import Watch
 from replicator.config.starter import site_url
 from replicator.demo.run import Stage, filling, stage
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.report import failed, render_plan, render_run
 
 _NEXT = """\

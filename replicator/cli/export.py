@@ -23,7 +23,8 @@ from replicator.cli.rules import read_config
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
-from replicator.engine import Engine, RunResult
+from replicator.engine.engine import Engine
+from replicator.engine.result import RunResult
 from replicator.errors import ConfigError
 from replicator.model.digest import Digest
 from replicator.policy.mapping import static_collisions

@@ -15,7 +15,7 @@ from replicator.errors import ConfigError
 from replicator.policy.rule import Rule
 
 if TYPE_CHECKING:
-    from replicator.engine import RunScope
+    from replicator.engine.context import RunScope
 
 images_option = click.option(
     "--images",
@@ -47,7 +47,7 @@ def take_images(loaded: Loaded, rules: list[Rule], files: Sequence[str]) -> List
         click.echo(f"error: {problem}", err=True)
     if not chosen:
         raise ConfigError(["--images: no chosen rule has an image of the lists at its source"])
-    from replicator.engine import RunScope  # noqa: PLC0415 - commands send their first requests before
+    from replicator.engine.context import RunScope  # noqa: PLC0415 - commands send their first requests before
 
     repositories: dict[str, frozenset[str] | None] = {}
     for rule in chosen:

@@ -17,7 +17,7 @@ from replicator.cli.output import print_json
 from replicator.cli.places import open_sites, site_settings
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
-from replicator.engine import Engine
+from replicator.engine.engine import Engine
 from replicator.errors import NotFound, SiteError
 from replicator.events import Warned
 from replicator.model.descriptor import Descriptor

@@ -17,7 +17,7 @@ from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.cli.wiring import wire
 from replicator.config.settings import Loaded
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.policy.rule import Rule
 from replicator.report import combine, drift, failed, render_plan
 

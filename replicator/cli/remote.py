@@ -14,7 +14,7 @@ from replicator.cli.options import Invocation
 from replicator.cli.output import print_json
 from replicator.config.load import load
 from replicator.config.secrets import TOKEN_VARIABLE
-from replicator.engine import RuleResult
+from replicator.engine.result import RuleResult
 from replicator.errors import ConfigError, NotFound, Rejected
 from replicator.report import RunCounts, combine, failed, format_seconds, render_run, table
 

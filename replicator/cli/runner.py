@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 from replicator.cli.logs import log
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.report import failed
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

@@ -31,7 +31,8 @@ from replicator.state.place import Claim
 
 if TYPE_CHECKING:
     from replicator.cli.metricsfile import MetricsFile
-    from replicator.engine import RunResult, RunScope
+    from replicator.engine.context import RunScope
+    from replicator.engine.result import RunResult
 
 
 @click.command("sync")

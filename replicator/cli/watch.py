@@ -9,7 +9,7 @@ import msgspec
 from replicator.cli.console import has_display
 from replicator.cli.logs import configure, log_event, logs_requests
 from replicator.cli.options import Invocation
-from replicator.engine import count_request
+from replicator.engine.accounting import count_request
 from replicator.events import OF_EACH_REQUEST, Events, InFlight
 from replicator.flow.clock import SystemClock
 from replicator.report import RunCounts

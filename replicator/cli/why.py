@@ -18,7 +18,7 @@ from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
 from replicator.config.settings import Loaded
-from replicator.engine import Engine
+from replicator.engine.engine import Engine
 from replicator.errors import ConfigError
 from replicator.events import Events
 from replicator.ports import State

@@ -22,7 +22,7 @@ from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool
 from replicator.state.place import Claim
 
 if TYPE_CHECKING:
-    from replicator.engine import Engine
+    from replicator.engine.engine import Engine
 
 
 class Wired(msgspec.Struct, frozen=True):

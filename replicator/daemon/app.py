@@ -26,7 +26,7 @@ from replicator.daemon.status import RuleStatus, sentence
 from replicator.daemon.triggers import Triggers
 from replicator.daemon.untrusted import UntrustedTags
 from replicator.daemon.watchdog import StuckRuns
-from replicator.engine import DRAIN_SECONDS
+from replicator.engine.context import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import OF_EACH_REQUEST, ConfigRead, Events, Warned
 from replicator.metrics import FleetMetrics, Metrics

@@ -10,15 +10,9 @@ from replicator.daemon.generation import Generation
 from replicator.daemon.lanes import ActiveRun, Lane
 from replicator.daemon.runs import Runs
 from replicator.daemon.triggers import Triggers, Want
-from replicator.engine import (
-    DRAIN_SECONDS,
-    DestinationResult,
-    Outcome,
-    RuleResult,
-    RunListener,
-    RunScope,
-    counted,
-)
+from replicator.engine.accounting import counted
+from replicator.engine.context import DRAIN_SECONDS, RunListener, RunScope
+from replicator.engine.result import DestinationResult, Outcome, RuleResult
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock

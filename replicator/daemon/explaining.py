@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from replicator.daemon.generation import Generation
-from replicator.engine import Engine
+from replicator.engine.engine import Engine
 from replicator.errors import Unavailable
 from replicator.events import Events
 from replicator.ports import Clock, State

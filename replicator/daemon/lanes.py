@@ -8,7 +8,7 @@ from typing import Final
 
 from replicator.daemon.generation import Generation
 from replicator.daemon.triggers import Want
-from replicator.engine import Outcome, RuleResult
+from replicator.engine.result import Outcome, RuleResult
 from replicator.errors import ReplicatorError
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment

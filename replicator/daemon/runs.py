@@ -6,7 +6,8 @@ import itertools
 from collections import deque
 from typing import Final
 
-from replicator.engine import DestinationResult, RuleResult, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.result import DestinationResult, RuleResult
 from replicator.model.shards import Shard
 from replicator.report import RunCounts, combine
 from replicator.runs.current import Cause, Run

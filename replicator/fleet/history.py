@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from replicator.engine import Failure
+from replicator.engine.result import Failure
 
 
 class FailureAt(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from replicator.engine import DestinationResult
+from replicator.engine.result import DestinationResult
 from replicator.ports import State
 
 MAX_CAUSES: Final = 3

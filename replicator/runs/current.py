@@ -7,11 +7,11 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from replicator.engine import DestinationResult, RunResult, Totals
+from replicator.engine.result import DestinationResult, RunResult, Totals
 from replicator.model.shards import Shard
 
 if TYPE_CHECKING:
-    from replicator.engine import RunScope
+    from replicator.engine.context import RunScope
 
 Cause = Literal["start", "interval", "cron", "webhook", "api", "retry"]
 """What starts a run. `retry`: an earlier run had failures, and the rule has no schedule to repeat it."""

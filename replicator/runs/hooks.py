@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from replicator.config.settings import RunCommands
-from replicator.engine import DestinationResult, Failure, RuleResult
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.errors import StateError
 from replicator.events import Events, Failed, RunEnded, Warned
 from replicator.policy.rule import Rule
@@ -17,7 +17,7 @@ from replicator.runs.causes import failed_causes, reported_causes
 from replicator.runs.command import run_command
 
 if TYPE_CHECKING:
-    from replicator.engine import RunScope
+    from replicator.engine.context import RunScope
 
 HOOK_SECONDS: Final = 5.0
 """Time for commands around runs when the program stops, in addition to the runs' `DRAIN_SECONDS`."""

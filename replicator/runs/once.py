@@ -11,7 +11,9 @@ from replicator.policy.rule import Rule
 from replicator.runs.hooks import HOOK_SECONDS, RunHooks
 
 if TYPE_CHECKING:
-    from replicator.engine import Engine, RuleResult, RunScope
+    from replicator.engine.context import RunScope
+    from replicator.engine.engine import Engine
+    from replicator.engine.result import RuleResult
 
 _T = TypeVar("_T")
 

@@ -18,7 +18,8 @@ from replicator.ports import BlobClaims, Clock, Site, State
 from replicator.sites.open import SiteSettings, open_site
 
 if TYPE_CHECKING:
-    from replicator.engine import Engine, Spool
+    from replicator.engine.content.spool import Spool
+    from replicator.engine.engine import Engine
 
 OpenSite = Callable[[SiteSettings], Site]
 """Opens a site; nothing is asked of it yet."""
@@ -105,7 +106,7 @@ def site_key(loaded: Loaded, name: str) -> SiteKey:
 
 def build_engine(loaded: Loaded, sites: Mapping[str, Site], equipment: Equipment) -> Engine:
     """The engine for the rules of a config."""
-    from replicator.engine import Engine  # noqa: PLC0415 - commands send their first requests before
+    from replicator.engine.engine import Engine  # noqa: PLC0415 - commands send their first requests before
 
     return Engine(
         sites=sites,
@@ -125,7 +126,7 @@ def open_spool(
 
     A warning says so where several destinations would have shared what they read (`is_shared`).
     """
-    from replicator.engine import Spool  # noqa: PLC0415 - see `build_engine`
+    from replicator.engine.content.spool import Spool  # noqa: PLC0415 - see `build_engine`
 
     try:
         spool = Spool(loaded.agent.cache_path, loaded.agent.cache_max_bytes)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.engine import DestinationResult
 from replicator.engine.content import parted, source
 from replicator.engine.content.parted import PartSizes
+from replicator.engine.result import DestinationResult
 from replicator.model.digest import digest_of
 from tests.acceptance.wired import BLOB_BYTES, CHUNK_BYTES, Wired, only_app_failed, wired
 from tests.fakes import faults

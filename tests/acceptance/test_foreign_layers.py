@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image
 from replicator.demo.store import Blob
-from replicator.engine import DestinationResult
+from replicator.engine.result import DestinationResult
 from replicator.errors import Rejected
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of

@@ -9,7 +9,7 @@ from replicator.daemon.http.api import stream as stream_module
 from replicator.daemon.http.page import page as page_module
 from replicator.daemon.http.problems import Problem
 from replicator.daemon.http.server import listen
-from replicator.engine import DestinationResult, Failure, RuleResult
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.events import BytesWritten, RunStarted, TagDone, TagPlanned
 from replicator.model.digest import digest_of
 from replicator.ports import Standing

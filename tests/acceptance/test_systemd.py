@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from replicator.daemon.scheduler import STILL_SECONDS
-from replicator.engine import DRAIN_SECONDS
+from replicator.engine.context import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
 from tests.fakes.process import ROOT, require
 

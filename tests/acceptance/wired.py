@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import DestinationResult, Engine, Spool
+from replicator.engine.content.spool import Spool
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget

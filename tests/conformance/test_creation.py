@@ -14,7 +14,8 @@ import pytest
 from aiobotocore.session import AioSession
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import DestinationResult, Engine
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.errors import AuthFailed, ConfigError, Denied, NotFound, SiteError
 from replicator.events import Event, Events, Warned
 from replicator.flow.clock import SystemClock

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index, load
-from replicator.engine import DestinationResult, Engine
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.events import Events
 from replicator.model.companion import legacy_tags
 from replicator.model.digest import Digest

@@ -16,7 +16,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import DestinationResult, Engine, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.events import Events
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, image, index, layer, load
-from replicator.engine import Totals
 from replicator.engine.content.spool import SpoolFull
 from replicator.engine.referrers import ReferrersAPIs
+from replicator.engine.result import Totals
 from replicator.engine.shared import Shared
 from replicator.engine.transfer.blob import WantedBlob
 from replicator.errors import Denied, MissingReference, Rejected, Unavailable

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from replicator.demo.images import BuiltImage, image, layer
-from replicator.engine import Engine
+from replicator.engine.engine import Engine
 from replicator.engine.transfer.claims import CLAIMED_BLOB_BYTES
 from replicator.events import DuplicateBytes
 from replicator.model.digest import Digest

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from replicator.demo.images import BuiltImage, image, index, layer, load
-from replicator.engine import DestinationResult
 from replicator.engine.deciding import ASKS_AT_ONCE
 from replicator.engine.observe.destination import BATCHES_AT_ONCE
+from replicator.engine.result import DestinationResult
 from replicator.errors import Denied, Unavailable
 from replicator.model.digest import Digest
 from replicator.ports import Repository

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from replicator.engine import Totals
 from replicator.engine.accounting import count_request, counted
+from replicator.engine.result import Totals
 from replicator.events import BytesRead, Events, RequestDone, RetryPlanned
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import AMD64, ARM64, image, index, layer, load
-from replicator.engine import RuleResult, RunListener
 from replicator.engine import run as module
+from replicator.engine.context import RunListener
+from replicator.engine.result import RuleResult
 from replicator.errors import StateError, Unavailable
 from replicator.events import RunEnded
 from replicator.policy.rule import TagSelection

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from replicator.demo.images import image, layer, load
-from replicator.engine import RunListener
+from replicator.engine.context import RunListener
 from replicator.errors import AuthFailed, Denied, NotFound, Rejected, SiteError, Unavailable
 from replicator.events import Failed
 from replicator.policy.pattern import parse_tag_pattern

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.demo.images import image, load
-from replicator.engine import DestinationResult, Engine
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.errors import OwnershipLostError
 from replicator.events import Warned
 from replicator.model.companion import fallback_tag

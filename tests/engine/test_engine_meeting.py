@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, layer, load
-from replicator.engine import RunScope
 from replicator.engine import queue as copies
+from replicator.engine.context import RunScope
 from replicator.errors import Rejected
 from replicator.events import TagPlanned
 from tests.engine.world import big, only, rule, settled, until, world

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from replicator.demo.images import image
-from replicator.engine import RunScope
+from replicator.engine.context import RunScope
 from replicator.events import RunEnded, RunStarted, TagSeen
 from replicator.model.companion import is_companion
 from replicator.policy.pattern import parse_tag_pattern

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.demo.images import image, index
-from replicator.engine import Totals
 from replicator.engine.context import Context
 from replicator.engine.coordination import REMEMBER_SECONDS, RepositoryLocks, TagClaims
 from replicator.engine.faults import Fault, faults
@@ -23,6 +22,7 @@ from replicator.engine.plan.stale import StaleTags
 from replicator.engine.queue import Prepared, ReadAhead
 from replicator.engine.record import Recorder
 from replicator.engine.referrers import ReferrersAPIs
+from replicator.engine.result import Totals
 from replicator.engine.transfer.presence import MAX_AGE_SECONDS, Presence
 from replicator.errors import Corrupt, HoldKind, NotFound, StateError, Unavailable
 from replicator.events import Events

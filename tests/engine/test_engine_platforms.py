@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, index, load
 from replicator.demo.store import Blob
-from replicator.engine import DestinationResult
+from replicator.engine.result import DestinationResult
 from replicator.errors import HoldKind
 from replicator.model.descriptor import Platform
 from replicator.model.digest import Digest, digest_of

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, index, load
-from replicator.engine import DestinationResult, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.result import DestinationResult
 from replicator.errors import Unavailable
 from replicator.events import TagSeen
 from replicator.model.companion import fallback_tag, legacy_tags

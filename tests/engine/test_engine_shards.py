@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.engine import RunScope
+from replicator.engine.context import RunScope
 from replicator.errors import Unavailable
 from replicator.model.shards import Shard, shard_of
 from replicator.policy.rule import Rename

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator.engine import Spool
 from replicator.engine.content import spool as module
-from replicator.engine.content.spool import SpoolFull
+from replicator.engine.content.spool import Spool, SpoolFull
 from replicator.errors import ReplicatorError, Unavailable
 from replicator.ports import BlobSource
 from tests.fakes.source import BytesSource

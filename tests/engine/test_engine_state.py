@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import image, index, layer, load
-from replicator.engine import RunScope
+from replicator.engine.context import RunScope
 from replicator.errors import Denied, NotFound, Rejected, StateError, Unavailable
 from replicator.events import TagDone
 from replicator.model.digest import Digest

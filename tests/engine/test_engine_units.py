@@ -8,7 +8,7 @@ import re
 import pytest
 
 from replicator.demo.images import image, layer, load
-from replicator.engine import RunListener, RunScope
+from replicator.engine.context import RunListener, RunScope
 from replicator.errors import NotFound, Rejected, SiteError, Unavailable
 from replicator.events import RunEnded, TagDone
 from replicator.policy.pattern import parse_tag_pattern

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.demo.images import AMD64, ARM64, BuiltImage, Layer, image, index, layer
-from replicator.engine import RunScope
 from replicator.engine import queue as copies
+from replicator.engine.context import RunScope
 from replicator.errors import (
     Corrupt,
     Denied,

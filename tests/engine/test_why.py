@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from replicator.demo.images import AMD64, ARM64, image, index, load
-from replicator.engine import ActionResult, RuleResult
+from replicator.engine.result import ActionResult, RuleResult
 from replicator.errors import Unavailable
 from replicator.model.companion import fallback_tag
 from replicator.model.digest import Digest

@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import ActionResult, DestinationResult, Engine, RuleResult, RunScope, Spool
+from replicator.engine.content.spool import Spool
+from replicator.engine.context import RunScope
+from replicator.engine.engine import Engine
+from replicator.engine.result import ActionResult, DestinationResult, RuleResult
 from replicator.events import Event, Events
 from replicator.flow.clock import SystemClock
 from replicator.model.digest import Digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.fleet.history import FleetRuns, OpenLook, PastRun
 from replicator.fleet.roster import Agent, Doing, Roster
 

@@ -14,7 +14,7 @@ import yaml
 from replicator import __version__
 from replicator.config.load import load
 from replicator.daemon.http.server import RESERVED_PATHS
-from replicator.engine import DRAIN_SECONDS
+from replicator.engine.context import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
 from replicator.state.place import PostgresPlace
 from scripts.prometheus_rule import rule

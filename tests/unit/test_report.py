@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.engine import (
+from replicator.engine.result import (
     ActionResult,
     BlobTotals,
     ByteTotals,

@@ -13,7 +13,7 @@ from replicator.config.settings import Loaded
 from replicator.daemon.runs import Runs
 from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.events import Events
 from replicator.fleet.history import FleetRuns
 from replicator.fleet.roster import Roster

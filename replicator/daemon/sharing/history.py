@@ -11,7 +11,7 @@ import msgspec
 
 from replicator.daemon.runs import shorten
 from replicator.daemon.sharing.reports import Gathered
-from replicator.engine import RunResult
+from replicator.engine.result import RunResult
 from replicator.errors import StateError
 from replicator.fleet import runs as kept
 from replicator.fleet.fleet import Fleet

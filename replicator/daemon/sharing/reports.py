@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from replicator.engine import DestinationResult, Outcome, RuleResult
+from replicator.engine.result import DestinationResult, Outcome, RuleResult
 from replicator.fleet.roster import REPOSITORIES_SAID, Doing
 from replicator.report import RunCounts
 from replicator.runs.current import Run

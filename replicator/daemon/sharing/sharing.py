@@ -24,7 +24,7 @@ from replicator.daemon.sharing.history import RunHistory
 from replicator.daemon.sharing.reports import Gathered, gathered, packed, said_of
 from replicator.daemon.sharing.splitting import Much, Splits, redirected
 from replicator.daemon.triggers import Triggers, Want
-from replicator.engine import RuleResult
+from replicator.engine.result import RuleResult
 from replicator.errors import StateError
 from replicator.events import Events, Observed
 from replicator.fleet.agents import Self

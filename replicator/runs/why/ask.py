@@ -8,16 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.engine import (
-    ActionResult,
-    Engine,
-    Failure,
-    Memory,
-    RuleResult,
-    RunListener,
-    RunScope,
-    TagDecision,
-)
+from replicator.engine.context import RunListener, RunScope
+from replicator.engine.engine import Engine
+from replicator.engine.plan.remembered import Memory
+from replicator.engine.result import ActionResult, Failure, RuleResult, TagDecision
 from replicator.model.digest import Digest
 from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule

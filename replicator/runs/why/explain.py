@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from replicator.engine import TagDecision, TagRoute, remembered
+from replicator.engine.plan.remembered import TagRoute, remembered
+from replicator.engine.result import TagDecision
 from replicator.errors import HoldKind
 from replicator.model.companion import is_companion
 from replicator.policy.backoff import is_postponed

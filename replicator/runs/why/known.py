@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replicator.engine import ActionResult, Failure, Memory, TagDecision
+from replicator.engine.plan.remembered import Memory
+from replicator.engine.result import ActionResult, Failure, TagDecision
 from replicator.policy.rule import ImageSet, Rule
 from replicator.ports import Unit
 

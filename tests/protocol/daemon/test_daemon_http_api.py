@@ -14,7 +14,8 @@ from replicator.cli.fleet import lines
 from replicator.daemon.http.api.agents import infos
 from replicator.daemon.http.api.shapes import SyncOrder
 from replicator.daemon.http.server import listen
-from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.errors import Rejected
 from replicator.events import (
     BytesWritten,

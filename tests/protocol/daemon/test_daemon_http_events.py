@@ -21,7 +21,7 @@ from replicator.daemon.http.api.shapes import FlowInfo, SiteInfo, Status
 from replicator.daemon.http.api.stream import MAX_CLIENTS, Stream
 from replicator.daemon.http.page.page import render
 from replicator.daemon.http.server import listen
-from replicator.engine import DestinationResult, Failure, RuleResult
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.ports import Standing
 from tests.fakes.agent import TOKEN, FakeAgent, simple_rule
 

@@ -21,7 +21,7 @@ from replicator.daemon.http.webhooks.endpoint import EVENTS_A_TURN, MAX_BODY_BYT
 from replicator.daemon.http.webhooks.hints import Hints
 from replicator.daemon.http.webhooks.waiting import BURST_SECONDS, BURST_TAGS, FLOOD_SECONDS, SEEN_SECONDS
 from replicator.daemon.triggers import Want
-from replicator.engine import RunScope
+from replicator.engine.context import RunScope
 from replicator.errors import StateError
 from replicator.events import Observed, RepositoryScanned, TagSeen
 from replicator.notifications.format import Hint

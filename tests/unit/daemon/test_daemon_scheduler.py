@@ -15,7 +15,8 @@ from replicator.daemon.lanes import BACK_OFF_TO_SECONDS, back_off
 from replicator.daemon.runs import RUNS_KEPT, Runs
 from replicator.daemon.scheduler import NARROWED_SCANS_AT_ONCE, Scheduler
 from replicator.daemon.triggers import REPOSITORIES_WANTED
-from replicator.engine import DestinationResult, Outcome, RuleResult, RunListener, RunScope
+from replicator.engine.context import RunListener, RunScope
+from replicator.engine.result import DestinationResult, Outcome, RuleResult
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule
 from replicator.runs.current import Run, current_run

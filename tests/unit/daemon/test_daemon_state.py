@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.engine import Outcome
+from replicator.engine.result import Outcome
 from replicator.errors import StateError, StateInUse
 from replicator.ports import RunRow
 from replicator.state.locks import hold_rules, hold_state

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import event
 
 from replicator.daemon.standings import Standings
-from replicator.engine import RunScope
+from replicator.engine.context import RunScope
 from replicator.errors import Rejected, StateError, Unavailable
 from replicator.metrics import Metrics
 from replicator.model.digest import digest_of

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.config.settings import RunCommands
-from replicator.engine import DestinationResult, RuleResult, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.result import DestinationResult, RuleResult
 from replicator.events import Event, Events, Failed, RunEnded, Warned
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob

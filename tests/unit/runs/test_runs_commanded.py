@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from replicator.engine import DestinationResult, Engine, RuleResult
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult, RuleResult
 from replicator.events import Event, Events, Warned
 from replicator.policy.rule import Rule
 from replicator.runs import once

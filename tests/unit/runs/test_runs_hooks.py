@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from replicator.config.settings import RunCommands
-from replicator.engine import DestinationResult, Failure, RuleResult, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.result import DestinationResult, Failure, RuleResult
 from replicator.events import Events
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule

@@ -10,7 +10,7 @@ from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.agents import moment
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import FailureInfo, RunDetail, RunInfo, RunProgress, ShardsInfo
-from replicator.engine import Failure, Outcome
+from replicator.engine.result import Failure, Outcome
 from replicator.fleet.history import FleetRuns, OpenLook, PastRun
 from replicator.fleet.roster import Agent as Colleague
 from replicator.fleet.roster import Doing, Roster

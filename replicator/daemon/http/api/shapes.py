@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from replicator.engine import Outcome, RunResult
+from replicator.engine.result import Outcome, RunResult
 from replicator.fleet.roster import AgentState
 from replicator.model.names import MAX_REPOSITORY_LENGTH, is_repository, is_tag
 from replicator.runs.ledger import TransferProgress

@@ -13,7 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from replicator.demo.images import BuiltImage, image, layer, load
-from replicator.engine import DestinationResult, Engine, RunScope
+from replicator.engine.context import RunScope
+from replicator.engine.engine import Engine
+from replicator.engine.result import DestinationResult
 from replicator.errors import SiteError
 from replicator.events import Events
 from replicator.model.digest import Digest

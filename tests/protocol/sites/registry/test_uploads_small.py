@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from replicator.demo.images import image, layer, load
-from replicator.engine import Engine
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
+from replicator.engine.engine import Engine
 from replicator.errors import Corrupt
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
