@@ -104,11 +104,8 @@ async def _verify(
     async with opened_site(invocation, text, watch, insecure=insecure) as (site, repository, reference):
         root = (await repository.resolve(reference)).digest
         reader = _reader(site, repository, watch)
-        try:
-            candidates = candidates_in(await reader.listing(root, None))
-            verdict, findings = await judge(reader, root, policies, candidates, explains=True)
-        finally:
-            await reader.content.aclose()
+        candidates = candidates_in(await reader.listing(root, None))
+        verdict, findings = await judge(reader, root, policies, candidates, explains=True)
     if invocation.json:
         print_json(_as_json(repository, reference, root, candidates, findings, verdict))
     else:

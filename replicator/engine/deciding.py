@@ -65,10 +65,6 @@ class Deciding:
         others = [each for each in context.running if each is not rule and destination in each.destinations]
         self._is_contested = bool(others) or may_collide(rule)
 
-    async def aclose(self) -> None:
-        """Ends what is in progress."""
-        await self._questions.aclose()
-
     async def decide(self, batch: WantedTags, catalog: Catalog) -> None:
         """Decides on every tag of the batch; a failure of one leaves the others alone."""
         policy = self._policy(catalog)

@@ -137,7 +137,6 @@ class DestinationRun:
             self._is_over = True
         finally:
             self._catalogs.release()
-            await self._deciding.aclose()
 
     @property
     def is_through(self) -> bool:

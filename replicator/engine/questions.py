@@ -46,10 +46,6 @@ class Questions:
         self._breaker = context.breaker(destination)
         self._source_breaker = context.breaker(rule.source)
 
-    async def aclose(self) -> None:
-        """Ends what is in progress."""
-        await self._closures.aclose()
-
     async def tag(self, catalog: Catalog, wanted: WantedTag, facts: Facts) -> Seen:
         """What the destination's tag names; None in it where the tag does not exist."""
         repository = catalog.repository

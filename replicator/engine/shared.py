@@ -92,7 +92,7 @@ class Shared:
     def content(self, source: str) -> SourceContent:
         """The content of a source."""
         if source not in self._contents:
-            self._contents[source] = content = SourceContent(
+            self._contents[source] = SourceContent(
                 self._sites,
                 source,
                 spool=self._spool,
@@ -101,7 +101,6 @@ class Shared:
                 warn=lambda text: self._warn(source, text),
                 apis=self._apis,
             )
-            self._stack.push_async_callback(content.aclose)
         return self._contents[source]
 
     def writers(self, source: str, destination: str) -> tuple[BlobTransfers, ImageWriter]:
@@ -124,8 +123,6 @@ class Shared:
                 self._stack.push_async_callback(lists.aclose)
             lists = self._lists[destination]
             writer = ImageWriter(transfers, presence, lists)
-            self._stack.push_async_callback(transfers.aclose)
-            self._stack.push_async_callback(writer.aclose)
             self._writers[key] = (transfers, writer)
         return self._writers[key]
 

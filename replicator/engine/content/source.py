@@ -82,10 +82,6 @@ class SourceContent:
         self._breakers.clear()
         self._warned = False
 
-    async def aclose(self) -> None:
-        """Cancels the transfers in progress."""
-        await self._reading.aclose()
-
     def repository(self, name: str) -> Repository:
         """The source's own repository."""
         return self._sites[self._source].repository(name)

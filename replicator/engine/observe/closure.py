@@ -40,10 +40,6 @@ class ClosureCheck:
         self._found: set[tuple[str, Digest]] = set()
         self._asking: Once[tuple[str, Digest], bool] = Once()
 
-    async def aclose(self) -> None:
-        """Ends what is in progress."""
-        await self._asking.aclose()
-
     async def check(self, repository: Repository, root: Digest) -> Below:
         """What the repository does not have, or has damaged, of the root and all below it.
 

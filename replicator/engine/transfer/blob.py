@@ -118,10 +118,6 @@ class BlobTransfers:
         self._refusals = 0
         self._shares_store = True
 
-    async def aclose(self) -> None:
-        """Cancels the transfers in progress."""
-        await self._once.aclose()
-
     async def ensure(self, repository: Repository, blob: WantedBlob) -> Outcome:
         """Returns when the repository has the blob.
 

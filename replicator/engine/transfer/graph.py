@@ -77,11 +77,6 @@ class ImageWriter:
         self._below: Once[tuple[str, Digest], None] = Once()
         self._whole: Once[tuple[str, Digest], None] = Once()
 
-    async def aclose(self) -> None:
-        """Cancels the transfers in progress."""
-        await self._whole.aclose()
-        await self._below.aclose()
-
     async def copy(self, placement: ImageCopy) -> None:
         """Puts the image there and, last, its tag.
 

@@ -69,9 +69,10 @@ class Authenticator:
         self._in_vain = 0
 
     async def aclose(self) -> None:
-        """Cancels the requests in progress."""
-        await self._fetches.aclose()
-        await self._pings.aclose()
+        """Cancels the request that was made ahead, if nobody has needed its answer."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.wait({self._ahead})
         await self._logins.aclose()
 
     async def owner(self) -> str:

@@ -118,6 +118,5 @@ class RegistrySite:
     async def aclose(self) -> None:
         """Waits (seconds at most) for uploads being cancelled, then closes all connections."""
         await self._registry.cleanups.aclose()
-        await self._registry.creations.in_progress.aclose()
         await self._registry.bulk.aclose()
         await self._registry.transport.aclose()

@@ -78,31 +78,41 @@ async def test_outcome_is_forgotten_at_once() -> None:
     assert len(once) == 0
 
 
+async def test_waiters_begin_anew_where_the_first_is_cancelled_and_share_again() -> None:
+    once, work = Once[str, int](), Work()
+    waiters = [asyncio.create_task(once.run("blob", work)) for _ in range(4)]
+    await _settle()
+    waiters[0].cancel()
+    await _settle()
+    assert waiters[0].cancelled()
+    assert work.cleaned_up == 1
+    work.finish.set()
+    assert [await waiter for waiter in waiters[1:]] == [2] * 3
+
+
 async def test_cancelled_waiter_leaves_the_work_to_the_others() -> None:
     once, work = Once[str, int](), Work()
-    first = asyncio.create_task(once.run("blob", work))
-    second = asyncio.create_task(once.run("blob", work))
+    waiters = [asyncio.create_task(once.run("blob", work)) for _ in range(3)]
     await _settle()
-    first.cancel()
+    waiters[1].cancel()
     await _settle()
-    assert first.cancelled()
+    assert waiters[1].cancelled()
     work.finish.set()
-    assert await second == 1
+    assert [await waiters[0], await waiters[2]] == [1, 1]
 
 
-async def test_work_ends_before_its_last_cancelled_waiter_goes_on() -> None:
+async def test_work_ends_before_its_cancelled_caller_goes_on() -> None:
     once, work = Once[str, int](), Work()
-    waiters = [asyncio.create_task(once.run("blob", work)) for _ in range(2)]
+    caller = asyncio.create_task(once.run("blob", work))
     await _settle()
-    for waiter in waiters:
-        waiter.cancel()
+    caller.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await waiters[1]
+        await caller
     assert work.cleaned_up == 1
     assert len(once) == 0
 
 
-async def test_newcomer_does_not_join_what_is_dying() -> None:
+async def test_newcomer_takes_over_from_what_is_dying() -> None:
     once, work = Once[str, int](), Work()
     first = asyncio.create_task(once.run("blob", work))
     await _settle()
@@ -113,19 +123,6 @@ async def test_newcomer_does_not_join_what_is_dying() -> None:
     work.finish.set()
     assert await second == 2
     assert first.cancelled()
-
-
-async def test_closing_ends_the_work_and_tells_the_waiters() -> None:
-    once, work = Once[str, int](), Work()
-    waiters = [asyncio.create_task(once.run("blob", work)) for _ in range(2)]
-    await _settle()
-    await once.aclose()
-    assert work.cleaned_up == 1
-    await _settle()
-    assert [type(waiter.exception()) for waiter in waiters] == [Ended, Ended]
-    with pytest.raises(Ended, match="blob: not begun"):
-        await once.run("blob", work)
-    await once.aclose()
 
 
 async def test_work_that_cancels_itself_does_not_look_done() -> None:
@@ -139,23 +136,6 @@ async def test_work_that_cancels_itself_does_not_look_done() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(once.run("blob", gives_up))
     assert caught.group_contains(Ended)
-
-
-async def test_cancelled_waiter_of_closed_work_is_cancelled_and_not_failed() -> None:
-    once = Once[str, bool]()
-    waiter = asyncio.create_task(once.run("blob", asyncio.Event().wait))
-    await _settle()
-
-    async def cancel_waiter() -> None:
-        waiter.cancel()
-
-    async with (
-        asyncio.TaskGroup() as group
-    ):  # both in one turn, so that the work is over before the waiter sees it
-        group.create_task(once.aclose())
-        group.create_task(cancel_waiter())
-    await _settle()
-    assert waiter.cancelled()
 
 
 async def test_newcomer_in_the_turn_in_which_the_work_ends_starts_anew() -> None:
