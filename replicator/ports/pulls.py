@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from replicator.ports.power import Power
+
 
 @dataclass(frozen=True, slots=True)
 class PullWindow:
@@ -59,7 +61,7 @@ class SharedPulls(Protocol):
 
 
 @runtime_checkable
-class SharesPulls(Protocol):
+class SharesPulls(Protocol, metaclass=Power):
     """A site that may count pulls."""
 
     def share_pulls(self, pulls: SharedPulls) -> None:

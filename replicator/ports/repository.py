@@ -13,6 +13,7 @@ from replicator.model.companion import Attached
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
+from replicator.ports.power import Power
 
 Chunk: TypeAlias = bytes | memoryview
 """Bytes on their way. A memoryview is of memory that is used again once nobody refers to it."""
@@ -152,7 +153,7 @@ class ListingRefused(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class VerifiesItself(Protocol):
+class VerifiesItself(Protocol, metaclass=Power):
     """A `BlobSource` that may hash what it gives out."""
 
     @property
@@ -162,7 +163,7 @@ class VerifiesItself(Protocol):
 
 
 @runtime_checkable
-class FollowsURLs(Protocol):
+class FollowsURLs(Protocol, metaclass=Power):
     """A repository that can read non-distributable layers from the URLs that manifests name."""
 
     def blob_at(self, descriptor: Descriptor, url: str) -> BlobSource | None:
@@ -174,7 +175,7 @@ class FollowsURLs(Protocol):
 
 
 @runtime_checkable
-class ReadsRanges(BlobSource, Protocol):
+class ReadsRanges(BlobSource, Protocol, metaclass=Power):
     """A `BlobSource` that can be read in parts, several at once."""
 
     @property
@@ -198,7 +199,7 @@ class ReadsRanges(BlobSource, Protocol):
 
 
 @runtime_checkable
-class ReadsWhole(Protocol):
+class ReadsWhole(Protocol, metaclass=Power):
     """A `BlobSource` that gives a small blob in one piece."""
 
     async def whole(self) -> bytes:
@@ -207,7 +208,7 @@ class ReadsWhole(Protocol):
 
 
 @runtime_checkable
-class ListsDigests(Protocol):
+class ListsDigests(Protocol, metaclass=Power):
     """A repository whose listing may tell what the tags name."""
 
     @property
@@ -224,7 +225,7 @@ class ListsDigests(Protocol):
 
 
 @runtime_checkable
-class ListsAttached(Protocol):
+class ListsAttached(Protocol, metaclass=Power):
     """A `ListsDigests` whose listing may tell what refers to manifests, or that something does."""
 
     @property
@@ -234,7 +235,7 @@ class ListsAttached(Protocol):
 
 
 @runtime_checkable
-class RefusesListings(Protocol):
+class RefusesListings(Protocol, metaclass=Power):
     """A `ListsDigests` whose site may refuse to list what tags name: it is asked again after a day, by whatever process."""
 
     def recall(self, refusals: Sequence[ListingRefused]) -> None:
@@ -248,7 +249,7 @@ class RefusesListings(Protocol):
 
 
 @runtime_checkable
-class ComparesTags(Protocol):
+class ComparesTags(Protocol, metaclass=Power):
     """A repository that tells, cheaper than by `resolve`, that a tag still names what it did."""
 
     async def changed(self, tag: str, known: Digest) -> Descriptor | None:
@@ -257,7 +258,7 @@ class ComparesTags(Protocol):
 
 
 @runtime_checkable
-class CopiesFromSibling(Protocol):
+class CopiesFromSibling(Protocol, metaclass=Power):
     """A repository that can have a blob from another site of the same store without it passing through us."""
 
     async def copy_blob(self, descriptor: Descriptor, origin: Repository) -> bool:
@@ -269,7 +270,7 @@ class CopiesFromSibling(Protocol):
 
 
 @runtime_checkable
-class RefusesTags(Protocol):
+class RefusesTags(Protocol, metaclass=Power):
     """A repository that remembers which tags may not be moved."""
 
     def refuses_tag(self, tag: str) -> str | None:
@@ -278,7 +279,7 @@ class RefusesTags(Protocol):
 
 
 @runtime_checkable
-class RefusesManifests(Protocol):
+class RefusesManifests(Protocol, metaclass=Power):
     """A repository that knows of itself what it could never serve."""
 
     def refuses(self, manifest: Manifest, *, tagged: bool) -> str | None:
@@ -287,7 +288,7 @@ class RefusesManifests(Protocol):
 
 
 @runtime_checkable
-class TriesManifests(Protocol):
+class TriesManifests(Protocol, metaclass=Power):
     """A repository that finds out what `refuses` is to say."""
 
     async def try_for(self, manifests: Collection[Manifest]) -> None:
@@ -296,7 +297,7 @@ class TriesManifests(Protocol):
 
 
 @runtime_checkable
-class ListsReferrers(Protocol):
+class ListsReferrers(Protocol, metaclass=Power):
     """A repository that knows of itself whether it lists what is put with a subject, so that nobody need ask."""
 
     @property

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from replicator.model.digest import Digest
+from replicator.ports.power import Power
 from replicator.ports.repository import Repository
 
 
@@ -73,7 +74,7 @@ class Site(Protocol):
 
 
 @runtime_checkable
-class ListsBlobs(Protocol):
+class ListsBlobs(Protocol, metaclass=Power):
     """A site that tells by listing which blobs it has."""
 
     def blobs(self) -> AsyncIterator[tuple[str | None, Sequence[tuple[Digest, int]]]]:
@@ -85,7 +86,7 @@ class ListsBlobs(Protocol):
 
 
 @runtime_checkable
-class RefusesNames(Protocol):
+class RefusesNames(Protocol, metaclass=Power):
     """A site that cannot hold every repository that the standard's grammar allows."""
 
     def refuses_name(self, repository: str) -> str | None:
@@ -94,7 +95,7 @@ class RefusesNames(Protocol):
 
 
 @runtime_checkable
-class ExpectsContent(Protocol):
+class ExpectsContent(Protocol, metaclass=Power):
     """A site or store that could be mistaken for an empty one, as a directory whose file system is not mounted."""
 
     def expect_content(self) -> None:
@@ -103,7 +104,7 @@ class ExpectsContent(Protocol):
 
 
 @runtime_checkable
-class MeetsAhead(Protocol):
+class MeetsAhead(Protocol, metaclass=Power):
     """A site whose first request waits for another one that can be sent before."""
 
     def meet_ahead(self) -> None:
@@ -112,7 +113,7 @@ class MeetsAhead(Protocol):
 
 
 @runtime_checkable
-class ConnectsAhead(Protocol):
+class ConnectsAhead(Protocol, metaclass=Power):
     """A site whose first request needs a connection that can be opened before."""
 
     def connect_ahead(self) -> None:
@@ -121,7 +122,7 @@ class ConnectsAhead(Protocol):
 
 
 @runtime_checkable
-class SharesLimits(Protocol):
+class SharesLimits(Protocol, metaclass=Power):
     """A site whose limits hold for several agents together."""
 
     def limit_to(self, share: float) -> None:
@@ -133,7 +134,7 @@ class SharesLimits(Protocol):
 
 
 @runtime_checkable
-class LimitsBytes(Protocol):
+class LimitsBytes(Protocol, metaclass=Power):
     """A site or store whose bytes a second can be limited while it works."""
 
     def set_bytes_per_second(self, rate: float | None) -> None:
