@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Container, Coroutine
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -43,6 +43,19 @@ class Prepared(msgspec.Struct, frozen=True):
         """The action with its image."""
         return cls(action, image, copies, image.blob_bytes > LARGE_IMAGE_BYTES)
 
+    @property
+    def kind(self) -> Kind:
+        """Of what kind it is."""
+        return Kind(self.copies, self.action.target, self.is_large)
+
+
+class Kind(NamedTuple):
+    """Images of one run for one repository, the large or the small ones: where one may go, all may."""
+
+    copies: Copies | None
+    target: str
+    is_large: bool
+
 
 class ReadAhead:
     """Images ready to be copied. Pure; its size is its user's affair.
@@ -53,6 +66,8 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._images: dict[int, Prepared] = {}
+        self._kinds: defaultdict[Kind, dict[int, None]] = defaultdict(dict)
+        """The numbers of the images of each kind, in the order in which they came."""
         self._scores: dict[int, int] = {}
         self._holders: defaultdict[Digest, set[int]] = defaultdict(set)
         self._numbers = itertools.count()
@@ -72,15 +87,14 @@ class ReadAhead:
             holders.add(number)
         self._scores[number] = score
         self._images[number] = prepared
+        self._kinds[prepared.kind][number] = None
         self.manifest_bytes += prepared.image.manifest_bytes
 
-    def take(self, may: Callable[[Prepared], bool] = lambda _: True) -> Prepared | None:
+    def take(self, may: Callable[[Kind], bool] = lambda _: True) -> Prepared | None:
         """Gives out, of the images that may go, the one that shares most; among equals the first that came."""
-        best = max(
-            (number for number, prepared in self._images.items() if may(prepared)),
-            key=lambda number: (self._scores[number], -number),
-            default=None,
-        )
+        score = self._scores.__getitem__
+        firsts = (max(numbers, key=score) for kind, numbers in self._kinds.items() if may(kind))
+        best = max(firsts, key=lambda number: (score(number), -number), default=None)
         return None if best is None else self._remove(best)
 
     def discard(self, copies: Copies) -> list[Prepared]:
@@ -91,6 +105,10 @@ class ReadAhead:
     def _remove(self, number: int) -> Prepared:
         prepared = self._images.pop(number)
         del self._scores[number]
+        kind = prepared.kind
+        del self._kinds[kind][number]
+        if not self._kinds[kind]:
+            del self._kinds[kind]
         for digest, blob in prepared.image.blobs.items():
             holders = self._holders[digest]
             holders.remove(number)
@@ -157,12 +175,12 @@ class CopyQueue:
             return None
         takes_large = self._large < max(1, int(COPIES_AT_ONCE * LARGE_PART))
 
-        def may_copy(prepared: Prepared) -> bool:
-            if prepared.action.target not in self._copying:
+        def may_copy(kind: Kind) -> bool:
+            if kind.target not in self._copying:
                 is_room = True
             else:
-                is_room = copying < COPIES_AT_ONCE and (takes_large or not prepared.is_large)
-            return is_room and not (prepared.copies is not None and prepared.copies.is_draining)
+                is_room = copying < COPIES_AT_ONCE and (takes_large or not kind.is_large)
+            return is_room and not (kind.copies is not None and kind.copies.is_draining)
 
         return self._window.take(may_copy)
 
@@ -321,7 +339,6 @@ class Copies:
             self._queue.copied(prepared)
             self._in_progress -= 1
             self._changed.set()
-            self._queue.start()
 
     async def _watch_draining(self) -> None:
         await self._draining.wait()
