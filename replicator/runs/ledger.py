@@ -62,27 +62,47 @@ class Rate:
 class _Item:
     """A blob or manifest that a destination needs, in one or more repositories."""
 
-    __slots__ = ("moving", "repositories", "size")
+    __slots__ = ("_places", "moving", "size", "there", "waiting")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.repositories: dict[str, list[int]] = {}
-        """By repository: images that need it there, and (1) whether it is there."""
+        self.there = 0
+        """Repositories that have it."""
+        self.waiting = 0
+        """Repositories that need it and do not have it."""
         self.moving = 0
         """Bytes of it that have moved in a transfer in progress."""
+        self._places: dict[str, list[int]] = {}
+        """By repository: images that need it there, and (1) whether it is there."""
 
-    @property
-    def is_there(self) -> bool:
-        """Whether some repository has it."""
-        return any(there for _, there in self.repositories.values())
+    def need(self, repository: str) -> None:
+        """One more image of a repository needs it."""
+        place = self._places.setdefault(repository, [0, 0])
+        self.waiting += place == [0, 0]
+        place[0] += 1
+
+    def release(self, repository: str, *, is_there: bool) -> None:
+        """An image of a repository needs it no more. `is_there`: with its last image, it is known to be there."""
+        place = self._places[repository]
+        place[0] -= 1
+        self.waiting -= place == [0, 0]
+        if is_there and not place[0]:
+            self.arrive(repository)
+
+    def arrive(self, repository: str) -> None:
+        """A repository has it."""
+        place = self._places.setdefault(repository, [0, 0])
+        if not place[1]:
+            place[1] = 1
+            self.there += 1
+            self.waiting -= place[0] > 0
 
     def left(self, *, is_shared: bool) -> int:
         """Bytes that must still move for it."""
-        waiting = sum(users > 0 and not there for users, there in self.repositories.values())
-        if is_shared and self.is_there:
+        if is_shared and self.there:
             # A transfer that began before this was known goes on.
             return max(0, self.size - self.moving) if self.moving else 0
-        return max(0, (min(waiting, 1) if is_shared else waiting) * self.size - self.moving)
+        return max(0, (min(self.waiting, 1) if is_shared else self.waiting) * self.size - self.moving)
 
 
 class _Moving:
@@ -128,11 +148,14 @@ class Ledger:
         before = self.left
         # A manifest is put into each repository, whatever others have.
         manifests = [(f"{event.repository}@{digest}", size) for digest, size in event.manifests]
+        is_shared = self._is_shared
         for digest, size in (*event.blobs, *manifests):
-            item = self._items.setdefault(digest, _Item(size))
-            with_it = item.left(is_shared=self._is_shared)
-            item.repositories.setdefault(event.repository, [0, 0])[0] += 1
-            self.left += item.left(is_shared=self._is_shared) - with_it
+            item = self._items.get(digest)
+            if item is None:
+                item = self._items[digest] = _Item(size)
+            with_it = item.left(is_shared=is_shared)
+            item.need(event.repository)
+            self.left += item.left(is_shared=is_shared) - with_it
         self._manifests.update(key for key, _ in manifests)
         digests = tuple(digest for digest, _ in (*event.blobs, *manifests))
         self._images[event.rule, event.repository, event.tag] = digests
@@ -148,7 +171,7 @@ class Ledger:
         if item is None:
             return
         key = (event.repository, event.digest)
-        moving = self._moving.get(key) or _Moving(event.source, now, is_again=item.is_there)
+        moving = self._moving.get(key) or _Moving(event.source, now, is_again=item.there > 0)
         position = min(event.position, item.size)
         self._advance(item, position - moving.at)
         moving.at = position
@@ -172,14 +195,12 @@ class Ledger:
         """An image is through: what only it needed is needed no more."""
         needed = self._images.pop((event.rule, event.repository, event.tag), None)
         self.known += needed is None  # it ended before it was read
+        is_shared, is_there = self._is_shared, event.outcome == "copied"
         for digest in needed or ():
             item = self._items[digest]
-            before = item.left(is_shared=self._is_shared)
-            need = item.repositories[event.repository]
-            need[0] -= 1
-            if not need[0] and event.outcome == "copied":
-                need[1] = 1  # a manifest; or a blob that was below one that is there
-            self.left += item.left(is_shared=self._is_shared) - before
+            before = item.left(is_shared=is_shared)
+            item.release(event.repository, is_there=is_there)  # a manifest; or a blob below one that is there
+            self.left += item.left(is_shared=is_shared) - before
 
     def transfers(self, destination: str, now: float) -> list[TransferProgress]:
         """The largest transfers in progress."""
@@ -203,14 +224,16 @@ class Ledger:
         return self._mounts and self._again < self._mounted + _REFUSALS
 
     def _advance(self, item: _Item, count: int) -> None:
-        before = item.left(is_shared=self._is_shared)
+        is_shared = self._is_shared
+        before = item.left(is_shared=is_shared)
         item.moving += count
         self.moved += count
-        self.left += item.left(is_shared=self._is_shared) - before
+        self.left += item.left(is_shared=is_shared) - before
 
     def _arrive(self, item: _Item, repository: str, moving: _Moving, outcome: str) -> None:
         at = moving.at
-        before, was_shared = item.left(is_shared=self._is_shared), self._is_shared
+        was_shared = self._is_shared
+        before = item.left(is_shared=was_shared)
         if outcome in {"copied", "manifest"}:
             self.moved += item.size - at
             self._again += moving.is_again and outcome == "copied"
@@ -218,7 +241,7 @@ class Ledger:
             self.moved -= at
             self._mounted += outcome == "mounted"
         item.moving -= at
-        item.repositories.setdefault(repository, [0, 0])[1] = 1
+        item.arrive(repository)
         self.left += item.left(is_shared=was_shared) - before
         if was_shared != self._is_shared:
             self._count_anew()
