@@ -14,6 +14,8 @@ from typing import Final
 from replicator.engine.result import ActionResult, DestinationResult, Outcome, RuleResult, RunResult, Totals
 from replicator.events import BytesRead, Event, RequestDone, RetryPlanned
 
+COUNTED: Final = frozenset({BytesRead, RequestDone, RetryPlanned})
+"""The events that `RunCounts` counts."""
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _NUMBERS: Final = re.compile(r"([0-9]+)")
 

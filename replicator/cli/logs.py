@@ -68,9 +68,14 @@ def log(level: int, message: str, **fields: object) -> None:
         _log.log(level, message, extra={_FIELDS: given})
 
 
-def logs_requests() -> bool:
-    """Whether `log_event` has a line for each request."""
-    return _log.isEnabledFor(TRACE)
+def logged_events() -> frozenset[type[Event]]:
+    """The events that `log_event` may have a line for, at the level that is configured."""
+    logged: set[type[Event]] = {Failed, Warned, TagUntrusted, RunStarted, RunEnded}
+    if _log.isEnabledFor(logging.DEBUG):
+        logged |= {TagDone, RetryPlanned, Reread, LimitChanged}
+    if _log.isEnabledFor(TRACE):
+        logged.add(RequestDone)
+    return frozenset(logged)
 
 
 def log_event(event: Event) -> None:

@@ -7,13 +7,13 @@ import time
 import msgspec
 
 from replicator.cli.console import has_display
-from replicator.cli.logs import configure, log_event, logs_requests
+from replicator.cli.logs import configure, log_event, logged_events
 from replicator.cli.options import Invocation
-from replicator.engine.accounting import count_request
-from replicator.events import OF_EACH_REQUEST, Events, InFlight
+from replicator.engine.accounting import COUNTED_REQUESTS, count_request
+from replicator.events import Events
 from replicator.flow.clock import SystemClock
-from replicator.report import RunCounts
-from replicator.runs.progress import Progress
+from replicator.report import COUNTED, RunCounts
+from replicator.runs.progress import FOLLOWED, Progress
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -30,8 +30,8 @@ class Watch(msgspec.Struct, frozen=True):
         """Configures logging and subscribes log, totals and progress. `quiet`: no live progress, even on a terminal."""
         watch = cls(display=not quiet and has_display() and invocation.log_format == "text")
         configure(invocation.log_format, invocation.verbose, display=watch.display)
-        watch.events.subscribe(log_event, but={InFlight} if logs_requests() else OF_EACH_REQUEST)
-        watch.events.subscribe(watch.counts, but={InFlight})
-        watch.events.subscribe(count_request, but={InFlight})
-        watch.events.subscribe(watch.progress, but=OF_EACH_REQUEST)
+        watch.events.subscribe(log_event, to=logged_events())
+        watch.events.subscribe(watch.counts, to=COUNTED)
+        watch.events.subscribe(count_request, to=COUNTED_REQUESTS)
+        watch.events.subscribe(watch.progress, to=FOLLOWED)
         return watch

@@ -12,12 +12,11 @@ import msgspec
 
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
-from replicator.events import OF_EACH_REQUEST
 from replicator.flow.thread import run_in_thread
 from replicator.policy.rule import Rule
 from replicator.ports import ConnectsAhead, MeetsAhead, State
 from replicator.runs.bandwidth import follow
-from replicator.runs.indexing import Indexer
+from replicator.runs.indexing import INDEXED, Indexer
 from replicator.runs.wiring import Equipment, SitePool, build_engine, open_spool, site_names
 from replicator.state.place import Claim
 
@@ -60,7 +59,7 @@ async def wire(
         state = await open_state(loaded.agent.state, clock=watch.clock, read_only=read_only, claim=claim)
         stack.push_async_callback(state.aclose)
         if not read_only:
-            watch.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
+            watch.events.subscribe(Indexer(state), to=INDEXED)
         spool = None
         if not read_only:
             is_shared = any(len(rule.destinations) > 1 for rule in rules)

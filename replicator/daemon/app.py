@@ -28,7 +28,7 @@ from replicator.daemon.untrusted import UntrustedTags
 from replicator.daemon.watchdog import StuckRuns
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
-from replicator.events import OF_EACH_REQUEST, ConfigRead, Events, Warned
+from replicator.events import ConfigRead, Events, Warned
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -36,7 +36,7 @@ from replicator.ports import Clock, Site, Standing, State
 from replicator.ports.search import ImageIndex
 from replicator.runs import bandwidth
 from replicator.runs.hooks import HOOK_SECONDS
-from replicator.runs.indexing import Indexer
+from replicator.runs.indexing import INDEXED, Indexer
 from replicator.runs.why import Agenda, Answer
 from replicator.runs.wiring import Equipment, OpenSite, SitePool
 
@@ -79,7 +79,7 @@ class App:
         self._paused: set[str] = set()
         self._reader = ConfigReader()
         self._stuck = StuckRuns(self.events, self.clock, self.runs, generation.loaded.agent.stuck_after)
-        self.events.subscribe(Indexer(state), but=OF_EACH_REQUEST)
+        self.events.subscribe(Indexer(state), to=INDEXED)
         self._changed = asyncio.Event()
         self._state_problem: str | None = None
         self._config_problem: str | None = None

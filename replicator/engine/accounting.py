@@ -14,6 +14,8 @@ from typing import Final
 from replicator.engine.result import Totals
 from replicator.events import Event, RequestDone, RetryPlanned
 
+COUNTED_REQUESTS: Final = frozenset({RequestDone, RetryPlanned})
+"""The events that `count_request` counts."""
 _TOTALS: Final[ContextVar[tuple[Totals, ...]]] = ContextVar("totals", default=())
 
 

@@ -17,6 +17,8 @@ from replicator.model.manifest import Kind, Manifest, annotations_of, sparse
 from replicator.ports import ImageSeen, Site, State
 from replicator.ports.search import ImageFacts, ImageIndex
 
+INDEXED: Final = frozenset({ConfigPassed, ImageCopied})
+"""The events that `Indexer` makes facts of."""
 CONFIGS_KEPT: Final = 4_096
 """Configs whose facts wait for their image; hundreds of bytes each."""
 

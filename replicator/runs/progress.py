@@ -30,6 +30,22 @@ from replicator.events import (
 )
 from replicator.runs.ledger import TRANSFERS_SHOWN, Ledger, TransferProgress
 
+FOLLOWED: Final = frozenset(
+    {
+        BlobDone,
+        BytesWritten,
+        ImagePrepared,
+        RetryPlanned,
+        RunEnded,
+        RunStarted,
+        ScanMoved,
+        TagDone,
+        TagPlanned,
+        TagPostponed,
+        TurnAwaited,
+    }
+)
+"""The events that `Progress` follows."""
 _LONG_WAIT_SECONDS: Final = 1.0
 _ASKED_TO_WAIT: Final = frozenset({"throttled", "quota"})
 

@@ -9,10 +9,22 @@ import msgspec
 import pytest
 
 from replicator.cli.__main__ import run
-from replicator.cli.logs import configure, log, log_event
+from replicator.cli.logs import configure, log, log_event, logged_events
 from replicator.cli.options import LogFormat
 from replicator.daemon.runs import Runs
-from replicator.events import Failed, RequestDone, RunEnded, RunStarted, TagDone, Warned
+from replicator.events import (
+    Failed,
+    InFlight,
+    LimitChanged,
+    RequestDone,
+    Reread,
+    RetryPlanned,
+    RunEnded,
+    RunStarted,
+    TagDone,
+    TagUntrusted,
+    Warned,
+)
 from replicator.runs.current import context_of
 
 FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
@@ -42,6 +54,29 @@ def logging_to(
     configure(log_format, verbose, display=display)
     monkeypatch.setattr("sys.stderr", stderr)
     return stderr
+
+
+@pytest.mark.parametrize("verbose", range(3))
+def test_every_kind_of_event_that_gets_a_line_is_named(verbose: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = logging_to(monkeypatch, verbose=verbose)
+    lines = {}
+    for event in (
+        FAILED,
+        Warned("hub", "verify = false"),
+        TagUntrusted("platform", "fra", "app", "v1", "app", "v1", "sha256:1", "no signature"),
+        RunStarted("platform", "hub", ("fra",)),
+        RunEnded("platform", "fra", "ok", 1.0, 1, 0, 0, 0),
+        TagDone("platform", "fra", "app", "v1", "copy", "copied"),
+        RetryPlanned("hub", "read blob", "reset", 1.0),
+        Reread("hub", "sha256:1"),
+        LimitChanged("hub", "reads", 8),
+        RequestDone("hub", "ping", "200", 0.1),
+        InFlight("hub", "reads", +1),
+    ):
+        before = len(told(stderr))
+        log_event(event)
+        lines[type(event)] = len(told(stderr)) - before
+    assert {kind for kind, count in lines.items() if count} == logged_events()
 
 
 def test_failure_is_one_line_with_all_that_is_needed_to_act_on_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from replicator.events import (
 )
 from replicator.policy.platforms import Platforms, parse_platform
 from replicator.policy.rule import Rename
-from replicator.runs.progress import DestinationProgress, Progress
+from replicator.runs.progress import FOLLOWED, DestinationProgress, Progress
 from tests.engine.world import rule, world
 from tests.fakes.clock import FakeClock
 
@@ -45,6 +45,7 @@ class Watched:
 
     def __call__(self, *events: Event) -> Watched:
         for event in events:
+            assert type(event) in FOLLOWED
             self.progress(event)
         return self
 
@@ -231,7 +232,7 @@ async def test_time_left_is_right_from_the_first_quarter_on(seed: int, *, mount:
                 load(w.left.store, repository, None, built)
         progress = Progress(clock.monotonic)
         steady = Steady(clock, 2_000.0, progress)
-        w.events.subscribe(progress)
+        w.events.subscribe(progress, to=FOLLOWED)
         w.events.subscribe(steady)
         began = clock.monotonic()
         await w.sync(rule())
@@ -261,7 +262,7 @@ async def test_tags_that_end_without_a_copy_are_planned_too() -> None:
         w.put("a/app", "v2")
         progress = Progress(w.clock.monotonic)
         seen: list[DestinationProgress] = []
-        w.events.subscribe(progress)
+        w.events.subscribe(progress, to=FOLLOWED)
         w.events.subscribe(lambda _: seen.append(progress.destination("left")))
         totals = [each.destinations[0].totals.tags for each in await w.sync(*flat)]
         assert all(each.tags_done <= each.tags_planned for each in seen)
@@ -276,7 +277,7 @@ async def test_what_an_image_without_the_platforms_holds_is_planned_too() -> Non
         for tag in ("v1", "v2"):
             w.put("app", tag)
         progress = Progress(w.clock.monotonic)
-        w.events.subscribe(progress)
+        w.events.subscribe(progress, to=FOLLOWED)
         assert (await w.sync_one(arm)).totals.tags.held == 2
         at = progress.destination("left")
         assert (at.tags_planned, at.tags_done, at.tags_failed) == (2, 2, 0)
@@ -288,7 +289,7 @@ async def test_tags_that_the_source_cannot_resolve_count_as_failed_at_once() -> 
             w.put("app", tag)
         w.source.fail("resolve", Unavailable("source", "resolve tag", "no answer"), times=1)
         progress = Progress(w.clock.monotonic)
-        w.events.subscribe(progress)
+        w.events.subscribe(progress, to=FOLLOWED)
         failed = (await w.sync_one()).totals.tags.failed
         at = progress.destination("left")
         assert (at.tags_planned, at.tags_done, at.tags_failed) == (2, 2, failed)
@@ -305,7 +306,7 @@ async def test_what_is_postponed_or_not_listed_is_counted_at_once() -> None:
         w.source.fail("tags", Unavailable("source", "list tags", "no answer"), repository="other", times=9)
         progress = Progress(w.clock.monotonic)
         unlisted: list[int] = []
-        w.events.subscribe(progress)
+        w.events.subscribe(progress, to=FOLLOWED)
         w.events.subscribe(lambda _: unlisted.extend(each.unlisted for each in progress.scans()))
         failed = (await w.sync_one(unattended=True)).totals.tags.failed
         at = progress.destination("left")
