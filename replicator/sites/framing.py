@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 _END: Final = re.compile(rb"\r?\n\r?\n")
+_LENGTH_TWICE: Final = re.compile(rb"\ncontent-length:[^\n]*,")
 _MAX_LENGTHS: Final = 10
 MAX_INTERIM: Final = 100
 """Answers of 1xx to one request; a flood of them would keep the event loop from everything else."""
@@ -32,8 +33,8 @@ def mended(head: bytes) -> bytes | None:
         head: status line and header lines, with the empty line.
     """
     lower = head.lower()
-    found = lower.count(b"\ncontent-length:")
-    if found + lower.count(b"\ntransfer-encoding:") < 2 and not (found and b"," in lower):
+    found = lower.count(b"\ncontent-length:") + lower.count(b"\ntransfer-encoding:")
+    if found < 2 and _LENGTH_TWICE.search(lower) is None:
         return None
     lines = head.splitlines(keepends=True)
     lengths = [

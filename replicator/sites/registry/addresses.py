@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final, Literal
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -57,6 +58,7 @@ def reach_of(address: Address) -> Reach:
     return "public" if address.is_global and not address.is_multicast else "private"
 
 
+@lru_cache(maxsize=256)
 def reach_of_host(host: str) -> Reach | None:
     """As `reach_of`, of a host that is written as an address or as localhost; None for other names."""
     name = host.rstrip(".").lower()

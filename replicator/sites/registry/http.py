@@ -209,6 +209,30 @@ class Transport:
             finally:
                 await feed.aclose()
         self._raise_source_failure(call, feed, failure)
+        return await self._judged(call, reply, grant)
+
+    def sends_whole(self, url: str) -> bool:
+        """Whether a small body for the URL, relative or absolute, can go by `upload_whole`."""
+        return url.startswith("/") or self._wire.is_small(URL(url, encoded=True))
+
+    async def upload_whole(self, call: Call) -> Reply:
+        """Sends a call with its own small body into an upload session, once, as `upload` does, among the small requests.
+
+        Raises:
+            SiteError: as `upload`.
+        """
+        url, grant = await self._prepare(call, before_body=True)
+        if call.blob_bytes is not None:
+            await self._limits.pace_bytes(call.blob_bytes)
+        async with self._limits.slot_for("requests", call.operation, call.repository):
+            response = await self._send(call, "requests", url, grant, once=True)
+            body = await self._wire.read_error(response)
+        return await self._judged(
+            call, Reply(response.status, response.headers, body, str(response.url)), grant
+        )
+
+    async def _judged(self, call: Call, reply: Reply, grant: Grant) -> Reply:
+        """The reply to a body that is gone, where it is expected; else its error is raised."""
         if reply.status in call.expected:
             grant.accepted |= reply.status not in _REFUSALS
             return reply
@@ -355,12 +379,19 @@ class Transport:
         grant.accepted = True
         return None
 
-    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant) -> Answer:
+    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant, *, once: bool = False) -> Answer:
         headers = {**call.headers, **grant.headers} if call.headers else grant.headers
         patience = self._patience(call, kind)
         began = self._clock.monotonic()
         response = await self._wire.send(
-            call, call.method, url, headers, data=call.body, patience=patience, payload=call.is_payload
+            call,
+            call.method,
+            url,
+            headers,
+            data=call.body,
+            patience=patience,
+            payload=call.is_payload,
+            once=once,
         )
         if is_redirect(call, response):
             self._limits.answered()

@@ -67,7 +67,9 @@ def read_remaining(headers: Mapping[str, str], now: float) -> tuple[int, float] 
         reset = _number(pairs.get("t", pairs.get("reset", "")))
     else:
         prefix = "X-" if "X-RateLimit-Remaining" in headers else ""
-        remaining = _number(headers.get(f"{prefix}RateLimit-Remaining", "").strip())
+        if (text := headers.get(f"{prefix}RateLimit-Remaining")) is None:
+            return None
+        remaining = _number(text.strip())
         reset = _number(headers.get(f"{prefix}RateLimit-Reset", "").strip())
     if remaining is None or reset is None:
         return None

@@ -75,11 +75,13 @@ class BlobSender:
         self._chunk_bytes = 0
         self._whole_chunks = 0
         self._reading: AsyncIterator[Chunk] | None = None
+        self._held: bytes | None = None
         self._record = registry.knowledge.record
 
     def hold(self, data: bytes) -> None:
         """Sends these bytes, which are the whole blob, verified, instead of reading the source."""
         self._source = InlineBlob(self._source.descriptor, data)
+        self._held = data
 
     async def send(self, session: Session) -> None:
         """Sends the bytes from the session's offset on and closes the session."""
@@ -92,8 +94,11 @@ class BlobSender:
             await self._close(session)
         elif strategy == "put" and not session.offset:
             url = with_digest(session.url, self._digest)
-            # A stream, also of bytes in memory: these aiohttp would send again, unasked, to a session that has taken a part.
-            reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
+            if self._held is not None and self._registry.transport.sends_whole(url):
+                reply = await self._whole(session, url, self._held)
+            else:
+                # A stream, also of bytes in memory: these aiohttp would send again, unasked, to a session that has taken a part.
+                reply = await self._body(session, "PUT", url, partial(self._read, 0), size)
             await self.check_stored(reply)
         else:
             length = None if size is None else size - session.offset
@@ -223,6 +228,16 @@ class BlobSender:
         except SiteError:
             self._raise_source_failure()
             raise
+        if reply.status not in _DONE:
+            raise self._judge(session, call, reply)
+        return reply
+
+    async def _whole(self, session: Session, url: str, data: bytes) -> Reply:
+        """Sends a small blob as one small request and judges the answer; raises as `_body`."""
+        call = session_call(self._repository, OPERATION, "PUT", url, _JUDGED, OCTETS)
+        reply = await self._registry.transport.upload_whole(
+            replace(call, body=data, blob_bytes=len(data), commits=len(data))
+        )
         if reply.status not in _DONE:
             raise self._judge(session, call, reply)
         return reply

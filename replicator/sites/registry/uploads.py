@@ -137,7 +137,8 @@ class Upload:
             return False
         if reply.status == 201 and (is_known or await self._is_perhaps_there()):
             await self._sender.check_stored(reply)
-            knowledge.learn(single_post="yes")
+            if not is_known:
+                knowledge.learn(single_post="yes")
             return True
         knowledge.learn(single_post="no")
         if reply.status == 202:

@@ -116,11 +116,13 @@ class Wire:
         data: bytes | AsyncIterable[Chunk] | None = None,
         patience: Patience | None = None,
         payload: bool = False,
+        once: bool = False,
     ) -> Answer:
         """Sends one request and returns when the headers of its answer are there.
 
         The response is the caller's to read and close. `patience` is `Timeouts.read` where it is not given. A
-        request whose body is an iterable has no deadline here: the iterable knows when the body has gone out.
+        request whose body is an iterable has no deadline here: the iterable knows when the body has gone out. `once`: a
+        request that `is_small` is not sent again where its connection had been kept and breaks.
 
         Raises:
             Unavailable: no answer.
@@ -143,7 +145,9 @@ class Wire:
                     ask = Ask(self._way(url, proxy), method, {**_HEADERS, **headers}, streamed)
                     response: Answer = await self._payloads.request(ask, expecting)
                 elif streamed is None and (small := self._small_for(url, data, proxy)) is not None:
-                    response = await small.request(method, url, {**_HEADERS, **headers}, data, expecting)
+                    response = await small.request(
+                        method, url, {**_HEADERS, **headers}, data, expecting, once=once
+                    )
                 else:
                     _CONNECTED.set(expecting)
                     response = await self._session_for(url).request(
@@ -220,10 +224,12 @@ class Wire:
             response.release()
             return b""
         parts: list[Chunk] = []
-        reading = Reading(response, self.timeouts, small=True)
         try:
-            async with asyncio.timeout(min(_ERROR_SECONDS, self.timeouts.read)):
-                await _collect(reading, MAX_ERROR_BYTES, parts)
+            if isinstance(response, SmallAnswer) and (whole := response.whole()) is not None:
+                parts.append(whole[:MAX_ERROR_BYTES])
+            else:
+                async with asyncio.timeout(min(_ERROR_SECONDS, self.timeouts.read)):
+                    await _collect(Reading(response, self.timeouts, small=True), MAX_ERROR_BYTES, parts)
         except _FAILURES:
             pass
         finally:
@@ -277,6 +283,10 @@ class Wire:
         with contextlib.suppress(ConfigError):
             if self._proxies.find(self.base) is None:
                 self._small_requests().connect_ahead(wanted)
+
+    def is_small(self, url: URL) -> bool:
+        """Whether a small request to the URL goes without aiohttp's session."""
+        return origin_of(url) == self.origin and self._proxies.find(url) is None
 
     def _small_for(self, url: URL, data: bytes | None, proxy: URL | None) -> SmallRequests | None:
         """What sends a request without a session; None where only aiohttp's session can."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -45,11 +46,16 @@ def request_head(method: str, url: URL, headers: Mapping[str, str], *, proxy: UR
         sent |= proxy_headers(proxy)
     if _UNSAFE_TARGET.search(target):
         raise ValueError("the URL has blanks or control characters")
-    for name, value in sent.items():
-        if not _NAME.fullmatch(name) or _UNSAFE.search(value.replace("\t", " ")):
-            raise ValueError("a header has control characters")
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+    lines = [f"{method} {target} HTTP/1.1", *map(_line, sent.items()), "", ""]
     return "\r\n".join(lines).encode("utf-8")
+
+
+@lru_cache(maxsize=256)  # a site's requests have the same few
+def _line(header: tuple[str, str]) -> str:
+    name, value = header
+    if not _NAME.fullmatch(name) or _UNSAFE.search(value.replace("\t", " ")):
+        raise ValueError("a header has control characters")
+    return f"{name}: {value}"
 
 
 def proxy_headers(proxy: URL) -> dict[str, str]:
