@@ -18,14 +18,14 @@ from replicator.engine.plan.action import Action
 from replicator.model.digest import Digest
 from replicator.model.image import Image
 
-COPIES_AT_ONCE: Final = 64
+COPIES_AT_ONCE: Final = 128
 """Images in progress; as many again may be the only ones of their repositories."""
-WINDOW_IMAGES: Final = 128
+WINDOW_IMAGES: Final = 256
 """Images read ahead; as many again may be the only ones of their repositories."""
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """Manifests read ahead, in bytes; one image is always let through."""
 LARGE_IMAGE_BYTES: Final = 256 * 1024 * 1024
-LARGE_PART: Final = 0.75
+LARGE_PART: Final = 0.375
 """The part of `COPIES_AT_ONCE` that large images may take."""
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-DEFAULT_CONCURRENCY: Final = 64
+DEFAULT_CONCURRENCY: Final = 128
 
 
 class LimitSettings(msgspec.Struct, frozen=True):

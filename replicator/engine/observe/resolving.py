@@ -13,8 +13,8 @@ from replicator.flow.breaker import Breaker
 from replicator.model.digest import Digest
 from replicator.ports import ComparesTags, Repository
 
-RESOLVES_AT_ONCE: Final = 64
-"""Per repository; the site's own limits narrow it."""
+RESOLVES_AT_ONCE: Final = 128
+"""Of one repository; the site's own limits narrow it."""
 
 
 async def resolve_tags(
@@ -24,6 +24,7 @@ async def resolve_tags(
     on_answer: Callable[[str, Digest], None],
     on_failure: Callable[[str, SiteError], None],
     *,
+    turns: asyncio.Semaphore,
     before: Mapping[str, Digest] = MappingProxyType({}),
 ) -> None:
     """Tells what the tags name now, as the answers come.
@@ -34,6 +35,7 @@ async def resolve_tags(
         tags: which.
         on_answer: told a tag and its digest.
         on_failure: told a tag and why its digest is not known; `NotFound` where it does not exist.
+        turns: one is taken for each tag, so that all who share it bound together how many are asked for at once.
         before: what tags are believed to name still, which is cheaper to confirm.
     """
     waiting = iter(tags)
@@ -51,7 +53,8 @@ async def resolve_tags(
             try:
                 breaker.check("resolve tag", repository.name)
                 with faults(repository.site, "resolve tag", repository.name):
-                    digest = await ask_one(tag)
+                    async with turns:
+                        digest = await ask_one(tag)
             except SiteError as error:
                 on_failure(tag, error.about(f"tag {tag}"))
             else:

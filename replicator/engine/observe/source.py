@@ -15,6 +15,7 @@ from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.names import SourceNames
 from replicator.engine.observe.resolving import resolve_tags
+from replicator.engine.observe.room import REPOSITORIES_AT_ONCE, Room
 from replicator.engine.observe.subjects import News, Subjects
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
@@ -34,7 +35,8 @@ from replicator.policy.selection import (
 )
 from replicator.ports import ComparesTags, Repository
 
-REPOSITORIES_AT_ONCE: Final = 8
+RESOLVES_AT_ONCE: Final = 512
+"""Tags asked for side by side; whoever else asks the source comes after as many at most."""
 
 
 class SourceScan:
@@ -77,6 +79,8 @@ class SourceScan:
         self._images: ImageSet | None = None
         self._notices: set[str] = set()
         self._news = News(rule, context, content)
+        self._room = Room()
+        self._resolves = asyncio.Semaphore(RESOLVES_AT_ONCE)
 
     async def run(self) -> None:
         """Scans everything. `complete` tells afterwards whether nothing broke."""
@@ -89,9 +93,11 @@ class SourceScan:
                     while True:
                         async with turn:
                             name = await anext(names, None)
-                        if name is None:
-                            return
+                            if name is None:
+                                return
+                            await self._room.come(name)
                         self._count.scan(is_listed=await self._guarded(name))
+                        self._room.go(name)
 
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(REPOSITORIES_AT_ONCE):
@@ -168,6 +174,7 @@ class SourceScan:
         asked = (clock.monotonic(), clock.now())
         subjects = await self._news.named(repository)
         listing = await self._list(repository, subjects)
+        self._room.listed(name, len(listing.tags))
         companions = {tag: listing.digests.get(tag) for tag in listing.tags if is_companion(tag)}
         shown = with_states(companions, listing.attached)
         if listing.complete:
@@ -184,7 +191,10 @@ class SourceScan:
             self._tell_notice(listing.notice)
         known = self._told(name, listing)
         dating = needs_created(tables, tags)
-        await resolve_tags(self._breaker, repository, dating - known.keys(), known.__setitem__, self._undated)
+        undated = dating - known.keys()
+        await resolve_tags(
+            self._breaker, repository, undated, known.__setitem__, self._undated, turns=self._resolves
+        )
         created = await self._creation_times(repository, known, dating) if dating else None
         if self._context.request.listener.selecting is not None:
             self._context.request.listener.selecting(self._rule.name, name, tags, created)
@@ -317,7 +327,9 @@ class SourceScan:
             self._unresolved(batcher, UnresolvedTag(tag, targets[tag], error), strict=listing.strict)
 
         before = believed if isinstance(repository, ComparesTags) else {}
-        await resolve_tags(self._breaker, repository, ask, resolved, unresolved, before=before)
+        await resolve_tags(
+            self._breaker, repository, ask, resolved, unresolved, turns=self._resolves, before=before
+        )
 
     async def _narrowed(
         self,

@@ -198,7 +198,7 @@ def test_show_fills_in_defaults_and_keeps_literal_dollars(tmp_path: Path) -> Non
     assert shown["agent"]["state"] == "sqlite:////home/me/.local/state/replicator/state.db"
     assert shown["agent"]["cache"] == {"max_bytes": "20GB", "path": "/home/me/.cache/replicator"}
     assert shown["site"]["a"]["username"] == "$${X}"
-    assert shown["site"]["a"]["limits"] == {"concurrency": 64}
+    assert shown["site"]["a"]["limits"] == {"concurrency": 128}
     assert "rule" not in shown
 
 
