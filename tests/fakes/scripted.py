@@ -86,7 +86,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def raw(talk: Talk) -> AsyncIterator[str]:
+async def raw(talk: Talk, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A TCP server for what no HTTP server would do; the connection is closed when `talk` returns. Gives its URL."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -102,9 +102,9 @@ async def raw(talk: Talk) -> AsyncIterator[str]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for task in list(tasks):

@@ -184,7 +184,9 @@ def _tls_failure(error: Exception, host: str) -> Failure | None:
         )
     reason = (cause.reason or "handshake failed").replace("_", " ").lower()
     hint = ""
-    if "wrong version" in reason or "http request" in reason:
+    if isinstance(error, aiohttp.ClientConnectorError) and (
+        "wrong version" in reason or "http request" in reason
+    ):  # of the handshake; later it is a broken record
         hint = "; does it speak plain HTTP (url = http://...)?"
     elif "certificate required" in reason or "bad certificate" in reason or "handshake failure" in reason:
         hint = "; it may want a client certificate (tls.cert, tls.key)"

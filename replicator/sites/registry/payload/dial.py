@@ -66,18 +66,34 @@ async def dial(way: Way, run: Run[bytes | None]) -> Connection:
         if way.context is not None:
             if way.proxy is not None:
                 await _tunnel(way.url, way.proxy, connection, run)
-            host = (way.url.raw_host or "").rstrip(".")
-            await run(connection, partial(connection.secure, way.context, host))
+            await _secure(way, way.context, connection, run)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-async def _connected(way: Way) -> socket.socket:
+async def _secure(way: Way, context: ssl.SSLContext, connection: Connection, run: Run[bytes | None]) -> None:
+    host = (way.url.raw_host or "").rstrip(".")
+    try:
+        await run(connection, partial(connection.secure, context, host))
+    except ssl.SSLCertVerificationError:
+        raise
+    except ssl.SSLError as error:  # in a handshake it means another thing than later
+        raise aiohttp.ClientConnectorSSLError(_key(way), error) from error
+
+
+def _key(way: Way) -> ConnectionKey:
+    """What aiohttp's errors take host and port from."""
     end = way.proxy or way.url
-    host, port = end.raw_host or "", end.port or 0
-    key = ConnectionKey(host, port, way.context is not None, True, way.proxy, None, None)
+    return ConnectionKey(
+        end.raw_host or "", end.port or 0, way.context is not None, True, way.proxy, None, None
+    )
+
+
+async def _connected(way: Way) -> socket.socket:
+    key = _key(way)
+    host, port = key.host, key.port or 0
     try:
         addresses = await _addresses(way.resolver, host, port)
     except OSError as error:

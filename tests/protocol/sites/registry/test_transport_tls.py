@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from replicator.sites.registry.origin import refusal, resolve, upgraded
 from replicator.sites.registry.probe import registry_url
 from replicator.sites.registry.proxy import Proxies
 from replicator.sites.registry.settings import TLS
-from tests.fakes.scripted import head_of, login, raw, rig, scripted
+from tests.fakes.scripted import Rig, head_of, login, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
 
@@ -164,6 +165,27 @@ async def test_https_to_a_plain_server_says_so() -> None:
     async with scripted(_fine) as server, rig(server.url.replace("http:", "https:"), budget=ONCE) as here:
         with pytest.raises(Unavailable, match="does it speak plain HTTP"):
             await here.transport.request(READ)
+
+
+async def test_a_broken_record_in_the_middle_is_tried_again(pki: Pki) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 10_000)
+        await writer.drain()
+        os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        writer.transport.abort()
+
+    async with raw(talk, tls=pki.server) as url, rig(url, tls=TLS(ca=pki.ca), budget=ONCE) as here:
+        with pytest.raises(Unavailable) as caught:
+            await _read_stream(here)
+    assert caught.value.advice is Advice.RETRY
+
+
+async def _read_stream(here: Rig) -> None:
+    async with here.transport.stream(READ) as reply:
+        async for _ in reply.chunks():
+            pass
 
 
 @pytest.mark.parametrize("which", ["ca", "cert", "key"])
