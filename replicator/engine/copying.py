@@ -218,7 +218,7 @@ class Copying:
 
         async def bring() -> None:
             self._breaker.check("write manifest", action.target)
-            catalog = await self._decided_on(action)
+            catalog = self._catalogs.opened(action.target)
             placement = ImageCopy(
                 prepared.image,
                 catalog.repository,
@@ -294,7 +294,7 @@ class Copying:
         action, totals = prepared.action, Totals()
 
         async def ask() -> None:
-            catalog = await self._decided_on(action)
+            catalog = self._catalogs.opened(action.target)
             await self._writer.check_referrers(prepared.image, catalog.repository)
             blob = self._blobs(action, catalog, totals)
             to_send = 0
@@ -313,12 +313,6 @@ class Copying:
             self._recorder.planned(action, totals, to_send + prepared.image.manifest_bytes, note)
 
         await self._guarded(action, totals, ask)
-
-    async def _decided_on(self, action: Action) -> Catalog:
-        catalog = await self._catalogs.catalog(action.target)
-        if catalog is None:
-            raise AssertionError(f"{action.target} was decided on without a catalog")
-        return catalog
 
     def _blobs(self, action: Action, catalog: Catalog, totals: Totals) -> Callable[[Descriptor], WantedBlob]:
         def wanted(descriptor: Descriptor) -> WantedBlob:

@@ -23,6 +23,8 @@ async def each(
         SiteError: the first failure; nothing new was started after it, and everything in progress has ended.
     """
     items = list(items)
+    if len(items) <= 1:  # as for nearly every image: a task would cost more than it gains
+        return [await do(item) for item in items]
     waiting = enumerate(items)
     done: dict[int, _Result] = {}
     failures: list[SiteError] = []

@@ -234,6 +234,14 @@ class DestinationCatalogs:
             opening.set_result(catalog)
         return catalog
 
+    def opened(self, target: str) -> Catalog:
+        """The catalog of a repository of which something was decided, so that it has been had."""
+        opening = self._targets[target].opening
+        catalog = None if opening is None else opening.result()
+        if catalog is None:
+            raise AssertionError(f"{target} was decided on without a catalog")
+        return catalog
+
     async def _read(self, target: str) -> Catalog:
         site = self._context.sites[self._destination]
         if isinstance(site, RefusesNames) and (why := site.refuses_name(target)) is not None:

@@ -118,18 +118,25 @@ class BlobTransfers:
         self._refusals = 0
         self._shares_store = True
 
+    def finds(self, repository: Repository, blob: WantedBlob) -> bool:
+        """Whether the repository is known to have the blob, which then is counted as present."""
+        digest = blob.descriptor.digest
+        if blob.doubted and (repository.name, digest) not in self._proven:
+            self._presence.forget(repository.name, [digest])
+        if not self._presence.has(repository.name, digest):
+            return False
+        self._done(repository, blob, "present")
+        return True
+
     async def ensure(self, repository: Repository, blob: WantedBlob) -> Outcome:
         """Returns when the repository has the blob.
 
         Raises:
             SiteError: of the source or the destination, whoever failed; nothing is visible then.
         """
-        digest = blob.descriptor.digest
-        if blob.doubted and (repository.name, digest) not in self._proven:
-            self._presence.forget(repository.name, [digest])
-        if self._presence.has(repository.name, digest):
-            return self._done(repository, blob, "present")
-        key = (repository.name, digest, blob.descriptor.size)
+        if self.finds(repository, blob):  # another image may have brought it since it was looked for
+            return "present"
+        key = (repository.name, blob.descriptor.digest, blob.descriptor.size)
         return await self._once.run(key, lambda: self._place(repository, blob))
 
     async def locate(self, repository: Repository, blob: WantedBlob) -> Outcome:

@@ -178,12 +178,12 @@ class ImageWriter:
         await self._below.run(key, lambda: self._put_below(placement, manifest))
 
     async def _put_below(self, placement: ImageCopy, manifest: Manifest) -> None:
+        repository = placement.repository
+        wanted = [placement.blob(blob) for blob in manifest.blobs]
+        lacking = [blob for blob in wanted if not self._transfers.finds(repository, blob)]
         await _all(
             [
-                *(
-                    self._transfers.ensure(placement.repository, placement.blob(blob))
-                    for blob in manifest.blobs
-                ),
+                *(self._transfers.ensure(repository, blob) for blob in lacking),
                 *(self._put_child(placement, child) for child in placement.image.children(manifest)),
             ]
         )
@@ -248,9 +248,13 @@ async def _all(work: Sequence[Awaitable[object]]) -> None:
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
+    if not work:
+        return
+    first, *others = work
     async with asyncio.TaskGroup() as tasks:
-        for one in work:
+        for one in others:
             tasks.create_task(attempt(one))
+        await attempt(first)
     if failures:
         raise min(
             failures,
