@@ -84,6 +84,7 @@ def facts_of(
     """The facts of an image, as far as its configs are known."""
     by_digest = {manifest.digest: manifest for manifest in manifests}
     top = by_digest[root]
+    own = {manifest.digest: annotations_of(manifest) or {} for manifest in manifests}
     platforms: dict[str, None] = {}
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
@@ -100,7 +101,7 @@ def facts_of(
             for blob in manifest.blobs
             if manifest.config is None or blob.digest != manifest.config.digest
         }
-        annotations = {**(annotations_of(manifest) or {}), **annotations}
+        annotations = {**own[manifest.digest], **annotations}
         config = configs.get(manifest.config.digest) if manifest.config else None
         if config is None:
             continue
@@ -116,7 +117,7 @@ def facts_of(
         tuple(platforms),
         labels,
         tuple(layers.items()),
-        {**annotations, **(annotations_of(top) or {})},
+        {**annotations, **own[root]},
     )
 
 

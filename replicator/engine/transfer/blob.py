@@ -12,7 +12,7 @@ from replicator.engine.content.source import SourceContent
 from replicator.engine.content.spool import SpoolFull
 from replicator.engine.faults import is_unreadable
 from replicator.engine.result import Totals
-from replicator.engine.transfer.claims import ClaimedTransfers
+from replicator.engine.transfer.claims import ClaimedTransfers, is_claimed
 from replicator.engine.transfer.delivery import SMALL_BLOB_BYTES, Delivery
 from replicator.engine.transfer.presence import Presence
 from replicator.errors import Advice, Corrupt, NotFound, SiteError
@@ -224,7 +224,7 @@ class BlobTransfers:
 
     async def _bring(self, repository: Repository, blob: WantedBlob, other: str | None) -> Outcome:
         """Transfers the blob; where another agent brings it to the site now, looks for it when that is through."""
-        if self._claimed is None or (other and self.may_mount):
+        if self._claimed is None or not is_claimed(blob.descriptor) or (other and self.may_mount):
             return await self._transfer(repository, blob, other)
         return await self._claimed.run(
             blob.descriptor,
@@ -346,7 +346,8 @@ class BlobTransfers:
         digest = blob.descriptor.digest
         if not self._presence.has(repository.name, digest):
             self._presence.add(repository.name, digest)
-            self._state.record(Seen(self._site.name, repository.name, digest))
+            if not _is_cheap(blob):  # nobody asks the state where another one lies
+                self._state.record(Seen(self._site.name, repository.name, digest))
         self._tell(repository, blob, outcome)
         if outcome != "copied":
             self._save(blob, outcome)

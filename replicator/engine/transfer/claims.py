@@ -18,7 +18,13 @@ LOOK_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 300.0
 """After that an agent brings a blob itself, whatever the other one does."""
 
+
 Transfer = Callable[[], Awaitable[BlobOutcome]]
+
+
+def is_claimed(blob: Descriptor) -> bool:
+    """Whether a blob is large enough for a claim."""
+    return (blob.size or 0) >= CLAIMED_BLOB_BYTES
 
 
 class ClaimedTransfers:
@@ -43,13 +49,10 @@ class ClaimedTransfers:
         """Transfers the blob, and raises what that raises.
 
         Args:
-            blob: what moves.
+            blob: what moves; see `is_claimed`.
             transfer: moves it.
             transfer_after: looks first whether another agent, which had claimed it, has brought it.
         """
-        size = blob.size or 0
-        if size < CLAIMED_BLOB_BYTES:
-            return await transfer()
         waited, wait, work = 0.0, FIRST_LOOK_SECONDS, transfer
         while True:
             async with self._claims.claim(self._site, blob.digest) as is_ours:
@@ -61,7 +64,7 @@ class ClaimedTransfers:
             waited, wait, work = waited + wait, min(2 * wait, LOOK_SECONDS), transfer_after
         outcome = await transfer_after()
         if outcome == "copied":
-            self._events.emit(DuplicateBytes(self._site, size))
+            self._events.emit(DuplicateBytes(self._site, blob.size or 0))
         return outcome
 
     async def _tell(self, outcome: BlobOutcome) -> BlobOutcome:

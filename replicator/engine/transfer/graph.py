@@ -145,7 +145,9 @@ class ImageWriter:
     async def _put_referrers(self, placement: ImageCopy) -> None:
         """Puts what refers to the image and makes it findable, before the tag shows the image to anybody."""
         referrers = placement.image.referrers
-        if placement.ownership is not None and (referrers or placement.attached):
+        if not referrers and not placement.attached:
+            return
+        if placement.ownership is not None:
             await placement.ownership.confirm()
         await _all([self._put_child(placement, referrer.manifest) for referrer in referrers])
         subjects: defaultdict[Digest, list[Manifest]] = defaultdict(list)
