@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -232,6 +233,19 @@ def test_what_is_more_than_an_interim_answer_ends_the_sending(said: bytes) -> No
     with _saying([said], then_close=False) as connection:
         assert not connection.send(bytes(64 << 20))
         assert connection.has_spoken()
+
+
+class Renegotiating(socket.socket):
+    """As TLS is in a renegotiation: there is room to send in, and nothing is taken until the other side has spoken."""
+
+    def send(self, *_: object) -> int:
+        raise ssl.SSLWantReadError
+
+
+def test_a_renegotiation_that_never_ends_is_silence() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, closing(Connection(Renegotiating(fileno=ours.detach()))) as connection:
+        assert len(connection.offer(memoryview(bytes(10)), 0.01)) == 10
 
 
 def test_a_connection_with_an_interim_answer_to_nothing_is_not_used_again() -> None:
