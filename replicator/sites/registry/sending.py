@@ -259,6 +259,10 @@ class BlobSender:
                 session.doubtful = True
                 self._registry.knowledge.learn(resume=False)
                 return self._error(Unavailable, f"resuming led to other content: {error.cause}")
+            if session.refused and "DIGEST_INVALID" in codes:
+                # Some proxies refuse when a part of the body has gone through, and the registry has kept that.
+                session.spoilt = True
+                return self._error(Unavailable, f"sending it again led to other content: {error.cause}")
             if "DIGEST_INVALID" in codes and algorithm(self._digest) != "sha256":
                 # The source's bytes were hashed on their way: it is the algorithm that the registry does not know.
                 learn(self._registry, "none")

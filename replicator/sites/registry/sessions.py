@@ -22,7 +22,8 @@ class Session:
     """An upload session: its newest Location, the bytes the registry has, and what is known of its state.
 
     `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least this many bytes. `doubtful`: a
-    request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with.
+    request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with. `refused`: a
+    request of it was refused for the load and sent again. `spoilt`: it has other bytes than were meant for it.
     """
 
     url: str
@@ -30,6 +31,8 @@ class Session:
     least_chunk: int = 0
     doubtful: bool = False
     resumed: bool = False
+    refused: bool = False
+    spoilt: bool = False
 
 
 def start_call(repository: str) -> Call:

@@ -228,7 +228,7 @@ class Upload:
         if (
             session is not None
             and session.doubtful
-            and not (self._may_resume and await self._resume(session))
+            and not (self._may_resume and not session.spoilt and await self._resume(session))
         ):
             if await self._is_perhaps_there():  # only the answer was lost: nothing is sent twice
                 self._session = None
@@ -267,6 +267,7 @@ class Upload:
         # AuthFailed that advises RETRY: the token ran out before the body was taken.
         # One that was refused for the load was not taken: the session is where it was.
         session.doubtful = error.advice is Advice.RETRY and not is_refusal(error)
+        session.refused |= is_refusal(error)
         return False
 
     def _got_on(self, error: SiteError, session: Session) -> bool:

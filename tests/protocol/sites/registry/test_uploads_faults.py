@@ -165,6 +165,19 @@ async def test_being_throttled_is_tried_again_and_then_told() -> None:
         await fails(fake, Throttled)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_session_that_kept_a_part_of_what_was_refused_begins_again(status: int) -> None:
+    async def refuse(exchange: Exchange) -> web.StreamResponse:
+        [upload] = exchange.fake.store.uploads.values()
+        upload.write(DATA[:1000])
+        return web.Response(status=status)
+
+    async with FakeRegistry() as fake:
+        fake.fault("PUT", UPLOADS, refuse)
+        source = await write(fake)
+        assert (source.opened, fake.count("POST")) == ([0, 0, 0], 2), "again, then into a new session"
+
+
 async def test_being_denied_is_final() -> None:
     async with FakeRegistry() as fake:
         fake.fault("PUT", UPLOADS, faults.refuse(403, "DENIED"))
