@@ -321,15 +321,7 @@ async def test_who_reads_from_a_mirror_takes_no_connection_from_the_source(
     monkeypatch.setattr(parted, "monotonic", lambda: origin.source.gave / 100)
     spool = Spool(folder, 1_000_000)
     try:
-        content = source.SourceContent(
-            sites,
-            "source",
-            spool=spool,
-            share=lambda: False,
-            events=Events(),
-            warn=lambda _: None,
-            apis=ReferrersAPIs(FakeClock()),
-        )
+        content = _content(sites, spool)
         descriptor = Descriptor("text/plain", digest_of(DATA), len(DATA))
         async with content.direct("app", descriptor, ["mirror"], lambda _: None).open() as busy:
             await anext(busy)
@@ -338,3 +330,35 @@ async def test_who_reads_from_a_mirror_takes_no_connection_from_the_source(
     finally:
         await spool.aclose()
     assert origin.source.most_at_once == 2
+
+
+@pytest.mark.parametrize(
+    ("spooled", "parallel_reads", "least"), [(False, 4, 1), (True, 1, 1), (True, 4, len(DATA) + 1)]
+)
+async def test_a_blob_is_not_parted_without_a_spool_nor_where_it_is_small_or_the_site_has_it_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, parallel_reads: int, least: int, *, spooled: bool
+) -> None:
+    origin = Place("source")
+    origin.source.parallel_reads = parallel_reads
+    monkeypatch.setattr(source, "PARTS", PartSizes(least=least, first=1_000, part=700))
+    spool = Spool(folder, 1_000_000)
+    try:
+        content = _content({"source": origin}, spool if spooled else None)
+        descriptor = Descriptor("text/plain", digest_of(DATA), len(DATA))
+        async with content.direct("app", descriptor, [], lambda _: None).open() as chunks:
+            assert b"".join([bytes(chunk) async for chunk in chunks]) == DATA
+    finally:
+        await spool.aclose()
+    assert (origin.source.asked, origin.source.opened) == ([], [0])
+
+
+def _content(sites: dict[str, Any], spool: Spool | None) -> source.SourceContent:
+    return source.SourceContent(
+        sites,
+        "source",
+        spool=spool,
+        share=lambda: False,
+        events=Events(),
+        warn=lambda _: None,
+        apis=ReferrersAPIs(FakeClock()),
+    )

@@ -104,6 +104,23 @@ async def test_a_blob_is_whole_by_whichever_version_and_address(
     assert not _threads()
 
 
+@pytest.mark.parametrize(
+    ("size", "known", "by_threads"),
+    [(256 * 1024, True, True), (256 * 1024 - 1, True, False), (700_000, False, False)],
+)
+async def test_threads_move_blobs_of_256_kib_and_more_whose_size_is_known(
+    size: int, *, known: bool, by_threads: bool
+) -> None:
+    data = DATA[:size]
+    async with FakeRegistry() as source, FakeRegistry() as destination:
+        source.store.put_blob("app", data)
+        blob = Descriptor("text/plain", digest_of(data), size if known else None)
+        async with registry_site(source.url) as origin, registry_site(destination.url) as target:
+            assert await target.repository("app").write_blob(origin.repository("app").blob(blob)) == "copied"
+            assert len(_threads()) == (2 if by_threads else 0)
+        assert b"".join(destination.store.blob("app", blob.digest).read()) == data
+
+
 async def test_few_idle_connections_are_kept_and_none_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle, "_MAX_IDLE", 2)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 700000\r\n\r\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,8 @@ from replicator.engine.content.parted import Crowd, PartedBlob, PartSizes
 from replicator.engine.content.spool import Spool
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.errors import Corrupt
+from replicator.events import Event, InFlight
+from replicator.flow.settings import LimitSettings
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import ReadsRanges, Repository
@@ -70,11 +74,11 @@ class Parallel:
 
 
 @asynccontextmanager
-async def rig() -> AsyncIterator[Rig]:
+async def rig(limits: LimitSettings | None = None, seen: list[Event] | None = None) -> AsyncIterator[Rig]:
     async with (
         FakeRegistry() as source,
         FakeRegistry() as destination,
-        registry_site(source.url) as origin,
+        registry_site(source.url, limits=limits, seen=seen) as origin,
         registry_site(destination.url) as target,
     ):
         source.store.put_blob("app", DATA)
@@ -90,6 +94,31 @@ async def test_each_part_is_asked_for_once_and_no_byte_comes_twice(tmp_path: Pat
         assert ranges == [f"bytes={at}-{at + 999_999}" for at in range(0, 6_000_000, 1_000_000)]
         assert here.source.blob_bytes_out == len(DATA)
         assert here.destination.uploaded_bytes == len(DATA)
+
+
+async def test_parts_are_reads_of_the_site_like_any_other(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    async with rig(LimitSettings(concurrency=2), seen) as here:
+        assert await here.copy(tmp_path, 5) == len(DATA)
+    changes = [one.change for one in seen if isinstance(one, InFlight) and one.kind == "reads"]
+    assert max(itertools.accumulate(changes)) == 2
+
+
+async def test_for_several_destinations_each_part_is_read_once_whatever_breaks(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100_000_000)
+    async with rig() as here, rig() as there:
+        parted = PartedBlob("there", Parallel(here.blob, 3), spool.scratch, Crowd(), SIZES)
+        verified = VerifiedBlob(here.blob.descriptor, [BlobPlace("there", "app", parted)], lambda _, __: None)
+        there.destination.fault("PUT|PATCH", "/blobs/uploads/", faults.reset_upload(2_500_000))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for one in (here, there):
+                    tasks.create_task(one.target.write_blob(spool.follow(verified)))
+        finally:
+            await spool.aclose()
+        for one in (here, there):
+            assert b"".join(one.destination.store.blob("app", BLOB).read()) == DATA
+        assert here.source.blob_bytes_out == len(DATA)
 
 
 async def test_a_part_that_breaks_off_goes_on_there(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Rig:
 async def rig(
     *,
     timeouts: Timeouts | None = None,
-    limits: LimitSettings | None = None,
+    limits: tuple[LimitSettings, LimitSettings] = (LimitSettings(), LimitSettings()),
     retries: int = 3,
     **capabilities: bool | int | str,
 ) -> AsyncIterator[Rig]:
@@ -72,9 +72,11 @@ async def rig(
         stack.callback(patched.undo)
         source, destination = [await stack.enter_async_context(FakeRegistry()) for _ in range(2)]
         source.store.put_blob("app", DATA)
-        origin = await stack.enter_async_context(registry_site(source.url, timeouts=timeouts, limits=limits))
+        origin = await stack.enter_async_context(
+            registry_site(source.url, timeouts=timeouts, limits=limits[0])
+        )
         target = await stack.enter_async_context(
-            registry_site(destination.url, capabilities, timeouts=timeouts)
+            registry_site(destination.url, capabilities, timeouts=timeouts, limits=limits[1])
         )
         read: list[int] = []
         reached: dict[int, asyncio.Event] = {}
@@ -126,8 +128,12 @@ async def test_each_chunk_of_an_upload_in_chunks_is_spliced(ordinary: list[int])
     assert sum(ordinary) <= 3 * (ORDINARY_BYTES + 1)
 
 
-async def test_where_bytes_wait_for_their_turn_each_of_them_does(ordinary: list[int]) -> None:
-    async with rig(limits=LimitSettings(bytes_per_second=1e9)) as here:
+@pytest.mark.parametrize("limited", [(1e9, None), (None, 1e9)], ids=["source", "destination"])
+async def test_where_bytes_wait_for_their_turn_each_of_them_does(
+    ordinary: list[int], limited: tuple[float | None, float | None]
+) -> None:
+    source, destination = (LimitSettings(bytes_per_second=each) for each in limited)
+    async with rig(limits=(source, destination)) as here:
         await here.copy()
     assert sum(ordinary) == len(DATA)
 

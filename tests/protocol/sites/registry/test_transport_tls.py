@@ -250,6 +250,31 @@ async def test_tls_goes_through_the_proxy_unread(moved: str, pki: Pki) -> None:
     assert asked == [b"CONNECT 127.0.0.1:%d HTTP/1.1" % server.port] * connections
 
 
+async def test_tls_goes_through_a_proxy_that_speaks_tls_itself(pki: Pki) -> None:
+    """TLS within TLS; threads leave that to the event loop."""
+    asked: list[bytes] = []
+
+    async with scripted(_fine, tls=pki.server) as server:
+
+        async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append((await head_of(reader)).split(b"\r\n")[0])
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(CONNECTED)
+            try:
+                async with asyncio.TaskGroup() as pumps:
+                    pumps.create_task(_pump(reader, to_writer))
+                    pumps.create_task(_pump(to_reader, writer))
+            finally:
+                to_writer.close()
+
+        async with (
+            raw(tunnel, tls=pki.server) as proxy,
+            rig(server.url, proxy=proxy, tls=TLS(ca=pki.ca)) as here,
+        ):
+            assert (await here.transport.request(READ)).body == b"fine"
+    assert asked == [b"CONNECT 127.0.0.1:%d HTTP/1.1" % server.port]
+
+
 CONNECTED = b"HTTP/1.1 200 Connected\r\n\r\n"
 
 
