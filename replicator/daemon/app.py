@@ -28,7 +28,8 @@ from replicator.daemon.untrusted import UntrustedTags
 from replicator.daemon.watchdog import StuckRuns
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
-from replicator.events import ConfigRead, Events, Warned
+from replicator.events import Events, Warned
+from replicator.events.agent import ConfigRead
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule

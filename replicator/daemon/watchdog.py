@@ -10,16 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from replicator.daemon.runs import Runs
-from replicator.events import (
-    BytesRead,
-    BytesWritten,
-    Event,
-    Events,
-    RequestDone,
-    RetryPlanned,
-    RunStuck,
-    TagDone,
-)
+from replicator.events import BytesRead, BytesWritten, Event, Events, RequestDone, RetryPlanned, TagDone
+from replicator.events.agent import RunStuck
 from replicator.ports import Clock
 from replicator.report import format_seconds
 from replicator.runs.current import Run, current_run

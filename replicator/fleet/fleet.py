@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from replicator.errors import StateError
-from replicator.events import DatabaseSeen, Events, FleetSeen, JobBegun, SplitOff, TakenOver, Warned
+from replicator.events import Events, Warned
+from replicator.events.agent import DatabaseSeen, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.fleet import agents as living_agents
 from replicator.fleet import definitions, failures, looks
 from replicator.fleet.agents import Self

@@ -7,7 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from replicator.events import DatabaseSeen, DuplicateBytes, Event, FleetSeen, JobBegun, SplitOff, TakenOver
+from replicator.events import DuplicateBytes, Event
+from replicator.events.agent import DatabaseSeen, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.metrics import buckets
 
 

@@ -21,7 +21,6 @@ from replicator.events import (
     BytesRead,
     BytesSaved,
     BytesWritten,
-    ConfigRead,
     CredentialsRenewed,
     Event,
     Failed,
@@ -33,12 +32,10 @@ from replicator.events import (
     RetryPlanned,
     RunEnded,
     RunStarted,
-    RunStuck,
     TagDone,
     TagUntrusted,
-    WebhookOutcome,
-    WebhookSeen,
 )
+from replicator.events.agent import ConfigRead, RunStuck, WebhookOutcome, WebhookSeen
 from replicator.metrics import buckets
 from replicator.metrics.names import Names
 from replicator.metrics.standings import Behind, RepositoriesCollector, Standings, StandingsCollector

@@ -12,7 +12,8 @@ from replicator.config.settings import AgentSettings, HMACSettings, HTTPSettings
 from replicator.daemon.runs import Runs
 from replicator.daemon.status import RuleStatus
 from replicator.daemon.triggers import Triggers, Want
-from replicator.events import Events, WebhookSeen
+from replicator.events import Events
+from replicator.events.agent import WebhookSeen
 from replicator.metrics import Metrics
 from replicator.model.digest import Digest
 from replicator.policy.lag import lag

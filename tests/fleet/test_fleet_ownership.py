@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from replicator.errors import ConfigError, OwnershipLostError, StateError
-from replicator.events import TakenOver
+from replicator.events.agent import TakenOver
 from replicator.fleet import connections
 from replicator.fleet.agents import set_draining
 from replicator.fleet.ownership import _IS_MINE, Claims

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from msgspec.structs import replace as replace_work
 
-from replicator.events import FleetSeen, JobBegun, Warned
+from replicator.events import Warned
+from replicator.events.agent import FleetSeen, JobBegun
 from replicator.fleet import queue
 from replicator.fleet.work import Work
 from replicator.flow.clock import SystemClock

@@ -12,7 +12,7 @@ from replicator.daemon.sharing.splitting import Much, Splits, redirected
 from replicator.demo.images import image, layer
 from replicator.demo.images import load as put
 from replicator.errors import OwnershipLostError
-from replicator.events import SplitOff
+from replicator.events.agent import SplitOff
 from replicator.fleet.work import Work
 from replicator.ports import ToCopy
 from tests.engine.world import rule

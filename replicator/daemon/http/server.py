@@ -33,7 +33,8 @@ from replicator.daemon.http.routes import Parameter, Route
 from replicator.daemon.http.webhooks.endpoint import Notification, Webhooks
 from replicator.daemon.http.webhooks.hints import Hints
 from replicator.errors import ConfigError, ReplicatorError
-from replicator.events import ConfigRead, Event, Events
+from replicator.events import Event, Events
+from replicator.events.agent import ConfigRead
 from replicator.http.connections import Connections
 from replicator.http.protocol import SERVER, RequestHandler
 from replicator.sites.registry.vendors.senders import MEDIA_TYPES

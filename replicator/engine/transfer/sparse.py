@@ -46,7 +46,7 @@ def check_whole(image: Image, repository: Repository) -> None:
 
 def is_sparse(image: Image) -> bool:
     """Whether children of an index of the image stay behind."""
-    return any(True for _ in _left_out(image))
+    return any(manifest.left_out for manifest in image.manifests.values())
 
 
 def _left_out(image: Image) -> Iterator[Descriptor]:

@@ -20,7 +20,7 @@ from replicator.daemon.http import server as server_module
 from replicator.daemon.http.auth import is_known_host, same
 from replicator.daemon.http.server import MAX_LINE_BYTES, listen
 from replicator.errors import ConfigError
-from replicator.events import ConfigRead
+from replicator.events.agent import ConfigRead
 from tests.fakes.agent import HOOK_TOKEN, TOKEN, FakeAgent, config, literal
 
 ANYWHERE = ("0.0.0.0", 0)  # noqa: S104 - what is tested is that it asks for a token there

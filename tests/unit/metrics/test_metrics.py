@@ -13,7 +13,6 @@ from replicator.events import (
     BytesRead,
     BytesSaved,
     BytesWritten,
-    ConfigRead,
     CredentialsRenewed,
     Event,
     Events,
@@ -27,8 +26,8 @@ from replicator.events import (
     RunEnded,
     RunStarted,
     TagDone,
-    WebhookSeen,
 )
+from replicator.events.agent import ConfigRead, WebhookSeen
 from replicator.metrics import Behind, Metrics
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule

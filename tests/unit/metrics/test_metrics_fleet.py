@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from replicator.events import (
-    DatabaseSeen,
-    DuplicateBytes,
-    Event,
-    Events,
-    FleetSeen,
-    JobBegun,
-    RunEnded,
-    SplitOff,
-    TakenOver,
-)
+from replicator.events import DuplicateBytes, Event, Events, RunEnded
+from replicator.events.agent import DatabaseSeen, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.metrics import FleetMetrics, Metrics
 from replicator.model.shards import Shard, shard_of
 

@@ -21,7 +21,7 @@ from replicator.daemon.http.webhooks.hints import Hints
 from replicator.daemon.http.webhooks.oidc import BadToken, IssuerKeys, NoKeys, verify
 from replicator.daemon.http.webhooks.senders import shows_secret, signed
 from replicator.errors import StateError
-from replicator.events import WebhookOutcome, WebhookSeen
+from replicator.events.agent import WebhookOutcome, WebhookSeen
 from replicator.model.strictjson import read_object
 from replicator.notifications.format import Delivery, Format, Hint, read_events
 from replicator.scrub import scrub

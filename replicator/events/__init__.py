@@ -6,22 +6,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import msgspec
 
+from replicator.events.agent import (
+    ConfigRead,
+    DatabaseSeen,
+    FleetSeen,
+    JobBegun,
+    RunStuck,
+    SplitOff,
+    TakenOver,
+    WebhookSeen,
+)
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 from replicator.model.shards import Shard
 from replicator.scrub import scrub
 
 _log = logging.getLogger(__name__)
-
-
-WebhookOutcome = Literal[
-    "matched", "unmatched", "ignored", "other_registry", "unauthorized", "too_large", "malformed", "busy"
-]
 
 
 class RequestDone(msgspec.Struct, frozen=True):
@@ -259,52 +264,6 @@ class ImageCopied(msgspec.Struct, frozen=True):
     manifests: tuple[Manifest, ...]
 
 
-class RunStuck(msgspec.Struct, frozen=True):
-    """A run of a rule made no progress for too long and is being ended."""
-
-    rule: str
-
-
-class TakenOver(msgspec.Struct, frozen=True):
-    """Work of an agent that was lost waits for another one. `shard` None: a look at the whole rule."""
-
-    rule: str
-    destinations: tuple[str, ...]
-    shard: int | None
-
-
-class SplitOff(msgspec.Struct, frozen=True):
-    """A repository of these destinations has much to copy: it waits in the fleet's queue by itself."""
-
-    rule: str
-    destinations: tuple[str, ...]
-    repository: str
-
-
-class JobBegun(msgspec.Struct, frozen=True):
-    """This agent begins a job of the fleet's queue that could have begun so many seconds ago."""
-
-    waited: float
-
-
-class FleetSeen(msgspec.Struct, frozen=True):
-    """An agent has read how its fleet is.
-
-    `agents`: how many live. `serving`: by destination, how many of them take work for it. `jobs`: how many there are, by
-    queue and status; None where another agent counts them.
-    """
-
-    agents: int
-    serving: Mapping[str, int]
-    jobs: Mapping[tuple[str, str], int] | None = None
-
-
-class DatabaseSeen(msgspec.Struct, frozen=True):
-    """Whether an agent of a fleet has its database, told with each heartbeat and for each that failed."""
-
-    is_up: bool
-
-
 class Failed(msgspec.Struct, frozen=True):
     """Something failed for good in this run."""
 
@@ -344,13 +303,6 @@ class LimitChanged(msgspec.Struct, frozen=True):
     limit: int
 
 
-class ConfigRead(msgspec.Struct, frozen=True):
-    """An agent read its config, at start or on a reload; where that failed, the one before stays in force."""
-
-    successful: bool
-    at: float
-
-
 class InFlight(msgspec.Struct, frozen=True):
     """A slot of a gate was taken (+1) or given back (-1)."""
 
@@ -364,17 +316,6 @@ class QuotaSeen(msgspec.Struct, frozen=True):
 
     site: str
     remaining: int
-
-
-class WebhookSeen(msgspec.Struct, frozen=True):
-    """A webhook was refused, or one event in it was looked at.
-
-    `matched` and `unmatched`: it made some rule look, or none. `ignored`: no change of a tag.
-    `other_registry`: it names a registry other than the hook's site.
-    """
-
-    hook: str
-    outcome: WebhookOutcome
 
 
 Event = (
