@@ -14,6 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
+from replicator.flow.patience import STALLED_READINGS
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, digest_of
@@ -119,8 +120,22 @@ class RegistryBlob:
             return reply.body
         if "Content-Length" in reply.headers:
             raise self.corrupt(f"it ended after {len(reply.body)} of {size} bytes")
-        async with self.open(len(reply.body)) as rest:  # docs/quirks.md#blob-without-length
-            return reply.body + b"".join([bytes(chunk) async for chunk in rest])
+        return await self._rest(bytearray(reply.body), size)  # docs/quirks.md#blob-without-length
+
+    async def _rest(self, data: bytearray, size: int) -> bytes:
+        """The data with what is missing; asked for again where it breaks."""
+        stalled = 0
+        while len(data) < size:
+            before = len(data)
+            try:
+                async with self.open(before) as chunks:
+                    async for chunk in chunks:
+                        data += chunk
+            except Unavailable as error:
+                stalled = 0 if len(data) > before else stalled + 1
+                if stalled >= STALLED_READINGS or error.advice is not Advice.RETRY:
+                    raise
+        return bytes(data)
 
     def call(self, offset: int, stop: int | None) -> Call:
         """The request for the bytes from `offset` to `stop`, or all; it names the last one, where that is known.

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from replicator.errors import AuthFailed, Corrupt, NotFound, Rejected, SiteError, Unavailable
+from replicator.flow.patience import STALLED_READINGS
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
-from replicator.ports import BlobSource
+from replicator.ports import BlobSource, ReadsWhole
 from replicator.sites.registry.repository import RegistryRepository
 from tests.fakes import faults, habits, places
 from tests.fakes.auth import Bearer
@@ -231,18 +232,49 @@ async def test_a_blob_that_ends_early_is_an_error(
     assert source.failure is None
 
 
+async def _short(exchange: Exchange) -> web.StreamResponse:
+    """The first 1,000 bytes, without a length."""
+    response = web.StreamResponse()
+    response.enable_chunked_encoding()
+    await response.prepare(exchange.request)
+    await response.write(DATA[:1000])
+    await response.write_eof()
+    return response
+
+
+@pytest.mark.parametrize("breaks", [0, 1, 3])
+async def test_a_small_blob_without_a_length_is_read_on_wherever_it_breaks(
+    fake: FakeRegistry, repository: RegistryRepository, breaks: int
+) -> None:
+    source = repository.blob(BLOB)
+    assert isinstance(source, ReadsWhole)
+    fake.fault("GET", BLOBS, _short)
+    fake.fault("GET", BLOBS, faults.truncate(1000), times=breaks)
+    assert await source.whole() == DATA
+    assert source.failure is None
+    starts = [1000 * number for number in range(1, breaks + 2)]
+    assert [one.headers.get("Range") for one in fake.find("GET", BLOBS)] == [
+        None,
+        *(f"bytes={at}-{len(DATA) - 1}" for at in starts),
+    ]
+
+
+async def test_a_small_blob_without_a_length_that_gets_nowhere_is_unavailable(
+    fake: FakeRegistry, repository: RegistryRepository
+) -> None:
+    source = repository.blob(BLOB)
+    assert isinstance(source, ReadsWhole)
+    fake.fault("GET", BLOBS, _short)
+    fake.fault("GET", BLOBS, faults.truncate(0), times=None)
+    with pytest.raises(Unavailable):
+        await source.whole()
+    assert len(fake.find("GET", BLOBS)) == 1 + STALLED_READINGS
+
+
 async def test_an_early_end_that_only_the_connection_told_may_be_tried_again(
     fake: FakeRegistry, repository: RegistryRepository
 ) -> None:
-    async def short(exchange: Exchange) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.enable_chunked_encoding()
-        await response.prepare(exchange.request)
-        await response.write(DATA[:1000])
-        await response.write_eof()
-        return response
-
-    fake.fault("GET", BLOBS, short)
+    fake.fault("GET", BLOBS, _short)
     with pytest.raises(Unavailable, match="1000 of 700000"):
         await read(repository.blob(BLOB))
 
