@@ -10,16 +10,15 @@ from typing import Final
 import msgspec
 
 from replicator.errors import Corrupt, NotFound, SiteError, Unsupported
+from replicator.model.companion import LEGACY_SUFFIXES, fallback_tag
 from replicator.model.decoding import JSON_ERRORS
 from replicator.model.descriptor import Descriptor, Platform
 from replicator.model.digest import Digest, algorithm, digest_of
-from replicator.model.manifest import Kind, Manifest, annotations_of, parse_manifest
+from replicator.model.manifest import Kind, Manifest, annotations_of
 from replicator.ports import Repository
 
 MAX_CONFIG_BYTES: Final = 8 * 1024 * 1024
 READS_AT_ONCE: Final = 16
-_LEGACY_SUFFIXES: Final = ("sig", "att", "sbom")
-"""cosign before version 3 keeps signatures, attestations and SBOMs under tags of these names."""
 
 
 class _RunConfig(msgspec.Struct):
@@ -188,10 +187,10 @@ async def _referrers(repository: Repository, digest: Digest, problems: list[str]
         problems.append(str(error))
         listed = ()
     found += [Referrer(each.digest, each.artifact_type or each.media_type) for each in listed]
-    for suffix in _LEGACY_SUFFIXES:
-        tag = f"{digest.replace(':', '-')}.{suffix}"
+    for suffix in LEGACY_SUFFIXES:
+        tag = fallback_tag(digest) + suffix
         try:
-            found.append(Referrer((await repository.resolve(tag)).digest, f"cosign .{suffix}", tag))
+            found.append(Referrer((await repository.resolve(tag)).digest, f"cosign {suffix}", tag))
         except NotFound:
             continue
         except SiteError as error:
@@ -200,12 +199,11 @@ async def _referrers(repository: Repository, digest: Digest, problems: list[str]
 
 
 async def _fallback(repository: Repository, digest: Digest, problems: list[str]) -> Sequence[Descriptor]:
-    """OCI distribution-spec, "Unavailable Referrers API": an index under the tag `ALGORITHM-HEX`."""
+    """What the fallback tag lists; nothing if it does not exist."""
     try:
-        manifest = await repository.read_manifest(digest.replace(":", "-"))
+        return (await repository.read_manifest(fallback_tag(digest))).children
     except NotFound:
         return ()
     except SiteError as error:
         problems.append(str(error))
         return ()
-    return parse_manifest(manifest.body, manifest.media_type).children

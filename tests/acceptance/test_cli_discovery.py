@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from replicator.demo.images import ARM64, image, index, layer, load
-from replicator.model.companion import fallback_tag
+from replicator.model.companion import fallback_tag, legacy_tags
 from replicator.model.digest import digest_of
 from tests.acceptance.program import Program, rule
 from tests.fakes.faults import answer
+from tests.fakes.kinds import sha512_manifest
 from tests.fakes.registry import FakeRegistry
 
 
@@ -72,7 +73,7 @@ async def test_inspect_shows_platforms_shared_layers_config_and_referrers(world:
     shared = layer("shared", 2_000)
     built = index([image("a", [shared, layer("own")]), image("b", [shared], platform=ARM64)])
     load(world.hub.store, "team/app", "v1", built)
-    load(world.hub.store, "team/app", f"{built.digest.replace(':', '-')}.sig", image("signature"))
+    load(world.hub.store, "team/app", legacy_tags(built.digest)[0], image("signature"))
     ended = await world.program("inspect", "hub/team/app:v1", "--json")
     assert (ended.code, ended.stderr) == (0, "")
     found = ended.json
@@ -85,6 +86,17 @@ async def test_inspect_shows_platforms_shared_layers_config_and_referrers(world:
     told = await world.program("inspect", "hub/team/app:v1")
     assert "all platforms" in told.stdout
     assert built.digest in told.stdout
+
+
+async def test_inspect_finds_what_refers_to_an_image_by_sha512(world: World) -> None:
+    """Tags have at most 128 characters, so those of its companions have a part of the digest."""
+    built = sha512_manifest()
+    load(world.hub.store, "team/app", "v1", built)
+    tag = "sha512-" + built.digest.removeprefix("sha512:")[:64] + ".sig"
+    load(world.hub.store, "team/app", tag, image("signature"))
+    ended = await world.program("inspect", f"hub/team/app@{built.digest}", "--json")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert [each["tag"] for each in ended.json["referrers"]] == [tag]
 
 
 async def test_inspect_takes_a_host_and_says_what_is_not_there(world: World) -> None:

@@ -10,6 +10,7 @@ from replicator.errors import Corrupt, MissingReference, NotFound
 from replicator.events import Warned
 from replicator.flow.parallel import each
 from replicator.flow.thread import run_in_thread
+from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Kind, Manifest
@@ -256,7 +257,7 @@ class OciRepository:
 
     async def _fallback(self, index: Index, subject: Digest) -> Sequence[Descriptor]:
         """What the fallback tag (distribution-spec, "Referrers Tag Schema") names, where a tool wrote one."""
-        entry = index.tagged(subject.replace(":", "-")[:71])
+        entry = index.tagged(fallback_tag(subject))
         digest = digest_in(entry) if entry else None
         if digest is None:
             return ()
