@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from replicator.model.digest import Digest, algorithm, encoded
+from replicator.scrub import one_line, scrub
 from replicator.trust.bundle import Bundle, MessageSignature, read_bundle
 from replicator.trust.policy import PublicKey, TrustPolicy
 from replicator.trust.promise import Logged
@@ -50,7 +51,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one signature is worth to one policy: it counts for `demand` if there is a `signer`."""
+    """What one signature is worth to one policy: it counts for `demand` if there is a `signer`. `text` is one line."""
 
     policy: str
     where: str
@@ -68,7 +69,7 @@ class Verdict:
 
 
 class _Void(Exception):
-    """A signature does not count, and why. `signer`: it holds nevertheless."""
+    """A signature does not count, and why."""
 
 
 def _void(text: str) -> NoReturn:
@@ -157,16 +158,16 @@ class Trial:
     def _examine(self, at: int, signature: Signature) -> Finding:
         policy = self._policies[at]
         try:
-            claim, signers, how = _verified(signature, policy, self._subject)
+            claim, signer, how = _verified(signature, policy, self._subject)
             demand = _demanded(claim, policy, self._demands(at), self._subject)
         except (_Void, ValueError) as problem:
-            self._problems.setdefault(at, []).append(f"{signature.where}: {problem}")
-            return Finding(policy.name, signature.where, str(problem))
+            why = scrub(str(problem))
+            self._problems.setdefault(at, []).append(f"{signature.where}: {why}")
+            return Finding(policy.name, signature.where, why)
         known = self._signers.setdefault((at, demand), set())
-        signer = signers
         again = " (this signer is counted already)" if signer in known else ""
         known.add(signer)
-        return Finding(policy.name, signature.where, f"{how}{again}", signer, demand)
+        return Finding(policy.name, signature.where, one_line(f"{how}{again}"), signer, demand)
 
 
 def _verified(signature: Signature, policy: TrustPolicy, subject: Subject) -> tuple[Claim, str, str]:

@@ -99,6 +99,7 @@ OTHER = SIGSTORE.bundle(digest_of(b"other"))
         entry(lambda each: each["inclusionProof"].update(rootHash=b64(b"\0" * 32))),
         entry(lambda each: each["inclusionProof"]["checkpoint"].update(envelope="x\n1\ny\n\n")),
         lambda document: document["verificationMaterial"].update(tlogEntries=[]),
+        lambda document: document["verificationMaterial"].update(tlogEntries="\ntrusted"),
         lambda document: document["dsseEnvelope"].update(payload=b64(statement(D, PROVENANCE))),
         lambda document: document["dsseEnvelope"].update(signatures=[{"sig": b64(b"forged")}]),
         lambda document: document["dsseEnvelope"].update(payloadType="text/plain"),
@@ -110,6 +111,7 @@ def test_each_link_that_is_forged_or_swapped_voids_it(spoil: Callable[[dict[str,
     verdict = judged(document)
     assert not verdict.trusted
     assert verdict.reason
+    assert verdict.reason.isprintable(), "one line, whatever sigstore says of it"
 
 
 @pytest.mark.parametrize(
