@@ -13,6 +13,7 @@ from replicator.cli.references import opened_image
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.discovery.describe import Description, Variant, describe
+from replicator.model.digest import is_digest
 from replicator.report import format_bytes, format_count, table
 
 
@@ -43,60 +44,63 @@ async def _inspect(invocation: Invocation, text: str, *, with_env: bool, insecur
     if invocation.json:
         print_json(_as_json(description, with_env=with_env))
     else:
-        click.echo("\n".join(_lines(description, with_env=with_env)))
+        click.echo("\n".join(map(_printable, _lines(description, with_env=with_env))))
     for problem in description.problems:
         click.echo(f"error: {problem}", err=True)
     return 1 if description.problems else 0
 
 
 def _lines(image: Description, *, with_env: bool) -> Iterator[str]:
-    yield (
-        f"{image.site}: {image.repository}:{image.reference}"
-        if "@" not in image.reference
-        else image.reference
-    )
-    layers = image.layers
+    yield f"{image.site}: {image.repository}{'@' if is_digest(image.reference) else ':'}{image.reference}"
     yield from table(
         [
             ("digest", image.root.digest),
             ("type", image.root.descriptor.artifact_type or image.root.media_type),
-            ("size", f"{format_bytes(image.size)} in {format_count(len(layers), 'layer')}"),
+            ("size", f"{format_bytes(image.size)} in {format_count(len(image.layers), 'layer')}"),
         ]
     )
-    names = {variant.digest: _name(variant) for variant in image.variants}
-    yield ""
-    yield "Platforms"
-    yield from _indented(
-        [
-            (
-                names[v.digest],
-                v.digest,
-                "absent" if v.is_absent else format_bytes(sum(layer.size or 0 for layer in v.layers)),
-                v.created or "-",
-            )
-            for v in image.variants
-        ]
-    )
-    present = [v for v in image.variants if not v.is_absent]
-    if 0 < len(present) < len(image.variants):
-        yield (
-            f"  {len(image.variants) - len(present)} of {len(image.variants)} are absent: a sparse index, as a rule with platforms"
-            " makes it. If they were lost, `replicator sync --recheck` copies those that a rule wants."
-        )
-    yield ""
-    yield "Layers"
-    everybody = len(present)
-    rows = []
-    for digest, (layer, users) in layers.items():
-        shared = "all platforms" if len(users) == everybody > 1 else ", ".join(names[user] for user in users)
-        rows.append((digest, format_bytes(layer.size or 0), shared))
-    yield from _indented(rows)
+    yield from _platform_lines(image.variants)
+    yield from _layer_lines(image)
     yield from _config_lines(image, with_env=with_env)
     yield ""
     yield "Referrers"
     yield from _indented(
         [(each.kind, each.digest, each.tag or "") for each in image.referrers] or [("none",)]
     )
+
+
+def _platform_lines(variants: Sequence[Variant]) -> Iterator[str]:
+    yield ""
+    yield "Platforms"
+    yield from _indented(
+        [
+            (
+                _name(each),
+                each.digest,
+                "absent" if each.is_absent else format_bytes(sum(layer.size or 0 for layer in each.layers)),
+                each.created or "-",
+            )
+            for each in variants
+        ]
+    )
+    absent = sum(each.is_absent for each in variants)
+    if 0 < absent < len(variants):
+        yield (
+            f"  {absent} of {len(variants)} are absent: a sparse index, as a rule with platforms makes it. If they were lost,"
+            " `replicator sync --recheck` copies those that a rule wants."
+        )
+
+
+def _layer_lines(image: Description) -> Iterator[str]:
+    names = {each.digest: _name(each) for each in image.variants}
+    present = sum(not each.is_absent for each in image.variants)
+    rows = []
+    for digest, (layer, users) in image.layers.items():
+        shared = "all platforms" if len(users) == present > 1 else ", ".join(names[user] for user in users)
+        rows.append((digest, format_bytes(layer.size or 0), shared))
+    yield ""
+    yield "Layers"
+    yield from _indented(rows)
 
 
 def _config_lines(image: Description, *, with_env: bool) -> Iterator[str]:
@@ -116,7 +120,7 @@ def _config_lines(image: Description, *, with_env: bool) -> Iterator[str]:
     ]
     yield ""
     yield f"Config ({_name(variant)})"
-    yield from _indented([(key, _printable(value)) for key, value in rows if value])
+    yield from _indented([(key, value) for key, value in rows if value])
 
 
 def _env(variables: list[str], *, with_env: bool) -> list[str]:
@@ -137,7 +141,7 @@ def _indented(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """The text without control characters: labels are whatever whoever pushed the image wrote."""
+    """The line without control characters: platforms, types, dates and labels are what whoever pushed the image wrote."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

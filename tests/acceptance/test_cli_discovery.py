@@ -10,10 +10,12 @@ import pytest
 
 from replicator.demo.images import ARM64, image, index, layer, load
 from replicator.model.companion import fallback_tag, legacy_tags
+from replicator.model.descriptor import Platform
 from replicator.model.digest import digest_of
 from tests.acceptance.program import Program, rule
 from tests.fakes.faults import answer
 from tests.fakes.kinds import sha512_manifest
+from tests.fakes.referrers import referrer
 from tests.fakes.registry import FakeRegistry
 
 
@@ -97,6 +99,17 @@ async def test_inspect_finds_what_refers_to_an_image_by_sha512(world: World) -> 
     ended = await world.program("inspect", f"hub/team/app@{built.digest}", "--json")
     assert (ended.code, ended.stderr) == (0, "")
     assert [each["tag"] for each in ended.json["referrers"]] == [tag]
+
+
+async def test_inspect_prints_no_control_characters_of_an_image(world: World) -> None:
+    evil = "\x1b[2J\x9b31m\u202e\nDigest forged"
+    built = index([image("x", platform=Platform("amd64", evil), created=evil)])
+    digest = load(world.hub.store, "team/app", "v1", built)
+    load(world.hub.store, "team/app", None, referrer(built, f"text/{evil}"))
+    told = (await world.program("inspect", f"hub/team/app@{digest}")).stdout
+    assert "forged" in told
+    assert all(line.isprintable() and not line.startswith("Digest forged") for line in told.splitlines())
+    assert told.startswith(f"hub: team/app@{digest}\n")
 
 
 async def test_inspect_takes_a_host_and_says_what_is_not_there(world: World) -> None:
