@@ -43,7 +43,7 @@ JOBS_AT_ONCE = 8
 IDLE_SECONDS = 20.0
 PROCESSES = 4
 """With more agents than this, several are in one process: what is looked at is the database."""
-CONNECTIONS = 6_000
+CONNECTIONS = 1_000
 TAKEOVERS = 3
 WRITTEN_TAGS = 50_000
 """Through the state, as runs write them; the rest is made by the database itself."""
@@ -67,11 +67,7 @@ async def main() -> None:
     parser.add_argument("--tags", type=int, default=2_000_000)
     options = parser.parse_args()
     print(f"cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f}")
-    with running_postgres() as server:
-        server.stop()
-        with (server.folder / "data" / "postgresql.conf").open("a") as settings:
-            settings.write(f"autovacuum_naptime = 15s\nmax_connections = {CONNECTIONS}\n")
-        server.start()
+    with running_postgres(autovacuum_naptime="15s", max_connections=str(CONNECTIONS)) as server:
         for count in map(int, filter(None, options.agents.split(","))):
             await drained(server, count)
         for count in map(int, filter(None, options.idle.split(","))):
@@ -158,7 +154,11 @@ async def _started(database: Database, agents: int) -> tuple[list[Any], Flag]:
     for process in processes:
         process.start()
     for _ in processes:
-        await asyncio.to_thread(ready.acquire)
+        while not await asyncio.to_thread(ready.acquire, True, 1.0):
+            if any(process.exitcode is not None for process in processes):
+                for process in processes:
+                    process.kill()
+                raise SystemExit("an agent could not join; see above")
     return list(processes), go
 
 
@@ -225,29 +225,30 @@ async def _fleet(dsn: str, name: str, agents: int, ready: Any, go: Flag | None, 
         look_ended=_look_ended,
         changed=lambda: None,
     )
-    clock = SystemClock()
-    async with AsyncExitStack() as stack:
-        fleets = [
-            await stack.enter_async_context(
-                Fleet.join(
-                    dsn,
-                    Self(f"{name}-{number}", "bench", None, clock.now()),
-                    duties,
-                    jobs=JOBS_AT_ONCE,
-                    events=Events(),
-                    clock=clock,
-                    times=Times(),
+    clock, joining, everyone = SystemClock(), asyncio.Lock(), asyncio.Barrier(agents + 1)
+
+    async def agent(number: int) -> None:
+        async with AsyncExitStack() as stack:
+            async with joining:
+                me = Self(f"{name}-{number}", "bench", None, clock.now())
+                joined = Fleet.join(
+                    dsn, me, duties, jobs=JOBS_AT_ONCE, events=Events(), clock=clock, times=Times()
                 )
-            )
-            for number in range(agents)
-        ]
+                fleet = await stack.enter_async_context(joined)
+            await everyone.wait()
+            await everyone.wait()
+            fleet.begin()
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(agents):
+            tasks.create_task(agent(number))
+        await everyone.wait()
         if ready is not None:
             ready.release()
         if go is not None:
             await asyncio.to_thread(go.wait)
-        for fleet in fleets:
-            fleet.begin()
-        await asyncio.Event().wait()
+        await everyone.wait()
 
 
 async def _done(_work: Work, _claim: Claim) -> Done:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +78,11 @@ class Database:
 
 @dataclass(slots=True)
 class Postgres:
-    """A server. Stopped and started again it has the same port and the same databases."""
+    """A server. Stopped and started again it has the same port and the same databases. `settings`: beside those of all."""
 
     folder: Path
     port: int
+    settings: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -89,7 +90,7 @@ class Postgres:
 
         Called in the main thread: the server ends with the thread that started it.
         """
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"-c{name}={value}" for name, value in {**_SETTINGS, **self.settings}.items()]
         # It ends with the process that started it, however that ends. Immediate: it may leave nothing behind.
         command = [
             *_as_ordinary_user(),
@@ -157,8 +158,11 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server in a folder that is removed afterwards. Skips the test where PostgreSQL is not installed."""
+def running_postgres(**settings: str) -> Iterator[Postgres]:
+    """A server in a folder that is removed afterwards. Skips the test where PostgreSQL is not installed.
+
+    `settings` of the server replace those that all have.
+    """
     initdb = program("initdb")
     with tempfile.TemporaryDirectory(prefix="replicator-postgres-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -175,7 +179,7 @@ def running_postgres() -> Iterator[Postgres]:
             command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        server = Postgres(folder, free_port())
+        server = Postgres(folder, free_port(), settings)
         server.start()
         try:
             server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
