@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from replicator.engine.result import Failure
+from replicator.engine.result import Failure, Outcome
 
 
 class FailureAt(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
     agents: tuple[str, ...]
     started: float
     ended: float
-    outcome: str
+    outcome: Outcome
     error: str | None = None
     failures: tuple[FailureAt, ...] = ()
     report: dict[str, Any] | None = None

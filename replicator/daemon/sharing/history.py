@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -86,9 +87,9 @@ class RunHistory:
 
     def note_run(self, run: Run) -> None:
         """A run that no look waits for has ended: for single repositories, or more of a shard than can be named."""
-        skew = self._clock.now() - self._fleet.now()
         if run.report is None or run.ended_at is None:
             return
+        skew = self._clock.now() - self._fleet.now()
         self._waiting.append(
             PastRun(
                 id=run.id,
@@ -163,16 +164,7 @@ class RunHistory:
         """With the time by this agent's clock, which stays the same as long as the look is in progress."""
         known = self._looks.get(look.id)
         started = look.started + skew if known is None else known.started
-        return OpenLook(
-            look.id,
-            look.rule,
-            look.source,
-            look.destinations,
-            look.cause,
-            look.shards,
-            look.through,
-            started,
-        )
+        return replace(look, started=started)
 
 
 def _failures(report: RunResult) -> tuple[FailureAt, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -10,7 +10,7 @@ from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.agents import moment
 from replicator.daemon.http.api.live import Live
 from replicator.daemon.http.api.shapes import FailureInfo, RunDetail, RunInfo, RunProgress, ShardsInfo
-from replicator.engine.result import Failure, Outcome
+from replicator.engine.result import Failure
 from replicator.fleet.history import FleetRuns, OpenLook, PastRun
 from replicator.fleet.roster import Agent as Colleague
 from replicator.fleet.roster import Doing, Roster
@@ -18,12 +18,6 @@ from replicator.runs.current import Run
 
 MAX_TEXT: Final = 500
 """Characters of a cause, which may quote a registry."""
-_OUTCOMES: Final[Mapping[str, Outcome]] = {
-    "ok": "ok",
-    "partial": "partial",
-    "failed": "failed",
-    "interrupted": "interrupted",
-}
 
 
 class RunFacts:
@@ -76,11 +70,12 @@ class RunFacts:
     def failures(self) -> Iterator[FailureInfo]:
         """The failures of remembered runs, the latest run first; those of this agent's runs in progress before them."""
         runs = self._app.runs
-        of_runs = chain.from_iterable(map(_failures, chain(reversed(runs.running), runs.recent)))
+        in_progress = map(_failures, reversed(runs.running))
         if self._app.sharing is None:
-            return of_runs
-        going = chain.from_iterable(map(_failures, reversed(runs.running)))
-        return chain(going, chain.from_iterable(map(_past_failures, self._fleet().past)))
+            ended = map(_failures, runs.recent)
+        else:
+            ended = map(_past_failures, self._fleet().past)
+        return chain.from_iterable(chain(in_progress, ended))
 
     def _fleet(self) -> FleetRuns:
         return FleetRuns() if self._app.sharing is None else self._app.sharing.history()
@@ -185,7 +180,7 @@ def _past(run: PastRun) -> RunInfo:
         repositories=None if run.repositories is None else list(run.repositories),
         started_at=moment(run.started),
         ended_at=moment(run.ended),
-        outcome=_OUTCOMES.get(run.outcome, "failed"),
+        outcome=run.outcome,
         error=None if run.error is None else run.error[:MAX_TEXT],
         progress=[],
         agents=list(run.agents),
