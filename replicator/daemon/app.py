@@ -99,7 +99,6 @@ class App:
         self._explaining = Explaining(state, self.clock, self._agenda)
         self.sharing: Sharing | None = None
         """The agent's part in a fleet."""
-        self._fleet_metrics: FleetMetrics | None = None
         self._leads = True
         """Whether this agent does what one agent of a fleet does for all: it notifies, and completes the index."""
         self._notifier: Notifier | None = None
@@ -167,8 +166,7 @@ class App:
 
         self._leads = False
         self.runs.prefix = f"{self.config.agent.name}-"
-        self._fleet_metrics = FleetMetrics(self.metrics.registry, self._destinations())
-        self.events.subscribe(self._fleet_metrics)
+        self.events.subscribe(FleetMetrics(self.metrics.registry))
         around = Surroundings(
             scheduler=self._scheduler,
             runs=self.runs,
@@ -195,13 +193,12 @@ class App:
     @property
     def rules(self) -> Sequence[RuleStatus]:
         """The rules that this agent runs, with the destinations that it serves, in the config's order."""
+        next_run = self._scheduler.next_run if self.sharing is None else self.sharing.next_run
         return [
             RuleStatus(
                 rule,
                 rule.name in self._paused,
-                self._scheduler.next_run(rule.name)
-                if self.sharing is None
-                else self.sharing.next_run(rule.name),
+                next_run(rule.name),
                 self._scheduler.backing_off(rule),
                 {name: self.untrusted.reasons(rule.name, name) for name in rule.destinations},
             )
@@ -318,8 +315,6 @@ class App:
         old, self._generation = self._generation, generation
         self._know_rules()
         self.metrics.follow(generation.rules, generation.loaded.webhooks)
-        if self._fleet_metrics is not None:
-            self._fleet_metrics.follow(self._destinations())
         self._stuck.seconds = generation.loaded.agent.stuck_after
         bandwidth.apply(*self._limits(), self.clock.now())
         self._scheduler.follow(generation, self._standings.last_looks())
@@ -333,9 +328,6 @@ class App:
         return True
 
     # --- inside ---
-
-    def _destinations(self) -> set[str]:
-        return {site for rule in self._generation.rules for site in rule.destinations}
 
     def _find(self, name: str) -> Rule:
         return {rule.name: rule for rule in self._generation.rules}[name]

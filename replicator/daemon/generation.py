@@ -54,6 +54,11 @@ class Generation:
         """A generation that the caller holds. Raises ConfigError if a site cannot be opened; then none stays open."""
         return cls(chosen, equipment, pool, await pool.take(chosen.loaded, site_names(chosen.rules)))
 
+    @property
+    def destinations(self) -> set[str]:
+        """Of all rules."""
+        return {site for rule in self.rules for site in rule.destinations}
+
     def identity(self, rule: Rule) -> RuleIdentity:
         """What the runs of a rule depend on."""
         sites = tuple(site_key(self.loaded, name) for name in site_names([rule]))

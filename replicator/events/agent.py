@@ -43,8 +43,8 @@ class JobBegun(msgspec.Struct, frozen=True):
 class FleetSeen(msgspec.Struct, frozen=True):
     """An agent has read how its fleet is.
 
-    `agents`: how many live. `serving`: by destination, how many of them take work for it. `jobs`: how many there are, by
-    queue and status; None where another agent counts them.
+    `agents`: how many live. `serving`: by destination of the config, how many of them take work for it. `jobs`: how many there
+    are, by queue and status; None where another agent counts them.
     """
 
     agents: int

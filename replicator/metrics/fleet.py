@@ -13,16 +13,13 @@ from replicator.metrics import buckets
 
 
 class FleetMetrics:
-    """A subscriber to `Events`, in the registry of a `Metrics`. Only in a fleet: an agent alone would be a false alarm.
+    """A subscriber to `Events`, in a registry. Only in a fleet: an agent alone would be a false alarm.
 
-    Agents and jobs are the whole fleet's: each agent that tells them tells the same. The rest is this agent's own.
-
-    Args:
-        registry: where the metrics are put.
-        destinations: of the config.
+    Agents and jobs are the whole fleet's: each agent that exports them exports the same. The rest is this agent's own. Series
+    of destinations follow the config with each heartbeat.
     """
 
-    def __init__(self, registry: CollectorRegistry, destinations: Collection[str]) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._agents = Gauge(
             "replicator_fleet_agents", "Agents of the fleet with a recent heartbeat.", registry=registry
         )
@@ -64,7 +61,6 @@ class FleetMetrics:
             ["destination"],
             registry=registry,
         )
-        self.follow(destinations)
 
     def __call__(self, event: Event) -> None:
         """Takes one event."""
@@ -84,17 +80,13 @@ class FleetMetrics:
             case _:
                 pass
 
-    def follow(self, destinations: Collection[str]) -> None:
-        """Only these destinations are there from now on."""
-        for metric in (self._site_agents, self._duplicates):
-            _keep(metric, destinations)
-            for destination in destinations:
-                metric.labels(destination)
-
     def _seen(self, event: FleetSeen) -> None:
         self._agents.set(event.agents)
+        for metric in (self._site_agents, self._duplicates):
+            _keep(metric, event.serving)
         for site, count in event.serving.items():
             self._site_agents.labels(site).set(count)
+            self._duplicates.labels(site)  # a counter from its start, or its first increase is not seen
         self._jobs.clear()
         for (queue, status), count in (event.jobs or {}).items():
             self._jobs.labels(queue, status).set(count)

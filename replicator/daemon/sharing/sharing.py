@@ -105,7 +105,7 @@ class Sharing:
         duties = Duties(
             perform=sharing._perform,
             places=lambda work: division.places(work, sharing._rules()),
-            destinations=lambda: {site for rule in sharing._rules().values() for site in rule.destinations},
+            destinations=lambda: around.generation().destinations,
             look_ended=sharing._look_ended,
             changed=sharing._changed,
         )

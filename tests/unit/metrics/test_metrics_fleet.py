@@ -23,13 +23,13 @@ IN_A_FLEET = {
 
 
 class Agent:
-    """One agent's metrics."""
+    """One agent's metrics, after a first heartbeat that nobody else had."""
 
     def __init__(self, *destinations: str) -> None:
         self.metrics = Metrics([], list)
-        self.fleet = FleetMetrics(self.metrics.registry, destinations)
         self.events = Events()
-        self.events.subscribe(self.fleet)
+        self.events.subscribe(FleetMetrics(self.metrics.registry))
+        self.tell(FleetSeen(1, dict.fromkeys(destinations, 0)))
 
     def tell(self, *events: Event) -> None:
         """Emits them."""
@@ -41,10 +41,10 @@ class Agent:
         return [line for line in self.metrics.expose().decode().splitlines() if line.startswith(prefix)]
 
 
-def test_series_of_the_config_exist_from_the_start() -> None:
+def test_series_of_the_config_exist_from_the_first_heartbeat() -> None:
     agent = Agent("fra")
     assert agent.lines("replicator_fleet") == [
-        "replicator_fleet_agents 0.0",
+        "replicator_fleet_agents 1.0",
         "replicator_fleet_database_up 1.0",
         'replicator_fleet_site_agents{site="fra"} 0.0',
     ]
@@ -110,10 +110,14 @@ def test_what_the_agent_did_is_counted() -> None:
 def test_a_reload_removes_the_series_of_a_destination() -> None:
     agent = Agent("fra", "nyc")
     agent.tell(DuplicateBytes("fra", 7))
-    agent.fleet.follow(["fra", "sgp"])
+    agent.tell(FleetSeen(1, {"fra": 1, "sgp": 1}))
     assert agent.lines("replicator_duplicate") == [
         'replicator_duplicate_bytes_total{destination="fra"} 7.0',
         'replicator_duplicate_bytes_total{destination="sgp"} 0.0',
+    ]
+    assert agent.lines("replicator_fleet_site") == [
+        'replicator_fleet_site_agents{site="fra"} 1.0',
+        'replicator_fleet_site_agents{site="sgp"} 1.0',
     ]
 
 
