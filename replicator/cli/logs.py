@@ -112,8 +112,10 @@ def log_event(event: Event) -> None:
 
 
 def _log_run(event: RunStarted | RunEnded) -> None:
-    """A run for a single event is logged only if it did something: there may be ten thousand a day."""
-    narrowed, run = event.repositories is not None, current_run()
+    """A run for a single event, or of one shard, is logged only if it did something: there may be ten thousand a day."""
+    run = current_run()
+    shard = None if run is None or run.shard is None else str(run.shard)
+    narrowed = event.repositories is not None or shard is not None
     if isinstance(event, RunStarted):
         log(
             logging.DEBUG if narrowed else logging.INFO,
@@ -122,6 +124,7 @@ def _log_run(event: RunStarted | RunEnded) -> None:
             source=event.source,
             destinations=",".join(event.destinations),
             repositories=_listed(event.repositories),
+            shard=shard,
             cause=run.cause if run else None,
         )
         return
@@ -131,6 +134,7 @@ def _log_run(event: RunStarted | RunEnded) -> None:
         rule=event.rule or None,
         destination=event.destination,
         repositories=_listed(event.repositories),
+        shard=shard,
         cause=run.cause if run else None,
         outcome=event.outcome,
         seconds=round(event.seconds, 1),

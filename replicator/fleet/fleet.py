@@ -283,13 +283,23 @@ class Fleet:
         self._warn_of_skew()
         everyone = await living_agents.agents(self._session)
         self._roster = Roster(tuple(everyone), self._clock.now(), self.times.dead)
-        self.living = [each for each in everyone if each.silent <= self.times.dead]
+        self._note_living([each for each in everyone if each.silent <= self.times.dead])
         dead = [each.name for each in everyone if self.times.dead < each.silent < 20 * self.times.dead]
         await self._end_what_is_silent(dead)
         self.draining = draining
         await self._adopt(now)
         await self._tell()
         self._serve()
+
+    def _note_living(self, living: Sequence[Agent]) -> None:
+        before, now = ({each.name for each in agents} for agents in (self.living, living))
+        self.living = living
+        if not before:
+            _log.info("joined the fleet; agents: %s", ", ".join(sorted(now)))
+            return
+        for change, names in (("joined", now - before), ("left, or is silent", before - now)):
+            for name in sorted(names):
+                _log.info("agent %s %s; agents: %d", name, change, len(now))
 
     async def _tell(self) -> None:
         """Tells how the fleet is; one agent counts the jobs, too."""

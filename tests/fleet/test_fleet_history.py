@@ -41,8 +41,9 @@ def facts(app: App) -> Facts:
 
 
 async def test_a_run_is_one_whichever_agents_did_its_shards(
-    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "replicator")
     async with agents(tmp_path, database, sites, ["a", "b"]) as apps:
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         await until(lambda: all(past(app) for app in apps))
@@ -67,6 +68,12 @@ async def test_a_run_is_one_whichever_agents_did_its_shards(
             assert "last run: ok, by a, b" in text
             assert facts(app).status().running == []
         assert await facts(apps[0]).runs.detail("nowhere-1") is None
+    (started,) = [vars(each)["fields"] for each in caplog.records if each.message == "run started"]
+    assert (started["rule"], started["shards"], started["cause"]) == ("apps", 16, "start")
+    (ended,) = [vars(each)["fields"] for each in caplog.records if each.message == "run ended"]
+    assert (ended["agents"], ended["outcome"], ended["copied"], ended["shards"]) == ("a,b", "ok", 60, 16)
+    assert "joined the fleet; agents: a, b" in caplog.messages
+    assert "agent b joined; agents: 2" in caplog.messages, "what a says"
 
 
 async def test_a_run_in_progress_tells_at_each_agent_how_many_shards_are_through(

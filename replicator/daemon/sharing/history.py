@@ -66,6 +66,7 @@ class RunHistory:
         report = combine(results, gathered.counts, started_at=started, seconds=max(0.0, ended - started))
         if not results:
             report.outcome = "failed" if gathered.error else "interrupted"
+        _log_end(look, agents, report)
         self._waiting.append(
             PastRun(
                 id=look_id(look.rule, started),
@@ -165,6 +166,25 @@ class RunHistory:
         known = self._looks.get(look.id)
         started = look.started + skew if known is None else known.started
         return replace(look, started=started)
+
+
+def _log_end(look: LookBegun, agents: Sequence[str], report: RunResult) -> None:
+    """One line for the whole run, at one agent: its shards are logged only where they did something."""
+    tags = report.totals.tags
+    fields = {
+        "rule": look.rule,
+        "destinations": ",".join(look.destinations),
+        "cause": look.cause,
+        "shards": look.shards,
+        "agents": ",".join(agents),
+        "outcome": report.outcome,
+        "seconds": round(report.seconds, 1),
+        "copied": tags.copied,
+        "in_step": tags.unchanged,
+        "held": tags.held,
+        "failed": tags.failed,
+    }
+    _log.info("run ended", extra={"fields": fields})
 
 
 def _failures(report: RunResult) -> tuple[FailureAt, ...]:

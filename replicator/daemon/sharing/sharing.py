@@ -298,6 +298,9 @@ class Sharing:
         works = await self.fleet.within_cap(pieces)
         await self.fleet.begin_look(replace(look, shards=len(works)))
         await self.fleet.defer(works)
+        named = {"rule": rule.name, "source": rule.source, "destinations": ",".join(destinations)}
+        fields = {**named, "shards": len(works), "cause": work.cause}
+        _log.info("run started", extra={"fields": fields})
         return Done()
 
     def _refuse(self, look: LookBegun, result: RuleResult) -> None:

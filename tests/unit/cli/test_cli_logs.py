@@ -25,7 +25,8 @@ from replicator.events import (
     TagUntrusted,
     Warned,
 )
-from replicator.runs.current import context_of
+from replicator.model.shards import Shard
+from replicator.runs.current import Run, context_of
 
 FAILED = Failed("platform", "fra", "fra", "mirror/app", "put manifest", "rejected", "400 MANIFEST_INVALID")
 
@@ -183,6 +184,21 @@ def test_run_for_an_event_that_did_nothing_is_no_news(
     log_event(ended)
     assert [line.split()[1] for line in told(stderr)] == levels
     assert all(("repositories=app" in line) == (repositories is not None) for line in told(stderr))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "copied", "levels"),
+    [("ok", 0, ["DEBUG", "DEBUG"]), ("ok", 1, ["DEBUG", "INFO"]), ("failed", 0, ["DEBUG", "INFO"])],
+)
+def test_run_of_a_shard_that_did_nothing_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, outcome: Literal["ok", "failed"], copied: int, levels: list[str]
+) -> None:
+    stderr = logging_to(monkeypatch, verbose=1)
+    shard = Run("a-1-7", "platform", "hub", ("fra",), "interval", None, 0.0, {"fra"}, Shard(2, 64))
+    context_of(shard).run(log_event, RunStarted("platform", "hub", ("fra",)))
+    context_of(shard).run(log_event, RunEnded("platform", "fra", outcome, 0.1, 1, 0, 0, 0, copied))
+    assert [line.split()[1] for line in told(stderr)] == levels
+    assert all(" shard=3/64 " in line for line in told(stderr))
 
 
 def test_run_for_events_names_few_of_its_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
