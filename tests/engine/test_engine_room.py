@@ -1,49 +1,34 @@
-"""How many repositories a scan looks at side by side."""
+"""How many tags of a source are in hand at once."""
 
 from __future__ import annotations
 
 import asyncio
 
-from replicator.engine.observe.room import (
-    LARGE_REPOSITORIES_AT_ONCE,
-    REPOSITORIES_AT_ONCE,
-    TAGS_IN_HAND,
-    Room,
-)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.engine.observe.room import REPOSITORIES, TAGS, Room
 
 
-async def _enter(room: Room, count: int) -> list[asyncio.Task[None]]:
-    """Has repositories come; those that may be looked at are done."""
-    comers = [asyncio.create_task(room.come(str(number))) for number in range(count)]
-    await asyncio.sleep(0)
-    return comers
+@given(st.lists(st.integers(0, 2 * TAGS), max_size=60))
+async def test_all_come_in_turn_and_beyond_a_few_only_small_ones(sizes: list[int]) -> None:
+    room, inside = Room(), list[int]()
+
+    async def visit(size: int) -> None:
+        await room.come(size)
+        inside.append(size)
+        assert len(inside) <= REPOSITORIES or sum(inside) <= TAGS
+        await asyncio.sleep(0)
+        inside.remove(size)
+        room.go(size)
+
+    async with asyncio.TaskGroup() as tasks:
+        for size in sizes:
+            tasks.create_task(visit(size))
 
 
-async def test_many_small_repositories_are_in_progress_once_they_are_listed() -> None:
+async def test_many_small_ones_are_in_hand_together() -> None:
     room = Room()
-    comers = await _enter(room, 2 * REPOSITORIES_AT_ONCE)
-    assert sum(one.done() for one in comers) == LARGE_REPOSITORIES_AT_ONCE
-    for number, comer in enumerate(comers[:REPOSITORIES_AT_ONCE]):
-        await comer
-        room.listed(str(number), 50)
-    await asyncio.sleep(0)
-    assert sum(one.done() for one in comers) == REPOSITORIES_AT_ONCE
-    for number, comer in enumerate(comers):
-        await comer
-        room.go(str(number))
-
-
-async def test_no_more_large_repositories_than_a_few_are_in_progress() -> None:
-    room = Room()
-    comers = await _enter(room, REPOSITORIES_AT_ONCE)
-    room.listed("0", TAGS_IN_HAND)
-    for number in range(1, LARGE_REPOSITORIES_AT_ONCE):
-        room.listed(str(number), 1)
-    await asyncio.sleep(0)
-    assert sum(one.done() for one in comers) == LARGE_REPOSITORIES_AT_ONCE
-    room.go("0")
-    await asyncio.sleep(0)
-    assert sum(one.done() for one in comers) > LARGE_REPOSITORIES_AT_ONCE
-    for number, comer in enumerate(comers[1:], 1):
-        await comer
-        room.go(str(number))
+    async with asyncio.timeout(10):
+        for _ in range(4 * REPOSITORIES):
+            await room.come(TAGS // (4 * REPOSITORIES))

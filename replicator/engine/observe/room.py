@@ -1,45 +1,34 @@
-"""How many repositories a scan looks at side by side."""
+"""How many tags of a source are in hand at once."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
 
-REPOSITORIES_AT_ONCE: Final = 32
-"""On a far link the listing of each takes a round trip, in which the tags of others are asked for."""
-LARGE_REPOSITORIES_AT_ONCE: Final = 8
-TAGS_IN_HAND: Final = 4096
-"""While the repositories in progress have as many tags, no more than `LARGE_REPOSITORIES_AT_ONCE` are begun."""
-_UNLISTED: Final = TAGS_IN_HAND // LARGE_REPOSITORIES_AT_ONCE
-"""As many tags a repository is taken to have until it is listed."""
+REPOSITORIES: Final = 8
+"""Repositories whose tags are in hand whatever their number."""
+TAGS: Final = 4096
+"""Tags of all repositories in hand, where these are more than `REPOSITORIES`."""
 
 
 class Room:
-    """Lets repositories in: many small ones or a few large ones, so that the memory of a scan is bounded."""
+    """Lets listed repositories in: many small ones or a few large ones, so that the memory of a scan is bounded."""
 
     def __init__(self) -> None:
-        self._tags: dict[str, int] = {}
+        self._repositories = 0
+        self._tags = 0
         self._changed = asyncio.Event()
 
-    async def come(self, repository: str) -> None:
-        """Returns when the repository may be looked at; it is in progress then, until `go`."""
-        while not self._is_free():
+    async def come(self, tags: int) -> None:
+        """Returns when the tags of another repository may be worked on; `go` ends that."""
+        while self._repositories >= REPOSITORIES and self._tags + tags > TAGS:
             self._changed.clear()
             await self._changed.wait()
-        self._tags[repository] = _UNLISTED
+        self._repositories += 1
+        self._tags += tags
 
-    def listed(self, repository: str, tags: int) -> None:
-        """Tells how many tags a repository in progress has."""
-        self._tags[repository] = tags
+    def go(self, tags: int) -> None:
+        """The tags of a repository have been worked on."""
+        self._repositories -= 1
+        self._tags -= tags
         self._changed.set()
-
-    def go(self, repository: str) -> None:
-        """A repository is no longer in progress."""
-        del self._tags[repository]
-        self._changed.set()
-
-    def _is_free(self) -> bool:
-        count = len(self._tags)
-        if count < LARGE_REPOSITORIES_AT_ONCE:
-            return True
-        return count < REPOSITORIES_AT_ONCE and sum(self._tags.values()) < TAGS_IN_HAND

@@ -15,7 +15,7 @@ from replicator.engine.observe.count import ScanCount
 from replicator.engine.observe.created import creation_times
 from replicator.engine.observe.names import SourceNames
 from replicator.engine.observe.resolving import resolve_tags
-from replicator.engine.observe.room import REPOSITORIES_AT_ONCE, Room
+from replicator.engine.observe.room import Room
 from replicator.engine.observe.subjects import News, Subjects
 from replicator.engine.observe.tags import Listing, list_tags
 from replicator.engine.observe.wanted import Batcher, UnresolvedTag, WantedTag, WantedTags
@@ -35,6 +35,8 @@ from replicator.policy.selection import (
 )
 from replicator.ports import ComparesTags, Repository
 
+REPOSITORIES_AT_ONCE: Final = 32
+"""Listed side by side: on a far link each takes a round trip, in which the tags of others are asked for."""
 RESOLVES_AT_ONCE: Final = 512
 """Tags asked for side by side; whoever else asks the source comes after as many at most."""
 
@@ -93,11 +95,9 @@ class SourceScan:
                     while True:
                         async with turn:
                             name = await anext(names, None)
-                            if name is None:
-                                return
-                            await self._room.come(name)
+                        if name is None:
+                            return
                         self._count.scan(is_listed=await self._guarded(name))
-                        self._room.go(name)
 
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(REPOSITORIES_AT_ONCE):
@@ -174,7 +174,22 @@ class SourceScan:
         asked = (clock.monotonic(), clock.now())
         subjects = await self._news.named(repository)
         listing = await self._list(repository, subjects)
-        self._room.listed(name, len(listing.tags))
+        await self._room.come(len(listing.tags))
+        try:
+            return await self._take(repository, target, asked, listing, subjects)
+        finally:
+            self._room.go(len(listing.tags))
+
+    async def _take(
+        self,
+        repository: Repository,
+        target: str,
+        asked: tuple[float, float],
+        listing: Listing,
+        subjects: Subjects,
+    ) -> bool:
+        """Selects and resolves the tags of a repository that was listed."""
+        name = repository.name
         companions = {tag: listing.digests.get(tag) for tag in listing.tags if is_companion(tag)}
         shown = with_states(companions, listing.attached)
         if listing.complete:
