@@ -103,6 +103,10 @@ class TolerantHandler(ResponseHandler):
                 if len(self) > answers:
                     self._drop()  # the rest of the answer had another one behind it
             return
+        if not self._head and (end := _END.search(data)) is not None and data[9:10] != b"1":
+            self._head = None  # as a rule the head comes at once
+            self._answer(data, end.end())
+            return
         held = self._head
         start = max(0, len(held) - 3)  # not from the beginning each time: it may come byte by byte
         held += data
@@ -111,7 +115,7 @@ class TolerantHandler(ResponseHandler):
             head = bytes(held[begin : end.end()])
             if head[9:10] != b"1":
                 self._head = None
-                self._answer(head, bytes(held[end.end() :]))
+                self._answer(bytes(held[begin:]), len(head))
                 return
             self._interim += 1
             if self._interim > MAX_INTERIM:
@@ -125,12 +129,16 @@ class TolerantHandler(ResponseHandler):
             self._head = None
             super().data_received(_NOT_HTTP)
 
-    def _answer(self, head: bytes, rest: bytes) -> None:
+    def _answer(self, data: bytes, end: int) -> None:
+        """Takes what came of the final answer, of which the head is the part before `end`."""
+        head = data[:end]
         better = mended(head)
-        is_followed = self._is_bodiless and rest
-        if better is not None or is_followed:
-            self.force_close()
-        super().data_received((better or head) + (b"" if is_followed else rest))
+        is_followed = self._is_bodiless and len(data) > end
+        if better is None and not is_followed:
+            super().data_received(data)
+            return
+        self.force_close()
+        super().data_received((better or head) + (b"" if is_followed else data[end:]))
 
     def _drop(self) -> None:
         self.force_close()

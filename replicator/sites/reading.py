@@ -8,7 +8,7 @@ the reader.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -33,6 +33,17 @@ class Late(TimeoutError):
         super().__init__(text)
         self.text = text
         self.is_slow = is_slow
+
+
+class Patience(NamedTuple):
+    """How long the head of an answer is waited for, the connecting excluded, and the key of `timeouts` that says so."""
+
+    seconds: float
+    key: str
+
+    def late(self) -> Late:
+        """The error once that time has passed."""
+        return Late(f"sent no answer within {self.seconds:g} s (timeouts.{self.key})")
 
 
 class BrokenFraming(Exception):

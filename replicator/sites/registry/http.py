@@ -20,6 +20,7 @@ from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
 from replicator.flow.splice import Splice
 from replicator.ports import Chunk, Clock
+from replicator.sites.reading import Patience
 from replicator.sites.registry.auth import Authenticator
 from replicator.sites.registry.body import UploadBody, WrongLength
 from replicator.sites.registry.call import Call, Reply
@@ -33,7 +34,7 @@ from replicator.sites.registry.payload.answer import Answer, PayloadAnswer
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.redirects import Redirects, is_redirect
 from replicator.sites.registry.settings import RegistrySettings
-from replicator.sites.registry.wire import Patience, Wire
+from replicator.sites.registry.wire import Wire
 from replicator.sites.timeouts import Timeouts
 
 __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]

@@ -8,11 +8,12 @@ from typing import Final
 from yarl import URL
 
 from replicator.errors import Rejected
+from replicator.sites.reading import Patience
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.location import resolve_location
 from replicator.sites.registry.origin import is_known_redirect, origin_of, refusal, resolve, shown, upgraded
 from replicator.sites.registry.payload.answer import Answer
-from replicator.sites.registry.wire import Patience, Wire
+from replicator.sites.registry.wire import Wire
 
 MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

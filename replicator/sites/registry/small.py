@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -20,6 +21,7 @@ from yarl import URL
 
 from replicator.sites.bounds import MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.framing import TolerantConnector, TolerantHandler
+from replicator.sites.reading import Patience
 from replicator.sites.registry.payload.heads import not_read, request_head
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -43,15 +45,17 @@ class SmallAnswer:
         self.headers: CIMultiDictProxy[str]
         self.content: StreamReader
 
-    async def come(self) -> None:
-        """Returns when the head of the final answer has come.
+    async def come(self, protocol: ResponseHandler, patience: Patience) -> None:
+        """Returns when the head of the final answer has come, which `protocol` receives.
 
         Raises:
             aiohttp.ClientError, OSError: as aiohttp's session for the same failure; the connection is closed.
+            Late: it has not come in time; the connection is closed.
         """
-        protocol = self.connection and self.connection.protocol
-        if protocol is None:
-            raise aiohttp.ServerDisconnectedError
+        # One call of the loop. asyncio.timeout is an object, a context and three calls for each request.
+        deadline = asyncio.get_running_loop().call_later(
+            patience.seconds, lambda: protocol.set_exception(patience.late())
+        )
         try:
             while True:
                 message, content = await protocol.read()
@@ -63,6 +67,8 @@ class SmallAnswer:
         except BaseException:
             self.close()
             raise
+        finally:
+            deadline.cancel()
         self.status, self.headers, self.content = message.code, message.headers, content
         content.on_eof(self.release)  # called now if the body is complete
 
@@ -121,7 +127,7 @@ class SmallRequests:
         url: URL,
         headers: Mapping[str, str],
         body: bytes | None,
-        sent: Callable[[], None],
+        patience: Patience,
         *,
         once: bool = False,
     ) -> SmallAnswer:
@@ -135,11 +141,12 @@ class SmallRequests:
             url: within the origin.
             headers: all but `Host`, and the length and type of the body where they are not special.
             body: at most `MAX_BODY_BYTES`.
-            sent: called when there is a connection.
+            patience: how long the head of the answer is waited for.
             once: it is not sent again.
 
         Raises:
             aiohttp.ClientError, OSError, ValueError: as aiohttp's session for the same failure.
+            Late: the answer did not come in time.
         """
         if body is not None:
             headers = {
@@ -151,11 +158,11 @@ class SmallRequests:
         connection = await self._connect()
         is_kept = isinstance(connection.protocol, TolerantHandler) and connection.protocol.is_kept
         try:
-            return await self._exchange(connection, method, url, data, sent)
+            return await self._exchange(connection, method, url, data, patience)
         except _BROKEN:
             if once or not is_kept or method not in _IDEMPOTENT:
                 raise
-        return await self._exchange(await self._connect(), method, url, data, sent)
+        return await self._exchange(await self._connect(), method, url, data, patience)
 
     def connect_ahead(self, wanted: int) -> None:
         """Opens connections in the background, so that there are `wanted`; what fails is left to the requests.
@@ -181,11 +188,10 @@ class SmallRequests:
             await asyncio.wait(self._tasks)
 
     async def _exchange(
-        self, connection: Connection, method: str, url: URL, data: bytes, sent: Callable[[], None]
+        self, connection: Connection, method: str, url: URL, data: bytes, patience: Patience
     ) -> SmallAnswer:
         self._busy += 1
         answer = SmallAnswer(method, url, connection, self._ended)
-        sent()
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None:
             answer.close()
@@ -200,7 +206,7 @@ class SmallRequests:
             max_headers=MAX_HEADERS,
         )
         transport.write(data)
-        await answer.come()
+        await answer.come(protocol, patience)
         return answer
 
     async def _connect(self) -> Connection:

@@ -129,7 +129,8 @@ class Upload:
             blob_bytes=len(data),
         )
         try:
-            reply = await self._post(call)
+            # Where the registry takes the blob, it opens no session that could be left behind.
+            reply = await (self._request(call) if is_known else self._post(call))
         except SiteError as error:
             if error.operation == CREATE or (is_known and isinstance(error, AuthFailed | Denied | Transient)):
                 raise
@@ -189,13 +190,17 @@ class Upload:
 
     async def _post(self, call: Call) -> Reply:
         """Sends a POST that may open a session; cancelled meanwhile, that session is not left behind."""
-        request = partial(self._registry.transport.request, call)
-        posting = asyncio.create_task(writing(self._registry, self._repository, request))
+        posting = asyncio.create_task(self._request(call))
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
             await self._registry.cleanups.run(self._take_back(posting))
             raise
+
+    async def _request(self, call: Call) -> Reply:
+        return await writing(
+            self._registry, self._repository, partial(self._registry.transport.request, call)
+        )
 
     async def _take_back(self, posting: asyncio.Task[Reply]) -> None:
         try:

@@ -8,7 +8,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Final
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -22,7 +22,7 @@ from replicator.scrub import remember
 from replicator.sites.authorities import default_context
 from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from replicator.sites.framing import TolerantConnector
-from replicator.sites.reading import BrokenFraming, Late, Reading
+from replicator.sites.reading import BrokenFraming, Patience, Reading
 from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.errormap import Failure, Operation, authority, network_failure
@@ -57,13 +57,6 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         _CONNECTED.get()()
         return await super().send(conn)
-
-
-class Patience(NamedTuple):
-    """How long the headers of an answer are waited for, the connecting excluded, and the key that says so."""
-
-    seconds: float
-    key: str
 
 
 class Wire:
@@ -132,6 +125,39 @@ class Wire:
         proxy = self._proxy_for(about, url)
         began = self._clock.monotonic()
         limit = patience or self._patience
+        try:
+            if (
+                not payload
+                and (data is None or isinstance(data, bytes))
+                and (small := self._small_for(url, data, proxy)) is not None
+            ):
+                response: Answer = await small.request(
+                    method, url, {**_HEADERS, **headers}, data, limit, once=once
+                )
+            else:
+                response = await self._send_otherwise(
+                    method, url, headers, data=data, proxy=proxy, limit=limit, payload=payload
+                )
+        except _FAILURES as error:
+            failure = network_failure(error, authority(url))
+            self._done(about, failure.word, began)
+            # The chain is cut: aiohttp's own messages may hold a signed URL.
+            raise failure.error(self.site, about) from None
+        self._done(about, str(response.status), began)
+        return response
+
+    async def _send_otherwise(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        data: bytes | AsyncIterable[Chunk] | None,
+        proxy: URL | None,
+        limit: Patience,
+        payload: bool,
+    ) -> Answer:
+        """Sends a request that is not small: a thread does, or aiohttp's session. Raises `_FAILURES`."""
         data, streamed = (data, None) if data is None or isinstance(data, bytes) else (None, data)
         timer = asyncio.timeout(self.timeouts.connect + limit.seconds if streamed is None else None)
 
@@ -143,32 +169,21 @@ class Wire:
             async with timer:
                 if payload and _has_length(streamed, headers) and self._is_for_threads(url, proxy):
                     ask = Ask(self._way(url, proxy), method, {**_HEADERS, **headers}, streamed)
-                    response: Answer = await self._payloads.request(ask, expecting)
-                elif streamed is None and (small := self._small_for(url, data, proxy)) is not None:
-                    response = await small.request(
-                        method, url, {**_HEADERS, **headers}, data, expecting, once=once
-                    )
-                else:
-                    _CONNECTED.set(expecting)
-                    response = await self._session_for(url).request(
-                        method,
-                        url,
-                        headers=headers,
-                        data=data if streamed is None else streamed,
-                        allow_redirects=False,
-                        proxy=proxy,
-                        timeout=self._connecting,
-                    )
-        except _FAILURES as caught:
-            error: Exception = caught
+                    return await self._payloads.request(ask, expecting)
+                _CONNECTED.set(expecting)
+                return await self._session_for(url).request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=data if streamed is None else streamed,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    timeout=self._connecting,
+                )
+        except _FAILURES:
             if timer.expired():
-                error = Late(f"sent no answer within {limit.seconds:g} s (timeouts.{limit.key})")
-            failure = network_failure(error, authority(url))
-            self._done(about, failure.word, began)
-            # The chain is cut: aiohttp's own messages may hold a signed URL.
-            raise failure.error(self.site, about) from None
-        self._done(about, str(response.status), began)
-        return response
+                raise limit.late() from None
+            raise
 
     def _proxy_for(self, about: Operation, url: URL) -> URL | None:
         """The proxy that a request goes through. Raises `Unavailable` for an address that is refused."""
