@@ -20,7 +20,7 @@ from replicator.model.image import Image
 
 COPIES_AT_ONCE: Final = 128
 """Images in progress; as many again may be the only ones of their repositories."""
-WINDOW_IMAGES: Final = 256
+WINDOW_IMAGES: Final = 128
 """Images read ahead; as many again may be the only ones of their repositories."""
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """Manifests read ahead, in bytes; one image is always let through."""

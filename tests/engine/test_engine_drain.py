@@ -26,7 +26,7 @@ async def _many(w: World, count: int = 100) -> None:
 
 async def test_drain_lets_running_copies_finish_and_begins_nothing_new() -> None:
     async with world() as w:
-        await _many(w)
+        await _many(w, 200)
         engine = w.engine()
         pause = w.left.pause("write_manifest")
         run = asyncio.create_task(engine.sync([rule()]))
@@ -38,13 +38,13 @@ async def test_drain_lets_running_copies_finish_and_begins_nothing_new() -> None
         pause.release()
         result = (await run)[0].destinations[0]
         assert result.outcome == "interrupted"
-        assert 0 < result.totals.tags.copied == len(w.tags()["app"]) == running < 100
+        assert 0 < result.totals.tags.copied == len(w.tags()["app"]) == running < 200
         assert result.totals.tags.failed == 0
         pending = await w.state.pending("rule", "left", "app")
-        assert len(pending) == 100 - running  # pending is kept, and nothing of it looks failed
+        assert len(pending) == 200 - running  # pending is kept, and nothing of it looks failed
         assert {(one.attempts, one.error) for one in pending.values()} == {(0, "")}
         assert (await w.sync_one()).outcome == "ok"
-        assert len(w.tags()["app"]) == 100
+        assert len(w.tags()["app"]) == 200
 
 
 async def test_drain_ends_the_look_at_once() -> None:
