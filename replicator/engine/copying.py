@@ -81,6 +81,7 @@ class Copying:
         answers: Answers,
     ) -> None:
         self._rule = rule
+        self._part = rule.part
         destination = recorder.result.destination
         self._site = context.sites[destination]
         self._context = context
@@ -228,7 +229,7 @@ class Copying:
                 missing=action.missing,
                 was_placed=action.was_placed,
                 attached=self._attached(action, prepared.image),
-                part=self._rule.part,
+                part=self._part,
                 fence=self._fence(action),
             )
             try:

@@ -48,6 +48,7 @@ class Recorder:
 
     def __init__(self, rule: Rule, destination: str, context: Context) -> None:
         self._rule = rule
+        self._part = rule.part
         self._context = context
         self._began = context.clock.now()
         self._told: set[Failure] = set()
@@ -94,8 +95,8 @@ class Recorder:
         placement = None
         if is_verified:
             known = action.placement
-            before, part = known.fingerprint if known else "", self._rule.part
-            fingerprint = fingerprint_of(image, part) if image else with_part(before, part)
+            before = known.fingerprint if known else ""
+            fingerprint = fingerprint_of(image, self._part) if image else with_part(before, self._part)
             written_at = known.written_at if known and not image else now
             placement = Placement(action.digest, fingerprint, written_at, now)
         self._context.state.record(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Digest = NewType("Digest", str)
 """`algorithm:encoded`, checked by `parse_digest`."""
 
+_HASHES: Final = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
 _KNOWN: Final = re.compile(r"(sha256|sha512):([0-9a-f]+)")
 
@@ -41,7 +42,7 @@ def is_digest(text: str) -> bool:
 
 
 def algorithm(digest: Digest) -> str:
-    """The part before the colon, a name that `hashlib.new` knows."""
+    """The part before the colon: `sha256` or `sha512`."""
     return digest.partition(":")[0]
 
 
@@ -52,9 +53,9 @@ def encoded(digest: Digest) -> str:
 
 def new_hash(digest: Digest) -> _Hash:
     """A fresh hash of the digest's algorithm."""
-    return hashlib.new(algorithm(digest), usedforsecurity=False)
+    return _HASHES[algorithm(digest)](usedforsecurity=False)
 
 
 def digest_of(data: bytes, algorithm: str = "sha256") -> Digest:
     """The digest of the bytes."""
-    return Digest(f"{algorithm}:{hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()}")
+    return Digest(f"{algorithm}:{_HASHES[algorithm](data, usedforsecurity=False).hexdigest()}")

@@ -5,7 +5,7 @@ OCI distribution-spec, "Listing Referrers" and "Referrers Tag Schema".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -174,7 +174,7 @@ class ReferrersReader:
                 self._site, "list referrers", objection.text, repository=repository.name, hold=hold
             )
         loses = any(map(is_signature, left_out)) and not any(map(is_signature, of_root))
-        return replace(image, loses_signature=loses)
+        return replace(image, loses_signature=True) if loses else image
 
     async def _find_lost(
         self, repository: Repository, image: Image, wanted: WantedReferrers, found: _Found
@@ -287,6 +287,8 @@ class ReferrersReader:
 
         Where no listing tells what tags there are, platforms are asked about only if the root has such a tag.
         """
+        if wanted.known is None and wanted.companions is not None and not wanted.companions:
+            return []
         root = image.root.digest
         found = await self._tagged(repository, root, read, wanted)
         if wanted.mode == "all" and (wanted.companions is not None or found):
@@ -317,9 +319,11 @@ class ReferrersReader:
         image: Image,
         repository: Repository,
         read: Callable[[Digest], Awaitable[Manifest]],
-        referrers: Iterable[Referrer],
+        referrers: Collection[Referrer],
     ) -> Image:
         """One image of all of them; a referrer may be an index with children of its own."""
+        if not referrers:
+            return image
         manifests, blobs = dict(image.manifests), dict(image.blobs)
         attached = []
         for referrer in referrers:

@@ -78,8 +78,8 @@ class VerifiedBlob:
         self._places = list(places)
         self._on_read = on_read
         self._on_lost = on_lost
-        self._hash = new_hash(descriptor.digest)
         self._hashed = 0
+        """How much of it the hash has seen, which begins anew with the first reading."""
         self._corrupt = 0
         self._position = 0
         self._reading: AsyncIterator[Chunk] | None = None
