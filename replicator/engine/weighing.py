@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from replicator.engine.plan.action import Action
 from replicator.model.image import Image
@@ -43,14 +43,18 @@ class Weighing:
         """Whether nothing is to be written to the repository."""
         return self._splits is not None and self._splits.is_left(self._destination, target)
 
-    @asynccontextmanager
-    async def turn(self, action: Action) -> AsyncIterator[None]:
+    def turn(self, action: Action) -> AbstractAsyncContextManager[None]:
         """The first image of a repository is read before the others: these may be left to somebody who reads them again."""
-        if self._splits is not None and action.target not in self._weighed:
-            async with self._turns[action.target]:
-                if action.target not in self._weighed:
-                    yield
-                    return
+        if self._splits is None or action.target in self._weighed:
+            return nullcontext()
+        return self._first_turn(action)
+
+    @asynccontextmanager
+    async def _first_turn(self, action: Action) -> AsyncIterator[None]:
+        async with self._turns[action.target]:
+            if action.target not in self._weighed:
+                yield
+                return
         yield
 
     async def is_split_off(self, action: Action, image: Image | None = None) -> bool:

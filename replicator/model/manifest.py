@@ -172,6 +172,8 @@ def described(manifest: Manifest) -> Descriptor:
 
 def annotations_of(manifest: Manifest) -> dict[str, str] | None:
     """A manifest's own annotations; None where it has none that can be used."""
+    if b"annotations" not in manifest.body and b"\\" not in manifest.body:  # nor is it there as an escape
+        return None
     try:
         return read_annotations(read_object(manifest.body).get("annotations"))
     except ValueError:

@@ -167,6 +167,12 @@ def test_members_named_twice_where_nobody_follows_them_are_no_fault() -> None:
     assert annotations_of(manifest) == {"a": "2"}
 
 
+def test_annotations_are_found_however_their_name_is_written() -> None:
+    body = json.dumps(IMAGE)[:-1] + ', "\\u0061nnotations": {"a": "1"}}'
+    assert annotations_of(parse_manifest(body.encode(), "")) == {"a": "1"}
+    assert annotations_of(parse_manifest(json.dumps(IMAGE).encode(), "")) is None
+
+
 def test_manifests_are_bounded_by_bytes_and_not_by_count() -> None:
     children = [
         {"mediaType": OCI_MANIFEST, "digest": digest_of(b"%d" % at), "size": 7} for at in range(20_000)
