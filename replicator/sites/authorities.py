@@ -16,17 +16,19 @@ class _Late(ssl.SSLContext):
     """A context that lacks the system's authorities until its first handshake. Then it is an ordinary one."""
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        self._complete()
+        _complete(self)
         return self.wrap_bio(*arguments, **options)
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        self._complete()
+        _complete(self)
         return self.wrap_socket(*arguments, **options)
 
-    def _complete(self) -> None:
-        super().set_default_verify_paths()
-        # Last, because threads share the context: reading twice does no harm, a handshake without authorities would fail.
-        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
+
+def _complete(context: ssl.SSLContext) -> None:
+    """Makes the context an ordinary one; threads share it, so another may have done that at any moment."""
+    super(ssl.SSLContext, context).set_default_verify_paths()
+    # Last: reading twice does no harm, a handshake without authorities would fail.
+    context.__class__ = ssl.SSLContext
 
 
 @cache
