@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import aiohttp
 
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.program import Ended, Program
@@ -63,6 +66,12 @@ class Crew:
         """Runs a command with an agent's config."""
         return await Program(self.folder / name)(*arguments)
 
+    async def get(self, name: str, path: str) -> Any:
+        """What an agent's API answers."""
+        async with aiohttp.ClientSession() as session, session.get(self.urls[name] + path) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
     @property
     def log(self) -> str:
         """What all agents said."""
@@ -81,9 +90,18 @@ async def crew(crew: Crew) -> AsyncIterator[Crew]:
 
 async def until(true: Callable[[], bool], crew: Crew, seconds: float = PATIENCE_SECONDS) -> None:
     """Returns when it is true. Raises AssertionError with what the agents said."""
+
+    async def is_true() -> bool:
+        return true()
+
+    await become(crew, is_true, seconds)
+
+
+async def become(crew: Crew, true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
+    """As `until`, of what has to be asked for."""
     try:
         async with asyncio.timeout(seconds):
-            while not true():  # noqa: ASYNC110
+            while not await true():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # what it waits for is in other processes
     except TimeoutError:
         raise AssertionError(crew.log[-20_000:]) from None

@@ -108,6 +108,31 @@ async def test_agents_divide_a_rule_and_nothing_is_done_twice(
     assert sites["hub"].count("repositories") <= 2, "each agent lists the catalog once a tick"
 
 
+class Limited(MemorySite):
+    """Has the part of its limits that its agent keeps to."""
+
+    share = 0.0
+
+    def limit_to(self, share: float) -> None:
+        self.share = share
+
+
+async def test_agents_at_work_with_a_site_divide_its_limits(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    fra, theirs = (Limited("fra", sites["fra"].store) for _ in range(2))
+    held, held_too = fra.pause("write_manifest"), theirs.pause("write_manifest")
+    async with agents(tmp_path, database, sites | {"fra": fra}, ["a"]):
+        await held.reached.wait()
+        await until(lambda: fra.share == 1.0)
+        async with agents(tmp_path, database, sites | {"fra": theirs}, ["b"]):
+            await held_too.reached.wait()
+            await until(lambda: fra.share == theirs.share == 0.5)
+            held_too.release()
+        await until(lambda: fra.share == 1.0)
+        held.release()
+
+
 async def test_an_event_is_looked_at_by_whoever_has_time(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from replicator.demo.images import image
 from replicator.demo.images import load as put
 from tests.acceptance.agent import NotifySocket
 from tests.fakes.registry import FakeRegistry
-from tests.fleet.processes import Crew, crew, until
+from tests.fleet.processes import Crew, become, crew, until
 from tests.fleet.proxy import way_to
 from tests.postgres import Database
 
@@ -60,12 +60,6 @@ def copied(registry: FakeRegistry) -> int:
     return sum(len(repository.tags) for repository in registry.store.repositories.values())
 
 
-async def get(agents: Crew, name: str, path: str) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(agents.urls[name] + path) as answer:
-        assert answer.status == 200, await answer.text()
-        return await answer.json()
-
-
 async def post(agents: Crew, name: str, path: str, body: Any) -> int:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with (
@@ -75,25 +69,23 @@ async def post(agents: Crew, name: str, path: str, body: Any) -> int:
         return answer.status
 
 
-async def become(agents: Crew, true: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when it is true. Raises AssertionError with what the agents said."""
-    try:
-        async with asyncio.timeout(60):
-            while not await true():  # noqa: ASYNC110
-                await asyncio.sleep(0.1)  # what it waits for is in other processes
-    except TimeoutError:
-        raise AssertionError(agents.log[-20_000:]) from None
+@asynccontextmanager
+async def two_at_work(
+    folder: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> AsyncIterator[Crew]:
+    """Agents a and b, which have copied everything."""
+    async with crew(fleet(folder, database, hub, fra)) as agents:
+        for name in ("a", "b"):
+            await agents.start(name)
+        await until(lambda: copied(fra) == 6, agents)
+        yield agents
 
 
 @pytest.mark.timeout(240)
 async def test_requests_and_pauses_count_whichever_agent_they_reach(
     tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
 ) -> None:
-    async with crew(fleet(tmp_path, database, hub, fra)) as agents:
-        for name in ("a", "b"):
-            await agents.start(name)
-        await until(lambda: copied(fra) == 6, agents)
-
+    async with two_at_work(tmp_path, database, hub, fra) as agents:
         pushed = image("pushed")
         put(hub.store, "app3", "v2", pushed)
         event = {
@@ -107,7 +99,7 @@ async def test_requests_and_pauses_count_whichever_agent_they_reach(
         for name in ("a", "b"):
 
             async def has_the_run(name: str = name) -> bool:
-                runs = (await get(agents, name, "/api/v1/runs"))["runs"]
+                runs = (await agents.get(name, "/api/v1/runs"))["runs"]
                 return any(
                     (each["cause"], each["repositories"], each["outcome"]) == ("webhook", ["app3"], "ok")
                     for each in runs
@@ -118,7 +110,7 @@ async def test_requests_and_pauses_count_whichever_agent_they_reach(
         assert await post(agents, "a", "/api/v1/rules/apps/pause", {}) == 200
 
         async def paused(name: str) -> bool:
-            return bool((await get(agents, name, "/api/v1/rules/apps"))["paused"])
+            return bool((await agents.get(name, "/api/v1/rules/apps"))["paused"])
 
         await become(agents, lambda: paused("b"))
         assert await post(agents, "b", "/api/v1/rules/apps/sync", {}) == 409
@@ -142,10 +134,7 @@ async def test_requests_and_pauses_count_whichever_agent_they_reach(
 async def test_a_reload_is_of_one_agent(
     tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
 ) -> None:
-    async with crew(fleet(tmp_path, database, hub, fra)) as agents:
-        for name in ("a", "b"):
-            await agents.start(name)
-        await until(lambda: copied(fra) == 6, agents)
+    async with two_at_work(tmp_path, database, hub, fra) as agents:
         put(hub.store, "more", "v1", image("more"))
         more = """[[rule]]
 name = "more"
@@ -160,7 +149,7 @@ interval = "5s"
         agents.agents["a"].send(signal.SIGHUP)
 
         async def names(name: str) -> list[str]:
-            return [each["rule"] for each in (await get(agents, name, "/api/v1/rules"))["rules"]]
+            return [each["rule"] for each in (await agents.get(name, "/api/v1/rules"))["rules"]]
 
         async def knows_both(name: str) -> bool:
             return await names(name) == ["apps", "more"]

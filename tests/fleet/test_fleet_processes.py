@@ -15,9 +15,8 @@ from aiohttp import web
 
 from replicator.demo.images import image, layer
 from replicator.demo.images import load as put
-from tests.acceptance.daemon import Daemon
 from tests.fakes.registry import Exchange, FakeRegistry
-from tests.fleet.processes import Crew, crew, until
+from tests.fleet.processes import Crew, become, crew, until
 from tests.fleet.proxy import way_to
 from tests.postgres import Database, Postgres
 
@@ -66,9 +65,10 @@ def copied(registry: FakeRegistry) -> int:
     return sum(len(repository.tags) for repository in registry.store.repositories.values())
 
 
-def idle(agent: Daemon) -> bool:
-    """Whether the run that an agent had in hand has ended."""
-    return "run interrupted" in agent.log or "interrupted" in agent.log
+async def idle(agents: Crew, name: str) -> bool:
+    """Whether the runs that an agent had in hand have ended."""
+    runs = (await agents.get(name, "/api/v1/runs"))["runs"]
+    return not any(run["agents"] == [name] and run["ended_at"] is None for run in runs)
 
 
 def twice(registry: FakeRegistry) -> dict[str, int]:
@@ -118,7 +118,7 @@ async def test_a_frozen_agent_that_wakes_up_sets_no_tag_back(
         puts = fra.count("PUT", "/manifests/")
         frozen.send(signal.SIGCONT)
         await until(lambda: "connected to the database again" in frozen.log, agents)
-        await until(lambda: idle(frozen), agents)
+        await become(agents, lambda: idle(agents, "frozen"))
         assert fra.count("PUT", "/manifests/") == puts
         assert tag["v1"] == newer.digest
         assert "taken over by another agent" in frozen.log
@@ -153,7 +153,7 @@ async def test_an_agent_that_is_cut_off_from_the_database_alone_stops_tagging(
         assert "ending 2 sessions of agents that are silent: cut" in agents.agents["b"].log
         way.mend()
         await until(lambda: "connected to the database again" in cut.log, agents)
-        await until(lambda: idle(cut), agents)
+        await become(agents, lambda: idle(agents, "cut"))
         assert by_cut() == puts
     assert twice(fra) == {}
 

@@ -19,7 +19,7 @@ from replicator.fleet.work import Work
 from tests.fakes.registry import FakeRegistry
 from tests.fleet import light
 from tests.fleet.agents import LightAgent, joined
-from tests.fleet.processes import crew, until
+from tests.fleet.processes import become, crew, until
 from tests.fleet.test_fleet_processes import Held, copied, fleet, idle, twice
 from tests.postgres import Database
 
@@ -71,7 +71,7 @@ async def test_an_agent_that_was_frozen_for_40_s_sets_no_tag_back(tmp_path: Path
             puts = fra.count("PUT", "/manifests/")
             frozen.send(signal.SIGCONT)
             await until(lambda: "connected to the database again" in frozen.log, agents)
-            await until(lambda: idle(frozen), agents)
+            await become(agents, lambda: idle(agents, "frozen"))
             assert fra.count("PUT", "/manifests/") == puts
             assert fra.store.repositories[held.repository].tags["v1"] == newer.digest
 
