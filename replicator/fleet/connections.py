@@ -11,30 +11,19 @@ import psycopg_pool
 from procrastinate import PsycopgConnector, exceptions
 
 from replicator.errors import ReplicatorError, StateError
-from replicator.state.postgres.connecting import explain
+from replicator.state.postgres.connecting import CONNECT_SECONDS, KEEPALIVES, SERVER_KEEPALIVES, explain
 
 POOL_SIZE: Final = (1, 3)
 """Connections for the queue: at least, at most. The session that owns work and the listener have one each beside them."""
-CONNECT_SECONDS: Final = 10
 IDLE_SECONDS: Final = 5.0
 """After this the server ends the transaction of an agent that froze in it, so that others need not wait for its locks."""
 WAIT_SECONDS: Final = 10.0
 """For a free connection of the pool."""
 
-KEEPALIVES: Final[Mapping[str, Any]] = {
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "connect_timeout": CONNECT_SECONDS,
-}
-"""A silent cut of the network is noticed within 15 s instead of two hours."""
-_SERVER_SIDE: Final = (
-    "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '3', false),"
-    " set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+_BOUNDS: Final[Mapping[str, Any]] = {**KEEPALIVES, "connect_timeout": CONNECT_SECONDS}
+_SERVER_SIDE: Final = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', false)" for name, value in SERVER_KEEPALIVES.items()
 )
-"""The same by the server, which then frees the locks of an agent whose host is gone."""
 
 Dsn = str | Callable[[], str]
 """What libpq needs. A function is asked for each connection anew: the password in it may change meanwhile."""
@@ -61,7 +50,7 @@ def connector(dsn: Dsn) -> PsycopgConnector:
         timeout=WAIT_SECONDS,
         reconnect_timeout=0.0,  # tries for as long as the agent lives
         configure=_end_if_frozen,
-        kwargs={**KEEPALIVES, "application_name": "replicator queue"},
+        kwargs={**_BOUNDS, "application_name": "replicator queue"},
     )
 
 
@@ -82,7 +71,7 @@ def _read(dsn: Dsn) -> str:
 async def connect(dsn: Dsn, name: str) -> Connection:
     """A connection of its own, each statement a transaction; `name` shows in `pg_stat_activity`."""
     connection = await psycopg.AsyncConnection.connect(
-        _read(dsn), autocommit=True, application_name=name, **KEEPALIVES
+        _read(dsn), autocommit=True, application_name=name, **_BOUNDS
     )
     try:
         await connection.execute(_SERVER_SIDE.encode())
