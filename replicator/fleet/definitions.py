@@ -1,4 +1,4 @@
-"""As what rules were last seen in any agent's config: whoever sees another definition first has the rule looked at at once."""
+"""How each rule was last defined in any agent's config. The first agent with another definition has the rule scanned at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _FORGET: Final = "DELETE FROM fleet_facts WHERE site = '' AND key = %s AND value
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """Since when a rule is defined as it is (epoch seconds of the database's clock).
+    """When a rule got its present definition (epoch seconds of the database's clock).
 
-    `is_news`: nobody had noted it so before, or it is to count as new; `is_first`: nobody had noted the rule at all.
+    `is_news`: no agent had noted this definition before, or it is to count as new. `is_first`: no agent had noted any
+    definition of the rule.
     """
 
     at: float
@@ -29,7 +30,7 @@ class Definition:
 
 
 async def note(connection: Connection, rule: str, identity: str, *, anew: bool) -> Definition:
-    """Notes how a rule is defined in this agent's config. `anew`: it counts as new even if it is known so."""
+    """Notes how a rule is defined in this agent's config. `anew`: it counts as new even if this definition is known."""
     cursor = await connection.execute(_NOTE.encode(), (_key(rule), identity, anew))
     row = await cursor.fetchone()
     if row is not None:
@@ -39,7 +40,7 @@ async def note(connection: Connection, rule: str, identity: str, *, anew: bool) 
 
 
 async def forget(connection: Connection, rule: str, identity: str) -> None:
-    """The rule is in this agent's config no more: if it comes back, it is new."""
+    """The rule was removed from this agent's config: if it comes back, it is new."""
     await connection.execute(_FORGET.encode(), (_key(rule), identity))
 
 

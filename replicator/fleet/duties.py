@@ -1,4 +1,4 @@
-"""What an agent does for its fleet, told by whoever runs the agent."""
+"""What an agent does for its fleet: functions that the daemon passes in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Duties:
 
     Args:
         perform: does a piece of work. It writes nothing that the claim does not confirm, and ends soon once that is lost.
-        places: the locks of a piece of work that others of the same agent may have too, but no other agent.
+        places: the locks of a piece of work that other work of the same agent may share, but no other agent's.
         destinations: all destinations of the config.
-        look_ended: a look is through; called at one agent.
-        changed: who lives, or whether the database is there, may have changed.
+        look_ended: called at one agent when the last shard of a look has ended.
+        changed: called when the living agents, or whether the database is there, may have changed.
     """
 
     perform: Callable[[Work, Claim], Awaitable[Done]]

@@ -172,7 +172,7 @@ class Fleet:
 
     @property
     def is_eldest(self) -> bool:
-        """Whether no agent lives that joined before this one: nobody took care of rules and events before it."""
+        """Whether no living agent joined before this one: then nobody took care of rules and events before it."""
         mine = (self.me.started, self.me.name)
         return all((each.started, each.name) > mine for each in self.living if each.name != self.me.name)
 

@@ -1,4 +1,4 @@
-"""The pulls that registries still grant to the fleet: a row for each site, from which each agent takes a few at a time."""
+"""The pulls that registries still grant to the fleet: one row for each site, from which agents take a few at a time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from replicator.ports import PullGrant, PullWindow
 
 GRANTED_AT_ONCE: Final = 5
 GRANTED_PART: Final = 10
-"""Of what is free an agent gets no more than a tenth, so that others get some of the last ones."""
+"""An agent gets at most a tenth of what is free, so that the last pulls are shared."""
 HELD_SECONDS: Final = 60.0
-"""What an agent took and says nothing of counts as used after this long: it may be gone, or its answers late."""
+"""Pulls that an agent took and did not report count as used after this long: it may be gone, or its answers late."""
 STALE_SECONDS: Final = 60.0
-"""Others use the quota as well, and it comes back with time: the registry is asked again."""
+"""After this long the registry is asked again: others use the quota too, and it is refilled with time."""
 
 _READ: Final = "SELECT value, extract(epoch FROM clock_timestamp())::float8 FROM fleet_facts WHERE site = %s AND key = 'pulls' FOR UPDATE"
 _MAKE: Final = "INSERT INTO fleet_facts (site, key, value) VALUES (%s, 'pulls', '{}') ON CONFLICT DO NOTHING"
@@ -32,11 +32,11 @@ class Held(msgspec.Struct):
 
 
 class Account(msgspec.Struct, omit_defaults=True):
-    """The pulls of one site. Pure: the time is told, in epoch seconds.
+    """The pulls of one site. Pure: `now` is a parameter, in epoch seconds.
 
-    `remaining`: as the registry told, less those used since; `held`, by agent, are among them. So the sum of what agents
-    may still begin is never more than what is left, whoever's answers come late. `told_at`: when the registry was asked;
-    0: it is to be asked. `version` counts changes of what is left.
+    `remaining`: as the registry said, less those used since. It includes those `held` by agents, so agents can never begin
+    more pulls than are left, however late an answer is. `told_at`: when the registry was asked; 0: it has to be asked.
+    `version` counts changes of what is left.
     """
 
     remaining: int = 0
@@ -47,7 +47,7 @@ class Account(msgspec.Struct, omit_defaults=True):
     held: dict[str, Held] = {}
 
     def settle(self, agent: str, used: int, told: int | None, now: float) -> None:
-        """An agent used some of its pulls. `told` counts only where it shows that others than the fleet pull, too."""
+        """An agent used some of its pulls. `told`: what the registry said is left; used only if that is less than is free."""
         for name, held in list(self.held.items()):
             if held.until <= now:
                 self.remaining -= held.count
@@ -79,7 +79,7 @@ class Account(msgspec.Struct, omit_defaults=True):
         return PullGrant(count, self.version, window, max(0.0, now - self.told_at))
 
     def tell(self, window: PullWindow, version: int, now: float) -> None:
-        """What the registry answered: all there is if nobody pulled meanwhile, else no more than that."""
+        """What the registry answered. It replaces what is known if nobody pulled meanwhile, else it only lowers it."""
         is_whole = version == self.version and not self.held
         if is_whole or not self.told_at or window.remaining < self._free:
             self.remaining = window.remaining

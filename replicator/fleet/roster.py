@@ -70,7 +70,7 @@ class Roster:
     """All agents at one moment.
 
     Args:
-        agents: those that are written down, lost ones too, by name.
+        agents: all that the database lists, lost ones too, by name.
         at: when they were read, epoch seconds by the reader's clock.
         dead: an agent that is silent for longer (seconds) is lost.
         is_current: whether the database is there to tell.
@@ -82,7 +82,7 @@ class Roster:
     is_current: bool = True
 
     def state(self, agent: Agent) -> AgentState:
-        """What to call the state that an agent is in."""
+        """The state of an agent."""
         if not self.is_current:
             return "unknown"
         if agent.silent > self.dead:
@@ -90,5 +90,5 @@ class Roster:
         return "draining" if agent.draining else "working"
 
     def moment(self, agent: Agent, at: float) -> float:
-        """A time by an agent's clock, by the reader's."""
+        """A time of an agent's clock, by the reader's clock."""
         return at - agent.clock_skew - agent.seen + self.at

@@ -12,9 +12,9 @@ from replicator.fleet.connections import Connection
 from replicator.fleet.history import OpenLook, PastRun, look_id
 
 RUNS_KEPT: Final = 1_000
-"""Of all rules; those that ended before are removed."""
+"""Of all rules together; older ones are removed."""
 _MAY_BE_LATE: Final = 20
-"""Rows with a lower number may be committed later: so many are read again."""
+"""A row with a lower number may be committed later, so this many rows are read again."""
 
 _INSERT: Final = "INSERT INTO fleet_runs (run, report) SELECT * FROM unnest(%s::jsonb[], %s::jsonb[])"
 _PRUNE: Final = "DELETE FROM fleet_runs WHERE number <= (SELECT max(number) FROM fleet_runs) - %s"
@@ -35,7 +35,7 @@ async def keep(connection: Connection, runs: Sequence[PastRun]) -> None:
 
 
 async def since(connection: Connection, number: int) -> dict[int, PastRun]:
-    """Runs without their reports that were written after that number, and a few before; those of another version are left out."""
+    """Runs without their reports, written after that number, and the last few before it. Skips those of another version."""
     cursor = await connection.execute(_SINCE.encode(), (number - _MAY_BE_LATE, RUNS_KEPT))
     found: dict[int, PastRun] = {}
     for at, run in await cursor.fetchall():

@@ -35,7 +35,7 @@ class FleetMetrics:
         )
         self._jobs = Gauge(
             "replicator_queue_jobs",
-            "Jobs in the queue, told by the agent that looks for lost ones.",
+            "Jobs in the queue, exported by the agent that looks for lost ones.",
             ["queue", "status"],
             registry=registry,
         )
@@ -57,7 +57,7 @@ class FleetMetrics:
         )
         self._duplicates = Counter(
             "replicator_duplicate_bytes_total",
-            "Bytes sent although another agent was sending them, too.",
+            "Bytes sent although another agent was already sending them.",
             ["destination"],
             registry=registry,
         )

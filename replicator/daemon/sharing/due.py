@@ -1,4 +1,4 @@
-"""When the rules of an agent's config are due in its fleet, which knows how they were defined before."""
+"""When the rules of an agent's config are due in its fleet. New and changed rules are due at once."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class DueRules:
         return None if known is None else known[1].next(self._fleet.now())
 
     async def ticks(self, rule: Rule, standings: Sequence[Standing]) -> Ticks:
-        """The rule's ticks. A rule that is new, or defined in another way than before, is looked at at once.
+        """The rule's ticks. A rule that is new or was changed is scanned at once.
 
-        So is one without a schedule when the first agent of the fleet begins: nobody heard of what it missed. Raises
-        StateError.
+        So is a rule without a schedule when the first agent of the fleet starts, as nobody received the events before.
+        Raises StateError.
         """
         known = self._ticks.get(rule.name)
         if known is not None and known[0] == rule:
@@ -49,13 +49,13 @@ class DueRules:
         return ticks
 
     async def keep(self, rules: Collection[str]) -> None:
-        """Only these are in the config now. One that comes back is new. Raises StateError."""
+        """Forgets rules that are not in the config any more; one that comes back is new. Raises StateError."""
         for name in self._ticks.keys() - set(rules):
             await self._fleet.forget_definition(name, self._ticks[name][1].identity)
             del self._ticks[name]
 
 
 def is_failing(rule: Rule, standings: Sequence[Standing]) -> bool:
-    """Whether some of a rule failed, or was never looked at as a whole."""
+    """Whether a part of the rule failed, or was never scanned as a whole."""
     mine = [each for each in standings if each.rule == rule.name]
     return any(each.failed or each.last_error or each.last_look is None for each in mine)

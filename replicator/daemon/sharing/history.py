@@ -1,4 +1,4 @@
-"""Runs of the fleet: what this agent's came to is written to the database, and what all agents' did is read from it."""
+"""Runs of the fleet: writes how this agent's runs ended to the database, and reads all agents' runs from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from replicator.daemon.runs import shorten
-from replicator.daemon.sharing.reports import Gathered
+from replicator.daemon.sharing.reports import MAX_TEXT, Gathered
 from replicator.engine.result import RunResult
 from replicator.errors import StateError
 from replicator.fleet import runs as kept
@@ -27,9 +27,8 @@ _log = logging.getLogger(__name__)
 READ_SECONDS: Final = 1.0
 """At least, between two reads."""
 MAX_WAITING: Final = 1_000
-"""Runs that are not written yet; more, and the oldest are left out."""
+"""Runs that are not written yet; beyond this, the oldest are dropped."""
 FAILURES_SHOWN: Final = 20
-MAX_TEXT: Final = 2_000
 _BEGAN_BEFORE: Final = float("-inf")
 
 
@@ -87,7 +86,7 @@ class RunHistory:
         )
 
     def note_run(self, run: Run) -> None:
-        """A run that no look waits for has ended: for single repositories, or more of a shard than can be named."""
+        """A run that belongs to no look has ended: one for single repositories, or for a shard with too many to name."""
         if run.report is None or run.ended_at is None:
             return
         skew = self._clock.now() - self._fleet.now()
@@ -162,7 +161,7 @@ class RunHistory:
             return None
 
     def _here(self, look: OpenLook, skew: float) -> OpenLook:
-        """With the time by this agent's clock, which stays the same as long as the look is in progress."""
+        """With its start by this agent's clock, fixed for as long as the look is in progress."""
         known = self._looks.get(look.id)
         started = look.started + skew if known is None else known.started
         return replace(look, started=started)

@@ -1,4 +1,4 @@
-"""What agents tell each other of their runs, and one report out of those of all shards. Pure."""
+"""What agents tell each other about their runs, and the report of a run made from those of its shards. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ ACTIONS_KEPT: Final = 100
 """Of one shard at one destination; failures first."""
 FAILURES_KEPT: Final = 100
 MAX_TEXT: Final = 2_000
+"""Characters of an error."""
 _WORST: Final[Mapping[Outcome, int]] = {"ok": 0, "partial": 1, "interrupted": 2, "failed": 3}
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What a shard's run came to. `result` None: it broke (`error`)."""
+    """How a shard's run ended. `result` None: it broke (`error`)."""
 
     result: RuleResult | None
     error: str | None = None
@@ -33,7 +34,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What all shards came to. `result` None: nothing was done. `error`: why shards broke, or None."""
+    """How all shards ended. `result` None: nothing was done. `error`: why shards broke, or None."""
 
     result: RuleResult | None
     counts: RunCounts
@@ -74,7 +75,7 @@ def packed(run: Run, result: RuleResult | None) -> dict[str, Any]:
 
 
 def gathered(reports: Sequence[Mapping[str, Any]]) -> Gathered:
-    """All shards in one. What was not done, or another version wrote, is left out."""
+    """All shards in one. Skips shards that were not run, and reports of another version."""
     pieces = []
     for each in reports:
         with contextlib.suppress(msgspec.ValidationError):

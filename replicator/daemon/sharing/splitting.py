@@ -19,18 +19,18 @@ from replicator.ports import ToCopy
 _log = logging.getLogger(__name__)
 
 MANY_TAGS: Final = 200
-"""So many tags of one repository are much, whatever their size: the requests take long."""
+"""This many tags of one repository are much, whatever their size: their requests alone take long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Much:
-    """From when on a repository is split off: `bytes` of payload to copy, or `tags`."""
+    """When a repository is split off: at this many `bytes` of payload to copy, or this many `tags`."""
 
     bytes: int
     tags: int = MANY_TAGS
 
     def is_reached(self, found: ToCopy) -> bool:
-        """Whether so much is to be copied, as far as it is known; images of one repository are taken to be alike."""
+        """Whether that much is to be copied, as far as is known. Assumes that the images of a repository have one size."""
         return found.tags >= self.tags or found.tags * found.image_bytes >= self.bytes
 
 
@@ -101,7 +101,7 @@ def alone(work: Work, destinations: Iterable[str], repository: str, sources: Col
 
 
 def redirected(rule: Rule, work: Work, others: Sequence[Work]) -> tuple[Work | None, list[Work]]:
-    """What events named, of repositories that are split off, goes there. Returns the rest, None if nothing is, and that.
+    """Moves what events named to the jobs of repositories that are split off. Returns the rest (or None), and what moved.
 
     Args:
         rule: the rule.

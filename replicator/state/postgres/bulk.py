@@ -1,6 +1,6 @@
-"""A statement for many rows, as one statement: the rows are arrays, which `unnest` makes a table of.
+"""One statement in place of one for each row: the rows become arrays, and `unnest` makes a table of them.
 
-Else psycopg sends the statement once for each row, and the server executes as many: four times what SQLite costs.
+psycopg alone sends the statement once for each row and the server executes each, at four times the cost of SQLite.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TYPES: Final[Sequence[tuple[type, str]]] = (
     (str, "text"),
     (bytes, "bytea"),
 )
-"""An `int` among `float`s is one of them."""
+"""In this order: if any value is a `float`, the `int`s beside it are sent as `float8` too."""
 
 
 def as_one(statement: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
     """The statement for all of the rows and its parameters, both as psycopg takes them.
 
-    None: it has to be executed row by row, since it is of another form than this module knows, the rows are alike, or two of
-    them are about one row of the table, of which the later is to win.
+    None: it has to be executed row by row. Either this module does not know its form, or all rows are equal, or two of them
+    have the same key, of which the later must win.
     """
     head, conflict, tail = statement.partition(" ON CONFLICT ")
     tail = conflict + tail
@@ -66,7 +66,7 @@ def _with_rows(head: str, given: str) -> str | None:
 
 
 def _are_distinct(head: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether no two rows have the same key. False also where it cannot be told which parameters are the key."""
+    """Whether no two rows have the same key. False also if it is unknown which parameters are the key."""
     found = _INSERT.fullmatch(head)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""A PostgreSQL database as `state.database` wants one: one connection in a thread, opened again when it is lost."""
+"""A PostgreSQL database for the state: one connection in a thread, reopened when it is lost."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from replicator.state.sqlite import connect_in_memory
 _T = TypeVar("_T")
 
 RECONNECT_SECONDS: Final = 20.0
-"""How long a database that went away is waited for by what was asked meanwhile."""
+"""How long work waits for a database that went away."""
 ANSWER_SECONDS: Final = STATEMENT_SECONDS + 15.0
-"""After this long without an answer to a statement, which the server should have ended itself, the connection is given up."""
+"""After this long without an answer to a statement, the connection is given up; the server should have ended it before."""
 _LONGEST_PAUSE: Final = 2.0
 _AGAIN: Final = {"40001", "40P01"}
-"""Serialization failure and deadlock: somebody else came first, and the same work goes well now."""
+"""Serialization failure and deadlock: another transaction came first. Doing the work again succeeds."""
 _TRIES: Final = 5
 
 
@@ -53,10 +53,11 @@ class _Lost(Exception):
 
 
 class PostgresDatabase(Database):
-    """See `Database`. Work is done again where its connection was lost meanwhile: it must be one transaction.
+    """See `Database`. Work whose connection is lost is done again on the next one, so it must be a single transaction.
 
-    While the database is away, work waits for it, for `RECONNECT_SECONDS` from when it was lost; then each piece of work
-    tries once. `claim` is taken on every connection; if another process holds it, all work raises `StateInUse`.
+    While the database is away, work waits until `RECONNECT_SECONDS` after the connection was lost; from then on, each piece of
+    work tries to connect once. `claim` is taken on every connection; if another process holds it, all work raises
+    `StateInUse`.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class PostgresDatabase(Database):
     # --- bounds ---
 
     async def _bounded(self, work: Callable[[], _T]) -> _T:
-        """Does work in the thread to its end, which is near where the server does not answer."""
+        """Does work in the thread; cuts the connection if a statement is not answered within `ANSWER_SECONDS`."""
         future = asyncio.wrap_future(self._submit(work))
         while not future.done():
             await asyncio.wait({future}, timeout=ANSWER_SECONDS / 10)
@@ -209,5 +210,5 @@ def _execute_as_one(cursor: Any, statement: str, rows: Any, _context: object) ->
 
 
 def _bare(value: Any) -> Any:
-    """Bytes without the driver's wrapper, which is equal to nothing."""
+    """Bytes without the driver's wrapper; two wrappers never compare equal."""
     return value.obj if type(value) is psycopg.Binary else value

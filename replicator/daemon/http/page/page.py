@@ -87,7 +87,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A row of the table of runs in progress. `at` None: it is not known how far it is, or only by its shards."""
+    """A row of the table of runs in progress. `at` None: its progress is unknown, or known only by its shards."""
 
     run: RunInfo
     to: str
@@ -108,8 +108,8 @@ class AgentRow:
 class RuleRow:
     """A row of the table of rules.
 
-    `shards`: in a fleet, how far the run of the rule is, or what the last came to. `cause`: why it fails, even if its run is no longer remembered. `why`: the page that explains the tag that has been
-    pending longest, or what is pending.
+    `shards`: in a fleet, how far the run of the rule is, or how the last one ended. `cause`: why it fails, even if its run is
+    no longer remembered. `why`: the page that explains the tag that has been pending longest, or what is pending.
     """
 
     rule: RuleInfo
