@@ -24,13 +24,13 @@ from replicator.daemon.sharing.claims import LateClaims
 from replicator.daemon.standings import Standings
 from replicator.daemon.status import RuleStatus, sentence
 from replicator.daemon.triggers import Triggers
-from replicator.daemon.untrusted import UntrustedTags
+from replicator.daemon.untrusted import HOLDING, UntrustedTags
 from replicator.daemon.watchdog import StuckRuns
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import Events, Warned
 from replicator.events.agent import ConfigRead
-from replicator.metrics import FleetMetrics, Metrics
+from replicator.metrics import FLEET, FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
 from replicator.ports import Clock, Site, Standing, State
@@ -95,7 +95,7 @@ class App:
         )
         self.triggers: Triggers = self._scheduler.triggers
         self.untrusted: UntrustedTags = self._scheduler.untrusted
-        self.events.subscribe(self.untrusted)
+        self.events.subscribe(self.untrusted, to=HOLDING)
         self._explaining = Explaining(state, self.clock, self._agenda)
         self.sharing: Sharing | None = None
         """The agent's part in a fleet."""
@@ -166,7 +166,7 @@ class App:
 
         self._leads = False
         self.runs.prefix = f"{self.config.agent.name}-"
-        self.events.subscribe(FleetMetrics(self.metrics.registry))
+        self.events.subscribe(FleetMetrics(self.metrics.registry), to=FLEET)
         around = Surroundings(
             scheduler=self._scheduler,
             runs=self.runs,

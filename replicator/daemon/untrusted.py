@@ -18,6 +18,9 @@ RETRY_SECONDS: Final = (3.0, 7.0, 20.0, 30.0, 60.0, 180.0)
 MAX_RETRIED: Final = 1_000
 """Tags of one rule and destination that are scanned again by themselves. Thousands of unsigned images are not a race."""
 
+HOLDING: Final = frozenset({RunEnded, TagDone, TagUntrusted})
+"""The events that `UntrustedTags` uses."""
+
 _Place = tuple[str, str]
 _Tag = tuple[str, str]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from replicator.daemon.runs import Runs
 from replicator.events import BytesRead, BytesWritten, Event, Events, RequestDone, RetryPlanned, TagDone
@@ -17,6 +18,10 @@ from replicator.report import format_seconds
 from replicator.runs.current import Run, current_run
 
 _log = logging.getLogger(__name__)
+
+
+PROGRESS: Final = frozenset({BytesRead, BytesWritten, RequestDone, RetryPlanned, TagDone})
+"""The events that a watchdog uses."""
 
 
 class ProgressWatchdog:
@@ -76,7 +81,7 @@ class StuckRuns:
         self._watchdog = ProgressWatchdog(clock, seconds)
         self._ended: dict[str, float] = {}
         """By rule, when (epoch seconds)."""
-        events.subscribe(self._watchdog)
+        events.subscribe(self._watchdog, to=PROGRESS)
 
     @property
     def seconds(self) -> float:

@@ -71,7 +71,7 @@ class Relay:
 
     async def run(self) -> None:
         """Tells and hears until it is cancelled."""
-        self._events.subscribe(self._note)
+        self._events.subscribe(self._note, to={RepositoryScanned, TagSeen})
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tell())

@@ -3,9 +3,9 @@
 No tag or digest is ever a label, and a repository only where the config asks for it.
 """
 
-from replicator.metrics.fleet import FleetMetrics
+from replicator.metrics.fleet import FLEET, FleetMetrics
 from replicator.metrics.replication import Metrics
 from replicator.metrics.serving import ServeMetrics
 from replicator.metrics.standings import Behind, Standings
 
-__all__ = ["Behind", "FleetMetrics", "Metrics", "ServeMetrics", "Standings"]
+__all__ = ["FLEET", "Behind", "FleetMetrics", "Metrics", "ServeMetrics", "Standings"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from replicator.events import DuplicateBytes, Event
 from replicator.events.agent import DatabaseSeen, FleetSeen, JobBegun, SplitOff, TakenOver
 from replicator.metrics import buckets
+
+FLEET: Final = frozenset({DatabaseSeen, DuplicateBytes, FleetSeen, JobBegun, SplitOff, TakenOver})
+"""The events that `FleetMetrics` uses."""
 
 
 class FleetMetrics:

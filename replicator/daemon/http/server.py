@@ -20,7 +20,7 @@ from replicator.config.settings import Loaded, ServerTLS
 from replicator.daemon.http.agent import Agent
 from replicator.daemon.http.api.facts import Facts
 from replicator.daemon.http.api.finding import Finder
-from replicator.daemon.http.api.live import Live
+from replicator.daemon.http.api.live import WATCHED, Live
 from replicator.daemon.http.api.routes import API, openapi
 from replicator.daemon.http.api.stream import Stream
 from replicator.daemon.http.api.why import WhyAPI
@@ -171,7 +171,7 @@ class _Served:
         self._told: dict[str, float] = {}
         """What was logged lately, and when (seconds of the steady clock)."""
         live = Live(app.clock)
-        app.events.subscribe(live)
+        app.events.subscribe(live, to=WATCHED)
         facts = Facts(app, live)
         self.stream = Stream(facts, app.clock)
         self.hints = Hints(app)
@@ -331,7 +331,7 @@ def _renewed(context: ssl.SSLContext, files: ServerTLS, events: Events) -> Itera
             except (ConfigError, OSError) as error:  # replaced again since the config was checked
                 _log.error("%s; the previous certificate stays in use", error)
 
-    events.subscribe(renew)
+    events.subscribe(renew, to={ConfigRead})
     try:
         yield
     finally:

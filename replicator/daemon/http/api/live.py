@@ -8,9 +8,11 @@ from typing import Final
 
 from replicator.events import BytesWritten, Event, QuotaSeen
 from replicator.ports import Clock
-from replicator.runs.progress import Progress
+from replicator.runs.progress import FOLLOWED, Progress
 
 WINDOW_SECONDS: Final = 10
+WATCHED: Final = FOLLOWED | {BytesWritten, QuotaSeen}
+"""The events that `Live` uses."""
 
 
 @dataclass(slots=True)

@@ -160,7 +160,7 @@ class Hints:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        self._app.events.subscribe(self._note)
+        self._app.events.subscribe(self._note, to={Observed, RepositoryScanned, TagSeen})
         try:
             yield
         finally:
