@@ -96,11 +96,11 @@ class Request(msgspec.Struct, frozen=True):
 class Context:
     """What the parts of one run work with.
 
-    `locks` keeps runs that are in progress at the same time apart. `apis` remembers which sites list referrers, `verdicts`
-    which images are trusted, `roots` what choices of platforms make of images, `children` what is below roots, `companions`
-    which tags of referrers listings had, `ticks` what was asked for all shards of a rule. `rules` are all rules there are,
-    by name: a belief
-    that belongs to a rule that no longer exists protects nothing. `running` are the rules of this run.
+    `locks` keeps runs apart that are in progress at the same time. Remembered between runs: `apis`, which sites list
+    referrers; `verdicts`, which images are trusted; `roots`, what choices of platforms make of images; `children`, what
+    is below roots; `companions`, which tags of referrers listings had; `ticks`, what was asked for all shards of a rule.
+    `rules` are all rules by name: a belief of a rule that no longer exists protects nothing. `running` are those of this
+    run.
     """
 
     sites: Mapping[str, Site]

@@ -53,10 +53,10 @@ class _Wrong(Exception):
 class VerifiedBlob:
     """A `BlobSource` over the places that have a blob: mirrors first, the source last.
 
-    It gives out exactly the bytes of the digest or raises: the last chunk (any chunk, where the size is not known) is held
-    back until the hash matches, so that a destination never has the whole of a wrong blob. A reading that breaks goes on at its offset, with
-    the hash state kept; a place that fails is left for the next one. `Corrupt` is raised with the advice to try
-    again while another reading or place may do better.
+    It gives out exactly the bytes of the digest or raises: the last chunk (any chunk, where the size is not known) is
+    held back until the hash matches, so that a destination never has the whole of a wrong blob. A reading that breaks goes
+    on at its offset, with the hash state kept; a place that fails is left for the next one. `Corrupt` is raised with the
+    advice to try again while another reading or place may do better.
 
     Args:
         descriptor: what is wanted; its size, where known, bounds the reading.
