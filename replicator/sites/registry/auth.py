@@ -117,11 +117,18 @@ class Authenticator:
         A token to push to a repository serves to pull from it too.
         """
         now = self._clock.monotonic()
-        for candidate in (scope, *scope.supersets()):
-            grant = self._grants.get(candidate)
-            if grant is not None and now < (grant.refresh_before_body if before_body else grant.refresh_at):
+        if (grant := self._lasting(scope, now, before_body=before_body)) is not None:
+            return grant  # as a rule, and no other scope need be made
+        for wider in scope.supersets():
+            if (grant := self._lasting(wider, now, before_body=before_body)) is not None:
                 return grant
         return None
+
+    def _lasting(self, scope: Scope, now: float, *, before_body: bool) -> Grant | None:
+        grant = self._grants.get(scope)
+        if grant is None or now >= (grant.refresh_before_body if before_body else grant.refresh_at):
+            return None
+        return grant
 
     async def obtain(self, scope: Scope) -> Grant:
         """A new grant, shared with whoever asks for the same scope meanwhile."""

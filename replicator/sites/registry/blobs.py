@@ -21,8 +21,8 @@ from replicator.model.digest import Digest, algorithm, digest_of
 from replicator.ports import BlobSource, Chunk
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.context import Registry
-from replicator.sites.registry.http import StreamReply
 from replicator.sites.registry.page import web_page
+from replicator.sites.registry.streaming import StreamReply
 
 CHUNK_BYTES: Final = 1024 * 1024
 _OPERATION: Final = "read blob"

@@ -21,6 +21,8 @@ def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     Raises:
         ValueError: it ends early, is damaged or too long, or is of an encoding that is not read. For a person.
     """
+    if not encoding:
+        return body
     name = encoding.strip().lower()
     if name in {"", "identity"} or (name in _GZIP and not body.startswith(_MAGIC)):
         return body

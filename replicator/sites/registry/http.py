@@ -5,35 +5,35 @@ What a registry means by its answers is `client.py`'s; here a reply is a status,
 
 from __future__ import annotations
 
-import asyncio
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
 from yarl import URL
 
-from replicator.errors import Corrupt, SiteError, Unavailable
+from replicator.errors import SiteError, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
-from replicator.flow.splice import Splice
 from replicator.ports import Chunk, Clock
 from replicator.sites.reading import Patience
 from replicator.sites.registry.auth import Authenticator
-from replicator.sites.registry.body import UploadBody, WrongLength
+from replicator.sites.registry.body import UploadBody
 from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.failures import Failures
 from replicator.sites.registry.feedback import Feedback
+from replicator.sites.registry.feeding import fed, raise_source_failure
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.origin import origin_of
-from replicator.sites.registry.payload.answer import Answer, PayloadAnswer
+from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.redirects import Redirects, is_redirect
 from replicator.sites.registry.settings import RegistrySettings
+from replicator.sites.registry.streaming import StreamReply
 from replicator.sites.registry.wire import Wire
 from replicator.sites.timeouts import Timeouts
 
@@ -41,43 +41,10 @@ __all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 
-MAX_CHUNK_BYTES: Final = 1 << 20
 _MAX_GRANTS: Final = 10
 """Grants tried for one request: old, new, of changed secrets, of a single scope; a fresh one several times."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _REFUSALS: Final = frozenset({401, 403})
-
-
-class StreamReply:
-    """A reply whose body is still to be read, within its context."""
-
-    def __init__(self, wire: Wire, call: Call, response: Answer, limits: SiteLimits) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.url = str(response.url)
-        self._wire = wire
-        self._call = call
-        self._response = response
-        self._limits = limits
-        self._reading = wire.reading(response)
-
-    async def splice(self, splice: Splice) -> None:
-        """See `flow.splice.Spliceable`: the next bytes of the body, between two of `chunks`."""
-        if not self._limits.paces_bytes:
-            await self._reading.splice(splice)
-
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        """The body as it comes, at most 1 MiB at a time, at the site's pace.
-
-        Raises:
-            Unavailable: it broke off, nothing came for `Timeouts.read`, or it is too slow.
-        """
-        async with aclosing(self._wire.chunks(self._call, self._response, self._reading)) as body:
-            async for data in body:
-                for start in range(0, len(data), MAX_CHUNK_BYTES):
-                    chunk = data if len(data) <= MAX_CHUNK_BYTES else data[start : start + MAX_CHUNK_BYTES]
-                    await self._limits.pace_bytes(len(chunk))
-                    yield chunk
 
 
 class Transport:
@@ -140,7 +107,7 @@ class Transport:
         Raises:
             SiteError: no reply, or one of a status not in `call.expected`.
         """
-        attempt = functools.partial(self._request, call)
+        attempt = partial(self._request, call)
         return await (attempt() if once else self._retried(call, attempt))
 
     @asynccontextmanager
@@ -152,7 +119,7 @@ class Transport:
         Raises:
             SiteError: as `request`.
         """
-        response, slot = await self._retried(call, functools.partial(self._open, call, "reads"))
+        response, slot = await self._retried(call, partial(self._open, call, "reads"))
         try:
             yield StreamReply(self._wire, call, response, self._limits)
         finally:
@@ -203,18 +170,26 @@ class Transport:
                 commit_seconds=self._timeouts.commit_seconds,
             )
             try:
-                reply = await self._feed(call, url, headers, feed)
+                reply = await fed(
+                    self._wire,
+                    call,
+                    url,
+                    headers,
+                    feed,
+                    learn=partial(self._feedback.learn, "writes", url, self._clock.monotonic()),
+                )
             except Unavailable:
-                self._raise_source_failure(call, feed, failure)
+                raise_source_failure(self._site, call, feed, failure)
                 raise
             finally:
                 await feed.aclose()
-        self._raise_source_failure(call, feed, failure)
+        raise_source_failure(self._site, call, feed, failure)
         return await self._judged(call, reply, grant)
 
     def sends_whole(self, url: str) -> bool:
         """Whether a small body for the URL, relative or absolute, can go by `upload_whole`."""
-        return url.startswith("/") or self._wire.is_small(URL(url, encoded=True))
+        absolute = self._prefix + url if url.startswith("/") else url
+        return self._wire.is_small(URL(absolute, encoded=True))
 
     async def upload_whole(self, call: Call) -> Reply:
         """Sends a call with its own small body into an upload session, once, as `upload` does, among the small requests.
@@ -310,7 +285,7 @@ class Transport:
         if call.method in _IDEMPOTENT if call.idempotent is None else call.idempotent:
             return await retrying(attempt, self._budget, tell, site=self._limits)
         # Ping and token are safe to ask for again, whatever the request itself is; so is one that was not taken.
-        await retrying(functools.partial(self._prepare, call), self._budget, tell, site=self._limits)
+        await retrying(partial(self._prepare, call), self._budget, tell, site=self._limits)
         return await retrying(attempt, self._budget, tell, site=self._limits, only_refused=True)
 
     async def _request(self, call: Call) -> Reply:
@@ -407,39 +382,3 @@ class Transport:
         if call.method in {"PUT", "PATCH"}:
             return Patience(self._timeouts.commit_seconds(call.commits), "commit")
         return None if call.method in {"GET", "HEAD"} else Patience(self._timeouts.first_byte, "first_byte")
-
-    # --- uploads --------------------------------------------------------------------------------------------
-
-    async def _feed(self, call: Call, url: URL, headers: Mapping[str, str], feed: UploadBody) -> Reply:
-        response: Answer | None = None
-        try:
-            async with asyncio.timeout(None) as deadline:
-                feed.watch(deadline)
-                try:
-                    began = self._clock.monotonic()
-                    response = await self._wire.send(
-                        call, call.method, url, headers, data=feed, payload=call.is_payload
-                    )
-                finally:
-                    feed.watch(None)
-            self._feedback.learn("writes", url, began, response)
-            body = await self._wire.read_error(response)  # within a limit of its own
-        except TimeoutError:
-            cause = feed.late_text()
-            raise Unavailable(self._site, call.operation, cause, repository=call.repository) from None
-        finally:
-            if response is not None:
-                response.close()  # an early answer: ends the sending too
-        is_early = not feed.ended or (isinstance(response, PayloadAnswer) and response.is_early)
-        return Reply(response.status, response.headers, body, str(response.url), is_early)
-
-    def _raise_source_failure(
-        self, call: Call, feed: UploadBody, failure: Callable[[], SiteError | None]
-    ) -> None:
-        if feed.problem is None:
-            return
-        if (error := failure()) is not None:
-            raise error
-        if isinstance(feed.problem, WrongLength):
-            raise Corrupt(self._site, call.operation, str(feed.problem), repository=call.repository)
-        raise feed.problem

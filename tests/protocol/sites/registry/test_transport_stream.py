@@ -8,7 +8,8 @@ from aiohttp import web
 
 from replicator.errors import Advice, NotFound, Rejected, Unavailable, Unsupported
 from replicator.flow.retry import Budget
-from replicator.sites.registry.http import MAX_CHUNK_BYTES, Call
+from replicator.sites.registry.call import Call
+from replicator.sites.registry.streaming import MAX_CHUNK_BYTES
 from tests.fakes.scripted import Rig, head_of, login, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
