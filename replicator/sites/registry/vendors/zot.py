@@ -39,8 +39,8 @@ class _Manifest(msgspec.Struct, rename="pascal"):
     signatures: list[_Signature] | None = msgspec.field(name="SignatureInfo", default=None)
 
 
-class _Image(_Manifest, rename="pascal"):
-    tag: str = ""
+class _Image(_Manifest, rename="pascal", kw_only=True):
+    tag: str
     manifests: list[_Manifest] | None = None
 
 
