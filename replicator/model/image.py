@@ -56,10 +56,12 @@ class Image(msgspec.Struct, frozen=True):
     @property
     def platforms(self) -> tuple[Digest, ...]:
         """The manifests below the root, without referrers."""
-        found = [child.digest for child in self.root.children]
-        for digest in found:  # which grows
-            if digest in self.manifests:
-                found += [one.digest for one in self.manifests[digest].children if one.digest not in found]
+        found: dict[Digest, None] = {}
+        indexes = [self.root]
+        for index in indexes:  # which grows
+            new = [child.digest for child in index.children if child.digest not in found]
+            found.update(dict.fromkeys(new))
+            indexes += [self.manifests[digest] for digest in new if digest in self.manifests]
         return tuple(found)
 
     def children(self, manifest: Manifest) -> Iterator[Manifest]:
