@@ -20,10 +20,10 @@ LEGACY_SUFFIXES: Final = (".sig", ".att", ".sbom")
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What a listing of tags tells of what refers to a manifest.
+    """What a vendor's listing of tags says of the referrers of a manifest.
 
-    `state` is different when that is; None where the listing tells nothing but `hides_tag`: that there may be a `.sig` tag,
-    which it does not show.
+    `state`: a made-up digest that changes when they change; None if the listing does not name them. `hides_tag`: there may be a
+    `.sig` tag that the listing does not show.
     """
 
     state: Digest | None
@@ -74,9 +74,9 @@ def digest_of_texts(texts: Iterable[str]) -> Digest:
 def with_states(
     companions: Mapping[str, Digest | None], attached: Mapping[Digest, Attached]
 ) -> dict[str, Digest | None]:
-    """The companion tags, and a fallback tag for each manifest that a listing tells to be referred to.
+    """The companion tags, with a fallback tag for each manifest whose referrers a listing names.
 
-    That tag need not exist, and what it is said to name is no more than different when what refers to the manifest is.
+    That tag need not exist, and its digest is made up: it changes when the referrers change.
     """
     found = dict(companions)
     for subject, told in attached.items():

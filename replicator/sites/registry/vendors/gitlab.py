@@ -36,7 +36,7 @@ class _Tag(msgspec.Struct):
 
 
 class GitLabTags(PagedListing):
-    """`GET /gitlab/v1/repositories/REPOSITORY/tags/list/`, of registries with the metadata database. It tells the referrers too."""
+    """`GET /gitlab/v1/repositories/REPOSITORY/tags/list/`, of registries with the metadata database; with referrers."""
 
     how: ClassVar[str] = "the API of GitLab's registry"
     page_tags: ClassVar[int] = 1000

@@ -95,10 +95,10 @@ class PageAnswer(msgspec.Struct, frozen=True):
 
 
 class Refers(msgspec.Struct, frozen=True):
-    """That something refers to a manifest.
+    """One referrer of a manifest.
 
-    `subject` is the manifest's digest. `what` is different for each thing that refers to it; "" where only `hides_tag` is
-    known: that there may be a `.sig` tag which the listing does not show.
+    `subject` is the manifest's digest. `what` tells its referrers apart; "" if the listing does not name them. `hides_tag`: there
+    may be a `.sig` tag that the listing does not show.
     """
 
     subject: str
@@ -107,7 +107,7 @@ class Refers(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some tags, and what to ask for more; None at the end. `refers`: what refers to their manifests, as far as is told."""
+    """Some tags, and what to ask for more; None at the end. `refers`: the referrers that the answer names."""
 
     tags: Sequence[Listed]
     next: PageRequest | None = None
