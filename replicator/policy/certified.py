@@ -1,4 +1,4 @@
-"""Signers without a key, as policy.json knows them: by an e-mail address in a certificate of one authority. Pure.
+"""Keyless signers in policy.json: one signer, by the e-mail address in the certificate. Pure.
 
 containers-policy.json(5), "sigstoreSigned", `fulcio`.
 """
@@ -6,12 +6,12 @@ containers-policy.json(5), "sigstoreSigned", `fulcio`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from replicator.trust.policy import TrustPolicy
+from replicator.trust.policy import TrustPolicy, as_pem
 
 _ECDSA: Final = "PKIX_ECDSA_"
 
@@ -58,8 +58,8 @@ def by_email(policy: TrustPolicy) -> Mapping[str, Any] | None:
     authorities = [each.cert_chain.certificates[-1] for each in known.certificate_authorities]
     if not logs or not authorities:
         return None
-    certificates = "".join(_pem("CERTIFICATE", each.raw_bytes) for each in authorities)
-    keys = [_encoded(_pem("PUBLIC KEY", log.raw_bytes)) for log in logs]
+    certificates = "".join(as_pem("CERTIFICATE", each.raw_bytes) for each in authorities)
+    keys = [_encoded(as_pem("PUBLIC KEY", log.raw_bytes)) for log in logs]
     return {
         "type": "sigstoreSigned",
         "fulcio": {
@@ -69,14 +69,6 @@ def by_email(policy: TrustPolicy) -> Mapping[str, Any] | None:
         },
         **({"rekorPublicKeyData": keys[0]} if len(keys) == 1 else {"rekorPublicKeyDatas": keys}),
     }
-
-
-def _pem(kind: str, der: str) -> str:
-    return "\n".join((f"-----BEGIN {kind}-----", *_lines(der), f"-----END {kind}-----", ""))
-
-
-def _lines(text: str) -> Iterator[str]:
-    return (text[at : at + 64] for at in range(0, len(text), 64))
 
 
 def _encoded(text: str) -> str:

@@ -138,8 +138,7 @@ def _scopes(
             )
             gaps.append(
                 f"policy.json: {scope} stands for the pattern {glob.text}, and may cover more; signatures pass there only if they "
-                "name a tag or digest, which those of cosign do not (cosign sign --sign-container-identity): list repositories by "
-                "exact names"
+                "name a tag or digest: sign with cosign sign --sign-container-identity, or list repositories by exact names"
             )
 
 

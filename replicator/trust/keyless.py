@@ -53,7 +53,7 @@ def verify_keyless(
     """What a keyless bundle claims of the image, by whom, and how that was verified.
 
     Raises:
-        ValueError: it is not valid, or by nobody who is meant.
+        ValueError: it is not valid, or by none of `identities`.
     """
     from sigstore.errors import Error  # noqa: PLC0415  # an extra, and half a second
     from sigstore.hashes import Hashed  # noqa: PLC0415
@@ -90,10 +90,10 @@ def verify_legacy(
         logged: the signature.
         promised: what the log promised; None where the layer has no such annotation.
         root: the keys and certificates that are trusted.
-        identities: who is meant.
+        identities: the signers that count.
 
     Raises:
-        ValueError: it is not valid, or by nobody who is meant.
+        ValueError: it is not valid, or by none of `identities`.
     """
     from sigstore._internal.sct import verify_sct  # noqa: PLC0415  # an extra, and half a second
     from sigstore._internal.timestamp import TimestampSource, TimestampVerificationResult  # noqa: PLC0415
@@ -164,7 +164,9 @@ class _Certified:
                 self.issuer, self.identity = issuer, identity
                 return
         who = ", ".join(_names(cert)) or "nobody"
-        raise VerificationError(f"is by {who[:200]} of {(issuer or 'no issuer')[:200]}, who is not meant")
+        raise VerificationError(
+            f"is by {who[:200]} of {(issuer or 'no issuer')[:200]}, which the policy does not trust"
+        )
 
 
 def _issuer(certificate: x509.Certificate) -> str | None:

@@ -110,9 +110,13 @@ class Signing(msgspec.Struct, frozen=True):
 
 def pem_of(key: PublicKey) -> str:
     """The key as PEM."""
-    text = base64.b64encode(key.der).decode()
+    return as_pem("PUBLIC KEY", base64.b64encode(key.der).decode())
+
+
+def as_pem(kind: str, text: str) -> str:
+    """What is DER in base64, as PEM. RFC 7468."""
     body = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    return f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"
 
 
 def fingerprint_of(policies: Sequence[TrustPolicy]) -> str:

@@ -18,13 +18,13 @@ _MAX_SECONDS: Final = 2**33
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A signature as the log should have it.
+    """A signature that the log should have an entry of.
 
     Args:
-        pem: the certificate.
+        pem: the certificate, as PEM.
         signature: the signature itself.
         signed: the bytes that it is over.
-        payload: what is signed in these.
+        payload: the part of `signed` whose hash the log has; all of it, or the payload of an envelope.
         envelope: the whole DSSE envelope of an attestation; None for simple signing.
     """
 
@@ -37,7 +37,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a log promised: at `seconds` (Unix time) it had taken the signature. `signed` is what it signed."""
+    """A log's promise: it accepted the signature at `seconds` (Unix time). `signed`: the bytes that the log's `signature` is over."""
 
     seconds: int
     log: bytes
@@ -46,16 +46,16 @@ class Promise:
 
 
 def read_promise(text: str | None, logged: Logged) -> Promise:
-    """The promise beside a signature, not verified, but about this signature, payload and certificate.
+    """The promise beside a signature, with its own signature not verified yet.
 
-    Otherwise anybody's entry would date it (CVE-2022-36056).
+    It is about this signature, payload and certificate; otherwise anybody's entry would date it (CVE-2022-36056).
 
     Raises:
         ValueError: there is none, or it is about something else.
     """
     if text is None:
         raise ValueError(
-            "keyless signature: without a promise of the log; cosign would ask the log, nobody is asked here"
+            "keyless signature: lacks the log's promise; cosign would look it up in the log, replicator asks nobody"
         )
     bundle = read_strict(text.encode(), "the log's promise")
     entry = as_object(bundle.get("Payload"), "the entry")
@@ -81,13 +81,14 @@ def read_promise(text: str | None, logged: Logged) -> Promise:
 def _is_about(record: Mapping[str, Any], logged: Logged) -> bool:
     kind, version = record.get("kind"), record.get("apiVersion")
     spec = as_object(record.get("spec"), "spec")
-    if version == "0.0.1" and logged.envelope is None and kind == "hashedrekord":
-        return _is_hashed(spec, logged)
-    if version == "0.0.1" and logged.envelope is not None and kind == "intoto":
-        content = as_object(spec.get("content"), "content")
-        return _is_digest_of(content.get("hash"), logged.envelope) and _is_by(spec.get("publicKey"), logged)
-    if version == "0.0.1" and logged.envelope is not None and kind == "dsse":
-        return _is_enveloped(spec, logged)
+    match kind if version == "0.0.1" else None, logged.envelope:
+        case "hashedrekord", None:
+            return _is_hashed(spec, logged)
+        case "intoto", bytes(envelope):
+            content = as_object(spec.get("content"), "content")
+            return _is_digest_of(content.get("hash"), envelope) and _is_by(spec.get("publicKey"), logged)
+        case "dsse", bytes():
+            return _is_enveloped(spec, logged)
     known = "a hashedrekord" if logged.envelope is None else "an intoto or dsse entry"
     raise ValueError(f"the log's entry is not {known} of version 0.0.1")
 

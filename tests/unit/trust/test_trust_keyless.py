@@ -66,7 +66,7 @@ def test_an_identity_may_be_a_pattern_of_the_whole() -> None:
 def test_somebody_else_does_not_count(identity: Identity) -> None:
     verdict = judged(SIGSTORE.bundle(D), policy(identity))
     assert not verdict.trusted
-    assert f"is by {IDENTITY} of {ISSUER}, who is not meant" in verdict.reason
+    assert f"is by {IDENTITY} of {ISSUER}, which the policy does not trust" in verdict.reason
 
 
 def test_another_sigstore_does_not_count() -> None:
@@ -200,7 +200,7 @@ def of(signature: Signature, demand: TrustPolicy | None = None) -> Verdict:
 def test_an_older_keyless_signature_is_trusted_by_the_promise_of_the_log() -> None:
     signature = SIGSTORE.legacy(payload(D))
     assert of(signature) == Verdict(trusted=True)
-    assert "who is not meant" in of(signature, policy(Identity(ISSUER, "somebody"))).reason
+    assert "which the policy does not trust" in of(signature, policy(Identity(ISSUER, "somebody"))).reason
     assert "about another digest" in of(SIGSTORE.legacy(payload(digest_of(b"other")))).reason
     assert "has no keyless identities" in of(signature, TrustPolicy("k", (Signer.ecdsa().key,))).reason
 
@@ -259,7 +259,7 @@ def test_an_older_keyless_attestation_counts_where_its_predicate_is_named(kind: 
     assert of(attestation, ATTESTED) == Verdict(trusted=True)
     assert "is an attestation of" in of(attestation).reason, "it is not a signature"
     somebody = msgspec.structs.replace(ATTESTED, keyless=(Identity(ISSUER, "somebody"),))
-    assert "who is not meant" in of(attestation, somebody).reason
+    assert "which the policy does not trust" in of(attestation, somebody).reason
     other = SIGSTORE.legacy_attestation(statement(digest_of(b"other"), PROVENANCE), kind)
     assert "about another digest" in of(other, ATTESTED).reason
     assert not of(Sigstore().legacy_attestation(statement(D, PROVENANCE), kind), ATTESTED).trusted
