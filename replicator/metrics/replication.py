@@ -345,15 +345,16 @@ class Metrics:
             self._child(self._delay, event.rule, event.destination).observe(event.delay)
         place, tag = (event.rule, event.destination), f"{event.repository}:{event.tag}"
         if event.outcome == "copied" and tag in self._held.get(place, ()):
-            self._hold(place, self._held[place] - {tag})
+            self._held[place].discard(tag)
+            self._tell_held(place)
 
     def _tag_untrusted(self, event: TagUntrusted) -> None:
         place = (event.rule, event.destination)
-        self._hold(place, self._held.get(place, set()) | {f"{event.target}:{event.key}"})
+        self._held.setdefault(place, set()).add(f"{event.target}:{event.key}")
+        self._tell_held(place)
 
-    def _hold(self, place: tuple[str, str], tags: set[str]) -> None:
-        self._held[place] = tags
-        self._child(self._untrusted, *place).set(len(tags))
+    def _tell_held(self, place: tuple[str, str]) -> None:
+        self._child(self._untrusted, *place).set(len(self._held[place]))
 
     def _note_observed(self, event: Observed) -> None:
         self._observed[event.rule] = max(event.at, self._observed.get(event.rule, 0.0))
@@ -375,7 +376,8 @@ class Metrics:
         if event.untrusted is not None:
             place = (event.rule, event.destination)
             kept = {tag for tag in self._held.get(place, ()) if not event.forgets(tag)}
-            self._hold(place, kept | event.untrusted)
+            self._held[place] = kept | event.untrusted
+            self._tell_held(place)
         runs = self._open.get(event.rule, [])
         run = next((each for each in runs if event.destination in each.left), None)
         if run is None:  # a command before it kept it from starting
