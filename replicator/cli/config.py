@@ -114,15 +114,12 @@ def pull_policy_command(invocation: Invocation, rule: str, *, folder: Path | Non
     sigstore's policy-controller, and an ImageValidatingPolicy for Kyverno. What they cannot demand is said on stderr. For a
     rule with image lists, the lists are read, and their repositories are named.
     """
-    from replicator.cli.rules import is_named  # noqa: PLC0415 - pydantic only where it is needed
+    from replicator.cli.rules import named_rules  # noqa: PLC0415 - pydantic only where it is needed
     from replicator.config.load import load  # noqa: PLC0415 - with it
     from replicator.policy.enforcing import pull_policy  # noqa: PLC0415 - with it
 
     loaded = load(invocation.config, os.environ)
-    rules = [each for each in loaded.rules if is_named(each, rule)]
-    if not rules:
-        known = ", ".join(sorted(each.name for each in loaded.rules)) or "none"
-        raise ConfigError([f"{rule}: unknown rule; the config has {known}"])
+    rules = named_rules(loaded.rules, [rule], option="")
     if not rules[0].trust:
         raise ConfigError([f"{rule}: demands no signatures; add [[rule.trust]] to it"])
     places = {

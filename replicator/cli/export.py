@@ -19,7 +19,7 @@ from replicator.cli.names import complete_file, complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.places import open_sites
-from replicator.cli.rules import read_config
+from replicator.cli.rules import named_rules, read_config
 from replicator.cli.runner import draining, exit_code, run_async
 from replicator.cli.watch import Watch
 from replicator.config.settings import Loaded
@@ -104,15 +104,7 @@ async def _export(
 
 def _rules(loaded: Loaded, names: Sequence[str], place: str) -> list[Rule]:
     """The rules with the archive as their only destination. Raises ConfigError."""
-    known = {rule.name: rule for rule in loaded.rules}
-    problems = [
-        f"--rule {name}: unknown rule; the config has {', '.join(sorted(known)) or 'none'}"
-        for name in names
-        if name not in known
-    ]
-    if problems:
-        raise ConfigError(problems)
-    rules = [replace(known[name], destinations=(place,)) for name in dict.fromkeys(names)]
+    rules = [replace(rule, destinations=(place,)) for rule in named_rules(loaded.rules, names)]
     problems = [*_sparse(rules), *static_collisions(rules)]
     if problems:
         raise ConfigError(problems)

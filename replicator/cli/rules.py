@@ -33,12 +33,7 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     Raises:
         ConfigError: a name is not in the config, or no rule is left.
     """
-    known = {rule.name for rule in loaded.rules}
-    problems = [
-        f"--rule {name}: unknown rule; the config has {_listed(known)}"
-        for name in names
-        if not any(is_named(rule, name) for rule in loaded.rules)
-    ]
+    problems = _unknown(loaded.rules, names)
     problems += [
         f"--destination {name}: unknown site; the config has {_listed(loaded.sites)}"
         for name in destinations
@@ -57,6 +52,31 @@ def select_rules(loaded: Loaded, names: Sequence[str], destinations: Sequence[st
     if not rules:
         raise ConfigError([f"nothing to run: no selected rule has a destination among {_listed(wanted)}"])
     return rules
+
+
+def named_rules(rules: Sequence[Rule], names: Sequence[str], option: str = "--rule ") -> list[Rule]:
+    """The named rules, in the order of the config. A rule with image lists may be several, one for each source.
+
+    Args:
+        rules: all rules of the config.
+        names: which of them.
+        option: what stands before a name in the command, for the error.
+
+    Raises:
+        ConfigError: a name is not in the config.
+    """
+    if problems := _unknown(rules, names, option):
+        raise ConfigError(problems)
+    return [rule for rule in rules if any(is_named(rule, name) for name in names)]
+
+
+def _unknown(rules: Sequence[Rule], names: Iterable[str], option: str = "--rule ") -> list[str]:
+    known = _listed(rule.name for rule in rules)
+    return [
+        f"{option}{name}: unknown rule; the config has {known}"
+        for name in names
+        if not any(is_named(rule, name) for rule in rules)
+    ]
 
 
 def is_named(rule: Rule, name: str) -> bool:

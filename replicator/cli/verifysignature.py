@@ -12,7 +12,7 @@ from replicator.cli.names import complete_rule
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.output import print_json
 from replicator.cli.references import opened_site
-from replicator.cli.rules import is_named
+from replicator.cli.rules import named_rules
 from replicator.cli.runner import run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
@@ -71,11 +71,7 @@ def command(
 
 
 def _of_rule(invocation: Invocation, name: str) -> tuple[TrustPolicy, ...]:
-    every = load(invocation.config, os.environ).rules
-    rules = [rule for rule in every if is_named(rule, name)]
-    if not rules:
-        known = ", ".join(sorted(rule.name for rule in every)) or "none"
-        raise ConfigError([f"--rule {name}: unknown rule; the config has {known}"])
+    rules = named_rules(load(invocation.config, os.environ).rules, [name])
     if not rules[0].trust:
         raise ConfigError([f"--rule {name}: demands no signatures; add [[rule.trust]] to it, or use --key"])
     return rules[0].trust  # the rules that one with image lists comes to demand the same

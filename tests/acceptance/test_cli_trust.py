@@ -109,6 +109,8 @@ async def test_a_rule_of_image_lists_is_named_as_in_the_config(program: Program,
     path.write_text(f'{sites}[site.fra]\nurl = "https://fra.example.com"\n{listed}')
     told = await program("verify-signature", "--rule", "listed", "hub/team/app:v1")
     assert told.code == 0, told.stderr
+    exported = await program("export", "--rule", "listed", "out.tar")
+    assert exported.code == 0, exported.stderr
     printed = await program("config", "pull-policy", "--json", "listed")
     assert printed.code == 0, printed.stderr
     files = printed.json["files"]
