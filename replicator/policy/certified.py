@@ -45,7 +45,8 @@ class _Root(msgspec.Struct, rename="camel"):
 def by_email(policy: TrustPolicy) -> Mapping[str, Any] | None:
     """The requirement of policy.json for a policy with one signer, known by an e-mail address; None for any other.
 
-    There, one requirement has one signer, and only e-mail addresses are compared. The logs must have ECDSA keys.
+    There, one requirement has one signer, and only e-mail addresses are compared. The logs must have ECDSA keys. None, too, for a
+    trusted root whose members are in snake case, which protobuf's JSON allows and no program is known to write.
     """
     root = policy.trusted_root
     if root is None or policy.keys or policy.minimum > 1 or len(policy.keyless) != 1:
@@ -53,7 +54,10 @@ def by_email(policy: TrustPolicy) -> Mapping[str, Any] | None:
     signer = policy.keyless[0]
     if not isinstance(signer.identity, str) or "@" not in signer.identity or "/" in signer.identity:
         return None
-    known = msgspec.json.decode(root.content, type=_Root)
+    try:
+        known = msgspec.json.decode(root.content, type=_Root)
+    except msgspec.ValidationError:
+        return None
     logs = [log.public_key for log in known.tlogs if log.public_key.key_details.startswith(_ECDSA)]
     authorities = [each.cert_chain.certificates[-1] for each in known.certificate_authorities]
     if not logs or not authorities:

@@ -138,7 +138,9 @@ def test_one_keyless_signer_with_an_e_mail_address_is_demanded_of_podman_too() -
     key = serialization.load_pem_public_key(base64.b64decode(requirement["rekorPublicKeyData"]))
     assert key == sigstore.rekor.public_key(), "and not that of Rekor v2, which podman cannot read"
     assert ".sig tags" in gaps
+    snake = re.sub(rb"(?<=[a-z])([A-Z])(?=[A-Za-z]*\":)", lambda found: b"_" + found[1].lower(), root.content)
     for other in (
+        replace(demand, trusted_root=TrustedRoot("root.json", snake)),
         replace(demand, keyless=(*demand.keyless, Identity(ISSUER, "ops@example.com"))),
         replace(demand, keyless=(Identity(ISSUER, "https://github.com/acme/app@refs/tags/v1"),)),
         replace(demand, keyless=(Identity(ISSUER, re.compile(".*@example.com")),)),
