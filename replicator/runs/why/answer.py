@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 Verdict = Literal["in step", "behind", "held", "conflict", "not selected", "unknown"]
+StepVerdict = Literal["pass", "stop", "note"]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -18,7 +19,7 @@ class Step(msgspec.Struct, frozen=True):
     """
 
     what: str
-    verdict: Literal["pass", "stop", "note"]
+    verdict: StepVerdict
     text: str
 
 

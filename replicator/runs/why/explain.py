@@ -1,4 +1,4 @@
-"""What is known of one tag by one rule at one destination, put into the steps of a run. Pure: nobody is asked here.
+"""What is known of one tag by one rule at one destination, put into the steps of a run. Pure: no site is asked here.
 
 The steps come from the code that runs use: `policy.selection` for the filters, `policy.mapping` for the names, and
 `engine.plan` for the decision.
@@ -25,7 +25,7 @@ from replicator.policy.selection import (
 )
 from replicator.ports import Pending
 from replicator.report import format_count, format_seconds
-from replicator.runs.why.answer import Explanation, Step, Verdict
+from replicator.runs.why.answer import Explanation, Step, StepVerdict, Verdict
 from replicator.runs.why.asked import SourceTag
 from replicator.runs.why.known import Fresh, Known
 from replicator.runs.why.words import end_of_hold, filter_text, hold_kind, moment
@@ -227,7 +227,7 @@ class Explaining:
             where = f"{failure.site}: {failure.repository}" if failure.repository else failure.site
             self._add("ask", "stop", f"{where}: {failure.operation}: {failure.cause}")
         if fresh.failures:
-            return self._ended("unknown", "tries again", "mend what failed")
+            return self._ended("unknown", "tries again", "fix what failed")
         self._add("source", "stop", f"{self._rule.source} does not have it now")
         return self._ended("unknown", "nothing: there is nothing to copy", f"push it to {self._rule.source}")
 
@@ -257,7 +257,9 @@ class Explaining:
         belief, placement, now = self._known.memory.belief, self._known.memory.placement, self._known.now
         if placement is not None:
             self._since = placement.written_at
-            self._add("in step", "pass", f"all of it was there first {moment(placement.written_at, now)}")
+            self._add(
+                "in step", "pass", f"the whole image was first there {moment(placement.written_at, now)}"
+            )
         if belief is not None:
             self._since = self._since or belief.checked_at
             self._add("in step", "pass", f"{self._destination} confirmed it {moment(belief.checked_at, now)}")
@@ -289,7 +291,7 @@ class Explaining:
             if is_postponed(now, pending.not_before)
             else "tries again"
         )
-        return self._ended("behind", next_try, f"mend what failed: {pending.error}")
+        return self._ended("behind", next_try, f"fix what failed: {pending.error}")
 
     @property
     def _waiting(self) -> Pending | None:
@@ -325,7 +327,7 @@ class Explaining:
                 f"{self._destination} could not be asked about {tags} of {self._target} in the last run{why}"
             )
             self._add("destination", "stop", text)
-            return self._ended("unknown", "asks again", "mend what failed; why --fresh asks now")
+            return self._ended("unknown", "asks again", "fix what failed; why --fresh asks now")
         others = "" if judges_each_alone(self._tables()) else ", or a filter left it out"
         self._add("source", "stop", f"neither pending nor in step: the last scan did not find it{others}")
         return self._ended("unknown", "scans the repository", "why --fresh asks the sites now")
@@ -337,8 +339,8 @@ class Explaining:
 
     # --- the end ---
 
-    def _add(self, what: str, verdict: str, text: str) -> None:
-        self._steps.append(Step(what, verdict, text))  # type: ignore[arg-type]
+    def _add(self, what: str, verdict: StepVerdict, text: str) -> None:
+        self._steps.append(Step(what, verdict, text))
 
     def _ended(self, verdict: Verdict, following: str, remedy: str | None) -> Explanation:
         since = None if self._since is None else dt.datetime.fromtimestamp(round(self._since, 3), dt.UTC)
