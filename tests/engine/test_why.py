@@ -30,6 +30,7 @@ from replicator.runs.why import Agenda, Answer, Asker, Explanation, parse_asked
 from replicator.trust.policy import TrustPolicy
 from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
+from tests.fakes.memory import MemorySite
 from tests.fakes.referrers import referrer
 from tests.fakes.signing import Signer, bundle, bundle_referrer
 
@@ -419,6 +420,13 @@ async def test_conflict_names_the_other_rule() -> None:
         assert "rule one" in stops(said)[0][1]
 
 
+class NamesHaveTwoParts(MemorySite):
+    """A site of its own class, because a class is looked at once for what it can do."""
+
+    def refuses_name(self, repository: str) -> str | None:
+        return None if "/" in repository else "1 part, names there are NAMESPACE/NAME"
+
+
 @pytest.mark.parametrize("refuses_the_name", [True, False])
 async def test_destination_that_could_not_be_asked_is_not_taken_for_a_source_without_the_tag(
     *, refuses_the_name: bool
@@ -427,7 +435,7 @@ async def test_destination_that_could_not_be_asked_is_not_taken_for_a_source_wit
         w.put("app", "v1")
         w.state.begin("rule", "left")
         if refuses_the_name:
-            w.left.refuses_name = lambda _: "1 part, names there are NAMESPACE/NAME"  # type: ignore[attr-defined]
+            w.left.__class__ = NamesHaveTwoParts
         else:
             w.left.fail("tags", Unavailable("left", "list tags", "no answer"), times=100)
             w.left.fail("resolve", Unavailable("left", "resolve tag", "no answer"), times=100)
