@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from zoneinfo import ZoneInfo
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from replicator.fleet.ticks import RETRY_SECONDS, Tick, Ticks, identity
 from replicator.policy.pattern import Glob
-from replicator.policy.rule import ImageSet, RepositorySelection, Rule
+from replicator.policy.rule import ImageSet, Rename, Replacement, RepositorySelection, Rule
 from replicator.policy.schedule import Cron
 from replicator.trust.policy import Signing, TrustPolicy
 
@@ -91,6 +92,14 @@ def test_the_identity_of_a_rule_is_the_same_at_agents_with_other_keys_and_names(
     assert identity(one) == identity(other)
     assert identity(replace(one, sign=replace(signing, statement=False))) != identity(one)
     assert identity(replace(one, trust=(TrustPolicy("signed"),))) != identity(one)
+
+
+def test_a_rule_is_another_where_the_end_of_a_long_pattern_is() -> None:
+    def renaming(end: str) -> Rule:
+        long = Replacement(re.compile("|".join(f"team-{number}" for number in range(100)) + end), "x")
+        return replace(RULE, rename_repository=Rename(replacements=(long,)))
+
+    assert identity(renaming("a")) == identity(renaming("a")) != identity(renaming("b"))
 
 
 class Lists:
