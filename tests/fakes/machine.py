@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.fakes.process import require
+from tests.fakes.process import lacking, require
 
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")  # links into /usr
 _UNNEEDED: Final = re.compile(r"/usr/share/(doc|locale|man|info|i18n)/.")
@@ -84,7 +84,7 @@ def debian(root: Path, packages: Iterable[str]) -> Machine:
     for program in ("dpkg-query", "unshare", "chroot"):
         require(program)
     if os.geteuid():
-        pytest.skip("needs root, to change the root folder")
+        lacking("root is needed to change the root folder")
     installed = _closure(packages)
     for name in _MERGED:
         (root / "usr" / name).mkdir(parents=True)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -23,24 +23,28 @@ _REMOVED: Final = re.compile(r"AWS_CA_BUNDLE|(?:https?|no|all|ftp)_proxy|OTEL_.*
 
 
 class MissingProgram(UserWarning):
-    """A program that tests need is not installed, so that they were skipped."""
+    """What tests need is missing, such as a program, so that they were skipped."""
 
 
 def require(program: str) -> str:
     """The program's path, where it is on the PATH, in `.tools/bin` or in `/usr/sbin`.
 
-    Where it is not: the test fails under REPLICATOR_REQUIRE_SERVERS=1, and is skipped, with a warning in the
-    summary, without.
+    Where it is not, see `lacking`.
     """
     path = shutil.which(program) or shutil.which(program, path=f"{ROOT / '.tools' / 'bin'}:/usr/sbin")
-    if path is not None:
-        return path
+    if path is None:
+        lacking(f"{program} is not installed")
+    return path
+
+
+def lacking(what: str) -> NoReturn:
+    """Fails the test under REPLICATOR_REQUIRE_SERVERS=1; skips it, with a warning in the summary, without."""
     if os.environ.get("REPLICATOR_REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{program} is not installed, and REPLICATOR_REQUIRE_SERVERS=1", pytrace=False)
+        pytest.fail(f"{what}, and REPLICATOR_REQUIRE_SERVERS=1", pytrace=False)
     with warnings.catch_warnings():
         warnings.simplefilter("default", MissingProgram)
-        warnings.warn(f"{program} is not installed: its tests are skipped", MissingProgram, stacklevel=2)
-    pytest.skip(f"{program} is not installed")
+        warnings.warn(f"{what}: tests are skipped", MissingProgram, stacklevel=3)
+    pytest.skip(what)
 
 
 def clean_environment() -> dict[str, str]:
