@@ -15,6 +15,7 @@ import msgspec
 from replicator.model.descriptor import Descriptor, Platform
 from replicator.model.digest import Digest
 from replicator.model.manifest import Kind, Manifest, entries, sparse
+from replicator.scrub import scrub
 
 PlatformMode = Literal["sparse", "rewrite"]
 MissingPlatform = Literal["hold", "skip", "copy"]
@@ -92,7 +93,7 @@ class Platforms(msgspec.Struct, frozen=True):
             return ""
         has = sorted({platform_text(entry.platform) for entry in named if entry.platform})
         wanted = ", ".join(platform_text(platform) for platform in missing)
-        return f"the image has no {wanted}; it has {', '.join(has)}"
+        return scrub(f"the image has no {wanted}; it has {', '.join(has)}")
 
 
 def parse_platform(text: str) -> Platform:
