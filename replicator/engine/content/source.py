@@ -236,11 +236,11 @@ class SourceContent:
         """The blob at a site; read in parts beside each other where it is large and that helps."""
         source = self._sites[site].repository(name).blob(descriptor)
         if (
-            self._spool is not None
+            (descriptor.size or 0) >= PARTS.least
+            and self._spool is not None
             and spooled
             and isinstance(source, ReadsRanges)
             and source.parallel_reads != 1
-            and (descriptor.size or 0) >= PARTS.least
         ):
             source = PartedBlob(site, source, self._spool.scratch, self._crowds[site], PARTS)
         return BlobPlace(site, name, source)
