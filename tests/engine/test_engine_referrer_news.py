@@ -142,16 +142,21 @@ async def test_the_listing_shows_new_fallback_tags_and_nobody_waits_for_the_day(
         assert old.source.count("read_manifest") == 0, "what has not changed is not read again"
 
 
-async def test_a_listing_with_digests_shows_that_a_fallback_tag_has_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def listed(self: MemoryRepository, _: object) -> AsyncIterator[Sequence[Listed]]:
+class ListsDigests(MemoryRepository):
+    """A repository whose listing tells what the tags name."""
+
+    listing_notice = ""
+
+    async def listed(self, _: object) -> AsyncIterator[Sequence[Listed]]:
         async for page in self.tags():
             yield [Listed(tag, (await self.resolve(tag)).digest) for tag in page]
 
-    monkeypatch.setattr(MemoryRepository, "listed", listed, raising=False)
-    monkeypatch.setattr(MemoryRepository, "listing_notice", "", raising=False)
+
+async def test_a_listing_with_digests_shows_that_a_fallback_tag_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with world(clock=StillClock()) as w:
+        monkeypatch.setattr(w.source, "repository", lambda name: ListsDigests(w.source, name))
         w.source.referrers_api = False
         root = w.put("app", "v1")
         sign(w, root)
