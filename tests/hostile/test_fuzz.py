@@ -147,7 +147,7 @@ DOCUMENTS: dict[str, tuple[Callable[[bytes], object], Sequence[bytes]]] = {
     ),
     "Location": (
         lambda data: resolve_location(
-            data.decode("latin-1"), asked=f"{REGISTRY}/v2/a/blobs/uploads/", registry=REGISTRY
+            data.decode("latin-1"), asked=REGISTRY / "v2/a/blobs/uploads/", registry=REGISTRY
         ),
         [
             b"https://r.example.com:5000/v2/a/blobs/uploads/1?_state=x%3D&digest=sha256:0#f",

@@ -34,7 +34,7 @@ REGISTRY = URL("https://registry.example.com")
 
 def _location(text: str) -> None:
     with contextlib.suppress(ValueError):
-        resolve_location(text, asked="https://registry.example.com/v2/a/blobs/uploads/1", registry=REGISTRY)
+        resolve_location(text, asked=REGISTRY / "v2/a/blobs/uploads/1", registry=REGISTRY)
 
 
 def _manifest(text: str) -> None:

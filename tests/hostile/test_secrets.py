@@ -157,7 +157,7 @@ def _body(text: str) -> bytes:
 def _location(text: str) -> str:
     try:
         registry = URL("https://registry.example.com")
-        return str(resolve_location(text, asked=f"{registry}/v2/a/blobs/uploads/1", registry=registry)[:0])
+        return str(resolve_location(text, asked=registry / "v2/a/blobs/uploads/1", registry=registry)[:0])
     except ValueError as error:
         return str(Corrupt("hub", "start upload", str(error)))
 

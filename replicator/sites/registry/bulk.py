@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final, TypeVar, cast
 
 import msgspec
-from yarl import URL
 
 from replicator.errors import AuthFailed, Denied, NotFound, SiteError, Throttled, Transient, Unsupported
 from replicator.model.companion import Attached, digest_of_texts
@@ -87,7 +86,7 @@ class VendorRequests:
             ways.add(way)
             return answer
         if reply.status != 200:
-            where = URL(reply.url, encoded=True)
+            where = reply.url
             cause = f"HTTP {reply.status} from {where.host}{where.path}"
             kind = Denied if reply.status in _ABOUT_REPOSITORY else Unsupported
             raise kind(self.site, OPERATION, cause, repository=repository)

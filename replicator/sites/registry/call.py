@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 from multidict import CIMultiDictProxy
+from yarl import URL
 
 PAYLOAD_BYTES: Final = 256 * 1024
 """Blobs of at least this size are moved by threads; for smaller ones a second connection costs more than it saves."""
@@ -67,5 +68,5 @@ class Reply(msgspec.Struct, frozen=True):
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
-    url: str
+    url: URL
     is_early: bool = False

@@ -36,7 +36,7 @@ class Failures:
 
     def error(self, call: Call, reply: Reply) -> SiteError:
         """The error that a reply amounts to, by its status and codes."""
-        url = URL(reply.url, encoded=True)
+        url = reply.url
         answer = Answer(call.method, url.raw_path, reply.status, reply.headers, reply.body)
         if origin_of(url) != self._origin:
             return self._foreign(call, answer, url)

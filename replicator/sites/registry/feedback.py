@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from yarl import URL
@@ -9,7 +10,6 @@ from yarl import URL
 from replicator.flow.limits import Kind, SiteLimits
 from replicator.ports import Clock
 from replicator.sites.registry.errormap import retry_after
-from replicator.sites.registry.origin import Origin, origin_of
 from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota, read_remaining
 
@@ -22,14 +22,16 @@ class Feedback:
     """Tells the limits of one registry what its answers mean for them.
 
     Args:
-        origin: the registry's own; answers of other hosts say nothing about its rate.
+        is_own: whether a URL is of the registry itself; answers of other hosts say nothing about its rate.
         limits: of the site.
         quota: of pulls.
         clock: the time.
     """
 
-    def __init__(self, origin: Origin, limits: SiteLimits, quota: PullQuota, clock: Clock) -> None:
-        self._origin = origin
+    def __init__(
+        self, is_own: Callable[[URL], bool], limits: SiteLimits, quota: PullQuota, clock: Clock
+    ) -> None:
+        self._is_own = is_own
         self._limits = limits
         self._quota = quota
         self._clock = clock
@@ -38,7 +40,7 @@ class Feedback:
     def learn(self, kind: Kind, url: URL, began: float, response: Answer) -> None:
         """Takes one answer: `url` is what was asked for, at `began` (monotonic seconds)."""
         status, headers = response.status, response.headers
-        by_site = origin_of(response.url) == self._origin
+        by_site = self._is_own(response.url)
         if status in _OVERLOAD:
             refusals = self._refusals[url] = self._refusals.get(url, 0) + 1
             if refusals > _MAX_REFUSALS:

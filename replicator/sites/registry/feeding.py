@@ -54,7 +54,7 @@ async def fed(
         if response is not None:
             response.close()  # an early answer: ends the sending too
     is_early = not feed.ended or (isinstance(response, PayloadAnswer) and response.is_early)
-    return Reply(response.status, response.headers, body, str(response.url), is_early)
+    return Reply(response.status, response.headers, body, response.url, is_early)
 
 
 def raise_source_failure(

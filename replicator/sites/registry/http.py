@@ -28,7 +28,6 @@ from replicator.sites.registry.feedback import Feedback
 from replicator.sites.registry.feeding import fed, raise_source_failure
 from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
-from replicator.sites.registry.origin import origin_of
 from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota
 from replicator.sites.registry.redirects import Redirects, is_redirect
@@ -84,8 +83,9 @@ class Transport:
         logins = logins_of(settings, events=events, clock=clock)
         self._auth = Authenticator(self._wire, clock, logins, see=see)
         self._prefix = settings.url.rstrip("/")
+        self._path_prefix = self._wire.base.raw_path.rstrip("/")
         self.quota = PullQuota(settings.name, settings.quota, events, clock)
-        self._feedback = Feedback(self._wire.origin, limits, self.quota, clock)
+        self._feedback = Feedback(self._wire.is_own, limits, self.quota, clock)
         self._redirects = Redirects(settings.name, self._wire)
         self._failures = Failures(settings.name, self._wire.origin, self._auth, clock)
         self._awaiting_grant = 0
@@ -188,8 +188,7 @@ class Transport:
 
     def sends_whole(self, url: str) -> bool:
         """Whether a small body for the URL, relative or absolute, can go by `upload_whole`."""
-        absolute = self._prefix + url if url.startswith("/") else url
-        return self._wire.is_small(URL(absolute, encoded=True))
+        return self._wire.is_small(self._own_url(url) if url.startswith("/") else URL(url, encoded=True))
 
     async def upload_whole(self, call: Call) -> Reply:
         """Sends a call with its own small body into an upload session, once, as `upload` does, among the small requests.
@@ -203,9 +202,7 @@ class Transport:
         async with self._limits.slot_for("requests", call.operation, call.repository):
             response = await self._send(call, "requests", url, grant, once=True)
             body = await self._wire.read_error(response)
-        return await self._judged(
-            call, Reply(response.status, response.headers, body, str(response.url)), grant
-        )
+        return await self._judged(call, Reply(response.status, response.headers, body, response.url), grant)
 
     async def _judged(self, call: Call, reply: Reply, grant: Grant) -> Reply:
         """The reply to a body that is gone, where it is expected; else its error is raised."""
@@ -263,11 +260,11 @@ class Transport:
         """Whose the credentials are, where a cloud issued them; "" otherwise."""
         return await self._auth.owner()
 
-    def is_own_origin(self, url: str) -> bool:
-        """Whether the absolute URL is of the registry's own scheme, host and port."""
-        return origin_of(URL(url, encoded=True)) == self._wire.origin
+    def is_own_origin(self, url: URL) -> bool:
+        """Whether the URL is of the registry's own scheme, host and port."""
+        return self._wire.is_own(url)
 
-    def locate(self, location: str, asked: str) -> str:
+    def locate(self, location: str, asked: URL) -> str:
         """As `location.resolve_location`, by this registry's rules."""
         return self._redirects.locate(location, asked)
 
@@ -298,15 +295,15 @@ class Transport:
             body = await self._wire.read(call, response, call.max_bytes)
         finally:
             await slot.__aexit__(None, None, None)
-        return Reply(response.status, response.headers, body, str(response.url))
+        return Reply(response.status, response.headers, body, response.url)
 
     async def _prepare(self, call: Call, *, before_body: bool = False) -> tuple[URL, Grant]:
         """Where a call goes, and as whom."""
         if call.url.startswith("/"):
-            url = URL(self._prefix + call.url, encoded=True)
+            url = self._own_url(call.url)
         else:
             url = self._redirects.checked(call, URL(call.url, encoded=True))
-            if origin_of(url) != self._wire.origin:
+            if not self._wire.is_own(url):
                 return url, NO_GRANT
         if call.own_login:
             return url, NO_GRANT
@@ -322,6 +319,12 @@ class Transport:
             return url, await self._auth.obtain(scope)
         finally:
             self._awaiting_grant -= 1
+
+    def _own_url(self, path: str) -> URL:
+        """The URL of a path of the registry's API, with or without a query, as it is."""
+        if "?" in path or "#" in path:
+            return URL(self._prefix + path, encoded=True)
+        return self._wire.base.with_path(self._path_prefix + path, encoded=True)  # without parsing it
 
     async def _open(self, call: Call, kind: Kind) -> tuple[Answer, AbstractAsyncContextManager[None]]:
         """An expected response, unread, and the slot that is held for it."""
@@ -340,7 +343,7 @@ class Transport:
             finally:
                 if not is_handed_over:
                     await slot.__aexit__(None, None, None)
-            reply = Reply(response.status, response.headers, body, str(response.url))
+            reply = Reply(response.status, response.headers, body, response.url)
             renewed = await self._renewed(grant, reply)
             tried += 1
             if renewed is None or tried >= _MAX_GRANTS:

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import Any, Final
 
 import msgspec
-from yarl import URL
 
 from replicator.errors import (
     Advice,
@@ -78,7 +77,7 @@ def next_page(
         cause = "the Link to the next page is not a usable URL"
         raise Corrupt(registry.site, operation, cause, repository=repository)
     try:
-        target = resolve(URL(reply.url, encoded=True), link)
+        target = resolve(reply.url, link)
     except ValueError:
         cause = "the Link to the next page is not a usable URL"
         raise Corrupt(registry.site, operation, cause, repository=repository) from None

@@ -21,7 +21,7 @@ UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
 def resolve_location(
-    location: str, *, asked: str, registry: URL, guard: AddressGuard | None = None, downgrade: bool = False
+    location: str, *, asked: URL, registry: URL, guard: AddressGuard | None = None, downgrade: bool = False
 ) -> str:
     """The absolute URL that a `Location` (or a paging link) means, its path and query byte for byte.
 
@@ -39,7 +39,7 @@ def resolve_location(
         raise ValueError(f"it has {len(location)} characters")
     if not location or UNSAFE.search(location):
         raise ValueError("it is empty, or has spaces or control characters in it")
-    target = with_prefix(registry, upgraded(registry, resolve(URL(asked, encoded=True), location)))
+    target = with_prefix(registry, upgraded(registry, resolve(asked, location)))
     reason = refusal(registry, target, guard, downgrade=downgrade)
     if reason is not None:
         raise ValueError(reason)

@@ -81,7 +81,7 @@ class Redirects:
             raise self._rejected(call, f"sent to {shown(target)}, which is refused: {reason}")
         return target
 
-    def locate(self, location: str, asked: str) -> str:
+    def locate(self, location: str, asked: URL) -> str:
         """As `location.resolve_location`, by this registry's rules."""
         return resolve_location(
             location,

@@ -22,7 +22,7 @@ class StreamReply:
     def __init__(self, wire: Wire, call: Call, response: Answer, limits: SiteLimits) -> None:
         self.status = response.status
         self.headers = response.headers
-        self.url = str(response.url)
+        self.url = response.url
         self._wire = wire
         self._call = call
         self._response = response

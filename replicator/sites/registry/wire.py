@@ -299,15 +299,22 @@ class Wire:
             if self._proxies.find(self.base) is None:
                 self._small_requests().connect_ahead(wanted)
 
+    def is_own(self, url: URL) -> bool:
+        """Whether the URL is of the registry's own scheme, host and port, however these are written."""
+        base = self.base
+        return (url.raw_authority == base.raw_authority and url.scheme == base.scheme) or origin_of(
+            url
+        ) == self.origin
+
     def is_small(self, url: URL) -> bool:
         """Whether a small request to the URL goes without aiohttp's session."""
-        return origin_of(url) == self.origin and self._proxies.find(url) is None
+        return self.is_own(url) and self._proxies.find(url) is None
 
     def _small_for(self, url: URL, data: bytes | None, proxy: URL | None) -> SmallRequests | None:
         """What sends a request without a session; None where only aiohttp's session can."""
         if proxy is not None or (data is not None and len(data) > MAX_BODY_BYTES):
             return None
-        return self._small_requests() if origin_of(url) == self.origin else None
+        return self._small_requests() if self.is_own(url) else None
 
     def _small_requests(self) -> SmallRequests:
         if self._small is None:
@@ -316,7 +323,7 @@ class Wire:
         return self._small
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
-        if origin_of(url) == self.origin:
+        if self.is_own(url):
             if self._session is None:
                 self._session = self._new_session(self._own_connector())
             return self._session
@@ -363,7 +370,7 @@ class Wire:
         return url.scheme in {"http", "https"} and (proxy is None or proxy.scheme == "http")
 
     def _way(self, url: URL, proxy: URL | None) -> Way:
-        own = origin_of(url) == self.origin
+        own = self.is_own(url)
         context = None
         if url.scheme == "https":
             context = self._context if own else self._foreign_context

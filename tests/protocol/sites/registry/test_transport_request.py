@@ -47,7 +47,7 @@ async def test_reply_has_status_headers_and_exact_body() -> None:
         reply = await here.transport.request(READ)
     assert (reply.status, reply.body) == (200, b'{ "exact" :  1}')
     assert reply.headers.getall("link") == ["<a>; rel=next", "<b>; rel=prev"]
-    assert reply.url == f"{server.url}/v2/a/b/manifests/latest"
+    assert str(reply.url) == f"{server.url}/v2/a/b/manifests/latest"
 
 
 async def test_path_prefix_and_odd_bytes_of_the_url_are_kept() -> None:

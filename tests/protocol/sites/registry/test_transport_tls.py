@@ -410,10 +410,10 @@ def test_only_the_registry_itself_is_upgraded(registry: str, target: str, expect
 
 async def test_default_port_is_the_same_origin() -> None:
     async with rig("https://registry.test", login=login()) as here:
-        assert here.transport.is_own_origin("https://registry.test:443/v2/x?y=%2F")
-        assert here.transport.is_own_origin("https://REGISTRY.test/x")
-        assert not here.transport.is_own_origin("http://registry.test/")
-        assert not here.transport.is_own_origin("https://registry.test:5000/")
+        assert here.transport.is_own_origin(URL("https://registry.test:443/v2/x?y=%2F", encoded=True))
+        assert here.transport.is_own_origin(URL("https://REGISTRY.test/x", encoded=True))
+        assert not here.transport.is_own_origin(URL("http://registry.test/", encoded=True))
+        assert not here.transport.is_own_origin(URL("https://registry.test:5000/", encoded=True))
 
 
 # --- names to URLs ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from replicator.model.digest import digest_of
 from replicator.sites.registry.location import resolve_location, with_digest
 
 REGISTRY = URL("https://registry.example.com")
-ASKED = "https://registry.example.com/v2/app/blobs/uploads/"
+ASKED = URL("https://registry.example.com/v2/app/blobs/uploads/")
 OPAQUE = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@/?%"
 
 
@@ -72,13 +72,13 @@ def test_a_location_that_is_unsafe_is_refused(location: str, reason: str) -> Non
 )
 def test_a_prefix_that_a_proxy_strips_is_put_back(location: str, url: str) -> None:
     registry = URL("https://proxy.example.com/hub")
-    asked = "https://proxy.example.com/hub/v2/app/blobs/uploads/"
+    asked = URL("https://proxy.example.com/hub/v2/app/blobs/uploads/")
     assert resolve_location(location, asked=asked, registry=registry) == url
 
 
 def test_a_private_registry_may_lead_to_private_addresses() -> None:
     registry = URL("http://127.0.0.1:5000")
-    url = resolve_location("http://10.0.0.1/u", asked="http://127.0.0.1:5000/v2/", registry=registry)
+    url = resolve_location("http://10.0.0.1/u", asked=URL("http://127.0.0.1:5000/v2/"), registry=registry)
     assert url == "http://10.0.0.1/u"
 
 
