@@ -35,9 +35,9 @@ class Gate:
     The width starts at `start` and doubles with each window (of `width`) of successes, until the first congestion or a
     window that was no faster than the one before (slow start, as of TCP: on a far link a window is a round trip). From
     then on it grows by `STEP` for each window up to `limit`, and is halved by congestion, never below 1 (additive
-    increase, multiplicative decrease). Narrowing takes no slot
-    from a holder: the count comes down as slots are given back. A slot is handed over, never thrown into the
-    air, so no newcomer passes by a waiter; one handed to a waiter that is being cancelled goes to the next.
+    increase, multiplicative decrease). Narrowing takes no slot from a holder: the count comes down as slots are given
+    back. A slot that is given back goes to the first waiter, never to a newcomer; one that goes to a waiter which is
+    being cancelled goes on to the next.
     """
 
     def __init__(

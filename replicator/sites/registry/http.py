@@ -1,6 +1,6 @@
 """Requests to one registry: authenticated, limited, bounded in size and time, and every failure a `SiteError`.
 
-What a registry means by its answers is `client.py`'s; here a reply is a status, headers and bytes.
+Here a reply is a status, headers and bytes; `repository.py` and what it uses know what a registry means by them.
 """
 
 from __future__ import annotations
