@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from replicator.cli.images import ONE, ImageName, absolute, is_place, parse_store
 from replicator.cli.options import Invocation
 from replicator.cli.watch import Watch
-from replicator.config.load import load
 from replicator.errors import ConfigError, NotFound
 from replicator.model.names import parse_host
 from replicator.ports import ObjectStore, Site
@@ -84,6 +83,8 @@ async def site_settings(invocation: Invocation, name: str, watch: Watch, *, inse
     """
     if is_place(name):
         return await _settings_at(name, watch)
+    from replicator.config.load import load  # noqa: PLC0415 - pydantic takes its time, and `copy` needs no config
+
     try:
         sites = load(invocation.config, os.environ).sites
     except ConfigError:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from replicator.engine.answers import Answers
 from replicator.engine.content.referrers import RootListing, WantedReferrers
-from replicator.engine.content.signatures import SignatureReader
 from replicator.engine.content.source import SourceContent
-from replicator.engine.content.trust import check_trust
 from replicator.engine.context import Context
 from replicator.engine.faults import faults
 from replicator.engine.observe.destination import Catalog, DestinationCatalogs
@@ -144,6 +142,8 @@ class Copying:
         """
         if not self._rule.trust:
             return None
+        from replicator.engine.content.signatures import SignatureReader  # noqa: PLC0415 - few rules have `trust`
+        from replicator.engine.content.trust import check_trust  # noqa: PLC0415
 
         def count(size: int) -> None:
             totals.bytes.read += size

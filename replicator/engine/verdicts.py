@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from replicator.model.digest import Digest
-from replicator.trust.verify import Verdict
+
+if TYPE_CHECKING:
+    from replicator.trust.verify import Verdict
 
 _REMEMBERED: Final = 10_000
 
