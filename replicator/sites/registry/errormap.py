@@ -41,6 +41,8 @@ from replicator.sites.registry.addresses import AddressRefused
 from replicator.sites.registry.markup import words_of
 
 _SHOWN_CHARACTERS: Final = 200
+_BINARY_PART: Final = 10
+"""Text of which more than one character in so many is not UTF-8 is not text."""
 _DETAILS: Final = 8
 _DATE_CHARACTERS: Final = 64
 _REFUSAL_CODES: Final = frozenset({"UNAUTHORIZED", "DENIED"})
@@ -244,6 +246,8 @@ def read_error(body: bytes) -> ErrorBody:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
+        if text.count("\ufffd") * _BINARY_PART > len(text):
+            return ErrorBody()  # the content of a blob, for example
         return ErrorBody(text=_shown(words_of(text)), digests=tuple(dict.fromkeys(_DIGEST.findall(text))))
     if not isinstance(document, dict):
         return ErrorBody(text=_shown(text))

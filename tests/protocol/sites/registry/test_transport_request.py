@@ -258,6 +258,16 @@ async def test_error_is_told_in_words_not_in_json(
     assert not set('{}[]"') & set(caught.value.cause)
 
 
+async def test_error_shows_nothing_of_what_is_not_text() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=206, body=bytes(range(256)) * 100)
+
+    async with scripted(answer) as server, rig(server.url) as here:
+        with pytest.raises(Rejected) as caught:
+            await here.transport.request(READ)
+    assert caught.value.cause == "unexpected answer 206 Partial Content"
+
+
 async def test_error_shows_little_and_only_printable_text() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=400, body=_errors("X", "\x1b[31mred\nline " + "y" * 5000))
