@@ -117,10 +117,12 @@ def transaction(connection: Connection, *, writing: bool = True, synced: bool = 
     """A transaction: durable when the context is left, undone if it is left by an exception.
 
     Durable means that it survives the death of the process; with `synced`, that of the machine as well, as every
-    transaction does in PostgreSQL. One that only reads SQLite sees the file as of one moment.
+    transaction does in PostgreSQL. One that only reads sees the database as of one moment.
     """
     if connection.dialect.name == POSTGRESQL:
-        with _transaction(connection, "BEGIN"):
+        with _transaction(
+            connection, "BEGIN" if writing else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        ):
             yield
         return
     if synced:

@@ -126,7 +126,7 @@ def read_events(connection: Connection) -> list[AcceptedEvent]:
 
 
 def read_standings(connection: Connection, now: float) -> list[Standing]:
-    """Where all rules stand, by rule and destination."""
+    """Where all rules stand, by rule and destination. In a transaction that sees one moment, or sums and names may differ."""
     pending = {(row[0], row[1]): tuple(row[2:]) for row in connection.execute(queries.PENDING_SUMS)}
     moment = {"ahead": now + CLOCK_SLACK_SECONDS}
     units = {(row[0], row[1]): tuple(row[2:]) for row in connection.execute(queries.UNIT_SUMS, moment)}
@@ -167,7 +167,8 @@ def _pending_sum(connection: Connection, key: tuple[str, str], counts: Sequence[
         return PendingSum()
     count, failed, since = counts
     place = {"rule": key[0], "destination": key[1], "since": since}
-    repository, tag = connection.execute(queries.OLDEST_PENDING, place).one()
+    # A transaction that writes sees what other agents write meanwhile: the oldest may be gone.
+    repository, tag = connection.execute(queries.OLDEST_PENDING, place).first() or ("", "")
     return PendingSum(count, failed, since, repository, tag)
 
 
@@ -177,7 +178,7 @@ def _unit_sum(
     if counts is None:
         return UnitSum()
     place = {"rule": key[0], "destination": key[1], "ahead": now + CLOCK_SLACK_SECONDS}
-    repository = connection.execute(queries.OLDEST_UNIT, place).scalar_one()
+    repository = connection.execute(queries.OLDEST_UNIT, place).scalar() or ""
     count, in_step, held, unknown, complete_at = counts
     return UnitSum(count, in_step, held, unknown, complete_at or None, repository)
 

@@ -28,7 +28,7 @@ from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.state import queries, reading
 from replicator.state import search as index
 from replicator.state.batch import Batch
-from replicator.state.database import Database
+from replicator.state.database import Database, transaction
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
@@ -175,8 +175,12 @@ class Recall(ABC):
         await self.flush()
         now = self._clock.now()
 
+        def at_one_moment(db: Connection) -> Sequence[Standing]:
+            with transaction(db, writing=False):
+                return reading.read_standings(db, now)
+
         async def read() -> Sequence[Standing]:
-            found = await self._read(lambda db: reading.read_standings(db, now))
+            found = await self._read(at_one_moment)
             return [standing for standing in found if rules is None or standing.rule in rules]
 
         return await self._in_turn("read standings", read)

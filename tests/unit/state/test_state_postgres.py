@@ -11,12 +11,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from replicator.discovery.query import parse_query
 from replicator.errors import StateError, StateInUse
 from replicator.model.digest import digest_of
 from replicator.ports import Created, ImageSeen, Missing, Pending, Placed, Placement, RunRow, Seen, TagBelief
 from replicator.ports.search import ImageFacts
+from replicator.state import queries
 from replicator.state.move import move
 from replicator.state.place import Claim, Place, PostgresPlace
 from replicator.state.postgres import connecting, locks
@@ -76,6 +78,32 @@ async def told(state: StoredState) -> list[Any]:
         await state.facts([ONE]),
         await state.search(parse_query(["invoic"]), 10),
     ]
+
+
+# --- other agents write meanwhile ---
+
+
+async def test_what_another_agent_ends_in_between_is_no_damage(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest tag that is pending is read after the sums, and by then is not pending any more."""
+    execute = Connection.execute
+
+    def in_between(self: Connection, statement: Any, *arguments: Any, **options: Any) -> Any:
+        if statement is queries.OLDEST_PENDING:
+            with psycopg.connect(database.dsn, autocommit=True) as another:
+                another.execute("DELETE FROM pending")
+        return execute(self, statement, *arguments, **options)
+
+    async with opened(place_of(database)) as state:
+        await fill(state)
+        monkeypatch.setattr(Connection, "execute", in_between)
+        (standing,) = await state.standings()
+        assert (standing.pending, standing.oldest_repository, standing.oldest_tag) == (1, "app", "late")
+        (standing,) = await state.standings()
+        assert standing.pending == 0
+        state.record(Missing("rule", "fra", Pending("app", "late", None, 5.0, 2, "refused")))
+        await state.close_run(RunRow("rule", "fra", 3.0, 4.0, "ok", True, 1, 0, 0))
 
 
 # --- the database goes away ---
