@@ -225,20 +225,7 @@ def test_a_platform_is_written_as_it_is_read(wanted: tuple[Platform, ...]) -> No
 
 def test_what_an_index_names_becomes_one_short_line_of_a_reason() -> None:
     evil = [Platform(os=f"\x1b[2J\n{'x' * 300}{number}", architecture="\u202e") for number in range(50)]
-    body = {
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [
-            {
-                "mediaType": OCI_MANIFEST,
-                "digest": digest_of(b"x"),
-                "size": 1,
-                "platform": {"os": each.os, "architecture": each.architecture},
-            }
-            for each in evil
-        ],
-    }
-    index = parse_manifest(json.dumps(body).encode(), OCI_INDEX)
+    index = _index([_child(number, platform) for number, platform in enumerate(evil)])
     reason = Platforms((parse_platform("linux/amd64"),)).lacking([index])
     assert reason.startswith("the image has no linux/amd64; it has ")
     assert reason.isprintable()
