@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,9 +25,10 @@ from replicator.policy.referrers import ReferrerFilter, parse_referrer_pattern
 from replicator.policy.rule import ImageSet, Pin, Rename, RepositorySelection, Rule, TagSelection
 from replicator.policy.selection import select, select_repository, trace
 from replicator.policy.semver import SemverRange
-from replicator.ports import Missing, Pending
+from replicator.ports import Clock, Missing, Pending, Unit
 from replicator.ports.search import Holding, ImageFacts, Move, Query
 from replicator.runs.why import Agenda, Answer, Asker, Explanation, parse_asked
+from replicator.state.memory import MemoryState
 from replicator.trust.policy import TrustPolicy
 from tests.engine.world import World, rule, world
 from tests.fakes.clock import FakeClock
@@ -618,3 +620,34 @@ class _Listed:
 
     def read(self) -> ImageSet:
         return ImageSet({"other": TagSelection()})
+
+
+class CountingState(MemoryState):
+    """Counts how often the repositories of rules are read, in whole or some of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.reads: Counter[str] = Counter()
+
+    async def units(
+        self, rule: str, destination: str | None = None, repositories: Collection[str] | None = None
+    ) -> Sequence[Unit]:
+        self.reads["whole" if repositories is None else "part"] += 1
+        return await super().units(rule, destination, repositories)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_the_repositories_of_a_rule_are_read_once_however_many_tags_are_explained(
+    *, fresh: bool
+) -> None:
+    tags = tuple(Pin(image("x").digest, f"v{number}") for number in range(20))
+    rules = [replace(rule("one"), tags=(TagSelection(pins=tags),)), rule("two", repositories=["other"])]
+    async with world() as w:
+        w.state = state = CountingState(w.clock)
+        w.put("app", "v0", image("x"))
+        await w.sync(*rules)
+        state.reads.clear()
+        answer = await why(w, rules, f"app@{image('x').digest}", fresh=fresh)
+        assert len(answer.explanations) == 20
+        by_plan = Counter(whole=1, part=2) if fresh else Counter()
+        assert state.reads == Counter(whole=2, part=1) + by_plan

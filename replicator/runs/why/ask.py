@@ -17,7 +17,7 @@ from replicator.policy.mapping import target_repository, target_tag
 from replicator.policy.rule import ImageSet, Rule
 from replicator.policy.selection import select_repository
 from replicator.ports import State, Unit
-from replicator.ports.search import ImageIndex, Query
+from replicator.ports.search import Holding, ImageIndex, Query
 from replicator.runs.why.answer import Answer, Explanation, sum_up
 from replicator.runs.why.asked import Asked, SourceTag, source_names, source_tags, sources_of
 from replicator.runs.why.explain import Explaining
@@ -28,6 +28,10 @@ MAX_FOUND: Final = 100
 
 _Key = tuple[str, str, str, str | None]
 """Rule, destination, source repository, source tag (or digest, where it is pinned without a tag)."""
+_Place = tuple[Rule, SourceTag, str]
+"""A source tag by a rule at a destination."""
+_Targets = Mapping[str, Collection[tuple[str, str]]]
+"""By rule, source and target of the repositories that it is known to have taken somewhere."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Asker:
             at: only this destination; None for all.
             engine: asks the sites as `plan` does, for these tags alone.
         """
-        by_rule = await self._wanted(asked)
+        targets = {rule.name: await self._targets(rule) for rule in self.all_rules}
+        by_rule = await self._wanted(asked, targets)
         others = 0
         if any(_selects(rule, tag) for rule, tags in by_rule for tag in tags):
             kept = [(rule, [tag for tag in tags if _selects(rule, tag)]) for rule, tags in by_rule]
@@ -65,13 +70,15 @@ class Asker:
             for tag in tags
             for destination in self._destinations(rule, asked, at)
         ]
-        looked = None if engine is None else await self._look(places, engine)
+        looked = None if engine is None else await self._look(places, engine, targets)
         images = await _lists(rule for rule, _, _ in places)
-        units = {rule.name: await self.state.units(rule.name) for rule, _, _ in places}
-        explanations = [
-            await self._explain(rule, tag, destination, units[rule.name], images.get(rule.name), looked)
-            for rule, tag, destination in places
-        ]
+        units = await self._units(places)
+        explanations = []
+        for rule, tag, destination in places:
+            unit = units.get((rule.name, destination, tag.repository))
+            explanations.append(
+                await self._explain(rule, tag, destination, unit, images.get(rule.name), looked)
+            )
         problems = [] if explanations else [self._nothing(asked, at)]
         return Answer(
             asked=asked.text,
@@ -84,34 +91,16 @@ class Asker:
 
     # --- which tags ---
 
-    async def _wanted(self, asked: Asked) -> list[tuple[Rule, list[SourceTag]]]:
+    async def _wanted(self, asked: Asked, targets: _Targets) -> list[tuple[Rule, list[SourceTag]]]:
         if asked.tag is not None or (asked.repository is not None and asked.digest is None):
-            found = [(rule, source_tags(rule, asked, await self._targets(rule))) for rule in self.all_rules]
+            found = [(rule, source_tags(rule, asked, targets[rule.name])) for rule in self.all_rules]
         else:
-            found = [(rule, await self._of_digest(rule, asked)) for rule in self.all_rules]
+            held = await self.index.search(Query(digest=(asked.digest or "").partition(":")[2]), MAX_FOUND)
+            found = [(rule, _of_digest(rule, asked, held, targets[rule.name])) for rule in self.all_rules]
         return [(rule, tags) for rule, tags in found if tags]
 
     async def _targets(self, rule: Rule) -> set[tuple[str, str]]:
         return {(unit.repository, unit.target) for unit in await self.state.units(rule.name)}
-
-    async def _of_digest(self, rule: Rule, asked: Asked) -> list[SourceTag]:
-        """The tags that are seen, wanted or pinned with a digest; of a repository, where one was named."""
-        digest = asked.digest or Digest("")
-        held = await self.index.search(Query(digest=digest.partition(":")[2]), MAX_FOUND)
-        found: dict[SourceTag, None] = {}
-        targets = await self._targets(rule)
-        for each in held:
-            if each.rule != rule.name or digest not in {each.digest, each.source_digest}:
-                continue
-            named = Asked(asked.text, each.destination, each.repository, each.tag, None)
-            if asked.repository in {None, each.repository, *each.sources}:
-                found |= dict.fromkeys(source_tags(rule, named, targets))
-        for table in rule.tags:
-            for pin in table.pins:
-                for repository in sorted({source for source, _ in targets}):
-                    if pin.digest == digest and asked.repository in {None, repository}:
-                        found[SourceTag(repository, pin.tag, digest)] = None
-        return list(found)
 
     def _destinations(self, rule: Rule, asked: Asked, at: str | None) -> Iterable[str]:
         only = at
@@ -128,19 +117,26 @@ class Asker:
 
     # --- what is known ---
 
+    async def _units(self, places: Sequence[_Place]) -> Mapping[tuple[str, str, str], Unit]:
+        """What runs have noted of the source repositories, by rule, destination and repository."""
+        repositories: defaultdict[str, set[str]] = defaultdict(set)
+        for rule, tag, _ in places:
+            repositories[rule.name].add(tag.repository)
+        return {
+            (name, unit.destination, unit.repository): unit
+            for name, wanted in repositories.items()
+            for unit in await self.state.units(name, repositories=wanted)
+        }
+
     async def _explain(
         self,
         rule: Rule,
         tag: SourceTag,
         destination: str,
-        units: Sequence[Unit],
+        unit: Unit | None,
         images: ImageSet | None,
         looked: _Looked | None,
     ) -> Explanation:
-        unit = next(
-            (each for each in units if (each.destination, each.repository) == (destination, tag.repository)),
-            None,
-        )
         last_error = ""
         if unit is not None and unit.unknown:
             last_error = await self._last_error(rule.name, destination)
@@ -177,7 +173,7 @@ class Asker:
 
     # --- asking the sites ---
 
-    async def _look(self, places: Sequence[tuple[Rule, SourceTag, str]], engine: Engine) -> _Looked:
+    async def _look(self, places: Sequence[_Place], engine: Engine, targets: _Targets) -> _Looked:
         """Plans these tags, and with them whatever else leads to the same targets."""
         served = {rule.name: rule for rule in self.rules}
         looked = _Looked()
@@ -187,7 +183,7 @@ class Asker:
                 _widen(scope, tag.repository, {tag.tag} if tag.tag else None)
             for other in self.rules:
                 if destination in other.destinations:
-                    await self._rivals(rule, tag, other, scope)
+                    _add_rivals(scope, rule, tag, other, targets[other.name])
         destinations = frozenset(destination for _, _, destination in places)
         rules = [each for each in self.rules if destinations & set(each.destinations)]
         if not scope or not rules:
@@ -200,16 +196,43 @@ class Asker:
         looked.take(results)
         return looked
 
-    async def _rivals(
-        self, rule: Rule, tag: SourceTag, other: Rule, scope: dict[str, set[str] | None]
-    ) -> None:
-        """Adds the source tags of another rule (or this one) that lead to the same target."""
-        names = _names(rule, tag)
-        if names is None:
-            return
-        target, key = names
-        for repository in sources_of(other, target, await self._targets(other)):
-            _widen(scope, repository, set(source_names(other, key)) if tag.tag is not None else None)
+
+def _of_digest(
+    rule: Rule, asked: Asked, held: Iterable[Holding], targets: Collection[tuple[str, str]]
+) -> list[SourceTag]:
+    """The rule's tags that are seen, wanted or pinned with a digest; of a repository, where one was named.
+
+    `held`: what the index has of the digest. `targets`: source and target of the rule's repositories.
+    """
+    digest = asked.digest or Digest("")
+    found: dict[SourceTag, None] = {}
+    for each in held:
+        if each.rule != rule.name or digest not in {each.digest, each.source_digest}:
+            continue
+        named = Asked(asked.text, each.destination, each.repository, each.tag, None)
+        if asked.repository in {None, each.repository, *each.sources}:
+            found |= dict.fromkeys(source_tags(rule, named, targets))
+    for pin in (pin for table in rule.tags for pin in table.pins if pin.digest == digest):
+        for repository in sorted({source for source, _ in targets}):
+            if asked.repository in {None, repository}:
+                found[SourceTag(repository, pin.tag, digest)] = None
+    return list(found)
+
+
+def _add_rivals(
+    scope: dict[str, set[str] | None],
+    rule: Rule,
+    tag: SourceTag,
+    other: Rule,
+    targets: Collection[tuple[str, str]],
+) -> None:
+    """Adds to the scope the source tags of another rule (or this one) that lead to the same target."""
+    names = _names(rule, tag)
+    if names is None:
+        return
+    target, key = names
+    for repository in sources_of(other, target, targets):
+        _widen(scope, repository, set(source_names(other, key)) if tag.tag is not None else None)
 
 
 class _Looked:
