@@ -35,27 +35,6 @@ def artifactory() -> Middleware:
     return quirk
 
 
-def accept_sensitive() -> Middleware:
-    """CNCF distribution [22]: a manifest whose type is not among those accepted is 404."""
-
-    @web.middleware
-    async def quirk(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if request.method in {"GET", "HEAD"} and MANIFEST.fullmatch(request.path) and response.status == 200:
-            accepted = [
-                part.partition(";")[0].strip() for part in request.headers.get("Accept", "").split(",")
-            ]
-            if response.content_type not in accepted:
-                return wire.refusal(
-                    "MANIFEST_UNKNOWN",
-                    "OCI manifest found, but accept header does not support it",
-                    status=404,
-                )
-        return response
-
-    return quirk
-
-
 def no_content_length() -> Middleware:
     """Answers of unknown length [20]."""
 

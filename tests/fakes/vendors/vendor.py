@@ -134,10 +134,6 @@ class VendorRegistry(FakeRegistry):
         """Whether a request to the API has the right user and password."""
         return basic_user(request.headers.get("Authorization", ""), {self.user: PASSWORD}) is not None
 
-    def api_requests(self) -> int:
-        """How many requests its API has had for tags."""
-        return self.count(target=self.listing_path)
-
     listing_path: ClassVar[str] = r"/none"
     """Searched in paths: the API's listing of tags."""
 
