@@ -140,7 +140,7 @@ class Ends:
         self._seen += 1
         if self.fake is not None and self._seen % 70 == 0:
             self.times += 1
-            self.clock.advance(5 * 3600)
+            self.clock.advance(2 * 3600)
             if isinstance(self.fake.tokens, Bearer | Tokens):
                 self.fake.tokens.expire()
         return await handler(request)
