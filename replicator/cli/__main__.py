@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
@@ -91,6 +92,9 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The entry point."""
     gc.disable()  # a tenth of the start-up time is spent in the collector during imports; see `run_async`
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until `run_async` handles it: an exception during imports gets lost where Python ignores those of callbacks.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # has been reported: what was printed was flushed before

@@ -35,6 +35,8 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         gc.set_threshold(_COLLECTED_OBJECTS)
         runner.get_loop().call_later(_STARTED_SECONDS, gc.enable)  # off since `cli.__main__.main`
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # since then, too
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return runner.run(_cancelled_by_sigterm(main))
 
 

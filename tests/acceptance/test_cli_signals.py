@@ -1,5 +1,6 @@
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from replicator.demo.images import image, load
-from tests.acceptance.program import Program, rule
+from tests.acceptance.program import ROOT, Program, rule
 from tests.fakes.registry import Exchange, FakeRegistry
 
 
@@ -114,3 +115,31 @@ async def test_command_that_only_looks_ends_at_the_first_signal(
         ended = await running.end()
     listing.let_go.set()
     assert (ended.code, ended.stdout) == (code, "")
+
+
+STARTING = """
+import os, signal, sys, weakref
+from replicator.cli import __main__ as program
+class Lock: pass
+def run(arguments):
+    lock = Lock()
+    # as the import system looks after its locks: what a callback raises is printed and ignored
+    watch = weakref.ref(lock, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del lock
+    return 0
+program.run = run
+program.main()
+"""
+
+
+async def test_sigint_during_the_imports_is_never_lost(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        STARTING,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (-signal.SIGINT, b"")
