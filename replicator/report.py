@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.engine.result import ActionResult, DestinationResult, Outcome, RuleResult, RunResult, Totals
 from replicator.events import BytesRead, Event, RequestDone, RetryPlanned
@@ -20,8 +21,7 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _NUMBERS: Final = re.compile(r"([0-9]+)")
 
 
-@dataclass
-class RunCounts:
+class RunCounts(msgspec.Struct):
     """What only the run as a whole can count, as a subscriber to `Events`."""
 
     requests: int = 0

@@ -5,12 +5,12 @@ python -m scripts.reference > docs/configuration.md
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 import types
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
+from msgspec.structs import fields
 from pydantic.fields import FieldInfo
 
 from replicator.config.model import (
@@ -165,7 +165,7 @@ def _capabilities() -> list[tuple[str, ...]]:
     hints = get_type_hints(CapabilityRecord)
     return [
         (f"`{field.name}`", _words(hints[field.name]), f"`{_toml(field.default)}`")
-        for field in dataclasses.fields(CapabilityRecord)
+        for field in fields(CapabilityRecord)
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -92,8 +91,7 @@ class Request(msgspec.Struct, frozen=True):
         return self.unattended and self.scope is None and not self.dry
 
 
-@dataclass(slots=True)
-class Context:
+class Context(msgspec.Struct):
     """What the parts of one run work with.
 
     `locks` keeps runs apart that are in progress at the same time. Remembered between runs: `apis`, which sites list
@@ -110,15 +108,15 @@ class Context:
     rules: Mapping[str, Rule]
     locks: RepositoryLocks
     apis: ReferrersAPIs
-    request: Request = field(default_factory=Request)
+    request: Request = msgspec.field(default_factory=Request)
     running: Sequence[Rule] = ()
-    verdicts: Verdicts = field(default_factory=Verdicts)
-    claims: TagClaims = field(default_factory=TagClaims)
-    breakers: dict[str, Breaker] = field(default_factory=dict)
-    ticks: Ticks = field(default_factory=Ticks)
-    roots: ChosenRoots = field(default_factory=ChosenRoots)
-    children: KnownChildren = field(default_factory=KnownChildren)
-    companions: SeenCompanions = field(default_factory=SeenCompanions)
+    verdicts: Verdicts = msgspec.field(default_factory=Verdicts)
+    claims: TagClaims = msgspec.field(default_factory=TagClaims)
+    breakers: dict[str, Breaker] = msgspec.field(default_factory=dict)
+    ticks: Ticks = msgspec.field(default_factory=Ticks)
+    roots: ChosenRoots = msgspec.field(default_factory=ChosenRoots)
+    children: KnownChildren = msgspec.field(default_factory=KnownChildren)
+    companions: SeenCompanions = msgspec.field(default_factory=SeenCompanions)
 
     def breaker(self, site: str) -> Breaker:
         """The run's breaker of a site."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from replicator.engine.context import Context
 from replicator.engine.observe.wanted import WantedTags
@@ -10,8 +10,7 @@ from replicator.engine.plan.action import Action
 from replicator.ports import Unit, UnitSeen
 
 
-@dataclass(slots=True)
-class UnitCount:
+class UnitCount(msgspec.Struct):
     """What one source repository comes to at the destination, so far."""
 
     repository: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 
 class FileLine(NamedTuple):
@@ -34,17 +35,16 @@ class Remark(NamedTuple):
         return f"{self.place}: {self.text}"
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(msgspec.Struct):
     """What one or more lists mention, in the order of the lines.
 
     `problems` are images that cannot be taken, or files that cannot be read: failures of the run.
     `notes` are worth knowing, but not failures: a Compose service that is only built, for example.
     """
 
-    mentions: list[Mention] = field(default_factory=list)
-    problems: list[Remark] = field(default_factory=list)
-    notes: list[Remark] = field(default_factory=list)
+    mentions: list[Mention] = msgspec.field(default_factory=list)
+    problems: list[Remark] = msgspec.field(default_factory=list)
+    notes: list[Remark] = msgspec.field(default_factory=list)
 
     def add(self, others: Sequence[Findings]) -> None:
         """Appends what other lists yielded."""

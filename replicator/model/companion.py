@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
+
+import msgspec
 
 from replicator.model.digest import Digest
 
@@ -18,8 +19,7 @@ _HEX_CHARACTERS: Final = 64
 LEGACY_SUFFIXES: Final = (".sig", ".att", ".sbom")
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(msgspec.Struct, frozen=True):
     """What a vendor's listing of tags says of the referrers of a manifest.
 
     `state`: a made-up digest that changes when they change; None if the listing does not name them. `hides_tag`: there may be a

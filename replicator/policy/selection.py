@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -208,18 +207,17 @@ def _sift(
     return sieve
 
 
-@dataclass(slots=True)
-class _Sieve:
+class _Sieve(msgspec.Struct):
     """One table at work: the tags it has left so far, and what became of the others; of `watched`, at each filter."""
 
     selection: TagSelection
     left: frozenset[str]
     watched: str | None = None
-    verdicts: list[tuple[str, bool]] = field(default_factory=list)
-    filters: list[tuple[str, int, int]] = field(default_factory=list)
+    verdicts: list[tuple[str, bool]] = msgspec.field(default_factory=list)
+    filters: list[tuple[str, int, int]] = msgspec.field(default_factory=list)
     non_versions: frozenset[str] = frozenset()
     undated: frozenset[str] = frozenset()
-    versions: dict[str, Version] = field(default_factory=dict)
+    versions: dict[str, Version] = msgspec.field(default_factory=dict)
     """Of what is left, once `_only_versions` ran."""
 
     def by_name(self) -> None:

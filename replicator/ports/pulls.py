@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from replicator.ports.power import Power
 
 
-@dataclass(frozen=True, slots=True)
-class PullWindow:
+class PullWindow(msgspec.Struct, frozen=True):
     """`remaining` pulls of `limit` in `seconds`; None where a number was not told."""
 
     remaining: int
@@ -17,8 +17,7 @@ class PullWindow:
     seconds: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PullGrant:
+class PullGrant(msgspec.Struct, frozen=True):
     """What an agent gets of the pulls that the fleet has left.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,8 +42,7 @@ class SiteKey(msgspec.Struct, frozen=True):
     bandwidth: Bandwidth | None
 
 
-@dataclass(eq=False)
-class _Lease:
+class _Lease(msgspec.Struct, eq=False):
     key: SiteKey
     site: Site
     users: int = 1

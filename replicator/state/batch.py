@@ -7,7 +7,6 @@ found, and it does not grow while the same things are said again. What wins over
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -57,22 +56,21 @@ class Turn(NamedTuple):
     belief: TagBelief | None = None
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """See the module."""
 
-    beliefs: dict[RepositoryKey, dict[str, Turn]] = field(default_factory=dict)
-    placements: dict[RepositoryKey, dict[Digest, Placement]] = field(default_factory=dict)
-    pending: dict[RuleRepositoryKey, dict[str, Change]] = field(default_factory=dict)
-    units: dict[RuleRepositoryKey, UnitSeen] = field(default_factory=dict)
-    catalogs: dict[tuple[str, str], CatalogSeen] = field(default_factory=dict)
-    seen: dict[tuple[str, Digest], dict[str, float | None]] = field(default_factory=dict)
-    created: dict[Digest, tuple[float, float]] = field(default_factory=dict)
-    listed: dict[RepositoryKey, dict[str, Listed | None]] = field(default_factory=dict)
-    refusals: dict[RepositoryKey, ListingRefused] = field(default_factory=dict)
-    begun: dict[tuple[str, str], float] = field(default_factory=dict)
-    repositories: set[RepositoryKey] = field(default_factory=set)
-    images: dict[Digest, ImageFacts] = field(default_factory=dict)
+    beliefs: dict[RepositoryKey, dict[str, Turn]] = msgspec.field(default_factory=dict)
+    placements: dict[RepositoryKey, dict[Digest, Placement]] = msgspec.field(default_factory=dict)
+    pending: dict[RuleRepositoryKey, dict[str, Change]] = msgspec.field(default_factory=dict)
+    units: dict[RuleRepositoryKey, UnitSeen] = msgspec.field(default_factory=dict)
+    catalogs: dict[tuple[str, str], CatalogSeen] = msgspec.field(default_factory=dict)
+    seen: dict[tuple[str, Digest], dict[str, float | None]] = msgspec.field(default_factory=dict)
+    created: dict[Digest, tuple[float, float]] = msgspec.field(default_factory=dict)
+    listed: dict[RepositoryKey, dict[str, Listed | None]] = msgspec.field(default_factory=dict)
+    refusals: dict[RepositoryKey, ListingRefused] = msgspec.field(default_factory=dict)
+    begun: dict[tuple[str, str], float] = msgspec.field(default_factory=dict)
+    repositories: set[RepositoryKey] = msgspec.field(default_factory=set)
+    images: dict[Digest, ImageFacts] = msgspec.field(default_factory=dict)
     size: int = 0
 
     def add(self, entry: Entry, now: float) -> None:

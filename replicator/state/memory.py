@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
+
+import msgspec
 
 from replicator.model.digest import Digest
 from replicator.policy.recheck import is_ahead
@@ -53,13 +54,12 @@ def _no_hint(site: str, digest: Digest) -> None:  # noqa: ARG001  the signature 
     return None
 
 
-@dataclass(slots=True)
-class _Repository:
+class _Repository(msgspec.Struct):
     """What is believed of one repository of one destination. `roots` counts the beliefs of each digest."""
 
-    beliefs: dict[str, TagBelief] = field(default_factory=dict)
-    placements: dict[Digest, Placement] = field(default_factory=dict)
-    roots: Counter[Digest] = field(default_factory=Counter)
+    beliefs: dict[str, TagBelief] = msgspec.field(default_factory=dict)
+    placements: dict[Digest, Placement] = msgspec.field(default_factory=dict)
+    roots: Counter[Digest] = msgspec.field(default_factory=Counter)
 
     def believe(self, belief: TagBelief) -> None:
         self.forget(belief.tag)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 
 import msgspec
 import pytest
@@ -395,7 +394,7 @@ async def test_hold_that_is_known_is_not_recorded_again(
 ) -> None:
     state = _Counting(FakeClock())
     recorder = _recorder(state)
-    action = dataclasses.replace(_action("v1"), hold=known)
+    action = msgspec.structs.replace(_action("v1"), hold=known)
     recorder.held(action, reason, HoldKind.ARCHIVED, was_queued=was_queued)
     assert state.told == told
     kept = await state.pending("rule", recorder.result.destination, "app")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -59,13 +58,12 @@ class WantedReferrers(msgspec.Struct, frozen=True):
     known: RootListing | None = None
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """What was found to refer to an image. `left_out`: traits of what refers to its root and does not travel."""
 
     root: Digest
-    chosen: dict[Digest, Referrer] = field(default_factory=dict)
-    left_out: list[Traits] = field(default_factory=list)
+    chosen: dict[Digest, Referrer] = msgspec.field(default_factory=dict)
+    left_out: list[Traits] = msgspec.field(default_factory=list)
 
     def judge(self, referrer: Referrer, chosen: ReferrerFilter) -> None:
         what = traits(referrer)

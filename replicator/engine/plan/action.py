@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from replicator.engine.observe.seen import UNTOLD, Seen
 from replicator.engine.observe.wanted import WantedTag
@@ -11,8 +12,7 @@ from replicator.model.digest import Digest
 from replicator.ports import Placement
 
 
-@dataclass(slots=True)
-class Action:
+class Action(msgspec.Struct):
     """Intent for one tag at one destination.
 
     `since` dates the change (epoch seconds). `asked_at` (monotonic seconds) and `asked_wall` (epoch seconds) are when

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
+
+from msgspec.structs import fields, replace
 
 from replicator.errors import ConfigError
 from replicator.ports import Capabilities

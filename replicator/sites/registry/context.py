@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -25,13 +24,12 @@ CLEANUP_SECONDS: Final = 3.0
 """How long a cleanup request may take."""
 
 
-@dataclass(slots=True)
-class BulkMemory:
+class BulkMemory(msgspec.Struct):
     """What listings in bulk share: what was refused, whose turn it is to try, which requests were not found, what is open."""
 
-    refused: RefusedListings = field(default_factory=RefusedListings)
-    trial: asyncio.Lock = field(default_factory=asyncio.Lock)
-    missing: set[str] = field(default_factory=set)
+    refused: RefusedListings = msgspec.field(default_factory=RefusedListings)
+    trial: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    missing: set[str] = msgspec.field(default_factory=set)
     kept: Closable | None = None
 
     async def aclose(self) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.ports import Chunk
 
 
-@dataclass(slots=True)
-class _Piece:
+class _Piece(msgspec.Struct):
     """Being handed out; `left` bytes are missing, None: all that come."""
 
     left: int | None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from replicator.errors import Advice, StateError, Throttled
 from replicator.events import Events, QuotaSeen, RetryPlanned

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Strategy = Literal["put", "patch", "chunks"]
 """How a blob's bytes go up: in the closing PUT; in one PATCH; in several PATCHes with Content-Range."""
@@ -16,8 +17,7 @@ Tried = Literal["try", "yes", "no"]
 StatusRange = Literal["inclusive", "exclusive"]
 
 
-@dataclass(frozen=True, slots=True)
-class CapabilityRecord:
+class CapabilityRecord(msgspec.Struct, frozen=True):
     """What one registry can do. Sizes are bytes; each field can be set in the config by its name.
 
     `upload`: the strategy to begin with; where it is refused, the next of put, patch, chunks is tried.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from replicator.errors import Corrupt, SiteError
 from replicator.sites.registry.call import Call, Reply
@@ -17,8 +18,7 @@ _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9._=-]+")
 _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
-@dataclass(slots=True)
-class Session:
+class Session(msgspec.Struct):
     """An upload session: its newest Location, the bytes the registry has, and what is known of its state.
 
     `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least this many bytes. `doubtful`: a
