@@ -42,6 +42,7 @@ def import_aiohttp() -> None:
     """Imports aiohttp, which creates two contexts with the system's authorities, most of the time for nobody.
 
     Call it before a module that imports aiohttp where the start must be fast. The contexts are complete when they are used.
+    aiohttp has no setting for it: `aiohttp.connector` creates them at its import, whatever the program asks for later.
     """
     if "aiohttp" not in sys.modules:
         with _late():

@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 from replicator.sites.authorities import default_context
+from tests.fakes.modules import loaded_by
 
 
 @pytest.fixture
@@ -76,3 +77,21 @@ def test_threads_that_shake_hands_first_at_once_all_trust_them(authority: trustm
     for each in working:
         each.join()
     assert not failures
+
+
+def test_contexts_that_aiohttp_made_at_its_import_trust_them_from_the_first_handshake_on(
+    authority: trustme.CA,
+) -> None:
+    loaded_by(
+        """
+import gc, ssl
+from replicator.sites.authorities import import_aiohttp
+import_aiohttp()
+assert "set_default_verify_paths" not in vars(ssl.SSLContext)
+made = [each for each in gc.get_objects() if isinstance(each, ssl.SSLContext)]
+[verifying] = [each for each in made if each.verify_mode is ssl.CERT_REQUIRED]
+assert not verifying.get_ca_certs()
+verifying.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="here.test")
+assert len(verifying.get_ca_certs()) == 1
+"""
+    )
