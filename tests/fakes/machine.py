@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.fakes.process import lacking, require
+from tests.fakes.process import require
 
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")  # links into /usr
 _UNNEEDED: Final = re.compile(r"/usr/share/(doc|locale|man|info|i18n)/.")
@@ -79,12 +79,13 @@ def memory() -> Iterator[Path]:
 def debian(root: Path, packages: Iterable[str]) -> Machine:
     """Makes a machine with Debian's essential packages, these, and what they depend on.
 
-    Skips the test, or fails it under REPLICATOR_REQUIRE_SERVERS=1, where this machine is not Debian or we are not root.
+    Skips the test where we are not root; where this machine is not Debian, too, or fails it under
+    REPLICATOR_REQUIRE_SERVERS=1.
     """
     for program in ("dpkg-query", "unshare", "chroot"):
         require(program)
     if os.geteuid():
-        lacking("root is needed to change the root folder")
+        pytest.skip("needs root, to change the root folder")
     installed = _closure(packages)
     for name in _MERGED:
         (root / "usr" / name).mkdir(parents=True)
