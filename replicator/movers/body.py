@@ -28,7 +28,7 @@ class Framing(Protocol):
 
     @property
     def is_nearly_over(self) -> bool:
-        """Whether one byte is left for certain."""
+        """Whether exactly one byte is known to be left."""
         ...
 
     def receive_into(self, connection: Connection, view: memoryview, until: float | None) -> int | None:
@@ -163,7 +163,7 @@ class Body:
         return self._framing.is_over
 
     def last_byte(self) -> bytes:
-        """The last byte, if there is no other left and it has come; never blocks."""
+        """The last byte if only that is left and it has arrived, else nothing. Never blocks."""
         last = bytearray(1)
         if self._framing.is_nearly_over and self._failure is None and self.fill(memoryview(last), 0.0):
             return bytes(last)

@@ -168,7 +168,10 @@ class PartedBlob:
             self._crowd.reading -= 1
 
     async def _beside(self, reading: _Reading, size: int, at_once: int) -> AsyncGenerator[Chunk, None]:
-        """The rest, read in parts over several connections; over one connection if there is no disk space for parts, or one fails."""
+        """Reads the rest in parts, over several connections.
+
+        Falls back to one connection if the disk has no room for the parts, or if a part fails.
+        """
         part = self._sizes.part
         slots = min(2 * at_once, -(-(size - reading.position) // part))
         self._crowd.reading += at_once

@@ -23,7 +23,6 @@ from replicator.model.descriptor import Descriptor
 from replicator.model.digest import digest_of
 from replicator.ports import BlobSource, Repository
 from replicator.sites.registry import uploads
-from replicator.sites.registry.body import UploadBody
 from replicator.sites.timeouts import Timeouts
 from tests.fakes import faults
 from tests.fakes.clients import registry_site
@@ -92,50 +91,35 @@ async def rig(
         yield Rig(source, destination, target.repository("app"), blob, read, reached)
 
 
-@pytest.fixture
-def ordinary(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the chunks that the event loop had in its hands."""
-    sizes: list[int] = []
-    given_out = UploadBody.__anext__
-
-    async def counted(body: UploadBody) -> bytes | memoryview:
-        chunk = await given_out(body)
-        sizes.append(len(chunk))
-        return chunk
-
-    monkeypatch.setattr(UploadBody, "__anext__", counted)
-    return sizes
-
-
 @pytest.mark.parametrize("upload", ["put", "patch"])
 async def test_the_event_loop_sees_the_first_piece_and_the_last_byte(
-    ordinary: list[int], upload: str
+    by_the_loop: list[int], upload: str
 ) -> None:
     async with rig(upload=upload) as here:
         await here.copy()
         assert sum(here.read) == here.source.blob_bytes_out == here.destination.uploaded_bytes == len(DATA)
         assert max(here.read) <= 1 << 20, "counters move at least every MiB"
-    assert ordinary[-1] == 1
-    assert sum(ordinary) <= ORDINARY_BYTES + 1
+    assert by_the_loop[-1] == 1
+    assert sum(by_the_loop) <= ORDINARY_BYTES + 1
 
 
-async def test_each_chunk_of_an_upload_in_chunks_is_spliced(ordinary: list[int]) -> None:
+async def test_each_chunk_of_an_upload_in_chunks_is_spliced(by_the_loop: list[int]) -> None:
     async with rig(upload="chunks", chunk_bytes=1_000_000) as here:
         await here.copy()
         assert here.destination.count("PATCH") == 3
         assert here.source.blob_gets(BLOB) == 1
         assert here.destination.uploaded_bytes == len(DATA)
-    assert sum(ordinary) <= 3 * (ORDINARY_BYTES + 1)
+    assert sum(by_the_loop) <= 3 * (ORDINARY_BYTES + 1)
 
 
 @pytest.mark.parametrize("limited", [(1e9, None), (None, 1e9)], ids=["source", "destination"])
 async def test_where_bytes_wait_for_their_turn_each_of_them_does(
-    ordinary: list[int], limited: tuple[float | None, float | None]
+    by_the_loop: list[int], limited: tuple[float | None, float | None]
 ) -> None:
     source, destination = (LimitSettings(bytes_per_second=each) for each in limited)
     async with rig(limits=(source, destination)) as here:
         await here.copy()
-    assert sum(ordinary) == len(DATA)
+    assert sum(by_the_loop) == len(DATA)
 
 
 POSITIONS = st.one_of(
@@ -227,7 +211,7 @@ async def test_cancelled_while_the_source_is_silent_the_threads_end() -> None:
 
 
 async def test_a_blob_of_the_spool_goes_into_each_destination_by_the_kernel(
-    ordinary: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    by_the_loop: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     by_kernel: list[int] = []
     sendfile = os.sendfile
@@ -248,7 +232,7 @@ async def test_a_blob_of_the_spool_goes_into_each_destination_by_the_kernel(
             assert there.source.blob_bytes_out == 0
     finally:
         await spool.aclose()
-    assert sum(ordinary) + sum(by_kernel) == 2 * len(DATA)
+    assert sum(by_the_loop) + sum(by_kernel) == 2 * len(DATA)
     assert sum(by_kernel) >= len(DATA) - READ_BYTES - 1, "of the second, whose file is whole, at least"
 
 

@@ -29,7 +29,6 @@ from replicator.sites.objects.local.workspace import Temporary
 from replicator.sites.objects.s3 import S3Store
 from replicator.sites.objects.s3.upload import DEFAULT_PART_BYTES, S3Upload
 from replicator.sites.objects.settings import LocalSettings
-from replicator.sites.registry.body import UploadBody
 from tests.fakes import faults, s3
 from tests.fakes.clients import registry_site
 from tests.fakes.registry import FakeRegistry
@@ -209,24 +208,15 @@ async def into_a_registry(folder: Path) -> AsyncIterator[Rig]:
 
 
 async def test_out_of_a_directory_the_event_loop_sees_the_first_piece_and_the_last_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, by_the_loop: list[int]
 ) -> None:
-    sizes: list[int] = []
-    given_out = UploadBody.__anext__
-
-    async def counted(body: UploadBody) -> bytes | memoryview:
-        chunk = await given_out(body)
-        sizes.append(len(chunk))
-        return chunk
-
-    monkeypatch.setattr(UploadBody, "__anext__", counted)
     async with into_a_registry(tmp_path) as here:
         assert await here.repository.write_blob(here.blob) == "copied"
         assert b"".join(here.registry.store.blob("app", BLOB).read()) == DATA
         assert sum(here.read) == len(DATA)
         assert max(here.read) <= 1 << 20
-    assert sizes[-1] == 1
-    assert sum(sizes) <= 4 * FIRST_BYTES + 1
+    assert by_the_loop[-1] == 1
+    assert sum(by_the_loop) <= 4 * FIRST_BYTES + 1
 
 
 @_EACH
