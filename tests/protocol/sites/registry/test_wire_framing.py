@@ -16,6 +16,7 @@ from replicator.flow.retry import Budget
 from replicator.sites.framing import MAX_INTERIM, mended
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.http import Call
+from replicator.sites.timeouts import Timeouts
 from tests.fakes.scripted import head_of, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
@@ -64,7 +65,10 @@ async def test_clear_answers_are_taken_and_their_connection_closed(
     moved: str, name: str, *, pieces: bool
 ) -> None:
     connections: list[int] = []
-    async with raw(_says(TOLERATED[name], connections, pieces=pieces)) as url, rig(url, budget=ONCE) as here:
+    async with (
+        raw(_says(TOLERATED[name], connections, pieces=pieces)) as url,
+        rig(url, budget=ONCE, timeouts=Timeouts()) as here,  # byte by byte takes its time on a busy machine
+    ):
         for _ in range(3):
             assert (await here.transport.request(SMALL)).body == b"hello"
     assert len(connections) == (
