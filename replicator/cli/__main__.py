@@ -96,7 +96,7 @@ def main() -> NoReturn:
         # Until `run_async` handles it: an exception during imports gets lost where Python ignores those of callbacks.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = run(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: was closed from the beginning
         with contextlib.suppress(OSError):  # has been reported: what was printed was flushed before
             stream.flush()
     # Nothing is left to do: `run` has closed what it opened and has waited for its threads. The interpreter would take

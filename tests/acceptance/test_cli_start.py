@@ -96,6 +96,11 @@ async def test_output_that_cannot_be_written_is_a_failure(program: Program) -> N
     assert "No space left on device" in ended.stderr
 
 
+async def test_a_closed_stderr_is_no_failure(program: Program) -> None:
+    ended = await program("--version", prefix=("sh", "-c", 'exec "$@" 2>&-', "sh"))
+    assert (ended.code, ended.stdout) == (0, f"replicator {__version__}\n")
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["sync", "--version"], ["config", "show", "--version"]])
 async def test_version_is_told_wherever_it_is_asked(program: Program, arguments: list[str]) -> None:
     ended = await program(*arguments)
