@@ -19,7 +19,7 @@ export PYTHON
 # Tests that wait take most of the time: whoever has none left takes some of the others.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo demo-fleet test coverage interop policies soak mutants bench lint docs format reference screenshots man locks package release packages servers tools clean
+.PHONY: help demo demo-fleet test coverage interop policies soak mutants bench lint docs format reference screenshots man locks package release packages compiled servers tools clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -31,16 +31,16 @@ demo: $(VENV)/.run
 demo-fleet: $(VENV)/.test
 	$(BIN)/python -m scripts.demo_fleet
 
-test: $(VENV)/.test packages
+test: $(VENV)/.test packages compiled
 	$(PYTEST) -m "not interop and not soak"
 
 # The tests that run inside their own process, measured with branches, against the floor in pyproject.toml. Measuring
 # takes half as long again, so `make test` goes without.
-coverage: $(VENV)/.lint
+coverage: $(VENV)/.lint compiled
 	$(PYTEST) -m "not interop and not soak" --cov=replicator --cov-report=term tests/unit tests/lists tests/conformance tests/engine tests/fleet tests/hostile tests/protocol \
 		--ignore=tests/fleet/test_fleet_processes.py --ignore=tests/fleet/test_fleet_people.py
 
-interop: $(VENV)/.test packages servers package
+interop: $(VENV)/.test packages servers package compiled
 	PATH="$(TOOLS):$$PATH" $(PYTEST) -m "interop and not policies and not soak"
 
 # What Kyverno and policy-controller make of the policies that we print; ten minutes to build them, the first time.
@@ -48,7 +48,7 @@ policies: $(VENV)/.test packages servers
 	@scripts/tools policies
 	PATH="$(TOOLS):$$PATH" $(BIN)/python -m pytest -m policies
 
-soak: $(VENV)/.test packages
+soak: $(VENV)/.test packages compiled
 	$(PYTEST) -m soak --timeout=1200
 	scripts/fuzz-api
 
@@ -113,6 +113,10 @@ release: man .tools/release/.installed
 	@$(PYTHON) -m venv .tools/release
 	@.tools/release/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.lock
 	@touch $@
+
+# Else each program that a test starts compiles the package anew where PYTHONDONTWRITEBYTECODE is set.
+compiled: $(VENV)/bin/python
+	@$(BIN)/python -m compileall -q replicator
 
 packages:
 	@scripts/packages
