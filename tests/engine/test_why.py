@@ -323,6 +323,18 @@ async def test_memory_alone_agrees_with_plan_where_nothing_happened_since_the_ru
                         assert each.verdict == ("held" if held else "behind")
 
 
+async def test_an_immutable_tag_that_the_source_lost_is_asked_for_when_somebody_wants_to_know() -> None:
+    async with world() as w:
+        one = rule(selection=TagSelection(immutable=(parse_tag_pattern("v*"),)))
+        for tag in ("v1.0.0", "v1.1.0"):
+            _put(w, "a/app", tag, 0)
+        await w.engine([one]).sync([one])
+        w.source.store.delete_tag("a/app", "v1.0.0")
+
+        assert (await only_one(w, [one], "source/a/app:v1.0.0")).verdict == "unknown"
+        assert (await only_one(w, [one], "source/a/app:v1.1.0")).verdict == "in step"
+
+
 @given(
     st.lists(_tables(), min_size=1, max_size=3).map(tuple),
     st.frozensets(st.sampled_from(TAGS), min_size=1),

@@ -318,7 +318,7 @@ class SourceScan:
         subjects = await self._news.with_images(subjects, repository.name, batcher.target, targets, known)
         targets = await self._narrowed(batcher, targets, known, listing, subjects)
         state, is_narrow = self._context.state, self._scope is not None
-        settled = await settled_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
+        settled = await self._settled(batcher.target, targets)
         believed: Mapping[str, Digest] = {}
         told_all = not listing.is_hint and targets.keys() <= listing.digests.keys()
         if not told_all and (listing.is_hint or isinstance(repository, ComparesTags)):
@@ -345,6 +345,13 @@ class SourceScan:
         await resolve_tags(
             self._breaker, repository, ask, resolved, unresolved, turns=self._resolves, before=before
         )
+
+    async def _settled(self, target: str, targets: Mapping[str, str]) -> Collection[str]:
+        """Immutable tags that need not be asked for. Who wants to know about some tags is told what the source has now."""
+        is_narrow = self._scope is not None
+        if is_narrow and self._context.request.dry:
+            return ()
+        return await settled_tags(self._context.state, self._rule, target, targets, is_narrow=is_narrow)
 
     async def _narrowed(
         self,
