@@ -18,7 +18,8 @@ def parse_url(text: str) -> str:
     """A site's URL without its trailing slash; raises ValueError, which never contains credentials."""
     scheme, colon, _ = text.partition("://")
     if not colon:
-        hint = "" if "@" in text or _CONTROL.search(text) else f"; write https://{text}"
+        scheme = "file" if text.startswith("/") else "https"
+        hint = "" if "@" in text or _CONTROL.search(text) else f"; write {scheme}://{text}"
         raise ValueError(f"must start with {_SCHEMES}{hint}")
     if scheme == "s3":
         parse_bucket(text)

@@ -154,6 +154,10 @@ def test_all_mistakes_are_reported_at_once_with_file_key_and_what_would_be_right
             "[site.x]\nurl = 'x.example.com'",
             "site.x.url: must start with https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory); write https",
         ),
+        (
+            "[site.x]\nurl = '/srv/images'",
+            "site.x.url: must start with https:// or http:// (a registry), s3:// (a bucket) or file:// (a directory); write file:///srv",
+        ),
         ("[site.x]\nurl = 'ftp://x'", "site.x.url: must start with https:// or http://"),
         (
             "[site.x]\nurl = 's3://'",
