@@ -63,13 +63,16 @@ class SiteLimits:
         self.served = 0
         self._shut: float | None = None
         self._gates: dict[Kind, Gate] = {
-            kind: _gate(site, kind, settings.concurrency, clock, events) for kind in get_args(Kind)
+            kind: _gate(site, kind, self._widest(kind), clock, events) for kind in get_args(Kind)
         }
         self._slots = {
             (kind, large): _Slot(self, gate, site, kind, large=large, events=events)
             for kind, gate in self._gates.items()
             for large in (False, True)
         }
+
+    def _widest(self, kind: Kind) -> int:
+        return self._settings.concurrency if kind == "requests" else self._settings.streams
 
     def slot(self, kind: Kind, size: int | None = None) -> AbstractAsyncContextManager[None]:
         """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end.
@@ -136,8 +139,8 @@ class SiteLimits:
         if share == self._share:
             return
         self._share = share
-        for gate in self._gates.values():
-            gate.limit_to(int(self._settings.concurrency * share))
+        for kind, gate in self._gates.items():
+            gate.limit_to(int(self._widest(kind) * share))
         for pace, rate in (
             (self._requests, self._settings.requests_per_second),
             (self._bytes, self._bytes_per_second),
@@ -306,11 +309,11 @@ class _Slot:
         self._events.emit(self._back)
 
 
-def _gate(site: str, kind: Kind, concurrency: int, clock: Clock, events: Events) -> Gate:
+def _gate(site: str, kind: Kind, limit: int, clock: Clock, events: Events) -> Gate:
     def tell(width: int) -> None:
         events.emit(LimitChanged(site, kind, width))
 
-    gate = Gate(concurrency, clock=clock, on_change=tell)
+    gate = Gate(limit, clock=clock, on_change=tell)
     tell(gate.width)
     return gate
 

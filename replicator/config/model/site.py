@@ -69,8 +69,8 @@ class LimitsTable(Table):
     """Limits for one site."""
 
     concurrency: int = setting(
-        "Maximum number of concurrent small requests, of blob reads and of blob writes, each. The number adapts to the "
-        "site: it falls when the site throttles.",
+        "Maximum number of concurrent small requests. Blob reads and blob writes: the same number each, but at most 64, or half "
+        "of the number if that is more. The numbers adapt to the site: they fall when it throttles.",
         DEFAULT_CONCURRENCY,
         ge=1,
         le=1000,

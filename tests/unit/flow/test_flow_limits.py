@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import get_args
 
 import pytest
 
@@ -48,6 +49,16 @@ async def test_every_gate_tells_its_width_from_the_start_and_what_is_in_flight()
     world.told.clear()
     await world.request("reads")
     assert world.told == [InFlight("hub", "reads", +1), InFlight("hub", "reads", -1)]
+
+
+@pytest.mark.parametrize(("concurrency", "streams"), [(8, 8), (64, 64), (128, 64), (500, 250)])
+def test_fewer_blobs_than_small_requests_move_at_once(concurrency: int, streams: int) -> None:
+    world = World(LimitSettings(concurrency=concurrency))
+    for kind in get_args(Kind):
+        for _ in range(50 * concurrency):
+            world.limits.succeeded(kind)
+    widest = {told.kind: told.limit for told in world.told if isinstance(told, LimitChanged)}
+    assert widest == {"requests": concurrency, "reads": streams, "writes": streams}
 
 
 async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_it() -> None:
