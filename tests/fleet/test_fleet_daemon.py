@@ -55,7 +55,7 @@ async def agents(
     sites: Mapping[str, MemorySite],
     names: Sequence[str],
     *,
-    rule: str = 'interval = "1h"',
+    rule: str = 'interval = "30d"',  # no tick comes by itself
     shards: int = 16,
     serves: Mapping[str, tuple[str, ...]] | None = None,
     much: Much = Much(10**12),  # noqa: B008  # frozen
@@ -196,7 +196,7 @@ async def test_commands_around_a_rule_run_once_a_look(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
     told = tmp_path / "told"
-    rule = f"""interval = "1h"
+    rule = f"""interval = "30d"
 hooks.before = ["/bin/sh", "-c", "echo before >> {told}"]
 hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
     async with agents(tmp_path, database, sites, ["a", "b"], rule=rule):

@@ -132,7 +132,7 @@ async def test_a_request_to_one_agent_waits_for_all_that_do_a_part_of_it(
 ) -> None:
     """As `sync --remote` does."""
     (tmp_path / "token").write_text("correct-horse")
-    more = f"""interval = "1h"
+    more = f"""interval = "30d"
 [http]
 token = {{ file = "{tmp_path}/token" }}
 [agent]
@@ -168,7 +168,7 @@ async def test_a_paused_rule_ends_the_run_in_progress_and_what_is_left_of_it_is_
 async def test_a_look_that_its_command_refuses_is_a_failed_run(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
-    rule = 'interval = "1h"\nhooks.before = ["/bin/false"]'
+    rule = 'interval = "30d"\nhooks.before = ["/bin/false"]'
     async with agents(tmp_path, database, sites, ["a", "b"], rule=rule) as apps:
         await until(lambda: all(past(app) for app in apps))
         assert {past(app)[0].outcome for app in apps} == {"failed"}

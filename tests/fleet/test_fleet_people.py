@@ -50,7 +50,7 @@ name = "apps"
 source = "hub"
 destinations = ["fra"]
 repositories = ["app*"]
-interval = "1h"
+interval = "30d"
 """
     sites = {"hub": f'url = "{hub.url}"\n', "fra": f'url = "{fra.url}"\n'}
     return Crew(folder, database, sites, rules, fleet='shards = 4\njobs = 2\nheartbeat = "1s"')

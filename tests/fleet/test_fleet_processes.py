@@ -26,7 +26,7 @@ name = "apps"
 source = "hub"
 destinations = ["fra"]
 repositories = ["**"]
-interval = "1h"
+interval = "30d"
 """
 IMAGES = 40
 pytestmark = pytest.mark.timeout(240)  # seconds to start a process, where the machine is busy

@@ -102,7 +102,7 @@ async def test_commands_after_a_rule_wait_for_what_was_split_off(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
     told = tmp_path / "told"
-    rule = f"""interval = "1h"
+    rule = f"""interval = "30d"
 hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
     held = sites["fra"].pause("write_manifest", subject="big7")
     much = Much(10**9, tags=20)
