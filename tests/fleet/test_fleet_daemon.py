@@ -330,7 +330,7 @@ async def test_a_rule_without_a_schedule_is_looked_at_when_the_first_agent_start
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
         await until(lambda: looks(first) == 16)
         async with agents(tmp_path, database, sites, ["b"], rule="") as second:
-            await until(lambda: len(second[0].sharing.fleet.living) == 2 if second[0].sharing else False)
+            await until(lambda: len(second[0].sharing.agents) == 2 if second[0].sharing else False)
             await second[0].resume("apps")
             for _ in range(20):
                 await asyncio.sleep(0.1)  # time for a look, had it one in mind
