@@ -37,8 +37,8 @@ from replicator.ports import ComparesTags, Repository
 
 REPOSITORIES_AT_ONCE: Final = 32
 """Listed side by side: on a far link each takes a round trip, in which the tags of others are asked for."""
-RESOLVES_AT_ONCE: Final = 512
-"""Tags asked for side by side; whoever else asks the source comes after as many at most."""
+TAGS_AT_ONCE: Final = 512
+"""Tags of all repositories asked for side by side: other requests to the source, as for an event, queue behind no more."""
 
 
 class SourceScan:
@@ -82,7 +82,7 @@ class SourceScan:
         self._notices: set[str] = set()
         self._news = News(rule, context, content)
         self._room = Room()
-        self._resolves = asyncio.Semaphore(RESOLVES_AT_ONCE)
+        self._resolves = asyncio.Semaphore(TAGS_AT_ONCE)
 
     async def run(self) -> None:
         """Scans everything. `complete` tells afterwards whether nothing broke."""

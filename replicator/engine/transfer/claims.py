@@ -18,7 +18,6 @@ LOOK_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 300.0
 """After that an agent brings a blob itself, whatever the other one does."""
 
-
 Transfer = Callable[[], Awaitable[BlobOutcome]]
 
 

@@ -36,7 +36,7 @@ from replicator.sites.registry.streaming import StreamReply
 from replicator.sites.registry.wire import Wire
 from replicator.sites.timeouts import Timeouts
 
-__all__ = ["Call", "Kind", "Reply", "StreamReply", "Timeouts", "Transport"]
+__all__ = ["Call", "Reply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 

@@ -53,10 +53,10 @@ class _Lost(Exception):
 
 
 class PostgresDatabase(Database):
-    """See `Database`. Work whose connection is lost is done again on the next one, so it must be a single transaction.
+    """See `Database`. Work that loses its connection is repeated on the next one, so it must be a single transaction.
 
-    While the database is away, work waits until `RECONNECT_SECONDS` after the connection was lost; from then on, each piece of
-    work tries to connect once. `claim` is taken on every connection; if another process holds it, all work raises
+    While the database is unreachable, work is retried until `RECONNECT_SECONDS` after the connection was lost. Later work tries
+    to connect once, and fails if it cannot. Every connection takes `claim`: if another process holds it, all work raises
     `StateInUse`.
     """
 
