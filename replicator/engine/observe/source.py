@@ -318,23 +318,26 @@ class SourceScan:
         subjects = await self._news.with_images(subjects, repository.name, batcher.target, targets, known)
         targets = await self._narrowed(batcher, targets, known, listing, subjects)
         state, is_narrow = self._context.state, self._scope is not None
-        settled = await self._settled(batcher.target, targets)
+        settled = await settled_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
+        # `why` names tags that nobody has listed: the source is asked whether an immutable one is still there.
+        is_listed = listing.complete or not (is_narrow and self._context.request.dry)
         believed: Mapping[str, Digest] = {}
         told_all = not listing.is_hint and targets.keys() <= listing.digests.keys()
         if not told_all and (listing.is_hint or isinstance(repository, ComparesTags)):
             # Makes asking cheaper, or shows that nothing has changed.
             believed = await believed_tags(state, self._rule, batcher.target, targets, is_narrow=is_narrow)
-        ask = []
-        for tag, named in targets.items():
-            if tag in settled:
-                add(tag, named, None)
-            elif tag in known and (not listing.is_hint or believed.get(tag) == known[tag]):
-                add(tag, named, known[tag])
-            else:
-                ask.append(tag)
 
         def resolved(tag: str, digest: Digest) -> None:
-            add(tag, targets[tag], digest)
+            add(tag, targets[tag], None if tag in settled else digest)
+
+        ask = []
+        for tag, named in targets.items():
+            if tag in settled and is_listed:
+                add(tag, named, None)
+            elif tag in known and (not listing.is_hint or believed.get(tag) == known[tag]):
+                resolved(tag, known[tag])
+            else:
+                ask.append(tag)
 
         def unresolved(tag: str, error: SiteError) -> None:
             place = None if self._images is None else self._images.places.get((repository.name, tag))
@@ -345,13 +348,6 @@ class SourceScan:
         await resolve_tags(
             self._breaker, repository, ask, resolved, unresolved, turns=self._resolves, before=before
         )
-
-    async def _settled(self, target: str, targets: Mapping[str, str]) -> Collection[str]:
-        """Immutable tags that need not be asked for. Who wants to know about some tags is told what the source has now."""
-        is_narrow = self._scope is not None
-        if is_narrow and self._context.request.dry:
-            return ()
-        return await settled_tags(self._context.state, self._rule, target, targets, is_narrow=is_narrow)
 
     async def _narrowed(
         self,
