@@ -25,6 +25,7 @@ from replicator.policy.rule import RepositorySelection, Rule
 from replicator.ports import Clock, Site
 from replicator.sites.registry.identity.settings import EcrIdentity
 from replicator.sites.registry.site import RegistrySite
+from replicator.sites.registry.uploads import ATTEMPTS
 from replicator.state.memory import MemoryState
 from tests.fakes.auth import Bearer
 from tests.fakes.clock import SteppedClock
@@ -127,7 +128,11 @@ class Pair:
 
 
 class Ends:
-    """Has tokens end in mid-run: all of a registry with every 70 requests, by the hours that pass then; ECR's last twelve."""
+    """Has tokens end in mid-run: all of a registry with every 70 requests, by the hours that pass then; ECR's last twelve.
+
+    All of a registry five times at most: with 128 requests under way the same one may be refused each time, and a blob is
+    begun six times.
+    """
 
     def __init__(self, clock: SteppedClock) -> None:
         self.clock = clock
@@ -141,7 +146,7 @@ class Ends:
         if self.fake is not None and self._seen % 70 == 0:
             self.times += 1
             self.clock.advance(2 * 3600)
-            if isinstance(self.fake.tokens, Bearer | Tokens):
+            if isinstance(self.fake.tokens, Bearer | Tokens) and self.times < ATTEMPTS.attempts:
                 self.fake.tokens.expire()
         return await handler(request)
 
