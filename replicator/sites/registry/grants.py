@@ -12,6 +12,8 @@ from replicator.sites.registry.challenge import Challenge
 from replicator.sites.registry.credentials import Credentials
 
 FOREVER: Final = float("inf")
+MAX_GRANTS: Final = 10
+"""Grants tried for one request: old, new, of changed secrets, of a single scope; a fresh one several times."""
 
 
 class Scope(NamedTuple):

@@ -26,7 +26,7 @@ from replicator.sites.registry.credentials import Credentials
 from replicator.sites.registry.failures import Failures
 from replicator.sites.registry.feedback import Feedback
 from replicator.sites.registry.feeding import fed, raise_source_failure
-from replicator.sites.registry.grants import NO_GRANT, Grant, Scope
+from replicator.sites.registry.grants import MAX_GRANTS, NO_GRANT, Grant, Scope
 from replicator.sites.registry.identity.choose import logins_of
 from replicator.sites.registry.payload.answer import Answer
 from replicator.sites.registry.quota import PullQuota
@@ -40,8 +40,6 @@ __all__ = ["Call", "Reply", "Timeouts", "Transport"]
 
 T = TypeVar("T")
 
-_MAX_GRANTS: Final = 10
-"""Grants tried for one request: old, new, of changed secrets, of a single scope; a fresh one several times."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _REFUSALS: Final = frozenset({401, 403})
 
@@ -346,7 +344,7 @@ class Transport:
             reply = Reply(response.status, response.headers, body, response.url)
             renewed = await self._renewed(grant, reply)
             tried += 1
-            if renewed is None or tried >= _MAX_GRANTS:
+            if renewed is None or tried >= MAX_GRANTS:
                 raise await self._failures.refusal(call, reply, grant)
             grant = renewed
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from replicator.errors import Corrupt, SiteError, Unavailable, Unsupported
+from replicator.errors import Advice, AuthFailed, Corrupt, SiteError, Unavailable, Unsupported
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.digest import algorithm, is_digest
 from replicator.ports import BlobSource, Chunk
@@ -22,6 +22,7 @@ from replicator.sites.registry.call import Call, Reply
 from replicator.sites.registry.context import Registry
 from replicator.sites.registry.cuts import Cuts
 from replicator.sites.registry.errormap import read_error
+from replicator.sites.registry.grants import MAX_GRANTS
 from replicator.sites.registry.location import with_digest
 from replicator.sites.registry.record import CapabilityRecord, Strategy
 from replicator.sites.registry.refusals import no_sha512
@@ -235,12 +236,23 @@ class BlobSender:
     async def _whole(self, session: Session, url: str, data: bytes) -> Reply:
         """Sends a small blob as one small request and judges the answer; raises as `_body`."""
         call = session_call(self._repository, OPERATION, "PUT", url, _JUDGED, OCTETS)
-        reply = await self._registry.transport.upload_whole(
-            replace(call, body=data, blob_bytes=len(data), commits=len(data))
-        )
+        call = replace(call, body=data, blob_bytes=len(data), commits=len(data))
+        reply = await self._with_new_tokens(session, call)
         if reply.status not in _DONE:
             raise self._judge(session, call, reply)
         return reply
+
+    async def _with_new_tokens(self, session: Session, call: Call) -> Reply:
+        """The reply to a small blob, which is sent again with the next token where one has ended: its bytes are in hand."""
+        refused = 0
+        while True:
+            try:
+                return await self._registry.transport.upload_whole(call)
+            except AuthFailed as error:
+                refused += 1
+                if error.advice is not Advice.RETRY or refused == MAX_GRANTS:
+                    raise
+            session.refused = True
 
     def _raise_source_failure(self) -> None:
         failure = self._source.failure

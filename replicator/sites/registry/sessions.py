@@ -23,7 +23,7 @@ class Session(msgspec.Struct):
 
     `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least this many bytes. `doubtful`: a
     request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with. `refused`: a
-    request of it was refused for the load and sent again. `spoilt`: it has other bytes than were meant for it.
+    request of it was refused for the load or its token, and sent again. `spoilt`: it has other bytes than were meant for it.
     """
 
     url: str

@@ -13,18 +13,22 @@ from aiohttp.typedefs import Middleware
 from replicator.demo.images import image, layer, load
 from replicator.engine.content.verified import BlobPlace, VerifiedBlob
 from replicator.engine.engine import Engine
-from replicator.errors import Corrupt
+from replicator.errors import AuthFailed, Corrupt
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.flow.retry import Budget
 from replicator.model.descriptor import Descriptor
 from replicator.policy.pattern import Glob
 from replicator.policy.rule import RepositorySelection, Rule, TagSelection
+from replicator.ports import Clock
 from replicator.sites.registry import uploads
+from replicator.sites.registry.grants import MAX_GRANTS
 from replicator.sites.registry.site import RegistrySite
 from replicator.state.memory import MemoryState
 from tests.fakes import faults, habits
+from tests.fakes.auth import Bearer
 from tests.fakes.clients import registry_site
+from tests.fakes.clock import FakeClock
 from tests.fakes.registry import Action, Exchange, FakeRegistry
 
 UPLOADS = "/blobs/uploads/"
@@ -60,12 +64,14 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair(*quirks: Middleware, **capabilities: str) -> AsyncIterator[Pair]:
+async def pair(
+    *quirks: Middleware, auth: Bearer | None = None, clock: Clock | None = None, **capabilities: str
+) -> AsyncIterator[Pair]:
     async with (
         FakeRegistry() as source,
-        FakeRegistry(*quirks) as destination,
+        FakeRegistry(*quirks, auth=auth) as destination,
         registry_site(source.url) as here,
-        registry_site(destination.url, capabilities) as there,
+        registry_site(destination.url, capabilities, user="u", password="p", clock=clock) as there,
     ):
         yield Pair(source, destination, here, there)
 
@@ -148,6 +154,52 @@ async def test_a_post_that_breaks_off_on_a_kept_connection_is_sent_again_whole()
         await both.copy(b"second")
         assert both.sent() == ["POST", "POST", "POST"]
         assert both.source.count("GET", "/blobs/") == 2
+
+
+def token_that_ends(auth: Bearer, clock: FakeClock, kept: bytes = b"") -> Action:
+    """All tokens end, hours after they were issued; the session keeps a part of the body."""
+
+    async def act(exchange: Exchange) -> web.StreamResponse:
+        for upload in exchange.fake.store.uploads.values():
+            upload.write(kept)
+        clock.advance(3600)
+        auth.expire()
+        return await exchange.proceed()
+
+    return act
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_put_whose_token_has_ended_is_sent_again_into_its_session(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are in hand: neither a new session nor any patience is needed."""
+    monkeypatch.setattr(uploads, "ATTEMPTS", Budget(attempts=1))
+    auth, clock = Bearer({"u": "p"}, ttl=9999), FakeClock()
+    async with pair(auth=auth, clock=clock, single_post="no") as both:
+        both.destination.fault("PUT", UPLOADS, token_that_ends(auth, clock), times=times)
+        await both.copy(b"first")
+        assert both.sent() == ["POST"] + ["PUT"] * (times + 1)
+        assert auth.tokens == times + 1
+
+
+async def test_a_session_that_kept_a_part_of_what_was_refused_for_its_token_is_left() -> None:
+    """A proxy that passes a body on before it asks who sends it."""
+    auth, clock = Bearer({"u": "p"}, ttl=9999), FakeClock()
+    async with pair(auth=auth, clock=clock, single_post="no") as both:
+        both.destination.fault("PUT", UPLOADS, token_that_ends(auth, clock, b"fi"))
+        await both.copy(b"first")
+        assert both.sent() == ["POST", "PUT", "PUT", "HEAD", "POST", "PUT", "DELETE"]
+
+
+async def test_a_put_whose_every_token_has_ended_is_given_up() -> None:
+    auth, clock = Bearer({"u": "p"}, ttl=9999), FakeClock()
+    async with pair(auth=auth, clock=clock, single_post="no") as both:
+        both.destination.fault("PUT", UPLOADS, token_that_ends(auth, clock), times=None)
+        with pytest.raises(AuthFailed):
+            await both.copy(b"first")
+        assert len(both.destination.find("PUT")) == 3 * MAX_GRANTS
+        assert not both.destination.store.uploads
 
 
 @pytest.mark.parametrize("damage", [faults.corrupt(), faults.shorten(3), faults.lengthen()])
