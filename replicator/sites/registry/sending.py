@@ -252,7 +252,7 @@ class BlobSender:
                 refused += 1
                 if error.advice is not Advice.RETRY or refused == MAX_GRANTS:
                     raise
-            session.refused = True
+            session.was_refused()
 
     def _raise_source_failure(self) -> None:
         failure = self._source.failure
@@ -264,16 +264,14 @@ class BlobSender:
         codes = frozenset(read_error(reply.body).codes)
         error = self._registry.transport.error(call, reply)
         if reply.status == 416 or codes & _LOST:
-            session.doubtful = True
             return self._error(Unavailable, f"the upload session was lost: {error.cause}")
         if codes & _FINAL:
-            if session.resumed:
-                session.doubtful = True
+            if session.history == "resumed":
+                session.state = "spoilt"
                 self._registry.knowledge.learn(resume=False)
                 return self._error(Unavailable, f"resuming led to other content: {error.cause}")
-            if session.refused and "DIGEST_INVALID" in codes:
-                # Some proxies refuse when a part of the body has gone through, and the registry has kept that.
-                session.spoilt = True
+            if session.history == "again" and "DIGEST_INVALID" in codes:
+                session.state = "spoilt"
                 return self._error(Unavailable, f"sending it again led to other content: {error.cause}")
             if "DIGEST_INVALID" in codes and algorithm(self._digest) != "sha256":
                 # The source's bytes were hashed on their way: it is the algorithm that the registry does not know.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -19,20 +19,28 @@ _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class Session(msgspec.Struct):
-    """An upload session: its newest Location, the bytes the registry has, and what is known of its state.
+    """An upload session.
 
-    `least_chunk`: `OCI-Chunk-Min-Length`, all chunks but the last have at least this many bytes. `doubtful`: a
-    request of it broke, so that only the registry knows its offset. `resumed`: it has been gone on with. `refused`: a
-    request of it was refused for the load or its token, and sent again. `spoilt`: it has other bytes than were meant for it.
+    Attributes:
+        url: its newest Location.
+        offset: the bytes that the registry has.
+        least_chunk: `OCI-Chunk-Min-Length`: all chunks but the last have at least this many bytes.
+        state: "sound": it is where `offset` says. "doubtful": a request of it broke, so that only the registry knows.
+            "spoilt": it has other bytes than were meant for it, and is of no more use.
+        history: what its bytes came from, should they turn out wrong: each was sent "once"; a request was refused, for the
+            load or for its token, and sent "again"; it was "resumed" where the registry said.
     """
 
     url: str
     offset: int = 0
     least_chunk: int = 0
-    doubtful: bool = False
-    resumed: bool = False
-    refused: bool = False
-    spoilt: bool = False
+    state: Literal["sound", "doubtful", "spoilt"] = "sound"
+    history: Literal["once", "again", "resumed"] = "once"
+
+    def was_refused(self) -> None:
+        """Notes that a request is sent again: as a rule nothing was taken of it, but some proxies pass a part on."""
+        if self.history == "once":
+            self.history = "again"
 
 
 def start_call(repository: str) -> Call:

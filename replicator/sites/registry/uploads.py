@@ -230,11 +230,7 @@ class Upload:
     async def _attempt(self) -> None:
         """Sends what is missing, by whichever strategy the registry takes; raises what `retrying` judges."""
         session = self._session
-        if (
-            session is not None
-            and session.doubtful
-            and not (self._may_resume and not session.spoilt and await self._resume(session))
-        ):
+        if session is not None and session.state != "sound" and not await self._recovers(session):
             if await self._is_perhaps_there():  # only the answer was lost: nothing is sent twice
                 self._session = None
                 return
@@ -269,10 +265,10 @@ class Upload:
                 self._leave()
             return True
         self._failures += 1
-        # AuthFailed that advises RETRY: the token ran out before the body was taken.
-        # One that was refused for the load was not taken: the session is where it was.
-        session.doubtful = error.advice is Advice.RETRY and not is_refusal(error)
-        session.refused |= is_refusal(error)
+        if is_refusal(error):
+            session.was_refused()  # for the load: nothing was taken, the session is where it was
+        elif session.state == "sound":
+            session.state = "doubtful"  # AuthFailed, too: the token ran out before the body was taken
         return False
 
     def _got_on(self, error: SiteError, session: Session) -> bool:
@@ -282,13 +278,15 @@ class Upload:
         self._reached = session.offset
         return True
 
-    @property
-    def _may_resume(self) -> bool:
-        """Whether to ask how far a broken upload came. For a small one only every other time.
+    async def _recovers(self, session: Session) -> bool:
+        """Whether the session goes on after a failure. A small one is asked how far it came only every other time.
 
         Where every so-many-th connection dies, the same requests in the same order would meet that each time.
         """
-        return self._failures % 2 == 1 or self._size is None or self._size > _SMALL_BYTES
+        is_small = self._size is not None and self._size <= _SMALL_BYTES
+        if session.state == "spoilt" or (is_small and self._failures % 2 == 0):
+            return False
+        return await self._resume(session)
 
     async def _resume(self, session: Session) -> bool:
         """Whether the session goes on, from the offset that the registry reports."""
@@ -306,7 +304,7 @@ class Upload:
         offset = reported_offset(reply.headers, record.status_range)
         if offset is None or offset > self._size:
             return False
-        session.offset, session.doubtful, session.resumed = offset, False, True
+        session.offset, session.state, session.history = offset, "sound", "resumed"
         return True
 
     def _tell_retry(self, error: SiteError, wait: float) -> None:
