@@ -44,12 +44,12 @@ class Prepared(msgspec.Struct, frozen=True):
         return cls(action, image, copies, image.blob_bytes > LARGE_IMAGE_BYTES)
 
     @property
-    def kind(self) -> Kind:
-        """Of what kind it is."""
-        return Kind(self.copies, self.action.target, self.is_large)
+    def lane(self) -> Lane:
+        """The lane that it is in."""
+        return Lane(self.copies, self.action.target, self.is_large)
 
 
-class Kind(NamedTuple):
+class Lane(NamedTuple):
     """Images of one run for one repository, the large or the small ones: where one may go, all may."""
 
     copies: Copies | None
@@ -66,8 +66,8 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._images: dict[int, Prepared] = {}
-        self._kinds: defaultdict[Kind, dict[int, None]] = defaultdict(dict)
-        """The numbers of the images of each kind, in the order in which they came."""
+        self._lanes: defaultdict[Lane, dict[int, None]] = defaultdict(dict)
+        """The numbers of the images of each lane, in the order in which they came."""
         self._scores: dict[int, int] = {}
         self._holders: defaultdict[Digest, set[int]] = defaultdict(set)
         self._numbers = itertools.count()
@@ -87,13 +87,13 @@ class ReadAhead:
             holders.add(number)
         self._scores[number] = score
         self._images[number] = prepared
-        self._kinds[prepared.kind][number] = None
+        self._lanes[prepared.lane][number] = None
         self.manifest_bytes += prepared.image.manifest_bytes
 
-    def take(self, may: Callable[[Kind], bool] = lambda _: True) -> Prepared | None:
+    def take(self, may: Callable[[Lane], bool] = lambda _: True) -> Prepared | None:
         """Gives out, of the images that may go, the one that shares most; among equals the first that came."""
         score = self._scores.__getitem__
-        firsts = (max(numbers, key=score) for kind, numbers in self._kinds.items() if may(kind))
+        firsts = (max(numbers, key=score) for lane, numbers in self._lanes.items() if may(lane))
         best = max(firsts, key=lambda number: (score(number), -number), default=None)
         return None if best is None else self._remove(best)
 
@@ -105,10 +105,10 @@ class ReadAhead:
     def _remove(self, number: int) -> Prepared:
         prepared = self._images.pop(number)
         del self._scores[number]
-        kind = prepared.kind
-        del self._kinds[kind][number]
-        if not self._kinds[kind]:
-            del self._kinds[kind]
+        lane = prepared.lane
+        del self._lanes[lane][number]
+        if not self._lanes[lane]:
+            del self._lanes[lane]
         for digest, blob in prepared.image.blobs.items():
             holders = self._holders[digest]
             holders.remove(number)
@@ -175,12 +175,12 @@ class CopyQueue:
             return None
         takes_large = self._large < max(1, int(COPIES_AT_ONCE * LARGE_PART))
 
-        def may_copy(kind: Kind) -> bool:
-            if kind.target not in self._copying:
+        def may_copy(lane: Lane) -> bool:
+            if lane.target not in self._copying:
                 is_room = True
             else:
-                is_room = copying < COPIES_AT_ONCE and (takes_large or not kind.is_large)
-            return is_room and not (kind.copies is not None and kind.copies.is_draining)
+                is_room = copying < COPIES_AT_ONCE and (takes_large or not lane.is_large)
+            return is_room and not (lane.copies is not None and lane.copies.is_draining)
 
         return self._window.take(may_copy)
 

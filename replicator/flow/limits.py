@@ -16,7 +16,7 @@ from replicator.flow.rate import Rate
 from replicator.flow.settings import LimitSettings
 from replicator.ports import Clock
 
-Kind = Literal["requests", "reads", "writes"]
+Traffic = Literal["requests", "reads", "writes"]
 """Small requests, blobs read, blobs written."""
 
 MAX_HOLD_SECONDS: Final = 300.0
@@ -62,8 +62,8 @@ class SiteLimits:
         self._held_until: float | None = None
         self.served = 0
         self._shut: float | None = None
-        self._gates: dict[Kind, Gate] = {
-            kind: _gate(site, kind, self._widest(kind), clock, events) for kind in get_args(Kind)
+        self._gates: dict[Traffic, Gate] = {
+            kind: _gate(site, kind, self._widest(kind), clock, events) for kind in get_args(Traffic)
         }
         self._slots = {
             (kind, large): _Slot(self, gate, site, kind, large=large, events=events)
@@ -71,10 +71,10 @@ class SiteLimits:
             for large in (False, True)
         }
 
-    def _widest(self, kind: Kind) -> int:
+    def _widest(self, kind: Traffic) -> int:
         return self._settings.concurrency if kind == "requests" else self._settings.streams
 
-    def slot(self, kind: Kind, size: int | None = None) -> AbstractAsyncContextManager[None]:
+    def slot(self, kind: Traffic, size: int | None = None) -> AbstractAsyncContextManager[None]:
         """A slot for one request: entering waits for the gate, then for the pace, then for a hold to end.
 
         `size`: bytes of the blob that moves, where that is known. Raises `Throttled`, advising STOP_SITE, where the site asked to be left alone for longer than anybody waits.
@@ -82,7 +82,7 @@ class SiteLimits:
         return self._slots[kind, size is not None and size > LARGE_BLOB_BYTES]
 
     async def enter(
-        self, kind: Kind, operation: str, repository: str | None = None, *, size: int | None = None
+        self, kind: Traffic, operation: str, repository: str | None = None, *, size: int | None = None
     ) -> AbstractAsyncContextManager[None]:
         """A slot that has been entered, and is the caller's to leave. Raises as `slot`, for that operation."""
         slot = self.slot(kind, size)
@@ -94,7 +94,7 @@ class SiteLimits:
 
     @asynccontextmanager
     async def slot_for(
-        self, kind: Kind, operation: str, repository: str | None = None, *, size: int | None = None
+        self, kind: Traffic, operation: str, repository: str | None = None, *, size: int | None = None
     ) -> AsyncIterator[None]:
         """As `slot`; what is raised on entering is of that operation."""
         slot = await self.enter(kind, operation, repository, size=size)
@@ -104,7 +104,7 @@ class SiteLimits:
             await slot.__aexit__(None, None, None)
 
     @asynccontextmanager
-    async def kept(self, kind: Kind, *, size: int | None = None) -> AsyncIterator[None]:
+    async def kept(self, kind: Traffic, *, size: int | None = None) -> AsyncIterator[None]:
         """A slot for several requests, one after the other: entering waits for the gate only, each takes `turn_for`."""
         gate, large = self._gates[kind], size is not None and size > LARGE_BLOB_BYTES
         await gate.acquire(large=large)
@@ -179,7 +179,7 @@ class SiteLimits:
         """How many of `count` small requests would start now, if none were in progress."""
         return 1 if self.is_limiting else min(count, self._gates["requests"].width)
 
-    def succeeded(self, kind: Kind, *, by_site: bool = True) -> None:
+    def succeeded(self, kind: Traffic, *, by_site: bool = True) -> None:
         """Tells that a request went well: the kind's gate widens in time.
 
         `by_site`: it was the site itself that answered, not the storage that it sent us to. `served` counts these.
@@ -195,7 +195,7 @@ class SiteLimits:
 
     def congested(
         self,
-        kind: Kind,
+        kind: Traffic,
         retry_after: float | None = None,
         *,
         sent_at: float | None = None,
@@ -281,7 +281,7 @@ class _Slot:
     __slots__ = ("_back", "_events", "_is_large", "_limits", "_taken", "gate")
 
     def __init__(
-        self, limits: SiteLimits, gate: Gate, site: str, kind: Kind, *, large: bool, events: Events
+        self, limits: SiteLimits, gate: Gate, site: str, kind: Traffic, *, large: bool, events: Events
     ) -> None:
         self.gate = gate
         self._limits = limits
@@ -309,7 +309,7 @@ class _Slot:
         self._events.emit(self._back)
 
 
-def _gate(site: str, kind: Kind, limit: int, clock: Clock, events: Events) -> Gate:
+def _gate(site: str, kind: Traffic, limit: int, clock: Clock, events: Events) -> Gate:
     def tell(width: int) -> None:
         events.emit(LimitChanged(site, kind, width))
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from yarl import URL
 
-from replicator.flow.limits import Kind, SiteLimits
+from replicator.flow.limits import SiteLimits, Traffic
 from replicator.ports import Clock
 from replicator.sites.registry.errormap import retry_after
 from replicator.sites.registry.payload.answer import Answer
@@ -37,7 +37,7 @@ class Feedback:
         self._clock = clock
         self._refusals: dict[URL, int] = {}
 
-    def learn(self, kind: Kind, url: URL, began: float, response: Answer) -> None:
+    def learn(self, kind: Traffic, url: URL, began: float, response: Answer) -> None:
         """Takes one answer: `url` is what was asked for, at `began` (monotonic seconds)."""
         status, headers = response.status, response.headers
         by_site = self._is_own(response.url)

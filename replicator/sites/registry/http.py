@@ -15,7 +15,7 @@ from yarl import URL
 
 from replicator.errors import SiteError, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
-from replicator.flow.limits import Kind, SiteLimits
+from replicator.flow.limits import SiteLimits, Traffic
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, Serving, retrying
 from replicator.ports import Chunk, Clock
 from replicator.sites.reading import Patience
@@ -324,7 +324,7 @@ class Transport:
             return URL(self._prefix + path, encoded=True)
         return self._wire.base.with_path(self._path_prefix + path, encoded=True)  # without parsing it
 
-    async def _open(self, call: Call, kind: Kind) -> tuple[Answer, AbstractAsyncContextManager[None]]:
+    async def _open(self, call: Call, kind: Traffic) -> tuple[Answer, AbstractAsyncContextManager[None]]:
         """An expected response, unread, and the slot that is held for it."""
         url, grant = await self._prepare(call)
         tried = 0
@@ -356,7 +356,7 @@ class Transport:
         grant.accepted = True
         return None
 
-    async def _send(self, call: Call, kind: Kind, url: URL, grant: Grant, *, once: bool = False) -> Answer:
+    async def _send(self, call: Call, kind: Traffic, url: URL, grant: Grant, *, once: bool = False) -> Answer:
         headers = {**call.headers, **grant.headers} if call.headers else grant.headers
         patience = self._patience(call, kind)
         began = self._clock.monotonic()
@@ -376,7 +376,7 @@ class Transport:
         self._feedback.learn(kind, url, began, response)
         return response
 
-    def _patience(self, call: Call, kind: Kind) -> Patience | None:
+    def _patience(self, call: Call, kind: Traffic) -> Patience | None:
         """How long the headers of the answer are waited for; None for what a registry knows at once."""
         if kind == "reads" or (call.blob_bytes is not None and call.method == "GET"):
             return Patience(self._timeouts.first_byte, "first_byte")

@@ -9,7 +9,7 @@ import pytest
 
 from replicator.errors import Advice, Throttled
 from replicator.events import Event, Events, InFlight, LimitChanged, TurnAwaited
-from replicator.flow.limits import LARGE_BLOB_BYTES, MAX_HOLD_SECONDS, Kind, SiteLimits
+from replicator.flow.limits import LARGE_BLOB_BYTES, MAX_HOLD_SECONDS, SiteLimits, Traffic
 from replicator.flow.settings import LimitSettings
 from tests.fakes.clock import FakeClock
 
@@ -24,7 +24,7 @@ class World:
         events.subscribe(self.told.append)
         self.limits = SiteLimits("hub", settings, events=events, clock=self.clock)
 
-    async def request(self, kind: Kind = "requests") -> float:
+    async def request(self, kind: Traffic = "requests") -> float:
         """Makes one and tells when it started."""
         async with self.limits.slot(kind):
             return self.clock.monotonic()
@@ -54,7 +54,7 @@ async def test_every_gate_tells_its_width_from_the_start_and_what_is_in_flight()
 @pytest.mark.parametrize(("concurrency", "streams"), [(8, 8), (64, 64), (128, 64), (500, 250)])
 def test_fewer_blobs_than_small_requests_move_at_once(concurrency: int, streams: int) -> None:
     world = World(LimitSettings(concurrency=concurrency))
-    for kind in get_args(Kind):
+    for kind in get_args(Traffic):
         for _ in range(50 * concurrency):
             world.limits.succeeded(kind)
     widest = {told.kind: told.limit for told in world.told if isinstance(told, LimitChanged)}
@@ -71,7 +71,7 @@ async def test_congestion_narrows_the_gate_of_its_kind_alone_and_success_widens_
 
 
 @pytest.mark.parametrize("kind", ["reads", "writes"])
-async def test_large_blobs_leave_slots_to_small_ones(kind: Kind) -> None:
+async def test_large_blobs_leave_slots_to_small_ones(kind: Traffic) -> None:
     world = World(LimitSettings(concurrency=4))
     inside = [0, 0]
 
@@ -202,7 +202,7 @@ async def test_retry_after_of_nothing_only_slows_down(retry_after: float | None)
 
 async def test_requests_of_all_kinds_share_one_pace() -> None:
     world = World(LimitSettings(requests_per_second=2))
-    kinds: list[Kind] = ["requests", "reads", "writes", "requests"]
+    kinds: list[Traffic] = ["requests", "reads", "writes", "requests"]
     assert [await world.request(kind) for kind in kinds] == pytest.approx([0, 0, 0.5, 1])
 
 

@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 
 from replicator.errors import AuthFailed, ConfigError, SiteError, Throttled, Unavailable
 from replicator.events import Events, RequestDone, RetryPlanned
-from replicator.flow.limits import Kind, SiteLimits
+from replicator.flow.limits import SiteLimits, Traffic
 from replicator.flow.retry import DEFAULT_BUDGET, Budget, retrying
 from replicator.ports import Clock
 from replicator.scrub import remember, remember_login
@@ -69,7 +69,7 @@ class Step:
 
     verb: str
     operation: str
-    kind: Kind = "requests"
+    kind: Traffic = "requests"
     holds_slot: bool = False
     wait: Wait = "read"
     commits: int = 0
