@@ -313,6 +313,8 @@ class App:
         for text in (*chosen.loaded.warnings, *takes_a_restart(self._at_start, chosen.loaded)):
             self.events.emit(Warned(None, text))
         old, self._generation = self._generation, generation
+        if self.sharing is not None:
+            self.sharing.follow(old.rules)
         self._know_rules()
         self.metrics.follow(generation.rules, generation.loaded.webhooks)
         self._stuck.seconds = generation.loaded.agent.stuck_after

@@ -9,7 +9,8 @@ from replicator.fleet.connections import Connection
 
 _NOTE: Final = """
 INSERT INTO fleet_facts AS known (site, key, value) VALUES ('', %s, jsonb_build_object('identity', %s::text))
-ON CONFLICT (site, key) DO UPDATE SET value = excluded.value, at = now() WHERE %s OR known.value <> excluded.value
+ON CONFLICT (site, key) DO UPDATE SET value = excluded.value, at = now()
+WHERE known.value <> excluded.value OR known.at < to_timestamp(%s)
 RETURNING extract(epoch FROM at)::float8, xmax = 0
 """
 _FIND: Final = "SELECT extract(epoch FROM at)::float8 FROM fleet_facts WHERE site = '' AND key = %s"
@@ -20,7 +21,7 @@ _FORGET: Final = "DELETE FROM fleet_facts WHERE site = '' AND key = %s AND value
 class Definition:
     """When a rule got its present definition (epoch seconds of the database's clock).
 
-    `is_news`: no agent had noted this definition before, or it is to count as new. `is_first`: no agent had noted any
+    `is_news`: the last one that an agent noted was another, or was noted too long ago. `is_first`: no agent had noted any
     definition of the rule.
     """
 
@@ -29,9 +30,12 @@ class Definition:
     is_first: bool = False
 
 
-async def note(connection: Connection, rule: str, identity: str, *, anew: bool) -> Definition:
-    """Notes how a rule is defined in this agent's config. `anew`: it counts as new even if this definition is known."""
-    cursor = await connection.execute(_NOTE.encode(), (_key(rule), identity, anew))
+async def note(connection: Connection, rule: str, identity: str, *, since: float) -> Definition:
+    """Notes how a rule is defined in this agent's config.
+
+    `since`: a definition that was noted before this (epoch seconds of the database's clock) is noted anew, and is news.
+    """
+    cursor = await connection.execute(_NOTE.encode(), (_key(rule), identity, since))
     row = await cursor.fetchone()
     if row is not None:
         return Definition(row[0], is_news=True, is_first=row[1])

@@ -176,10 +176,10 @@ class Fleet:
         mine = (self.me.started, self.me.name)
         return all((each.started, each.name) > mine for each in self.living if each.name != self.me.name)
 
-    async def note_definition(self, rule: str, identity: str, *, anew: bool) -> Definition:
+    async def note_definition(self, rule: str, identity: str, *, since: float) -> Definition:
         """See `definitions.note`. Raises StateError."""
         async with self.connection("note a rule") as connection:
-            return await definitions.note(connection, rule, identity, anew=anew)
+            return await definitions.note(connection, rule, identity, since=since)
 
     async def forget_definition(self, rule: str, identity: str) -> None:
         """See `definitions.forget`. Raises StateError."""

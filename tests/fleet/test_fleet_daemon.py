@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from replicator.config.load import load
 from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
 from replicator.daemon.sharing import division
+from replicator.daemon.sharing.due import DueRules
 from replicator.daemon.sharing.sharing import FleetPlace
 from replicator.daemon.sharing.splitting import Much
 from replicator.demo.images import image
@@ -24,14 +26,20 @@ from replicator.errors import SiteError, StateError
 from replicator.events import Event, Events, Observed
 from replicator.fleet.work import Work
 from replicator.flow.clock import SystemClock
+from replicator.policy.pattern import Glob
+from replicator.policy.rule import RepositorySelection, Rule
 from replicator.runs.wiring import Equipment
 from replicator.state.place import Claim
 from replicator.state.store import open_state
 from tests.fakes.memory import MemorySite
-from tests.fleet.agents import QUICK, until
+from tests.fleet.agents import QUICK, LightAgent, joined, until
 from tests.fleet.conftest import place
 from tests.postgres import Database
 
+RULE = Rule("apps", "hub", ("fra", "sgp"), RepositorySelection((Glob.parse("**"),)), interval=30 * 86_400.0)
+LONG_AGO = "UPDATE fleet_facts SET at = at - interval '1 hour'"
+"""The agents have had their rules for an hour."""
+WAITS_TO_WRITE_RUNS = "SELECT 1 FROM pg_locks WHERE relation = 'fleet_runs'::regclass AND NOT granted"
 CONFIG = """
 [site.hub]
 url = "https://hub.example.com"
@@ -268,6 +276,44 @@ async def test_a_rule_that_is_changed_and_changed_back_is_looked_at_each_time(
     assert sites["hub"].count("repositories") <= 10, (
         "once a look, and once more by an agent that reads its config in mid-look"
     )
+
+
+async def test_a_rule_that_is_changed_back_before_the_agent_has_handed_over_the_change_is_looked_at(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    """The database keeps the agent waiting. A destination that was left out meanwhile has missed an event."""
+    async with agents(tmp_path, database, sites, ["a"]) as (app,):
+        await until(lambda: looks([app]) == 16)
+        with (
+            psycopg.connect(database.dsn) as busy,
+            psycopg.connect(database.dsn, autocommit=True) as watching,
+        ):
+            watching.execute(LONG_AGO)
+            busy.execute("LOCK TABLE fleet_runs IN SHARE MODE")
+            app.triggers.hint("hub", "app1", "v1")  # its run is written down before anything is handed over
+            await until(lambda: bool(watching.execute(WAITS_TO_WRITE_RUNS).fetchall()))
+            await reloaded(app, destinations=("fra",))
+            put(sites["hub"].store, "app3", "v2", image("new"))
+            app.triggers.hint("hub", "app3", "v2")
+            await reloaded(app, destinations=("fra", "sgp"))
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
+        await until(lambda: looks([app]) == 2 * 16)
+
+
+async def test_of_agents_that_all_changed_a_rule_back_one_has_it_looked_at(shared: str) -> None:
+    changed = replace(RULE, destinations=("fra",))
+    async with joined(shared, LightAgent("a")) as one, joined(shared, LightAgent("b")) as other:
+        known = [DueRules(each.fleet) for each in (one, other)]
+        for due in known:
+            await due.ticks(RULE, [])
+        with psycopg.connect(shared) as long_ago:
+            long_ago.execute(LONG_AGO)
+        for due in known:
+            due.follow([RULE], {RULE.name: changed})
+            due.follow([changed], {RULE.name: RULE})
+        now = one.fleet.now()
+        ticks = [(await due.ticks(RULE, [])).due(now, is_failing=False) for due in (*known, known[0])]
+    assert [tick and tick.cause for tick in ticks] == ["start", None, "start"], "until it is handed over"
 
 
 async def test_work_of_a_rule_that_only_one_agent_has_waits_for_that_agent(

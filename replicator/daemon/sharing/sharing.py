@@ -154,6 +154,10 @@ class Sharing:
             return "the database is away; what is in hand is finished, and nothing new begins"
         return "draining: another agent or an operator asked for it" if self.fleet.draining else None
 
+    def follow(self, before: Sequence[Rule]) -> None:
+        """Another config is in force; `before`: the rules until now."""
+        self._due.follow(before, self._rules())
+
     def stop(self) -> None:
         """Takes no more work."""
         self.fleet.stop()
