@@ -12,7 +12,8 @@ from replicator.sites.objects.local.lenient import sync_folder
 from replicator.sites.objects.local.tree import Parts, Tree, info_of, version_of
 from replicator.sites.objects.local.workspace import Workspace
 
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 256 * 1024
+"""As a piece from a registry: the first of a large file passes through the event loop, a thread moves the others."""
 
 
 class OpenFile:
@@ -38,6 +39,11 @@ class OpenFile:
         data = os.pread(self.fd, CHUNK_BYTES, self.at)
         self.at += len(data)
         return data
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is read that the file had when it was opened."""
+        return self.at >= self.size
 
     def skip(self, count: int) -> None:
         """Passes bytes that somebody else has read."""

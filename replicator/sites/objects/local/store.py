@@ -31,7 +31,6 @@ from replicator.sites.objects.settings import LocalSettings
 
 T = TypeVar("T")
 
-CHUNK_BYTES: Final = 1 << 20
 PAGE_ENTRIES: Final = 1000
 THREADS: Final = 16
 LOCK_SECONDS: Final = 30.0
@@ -137,7 +136,7 @@ class LocalStore:
                 await self._run(file.close)
 
     async def _chunks(self, file: OpenFile, operation: str) -> AsyncGenerator[bytes, None]:
-        while chunk := await self._mapped(operation, file.next):
+        while not file.is_over and (chunk := await self._mapped(operation, file.next)):
             await self._limits.pace_bytes(len(chunk))
             yield chunk
 
