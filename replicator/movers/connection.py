@@ -12,6 +12,8 @@ import ssl
 from time import monotonic
 from typing import Final
 
+from replicator.movers.backlog import backlog
+
 MAX_HEAD_BYTES: Final = 1 << 20
 """A longer head is refused."""
 MAX_INTERIM: Final = 100
@@ -51,6 +53,7 @@ class Connection:
         self._interim = 0
         self._aborted = False
         self._failure: OSError | None = None
+        self._sent_bytes = 0
 
     @property
     def is_good(self) -> bool:
@@ -60,6 +63,10 @@ class Connection:
     def fileno(self) -> int:
         """The socket's file descriptor, -1 once closed."""
         return self._sock.fileno()
+
+    def left(self) -> int:
+        """Becomes another number whenever the other side takes a byte of what is sent. From any thread."""
+        return backlog(self.fileno()) - self._sent_bytes
 
     def secure(self, context: ssl.SSLContext, hostname: str) -> None:
         """Starts TLS. Raises `ssl.SSLError` or `OSError`."""
@@ -111,6 +118,7 @@ class Connection:
                 if not sent:
                     break  # the file is shorter
                 taken += sent
+                self._sent_bytes += sent
         except OSError as error:
             if error.errno in _CANNOT_SEND and not taken:
                 return None
@@ -140,6 +148,7 @@ class Connection:
                 raise
             else:
                 view, unchecked = view[sent:], unchecked + sent
+                self._sent_bytes += sent
         return view
 
     def has_spoken(self) -> bool:

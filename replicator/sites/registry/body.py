@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeAlias
 
 from replicator.flow.limits import SiteLimits
 from replicator.flow.splice import Splice, close, pass_on
 from replicator.ports import Chunk
+
+Left: TypeAlias = Callable[[], int]
+"""Gives another number whenever the other side has taken some of what is sent."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often it is checked whether the other side has taken anything, at most."""
 
 
 class WrongLength(Exception):
@@ -42,7 +49,10 @@ class UploadBody:
         self._limits = limits
         self._stall_seconds = stall_seconds
         self._commit_seconds = commit_seconds
+        self._look_seconds = min(_LOOK_SECONDS, stall_seconds / 4)
         self._deadline: asyncio.Timeout | None = None
+        self._allowed: float | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._iterated = False
         self._closed = False
         self._turn = asyncio.Lock()
@@ -52,9 +62,26 @@ class UploadBody:
 
         It is `stall_seconds` after each chunk, off while the source is asked, and when all was sent as many seconds
         away as `commit_seconds` gives for that many bytes; no answer of the server moves it (a flood of 1xx would).
+        Each byte that the server takes (`goes_over`) has it begin anew: one that takes a few thousand a second is long
+        busy with a chunk, and with the megabytes that the system keeps of what was sent.
         Where the asking is cancelled because an answer has begun, the rest of it has `stall_seconds`.
         """
         self._deadline = deadline
+        if self._looking is not None and deadline is None:
+            self._looking.cancel()
+
+    def goes_over(self, left: Left) -> None:
+        """Tells what the body is sent over, once that is known; see `watch`."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._look(left, left())
+
+    def _look(self, left: Left, before: int) -> None:
+        now = left()
+        if now != before:
+            self._due(self._allowed)
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(self._look_seconds, self._look, left, now)
 
     def late_text(self) -> str:
         """What the deadline's passing means."""
@@ -137,6 +164,8 @@ class UploadBody:
         return chunk
 
     def _due(self, seconds: float | None) -> None:
+        self._allowed = seconds
         if self._deadline is not None and not self._deadline.expired():
             now = asyncio.get_running_loop().time()
-            self._deadline.reschedule(None if seconds is None else now + seconds)
+            # What is taken shortly before it is seen shortly after.
+            self._deadline.reschedule(None if seconds is None else now + seconds + self._look_seconds)

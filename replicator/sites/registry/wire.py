@@ -8,6 +8,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -17,6 +18,7 @@ from yarl import URL
 from replicator import __version__
 from replicator.errors import Advice, ConfigError, Corrupt, Unsupported
 from replicator.events import Events, RequestDone, Warned
+from replicator.movers.backlog import backlog
 from replicator.ports import Chunk, Clock
 from replicator.scrub import remember
 from replicator.sites.authorities import default_context
@@ -24,6 +26,7 @@ from replicator.sites.bounds import MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADE
 from replicator.sites.framing import TolerantConnector
 from replicator.sites.reading import BrokenFraming, Patience, Reading
 from replicator.sites.registry.addresses import AddressGuard, GuardedResolver, reach_of_host
+from replicator.sites.registry.body import Left, UploadBody
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.errormap import Failure, Operation, authority, network_failure
 from replicator.sites.registry.origin import Origin, origin_of
@@ -47,7 +50,7 @@ _FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, BrokenFraming)
 """All that aiohttp raises, TimeoutError (an OSError) included; ValueError: a header or URL that cannot be sent."""
 
 
-_CONNECTED: Final[ContextVar[Callable[[], None]]] = ContextVar("connected")
+_CONNECTED: Final[ContextVar[Callable[[Left], None]]] = ContextVar("connected")
 """Called when the request that this task sends has its connection (a trace of aiohttp would cost several objects each time)."""
 
 
@@ -55,7 +58,7 @@ class _Request(aiohttp.ClientRequest):
     """Tells that it has a connection."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        _CONNECTED.get()()
+        _CONNECTED.get()(partial(_left, conn))
         return await super().send(conn)
 
 
@@ -106,7 +109,7 @@ class Wire:
         url: URL,
         headers: Mapping[str, str],
         *,
-        data: bytes | AsyncIterable[Chunk] | None = None,
+        data: bytes | UploadBody | None = None,
         patience: Patience | None = None,
         payload: bool = False,
         once: bool = False,
@@ -114,7 +117,7 @@ class Wire:
         """Sends one request and returns when the headers of its answer are there.
 
         The response is the caller's to read and close. `patience` is `Timeouts.read` where it is not given. A
-        request whose body is an iterable has no deadline here: the iterable knows when the body has gone out. `once`: a
+        request with a streamed body has no deadline here: the body knows when it has gone out. `once`: a
         request that `is_small` is not sent again where its connection had been kept and breaks.
 
         Raises:
@@ -152,7 +155,7 @@ class Wire:
         url: URL,
         headers: Mapping[str, str],
         *,
-        data: bytes | AsyncIterable[Chunk] | None,
+        data: bytes | UploadBody | None,
         proxy: URL | None,
         limit: Patience,
         payload: bool,
@@ -161,9 +164,11 @@ class Wire:
         data, streamed = (data, None) if data is None or isinstance(data, bytes) else (None, data)
         timer = asyncio.timeout(self.timeouts.connect + limit.seconds if streamed is None else None)
 
-        def expecting() -> None:  # the wait for the answer begins: it excludes the connecting
+        def expecting(left: Left) -> None:  # the wait for the answer begins: it excludes the connecting
             if streamed is None:
                 timer.reschedule(asyncio.get_running_loop().time() + limit.seconds)
+            else:
+                streamed.goes_over(left)
 
         try:
             async with timer:
@@ -381,6 +386,15 @@ class Wire:
 
     def _done(self, about: Operation, code: str, began: float) -> None:
         self._events.emit(RequestDone(self.site, about.operation, code, self._clock.monotonic() - began))
+
+
+def _left(connection: Connection) -> int:
+    """Becomes another number whenever the other side takes a byte of what is sent over a connection of aiohttp."""
+    transport = connection.transport
+    sock = None if transport is None else transport.get_extra_info("socket")
+    return (
+        0 if transport is None or sock is None else transport.get_write_buffer_size() + backlog(sock.fileno())
+    )
 
 
 def _remember(authorization: str) -> None:

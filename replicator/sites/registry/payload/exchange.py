@@ -16,6 +16,7 @@ from replicator.flow.thread import run_in_thread
 from replicator.movers.buffers import Buffers
 from replicator.movers.connection import Connection, Malformed
 from replicator.ports import Chunk
+from replicator.sites.registry.body import Left
 from replicator.sites.registry.payload.answer import PayloadAnswer
 from replicator.sites.registry.payload.dial import Way, dial
 from replicator.sites.registry.payload.heads import answer_head, not_read, request_head
@@ -62,7 +63,7 @@ class Payloads:
         self._threads: ThreadPoolExecutor | None = None
         self._buffers = Buffers(CHUNK_BYTES)
 
-    async def request(self, ask: Ask, sent: Callable[[], None]) -> PayloadAnswer:
+    async def request(self, ask: Ask, sent: Callable[[Left], None]) -> PayloadAnswer:
         """Sends a request and returns when the head of its answer has come; the answer is the caller's to close.
 
         A request without a body is sent again if a kept connection turns out to be closed. A body is no longer
@@ -70,7 +71,7 @@ class Payloads:
 
         Args:
             ask: the request.
-            sent: called when the head of the request has gone out.
+            sent: called when the head of the request has gone out, with what tells how much the other side takes.
 
         Raises:
             aiohttp.ClientError, OSError, ValueError: as aiohttp's for the same failure.
@@ -103,11 +104,11 @@ class Payloads:
             await run_in_thread(threads.shutdown)
 
     async def _exchange(
-        self, connection: Connection, ask: Ask, head: bytes, sent: Callable[[], None]
+        self, connection: Connection, ask: Ask, head: bytes, sent: Callable[[Left], None]
     ) -> PayloadAnswer:
         try:
             is_whole = await self._send(connection, head)
-            sent()
+            sent(connection.left)
             if ask.body is not None and is_whole:
                 is_whole = await self._feed(connection, aiter(ask.body))
             raw = await self._answer_head(connection)

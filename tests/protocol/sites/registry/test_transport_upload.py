@@ -8,7 +8,9 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, SiteError, Unavailable
+from replicator.sites.registry.body import Left, UploadBody
 from replicator.sites.registry.http import Call
+from replicator.sites.timeouts import Timeouts
 from tests.fakes.scripted import Rig, Scripted, head_of, login, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
@@ -282,6 +284,36 @@ async def test_server_that_takes_nothing_is_given_up() -> None:
             await _upload(here, source, 100_000_000)
     assert caught.value.advice is Advice.RETRY
     assert source.closed == 1
+
+
+async def test_what_a_server_takes_of_a_chunk_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By that a slow one is told from one that takes nothing (`UploadBody.watch`)."""
+    seen: list[Left] = []
+    goes_over = UploadBody.goes_over
+
+    def over(feed: UploadBody, left: Left) -> None:
+        seen.append(left)
+        goes_over(feed, left)
+
+    monkeypatch.setattr(UploadBody, "goes_over", over)
+    steps, step = 10, 2_000_000  # more than the system keeps on either side
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v2/ " in await head_of(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head_of(reader)
+        for _ in range(steps):
+            before = seen[0]()
+            await reader.readexactly(step)
+            while seen[0]() == before:  # noqa: ASYNC110 - the system tells nobody
+                await asyncio.sleep(0)
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    source = Source(b"x" * (steps * step), b"x" * 10_000_000)
+    async with raw(talk) as url, rig(url, timeouts=Timeouts()) as here, asyncio.timeout(20):
+        assert await _upload(here, source, steps * step + 10_000_000) == 201
+    assert len(seen) == 1
 
 
 async def test_server_that_takes_all_and_says_nothing_is_given_up() -> None:
