@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
 import socket
 import ssl
+import sys
 from time import monotonic
 from typing import Final
-
-from replicator.movers.backlog import backlog
 
 MAX_HEAD_BYTES: Final = 1 << 20
 """A longer head is refused."""
@@ -26,6 +26,7 @@ _STATUS_AT: Final = len(b"HTTP/1.1 ")
 _IN: Final = select.POLLIN | select.POLLPRI
 _CANNOT_SEND: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 """Of a file system that `sendfile` does not read."""
+_SIOCOUTQ: Final = 0x5411  # of Linux
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -329,6 +330,18 @@ class Connection:
     def _raise_aborted(self) -> None:
         if self._aborted:
             raise Aborted("the connection was given up")
+
+
+def backlog(descriptor: int) -> int:
+    """How many bytes the system keeps for a socket because the other side has not taken them.
+
+    0 where that cannot be told: the socket is closed, or not one of TCP.
+    """
+    try:
+        count = fcntl.ioctl(descriptor, _SIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _is_interim(head: bytes | bytearray) -> bool:

@@ -18,7 +18,7 @@ from yarl import URL
 from replicator import __version__
 from replicator.errors import Advice, ConfigError, Corrupt, Unsupported
 from replicator.events import Events, RequestDone, Warned
-from replicator.movers.backlog import backlog
+from replicator.movers.connection import backlog
 from replicator.ports import Chunk, Clock
 from replicator.scrub import remember
 from replicator.sites.authorities import default_context
