@@ -14,7 +14,7 @@ from bench.measure import Command, Usage
 from bench.memory import endpoint, first_line
 from bench.peers import OURS, Task
 from bench.rows import Row
-from replicator.cli.__main__ import run
+from replicator.cli.program import run
 from replicator.sites.registry import call
 
 NAME = "cores"

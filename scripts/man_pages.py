@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from replicator import __version__
-from replicator.cli.__main__ import cli
+from replicator.cli.program import cli
 
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Context]]:

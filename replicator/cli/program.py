@@ -5,13 +5,9 @@ Only click is imported here, because `replicator --version` must answer immediat
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
 import click
 
@@ -89,21 +85,6 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def main() -> NoReturn:
-    """The entry point."""
-    gc.disable()  # a tenth of the start-up time is spent in the collector during imports; see `run_async`
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until `run_async` handles it: an exception during imports gets lost where Python ignores those of callbacks.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    code = run(sys.argv[1:])
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: was closed from the beginning
-        with contextlib.suppress(OSError):  # has been reported: what was printed was flushed before
-            stream.flush()
-    # Nothing is left to do: `run` has closed what it opened and has waited for its threads. The interpreter would take
-    # 0.02 s to free its modules one by one, and the system frees them at once.
-    os._exit(code)
-
-
 def _failed(invocation: Invocation, error: Exception) -> int:
     """Prints what went wrong, one line per problem; returns the exit code."""
     import json  # noqa: PLC0415 - only here, and never for --version
@@ -144,7 +125,3 @@ def _lines(error: Exception) -> Sequence[str]:
     if isinstance(error, OSError):
         return [f"{error.filename}: {error.strerror}" if error.filename else str(error)]
     return [f"internal error, please report it (-vv shows the traceback): {type(error).__name__}: {error}"]
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import BashComplete
 
-from replicator.cli.__main__ import cli
+from replicator.cli.program import cli
 from replicator.demo.images import image, load
 from tests.acceptance.program import Program, rule
 from tests.acceptance.terminal import in_terminal

@@ -117,9 +117,9 @@ async def test_command_that_only_looks_ends_at_the_first_signal(
     assert (ended.code, ended.stdout) == (code, "")
 
 
-STARTING = """
-import os, signal, sys, weakref
-from replicator.cli import __main__ as program
+LOSING = """
+import os, signal, weakref
+from replicator.cli import __main__ as entry, program
 class Lock: pass
 def run(arguments):
     lock = Lock()
@@ -128,15 +128,28 @@ def run(arguments):
     del lock
     return 0
 program.run = run
-program.main()
+entry.main()
+"""
+IMPORTING = """
+import os, signal, sys
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+from replicator.cli.__main__ import main
+main()
 """
 
 
-async def test_sigint_during_the_imports_is_never_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [LOSING, IMPORTING], ids=["in a callback", "in an import"])
+async def test_sigint_during_the_imports_ends_the_program_without_a_word(
+    tmp_path: Path, program: str
+) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        STARTING,
+        program,
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT)},
         stderr=asyncio.subprocess.PIPE,

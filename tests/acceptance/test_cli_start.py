@@ -26,7 +26,7 @@ def program(tmp_path: Path) -> Program:
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
 def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> None:
-    imported = loaded_by(f"from replicator.cli.__main__ import run\nassert run({arguments!r}) == 0")
+    imported = loaded_by(f"from replicator.cli.program import run\nassert run({arguments!r}) == 0")
     assert "click" in imported
     assert imported.isdisjoint(HEAVY)
 
@@ -46,7 +46,7 @@ BUDGETS = {
 @pytest.mark.parametrize("command", BUDGETS)
 def test_commands_import_no_more_than_they_need(command: str) -> None:
     most, never = BUDGETS[command]
-    imported = loaded_by(f"import replicator.cli.__main__, replicator.cli.{command}")
+    imported = loaded_by(f"import replicator.cli.program, replicator.cli.{command}")
     assert imported.isdisjoint(never)
     assert len(imported) <= most
 
@@ -62,7 +62,7 @@ def test_the_source_is_asked_before_the_engine_and_the_library_of_the_state_are_
         f"""
 import sys, threading
 from replicator.cli import wiring
-from replicator.cli.__main__ import run
+from replicator.cli.program import run
 from replicator.sites.registry.auth import Authenticator
 
 answered, asked = threading.Event(), []

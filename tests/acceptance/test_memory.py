@@ -13,7 +13,7 @@ LAYERS = 6
 MEASURED = """
 import sys
 from pathlib import Path
-from replicator.cli.__main__ import run
+from replicator.cli.program import run
 code = run(sys.argv[1:])
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
 sys.exit(code)

@@ -37,7 +37,7 @@ def probed(run):
         return run(self, both(), **more)
     return inner
 asyncio.Runner.run = probed(asyncio.Runner.run)
-from replicator.cli.__main__ import run
+from replicator.cli.program import run
 code = 1
 try:
     code = run(sys.argv[1:])

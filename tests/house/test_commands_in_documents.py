@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from replicator.cli.__main__ import cli
+from replicator.cli.program import cli
 from scripts.man_pages import commands
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.cli.__main__ import cli
+from replicator.cli.program import cli
 from scripts.man_pages import escaped, main
 from tests.fakes.process import require
 

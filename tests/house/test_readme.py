@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from replicator.cli.__main__ import cli
+from replicator.cli.program import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

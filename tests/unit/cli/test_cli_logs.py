@@ -8,9 +8,9 @@ from typing import Literal, TextIO
 import msgspec
 import pytest
 
-from replicator.cli.__main__ import run
 from replicator.cli.logs import configure, log, log_event, logged_events
 from replicator.cli.options import LogFormat
+from replicator.cli.program import run
 from replicator.daemon.runs import Runs
 from replicator.events import (
     Failed,
