@@ -192,7 +192,7 @@ class LocalStore:
             try:
                 yield upload
             finally:
-                await self._run(upload.close)
+                await self._leave(upload)
 
     async def list(self, prefix: str, *, delimiter: bool = False) -> AsyncIterator[ObjectPage]:
         """See `ports.ObjectStore`. Raises `NotFound` where the directory itself is missing."""
@@ -288,7 +288,12 @@ class LocalStore:
                 _compare(digest, hashed.hexdigest(), wrong)
             await target.commit(digest)
         finally:
-            await self._run(target.close)
+            await self._leave(target)
+
+    async def _leave(self, upload: LocalUpload) -> None:
+        """Removes what was not committed; what was has no file open any more, and costs no trip to a thread."""
+        if upload.is_open:
+            await self._run(upload.close)
 
     async def delete(self, key: str) -> None:
         """See `ports.ObjectStore`. Folders that it leaves empty go too."""

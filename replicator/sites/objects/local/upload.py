@@ -113,6 +113,11 @@ class LocalUpload:
         while count := await self._run(step):
             self._written += count
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file to close."""
+        return self._file is not None
+
     def close(self) -> None:
         """Removes what was not committed. Blocks."""
         file, self._file = self._file, None
@@ -145,7 +150,9 @@ class LocalUpload:
         self._flush()
         file = self._open()
         file.place(self._parts)
-        return os.fstat(file.fd)
+        facts = os.fstat(file.fd)
+        self.close()
+        return facts
 
 
 class _FileEnd:

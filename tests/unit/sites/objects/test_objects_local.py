@@ -10,7 +10,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from replicator.errors import Advice, Denied, NotFound, Rejected, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
 from replicator.sites.objects.local import LocalStore
+from replicator.sites.objects.local import store as store_module
 from replicator.sites.objects.local.errormap import disk_error
 from replicator.sites.objects.local.tree import Tree
 from replicator.sites.objects.local.workspace import Workspace
@@ -431,3 +433,35 @@ def test_a_lock_of_a_removed_folder_is_not_taken_for_ours(tmp_path: Path) -> Non
         assert file.place(("a",))
     workspace.close()
     assert names_in(tmp_path) == ["a"]
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+class CountedThreads(ThreadPoolExecutor):
+    """Counts how often anything was given to a thread."""
+
+    trips = 0
+
+    def submit(self, call: Callable[..., object], /, *args: object, **options: object) -> Future[object]:  # type: ignore[override]
+        self.trips += 1
+        return super().submit(call, *args, **options)
+
+
+async def test_a_small_upload_costs_one_trip_to_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[CountedThreads] = []
+
+    def pool(workers: int, thread_name_prefix: str) -> CountedThreads:
+        made.append(CountedThreads(workers, thread_name_prefix))
+        return made[-1]
+
+    monkeypatch.setattr(store_module, "ThreadPoolExecutor", pool)
+    store = open_store(tmp_path)
+    async with store.upload("a/blob", 5) as upload:
+        await upload.write(b"12345")
+        await upload.commit()
+    assert [each.trips for each in made] == [1]
+    assert (tmp_path / "a/blob").read_bytes() == b"12345"
+    await store.aclose()
