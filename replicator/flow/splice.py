@@ -19,6 +19,7 @@ from replicator.movers.file import move_file
 from replicator.movers.splice import Bounds
 from replicator.movers.splice import Outlet as Taker
 from replicator.ports import Chunk
+from replicator.ports.power import Power
 
 SPLICE_BYTES: Final = 16 * 1024 * 1024
 """Moved at most before the event loop is asked again."""
@@ -96,7 +97,7 @@ class Splice:
 
 
 @runtime_checkable
-class Spliceable(Protocol):
+class Spliceable(Protocol, metaclass=Power):
     """A stream of chunks whose next bytes a thread may move. Not while a chunk is being asked for."""
 
     async def splice(self, splice: Splice) -> None:
@@ -105,7 +106,7 @@ class Spliceable(Protocol):
 
 
 @runtime_checkable
-class Closeable(Protocol):
+class Closeable(Protocol, metaclass=Power):
     """A stream that can be left before its end."""
 
     async def aclose(self) -> None:

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from replicator.ports.clock import Clock
 from replicator.ports.fleet import Assignment, BlobClaims, Ownership, SplitsOff, ToCopy
-from replicator.ports.objects import ObjectInfo, ObjectPage, ObjectStore, ObjectUpload, OpenedFile, OpensFiles
+from replicator.ports.objects import (
+    LooksAtMany,
+    ObjectInfo,
+    ObjectPage,
+    ObjectStore,
+    ObjectUpload,
+    OpenedFile,
+    OpensFiles,
+)
 from replicator.ports.pulls import PULL_SECONDS, PullGrant, PullWindow, SharedPulls, SharesPulls
 from replicator.ports.remembered import (
     AcceptedEvent,
@@ -96,6 +104,7 @@ __all__ = [
     "ListsBlobs",
     "ListsDigests",
     "ListsReferrers",
+    "LooksAtMany",
     "MeetsAhead",
     "Missing",
     "Noted",

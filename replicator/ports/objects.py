@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from replicator.model.digest import Digest
+from replicator.ports.power import Power
 from replicator.ports.repository import Chunk
 
 
@@ -133,6 +134,15 @@ class ObjectStore(Protocol):
 
     async def aclose(self) -> None:
         """Gives everything back."""
+        ...
+
+
+@runtime_checkable
+class LooksAtMany(Protocol, metaclass=Power):
+    """An `ObjectStore` that looks at several objects for little more than at one."""
+
+    async def stat_all(self, keys: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        """As `stat` of each key, in their order."""
         ...
 
 

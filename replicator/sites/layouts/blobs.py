@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
 from replicator.errors import Corrupt, NotFound, SiteError
+from replicator.flow.parallel import each
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
-from replicator.ports import BlobSource, Chunk, ObjectStore, VerifiesItself
+from replicator.ports import BlobSource, Chunk, LooksAtMany, ObjectStore, VerifiesItself
+from replicator.ports.power import Power
 from replicator.sites.layouts.errors import RepositoryErrors
 
 _WRITE: Final = "write blob"
 _COPY: Final = "copy blob"
+_AT_ONCE: Final = 64
+"""Looked at without a break by one thread."""
 
 
 @runtime_checkable
-class KeepsObjects(Protocol):
+class KeepsObjects(Protocol, metaclass=Power):
     """A repository whose blobs are objects, so that another site of the same store can copy them."""
 
     @property
@@ -33,7 +37,7 @@ class KeepsObjects(Protocol):
 
 
 @runtime_checkable
-class TakesSplices(Protocol):
+class TakesSplices(Protocol, metaclass=Power):
     """An upload that a thread can write to."""
 
     async def splice(self, chunks: AsyncIterator[Chunk], narrow: Callable[[Splice], None]) -> None:
@@ -182,6 +186,17 @@ async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:
     """Whether an object of that size (any, where None) is there."""
     found = await store.stat(key)
     return found is not None and size in (None, found.size)
+
+
+async def are_absent(store: ObjectStore, wanted: Sequence[tuple[str, int | None]]) -> list[bool]:
+    """Of each key, with its size or None for any, whether there is no such object."""
+    keys = [key for key, _ in wanted]
+    if isinstance(store, LooksAtMany):
+        pages = await each([keys[at : at + _AT_ONCE] for at in range(0, len(keys), _AT_ONCE)], store.stat_all)
+        found = [one for page in pages for one in page]
+    else:
+        found = await each(keys, store.stat)
+    return [one is None or size not in (None, one.size) for one, (_, size) in zip(found, wanted, strict=True)]
 
 
 async def copy_stored(

@@ -12,11 +12,10 @@ from typing import Final
 import msgspec
 
 from replicator.errors import MissingReference, NotFound
-from replicator.flow.parallel import each
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 from replicator.ports import ObjectStore
-from replicator.sites.layouts.blobs import has_object
+from replicator.sites.layouts.blobs import are_absent, has_object
 from replicator.sites.layouts.distribution.links import write_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths, blob_data
 from replicator.sites.layouts.errors import RepositoryErrors
@@ -67,17 +66,14 @@ class ManifestWriter:
             raise MissingReference(errors.site, _WRITE, cause, repository=errors.repository, digests=missing)
 
     async def _missing(self, manifest: Manifest, paths: RepositoryPaths) -> list[Digest]:
-        wanted = [(blob.digest, paths.layer(blob.digest), blob.size) for blob in manifest.blobs]
-        wanted += [(child.digest, paths.revision(child.digest), child.size) for child in manifest.children]
-
-        async def lacks(one: tuple[Digest, str, int | None]) -> Digest | None:
-            digest, link, size = one
-            there = await has_object(self._store, link, None) and await has_object(
-                self._store, blob_data(digest), size
-            )
-            return None if there else digest
-
-        return [digest for digest in await each(wanted, lacks) if digest is not None]
+        named = (*manifest.blobs, *manifest.children)
+        links = [paths.layer(blob.digest) for blob in manifest.blobs]
+        links += [paths.revision(child.digest) for child in manifest.children]
+        wanted: list[tuple[str, int | None]] = [(link, None) for link in links]
+        wanted += [(blob_data(one.digest), one.size) for one in named]
+        absent = await are_absent(self._store, wanted)
+        count = len(named)
+        return [one.digest for at, one in enumerate(named) if absent[at] or absent[at + count]]
 
     async def _look_again(self, root: Manifest, paths: RepositoryPaths, errors: RepositoryErrors) -> None:
         """Looks at everything below a root once more, the root included."""

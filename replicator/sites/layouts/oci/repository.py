@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from replicator.errors import Corrupt, MissingReference, NotFound
 from replicator.events import Warned
-from replicator.flow.parallel import each
 from replicator.flow.thread import run_in_thread
 from replicator.model.companion import fallback_tag
 from replicator.model.descriptor import Descriptor
@@ -16,7 +15,14 @@ from replicator.model.digest import Digest, is_digest
 from replicator.model.manifest import Kind, Manifest
 from replicator.model.names import is_tag
 from replicator.ports import BlobOutcome, BlobSource, Listed, Repository
-from replicator.sites.layouts.blobs import KeepsObjects, StoredBlob, copy_stored, has_object, write_stream
+from replicator.sites.layouts.blobs import (
+    KeepsObjects,
+    StoredBlob,
+    are_absent,
+    copy_stored,
+    has_object,
+    write_stream,
+)
 from replicator.sites.layouts.errors import RepositoryErrors
 from replicator.sites.layouts.manifests import read_stored
 from replicator.sites.layouts.oci.entries import Entry, descriptor_of, digest_in
@@ -196,10 +202,8 @@ class OciRepository:
             raise self._errors.unsupported(operation, reason)
         with self._errors.named():
             await self._layouts.first_write.ready()
-            await self._require(manifest, paths)
-            key = paths.blob(manifest.digest)
-            if not await has_object(self.store, key, len(manifest.body)):
-                await self.store.put(key, manifest.body)
+            if not await self._require(manifest, paths):
+                await self.store.put(paths.blob(manifest.digest), manifest.body)
 
             def name(index: Index) -> None:
                 if tag is None:
@@ -282,16 +286,17 @@ class OciRepository:
             return False
         return True
 
-    async def _require(self, manifest: Manifest, paths: LayoutPaths) -> None:
-        async def lacks(one: Descriptor) -> Digest | None:
-            there = await has_object(self.store, paths.blob(one.digest), one.size)
-            return None if there else one.digest
-
-        looked = await each((*manifest.blobs, *manifest.children), lacks)
-        missing = [digest for digest in looked if digest is not None]
+    async def _require(self, manifest: Manifest, paths: LayoutPaths) -> bool:
+        """Whether the manifest itself exists. Raises `MissingReference` where something that it names does not."""
+        named = (*manifest.blobs, *manifest.children)
+        wanted: list[tuple[str, int | None]] = [(paths.blob(one.digest), one.size) for one in named]
+        wanted.append((paths.blob(manifest.digest), len(manifest.body)))
+        *absent, is_new = await are_absent(self.store, wanted)
+        missing = [one.digest for one, is_absent in zip(named, absent, strict=True) if is_absent]
         if missing:
             cause = f"{manifest.digest} refers to missing content: {', '.join(missing[:3])}"
             raise MissingReference(self.site, "write manifest", cause, repository=self.name, digests=missing)
+        return not is_new
 
 
 def _candidates(entry: Entry) -> Iterator[tuple[Digest, str]]:

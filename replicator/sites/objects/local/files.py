@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final
 
 from replicator.ports import ObjectInfo
@@ -62,6 +64,30 @@ def look_at(tree: Tree, key: str, parts: Parts) -> ObjectInfo | None:
         facts = tree.look(parts)
     except FileNotFoundError:
         return None
+    return info_of(key, facts) if stat.S_ISREG(facts.st_mode) else None
+
+
+def look_at_all(tree: Tree, objects: Sequence[tuple[str, Parts]]) -> list[ObjectInfo | None]:
+    """As `look_at` of each key and its parts."""
+    found: list[ObjectInfo | None] = []
+    for above, group in itertools.groupby(objects, lambda one: one[1][:-1]):
+        neighbours = list(group)
+        try:
+            with tree.folder(above) as folder:
+                found += [_look_in(tree, folder, key, parts) for key, parts in neighbours]
+        except FileNotFoundError:
+            found += [None for _ in neighbours]
+    return found
+
+
+def _look_in(tree: Tree, folder: int, key: str, parts: Parts) -> ObjectInfo | None:
+    """As `look_at`, of a file in an open folder."""
+    try:
+        facts = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(facts.st_mode):
+        return look_at(tree, key, parts)
     return info_of(key, facts) if stat.S_ISREG(facts.st_mode) else None
 
 

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from replicator.demo.images import image
 from replicator.errors import Advice, Denied, NotFound, Rejected, Unavailable
 from replicator.events import Events
 from replicator.flow.clock import SystemClock
+from replicator.sites.layouts.distribution.site import DistributionSite
+from replicator.sites.layouts.oci.site import OciSite
 from replicator.sites.objects.local import LocalStore
 from replicator.sites.objects.local import store as store_module
 from replicator.sites.objects.local.errormap import disk_error
@@ -26,6 +29,8 @@ from replicator.sites.objects.local.tree import Tree
 from replicator.sites.objects.local.workspace import Workspace
 from replicator.sites.objects.settings import LocalSettings
 from tests.fakes.clock import FakeClock
+from tests.fakes.layouts import put_image
+from tests.fakes.source import BytesSource
 
 
 def open_store(path: Path, name: str = "shelf") -> LocalStore:
@@ -442,15 +447,16 @@ class CountedThreads(ThreadPoolExecutor):
     """Counts how often anything was given to a thread."""
 
     trips = 0
+    store: LocalStore
 
     def submit(self, call: Callable[..., object], /, *args: object, **options: object) -> Future[object]:  # type: ignore[override]
         self.trips += 1
         return super().submit(call, *args, **options)
 
 
-async def test_a_small_upload_costs_one_trip_to_a_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CountedThreads]:
+    """The threads of `counted.store`, a directory."""
     made: list[CountedThreads] = []
 
     def pool(workers: int, thread_name_prefix: str) -> CountedThreads:
@@ -458,10 +464,49 @@ async def test_a_small_upload_costs_one_trip_to_a_thread(
         return made[-1]
 
     monkeypatch.setattr(store_module, "ThreadPoolExecutor", pool)
-    store = open_store(tmp_path)
-    async with store.upload("a/blob", 5) as upload:
+    store = open_store(tmp_path / "counted")
+    (threads,) = made
+    threads.store = store
+    yield threads
+    await store.aclose()
+
+
+async def test_a_small_upload_costs_one_trip_to_a_thread(counted: CountedThreads, tmp_path: Path) -> None:
+    async with counted.store.upload("a/blob", 5) as upload:
         await upload.write(b"12345")
         await upload.commit()
-    assert [each.trips for each in made] == [1]
-    assert (tmp_path / "a/blob").read_bytes() == b"12345"
-    await store.aclose()
+    assert counted.trips == 1
+    assert (tmp_path / "counted/a/blob").read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize("layout", [OciSite, DistributionSite])
+async def test_a_manifest_costs_as_many_trips_whatever_it_names(
+    counted: CountedThreads, layout: type[OciSite | DistributionSite]
+) -> None:
+    repository = layout(counted.store, events=Events()).repository("app")
+    await put_image(repository, image("first"), "first")
+    trips = []
+    for layers in (1, 9):
+        built = image(f"of {layers}", layers)
+        for digest, data in built.blobs.items():
+            await repository.write_blob(BytesSource(data, digest=digest))
+        before = counted.trips
+        await repository.write_manifest(built.manifest, f"of-{layers}")
+        trips.append(counted.trips - before)
+    assert trips[0] == trips[1]
+
+
+async def test_a_link_among_several_is_followed_or_refused_as_alone(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    await store.put("a/b", b"12345")
+    (tmp_path / "root/a/link").symlink_to("b")
+    (tmp_path / "root/a/nowhere").symlink_to("none")
+    (tmp_path / "root/folder").symlink_to("a")
+    keys = ["a/b", "a/link", "a/nowhere", "folder/b"]
+    found = await store.stat_all(keys)
+    assert list(found) == [await store.stat(key) for key in keys]
+    assert [one and one.size for one in found] == [5, 5, None, 5]
+    (tmp_path / "root/a/out").symlink_to(tmp_path)
+    with pytest.raises(Rejected, match="leads out of the root"):
+        await store.stat_all(["a/b", "a/out"])
