@@ -96,9 +96,22 @@ async def test_output_that_cannot_be_written_is_a_failure(program: Program) -> N
     assert "No space left on device" in ended.stderr
 
 
-async def test_a_closed_stderr_is_no_failure(program: Program) -> None:
-    ended = await program("--version", prefix=("sh", "-c", 'exec "$@" 2>&-', "sh"))
-    assert (ended.code, ended.stdout) == (0, f"replicator {__version__}\n")
+CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("arguments", [("--version",), ("status", "--json")], ids=["version", "status"])
+async def test_a_closed_standard_stream_is_no_failure(
+    program: Program, closed: str, arguments: tuple[str, ...]
+) -> None:
+    """Its number must not go to a file or a socket, either."""
+    program.write_config(
+        {"hub": "http://127.0.0.1:1", "fra": "http://127.0.0.1:1"},
+        '[[rule]]\nname = "all"\nsource = "hub"\ndestinations = ["fra"]\nrepositories = ["app"]\n',
+    )
+    ended = await program(*arguments, prefix=("sh", "-c", f'exec "$@" {CLOSED[closed]}', "sh"))
+    assert (ended.code, ended.stderr) == (0, "")
+    assert bool(ended.stdout) is (closed in {"stdin", "stderr"})
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["sync", "--version"], ["config", "show", "--version"]])
