@@ -18,7 +18,7 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_guarantee_names_a_test() -> None:
-    table = TEXT.split("## What holds", 1)[1].split("## ", 1)[0]
+    table = TEXT.split("## Guarantees", 1)[1].split("## ", 1)[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 9
     assert [row[0] for row in rows if "test_" not in row[-1] and "tests/" not in row[-1]] == []
