@@ -6,6 +6,7 @@ python -m scripts.reference > docs/configuration.md
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import types
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,9 +24,11 @@ from replicator.config.model import (
     FleetTable,
     HMACTable,
     HTTPTable,
+    ImagesTable,
     KeylessTable,
     LimitsTable,
     NotifyTable,
+    OIDCTable,
     QuotaTable,
     ReferrersTable,
     RenameTable,
@@ -33,6 +36,7 @@ from replicator.config.model import (
     ReplacementTable,
     RuleHooksTable,
     RuleTable,
+    SecretHeaderTable,
     ServerTLSTable,
     SignTable,
     SiteTable,
@@ -78,11 +82,11 @@ tags         = { include = ["v*"], exclude = ["*-rc*"], latest = 10 }
 `replicator config schema` prints a JSON Schema for editors.
 
 **Errors.** Unknown keys, unknown sites, invalid patterns, contradictions and unreadable secrets are errors. All of them
-are reported together, each with its file, its key and what would be right. The program then exits with code 2, before it
-sends any request.
+are reported together, each with its file, its key and the correction. The program then exits with code 2, before it sends any
+request.
 
-**Several files.** All `conf.d/*.toml` beside the config are merged in, in the order of their names: sites and rules add
-up. A duplicate name, or a second `[agent]`, is an error that names both files.
+**Several files.** All `conf.d/*.toml` in the config's directory are merged in, in the order of their names: sites and rules are
+added. A duplicate name, or a second `[agent]`, is an error that names both files.
 
 **Variables.** `${NAME}` in a string value is replaced by that environment variable, which must be set. `$${` is a
 literal `${`.
@@ -91,13 +95,17 @@ literal `${`.
 `{ env = "NAME" }` or, with a warning, a literal string. Trailing newlines in a file are removed. Files are read again
 after a registry rejects the secret, so rotating a secret requires no restart. Secrets are never printed or logged.
 
-**Values.** A *name* is a letter or digit, then letters, digits, `.`, `_` and `-`. A *duration* is whole numbers with the
-units `w`, `d`, `h`, `m`, `s`, as in `90s`, `1h30m`, `1d`. A *size* is a number with a unit: `B`, `kB`, `MB`, `GB`, `TB`
-(powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024). A relative *path* is relative to the directory of the
-file that contains it. In *patterns*, `*` and `?` match within one path component, `**` matches across components,
-`[a-z]` matches one of these characters and `{a,b}` either alternative; in tags, `re:` starts a regular expression
-(Python's `re`) that must match the whole tag; single quotes keep its backslashes: `'re:v1\\.\\d+'`. A *version range* has
-npm's syntax: `>=1.2 <2`, `^1.4`, `~2.3`, `1.x`, `1.2 - 1.4`, alternatives with `||`.
+**Values** are of these types:
+
+| type | syntax |
+| --- | --- |
+| name | a letter or digit, then letters, digits, `.`, `_` and `-` |
+| duration | whole numbers with the units `w`, `d`, `h`, `m`, `s`: `90s`, `1h30m`, `1d` |
+| size | a number with a unit: `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000), `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024) |
+| path | a relative path is relative to the directory of the file that contains it |
+| pattern | `*` and `?` match within one path component, `**` across components; `[a-z]` matches one of these characters, `{a,b}` either alternative |
+| pattern of tags | also `re:` and a regular expression (Python's `re`) that must match the whole tag; single quotes keep its backslashes: `'re:v1\\.\\d+'` |
+| version range | npm's syntax: `>=1.2 <2`, `^1.4`, `~2.3`, `1.x`, `1.2 - 1.4`; two vertical bars separate alternatives |
 """
 
 _CAPABILITIES: Final = """\
@@ -121,6 +129,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`quota` of a site", QuotaTable),
     ("`[[rule]]`", RuleTable),
     ("`tags` of a rule", TagsTable),
+    ("`images` of a rule", ImagesTable),
     ("`rename` of a rule", RenameTable),
     ("`rename.tags` of a rule", RenameTagsTable),
     ("`regex` of `rename` and `rename.tags`", ReplacementTable),
@@ -134,7 +143,9 @@ _SECTIONS: Final[tuple[tuple[str, type[Table]], ...]] = (
     ("`tls` of `http`", ServerTLSTable),
     ("`[fleet]`", FleetTable),
     ("`[webhook.NAME]`", WebhookTable),
+    ("`header` of a webhook", SecretHeaderTable),
     ("`hmac` of a webhook", HMACTable),
+    ("`oidc` of a webhook", OIDCTable),
     ("`[notify.NAME]`", NotifyTable),
 )
 
@@ -145,12 +156,12 @@ def reference() -> str:
     for title, model in _SECTIONS:
         parts.append(f"## {title}\n\n{inspect.getdoc(model)}\n\n{_table(_rows(model))}")
         if model is QuotaTable:
-            parts.append(f"{_CAPABILITIES}\n{_table(_capabilities())}\n{_capabilities_doc()}")
+            parts.append(f"{_CAPABILITIES}\n{_table(_capabilities())}")
     return "\n".join(parts)
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    lines = [("key", "type", "default", "meaning")[: len(rows[0])], ("---",) * len(rows[0]), *rows]
+    lines = [("key", "type", "default", "meaning"), ("---",) * 4, *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -163,15 +174,20 @@ def _rows(model: type[Table]) -> list[tuple[str, ...]]:
 
 def _capabilities() -> list[tuple[str, ...]]:
     hints = get_type_hints(CapabilityRecord)
+    meanings = dict(
+        re.findall(
+            r"^`(\w+)`: (.+?)(?=\n`|\Z)", inspect.getdoc(CapabilityRecord) or "", re.MULTILINE | re.DOTALL
+        )
+    )
     return [
-        (f"`{field.name}`", _words(hints[field.name]), f"`{_toml(field.default)}`")
+        (
+            f"`{field.name}`",
+            _words(hints[field.name]),
+            f"`{_toml(field.default)}`",
+            " ".join(meanings[field.name].split()),
+        )
         for field in fields(CapabilityRecord)
     ]
-
-
-def _capabilities_doc() -> str:
-    """The docstring of the record, with its fields as a list."""
-    return inspect.cleandoc(CapabilityRecord.__doc__ or "").replace("\n`", "\n- `") + "\n"
 
 
 def _default(info: FieldInfo) -> str:

@@ -17,13 +17,16 @@ PAGES: Final = Path(__file__).parent.parent / "docs" / "registries"
 _HEAD: Final = """\
 # Registries
 
-What replicator knows about registries by vendor. A registry is recognized by its host name or by its answers; `kind` of
-its site names it where neither tells, as with Harbor on a host of your own. `replicator check` prints what was recognized,
-and why. A registry that is not recognized is used by the standard alone, with what its answers teach.
+What replicator knows about the registries of each vendor. A registry is recognized by its host name or by its answers. If
+neither is enough, as with Harbor on a host of your own, set the site's `kind`. `replicator check` shows what was recognized, and
+why. A registry that is not recognized is used according to the OCI standard, and replicator learns from its answers.
 
-Where a registry lists tags with their digests, a run with nothing to do costs a request for each page instead of one for each
-tag. A listing that is refused is not asked for again for a day, by whatever process: of one repository (401, 403, 404), of all
-after three in a row, or of all at once (429 and others). The report and `check` say so; each tag is asked for meanwhile.
+If a registry lists tags with their digests, a run with nothing to do costs one request for each page instead of one for each
+tag ("each tag is asked for" on the vendors' pages). If such a listing is refused, each tag is requested instead, and the listing is not tried again for a day: for one
+repository (401, 403, 404), or for all of them (after three refusals in a row, and on 429 and others). The report and `check`
+show this.
+
+replicator deletes nothing; the last two columns are for your own cleaning up.
 
 This page is generated: `python -m scripts.registries > docs/registries/README.md`.
 
@@ -47,7 +50,7 @@ _HEADERS: Final = {"WWW-Authenticate": "its challenge", "Location": "its upload 
 def overview() -> str:
     """The text of docs/registries/README.md."""
     lines = [
-        "| registry | `kind` | recognized by | tags listed with digests | blobs go up in | repositories | creates what is missing | webhooks | delete one tag | delete a digest |",
+        "| registry | `kind` | recognized by | tags listed with digests | blob uploads | repository names | replicator creates | webhooks | delete one tag | delete a digest |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(vendor) for vendor in VENDORS),
     ]
@@ -62,7 +65,7 @@ def _row(vendor: Vendor) -> str:
         title,
         f"`{vendor.kind}`",
         _signs(vendor),
-        f"{vendor.listing.how}, {vendor.listing.page_tags:,} a request" if vendor.listing else "no",
+        f"{vendor.listing.how}, {vendor.listing.page_tags:,} per request" if vendor.listing else "no",
         {"put": "one PUT", "patch": "one PATCH", "chunks": "chunks"}[vendor.record.upload],
         vendor.names.shape or "any",
         _creation(vendor),

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recheck",
     is_flag=True,
-    help="Check every tag at the destinations, and everything below it, whatever the state says.",
+    help="Check every tag at the destinations, and all that it refers to, regardless of the state.",
 )
 @click.option(
     "--metrics-file",

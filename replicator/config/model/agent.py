@@ -31,7 +31,8 @@ class CacheTable(Table):
     """The spool: temporary storage for blobs that go to several destinations, and for parts of large ones."""
 
     path: Annotated[Path | None, PATH] = setting(
-        "Folder of the spool. Default: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/replicator`, else `~/.cache/replicator`.",
+        "Folder of the spool. Default: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/replicator`, else "
+        "`~/.cache/replicator`.",
         None,
     )
     max_bytes: Annotated[int, SIZE] = setting(
@@ -72,12 +73,12 @@ class AgentTable(Table):
         "Time zone of `cron` and of bandwidth windows that set none.", "UTC"
     )
     index: Literal["passing", "full"] = setting(
-        "Images that `search` knows labels, platforms and layers of: those whose config passed through while they were "
-        "copied, or `full`: all, for which the configs of the others are read from the destinations.",
+        "Images whose labels, platforms and layers `search` knows. `passing`: those that were copied. `full`: all; the "
+        "configs of the others are read from the destinations.",
         "passing",
     )
     stuck_after: Annotated[float, DURATION] = setting(
-        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run "
+        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run"
         "fails, and the rule runs again later. Must exceed `timeouts.commit` of every site.",
         "30m",
     )
@@ -124,7 +125,8 @@ class FleetTable(Table):
         False,
     )
     shards: int = setting(
-        "Number of parts (shards) that the repositories of a rule are divided into; one agent at a time works on a shard. "
+        "Number of parts (shards) that the repositories of a rule are divided into; one agent at a time works on a "
+        "shard."
         "Must be the same for all agents.",
         64,
         ge=1,
@@ -132,13 +134,14 @@ class FleetTable(Table):
     )
     jobs: int = setting("Number of shards that this agent works on at the same time.", 8, ge=1, le=64)
     heartbeat: Annotated[float, DURATION] = setting(
-        "Interval between heartbeats. After three intervals without one (at least 5 s), the others take over an agent's work; "
+        "Interval between heartbeats. After three intervals without one (at least 5 s), the others take over an agent's "
+        "work;"
         "if its process has ended, after two. Longer intervals reduce the load on the database of a large fleet.",
         "3s",
     )
     split_bytes: Annotated[int, SIZE] = setting(
-        "A repository of which so much is missing at a destination, or 200 tags, is split off its shard: it becomes a job "
-        "of its own, which any agent takes, and the rest of the shard does not wait for it.",
+        "If this much of a repository, or 200 tags, is missing at a destination, the repository becomes a separate job "
+        "that any agent can take, so that the rest of its shard does not wait for it.",
         "4GiB",
     )
 
@@ -184,7 +187,8 @@ class WebhookTable(Table):
 
     site: str = setting("Site that sends the notifications.")
     kind: Annotated[str | None, SENDER] = setting(
-        "Kind of notifications to accept: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, `gitea`, "
+        "Kind of notifications to accept: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, "
+        "`gitea`,"
         "`gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Default: all; the kind is detected.",
         None,
     )
@@ -224,7 +228,8 @@ class NotifyTable(Table):
         min_length=1,
     )
     env: dict[str, Annotated[Secret, SECRET]] = setting(
-        "Environment variables to add. Commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale ...), "
+        "Environment variables to add. Commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale "
+        "...),"
         "never the agent's own secrets.",
         default_factory=dict,
     )

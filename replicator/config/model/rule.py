@@ -145,7 +145,8 @@ class RuleHooksTable(Table):
         "Command after the run. It gets the report.", None, min_length=1
     )
     env: dict[str, Annotated[Secret, SECRET]] = setting(
-        "Environment variables to add. The commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale ...), "
+        "Environment variables to add. The commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale "
+        "...),"
         "never the agent's own secrets.",
         default_factory=dict,
     )
@@ -161,12 +162,12 @@ class ImagesTable(Table):
         "Files, globs and directories, relative to the config file. They are read again for each run.",
         min_length=1,
     )
-    format: Format = setting("Format of the lists; `auto` tells by content.", "auto")
+    format: Format = setting("Format of the lists; `auto` detects it from the content.", "auto")
     paths: list[Annotated[ImagePath, IMAGE_PATH]] = setting(
         "Where custom resources name images: `[KIND:]JSONPATH`, such as `Prometheus:{.spec.image}`.",
         default_factory=list,
     )
-    profiles: list[str] | None = setting("Compose profiles to take. Default: all.", None, min_length=1)
+    profiles: list[str] | None = setting("Compose profiles to include. Default: all.", None, min_length=1)
 
 
 class RuleTable(Table):
@@ -174,7 +175,8 @@ class RuleTable(Table):
 
     name: Annotated[str, NAME] = setting("Name of the rule in reports, metrics and `--rule`.")
     source: str | None = setting(
-        "Site to replicate from. It decides which tags exist. May be left out only with `images`: then each image comes from "
+        "Site to replicate from. It decides which tags exist. May be left out only with `images`: then each image comes "
+        "from"
         "the site that has its host, by a rule `NAME@SITE`.",
         None,
     )
@@ -211,11 +213,11 @@ class RuleTable(Table):
         "Time zone of `cron`. Default: `agent.timezone`.", None
     )
     recheck: Annotated[float, DURATION] = setting(
-        "Each tag is checked at its destination at least this often, whatever the state says.", "24h"
+        "Each tag is checked at its destination at least this often, regardless of the state.", "24h"
     )
     verify_every: Annotated[float, DURATION] = setting(
-        "Everything that a tag leads to, child manifests and blobs, is looked for at its destination at least this "
-        "often. What is missing there is copied again. An image that replicator did not put there itself, or no longer "
+        "All child manifests and blobs of a tag are checked at its destination at least this often. What is missing "
+        "there is copied again. An image that replicator did not put there itself, or no longer"
         "knows of because its state was lost, is checked when it is first seen.",
         "7d",
     )
@@ -225,8 +227,7 @@ class RuleTable(Table):
         default_factory=ReferrersTable,
     )
     referrers_recheck: Annotated[float, DURATION] = setting(
-        "The source is asked at least this often for new signatures, SBOMs and attestations of an image that has not "
-        "changed.",
+        "The source is asked at least this often for new signatures, SBOMs and attestations of an unchanged image.",
         "24h",
     )
     trust: list[TrustTable] = setting(
@@ -241,17 +242,19 @@ class RuleTable(Table):
         min_length=1,
     )
     platform_mode: PlatformMode = setting(
-        "`sparse` keeps the index, its digest and its signatures, and copies the chosen platforms only; not every registry "
+        "`sparse` keeps the index, its digest and its signatures, and copies the chosen platforms only; not every "
+        "registry"
         "accepts it. `rewrite` makes a new index of the chosen platforms, with another digest and without signatures.",
         "sparse",
     )
     missing_platform: MissingPlatform = setting(
-        "An image that lacks one of `platforms` is held (`hold`) or left out (`skip`); `copy` copies the ones it has, and "
+        "An image that lacks one of `platforms` is held (`hold`) or left out (`skip`); `copy` copies the ones it has, "
+        "and"
         "holds it if it has none.",
         "hold",
     )
     foreign_layers: bool = setting(
-        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), from the "
+        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), from the"
         "source or, if a registry does not have them, from that URL.",
         False,
     )

@@ -39,20 +39,22 @@ class KeylessTable(Table):
 
     issuer: str = setting("Issuer of the signer's token, exactly.", min_length=1)
     identity: Annotated[str | re.Pattern[str], IDENTITY] = setting(
-        "The signer: an address, the URI of a workflow, or `re:` and a regular expression that must match the whole of it."
+        "The signer: an address, the URI of a workflow, or `re:` and a regular expression that must match the whole of "
+        "it."
     )
 
 
 class TrustTable(Table):
     """Signatures that an image must have at its source before it is copied. All tables of a rule must be satisfied.
 
-    An image that lacks them is held: nothing of it is copied. With `attestations`, each of them must be there, signed
+    An image that lacks them is held: nothing of it is copied. With `attestations`, each of them must exist, signed
     by these signers; without, a signature. See [trust](trust.md).
     """
 
     name: str = setting("Name in reports and messages.", "")
     keys: list[Annotated[PublicKey, KEY]] = setting(
-        "PEM files with public keys, relative to the config file: ECDSA P-256, P-384 and P-521, RSA, Ed25519. A signature "
+        "PEM files with public keys, relative to the config file: ECDSA P-256, P-384 and P-521, RSA, Ed25519. A "
+        "signature"
         "by any of them counts.",
         default_factory=list,
     )
@@ -61,13 +63,11 @@ class TrustTable(Table):
         default_factory=list,
     )
     trusted_root: Annotated[TrustedRoot | None, ROOT] = setting(
-        "File with the trusted root for `keyless`, relative to the config file (`cosign trusted-root create`). Nobody is "
-        "asked; a warning says when the file is older than half a year.",
+        "File with the trusted root for `keyless`, relative to the config file (`cosign trusted-root create`). Nothing "
+        "is fetched; a warning is logged when the file is older than half a year.",
         None,
     )
-    min: int = setting(
-        "Number of different signers that are needed, whatever the number of signatures.", 1, ge=1
-    )
+    min: int = setting("Number of different signers that are required.", 1, ge=1)
     annotations: dict[str, str] = setting(
         "Annotations that the signature must contain (`cosign sign -a`).", default_factory=dict
     )

@@ -18,26 +18,28 @@ StatusRange = Literal["inclusive", "exclusive"]
 
 
 class CapabilityRecord(msgspec.Struct, frozen=True):
-    """What one registry can do. Sizes are bytes; each field can be set in the config by its name.
+    """What one registry can do, or is assumed to do. Sizes are bytes. `docs/configuration.md` shows these sentences.
 
-    `upload`: the strategy to begin with; where it is refused, the next of put, patch, chunks is tried.
-    `single_post`: whether the POST that opens an upload takes a small blob along (`?digest=`); "try" is found out once.
-    `body_limit`: the largest body of one request, larger blobs go in chunks; 0 means no limit is known.
-    `chunk_bytes`: what a chunk holds; 0 means that this registry cannot put chunks together.
-    `resume`: the offset that it reports of a broken upload can be believed.
-    `status_range`: whether that report's Range names the last byte (the standard) or the count (Quay).
-    `mount`: blobs can be mounted from another repository.
-    `catalog`, `delete_tag`: repositories can be listed; one tag can be deleted by DELETE of the tag
-    (nothing does so yet).
-    `tags_list`: the tags of a repository can be listed. Where they cannot, a destination is asked tag by tag.
-    `sparse`: an index is taken of which children are missing; "try": only a copy tells.
-    `foreign_layers`: manifests may name layers by URL alone (Windows base images).
-    `schema1`: manifests of Docker's first format are taken.
-    `sha512`: what may have a digest of that kind: none, blobs, untagged (blobs and manifests that have no tag) or all.
-    `head_manifests`: HEAD of a manifest tells what GET does. Where it does not, manifests are read instead.
-    `has_referrers`: the referrers API is there for certain, so that a 404 of it is damage (zot, when one manifest of the
-    repository is broken).
-    `tags_per_page`, `repositories_per_page`: what is asked for (`n`); 0 asks for nothing.
+    `upload`: Strategy for uploads to begin with. If it is refused, the next of `put`, `patch`, `chunks` is tried.
+    `single_post`: Whether a small blob may be sent with the POST that opens its upload (`?digest=`); `try`: find out once.
+    `body_limit`: Largest body of one request; larger blobs are sent in chunks. 0: no known limit.
+    `chunk_bytes`: Size of a chunk. 0: this registry cannot assemble chunks.
+    `resume`: The offset that it reports for an interrupted upload can be trusted.
+    `status_range`: Meaning of `Range` in the status of an upload: the last byte (`inclusive`, the standard), or the number of
+    bytes (`exclusive`, Quay).
+    `mount`: Blobs can be mounted from another repository.
+    `catalog`: Repositories can be listed.
+    `delete_tag`: A single tag can be deleted with DELETE. replicator does not delete tags yet.
+    `tags_list`: The tags of a repository can be listed. `false`: a destination is asked tag by tag.
+    `head_manifests`: HEAD of a manifest gives the same answer as GET. `false`: manifests are read instead.
+    `sparse`: Whether an index is accepted while children of it are missing; `try`: find out with the first copy.
+    `foreign_layers`: Manifests may name layers by URL only (older Windows images).
+    `schema1`: Manifests of Docker schema 1 are accepted.
+    `sha512`: What may have a sha512 digest: nothing, blobs, blobs and untagged manifests (`untagged`), or everything.
+    `has_referrers`: The referrers API certainly exists, so that its 404 is an error (zot, if one manifest of the repository is
+    broken).
+    `tags_per_page`: Page size to request (`n`) when tags are listed; 0: request none.
+    `repositories_per_page`: The same for repositories.
     """
 
     upload: Strategy = "put"

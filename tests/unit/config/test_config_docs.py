@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
@@ -114,6 +115,25 @@ def keys_in(value: Any, prefix: str) -> Iterator[str]:
 
 def model_keys() -> set[str]:
     return {key for name, model in SECTIONS.items() for key in keys_of(model, name)}
+
+
+def tables_of(model: type[Table]) -> Iterator[type[Table]]:
+    yield model
+    for info in tables.keys_of(model).values():
+        if (inner := table_in(info.annotation)) is not None:
+            yield from tables_of(inner)
+
+
+def test_the_reference_has_a_section_for_every_table() -> None:
+    text = reference()
+    missing = {
+        table.__name__
+        for section in SECTIONS.values()
+        for table in tables_of(section)
+        if not all(f"\n| `{key}` | " in text for key in tables.keys_of(table))
+        or f"\n{inspect.getdoc(table)}\n" not in text
+    }
+    assert missing == set()
 
 
 def test_the_example_is_a_config_that_works() -> None:

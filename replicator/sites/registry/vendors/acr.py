@@ -82,5 +82,5 @@ ACR: Final = Vendor(
     write_right="the role AcrPush (of a token: content/write too)",
     listing=AcrTags(),
     notifications=acr.FORMAT,
-    limits=("A single PUT of about 20 MB or more is refused, so that larger blobs go up in chunks.",),
+    limits=("A single PUT of about 20 MB or more is refused, so larger blobs are sent in chunks.",),
 )

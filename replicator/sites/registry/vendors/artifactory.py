@@ -104,7 +104,7 @@ ARTIFACTORY: Final = Vendor(
     listing=ArtifactoryItems(),
     notifications=artifactory.FORMAT,
     limits=(
-        "Only local repositories, and virtual ones with a default deployment repository, take pushes.",
-        "Each tag is a folder of its own.",
+        "Only local repositories, and virtual ones with a default deployment repository, accept pushes.",
+        "Each tag is a separate folder.",
     ),
 )

@@ -16,7 +16,7 @@ DISTRIBUTION: Final = Vendor(
     write_right="pull and push on the repository, from its token service",
     notifications=distribution.FORMAT,
     limits=(
-        "Version 3 deletes single tags where `delete.enabled` is set and the site's `capabilities` have `delete_tag`.",
+        "Version 3 deletes single tags if `delete.enabled` is set in its config.",
         "Version 2 cannot delete single tags.",
     ),
 )

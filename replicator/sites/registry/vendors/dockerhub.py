@@ -96,6 +96,6 @@ DOCKER_HUB: Final = Vendor(
     notifications=dockerhub.FORMAT,
     limits=(
         "Reading a manifest counts as a pull; asking for its digest (HEAD) does not.",
-        "What exists and may not be seen and what does not exist are both answered with 401.",
+        "Requests for repositories that are private or do not exist are both answered with 401.",
     ),
 )

@@ -156,6 +156,6 @@ ECR: Final = Vendor(
     notifications=replace(ecr.FORMAT, is_same=is_same_registry),
     limits=(
         "Repositories are not created by a push, unless a creation template covers their prefix.",
-        "10 manifests a second are taken from one account and region.",
+        "At most 10 manifests per second are accepted from one account in one region.",
     ),
 )

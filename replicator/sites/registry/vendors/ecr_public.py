@@ -23,5 +23,5 @@ ECR_PUBLIC: Final = Vendor(
     write_right="ecr-public:InitiateLayerUpload, ecr-public:UploadLayerPart, ecr-public:CompleteLayerUpload and ecr-public:PutImage",
     creation=EcrPublicRepositories(),
     identity=EcrIdentity(),
-    limits=("10 pushes a second; a layer has 10,000 MiB at most.",),
+    limits=("At most 10 pushes per second; a layer may have at most 10,000 MiB.",),
 )

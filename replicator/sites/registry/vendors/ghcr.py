@@ -94,5 +94,5 @@ GHCR: Final = Vendor(
     api="https://api.github.com",
     listing=PackageVersions(),
     notifications=ghcr.FORMAT,
-    limits=("About 2,000 requests a minute are let through (measured by others, not documented).",),
+    limits=("About 2,000 requests per minute are allowed (measured by others, not documented).",),
 )

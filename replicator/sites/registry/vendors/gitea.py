@@ -20,5 +20,5 @@ GITEA: Final = Vendor(
     read_right="the scope read:package",
     write_right="the scope write:package, and membership in the owner",
     notifications=gitea.FORMAT,
-    limits=("A manifest has 10 MiB at most.",),
+    limits=("A manifest may have at most 10 MiB.",),
 )

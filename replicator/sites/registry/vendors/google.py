@@ -120,7 +120,7 @@ GOOGLE: Final = Vendor(
     creation=GoogleRepositories(),
     notifications=google.FORMAT,
     limits=(
-        "Blobs go up in one request each.",
+        "Each blob must be sent in one request.",
         "A repository of Artifact Registry must exist; images in it are created by a push.",
     ),
 )

@@ -108,6 +108,6 @@ HARBOR: Final = Vendor(
     notifications=harbor.FORMAT,
     limits=(
         "The project must exist; repositories in it are created by a push.",
-        "A project that is a proxy cache takes no pushes.",
+        "A project that is a proxy cache accepts no pushes.",
     ),
 )

@@ -85,8 +85,8 @@ QUAY: Final = Vendor(
     creation=QuayRepositories(),
     notifications=quay.FORMAT,
     limits=(
-        "A page of tags has 100 at most.",
-        "Content that no tag leads to is removed after an hour.",
-        "Asking for a token to push creates the repository.",
+        "A page of tags has at most 100.",
+        "Content without a tag is removed after an hour.",
+        "Requesting a token to push creates the repository.",
     ),
 )

@@ -112,7 +112,7 @@ ZOT: Final = Vendor(
     notifications=zot.FORMAT,
     limits=(
         "Manifests of docker's own types are refused, unless `http.compat` has `docker2s2` (zot 2.1).",
-        "Where blobs are deduplicated (the default), one of any repository is found in all of them.",
-        "To list referrers it reads every manifest of the repository.",
+        "With deduplication (the default), a blob of any repository is found in all of them.",
+        "To list referrers, it reads every manifest of the repository.",
     ),
 )
