@@ -5,6 +5,7 @@ Only click is imported here, because `replicator --version` must answer immediat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,8 @@ def run(arguments: Sequence[str]) -> int:
         code = cli.main(list(arguments), prog_name="replicator", obj=invocation, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -98,14 +100,20 @@ def _failed(invocation: Invocation, error: Exception) -> int:
     for line in lines:
         as_json = invocation.log_format == "json"
         text = json.dumps({"level": "error", "message": line}) if as_json else f"error: {line}"
-        click.echo(f"{lead}{text}", err=True)
+        _say(f"{lead}{text}", err=True)
     if invocation.json:
-        click.echo(json.dumps({"version": 1, "outcome": "failed", "error": "\n".join(lines)}))
+        _say(json.dumps({"version": 1, "outcome": "failed", "error": "\n".join(lines)}))
     if invocation.verbose > 1:
         import traceback  # noqa: PLC0415 - only here
 
         traceback.print_exception(error)
     return 2 if all(isinstance(each, ConfigError | StateError) for each in errors) else 1
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Prints a line about a failure. Where that is impossible, as on a full disk, the exit code has to do."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:

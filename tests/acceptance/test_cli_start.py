@@ -96,6 +96,27 @@ async def test_output_that_cannot_be_written_is_a_failure(program: Program) -> N
     assert "No space left on device" in ended.stderr
 
 
+FULL = {"stdout": ">/dev/full", "stderr": "2>/dev/full", "both": ">/dev/full 2>/dev/full"}
+
+
+@pytest.mark.parametrize("full", FULL)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("config", "schema", "--json"), 1),
+        (("config", "schema", "--unknown"), 2),
+        (("config", "show", "--json", "-c", "missing.toml"), 2),
+    ],
+    ids=["success", "usage", "config"],
+)
+async def test_a_full_disk_costs_neither_the_exit_code_nor_a_traceback(
+    program: Program, full: str, arguments: tuple[str, ...], code: int
+) -> None:
+    ended = await program(*arguments, prefix=("sh", "-c", f'exec "$@" {FULL[full]}', "sh"))
+    assert ended.code == (0 if code == 1 and full == "stderr" else code)
+    assert "Traceback" not in ended.stderr
+
+
 CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
 
 
