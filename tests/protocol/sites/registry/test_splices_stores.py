@@ -225,8 +225,10 @@ async def test_out_of_a_directory_the_event_loop_sees_the_first_piece_and_the_la
         assert sum(here.read) == len(DATA)
         assert max(here.read) <= 1 << 20
     assert by_the_loop[-1] == 1
-    assert sum(by_the_loop) <= FIRST_BYTES + 1
-    assert pieces == [FIRST_BYTES, 1], "no trip to a thread to find the end, which its size tells"
+    assert sum(by_the_loop) <= 3 * FIRST_BYTES + 1, "a thread that was held up comes back for another piece"
+    assert (pieces[0], pieces[-1]) == (FIRST_BYTES, 1), (
+        "no trip to a thread to find the end, which its size tells"
+    )
 
 
 @_EACH
