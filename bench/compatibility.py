@@ -212,10 +212,10 @@ def page(tools: Sequence[str], results: Sequence[tuple[Behaviour, Sequence[int]]
     ]
     return (
         "# Compatibility\n\n"
-        "What each program brings over from a registry, or to one, that has one habit of those met in the field. `yes`: all\n"
-        f"{TAGS} tags of a repository arrived with their digests; else how many did.\n\n"
-        "Made by `make bench only=compatibility`, with the programs on that machine and the fakes of `tests/fakes`.\n"
-        "The conformance suite (`tests/conformance/test_combinations.py`) tries the habits in all pairs.\n\n"
+        "What each program can copy from or to a registry with one unusual behavior, of those that are found in practice. `yes`:\n"
+        f"all {TAGS} tags of a repository arrived with their digests; otherwise the number that did.\n\n"
+        "Measured by `make bench only=compatibility`, with the programs on that machine and the fake registries of `tests/fakes`.\n"
+        "The conformance suite (`tests/conformance/test_combinations.py`) tests all pairs of behaviors.\n\n"
         + head
         + "".join(lines)
     )
