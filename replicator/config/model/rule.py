@@ -107,27 +107,27 @@ class TagsTable(Table):
 
 
 class ReferrersTable(Table):
-    """Which signatures, SBOMs, attestations and other manifests that refer to an image travel with it.
+    """Referrers (signatures, SBOMs, attestations and other manifests that refer to an image) that are copied with it.
 
-    A pattern is `signature`, `attestation` or `sbom` (in all forms that are known: sigstore bundles, Notary Project,
-    SPDX, CycloneDX, cosign's older tags), an artifact type such as `application/spdx+json`, or
-    `annotation:NAME=VALUE`. In the latter two, `*` is any text.
+    A pattern is `signature`, `attestation` or `sbom` (in all known forms: sigstore bundles, Notary Project, SPDX,
+    CycloneDX, cosign's older tags), an artifact type such as `application/spdx+json`, or `annotation:NAME=VALUE`. In
+    the latter two, `*` is any text.
     """
 
     mode: Literal["all", "root", "none"] = setting(
-        "`all`: also what refers to the platforms of an image; `root`: what refers to the tag's own manifest (fewer "
-        "requests); `none`: nothing.",
+        "`all`: those of the tag's own manifest and of its platforms; `root`: those of the tag's own manifest (fewer "
+        "requests); `none`: none.",
         "all",
     )
     include: list[Annotated[ReferrerPattern, REFERRER]] | None = setting(
-        "Patterns of what travels. Default: everything.", None, min_length=1
+        "Patterns of referrers to copy. Default: all.", None, min_length=1
     )
     exclude: list[Annotated[ReferrerPattern, REFERRER]] = setting(
-        "Patterns of what does not travel.", default_factory=list
+        "Patterns of referrers that are not copied.", default_factory=list
     )
     require: list[Annotated[ReferrerPattern, REFERRER]] = setting(
-        "An image is held unless each of these patterns matches something that refers to the tag's own manifest and "
-        "travels. Nothing is verified.",
+        "An image is held unless each of these patterns matches a referrer of the tag's own manifest that is copied. "
+        "Nothing is verified.",
         default_factory=list,
     )
 
@@ -222,8 +222,8 @@ class RuleTable(Table):
         "7d",
     )
     referrers: Annotated[ReferrersTable, ShortFor("mode", (str,))] = setting(
-        "Signatures, SBOMs, attestations and other manifests that refer to an image, which travel with it. May be "
-        "written as the value of its `mode`.",
+        "Referrers (signatures, SBOMs, attestations and others) that are copied with an image. May be written as the "
+        "value of its `mode`.",
         default_factory=ReferrersTable,
     )
     referrers_recheck: Annotated[float, DURATION] = setting(
