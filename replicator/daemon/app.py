@@ -176,7 +176,8 @@ class App:
             paused=self._paused,
             generation=lambda: self._generation,
             standings=self._standings,
-            changed=self._fleet_changed,
+            changed=self._changed.set,
+            beat=self._note_beat,
         )
         async with Sharing.join(fleet, around) as sharing:
             self.sharing = sharing
@@ -337,13 +338,8 @@ class App:
     async def _begin(self) -> None:
         self._paused |= await self._state.paused()
         self._know_rules()
-        self._notifier = Notifier(
-            self.config.agent.name,
-            told=await self._state.told(),
-            state=self._state,
-            events=self.events,
-            clock=self.clock,
-        )
+        told, name = await self._state.told(), self.config.agent.name
+        self._notifier = Notifier(name, told=told, state=self._state, events=self.events, clock=self.clock)
         await self._refresh()
         self._scheduler.follow(self._generation, self._standings.last_looks())
 
@@ -381,9 +377,10 @@ class App:
                 self._state_problem = str(error)
             self._tell()
 
-    def _fleet_changed(self) -> None:
-        self._changed.set()
+    def _note_beat(self) -> None:
         self.on_status(self.status())  # at once: to refresh may take long while the database is away
+        if self._state_problem is not None:
+            self._changed.set()
 
     async def _watch_time(self) -> None:
         while True:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from replicator.demo.images import image
 from replicator.demo.images import load as put
 from replicator.errors import SiteError, StateError
 from replicator.events import Event, Events, Observed
+from replicator.events.agent import DatabaseSeen
 from replicator.fleet.work import Work
 from replicator.flow.clock import SystemClock
 from replicator.policy.pattern import Glob
@@ -214,6 +216,27 @@ hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
     assert after.count('"copied":30') == 2, "what all shards did, at each destination"
 
 
+async def test_an_idle_fleet_does_not_read_at_each_heartbeat_where_rules_stand(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    beats = dict.fromkeys("ab", 0)
+
+    def note(name: str, event: Event) -> None:
+        if isinstance(event, DatabaseSeen):
+            beats[name] += 1
+
+    async def read(name: str, refresh: Callable[..., Awaitable[None]], *args: Any, **options: Any) -> None:
+        beats[name] = 0
+        await refresh(*args, **options)
+
+    async with agents(tmp_path, database, sites, list(beats)) as apps:
+        for app in apps:
+            app.events.subscribe(partial(note, app.config.agent.name))
+            app._standings.refresh = partial(read, app.config.agent.name, app._standings.refresh)  # type: ignore[method-assign]
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+        await until(lambda: min(beats.values()) >= 10)
+
+
 async def test_a_notification_is_sent_once_and_not_by_each_agent(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
@@ -376,7 +399,7 @@ async def test_a_rule_without_a_schedule_is_looked_at_when_the_first_agent_start
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 31)
         await until(lambda: looks(first) == 16)
         async with agents(tmp_path, database, sites, ["b"], rule="") as second:
-            await until(lambda: len(second[0].sharing.agents) == 2 if second[0].sharing else False)
+            await until(lambda: len(second[0].sharing.fleet.living) == 2 if second[0].sharing else False)
             await second[0].resume("apps")
             for _ in range(20):
                 await asyncio.sleep(0.1)  # time for a look, had it one in mind

@@ -92,6 +92,24 @@ def named(rule: Rule, groups: Sequence[Sequence[str]], want: Want, count: int) -
     ]
 
 
+def works(rule: Rule, taken: Iterable[tuple[str, Want]], living: Sequence[Agent], count: int) -> list[Work]:
+    """What the wants of a rule's destinations come to; destinations that want the same are brought in step together."""
+    found: list[Work] = []
+    alike: list[tuple[Want, list[str]]] = []
+    for site, want in taken:
+        known = next((sites for other, sites in alike if other == want), None)
+        if known is None:
+            alike.append((want, [site]))
+        else:
+            known.append(site)
+    for want, sites in alike:
+        if want.whole:
+            found.append(look(rule, sites, want))
+        if want.repositories:
+            found += named(rule, together(sites, living), want, count)
+    return found
+
+
 def left(work: Work, now: float) -> Done | None:
     """Has work wait for an agent whose config has it, ever longer; None: too long already.
 

@@ -46,6 +46,7 @@ class RunHistory:
         self._waiting: deque[PastRun] = deque(maxlen=MAX_WAITING)
         self._past: dict[int, PastRun] = {}
         self._newest = 0
+        self._open: list[OpenLook] = []
         self._looks: dict[str, OpenLook] = {}
         self._read_at = _BEGAN_BEFORE
 
@@ -131,15 +132,17 @@ class RunHistory:
 
     # --- what is read ---
 
-    async def refresh(self) -> None:
-        """Reads what is new, at most once a second. Raises StateError."""
+    async def refresh(self) -> bool:
+        """Reads what is new, at most once a second; False: nothing was, or it was not read. Raises StateError."""
         now = self._clock.monotonic()
         if now - self._read_at < READ_SECONDS:
-            return
+            return False
         self._read_at = now
         async with self._fleet.connection("read runs") as connection:
             found = await kept.since(connection, self._newest)
             looks = await kept.open_looks(connection)
+        is_news = not found.keys() <= self._past.keys() or looks != self._open
+        self._open = looks
         skew = self._clock.now() - self._fleet.now()
         for number, run in found.items():
             if number not in self._past:
@@ -150,6 +153,7 @@ class RunHistory:
         for number in sorted(self._past)[: -kept.RUNS_KEPT]:
             del self._past[number]
         self._looks = {each.id: self._here(each, skew) for each in looks}
+        return is_news
 
     async def report(self, run_id: str) -> RunResult | None:
         """The report of a run that has ended; None if it is not known any more. Raises StateError."""

@@ -33,7 +33,7 @@ from replicator.fleet.duties import Duties
 from replicator.fleet.fleet import Fleet
 from replicator.fleet.looks import Look, LookBegun
 from replicator.fleet.ownership import Claim
-from replicator.fleet.roster import Agent, Roster
+from replicator.fleet.roster import Roster
 from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
 from replicator.model.shards import Shard
@@ -67,7 +67,10 @@ class FleetPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the agent has that sharing needs. `generation` and `standings` change."""
+    """What the agent has that sharing needs. `generation` and `standings` change.
+
+    `changed` is called when the standings may have changed, `beat` with each heartbeat and when the database goes or comes.
+    """
 
     scheduler: Scheduler
     runs: Runs
@@ -78,6 +81,7 @@ class Surroundings:
     generation: Callable[[], Generation]
     standings: Callable[[], Sequence[tuple[Standing, float]]]
     changed: Callable[[], None]
+    beat: Callable[[], None]
 
 
 class Sharing:
@@ -90,6 +94,7 @@ class Sharing:
         self._wake = asyncio.Event()
         self._left: set[str] = set()
         self._is_draining = False
+        self._has_beaten = self._was_busy = False
         self.fleet: Fleet
         self._due: DueRules
         self.history: RunHistory
@@ -135,11 +140,6 @@ class Sharing:
     # --- facts ---
 
     @property
-    def agents(self) -> Sequence[Agent]:
-        """Those who live, as of the last heartbeat."""
-        return self.fleet.living
-
-    @property
     def roster(self) -> Roster:
         """All agents, as of the last heartbeat."""
         return self.fleet.roster
@@ -179,6 +179,9 @@ class Sharing:
             wait = LONGEST_WAIT_SECONDS
             try:
                 await self.history.flush()
+                if self._has_beaten:
+                    self._has_beaten = False
+                    await self._follow_others()
                 self._tell_of_looks()
                 await self._hand_over_ticks()
                 await self._hand_over_wants(self._around.scheduler.triggers)
@@ -191,6 +194,14 @@ class Sharing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+
+    async def _follow_others(self) -> None:
+        """Where agents work or have worked, the standings have changed: an idle fleet does not read them at each heartbeat."""
+        await self._paused()
+        is_busy = any(agent.doing for agent in self.fleet.living)
+        if await self.history.refresh() or is_busy or self._was_busy:
+            self._around.changed()
+        self._was_busy = is_busy
 
     def _tell_of_looks(self) -> None:
         """Emits `Observed`. A look ends with its last shard, at whichever agent: only the standings tell."""
@@ -224,28 +235,11 @@ class Sharing:
             if not taken:
                 continue
             try:
-                await self.fleet.defer(self._works(rule, taken))
+                await self.fleet.defer(division.works(rule, taken, self.fleet.living, self._place.shards))
             except StateError:
                 for site, want in taken:
                     triggers.put_back(rule.name, site, want)
                 raise
-
-    def _works(self, rule: Rule, taken: Sequence[tuple[str, Want]]) -> list[Work]:
-        works: list[Work] = []
-        alike: list[tuple[Want, list[str]]] = []
-        for site, want in taken:
-            known = next((sites for other, sites in alike if other == want), None)
-            if known is None:
-                alike.append((want, [site]))
-            else:
-                known.append(site)
-        for want, sites in alike:
-            if want.whole:
-                works.append(division.look(rule, sites, want))
-            if want.repositories:
-                groups = division.together(sites, self.agents)
-                works += division.named(rule, groups, want, self._place.shards)
-        return works
 
     # --- what is to be run ---
 
@@ -292,7 +286,7 @@ class Sharing:
             return Done()
         generation = self._around.generation()
         tick = work.ticks[0] if work.ticks else int(self.fleet.now() * 1000)
-        groups = division.together(destinations, self.agents)
+        groups = division.together(destinations, self.fleet.living)
         pieces = division.pieces(rule, groups, work, tick, self._place.shards)
         look = LookBegun(rule.name, tick, rule.source, destinations, work.cause, len(pieces))
         refused = await generation.hooks.before(rule, destinations, None)
@@ -398,7 +392,8 @@ class Sharing:
         if self.fleet.draining and not self._is_draining:
             self._around.scheduler.end_shards()
         self._is_draining = self.fleet.draining
-        self._around.changed()
+        self._around.beat()
+        self._has_beaten = True
         self._wake.set()
 
 
