@@ -250,7 +250,9 @@ class BlobSender:
                 return await self._registry.transport.upload_whole(call)
             except AuthFailed as error:
                 refused += 1
-                if error.advice is not Advice.RETRY or refused == MAX_GRANTS:
+                if refused == MAX_GRANTS:
+                    error.advice = Advice.GIVE_UP  # as for any other request: another session would not help
+                if error.advice is not Advice.RETRY:
                     raise
             session.was_refused()
 
