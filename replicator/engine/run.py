@@ -18,7 +18,7 @@ from replicator.engine.shared import Shared
 from replicator.errors import ReplicatorError, StateError
 from replicator.events import Observed, RunEnded, RunStarted, Warned
 from replicator.policy.rule import Rule
-from replicator.ports import ExpectsContent
+from replicator.ports import ExpectsContent, Standing
 
 
 class RuleRun:
@@ -52,8 +52,8 @@ class RuleRun:
         first_seen: dict[str, float] = {}
         for standing in await context.state.standings([rule.name]):
             first_seen[standing.destination] = standing.first_seen
-            if standing.in_step and standing.destination in names:
-                _expect_content(context, rule.source, standing.destination)
+            if standing.destination in names:
+                await _expect_content(standing, rule.source, context)
         for name in names:
             if not context.request.dry:
                 shared.feed(rule.source, name)
@@ -248,8 +248,25 @@ async def _read_agreed(
     }
 
 
-def _expect_content(context: Context, *names: str) -> None:
+async def _expect_content(standing: Standing, source: str, context: Context) -> None:
     """Tells sites in which there were images that they are not empty: what looks so is not mounted."""
-    for site in (context.sites[name] for name in names):
-        if isinstance(site, ExpectsContent):
+    sites = [
+        site
+        for name in (source, standing.destination)
+        if isinstance(site := context.sites[name], ExpectsContent)
+    ]
+    if sites and await _had_images(standing, context):
+        for site in sites:
             site.expect_content()
+
+
+async def _had_images(standing: Standing, context: Context) -> bool:
+    """Whether there were images at the destination, as far as the state knows."""
+    if standing.in_step or not standing.unknown:
+        return standing.in_step > 0
+    # The last run could not ask, so nothing counts as in step; what was found there before is still believed.
+    for unit in await context.state.units(standing.rule, standing.destination):
+        was_listed = unit.destination_complete_at is not None
+        if unit.unknown and was_listed and await context.state.beliefs(unit.destination, unit.target):
+            return True
+    return False
