@@ -115,11 +115,14 @@ async def test_three_agents_copy_everything_once_whoever_comes_and_goes(
             async with asyncio.TaskGroup() as tasks:
                 for name in ("a", "b", "c"):
                     tasks.create_task(agents.start(name))
-            await until(lambda: is_in_mid_blob(fra) and who_has_the_large_one(database) is not None, agents)
-            killed = who_has_the_large_one(database)
-            assert killed is not None
-            assert is_in_mid_blob(fra)
-            await agents.agents.pop(killed).end(signal.SIGKILL)
+            killed: list[str | None] = []
+
+            def is_one_in_mid_blob() -> bool:
+                killed[:] = [who_has_the_large_one(database)]
+                return killed != [None] and is_in_mid_blob(fra)
+
+            await until(is_one_in_mid_blob, agents)
+            await agents.agents.pop(killed[0] or "").end(signal.SIGKILL)
             await until(lambda: tags(fra, corpus) >= corpus.tags // 3, agents)
             stopped = min(agents.agents)
             assert await agents.agents.pop(stopped).end(signal.SIGTERM) == 0
