@@ -44,7 +44,15 @@ _WAITING: Final = (
     "SELECT id, queueing_lock, args FROM procrastinate_jobs"
     " WHERE status = 'todo' AND queueing_lock = ANY(%s) ORDER BY id FOR UPDATE"
 )
-_CHANGE: Final = "UPDATE procrastinate_jobs SET args = %s, priority = greatest(priority, %s) WHERE id = %s"
+_CHANGE: Final = (
+    "UPDATE procrastinate_jobs SET args = %s, priority = greatest(priority, %s),"
+    " scheduled_at = CASE WHEN %s THEN NULL ELSE scheduled_at END WHERE id = %s"
+)
+_OFFER: Final = (
+    "UPDATE procrastinate_jobs SET args = args - 'left', scheduled_at = NULL"
+    " WHERE queueing_lock = %s AND status = 'todo' AND args ? 'left'"
+)
+"""Work that an agent without its rule has left, and that one with its rule wants, waits no longer."""
 _END: Final = (
     "SELECT procrastinate_finish_job_v1(id, 'succeeded', true) FROM procrastinate_jobs"
     " WHERE id = %s AND status = 'doing'"
@@ -129,8 +137,9 @@ class Queue:
         job = job.evolve(task_kwargs={**job.task_kwargs, "timestamp": tick})
         try:
             return await self.manager.defer_periodic_job(job, periodic_id, tick) is not None
-        except exceptions.AlreadyEnqueued:
-            return False  # the look of an earlier tick has not begun
+        except exceptions.AlreadyEnqueued:  # the look of an earlier tick has not begun
+            await self.fetch(_OFFER, work.lock)
+            return False
 
     async def within_cap(self, works: Sequence[Work]) -> list[Work]:
         """As many of these works as may wait: `MAX_WAITING` for one site. A later look wants the others again.
@@ -150,6 +159,8 @@ class Queue:
 
     async def defer(self, works: Iterable[Work]) -> None:
         """Has works wait, each merged into the one that waits with its lock. Durable on return.
+
+        What waits because an agent without its rule has left it is offered at once.
 
         Raises one of `DATABASE_ERRORS`.
         """
@@ -280,14 +291,16 @@ class Queue:
         known: list[Work] = []
         cursor = await connection.execute(_WAITING.encode(), (list(by_lock),))
         for job, lock, args in await cursor.fetchall():
-            work = by_lock.pop(lock)
+            work, was_left = by_lock.pop(lock), False
             try:
                 known.append(Work.read(args))
                 both = known[-1].merge(work)
+                was_left = known[-1].left > 0.0
             except ValueError:  # of another version: what it wanted is in the whole
                 both = msgspec.structs.replace(work, whole=True, repositories={})
             if (kept := both.plain()) != args:
-                await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
+                is_wanted = was_left and not both.left and at is None
+                await connection.execute(_CHANGE, (Jsonb(kept), both.priority, is_wanted, job))
         if by_lock:
             new = [
                 _job(by_lock[lock], at) for lock in sorted(by_lock)

@@ -12,7 +12,8 @@ from msgspec.structs import replace as replace_work
 from replicator.events import Warned
 from replicator.events.agent import FleetSeen, JobBegun
 from replicator.fleet import queue
-from replicator.fleet.work import Work
+from replicator.fleet.ownership import Claim
+from replicator.fleet.work import Done, Work
 from replicator.flow.clock import SystemClock
 from tests.fleet.agents import QUICK, LightAgent, joined, until
 
@@ -93,6 +94,36 @@ async def test_a_tick_is_deferred_once_whoever_is_up(shared: str) -> None:
         again = [await each.fleet.defer_tick(look, "apps 1", 2_000) for each in agents]
     assert first == [True, False]
     assert again == [False, False], "the look of the first tick has not begun"
+
+
+class Newcomer(LightAgent):
+    """An agent whose config has none of the rules yet."""
+
+    async def perform(self, work: Work, claim: Claim) -> Done:
+        """Leaves it to others, for an hour."""
+        self.did.append(work)
+        return Done(again=replace_work(work, left=1_000.0), delay=3_600.0)
+
+
+@pytest.mark.parametrize("again", ["by a tick", "by an event"])
+async def test_work_that_was_left_waits_no_longer_once_an_agent_with_its_rule_wants_it(
+    shared: str, again: str
+) -> None:
+    newcomer, agent = Newcomer("a"), LightAgent("b")
+    look = Work("apps", ("fra",), "interval")
+    agent.gate.set()
+    async with joined(shared, newcomer):
+        await newcomer.fleet.defer_tick(look, "apps 1", 1_000)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            later = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo' AND scheduled_at > now()"
+            await until(lambda: connection.execute(later).fetchall() == [(1,)])
+    async with joined(shared, agent):
+        if again == "by a tick":
+            assert not await agent.fleet.defer_tick(look, "apps 1", 2_000)
+        else:
+            await agent.fleet.defer([look])
+        await until(lambda: len(agent.did) == 1)
+    assert agent.did[0].left == 0.0
 
 
 async def test_work_that_waited_says_for_how_long(shared: str) -> None:
