@@ -111,7 +111,7 @@ def pull_policy_command(invocation: Invocation, rule: str, *, folder: Path | Non
     """Print what pullers need to demand the signatures that a rule demands.
 
     For podman, CRI-O and skopeo: policy.json and a file for registries.d. For Kubernetes: ClusterImagePolicy documents for
-    sigstore's policy-controller, and an ImageValidatingPolicy for Kyverno. What they cannot demand is said on stderr. For a
+    sigstore's policy-controller, and an ImageValidatingPolicy for Kyverno. stderr lists what they cannot demand. For a
     rule with image lists, the lists are read, and their repositories are named.
     """
     from replicator.cli.rules import named_rules  # noqa: PLC0415 - pydantic only where it is needed
