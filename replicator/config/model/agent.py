@@ -78,7 +78,7 @@ class AgentTable(Table):
         "passing",
     )
     stuck_after: Annotated[float, DURATION] = setting(
-        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run"
+        "End a run that has made no progress for this long: no answer to a request, no byte moved, no tag done. The run "
         "fails, and the rule runs again later. Must exceed `timeouts.commit` of every site.",
         "30m",
     )
@@ -126,8 +126,7 @@ class FleetTable(Table):
     )
     shards: int = setting(
         "Number of parts (shards) that the repositories of a rule are divided into; one agent at a time works on a "
-        "shard."
-        "Must be the same for all agents.",
+        "shard. Must be the same for all agents.",
         64,
         ge=1,
         le=256,
@@ -135,8 +134,7 @@ class FleetTable(Table):
     jobs: int = setting("Number of shards that this agent works on at the same time.", 8, ge=1, le=64)
     heartbeat: Annotated[float, DURATION] = setting(
         "Interval between heartbeats. After three intervals without one (at least 5 s), the others take over an agent's "
-        "work;"
-        "if its process has ended, after two. Longer intervals reduce the load on the database of a large fleet.",
+        "work; if its process has ended, after two. Longer intervals reduce the load on the database of a large fleet.",
         "3s",
     )
     split_bytes: Annotated[int, SIZE] = setting(
@@ -188,8 +186,7 @@ class WebhookTable(Table):
     site: str = setting("Site that sends the notifications.")
     kind: Annotated[str | None, SENDER] = setting(
         "Kind of notifications to accept: `acr`, `alibaba`, `artifactory`, `distribution`, `dockerhub`, `ecr`, `ghcr`, "
-        "`gitea`,"
-        "`gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Default: all; the kind is detected.",
+        "`gitea`, `gitlab`, `google`, `harbor`, `nexus`, `quay` or `zot`. Default: all; the kind is detected.",
         None,
     )
     hosts: list[str] = setting(
@@ -229,8 +226,7 @@ class NotifyTable(Table):
     )
     env: dict[str, Annotated[Secret, SECRET]] = setting(
         "Environment variables to add. Commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale "
-        "...),"
-        "never the agent's own secrets.",
+        "...), never the agent's own secrets.",
         default_factory=dict,
     )
     on: list[Literal["failure", "recovery", "stale"]] = setting(

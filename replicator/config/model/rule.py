@@ -146,8 +146,7 @@ class RuleHooksTable(Table):
     )
     env: dict[str, Annotated[Secret, SECRET]] = setting(
         "Environment variables to add. The commands get only a few harmless ones otherwise (`PATH`, `HOME`, the locale "
-        "...),"
-        "never the agent's own secrets.",
+        "...), never the agent's own secrets.",
         default_factory=dict,
     )
     timeout: Annotated[float, DURATION] = setting(
@@ -176,8 +175,7 @@ class RuleTable(Table):
     name: Annotated[str, NAME] = setting("Name of the rule in reports, metrics and `--rule`.")
     source: str | None = setting(
         "Site to replicate from. It decides which tags exist. May be left out only with `images`: then each image comes "
-        "from"
-        "the site that has its host, by a rule `NAME@SITE`.",
+        "from the site that has its host, by a rule `NAME@SITE`.",
         None,
     )
     mirrors: list[str] = setting(
@@ -217,8 +215,8 @@ class RuleTable(Table):
     )
     verify_every: Annotated[float, DURATION] = setting(
         "All child manifests and blobs of a tag are checked at its destination at least this often. What is missing "
-        "there is copied again. An image that replicator did not put there itself, or no longer"
-        "knows of because its state was lost, is checked when it is first seen.",
+        "there is copied again. An image that replicator did not put there itself, or no longer knows of because its "
+        "state was lost, is checked when it is first seen.",
         "7d",
     )
     referrers: Annotated[ReferrersTable, ShortFor("mode", (str,))] = setting(
@@ -243,18 +241,17 @@ class RuleTable(Table):
     )
     platform_mode: PlatformMode = setting(
         "`sparse` keeps the index, its digest and its signatures, and copies the chosen platforms only; not every "
-        "registry"
-        "accepts it. `rewrite` makes a new index of the chosen platforms, with another digest and without signatures.",
+        "registry accepts it. `rewrite` makes a new index of the chosen platforms, with another digest and without "
+        "signatures.",
         "sparse",
     )
     missing_platform: MissingPlatform = setting(
         "An image that lacks one of `platforms` is held (`hold`) or left out (`skip`); `copy` copies the ones it has, "
-        "and"
-        "holds it if it has none.",
+        "and holds it if it has none.",
         "hold",
     )
     foreign_layers: bool = setting(
-        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), from the"
+        "Also copy layers that manifests name by a URL (non-distributable layers, as in older Windows images), from the "
         "source or, if a registry does not have them, from that URL.",
         False,
     )

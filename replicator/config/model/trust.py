@@ -54,8 +54,7 @@ class TrustTable(Table):
     name: str = setting("Name in reports and messages.", "")
     keys: list[Annotated[PublicKey, KEY]] = setting(
         "PEM files with public keys, relative to the config file: ECDSA P-256, P-384 and P-521, RSA, Ed25519. A "
-        "signature"
-        "by any of them counts.",
+        "signature by any of them counts.",
         default_factory=list,
     )
     keyless: list[KeylessTable] = setting(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from replicator.config import model as tables
@@ -233,6 +236,23 @@ def test_the_schema_knows_every_key_and_no_null() -> None:
     assert properties == {f"{model.__name__}.{key}" for model in models for key in tables.keys_of(model)}
     assert "null" not in str(document)
     assert all(table["additionalProperties"] is False for table in document["$defs"].values())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "replicator/config/model").glob("*.py")), ids=lambda path: path.name
+)
+def test_no_description_runs_two_words_together(path: Path) -> None:
+    """Where it is written as several strings, the space between two of them is easily forgotten."""
+    with path.open("rb") as source:
+        tokens = [one for one in tokenize.tokenize(source.readline) if one.type != tokenize.NL]
+    joined = [
+        (first.start[0], first.string, second.string)
+        for first, second in itertools.pairwise(tokens)
+        if first.type == second.type == tokenize.STRING
+        and re.search(r"\S.$", first.string)
+        and re.match(r".\S", second.string)
+    ]
+    assert joined == []
 
 
 def test_config_brings_in_no_heavy_module() -> None:
