@@ -44,10 +44,7 @@ _WAITING: Final = (
     "SELECT id, queueing_lock, args FROM procrastinate_jobs"
     " WHERE status = 'todo' AND queueing_lock = ANY(%s) ORDER BY id FOR UPDATE"
 )
-_CHANGE: Final = (
-    "UPDATE procrastinate_jobs SET args = %s, priority = greatest(priority, %s),"
-    " scheduled_at = CASE WHEN %s THEN NULL ELSE scheduled_at END WHERE id = %s"
-)
+_CHANGE: Final = "UPDATE procrastinate_jobs SET args = %s, priority = greatest(priority, %s) WHERE id = %s"
 _OFFER: Final = (
     "UPDATE procrastinate_jobs SET args = args - 'left', scheduled_at = NULL"
     " WHERE queueing_lock = %s AND status = 'todo' AND args ? 'left'"
@@ -291,16 +288,16 @@ class Queue:
         known: list[Work] = []
         cursor = await connection.execute(_WAITING.encode(), (list(by_lock),))
         for job, lock, args in await cursor.fetchall():
-            work, was_left = by_lock.pop(lock), False
+            work = by_lock.pop(lock)
+            if "left" in args and not work.left:
+                await connection.execute(_OFFER, (lock,))
             try:
                 known.append(Work.read(args))
                 both = known[-1].merge(work)
-                was_left = known[-1].left > 0.0
             except ValueError:  # of another version: what it wanted is in the whole
                 both = msgspec.structs.replace(work, whole=True, repositories={})
             if (kept := both.plain()) != args:
-                is_wanted = was_left and not both.left and at is None
-                await connection.execute(_CHANGE, (Jsonb(kept), both.priority, is_wanted, job))
+                await connection.execute(_CHANGE, (Jsonb(kept), both.priority, job))
         if by_lock:
             new = [
                 _job(by_lock[lock], at) for lock in sorted(by_lock)
