@@ -106,7 +106,7 @@ def _failed(invocation: Invocation, error: Exception) -> int:
     if invocation.verbose > 1:
         import traceback  # noqa: PLC0415 - only here
 
-        traceback.print_exception(error)
+        _say("".join(traceback.format_exception(error)).rstrip(), err=True)
     return 2 if all(isinstance(each, ConfigError | StateError) for each in errors) else 1
 
 

@@ -117,6 +117,12 @@ async def test_a_full_disk_costs_neither_the_exit_code_nor_a_traceback(
     assert "Traceback" not in ended.stderr
 
 
+async def test_a_full_disk_costs_not_the_exit_code_when_the_traceback_is_wanted(program: Program) -> None:
+    arguments = ("config", "show", "-vv", "-c", "missing.toml")
+    ended = await program(*arguments, prefix=("sh", "-c", 'exec "$@" 2>/dev/full', "sh"))
+    assert ended.code == 2
+
+
 CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
 
 
