@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -61,6 +61,15 @@ def body(source: AsyncIterator[bytes]) -> UploadBody:
     return UploadBody(source, 10, limits=limits, stall_seconds=STALL, commit_seconds=lambda _: COMMIT)
 
 
+async def send(feed: UploadBody, server: Server, chunks: Callable[[], Awaitable[object]]) -> None:
+    """Sends these chunks, and waits for an answer that does not come. Raises TimeoutError when that has been too long."""
+    async with asyncio.timeout(None) as deadline:
+        feed.watch(deadline)
+        feed.goes_over(server.look)
+        await chunks()
+        await asyncio.Event().wait()
+
+
 @pytest.fixture
 def feed() -> Iterator[UploadBody]:
     feed = body(_chunks())
@@ -70,15 +79,7 @@ def feed() -> Iterator[UploadBody]:
 
 async def test_a_server_that_takes_a_little_of_a_chunk_makes_progress(time: Time, feed: UploadBody) -> None:
     server = Server()
-
-    async def send() -> None:
-        async with asyncio.timeout(None) as deadline:
-            feed.watch(deadline)
-            feed.goes_over(server.look)
-            await anext(feed)
-            await asyncio.Event().wait()
-
-    sending = asyncio.create_task(send())
+    sending = asyncio.create_task(send(feed, server, lambda: anext(feed)))
     await time.passes(10 * STALL)
     server.rate = 0
     await time.passes(STALL - 1)
@@ -94,14 +95,10 @@ async def test_an_answer_is_waited_for_from_when_the_server_has_taken_all(
 ) -> None:
     server = Server()
 
-    async def send() -> None:
-        async with asyncio.timeout(None) as deadline:
-            feed.watch(deadline)
-            feed.goes_over(server.look)
-            assert [chunk async for chunk in feed] == [b"xxxxx"] * 2
-            await asyncio.Event().wait()
+    async def all_of_it() -> None:
+        assert [chunk async for chunk in feed] == [b"xxxxx"] * 2
 
-    sending = asyncio.create_task(send())
+    sending = asyncio.create_task(send(feed, server, all_of_it))
     await time.passes(2 * COMMIT)  # what the system keeps goes out
     server.rate = 0
     await time.passes(COMMIT - 1)
