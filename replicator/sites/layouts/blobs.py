@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
@@ -12,14 +13,14 @@ from replicator.flow.parallel import each
 from replicator.flow.splice import Splice, Stream, pass_on
 from replicator.model.descriptor import Descriptor
 from replicator.model.digest import Digest, algorithm, encoded, new_hash
-from replicator.ports import BlobSource, Chunk, LooksAtMany, ObjectStore, VerifiesItself
+from replicator.ports import BlobSource, Chunk, LooksAtMany, ObjectInfo, ObjectStore, VerifiesItself
 from replicator.ports.power import Power
 from replicator.sites.layouts.errors import RepositoryErrors
 
 _WRITE: Final = "write blob"
 _COPY: Final = "copy blob"
 _AT_ONCE: Final = 64
-"""Looked at without a break by one thread."""
+"""Objects that one call of a store looks at, at most."""
 
 
 @runtime_checkable
@@ -184,19 +185,21 @@ class _Coming:
 
 async def has_object(store: ObjectStore, key: str, size: int | None) -> bool:
     """Whether an object of that size (any, where None) is there."""
-    found = await store.stat(key)
-    return found is not None and size in (None, found.size)
+    return _is(await store.stat(key), size)
 
 
-async def are_absent(store: ObjectStore, wanted: Sequence[tuple[str, int | None]]) -> list[bool]:
-    """Of each key, with its size or None for any, whether there is no such object."""
+async def has_objects(store: ObjectStore, wanted: Sequence[tuple[str, int | None]]) -> list[bool]:
+    """As `has_object` of each key and size."""
+    if not isinstance(store, LooksAtMany):
+        return await each(wanted, lambda one: has_object(store, *one))
     keys = [key for key, _ in wanted]
-    if isinstance(store, LooksAtMany):
-        pages = await each([keys[at : at + _AT_ONCE] for at in range(0, len(keys), _AT_ONCE)], store.stat_all)
-        found = [one for page in pages for one in page]
-    else:
-        found = await each(keys, store.stat)
-    return [one is None or size not in (None, one.size) for one, (_, size) in zip(found, wanted, strict=True)]
+    pages = await each([keys[at : at + _AT_ONCE] for at in range(0, len(keys), _AT_ONCE)], store.stat_all)
+    found = itertools.chain.from_iterable(pages)
+    return [_is(one, size) for one, (_, size) in zip(found, wanted, strict=True)]
+
+
+def _is(found: ObjectInfo | None, size: int | None) -> bool:
+    return found is not None and size in (None, found.size)
 
 
 async def copy_stored(

@@ -15,7 +15,7 @@ from replicator.errors import MissingReference, NotFound
 from replicator.model.digest import Digest
 from replicator.model.manifest import Manifest
 from replicator.ports import ObjectStore
-from replicator.sites.layouts.blobs import are_absent, has_object
+from replicator.sites.layouts.blobs import has_object, has_objects
 from replicator.sites.layouts.distribution.links import write_link
 from replicator.sites.layouts.distribution.paths import RepositoryPaths, blob_data
 from replicator.sites.layouts.errors import RepositoryErrors
@@ -71,9 +71,9 @@ class ManifestWriter:
         links += [paths.revision(child.digest) for child in manifest.children]
         wanted: list[tuple[str, int | None]] = [(link, None) for link in links]
         wanted += [(blob_data(one.digest), one.size) for one in named]
-        absent = await are_absent(self._store, wanted)
-        count = len(named)
-        return [one.digest for at, one in enumerate(named) if absent[at] or absent[at + count]]
+        found = await has_objects(self._store, wanted)
+        linked, stored = found[: len(named)], found[len(named) :]
+        return [one.digest for one, *there in zip(named, linked, stored, strict=True) if not all(there)]
 
     async def _look_again(self, root: Manifest, paths: RepositoryPaths, errors: RepositoryErrors) -> None:
         """Looks at everything below a root once more, the root included."""

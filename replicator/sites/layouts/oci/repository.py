@@ -18,9 +18,9 @@ from replicator.ports import BlobOutcome, BlobSource, Listed, Repository
 from replicator.sites.layouts.blobs import (
     KeepsObjects,
     StoredBlob,
-    are_absent,
     copy_stored,
     has_object,
+    has_objects,
     write_stream,
 )
 from replicator.sites.layouts.errors import RepositoryErrors
@@ -291,12 +291,12 @@ class OciRepository:
         named = (*manifest.blobs, *manifest.children)
         wanted: list[tuple[str, int | None]] = [(paths.blob(one.digest), one.size) for one in named]
         wanted.append((paths.blob(manifest.digest), len(manifest.body)))
-        *absent, is_new = await are_absent(self.store, wanted)
-        missing = [one.digest for one, is_absent in zip(named, absent, strict=True) if is_absent]
+        *found, is_known = await has_objects(self.store, wanted)
+        missing = [one.digest for one, is_there in zip(named, found, strict=True) if not is_there]
         if missing:
             cause = f"{manifest.digest} refers to missing content: {', '.join(missing[:3])}"
             raise MissingReference(self.site, "write manifest", cause, repository=self.name, digests=missing)
-        return not is_new
+        return is_known
 
 
 def _candidates(entry: Entry) -> Iterator[tuple[Digest, str]]:
