@@ -22,9 +22,9 @@ neither is enough, as with Harbor on a host of your own, set the site's `kind`. 
 why. A registry that is not recognized is used according to the OCI standard, and replicator learns from its answers.
 
 If a registry lists tags with their digests, a run with nothing to do costs one request for each page instead of one for each
-tag ("each tag is asked for" on the vendors' pages). If such a listing is refused, each tag is requested instead, and the listing is not tried again for a day: for one
-repository (401, 403, 404), or for all of them (after three refusals in a row, and on 429 and others). The report and `check`
-show this.
+tag ("each tag is asked for" on the vendors' pages). If such a listing is refused, each tag is requested instead, and the
+listing is not tried again for a day: for one repository (401, 403, 404), or for all of them (after three refusals in a row, and
+on 429 and others). The report and `check` show this.
 
 replicator deletes nothing; the last two columns are for your own cleaning up.
 
