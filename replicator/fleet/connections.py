@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -40,10 +41,29 @@ DATABASE_ERRORS: Final = (
 """What the database, its driver and the queue raise when the database is away, or another agent was first for long."""
 
 
+class CancellablePool(psycopg_pool.AsyncConnectionPool[Connection]):
+    """A pool in which a cancellation is never lost.
+
+    Until Python 3.12 `asyncio.wait_for`, with which the pool waits, drops one that comes together with the connection
+    (https://github.com/python/cpython/issues/86296). The task would go on, and an agent that stops would wait for it.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 - as the pool has it
+        """See `AsyncConnectionPool.getconn`."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        connection = await super().getconn(timeout)
+        if task is not None and task.cancelling() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
+
+
 def connector(dsn: Dsn) -> PsycopgConnector:
     """The queue's connections, not opened yet."""
     low, high = POOL_SIZE
     return PsycopgConnector(
+        pool_factory=CancellablePool,
         conninfo=lambda: _read(dsn),
         min_size=low,
         max_size=high,

@@ -197,6 +197,11 @@ class MemorySite:
         self._pauses.append(pause)
         return pause
 
+    def release(self) -> None:
+        """Lets go what is held by any pause."""
+        for pause in self._pauses:
+            pause.release()
+
     def corrupt(self, digest: str, *, times: int = 1) -> None:
         """The next `times` readings of a blob (or manifest) have their first byte changed."""
         self._corrupt[digest] += times

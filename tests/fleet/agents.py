@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.events import Event, Events
 from replicator.fleet.agents import Self
@@ -19,7 +19,12 @@ from replicator.fleet.work import Done, Work
 from replicator.flow.clock import SystemClock
 from replicator.ports import Clock
 
-QUICK = Times(heartbeat=0.2, dead=1.0, sweep=0.2, poll=0.2, answer=5.0, patience=10.0, busy=0.2, orphaned=0.5)
+QUICK = Times(
+    heartbeat=0.2, dead=60.0, sweep=0.2, poll=0.2, answer=5.0, patience=10.0, busy=0.2, orphaned=0.5
+)
+"""Nobody is thought dead because the machine was busy for a second."""
+FENCING = replace(QUICK, dead=1.0)
+"""For tests of agents that are silent."""
 
 Perform = Callable[[Work, Claim], Awaitable[Done]]
 

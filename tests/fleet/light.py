@@ -21,7 +21,7 @@ from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
 from replicator.fleet.work import Done, Work
 from replicator.flow.clock import SystemClock
-from tests.fleet.agents import QUICK
+from tests.fleet.agents import FENCING
 
 TABLES = """
 CREATE TABLE source (shard int PRIMARY KEY, version int NOT NULL);
@@ -81,7 +81,7 @@ async def main(dsn: str, name: str, seed: str) -> None:
     )
     clock = SystemClock()
     me = Self(name, "test", None, clock.now())
-    async with Fleet.join(dsn, me, duties, jobs=4, events=Events(), clock=clock, times=QUICK) as fleet:
+    async with Fleet.join(dsn, me, duties, jobs=4, events=Events(), clock=clock, times=FENCING) as fleet:
         fleet.begin()
         print("ready", flush=True)  # noqa: T201  # to the test
         await asyncio.Event().wait()

@@ -90,7 +90,11 @@ async def agents(
                 at,
             )
             apps.append(await stack.enter_async_context(app))
-        yield apps
+        try:
+            yield apps
+        finally:
+            for site in sites.values():
+                site.release()  # a test that failed does not wait for what it held
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from replicator.fleet.session import Session
 from replicator.fleet.work import Work
 from replicator.state.place import Claim
 from replicator.state.postgres.database import PostgresDatabase
-from tests.fleet.agents import QUICK, LightAgent, joined, until
+from tests.fleet.agents import FENCING, QUICK, LightAgent, joined, until
 from tests.fleet.conftest import place
 from tests.postgres import Database
 
@@ -75,7 +75,7 @@ async def test_an_agent_whose_session_ended_goes_on_if_nobody_took_its_work(shar
 async def test_an_agent_that_says_nothing_is_fenced_and_its_work_taken_over(shared: str) -> None:
     """It is frozen: its connection stands, so only the others can end what it owns."""
     frozen, other = LightAgent("frozen"), LightAgent("other")
-    async with joined(shared, frozen):
+    async with joined(shared, frozen, times=FENCING):
         await frozen.fleet.defer([shard(1)])
         await until(lambda: len(frozen.claims) == 1)
         with psycopg.connect(shared, autocommit=True) as connection:  # as if it had been silent for a minute
@@ -87,7 +87,7 @@ async def test_an_agent_that_says_nothing_is_fenced_and_its_work_taken_over(shar
                 "CREATE TRIGGER silence BEFORE INSERT OR UPDATE ON fleet_agents FOR EACH ROW EXECUTE FUNCTION silence()"
             )
         other.gate.set()
-        async with joined(shared, other):
+        async with joined(shared, other, times=FENCING):
             await until(lambda: len(other.did) == 1)
             with pytest.raises(OwnershipLostError):
                 await frozen.claims[0].confirm()
@@ -114,7 +114,7 @@ async def test_rows_that_a_silent_agent_has_locked_are_free_when_its_sessions_ar
         silent.execute("BEGIN")
         silent.execute(row)
         connection.execute("SET lock_timeout = '20s'")
-        async with joined(shared, agent):
+        async with joined(shared, agent, times=FENCING):
             await asyncio.to_thread(connection.execute, row)
         with pytest.raises(psycopg.Error):
             silent.execute("SELECT 1")
@@ -132,7 +132,7 @@ async def test_the_name_of_an_agent_that_is_silent_is_free(shared: str) -> None:
                 "INSERT INTO fleet_agents (name, version, heartbeat, started)"
                 " VALUES ('a', '1', now() - interval '5 s', now())"
             )
-        async with joined(shared, LightAgent("a")):
+        async with joined(shared, LightAgent("a"), times=FENCING):
             pass
     finally:
         await gone.aclose()
