@@ -25,6 +25,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUICK = Budget(attempts=3, seconds=10.0, wait_initial=0.001, wait_max=0.002)
 SHORT = Timeouts(connect=5.0, first_byte=0.3, read=0.3, commit=0.3)
+"""For what never comes. What comes has more time than any machine needs."""
 
 
 @dataclass
@@ -135,7 +136,7 @@ async def rig(  # one keyword a thing that tests vary
     login: Login | None = None,
     docker_config: bool = False,
     clock: Clock | None = None,
-    timeouts: Timeouts = SHORT,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     tls: TLS | None = None,
     proxy: str | None = "",
     quota: Quota | None = None,

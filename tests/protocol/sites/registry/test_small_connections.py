@@ -12,6 +12,7 @@ from replicator.errors import SiteError, Unavailable
 from replicator.events import RequestDone
 from replicator.flow.retry import Budget
 from replicator.sites.registry.http import Call
+from replicator.sites.timeouts import Timeouts
 from tests.fakes.scripted import SHORT, Rig, head_of, raw, rig
 
 ONCE = Budget(attempts=1)
@@ -69,9 +70,12 @@ class Server:
 
 
 @asynccontextmanager
-async def _talking(say: Server.Say) -> AsyncIterator[tuple[Server, Rig]]:
+async def _talking(
+    say: Server.Say,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+) -> AsyncIterator[tuple[Server, Rig]]:
     server = Server(say)
-    async with raw(server.talk) as url, rig(url, budget=ONCE, timeouts=SHORT) as here:
+    async with raw(server.talk) as url, rig(url, budget=ONCE, timeouts=timeouts) as here:
         yield server, here
 
 
@@ -141,7 +145,7 @@ async def test_a_server_that_speaks_first_is_not_taken_for_an_answer() -> None:
         while await head_of(reader):
             writer.write(_ok(b"{}"))
 
-    async with raw(talk) as url, rig(url, budget=ONCE, timeouts=SHORT) as here:
+    async with raw(talk) as url, rig(url, budget=ONCE) as here:
         here.transport.connect_ahead()
         await spoken.wait()
         assert (await here.transport.request(GET)).body == b"{}"
@@ -357,7 +361,7 @@ async def test_an_answer_that_is_too_late_closes_its_connection() -> None:
         writer.write(EVIL if count == 1 else _ok(b"{}"))
         return True
 
-    async with _talking(say) as (_, here):
+    async with _talking(say, SHORT) as (_, here):
         with pytest.raises(Unavailable, match=r"timeouts\.read"):
             await here.transport.request(GET)
         late.set()

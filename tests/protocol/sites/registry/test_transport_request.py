@@ -30,7 +30,7 @@ from replicator.sites.registry.errormap import authority, network_failure
 from replicator.sites.registry.http import Call
 from replicator.sites.registry.settings import Quota
 from tests.fakes.clock import FakeClock
-from tests.fakes.scripted import QUICK, head_of, raw, rig, scripted
+from tests.fakes.scripted import QUICK, SHORT, head_of, raw, rig, scripted
 
 READ = Call("read manifest", "GET", "/v2/a/b/manifests/latest", repository="a/b")
 ONCE = Budget(attempts=1)
@@ -390,7 +390,7 @@ async def test_server_that_says_nothing_is_given_up() -> None:
         await head_of(reader)
         await reader.read()
 
-    async with raw(talk) as url, rig(url, budget=ONCE) as here:
+    async with raw(talk) as url, rig(url, timeouts=SHORT, budget=ONCE) as here:
         with pytest.raises(Unavailable, match="no answer"):
             await here.transport.request(READ)
     assert [e.code for e in here.events if isinstance(e, RequestDone)] == ["timeout"]
@@ -404,7 +404,7 @@ async def test_body_that_hangs_is_given_up() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
         await reader.read()
 
-    async with raw(talk) as url, rig(url, budget=ONCE) as here:
+    async with raw(talk) as url, rig(url, timeouts=SHORT, budget=ONCE) as here:
         with pytest.raises(Unavailable, match="sent nothing"):
             await here.transport.request(READ)
 

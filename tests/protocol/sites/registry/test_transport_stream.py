@@ -5,12 +5,13 @@ import gzip
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from replicator.errors import Advice, NotFound, Rejected, Unavailable, Unsupported
 from replicator.flow.retry import Budget
 from replicator.sites.registry.call import Call
 from replicator.sites.registry.streaming import MAX_CHUNK_BYTES
-from tests.fakes.scripted import Rig, head_of, login, raw, rig, scripted
+from tests.fakes.scripted import SHORT, Rig, head_of, login, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
 
@@ -239,7 +240,7 @@ async def test_body_that_stops_coming_is_unavailable() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
         await reader.read()
 
-    async with raw(talk) as url, rig(url) as here:
+    async with raw(talk) as url, rig(url, timeouts=SHORT) as here:
         with pytest.raises(Unavailable, match="sent nothing"):
             await _read(here)
 
@@ -250,7 +251,11 @@ async def test_slow_reader_is_no_hang() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=b"x" * 8_000_000)
 
-    async with scripted(answer) as server, rig(server.url) as here, here.transport.stream(BLOB) as reply:
+    async with (
+        scripted(answer) as server,
+        rig(server.url, timeouts=replace(SHORT, first_byte=20.0)) as here,
+        here.transport.stream(BLOB) as reply,
+    ):
         chunks = reply.chunks()
         total = len(await anext(chunks))
         await asyncio.sleep(0.5)  # longer than the time limit of 0.3 s; there is no other way to be slow

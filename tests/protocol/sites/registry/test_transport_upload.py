@@ -11,7 +11,7 @@ from replicator.errors import Advice, AuthFailed, Corrupt, Denied, Rejected, Sit
 from replicator.sites.registry.body import Left, UploadBody
 from replicator.sites.registry.http import Call
 from replicator.sites.timeouts import Timeouts
-from tests.fakes.scripted import Rig, Scripted, head_of, login, raw, rig, scripted
+from tests.fakes.scripted import SHORT, Rig, Scripted, head_of, login, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
 
@@ -234,7 +234,7 @@ async def test_an_answer_that_begins_early_and_never_ends_is_given_up() -> None:
         for _ in range(100):
             yield b"x" * 1_000_000
 
-    async with raw(talk) as url, rig(url) as here, asyncio.timeout(10):
+    async with raw(talk) as url, rig(url, timeouts=SHORT) as here, asyncio.timeout(10):
         with pytest.raises(Unavailable, match=r"no progress for 0\.3 s"):
             await here.transport.upload(PUT, body, 100_000_001, lambda: None)
 
@@ -249,7 +249,7 @@ async def test_an_early_refusal_counts_also_if_its_body_never_ends(rest: bytes) 
         await asyncio.Event().wait()
 
     source = Source(*[b"x" * 1_000_000] * 100)
-    async with raw(talk) as url, rig(url) as here, asyncio.timeout(10):
+    async with raw(talk) as url, rig(url, timeouts=SHORT) as here, asyncio.timeout(10):
         with pytest.raises(Denied):
             await _upload(here, source, 100_000_000)
 
@@ -279,7 +279,7 @@ async def test_server_that_takes_nothing_is_given_up() -> None:
         await asyncio.Event().wait()
 
     source = Source(*[b"x" * 1_000_000] * 100)
-    async with raw(talk) as url, rig(url) as here:
+    async with raw(talk) as url, rig(url, timeouts=SHORT) as here:
         with pytest.raises(Unavailable, match=r"no progress for 0\.3 s after \d+ bytes") as caught:
             await _upload(here, source, 100_000_000)
     assert caught.value.advice is Advice.RETRY
@@ -322,7 +322,7 @@ async def test_server_that_takes_all_and_says_nothing_is_given_up() -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await reader.read()
 
-    async with raw(talk) as url, rig(url) as here:
+    async with raw(talk) as url, rig(url, timeouts=SHORT) as here:
         with pytest.raises(Unavailable, match="no answer"):
             await _upload(here, Source(b"abc"), 3)
 
@@ -333,7 +333,7 @@ async def test_source_that_is_slow_is_no_stalled_server() -> None:
         await asyncio.sleep(0.5)  # longer than the limit of 0.3 s: a source has time limits of its own
         yield b"def"
 
-    async with scripted(_created) as server, rig(server.url) as here:
+    async with scripted(_created) as server, rig(server.url, timeouts=replace(SHORT, commit=20.0)) as here:
         reply = await here.transport.upload(PUT, slow, 6, lambda: None)
     assert reply.status == 201
 

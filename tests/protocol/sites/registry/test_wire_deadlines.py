@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.errors import SiteError, Unavailable
 from replicator.flow.retry import Budget
@@ -143,7 +144,10 @@ async def test_reader_that_takes_its_time_is_not_blamed_on_the_server() -> None:
         await writer.drain()
         await asyncio.Event().wait()
 
-    async with raw(_talks(answer)) as url, rig(url, timeouts=SHORT, budget=ONCE) as here:
+    async with (
+        raw(_talks(answer)) as url,
+        rig(url, timeouts=replace(SHORT, first_byte=5.0), budget=ONCE) as here,
+    ):
         total = 0
         async with here.transport.stream(BLOB) as reply:
             async for chunk in reply.chunks():

@@ -17,7 +17,7 @@ from replicator.sites.framing import MAX_INTERIM, mended
 from replicator.sites.registry.encoding import decoded
 from replicator.sites.registry.http import Call
 from replicator.sites.timeouts import Timeouts
-from tests.fakes.scripted import head_of, raw, rig, scripted
+from tests.fakes.scripted import SHORT, head_of, raw, rig, scripted
 
 pytestmark = pytest.mark.usefixtures("moved")
 
@@ -123,7 +123,7 @@ async def test_a_body_after_head_is_never_taken_for_the_next_answer(body: bytes)
     ],
 )
 async def test_answers_of_doubtful_length_are_refused(answer: bytes) -> None:
-    async with raw(_says(answer, [])) as url, rig(url, budget=ONCE) as here:
+    async with raw(_says(answer, [])) as url, rig(url, budget=ONCE, timeouts=SHORT) as here:
         with pytest.raises(SiteError, match=r"HTTP|sent nothing"):
             await here.transport.request(SMALL)
 
