@@ -190,7 +190,7 @@ async def test_an_answer_in_the_middle_ends_the_sending_and_is_the_destinations(
 
 
 async def test_a_source_that_falls_silent_is_late_by_the_rules_of_any_reading() -> None:
-    async with rig(timeouts=Timeouts(read=0.3)) as here:
+    async with rig(timeouts=Timeouts(read=2.0)) as here:
         here.source.fault("GET", PATH, faults.hang_after(2_000_000))
         await here.copy()
         ranges = [asked.headers.get("Range") for asked in here.source.find("GET", PATH)]
