@@ -112,7 +112,10 @@ def tags(site: MemorySite) -> int:
 async def test_agents_divide_a_rule_and_nothing_is_done_twice(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite]
 ) -> None:
+    held = sites["fra"].pause("write_manifest")
     async with agents(tmp_path, database, sites, ["a", "b"]) as apps:
+        await until(lambda: all(app.runs.running for app in apps))
+        held.release()
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         ran = [{run.shard for run in (*app.runs.recent, *app.runs.running)} for app in apps]
     assert all(ran), "both agents had a part in it"

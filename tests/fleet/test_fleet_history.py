@@ -44,7 +44,10 @@ async def test_a_run_is_one_whichever_agents_did_its_shards(
     tmp_path: Path, database: Database, sites: dict[str, MemorySite], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "replicator")
+    held = sites["fra"].pause("write_manifest")
     async with agents(tmp_path, database, sites, ["a", "b"]) as apps:
+        await until(lambda: all(app.runs.running for app in apps))
+        held.release()
         await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
         await until(lambda: all(past(app) for app in apps))
         told = [list(facts(app).runs.ended()) for app in apps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
@@ -16,6 +17,9 @@ from replicator.fleet.ownership import Claim
 from replicator.fleet.work import Done, Work
 from replicator.flow.clock import SystemClock
 from tests.fleet.agents import QUICK, LightAgent, joined, until
+
+ROWS_READ = """SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'procrastinate_jobs'"""
+"""How many rows of the queue this transaction has looked at."""
 
 
 class ClockAhead(SystemClock):
@@ -33,7 +37,7 @@ def works(rules: int, site: str = "fra", shards: int = 64) -> list[Work]:
     ]
 
 
-async def test_what_waits_for_a_dead_site_is_bounded_and_fetching_stays_quick(shared: str) -> None:
+async def test_what_waits_for_a_dead_site_is_bounded_and_fetching_reads_no_more(shared: str) -> None:
     """A fetch looks at all that waits in front; 200,000 jobs of a site that nobody serves would make it slow."""
     agent = LightAgent("a", serves=("sgp",), destinations=("fra", "sgp"))
     alone = replace(QUICK, orphaned=3600.0)
@@ -44,13 +48,11 @@ async def test_what_waits_for_a_dead_site_is_bounded_and_fetching_stays_quick(sh
             ((waiting,),) = connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchall()
             assert waiting == queue.MAX_WAITING
             ((worker,),) = connection.execute("SELECT procrastinate_register_worker_v1()").fetchall()
-            fetch = "SELECT id FROM procrastinate_fetch_job_v2(ARRAY['to sgp']::varchar[], %s)"
-            best = 1.0
-            for _ in range(5):
-                began = time.perf_counter()
+            with connection.transaction():
+                fetch = "SELECT id FROM procrastinate_fetch_job_v2(ARRAY['to sgp']::varchar[], %s)"
                 connection.execute(fetch, (worker,))
-                best = min(best, time.perf_counter() - began)
-        assert best < 0.02
+                ((read,),) = connection.execute(ROWS_READ).fetchall()
+        assert read <= 2 * queue.MAX_WAITING
         agent.gate.set()
         agent.fleet.begin()
         await agent.fleet.defer([Work("near", ("sgp",), "interval", shard=1, of=64)])
@@ -64,6 +66,7 @@ async def test_work_goes_to_those_who_serve_its_site_and_to_others_only_without_
     async with joined(shared, far):
         async with joined(shared, near):
             await until(lambda: len(near.fleet.living) == 2)
+            await until(lambda: "to fra" not in far.fleet._workers.queues)  # it was alone for a moment
             await near.fleet.defer(works(1, shards=8))
             await until(lambda: len(near.did) == 8)
             assert far.did == []
@@ -81,9 +84,10 @@ async def test_work_goes_to_those_who_serve_its_site_and_to_others_only_without_
 async def test_a_clock_ten_minutes_ahead_makes_no_tick_early(shared: str) -> None:
     agent = LightAgent("a")
     async with joined(shared, agent, clock=ClockAhead()):
-        assert agent.fleet.now() == pytest.approx(time.time(), abs=2.0)
-        warned = [event.text for event in agent.events if isinstance(event, Warned)]
-        assert warned == ["the clock of this machine is 600 s ahead of that of the database"]
+        assert agent.fleet.now() == pytest.approx(time.time(), abs=60.0)
+        (warned,) = [event.text for event in agent.events if isinstance(event, Warned)]
+    # To the second, but for half of what the database took to answer.
+    assert re.fullmatch(r"the clock of this machine is (59|60)\d s ahead of that of the database", warned)
 
 
 async def test_a_tick_is_deferred_once_whoever_is_up(shared: str) -> None:
@@ -133,7 +137,7 @@ async def test_work_that_waited_says_for_how_long(shared: str) -> None:
         await agent.fleet.defer(works(1, shards=1))
         await until(lambda: len(agent.did) == 1)
     (begun,) = [event for event in agent.events if isinstance(event, JobBegun)]
-    assert 0.0 <= begun.waited < 20.0
+    assert 0.0 <= begun.waited < 60.0
 
 
 async def test_a_job_that_cannot_be_read_waits_and_stops_nobody(shared: str) -> None:
@@ -161,7 +165,7 @@ async def test_a_destination_at_which_looks_fail_is_known_to_all_agents(shared: 
             await first.fleet.note_failures("apps", ["fra"], tick)
         found = await second.fleet.failures("apps", ())
         assert found["fra"][0] == 3
-        assert 0.0 <= found["fra"][1] < 20.0
+        assert 0.0 <= found["fra"][1] < 60.0
         assert await second.fleet.failures("more", ()) == {}
         assert await second.fleet.failures("apps", ["fra"]) == {}
         assert await first.fleet.failures("apps", ()) == {}
