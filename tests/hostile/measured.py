@@ -7,25 +7,28 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.acceptance.program import ROOT
 
 _PROBED = """
 import asyncio, json, os, sys, time
 from pathlib import Path
-longest = 0.0
+stalls = []
 async def probe():
-    global longest
     last = time.monotonic()
     while True:
         await asyncio.sleep(0.02)
         now = time.monotonic()
-        longest, last = max(longest, now - last - 0.02), now
+        if now - last > 0.2:
+            stalls.append((last, now))
+        last = now
 def probed(run):
     def inner(self, main, **more):
         async def both():
@@ -44,9 +47,45 @@ try:
 finally:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if "VmHWM" in line)
-    Path(os.environ["COST"]).write_text(json.dumps({"stall": longest, "peak": peak * 1024}))
+    Path(os.environ["COST"]).write_text(json.dumps({"stalls": stalls, "peak": peak * 1024}))
 sys.exit(code)
 """
+
+
+Span = tuple[float, float]
+"""From and until, by `time.monotonic`, which is the same in all processes."""
+
+
+class Machine:
+    """When the machine itself stood still, or gave us no turn: then so did the program, which cannot help it."""
+
+    def __init__(self) -> None:
+        self._stalls: list[Span] = []
+        self._over = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watching.join()
+
+    def longest(self, stalls: Sequence[Span]) -> float:
+        """Seconds of the longest of these stalls of the program, without those of the machine."""
+        return max((until - since - self._still(since, until) for since, until in stalls), default=0.0)
+
+    def _still(self, since: float, until: float) -> float:
+        return sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._stalls)
+
+    def _watch(self) -> None:
+        last = time.monotonic()
+        while not self._over.wait(0.02):
+            now = time.monotonic()
+            if now - last > 0.2:
+                self._stalls.append((last, now))
+            last = now
 
 
 @dataclass(frozen=True)
@@ -69,8 +108,9 @@ class Cost:
 class Probed:
     """The program as a process that serves. What it says is read all the time, so that it never waits for us."""
 
-    def __init__(self, process: asyncio.subprocess.Process, cost: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, cost: Path, machine: Machine) -> None:
         self._process = process
+        self._machine = machine
         self._cost = cost
         self._began = time.monotonic()
         self._lines: list[str] = []
@@ -96,7 +136,14 @@ class Probed:
         text = "".join(self._lines)
         assert "Traceback" not in text, text[-5000:]
         told = json.loads(self._cost.read_text())
-        return Cost(code, "", text, time.monotonic() - self._began, told["stall"], told["peak"])
+        return Cost(
+            code,
+            "",
+            text,
+            time.monotonic() - self._began,
+            self._machine.longest(told["stalls"]),
+            told["peak"],
+        )
 
     async def kill(self) -> None:
         """Ends it where it still lives."""
@@ -130,11 +177,12 @@ async def probed(folder: Path, *arguments: str) -> AsyncIterator[Probed]:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    running = Probed(process, cost)
-    try:
-        yield running
-    finally:
-        await running.kill()
+    with Machine() as machine:
+        running = Probed(process, cost, machine)
+        try:
+            yield running
+        finally:
+            await running.kill()
 
 
 def _environ(folder: Path, cost: Path) -> dict[str, str]:
@@ -158,13 +206,14 @@ async def measured(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with asyncio.timeout(within):
+    with Machine() as machine:
+        try:
+            async with asyncio.timeout(within):
+                stdout, stderr = await process.communicate()
+        except TimeoutError:
+            process.kill()
             stdout, stderr = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        stdout, stderr = await process.communicate()
-        raise AssertionError(f"still running after {within} s: {stderr.decode()[-2000:]}") from None
+            raise AssertionError(f"still running after {within} s: {stderr.decode()[-2000:]}") from None
     assert b"Traceback" not in stderr, stderr.decode()
     told = json.loads(cost.read_text())
     assert process.returncode is not None
@@ -173,6 +222,6 @@ async def measured(
         stdout.decode(),
         stderr.decode(),
         time.monotonic() - began,
-        told["stall"],
+        machine.longest(told["stalls"]),
         told["peak"],
     )
