@@ -15,7 +15,7 @@ import click
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.rules import read_config, select_rules
-from replicator.cli.runner import draining, run_async
+from replicator.cli.runner import STOP_SECONDS, draining, run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
 from replicator.config.settings import Loaded
@@ -40,7 +40,7 @@ def command(invocation: Invocation) -> int:
 
     Serves metrics, health, webhooks, an API and a status page at agent.listen. SIGHUP reloads the config; an invalid
     config is rejected and changes nothing. SIGTERM and SIGINT stop gracefully: transfers in progress have 25 s to
-    finish, then the exit code is 0. A second signal stops immediately.
+    finish, then the exit code is 0. A second signal stops immediately; without one, what still hangs is ended after 37 s.
     """
     return run_async(_run(invocation))
 
@@ -63,7 +63,7 @@ async def _run(invocation: Invocation) -> int:
             stack.push_async_callback(state.aclose)
             spool = open_spool(loaded, watch.events, stack)
             equipment = Equipment(state, watch.events, watch.clock, spool)
-            stack.enter_context(draining(stop.set, level=logging.INFO))
+            stack.enter_context(draining(stop.set, level=logging.INFO, limit=STOP_SECONDS))
             bound = await stack.enter_async_context(bind(loaded))
             app = await stack.enter_async_context(App.start(chosen, equipment, state, fleet=_fleet(loaded)))
             url = await stack.enter_async_context(serve(app, bound))

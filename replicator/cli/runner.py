@@ -9,13 +9,16 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, Final
 
 from replicator.cli.logs import log
+from replicator.engine.context import DRAIN_SECONDS
 from replicator.engine.result import RunResult
 from replicator.report import failed
+from replicator.runs.hooks import HOOK_SECONDS
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
@@ -25,6 +28,12 @@ _COLLECTED_OBJECTS: Final = 10_000
 """So many new objects start a garbage collection. Python's 700 start one for every other small image: an image in
 progress has hundreds, nearly all of which go without the collector, and looking at them was 7 % of the CPU time.
 """
+
+STOP_SECONDS: Final = DRAIN_SECONDS + HOOK_SECONDS + 7.0
+"""After a signal an agent ends within this time, also where a database or a thread does not answer. Service managers
+kill it after 40 s.
+"""
+_LAST_WORDS_SECONDS: Final = 1.0
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
@@ -47,10 +56,13 @@ class Drain:
 
 
 @contextlib.contextmanager
-def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iterator[Drain]:
+def draining(
+    drain: Callable[[], None], *, level: int = logging.WARNING, limit: float | None = None
+) -> Iterator[Drain]:
     """In the context, the first SIGINT or SIGTERM calls `drain`, and the second stops the process immediately.
 
-    `level`: the log level of the message for the first signal.
+    `level`: the log level of the message for the first signal. `limit`: seconds from the first signal until the process
+    is stopped as by a second one, whatever it does then, also after the context.
     """
     loop = asyncio.get_running_loop()
     state = Drain()
@@ -65,6 +77,8 @@ def draining(drain: Callable[[], None], *, level: int = logging.WARNING) -> Iter
             level,
             f"{number.name}: finishing transfers in progress; send the signal again to stop immediately",
         )
+        if limit is not None:
+            _end_in_any_case(number, limit)
         drain()
 
     for each in _SIGNALS:
@@ -89,6 +103,21 @@ def _end_at_once(number: int, _frame: FrameType | None) -> None:
     if sys.stderr.isatty():
         os.write(2, _SHOW_CURSOR.encode())
     os._exit(128 + number)
+
+
+def _end_in_any_case(number: int, seconds: float) -> None:
+    """Ends the process after this time: by a thread, for the event loop may be what hangs."""
+
+    def end() -> None:
+        text = f"not stopped within {seconds:g} s of the signal; stopping immediately"
+        words = threading.Thread(target=log, args=(logging.ERROR, text), daemon=True)
+        words.start()
+        words.join(_LAST_WORDS_SECONDS)  # whoever reads stderr may hang, too
+        _end_at_once(number, None)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _cancelled_by_sigterm(main: Coroutine[Any, Any, int]) -> int:

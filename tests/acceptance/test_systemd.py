@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from replicator.cli.runner import STOP_SECONDS
 from replicator.daemon.scheduler import STILL_SECONDS
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
@@ -128,7 +129,7 @@ def test_folder_for_node_exporter_is_where_the_service_writes(root: Path) -> Non
 @pytest.mark.parametrize("service", SERVICES)
 def test_there_is_time_to_drain(service: str) -> None:
     [seconds] = options(service)["TimeoutStopSec"]
-    assert int(seconds) > DRAIN_SECONDS + HOOK_SECONDS
+    assert int(seconds) > STOP_SECONDS > DRAIN_SECONDS + HOOK_SECONDS
     assert options(service)["KillMode"] == ["mixed"]
 
 

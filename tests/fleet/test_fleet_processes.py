@@ -15,6 +15,7 @@ from aiohttp import web
 
 from replicator.demo.images import image, layer
 from replicator.demo.images import load as put
+from tests.acceptance.program import ROOT
 from tests.fakes.registry import Exchange, FakeRegistry
 from tests.fleet.processes import Crew, become, crew, until
 from tests.fleet.proxy import way_to
@@ -197,3 +198,19 @@ async def test_a_drained_agent_leaves_everything_to_the_others(
             while await said(agents, "a") != (True, []):
                 pass
     assert twice(fra) == {}
+
+
+async def test_an_agent_stops_in_time_while_the_database_hangs(
+    tmp_path: Path, database: Database, hub: FakeRegistry, fra: FakeRegistry
+) -> None:
+    """It waits for the answer to a statement, which no time bounds."""
+    (tmp_path / "sitecustomize.py").write_text("from replicator.cli import run\nrun.STOP_SECONDS = 1.0\n")
+    async with (
+        way_to(database.port) as way,
+        crew(fleet(tmp_path, database, hub, fra)) as agents,
+    ):
+        agent = await agents.start("a", port=way.port, environ={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+        await until(lambda: copied(fra) == IMAGES, agents)
+        way.cut()
+        assert await agent.end(signal.SIGTERM) == 128 + signal.SIGTERM
+        assert "not stopped within 1 s of the signal" in agent.log
