@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-from replicator.events import Events, Warned
+from replicator.events import Events
 from replicator.policy.rule import Rule
 from replicator.runs.hooks import HOOK_SECONDS, RunHooks
+from replicator.runs.limited import CommandLimits
 
 if TYPE_CHECKING:
     from replicator.engine.context import RunScope
     from replicator.engine.engine import Engine
     from replicator.engine.result import RuleResult
-
-_T = TypeVar("_T")
 
 
 class CommandedRuns:
@@ -33,20 +32,15 @@ class CommandedRuns:
     ) -> None:
         self._engine = engine
         self._hooks = hooks
-        self._events = events
         self._commanded = commanded
         self._recheck = recheck
         self._scope = scope
-        self._draining = False
-        self._limits: dict[asyncio.Timeout, float] = {}
+        self._limits = CommandLimits(events)
 
     def drain(self) -> None:
         """Stops gracefully; call it once. A command before a run is killed at once, one after it gets `HOOK_SECONDS`."""
-        self._draining = True
         self._engine.drain()
-        now = asyncio.get_running_loop().time()
-        for limit, seconds in self._limits.items():
-            limit.reschedule(now + seconds)
+        self._limits.drain()
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Results in the order of the rules. A rule whose `before` failed has not run.
@@ -69,22 +63,9 @@ class CommandedRuns:
 
     async def _with_commands(self, rule: Rule) -> RuleResult:
         before = self._hooks.before(rule, rule.destinations, self._scope)
-        result = await self._limited(before, 0.0, f"rule {rule.name}: run the command before")
+        result = await self._limits.run(before, 0.0, f"rule {rule.name}: run the command before")
         if result is None:
             (result,) = await self._engine.sync([rule], recheck=self._recheck, scope=self._scope)
         after = self._hooks.after(rule, result)
-        await self._limited(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
+        await self._limits.run(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
         return result
-
-    async def _limited(self, command: Coroutine[Any, Any, _T], seconds: float, what: str) -> _T | None:
-        """The result of the command; None if it was killed because it was not done `seconds` after a drain began."""
-        limit = asyncio.timeout(seconds if self._draining else None)
-        try:
-            async with limit:
-                self._limits[limit] = seconds
-                return await command
-        except TimeoutError:
-            self._events.emit(Warned(None, f"{what}: killed because replicator is shutting down"))
-            return None
-        finally:
-            self._limits.pop(limit, None)

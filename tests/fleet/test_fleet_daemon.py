@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -221,6 +222,25 @@ hooks.after = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]"""
     before, after = told.read_text().splitlines()
     assert before == "before"
     assert after.count('"copied":30') == 2, "what all shards did, at each destination"
+
+
+async def test_an_agent_that_stops_kills_its_commands_and_another_runs_them(
+    tmp_path: Path, database: Database, sites: dict[str, MemorySite]
+) -> None:
+    begun, told = tmp_path / "begun", tmp_path / "told"
+    rule = f"""interval = "30d"
+hooks.before = ["/bin/sh", "-c", "echo $$ > {begun}; exec sleep 300"]
+hooks.timeout = "10m"
+"""
+    async with agents(tmp_path, database, sites, ["a"], rule=rule):
+        await until(lambda: begun.exists() and begun.read_text().endswith("\n"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
+    rule = f"""interval = "30d"
+hooks.before = ["/bin/sh", "-c", "echo before >> {told}"]"""
+    async with agents(tmp_path, database, sites, ["b"], rule=rule):
+        await until(lambda: tags(sites["fra"]) == tags(sites["sgp"]) == 30)
+    assert told.read_text() == "before\n"
 
 
 async def test_an_idle_fleet_does_not_read_at_each_heartbeat_where_rules_stand(

@@ -41,6 +41,8 @@ from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, SharesPulls, Standing
 from replicator.ports.site import SharesLimits
 from replicator.report import RunCounts
+from replicator.runs.hooks import HOOK_SECONDS
+from replicator.runs.limited import CommandLimits
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Sharing:
         self._wake = asyncio.Event()
         self._left: set[str] = set()
         self._is_draining = False
+        self._commands = CommandLimits(around.events)
         self._has_beaten = self._was_busy = False
         self.fleet: Fleet
         self._due: DueRules
@@ -159,8 +162,9 @@ class Sharing:
         self._due.follow(before, self._rules())
 
     def stop(self) -> None:
-        """Takes no more work."""
+        """Takes no more work. Commands before runs are killed; those after runs have `HOOK_SECONDS`."""
         self.fleet.stop()
+        self._commands.drain()
 
     async def refresh(self) -> None:
         """Reads what other agents changed, and has the next heartbeat say what this one does. Raises StateError."""
@@ -289,7 +293,10 @@ class Sharing:
         groups = division.together(destinations, self.fleet.living)
         pieces = division.pieces(rule, groups, work, tick, self._place.shards)
         look = LookBegun(rule.name, tick, rule.source, destinations, work.cause, len(pieces))
-        refused = await generation.hooks.before(rule, destinations, None)
+        before = generation.hooks.before(rule, destinations, None)
+        refused = await self._commands.run(before, 0.0, f"rule {rule.name}: run the command before")
+        if self._commands.is_draining:
+            return Done(again=work)
         if refused is not None:
             self._refuse(look, refused)
             return Done()
@@ -372,7 +379,8 @@ class Sharing:
         self._around.changed()
         self._wake.set()
         if rule is not None and found.result is not None and self._has_after(rule):
-            await self._around.generation().hooks.after(rule, found.result)
+            after = self._around.generation().hooks.after(rule, found.result)
+            await self._commands.run(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
 
     # --- inside ---
 
