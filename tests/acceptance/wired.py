@@ -42,6 +42,8 @@ SHORT = Timeouts(connect=2.0, first_byte=0.25, read=0.25, commit=0.25)
 """For what hangs; far above what an answer takes, for these tests share two cores with others."""
 SHORT_FOR_UPLOADS = Timeouts(connect=2.0, first_byte=1.5, read=1.5, commit=1.5)
 """For uploads that hang: a POST whose answer came too late would leave a session that nobody can cancel."""
+SHORT_BUT_FOR_UPLOADS = Timeouts(connect=2.0, first_byte=3.0, read=0.25, commit=0.25)
+"""For what hangs beside uploads that do not: `first_byte` is also for the POST of an upload."""
 
 
 class Wired:
@@ -109,7 +111,7 @@ class Wired:
         recheck: bool = False,
     ) -> dict[str, DestinationResult]:
         """One run, as a new process would do it but for the state; by destination. However it ends, it ends soon."""
-        async with self.engine(spool=spool, timeouts=timeouts) as engine, asyncio.timeout(30):
+        async with self.engine(spool=spool, timeouts=timeouts) as engine, asyncio.timeout(60):
             [result] = await engine.sync([self.rule], recheck=recheck)
         return {each.destination: each for each in result.destinations}
 
