@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -15,8 +17,9 @@ from typing import Final, NoReturn
 
 import pytest
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
 TURN_SECONDS: Final = 0.02
+PORTS_OF_CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 ROOT: Final = Path(__file__).parents[2]
 
 _REMOVED: Final = re.compile(r"AWS_CA_BUNDLE|(?:https?|no|all|ftp)_proxy|OTEL_.*|REGISTRY_.*", re.IGNORECASE)
@@ -53,10 +56,16 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago; for servers that cannot take one by themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago; for servers that cannot take one by themselves.
+
+    No connection takes it meanwhile, which it might if the system had chosen it.
+    """
+    first_of_connections = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
+    while True:
+        port = first_of_connections - 1 - secrets.randbelow(15_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
