@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.acceptance.program import Ended, Program, Running
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 TURN_SECONDS = 0.02
 
 

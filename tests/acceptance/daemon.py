@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.acceptance.program import Program
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 END_SECONDS: Final = 45.0
 """A drain takes 25 s at most, commands around runs 5 more, and this machine is shared."""
 TURN_SECONDS: Final = 0.02

@@ -25,7 +25,7 @@ from tests.protocol.daemon.test_daemon_http_webhooks import V1, envelope, event
 
 TOKEN = "agent-token"
 HOOK_TOKEN = "hook-token"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 async def push(

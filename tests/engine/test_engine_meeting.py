@@ -167,7 +167,7 @@ async def test_plan_does_not_wait_for_a_sync_nor_a_sync_for_a_plan() -> None:
         pause = w.left.pause("write_blob")
         sync = asyncio.create_task(engine.sync([rule()]))
         await pause.reached.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             planned = (await engine.plan([rule()]))[0].destinations[0]
         assert [action.outcome for action in planned.actions] == ["planned"]
         pause.release()

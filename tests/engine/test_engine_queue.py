@@ -85,7 +85,7 @@ async def test_empty_queue_ends_when_it_is_closed() -> None:
     await settled()
     assert not run.done()
     work.copies.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await run
 
 
@@ -96,7 +96,7 @@ async def test_queue_that_is_drained_ends_without_being_closed() -> None:
     await settled()
     work.draining.set()
     work.go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await run
     assert work.copied == COPIES_AT_ONCE
 

@@ -29,6 +29,6 @@ async def test_all_come_in_turn_and_beyond_a_few_only_small_ones(sizes: list[int
 
 async def test_many_small_ones_are_in_hand_together() -> None:
     room = Room()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(4 * REPOSITORIES):
             await room.come(TAGS // (4 * REPOSITORIES))

@@ -178,7 +178,7 @@ async def test_fault_of_ours_in_a_source_reaches_the_followers_too(tmp_path: Pat
             yield b"x"
             raise ZeroDivisionError
 
-    async with spooling(tmp_path) as spool, asyncio.timeout(5):
+    async with spooling(tmp_path) as spool, asyncio.timeout(30):
         outcomes = await _outcomes([spool.follow(Faulty(_data())), spool.follow(Faulty(_data()))])
     assert [type(outcome) for outcome in outcomes] == [SpoolFull, SpoolFull]
     assert "ZeroDivisionError" in str(outcomes[0])
@@ -299,7 +299,7 @@ async def test_folder_that_vanished_is_the_spools_failure(tmp_path: Path) -> Non
 
 
 async def test_file_that_was_cut_short_is_the_spools_failure(tmp_path: Path) -> None:
-    async with spooling(tmp_path) as spool, asyncio.timeout(5):
+    async with spooling(tmp_path) as spool, asyncio.timeout(30):
         await _read(spool.follow(BytesSource(_data())))
         os.truncate(_blobs(tmp_path)[0], 100)
         with pytest.raises(SpoolFull, match="lost its bytes"):

@@ -193,7 +193,7 @@ def big(seed: str, size: int = 200_000, layers: int = 1) -> BuiltImage:
 
 async def until(condition: Callable[[], object]) -> None:
     """Turns the loop until the condition holds; what must happen happens soon, as nothing here waits for time."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the worlds have no event for everything that tests wait for
             await asyncio.sleep(0)
 

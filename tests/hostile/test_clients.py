@@ -23,7 +23,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.hostile.measured import Probed, probed
 from tests.hostile.test_sources import assert_clean
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 HOOK_TOKEN = "planted-hook-token-0815"
 
 

@@ -42,7 +42,7 @@ class Door:
 
     async def wanted(self) -> dict[str, set[str] | None]:
         """What the rule is to look at, once what came was passed on."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not len(self.agent.triggers):  # noqa: ASYNC110 - the loop has to turn for the clock to jump
                 await asyncio.sleep(0)
         want = self.agent.wanted("all", "fra")

@@ -38,7 +38,7 @@ BIG = layer("big", 24_000_000)
 DIGEST = digest_of(BIG.data)
 IMAGE = image("limits", [BIG])
 BLOB = f"/v2/app/blobs/{DIGEST}"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture

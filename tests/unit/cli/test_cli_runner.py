@@ -29,7 +29,7 @@ def test_garbage_is_collected_once_a_command_has_started(monkeypatch: pytest.Mon
     frozen = gc.get_freeze_count()
 
     async def command() -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not gc.isenabled():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0)
         return gc.get_freeze_count() - frozen

@@ -85,7 +85,7 @@ def sites() -> dict[str, MemorySite]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - no event tells of it, and the clock is a fake
             await asyncio.sleep(0.001)
 

@@ -65,7 +65,7 @@ class Server:
                 self._changed.notify_all()
 
     async def client_closed(self, count: int) -> None:
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: self.ended >= count)
 
 

@@ -281,7 +281,7 @@ async def test_leaving_early_drops_the_connection_and_frees_the_slot() -> None:
         async with here.transport.stream(BLOB) as reply:
             async for _ in reply.chunks():
                 break
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 30)
 
 
 async def test_opening_is_tried_again() -> None:
