@@ -21,7 +21,7 @@ from replicator.fleet.looks import Look
 from replicator.fleet.ownership import Claim
 from replicator.fleet.work import Done, Work
 from replicator.flow.clock import SystemClock
-from tests.fleet.agents import FENCING
+from tests.fleet.agents import FENCING, QUICK
 
 TABLES = """
 CREATE TABLE source (shard int PRIMARY KEY, version int NOT NULL);
@@ -69,8 +69,8 @@ class Light:
         """No look has an `after` here."""
 
 
-async def main(dsn: str, name: str, seed: str) -> None:
-    """Works until it is ended."""
+async def main(dsn: str, name: str, seed: str, fencing: str) -> None:
+    """Works until it is ended. `fencing`: `1` where others are to notice soon that an agent is silent."""
     light = Light(dsn, name, random.Random(seed))
     duties = Duties(
         perform=light.perform,
@@ -81,7 +81,9 @@ async def main(dsn: str, name: str, seed: str) -> None:
     )
     clock = SystemClock()
     me = Self(name, "test", None, clock.now())
-    async with Fleet.join(dsn, me, duties, jobs=4, events=Events(), clock=clock, times=FENCING) as fleet:
+    async with Fleet.join(
+        dsn, me, duties, jobs=4, events=Events(), clock=clock, times=FENCING if fencing == "1" else QUICK
+    ) as fleet:
         fleet.begin()
         print("ready", flush=True)  # noqa: T201  # to the test
         await asyncio.Event().wait()

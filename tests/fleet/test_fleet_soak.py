@@ -79,9 +79,10 @@ async def test_an_agent_that_was_frozen_for_40_s_sets_no_tag_back(tmp_path: Path
 class Fleet:
     """Light agents as processes."""
 
-    def __init__(self, dsn: str, dice: random.Random) -> None:
+    def __init__(self, dsn: str, dice: random.Random, *, fencing: bool) -> None:
         self.dsn = dsn
         self.dice = dice
+        self.fencing = fencing
         self.agents: dict[str, asyncio.subprocess.Process] = {}
         self.started = 0
 
@@ -90,7 +91,15 @@ class Fleet:
         self.started += 1
         name = f"agent{self.started}"
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.fleet.light", self.dsn, name, str(self.dice.random())),
+            *(
+                sys.executable,
+                "-m",
+                "tests.fleet.light",
+                self.dsn,
+                name,
+                str(self.dice.random()),
+                str(int(self.fencing)),
+            ),
             stdout=asyncio.subprocess.PIPE,
         )
         self.agents[name] = process
@@ -120,9 +129,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def processes(dsn: str, count: int, dice: random.Random) -> AsyncIterator[Fleet]:
+async def processes(dsn: str, count: int, dice: random.Random, *, fencing: bool) -> AsyncIterator[Fleet]:
     """Some agents at work, killed at the end."""
-    fleet = Fleet(dsn, dice)
+    fleet = Fleet(dsn, dice, fencing=fencing)
     try:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(count):
@@ -158,7 +167,7 @@ def looks() -> list[Work]:
 async def test_16_processes_on_one_queue_do_each_piece_of_work_once(shared: str) -> None:
     with prepared(shared) as registry:
         async with (
-            processes(shared, 16, random.Random(1)),
+            processes(shared, 16, random.Random(1), fencing=False),
             joined(shared, LightAgent("asks"), works=False) as asks,
         ):
             for version in range(2, 7):
@@ -177,7 +186,7 @@ async def test_kills_and_freezes_at_random_moments_end_right(shared: str, seed: 
     dice = random.Random(seed)
     with prepared(shared) as registry:
         async with (
-            processes(shared, 3, dice) as fleet,
+            processes(shared, 3, dice, fencing=True) as fleet,
             joined(shared, LightAgent("asks"), works=False) as asks,
         ):
             for version in range(2, 6):

@@ -150,9 +150,9 @@ def test_the_time_is_linear(piece: str) -> None:
         text = (piece * size)[:size]
         best = 1e9
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()  # what others take of the processor does not count
             masked(text)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.thread_time() - began)
         return best
 
     assert seconds(64 * 1024) < 4 * seconds(32 * 1024) + 0.01
