@@ -86,8 +86,8 @@ async def until_gone(pids: list[int]) -> None:
 
 async def test_one_that_takes_too_long_is_killed_with_all_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    problem = await run_command((*python(FORKS), str(pids)), b"", 2)
-    assert problem == f"{sys.executable} took longer than 2 s and was killed"
+    problem = await run_command((*python(FORKS), str(pids)), b"", 5)
+    assert problem == f"{sys.executable} took longer than 5 s and was killed"
     await until_gone([int(pid) for pid in pids.read_text().split()])
 
 
