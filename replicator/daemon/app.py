@@ -30,6 +30,7 @@ from replicator.engine.context import DRAIN_SECONDS
 from replicator.errors import ConfigError, StateError
 from replicator.events import Events, Warned
 from replicator.events.agent import ConfigRead
+from replicator.flow.ending import end
 from replicator.metrics import FLEET, FleetMetrics, Metrics
 from replicator.policy.bandwidth import Bandwidth
 from replicator.policy.rule import Rule
@@ -149,8 +150,7 @@ class App:
                     yield app
                 finally:
                     await app.drain()
-                    for task in side:
-                        task.cancel()
+                    await end(*side)
         finally:
             if app._notifier is not None:
                 await app._notifier.aclose()

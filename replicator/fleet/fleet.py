@@ -31,6 +31,7 @@ from replicator.fleet.session import Session
 from replicator.fleet.times import Times
 from replicator.fleet.work import LOOKS_QUEUE, Done, Work, queue_to
 from replicator.fleet.workers import Workers
+from replicator.flow.ending import end
 from replicator.ports import Clock
 
 _log = logging.getLogger(__name__)
@@ -94,8 +95,7 @@ class Fleet:
                     yield fleet
                 finally:
                     await fleet._leave()
-                    for task in side:
-                        task.cancel()
+                    await end(*side)
         finally:
             await fleet._queue.aclose()
             await fleet._session.aclose()

@@ -14,6 +14,7 @@ import psycopg
 from replicator.errors import StateError
 from replicator.fleet.connections import DATABASE_ERRORS, Connection, Dsn, connect
 from replicator.fleet.times import Times
+from replicator.flow.ending import end
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +74,7 @@ class Session:
         """Closes; everything held is free."""
         self._closed = True
         if self._mending is not None:
-            self._mending.cancel()
-            await asyncio.wait({self._mending})
+            await end(self._mending)
         if self._connection is not None:
             await self._connection.close()
 

@@ -36,6 +36,7 @@ from replicator.fleet.ownership import Claim
 from replicator.fleet.roster import Roster
 from replicator.fleet.times import Times
 from replicator.fleet.work import Done, Work
+from replicator.flow.ending import end
 from replicator.model.shards import Shard
 from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, SharesPulls, Standing
@@ -136,8 +137,7 @@ class Sharing:
             try:
                 yield sharing
             finally:
-                turning.cancel()
-                await asyncio.wait({turning})
+                await end(turning)
                 await sharing.history.flush_at_the_end()
 
     # --- facts ---

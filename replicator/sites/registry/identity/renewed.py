@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from typing import Final
 
 from replicator.errors import AuthFailed, ConfigError, SiteError
 from replicator.events import CredentialsRenewed, Events, Warned
+from replicator.flow.ending import end
 from replicator.ports import Clock
 from replicator.scrub import remember
 from replicator.sites.registry.credentials import Credentials, Logins
@@ -92,11 +92,14 @@ class RenewedLogins:
 
     async def aclose(self) -> None:
         """Ends the renewal."""
-        task, self._renewing = self._renewing, None
+        task = self._renewing
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(
+                task
+            )  # known until then, or a renewal that goes on for a moment would begin another one
+            self._renewing = None
+            if not task.cancelled():
+                task.result()
 
     async def _current(self) -> Credentials | None:
         if self._is_nobody:

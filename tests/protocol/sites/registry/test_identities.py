@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -115,6 +116,32 @@ async def test_credentials_that_are_refused_are_issued_anew_but_not_in_a_storm(r
     renewing.clock.advance(120)
     renewing.logins.forget()
     assert await renewing.password() == "password-2"
+
+
+async def test_the_renewal_ends_when_a_request_of_it_dropped_the_cancellation(renewing: Renewing) -> None:
+    """As aiohappyeyeballs does with one that comes together with the connection."""
+    asked, plain = asyncio.Event(), renewing.issuer.issue
+
+    async def issue() -> Issued:
+        renewing.issuer.issue = forever  # type: ignore[method-assign]
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return await plain()
+        raise AssertionError("unreachable")
+
+    async def forever() -> Issued:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    await renewing.password()
+    renewing.issuer.issue = issue  # type: ignore[method-assign]
+    await renewing.clock.sleep(HOUR / 2 + 1)
+    await asked.wait()
+    ending = asyncio.create_task(renewing.logins.aclose())
+    await asyncio.wait({ending}, timeout=20)
+    assert ending.done()
 
 
 async def test_no_identity_is_a_failure_that_says_where_it_was_looked(renewing: Renewing) -> None:
