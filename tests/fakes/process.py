@@ -58,14 +58,17 @@ def clean_environment() -> dict[str, str]:
 def free_port() -> int:
     """A port that was free a moment ago; for servers that cannot take one by themselves.
 
-    No connection takes it meanwhile, which it might if the system had chosen it.
+    No connection takes it meanwhile, which it might if the system had chosen it; the system does where it leaves none.
     """
-    first_of_connections = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
+    try:
+        first_of_connections = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
+    except OSError:
+        first_of_connections = 0
+    ports = range(max(10_000, first_of_connections - 15_000), first_of_connections)
     while True:
-        port = first_of_connections - 1 - secrets.randbelow(15_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+            probe.bind(("127.0.0.1", secrets.choice(ports) if ports else 0))
+            return int(probe.getsockname()[1])
 
 
 class Process:
