@@ -58,7 +58,7 @@ def clean_environment() -> dict[str, str]:
 def free_port() -> int:
     """A port that was free a moment ago; for servers that cannot take one by themselves.
 
-    No connection takes it meanwhile, which it might if the system had chosen it; the system does where it leaves none.
+    No connection takes it meanwhile, which it might if the system had chosen it; the system does where it leaves few.
     """
     try:
         first_of_connections = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
@@ -67,7 +67,7 @@ def free_port() -> int:
     ports = range(max(10_000, first_of_connections - 15_000), first_of_connections)
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", secrets.choice(ports) if ports else 0))
+            probe.bind(("127.0.0.1", secrets.choice(ports) if len(ports) > 1_000 else 0))
             return int(probe.getsockname()[1])
 
 
