@@ -256,8 +256,13 @@ class Recall(ABC):
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
         return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: its caller may be gone, and asyncio would log it with a traceback
 
     async def _read(self, work: Callable[[Connection], _T]) -> _T:
         return await self._database.run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sqlite3
 import subprocess
@@ -279,6 +280,24 @@ async def test_a_cancelled_read_harms_no_other(path: Path) -> None:
             await asyncio.wait([read])
             assert await other == {}
             assert set(await state.beliefs("fra", "app")) == {"v1"}
+
+
+async def test_what_fails_for_nobody_any_more_is_no_traceback(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(path) as state:
+        broken = sqlite3.connect(path)
+        broken.execute("DROP TABLE beliefs")
+        broken.close()
+        read = asyncio.create_task(state.beliefs("fra", "app"))
+        await turns(1)
+        read.cancel()
+        await asyncio.wait([read])
+        with pytest.raises(StateError):
+            await state.beliefs("fra", "app")  # which waits for the other
+        del read
+        gc.collect()  # asyncio tells when the task goes
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_cancelled_closing_closes_and_saves(path: Path) -> None:

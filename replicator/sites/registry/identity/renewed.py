@@ -94,9 +94,8 @@ class RenewedLogins:
         """Ends the renewal."""
         task = self._renewing
         if task is not None:
-            await end(
-                task
-            )  # known until then, or a renewal that goes on for a moment would begin another one
+            # Known until it has ended: a renewal that goes on for a moment would begin another one.
+            await end(task)
             self._renewing = None
             if not task.cancelled():
                 task.result()
