@@ -8,14 +8,14 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from replicator.cli.logs import log
 from replicator.cli.options import Invocation, everywhere
 from replicator.cli.rules import read_config, select_rules
-from replicator.cli.runner import STOP_SECONDS, draining, run_async
+from replicator.cli.runner import draining, run_async
 from replicator.cli.watch import Watch
 from replicator.config.load import load
 from replicator.config.settings import Loaded
@@ -23,6 +23,8 @@ from replicator.daemon.app import App
 from replicator.daemon.generation import Chosen
 from replicator.daemon.http.server import bind, serve
 from replicator.daemon.systemd import Systemd
+from replicator.engine.context import DRAIN_SECONDS
+from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.wiring import Equipment, open_spool
 from replicator.state.locks import hold
 from replicator.state.place import Claim, PostgresPlace
@@ -30,6 +32,11 @@ from replicator.state.store import open_state
 
 if TYPE_CHECKING:  # its libraries are an extra
     from replicator.daemon.sharing.sharing import FleetPlace
+
+STOP_SECONDS: Final = DRAIN_SECONDS + HOOK_SECONDS + 7.0
+"""After a signal an agent ends within this time, also where a database or a thread does not answer. Service managers
+kill it after 40 s.
+"""
 
 
 @click.command("run")

@@ -15,10 +15,8 @@ from types import FrameType
 from typing import Any, Final
 
 from replicator.cli.logs import log
-from replicator.engine.context import DRAIN_SECONDS
 from replicator.engine.result import RunResult
 from replicator.report import failed
-from replicator.runs.hooks import HOOK_SECONDS
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR: Final = "\x1b[?25h"
@@ -27,11 +25,6 @@ _STARTED_SECONDS: Final = 1.0
 _COLLECTED_OBJECTS: Final = 10_000
 """So many new objects start a garbage collection. Python's 700 start one for every other small image: an image in
 progress has hundreds, nearly all of which go without the collector, and looking at them was 7 % of the CPU time.
-"""
-
-STOP_SECONDS: Final = DRAIN_SECONDS + HOOK_SECONDS + 7.0
-"""After a signal an agent ends within this time, also where a database or a thread does not answer. Service managers
-kill it after 40 s.
 """
 _LAST_WORDS_SECONDS: Final = 1.0
 

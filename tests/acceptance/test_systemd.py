@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from replicator.cli.runner import STOP_SECONDS
+from replicator.cli.run import STOP_SECONDS
 from replicator.daemon.scheduler import STILL_SECONDS
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
