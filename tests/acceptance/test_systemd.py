@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from replicator.cli.run import STOP_SECONDS
+from replicator.cli.run import STOP_SECONDS, command
 from replicator.daemon.scheduler import STILL_SECONDS
 from replicator.engine.context import DRAIN_SECONDS
 from replicator.runs.hooks import HOOK_SECONDS
@@ -131,6 +131,12 @@ def test_there_is_time_to_drain(service: str) -> None:
     [seconds] = options(service)["TimeoutStopSec"]
     assert int(seconds) > STOP_SECONDS > DRAIN_SECONDS + HOOK_SECONDS
     assert options(service)["KillMode"] == ["mixed"]
+
+
+def test_documents_say_how_long_a_stop_may_take() -> None:
+    assert command.help is not None
+    assert f"ended after {STOP_SECONDS:g} s" in command.help
+    assert f"{STOP_SECONDS:g} seconds after the first signal" in (ROOT / "docs/commands.md").read_text()
 
 
 @pytest.mark.parametrize("service", SERVICES)
