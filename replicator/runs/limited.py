@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from replicator.events import Events, Warned
+from replicator.runs.hooks import HOOK_SECONDS
 
 _T = TypeVar("_T")
 
@@ -28,8 +29,15 @@ class CommandLimits:
         for limit, seconds in self._limits.items():
             limit.reschedule(now + seconds)
 
-    async def run(self, command: Coroutine[Any, Any, _T], seconds: float, what: str) -> _T | None:
-        """The result of the command; None if it was killed because it was not done `seconds` after a drain began."""
+    async def before(self, rule: str, command: Coroutine[Any, Any, _T]) -> _T | None:
+        """The result of a command before a run; None if it was killed because a drain began."""
+        return await self._run(command, 0.0, f"rule {rule}: run the command before")
+
+    async def after(self, rule: str, command: Coroutine[Any, Any, _T]) -> _T | None:
+        """The result of a command after a run; None if it was killed `HOOK_SECONDS` after a drain began."""
+        return await self._run(command, HOOK_SECONDS, f"rule {rule}: run the command after")
+
+    async def _run(self, command: Coroutine[Any, Any, _T], seconds: float, what: str) -> _T | None:
         limit = asyncio.timeout(seconds if self.is_draining else None)
         try:
             async with limit:

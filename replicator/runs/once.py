@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from replicator.events import Events
 from replicator.policy.rule import Rule
-from replicator.runs.hooks import HOOK_SECONDS, RunHooks
+from replicator.runs.hooks import RunHooks
 from replicator.runs.limited import CommandLimits
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class CommandedRuns:
 
     async def _with_commands(self, rule: Rule) -> RuleResult:
         before = self._hooks.before(rule, rule.destinations, self._scope)
-        result = await self._limits.run(before, 0.0, f"rule {rule.name}: run the command before")
+        result = await self._limits.before(rule.name, before)
         if result is None:
             (result,) = await self._engine.sync([rule], recheck=self._recheck, scope=self._scope)
         after = self._hooks.after(rule, result)
-        await self._limits.run(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
+        await self._limits.after(rule.name, after)
         return result

@@ -42,7 +42,6 @@ from replicator.policy.rule import Rule
 from replicator.ports import Assignment, Clock, SharesPulls, Standing
 from replicator.ports.site import SharesLimits
 from replicator.report import RunCounts
-from replicator.runs.hooks import HOOK_SECONDS
 from replicator.runs.limited import CommandLimits
 
 _log = logging.getLogger(__name__)
@@ -294,7 +293,7 @@ class Sharing:
         pieces = division.pieces(rule, groups, work, tick, self._place.shards)
         look = LookBegun(rule.name, tick, rule.source, destinations, work.cause, len(pieces))
         before = generation.hooks.before(rule, destinations, None)
-        refused = await self._commands.run(before, 0.0, f"rule {rule.name}: run the command before")
+        refused = await self._commands.before(rule.name, before)
         if self._commands.is_draining:
             return Done(again=work)
         if refused is not None:
@@ -380,7 +379,7 @@ class Sharing:
         self._wake.set()
         if rule is not None and found.result is not None and self._has_after(rule):
             after = self._around.generation().hooks.after(rule, found.result)
-            await self._commands.run(after, HOOK_SECONDS, f"rule {rule.name}: run the command after")
+            await self._commands.after(rule.name, after)
 
     # --- inside ---
 

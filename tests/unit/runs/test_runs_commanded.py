@@ -12,7 +12,7 @@ from replicator.engine.engine import Engine
 from replicator.engine.result import DestinationResult, RuleResult
 from replicator.events import Event, Events, Warned
 from replicator.policy.rule import Rule
-from replicator.runs import once
+from replicator.runs import limited
 from replicator.runs.hooks import RunHooks
 from replicator.runs.once import CommandedRuns
 from tests.fakes.agent import simple_rule
@@ -90,7 +90,7 @@ async def test_a_drain_kills_a_command_before_a_run_and_the_run_is_interrupted()
 async def test_a_command_after_a_run_has_an_end_once_a_drain_began(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(once, "HOOK_SECONDS", 0.01)
+    monkeypatch.setattr(limited, "HOOK_SECONDS", 0.01)
     stage = Stage()
     running = asyncio.create_task(stage.runs.run(stage.rules))
     await stage.hooks.begun["before"].wait()
