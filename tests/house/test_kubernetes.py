@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from replicator import __version__
+from replicator.cli.run import STOP_SECONDS
 from replicator.config.load import load
 from replicator.daemon.http.server import RESERVED_PATHS
-from replicator.engine.context import DRAIN_SECONDS
-from replicator.runs.hooks import HOOK_SECONDS
 from replicator.state.place import PostgresPlace
 from scripts.prometheus_rule import rule
 from tests.fakes.process import require
@@ -102,7 +101,7 @@ def test_pods_are_restricted_and_have_time_to_stop() -> None:
         }
         assert container["resources"]["limits"].keys() == {"memory"}
         assert pod["automountServiceAccountToken"] is False
-        assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS + HOOK_SECONDS
+        assert pod["terminationGracePeriodSeconds"] > STOP_SECONDS
         volumes = {volume["name"] for volume in pod["volumes"]} | {"state"}
         assert {mount["name"] for mount in container["volumeMounts"]} | {"state"} == volumes
 
